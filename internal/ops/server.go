@@ -1,0 +1,130 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// DefaultAddress is where the server listens when Config.Address is empty.
+const DefaultAddress = "127.0.0.1:9400"
+
+// Config of the Server.
+type Config struct {
+	// Address is the host:port to listen on. Port 0 takes a free one, an empty
+	// host all interfaces. Anyone who can reach it can read the metrics and
+	// the redacted configuration; there is no password. Default DefaultAddress.
+	Address string
+
+	// Pprof serves Go's profiler under /debug/pprof/. A CPU profile costs a few
+	// per cent of CPU while it runs, and heap profiles and traces name what
+	// the code handles; keep the address on the loopback while it is on.
+	// Default false.
+	Pprof bool
+}
+
+// The server's bounds. Requests have no bodies worth reading and answers are
+// small, so a peer that needs longer is broken or hostile.
+const (
+	readTimeout    = 10 * time.Second
+	writeTimeout   = 30 * time.Second
+	idleTimeout    = 2 * time.Minute // longer than any usual scrape interval
+	maxHeaderBytes = 16 << 10
+	maxBodyBytes   = 64 << 10
+)
+
+// Server serves the ops endpoints. Start it once, Close it once.
+type Server struct {
+	address string
+	log     *zap.Logger
+	http    *http.Server
+
+	listener net.Listener       // set by Start
+	cancel   context.CancelFunc // ends the contexts of all requests
+	done     chan struct{}      // closed when Serve has returned
+	conns    sync.WaitGroup     // connections whose goroutine is running
+}
+
+// New makes a server. It does no I/O and starts no goroutine. The gauges of
+// /metrics, the probes and /status come from source, the rest from metrics.
+func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
+	if cfg.Address == "" {
+		cfg.Address = DefaultAddress
+	}
+	s := &Server{address: cfg.Address, log: log, done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.http = &http.Server{
+		Handler:        newHandler(cfg.Pprof, metrics, source, log),
+		ReadTimeout:    readTimeout,
+		WriteTimeout:   writeTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog:       zap.NewStdLog(log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))),
+		BaseContext:    func(net.Listener) context.Context { return ctx },
+		ConnState:      s.countConn,
+	}
+	return s
+}
+
+// Start listens and serves until Close. ctx bounds the listening only.
+func (s *Server) Start(ctx context.Context) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.address)
+	if err != nil {
+		return listenError(s.address, err)
+	}
+	s.listener = l
+	go func() {
+		defer close(s.done)
+		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("ops endpoints are gone until the next start", zap.String("address", s.Addr()), zap.Error(err))
+		}
+	}()
+	return nil
+}
+
+// Addr returns the address the server listens on, with the real port; before
+// Start the configured one.
+func (s *Server) Addr() string {
+	if s.listener == nil {
+		return s.address
+	}
+	return s.listener.Addr().String()
+}
+
+// Close stops listening, lets requests in flight finish until ctx ends, then
+// cuts them off. It returns once nothing of the server is running; the error
+// is ctx's when requests were cut off.
+func (s *Server) Close(ctx context.Context) error {
+	defer s.cancel()
+	if s.listener == nil {
+		return nil
+	}
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		s.cancel() // a running profile ends with its request's context
+		_ = s.http.Close()
+		err = fmt.Errorf("closing ops server %s: requests in flight were cut off: %w", s.Addr(), err)
+	}
+	<-s.done
+	s.conns.Wait()
+	return err
+}
+
+// countConn lets Close wait for the connections' goroutines. net/http reports
+// StateNew before Serve can return and StateClosed last in the goroutine.
+func (s *Server) countConn(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.conns.Done()
+	}
+}

@@ -1,0 +1,168 @@
+// Package ops answers the questions an operator asks a running bridge: its
+// metrics, whether it is alive and ready, and what it is doing at the moment.
+//
+// It knows nothing of Kafka, blueprints or Zerobus. The other packages hand it
+// numbers through Metrics, and the wiring hands it the present state through a
+// Source. It shows no event and no row.
+package ops
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Source returns the present state. It is called once for each request that
+// needs it, from any goroutine, possibly several at a time; it must not wait
+// for Kafka or for the sink.
+type Source func() Snapshot
+
+// States of the process, for Snapshot.State.
+const (
+	StateStarting = "starting" // not yet a member of the group
+	StateRunning  = "running"
+	StateDraining = "draining" // finishing the writes in flight before leaving
+	StateStopped  = "stopped"
+)
+
+// States of the sink, for SinkStatus.State.
+const (
+	SinkReady    = "ready"
+	SinkRetrying = "retrying" // a transient fault; it mends itself
+	SinkBlocked  = "blocked"  // a fault of configuration; somebody has to act
+)
+
+// States of a partition, for PartitionStatus.State.
+const (
+	PartitionWaiting   = "waiting" // nothing to write
+	PartitionWriting   = "writing"
+	PartitionRejecting = "rejecting" // waiting for dead letters to be acknowledged
+	PartitionBlocked   = "blocked"   // nearly every row is refused
+	PartitionDraining  = "draining"  // revoked or stopping
+)
+
+// Snapshot is the state of one bridge at one moment, and the JSON of /status.
+// A zero time is left out of the JSON.
+type Snapshot struct {
+	Time     time.Time `json:"time"` // when it was taken; the server fills a zero one
+	Version  string    `json:"version"`
+	Group    string    `json:"group"`     // consumer group
+	MemberID string    `json:"member_id"` // as the group coordinator knows it; empty before the join
+	State    string    `json:"state"`     // one of the State constants
+	Started  time.Time `json:"started,omitzero"`
+
+	// Live is false when the poll loop is stuck for good and only a restart
+	// helps. A sink that is down does not make the bridge dead.
+	Live       bool      `json:"live"`
+	LiveReason string    `json:"live_reason,omitempty"` // why Live is false
+	LastPoll   time.Time `json:"last_poll,omitzero"`    // last turn of the poll loop
+
+	// Ready is false while events are not being delivered; NotReady says why,
+	// the gravest reason first.
+	Ready    bool     `json:"ready"`
+	NotReady []Reason `json:"not_ready,omitempty"`
+
+	Sink SinkStatus `json:"sink"`
+
+	// BufferedBytes is what is polled and not yet durable, over all
+	// partitions; BufferedLimit is its budget.
+	BufferedBytes int64 `json:"buffered_bytes"`
+	BufferedLimit int64 `json:"buffered_limit_bytes"`
+
+	Partitions []PartitionStatus `json:"partitions"`
+
+	// Totals are filled by the server from Metrics.
+	Totals Totals `json:"totals"`
+
+	// Config is the effective configuration. It is shown as it is: secrets
+	// must have been redacted before.
+	Config any `json:"config,omitempty"`
+}
+
+// Reason is one cause of not being ready.
+type Reason struct {
+	Code   string `json:"code"`   // from a closed set, for machines: "sink_blocked"
+	Text   string `json:"text"`   // what is the matter
+	Remedy string `json:"remedy"` // what the operator can do
+}
+
+// SinkStatus describes the far end.
+type SinkStatus struct {
+	State          string    `json:"state"` // one of the Sink constants
+	Reason         string    `json:"reason,omitempty"`
+	Remedy         string    `json:"remedy,omitempty"`
+	Since          time.Time `json:"since,omitzero"` // when State began
+	TokenMintedAt  time.Time `json:"token_minted_at,omitzero"`
+	TokenExpiresAt time.Time `json:"token_expires_at,omitzero"`
+	Table          string    `json:"table"`     // catalog.schema.table
+	Transport      string    `json:"transport"` // which wire is spoken
+}
+
+// PartitionStatus describes one assigned partition. Offsets are -1 when they
+// are not known.
+type PartitionStatus struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	State     string `json:"state"`  // one of the Partition constants
+	Paused    bool   `json:"paused"` // fetches are held back by the buffer budget
+
+	Committed int64 `json:"committed"`  // next offset a new owner would read
+	Marked    int64 `json:"marked"`     // next offset after the last durable row, committed or not
+	EndOffset int64 `json:"end_offset"` // the log's end when last seen
+	Lag       int64 `json:"lag"`        // EndOffset minus Committed, in offsets; -1 unknown
+
+	PendingEvents int   `json:"pending_events"` // polled, not yet durable
+	BufferedBytes int64 `json:"buffered_bytes"`
+
+	// OldestUnacked is the age of the oldest event that is polled and not yet
+	// durable; 0 when there is none. In JSON it is oldest_unacked_seconds.
+	OldestUnacked time.Duration `json:"-"`
+
+	Reason        string `json:"reason,omitempty"` // why State is blocked
+	RowsDelivered int64  `json:"rows_delivered"`   // since the partition was assigned
+}
+
+// Totals count since the process started, over all topics and partitions.
+type Totals struct {
+	EventsRead        int64 `json:"events_read"`
+	EventBytesRead    int64 `json:"event_bytes_read"`
+	RowsDelivered     int64 `json:"rows_delivered"`
+	RowBytesDelivered int64 `json:"row_bytes_delivered"`
+	EventsRejected    int64 `json:"events_rejected"`
+	EventsFiltered    int64 `json:"events_filtered"`
+	DeadLetters       int64 `json:"dead_letters"`
+	BatchesDelivered  int64 `json:"batches_delivered"`
+	BatchesHalved     int64 `json:"batches_halved"`
+	SinkRequests      int64 `json:"sink_requests"`
+	SinkRetries       int64 `json:"sink_retries"`
+	Commits           int64 `json:"commits"`
+	CommitErrors      int64 `json:"commit_errors"`
+	TokensMinted      int64 `json:"tokens_minted"`
+	TokenErrors       int64 `json:"token_errors"`
+	Rebalances        int64 `json:"rebalances"`
+}
+
+// barePartition is PartitionStatus without its methods.
+type barePartition PartitionStatus
+
+// partitionJSON adds to a PartitionStatus the field that JSON has in another
+// unit.
+type partitionJSON struct {
+	barePartition
+	OldestUnackedSeconds float64 `json:"oldest_unacked_seconds"`
+}
+
+// MarshalJSON writes OldestUnacked in seconds.
+func (p PartitionStatus) MarshalJSON() ([]byte, error) {
+	return json.Marshal(partitionJSON{barePartition(p), p.OldestUnacked.Seconds()})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (p *PartitionStatus) UnmarshalJSON(b []byte) error {
+	var v partitionJSON
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	*p = PartitionStatus(v.barePartition)
+	p.OldestUnacked = time.Duration(v.OldestUnackedSeconds * float64(time.Second))
+	return nil
+}
