@@ -58,22 +58,23 @@ func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
 		cfg.Address = DefaultAddress
 	}
 	s := &Server{address: cfg.Address, log: log, done: make(chan struct{})}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
 	s.http = &http.Server{
 		Handler:        newHandler(cfg.Pprof, metrics, source, log),
 		ReadTimeout:    readTimeout,
 		WriteTimeout:   writeTimeout,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog:       zap.NewStdLog(log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))),
-		BaseContext:    func(net.Listener) context.Context { return ctx },
 		ConnState:      s.countConn,
+	}
+	if errorLog, err := zap.NewStdLogAt(log, zap.WarnLevel); err == nil { // err is about the level alone
+		s.http.ErrorLog = errorLog
 	}
 	return s
 }
 
-// Start listens and serves until Close. ctx bounds the listening only.
+// Start listens and serves until Close. The end of ctx stops the listening
+// attempt, not a server that has started: probes and metrics are wanted while
+// the bridge drains.
 func (s *Server) Start(ctx context.Context) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", s.address)
@@ -81,6 +82,9 @@ func (s *Server) Start(ctx context.Context) error {
 		return listenError(s.address, err)
 	}
 	s.listener = l
+	var requests context.Context
+	requests, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.http.BaseContext = func(net.Listener) context.Context { return requests }
 	go func() {
 		defer close(s.done)
 		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -103,10 +107,10 @@ func (s *Server) Addr() string {
 // cuts them off. It returns once nothing of the server is running; the error
 // is ctx's when requests were cut off.
 func (s *Server) Close(ctx context.Context) error {
-	defer s.cancel()
 	if s.listener == nil {
 		return nil
 	}
+	defer s.cancel()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		s.cancel() // a running profile ends with its request's context

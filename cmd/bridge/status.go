@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/datafly/bridge/internal/ops"
+)
+
+const (
+	statusTimeout  = 10 * time.Second
+	statusMaxBytes = 32 << 20 // about 400 bytes a partition: room for 80,000
+)
+
+// newStatusCommand makes `bridge status`, which asks a running bridge for its
+// state. It fails when the bridge is not ready or cannot be reached.
+func newStatusCommand() *cobra.Command {
+	var address string
+	output := statusOutput("text")
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what a running bridge is doing",
+		Long: "Show what a running bridge is doing: whether it delivers and, if not, why and what to do;\n" +
+			"then its sink, its buffer and its partitions. The exit code is 0 when it is ready, else 1.",
+		Example: "  bridge status\n" +
+			"  bridge status --address bridge-0.bridge:9400 --output json",
+		Args:         cobra.NoArgs,
+		SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, snapshot, err := fetchStatus(cmd.Context(), address)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				_, err = cmd.OutOrStdout().Write(body)
+			} else {
+				err = snapshot.WriteText(cmd.OutOrStdout())
+			}
+			if err != nil {
+				return fmt.Errorf("writing the status: %w", err)
+			}
+			if !snapshot.Ready {
+				return fmt.Errorf("bridge at %s is not ready (%s); the status on stdout names the remedy",
+					address, strings.Join(reasonCodes(snapshot), ", "))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&address, "address", ops.DefaultAddress, "ops.address of the bridge: host:port or a URL")
+	cmd.Flags().Var(&output, "output", "form of the answer: text or json")
+	return cmd
+}
+
+// statusOutput is the --output flag of `bridge status`: text or json.
+type statusOutput string
+
+func (o *statusOutput) String() string { return string(*o) }
+
+func (o *statusOutput) Type() string { return "text|json" }
+
+func (o *statusOutput) Set(v string) error {
+	if v != "text" && v != "json" {
+		return errors.New("use text or json")
+	}
+	*o = statusOutput(v)
+	return nil
+}
+
+// statusURL turns what ops.address may hold, or a URL, into the URL of the
+// status. An empty host means all interfaces to a listener and this machine
+// to a client.
+func statusURL(address string) (string, error) {
+	if !strings.Contains(address, "://") {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return "", fmt.Errorf("--address %q: %w; use host:port, for example %s", address, err, ops.DefaultAddress)
+		}
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			host = "localhost"
+		}
+		address = "http://" + net.JoinHostPort(host, port)
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		// The error of url.Parse would quote a password.
+		return "", fmt.Errorf("--address is not a URL of a bridge; use host:port, for example %s", ops.DefaultAddress)
+	}
+	return u.JoinPath("status").String(), nil
+}
+
+// fetchStatus returns the answer of /status as it came and as a Snapshot.
+func fetchStatus(ctx context.Context, address string) ([]byte, ops.Snapshot, error) {
+	var snapshot ops.Snapshot
+	target, err := statusURL(address)
+	if err != nil {
+		return nil, snapshot, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, snapshot, fmt.Errorf("asking for the status: %w; give --address as host:port", err)
+	}
+	// No proxy: a status comes from the bridge itself.
+	transport := &http.Transport{DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return nil, snapshot, fmt.Errorf("asking for the status: %w; start `bridge run`, or give its ops.address as --address", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, statusMaxBytes+1))
+	switch {
+	case err != nil:
+		return nil, snapshot, fmt.Errorf("reading the status from %s: %w; try again", address, err)
+	case resp.StatusCode != http.StatusOK:
+		return nil, snapshot, fmt.Errorf("%s answered HTTP %d; check that --address is the ops.address of a bridge", address, resp.StatusCode)
+	case len(body) > statusMaxBytes:
+		return nil, snapshot, fmt.Errorf("the status from %s is larger than %d bytes; check that --address is the ops.address of a bridge", address, statusMaxBytes)
+	}
+	if err := json.Unmarshal(body, &snapshot); err != nil || snapshot.State == "" {
+		return nil, snapshot, fmt.Errorf("%s did not answer with the status of a bridge; check that --address is its ops.address", address)
+	}
+	if !bytes.HasSuffix(body, []byte("\n")) {
+		body = append(body, '\n')
+	}
+	return body, snapshot, nil
+}
+
+// reasonCodes says in a few words why the bridge is not ready.
+func reasonCodes(s ops.Snapshot) []string {
+	if len(s.NotReady) == 0 {
+		return []string{s.State}
+	}
+	codes := make([]string, 0, len(s.NotReady))
+	for _, r := range s.NotReady {
+		codes = append(codes, r.Code)
+	}
+	return codes
+}

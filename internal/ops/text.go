@@ -1,0 +1,168 @@
+package ops
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+)
+
+// WriteText prints the snapshot for people: health with reasons and remedies
+// first, then sink, buffer, totals and partitions. Ages are counted to the
+// snapshot's own time, so the clocks of the two machines need not agree.
+// Control characters are replaced by spaces.
+func (s Snapshot) WriteText(w io.Writer) error {
+	var b bytes.Buffer
+	writeHealth(&b, s)
+	writeSink(&b, s.Sink, s.Time)
+	writeCounts(&b, s)
+	writePartitions(&b, s.Partitions)
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func writeHealth(b *bytes.Buffer, s Snapshot) {
+	health := "ready"
+	if !s.Ready {
+		health = "NOT READY"
+	}
+	fmt.Fprintf(b, "%-10s %s, version %s, group %s", health, s.State, orDash(s.Version), orDash(s.Group))
+	if s.MemberID != "" {
+		fmt.Fprintf(b, ", member %s", oneLine(s.MemberID))
+	}
+	if !s.Started.IsZero() {
+		fmt.Fprintf(b, ", up %s", age(s.Time.Sub(s.Started)))
+	}
+	b.WriteByte('\n')
+	for _, r := range s.NotReady {
+		line(b, r.Code, r.Text)
+		line(b, "  remedy", r.Remedy)
+	}
+	if !s.Live {
+		line(b, "NOT ALIVE", s.LiveReason)
+	}
+}
+
+func writeSink(b *bytes.Buffer, s SinkStatus, now time.Time) {
+	fmt.Fprintf(b, "%-10s %s", "sink", orDash(s.State))
+	if !s.Since.IsZero() {
+		fmt.Fprintf(b, " for %s", age(now.Sub(s.Since)))
+	}
+	fmt.Fprintf(b, ", table %s, transport %s", orDash(s.Table), orDash(s.Transport))
+	if !s.TokenMintedAt.IsZero() {
+		fmt.Fprintf(b, ", token minted %s ago", age(now.Sub(s.TokenMintedAt)))
+	}
+	if !s.TokenExpiresAt.IsZero() {
+		if left := s.TokenExpiresAt.Sub(now); left > 0 {
+			fmt.Fprintf(b, ", token expires in %s", age(left))
+		} else {
+			fmt.Fprintf(b, ", token expired %s ago", age(-left))
+		}
+	}
+	b.WriteByte('\n')
+	line(b, "  reason", s.Reason)
+	line(b, "  remedy", s.Remedy)
+}
+
+func writeCounts(b *bytes.Buffer, s Snapshot) {
+	fmt.Fprintf(b, "%-10s %s", "buffer", size(s.BufferedBytes))
+	if s.BufferedLimit > 0 {
+		fmt.Fprintf(b, " of %s (%d %%)", size(s.BufferedLimit), s.BufferedBytes*100/s.BufferedLimit)
+	}
+	b.WriteByte('\n')
+	t := s.Totals
+	fmt.Fprintf(b, "%-10s %d events read, %d rows delivered, %d rejected, %d filtered, %d dead letters, %d retries\n",
+		"totals", t.EventsRead, t.RowsDelivered, t.EventsRejected, t.EventsFiltered, t.DeadLetters, t.SinkRetries)
+}
+
+func writePartitions(b *bytes.Buffer, partitions []PartitionStatus) {
+	if len(partitions) == 0 {
+		b.WriteString("partitions none assigned\n")
+		return
+	}
+	partitions = slices.Clone(partitions)
+	slices.SortFunc(partitions, func(x, y PartitionStatus) int {
+		if c := strings.Compare(x.Topic, y.Topic); c != 0 {
+			return c
+		}
+		return int(x.Partition) - int(y.Partition)
+	})
+	b.WriteByte('\n')
+	tab := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tab, "PARTITION\tSTATE\tCOMMITTED\tEND\tLAG\tPENDING\tBUFFERED\tOLDEST\tROWS\t")
+	for _, p := range partitions {
+		state := orDash(p.State)
+		if p.Paused {
+			state += ", paused"
+		}
+		fmt.Fprintf(tab, "%s/%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\n",
+			oneLine(p.Topic), p.Partition, state, offset(p.Committed), offset(p.EndOffset), offset(p.Lag),
+			p.PendingEvents, size(p.BufferedBytes), age(p.OldestUnacked), p.RowsDelivered, oneLine(p.Reason))
+	}
+	_ = tab.Flush() // a bytes.Buffer takes everything
+}
+
+// line prints one labelled line, or nothing when there is nothing to say.
+func line(b *bytes.Buffer, label, text string) {
+	if text != "" {
+		fmt.Fprintf(b, "%-10s %s\n", oneLine(label), oneLine(text))
+	}
+}
+
+// oneLine keeps what others wrote, a sink's error say, from moving the
+// terminal's cursor or breaking the table.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return oneLine(s)
+}
+
+// offset prints an offset or a distance; -1 is unknown.
+func offset(n int64) string {
+	if n < 0 {
+		return "-"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// age prints a duration with as many digits as help.
+func age(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	case d < 48*time.Hour:
+		return d.Round(time.Second).String()
+	default:
+		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
+	}
+}
+
+// size prints bytes in binary units.
+func size(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	v, names := float64(n)/unit, "KMGTPE"
+	for v >= unit && len(names) > 1 {
+		v, names = v/unit, names[1:]
+	}
+	return fmt.Sprintf("%.1f %ciB", v, names[0])
+}
