@@ -1,0 +1,146 @@
+package kafkatest
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// fake is a [Broker] on kfake. It keeps its ports and, in a folder, its state, so
+// that it can be stopped and started like the real one.
+type fake struct {
+	opts     []kfake.Opt
+	ports    []port
+	security Security
+	private  bool
+
+	mu sync.Mutex
+	c  *kfake.Cluster // nil while stopped
+}
+
+// StartFake starts a kfake cluster for one test and closes it when the test
+// ends; [Each] does so for its subtest "kfake". It skips the test when kfake
+// lacks the mechanism asked for.
+func StartFake(t testing.TB, o Options) Broker {
+	t.Helper()
+	if o.SASL == OAuthBearer {
+		t.Skip("kfake does not know SASL OAUTHBEARER")
+	}
+	if err := o.validate(); err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{private: o.Private}
+	sec, err := newSecurity(t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.security = sec
+	var numbers []int
+	for range o.brokers() {
+		p, err := reservePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.release)
+		f.ports = append(f.ports, p)
+		numbers = append(numbers, p.number)
+	}
+	f.opts = []kfake.Opt{
+		kfake.Ports(numbers...),
+		kfake.ClusterID(clusterID()),
+		kfake.GroupMinSessionTimeout(100 * time.Millisecond), // as on the real one, see properties
+		kfake.BrokerConfigs(map[string]string{"group.consumer.heartbeat.interval.ms": "500"}),
+		kfake.BrokerConfigs(o.Config),
+	}
+	if o.Private {
+		f.opts = append(f.opts, kfake.DataDir(t.TempDir()))
+	}
+	if sec.certs != nil {
+		f.opts = append(f.opts, kfake.TLS(sec.certs.serverConfig(o.ClientCert)))
+	}
+	if sec.Mechanism != "" {
+		f.opts = append(f.opts, kfake.EnableSASL(), kfake.Superuser(sec.Mechanism, sec.Username, sec.Password))
+	}
+	f.start(t)
+	t.Cleanup(f.stop)
+	return f
+}
+
+func (f *fake) start(t testing.TB) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.c != nil {
+		return
+	}
+	c, err := kfake.NewCluster(f.opts...)
+	if err != nil {
+		t.Fatalf("starting kfake: %v", err)
+	}
+	f.c = c
+}
+
+func (f *fake) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.c != nil {
+		f.c.Close()
+		f.c = nil
+	}
+}
+
+func (f *fake) Apache() bool       { return false }
+func (f *fake) Security() Security { return f.security }
+func (f *fake) Cluster() *Cluster  { return nil }
+func (f *fake) ClientOpts() []kgo.Opt {
+	return append(f.security.opts(), kgo.SeedBrokers(f.Addrs()...))
+}
+
+func (f *fake) Fake() *kfake.Cluster {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.c
+}
+
+func (f *fake) Addrs() []string {
+	var addrs []string
+	for _, p := range f.ports {
+		addrs = append(addrs, p.addr())
+	}
+	return addrs
+}
+
+func (f *fake) CreateTopic(t testing.TB, topic string, partitions int32, configs map[string]string) {
+	t.Helper()
+	createTopic(t, f.ClientOpts(), topic, partitions, configs)
+}
+
+func (f *fake) StopAll(t testing.TB) {
+	t.Helper()
+	f.needPrivate(t)
+	f.stop()
+}
+
+func (f *fake) StartAll(t testing.TB) {
+	t.Helper()
+	f.needPrivate(t)
+	f.start(t)
+}
+
+func (f *fake) Restart(t testing.TB) {
+	t.Helper()
+	f.StopAll(t)
+	f.StartAll(t)
+}
+
+// needPrivate holds tests to what the shared Apache cluster demands of them, and
+// to the folder without which a restart would forget everything.
+func (f *fake) needPrivate(t testing.TB) {
+	t.Helper()
+	if !f.private {
+		t.Fatal("this cluster must not be stopped; set kafkatest.Options.Private")
+	}
+}
