@@ -1,0 +1,106 @@
+// Package config turns one YAML file, the environment and the command line
+// into one validated Config. It knows the shape and the rules of the settings
+// and nothing of what they configure: it opens no connection, and the only
+// files it touches are the configuration file and, to see that they can be
+// read, the files the configuration names.
+//
+// Sources, each overriding the one before: built-in defaults, the file, the
+// environment, named flags, --set. Every problem is reported at once.
+package config
+
+import "time"
+
+// Config is everything `bridge run` can be told. The yaml tags are the key
+// names, dotted into paths such as kafka.tls.ca_file. A Config from Load is
+// complete and consistent; treat it as read-only, it is shared.
+type Config struct {
+	Kafka    Kafka    `yaml:"kafka"`
+	Zerobus  Zerobus  `yaml:"zerobus"`
+	Mapping  Mapping  `yaml:"mapping"`
+	Delivery Delivery `yaml:"delivery"`
+	Rejects  Rejects  `yaml:"rejects"`
+	Ops      Ops      `yaml:"ops"`
+	Log      Log      `yaml:"log"`
+}
+
+// Ops is the HTTP endpoint for metrics, health and status.
+type Ops struct {
+	// Address to listen on, host:port; an empty host is every interface, port
+	// 0 any free port. Default 127.0.0.1:9400. Price of another interface:
+	// topic names, offsets and error texts are readable by whoever reaches it.
+	Address string `yaml:"address"`
+	// Pprof serves Go profiles under /debug/pprof. Default false. Price: a
+	// heap profile is cheap, but whoever reaches the address can take a CPU
+	// profile or an execution trace, which slow the process.
+	Pprof bool `yaml:"pprof"`
+}
+
+// Log is where and how the process speaks; always on standard error.
+type Log struct {
+	// Level is debug, info, warn or error. Default info. Price of debug: a
+	// line per batch, and rejected values may appear in it.
+	Level string `yaml:"level"`
+	// Format is console for people or json for collectors. Default json.
+	Format string `yaml:"format"`
+}
+
+// Defaults returns the configuration before any source has spoken. It does not
+// pass validation: the target, the credentials and the topics have no default.
+func Defaults() Config {
+	return Config{
+		Kafka: Kafka{
+			Brokers:                []string{"localhost:9092"},
+			Topics:                 []string{},
+			Group:                  "zerobus-bridge",
+			Start:                  "earliest",
+			Protocol:               "classic",
+			ClientID:               "zerobus-bridge",
+			SessionTimeout:         45 * time.Second,
+			RebalanceTimeout:       60 * time.Second,
+			FetchMaxBytes:          4 * MiB,
+			FetchMaxPartitionBytes: 256 * KiB,
+			SASL:                   SASL{Mechanism: "none", OAuth: OAuth{Scopes: []string{}}},
+		},
+		Zerobus: Zerobus{
+			Transport:       "workspace",
+			Scope:           "all-apis",
+			IngestPath:      "/api/2.0/streaming-ingestion/ingest",
+			Timeout:         30 * time.Second,
+			TimestampFormat: "micros",
+			MaxRequestBytes: 10 * MiB,
+		},
+		Mapping: Mapping{
+			Input:             "auto",
+			InvalidUTF8:       "reject",
+			TimestampFallback: "none",
+			RequireConsent:    []string{},
+			OnMissingConsent:  "allow",
+		},
+		Delivery: Delivery{
+			MaxRows:     5000,
+			MaxBytes:    4 * MiB,
+			MaxBuffered: 64 * MiB,
+			Drain:       20 * time.Second,
+		},
+		Rejects: Rejects{Policy: "dead_letter", Create: true, ReplicationFactor: -1},
+		Ops:     Ops{Address: "127.0.0.1:9400"},
+		Log:     Log{Level: "info", Format: "json"},
+	}
+}
+
+// choices are the closed sets, by key. Values are matched without regard to
+// case, hyphens and underscores, and kept in the spelling given here.
+var choices = map[string][]string{
+	"kafka.start":                {"earliest", "latest"},
+	"kafka.protocol":             {"classic", "consumer"},
+	"kafka.sasl.mechanism":       {"none", "plain", "scram-sha-256", "scram-sha-512", "oauthbearer", "aws-msk-iam"},
+	"zerobus.transport":          {"workspace"},
+	"zerobus.timestamp_format":   {"micros", "rfc3339"},
+	"mapping.input":              {"auto", "canonical", "mapped"},
+	"mapping.invalid_utf8":       {"reject", "replace"},
+	"mapping.timestamp_fallback": {"none", "kafka"},
+	"mapping.on_missing_consent": {"allow", "drop"},
+	"rejects.policy":             {"dead_letter", "skip", "stop"},
+	"log.level":                  {"debug", "info", "warn", "error"},
+	"log.format":                 {"json", "console"},
+}
