@@ -1,0 +1,109 @@
+package consumer
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Batch collects what a run of records became. Its buffers are reused from
+// batch to batch, so the steady state allocates nothing. It belongs to one
+// partition's goroutine.
+type Batch struct {
+	recs     []*kgo.Record // the records mapped so far, in offset order
+	buf      []byte        // rows back to back
+	ends     []int         // end of row i in buf
+	from     []event       // the event behind row i
+	rejected []Reject
+	filtered map[string]int // by reason
+	events   int
+
+	rows  [][]byte // views into buf, made by seal
+	index int      // index of the next event within the current record
+}
+
+// event says which event of which record of the batch.
+type event struct {
+	rec   int // index into Batch.recs
+	index int // position among the events of that record
+}
+
+// Reject is one event that can never be a row.
+type Reject struct {
+	Code   string // why, from a closed set; a metric label
+	Column string // the column at fault, or empty
+	Reason string // for people; holds no secret and no more of the event than a number or keyword
+	event
+}
+
+// keepBuffer is the largest row buffer that is kept for the next batch when it
+// was mostly unused: one 9 MiB event must not pin 9 MiB per partition for ever.
+const keepBuffer = 1 << 20
+
+func (b *Batch) reset() {
+	if cap(b.buf) > keepBuffer && len(b.buf) < cap(b.buf)/4 {
+		b.buf = nil
+	}
+	clear(b.recs)
+	clear(b.rows)
+	clear(b.rejected)
+	clear(b.filtered)
+	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
+	b.rows, b.rejected = b.rows[:0], b.rejected[:0]
+	b.events = 0
+}
+
+func (b *Batch) add(rec *kgo.Record, m Mapper) {
+	b.recs = append(b.recs, rec)
+	b.index = 0
+	m(rec, b)
+	b.events += b.index
+}
+
+// seal makes the row views; the buffer has stopped growing and moving.
+func (b *Batch) seal() {
+	start := 0
+	for _, end := range b.ends {
+		b.rows = append(b.rows, b.buf[start:end:end])
+		start = end
+	}
+}
+
+// Buf returns the slice to append one encoded row to.
+func (b *Batch) Buf() []byte { return b.buf }
+
+// Row takes back the slice from [Batch.Buf]: what was appended is one row.
+func (b *Batch) Row(extended []byte) {
+	b.buf = extended
+	b.ends = append(b.ends, len(extended))
+	b.from = append(b.from, b.next())
+}
+
+// Reject says that the event can never be a row. code is from a closed set,
+// reason is for people; see [Reject].
+func (b *Batch) Reject(code, column, reason string) {
+	b.rejected = append(b.rejected, Reject{Code: code, Column: column, Reason: reason, event: b.next()})
+}
+
+// Filter says that the event is dropped by rule. reason is from a closed set.
+func (b *Batch) Filter(reason string) {
+	if b.filtered == nil {
+		b.filtered = make(map[string]int)
+	}
+	b.filtered[reason]++
+	b.next()
+}
+
+func (b *Batch) next() event {
+	e := event{rec: len(b.recs) - 1, index: b.index}
+	b.index++
+	return e
+}
+
+// sortRejects puts rejects of the mapper and of the sink in one order.
+func (b *Batch) sortRejects() {
+	slices.SortFunc(b.rejected, func(x, y Reject) int {
+		return cmp.Or(cmp.Compare(x.rec, y.rec), cmp.Compare(x.index, y.index))
+	})
+}

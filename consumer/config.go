@@ -1,0 +1,99 @@
+package consumer
+
+import (
+	"time"
+)
+
+// Config says how a group delivers. Zero values are not defaults: the caller
+// fills every field.
+type Config struct {
+	Kafka Kafka
+
+	Topics []string // the topics to read
+	Group  string   // consumer group id
+
+	// Start is where a partition without a committed offset begins:
+	// "earliest" or "latest". "latest" leaves unread what is already there.
+	Start string
+	// Protocol is "classic" (cooperative-sticky) or "consumer" (KIP-848,
+	// brokers of 4.0 and later).
+	Protocol string
+	// InstanceID makes the member static: a restart within SessionTimeout
+	// moves no partition. It must differ between members. Empty: dynamic.
+	InstanceID string
+	// SessionTimeout is how long a silent member keeps its partitions. It is
+	// also how long a killed member's partitions stand still.
+	SessionTimeout time.Duration
+	// RebalanceTimeout is how long the group waits for a member to give up
+	// revoked partitions. It must exceed Drain.
+	RebalanceTimeout time.Duration
+
+	// FetchMaxBytes and FetchMaxPartitionBytes cap one fetch answer, in
+	// compressed bytes per broker and per partition. The client holds about
+	// two answers per broker, decompressed, on top of MaxBuffered.
+	FetchMaxBytes          int32
+	FetchMaxPartitionBytes int32
+
+	// MaxRows and MaxBytes cap one Write in rows and in row bytes. A single
+	// larger row is still written alone.
+	MaxRows  int
+	MaxBytes int64
+	// MaxBuffered bounds the event bytes polled and not yet durable, over
+	// all partitions. A poll may pass it by one fetch answer.
+	MaxBuffered int64
+	// Linger is how long a batch that is not full waits for more. 0: what
+	// gathers during a Write is the next batch.
+	Linger time.Duration
+	// Drain is how long a Write in flight may go on after its partition was
+	// revoked or the process was told to stop.
+	Drain time.Duration
+
+	Rejects Rejects
+
+	// Version is written into dead letters.
+	Version string
+}
+
+// Rejects says what becomes of an event that can never be a row.
+type Rejects struct {
+	// Policy is "dead_letter", "skip" or "stop".
+	Policy string
+	// Topic is the dead-letter topic; empty means the source topic with
+	// "-dlq" appended.
+	Topic string
+	// Create allows the dead-letter topic to be created when it is missing.
+	Create bool
+	// Partitions of a created topic; 0 means as many as the source has.
+	Partitions int32
+	// ReplicationFactor of a created topic; -1 means the broker's default.
+	ReplicationFactor int16
+}
+
+// Reject policies.
+const (
+	PolicyDeadLetter = "dead_letter"
+	PolicySkip       = "skip"
+	PolicyStop       = "stop"
+)
+
+// deadLetterTopic names the topic that takes the rejects of topic.
+func (r Rejects) deadLetterTopic(topic string) string {
+	if r.Topic != "" {
+		return r.Topic
+	}
+	return topic + "-dlq"
+}
+
+const (
+	commitInterval = time.Second
+	// commitOnStop and leaveOnStop bound the two requests after the drain,
+	// so that a stop ends within Drain and a second when brokers are gone.
+	commitOnStop = 500 * time.Millisecond
+	leaveOnStop  = 300 * time.Millisecond
+	// probeInterval is how often a blocked partition tries again.
+	probeInterval = 30 * time.Second
+	// watchInterval is how often end offsets and missing topics are looked up.
+	watchInterval = 5 * time.Second
+	// metadataMaxAge is how soon new partitions are noticed.
+	metadataMaxAge = 30 * time.Second
+)

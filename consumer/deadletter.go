@@ -1,0 +1,111 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Headers of a dead letter. The key, the value and the headers of the original
+// record stay as they were; these are appended. Where a name occurs twice (an
+// event that failed again after a redrive) the last one counts.
+const (
+	HeaderCode      = "bridge-error-code"       // closed set
+	HeaderReason    = "bridge-error-reason"     // for people
+	HeaderColumn    = "bridge-error-column"     // left out when no column is at fault
+	HeaderEvents    = "bridge-event-index"      // events of the record that failed, "0" or "1,4"; from 0
+	HeaderTopic     = "bridge-source-topic"     //
+	HeaderPartition = "bridge-source-partition" //
+	HeaderOffset    = "bridge-source-offset"    //
+	HeaderTimestamp = "bridge-source-timestamp" // RFC 3339, UTC, milliseconds
+	HeaderAttempts  = "bridge-attempts"         // times the bridge gave up on this event
+	HeaderFailedAt  = "bridge-failed-at"        // RFC 3339, UTC, milliseconds
+	HeaderVersion   = "bridge-version"          //
+)
+
+const (
+	// deadLetterMax is the largest dead letter we try to produce. Brokers
+	// take 1 MiB unless the topic says more.
+	deadLetterMax = 32 << 20
+	// deadLetterChunk keeps one produce request of several dead letters
+	// below the 1 MiB that a topic takes by default.
+	deadLetterChunk = 512 << 10
+
+	instant = "2006-01-02T15:04:05.000Z07:00"
+)
+
+// deadLetters makes one dead letter per record from the rejects of a batch.
+// rejects are in record order.
+func (c *Cluster) deadLetters(b *Batch, now time.Time) []*kgo.Record {
+	var letters []*kgo.Record
+	for i := 0; i < len(b.rejected); {
+		first := b.rejected[i]
+		var indexes []string
+		for ; i < len(b.rejected) && b.rejected[i].rec == first.rec; i++ {
+			indexes = append(indexes, strconv.Itoa(b.rejected[i].index))
+		}
+		letters = append(letters, c.deadLetter(b.recs[first.rec], first, strings.Join(indexes, ","), now))
+	}
+	return letters
+}
+
+func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, now time.Time) *kgo.Record {
+	attempts := 1
+	for _, h := range rec.Headers {
+		if h.Key == HeaderAttempts {
+			if before, err := strconv.Atoi(string(h.Value)); err == nil && before > 0 && before < 1<<30 {
+				attempts = before + 1
+			}
+		}
+	}
+	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+11)
+	copy(headers, rec.Headers)
+	add := func(key, value string) {
+		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
+	}
+	add(HeaderCode, r.Code)
+	add(HeaderReason, r.Reason)
+	if r.Column != "" {
+		add(HeaderColumn, r.Column)
+	}
+	add(HeaderEvents, indexes)
+	add(HeaderTopic, rec.Topic)
+	add(HeaderPartition, strconv.Itoa(int(rec.Partition)))
+	add(HeaderOffset, strconv.FormatInt(rec.Offset, 10))
+	add(HeaderTimestamp, rec.Timestamp.UTC().Format(instant))
+	add(HeaderAttempts, strconv.Itoa(attempts))
+	add(HeaderFailedAt, now.UTC().Format(instant))
+	add(HeaderVersion, c.cfg.Version)
+	return &kgo.Record{Topic: c.cfg.Rejects.deadLetterTopic(rec.Topic), Key: rec.Key, Value: rec.Value, Headers: headers}
+}
+
+// writeDeadLetters returns nil once every letter is acknowledged by all in-sync
+// replicas. After an error some of them may be in the topic; they are written
+// again with the rest.
+func (c *Cluster) writeDeadLetters(ctx context.Context, letters []*kgo.Record) error {
+	select {
+	case c.writing <- struct{}{}:
+		defer func() { <-c.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for len(letters) > 0 {
+		n, size := 0, 0
+		for n < len(letters) && (n == 0 || size+len(letters[n].Value) < deadLetterChunk) {
+			size += len(letters[n].Value) + len(letters[n].Key) + 1024
+			n++
+		}
+		topic := letters[0].Topic
+		if err := c.cl.ProduceSync(ctx, letters[:n]...).FirstErr(); err != nil {
+			e := c.cfg.Kafka.explain(fmt.Sprintf("writing %d dead letters to %s", n, topic), err)
+			e.Remedy = fmt.Sprintf("check that topic %s exists, takes messages of this size (max.message.bytes) and may be written to; until then their partition waits", topic)
+			return e
+		}
+		letters = letters[n:]
+	}
+	return nil
+}

@@ -1,0 +1,350 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+)
+
+// Group is one member of a consumer group.
+type Group struct {
+	cfg       Config
+	log       *zap.Logger
+	cluster   *Cluster
+	sink      Sink
+	newMapper func() Mapper
+	obs       Observer
+	budget    *budget
+	probe     time.Duration
+
+	cl   *kgo.Client // set by Run before anything else runs
+	stop context.CancelCauseFunc
+
+	mu    sync.Mutex // guards parts
+	parts map[topicPartition]*partition
+
+	leaving sync.WaitGroup // rebalance callbacks that are draining
+
+	trouble troubles
+	polled  atomic.Int64 // when the poll loop last came round, Unix nanoseconds
+	running atomic.Bool
+	commits commitLog
+}
+
+type topicPartition struct {
+	topic string
+	id    int32
+}
+
+// NewGroup prepares a member; Run joins. newMapper is called once per assigned
+// partition. The cluster stays the caller's to close, after Run has returned.
+func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, obs Observer, log *zap.Logger) *Group {
+	g := &Group{
+		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
+		budget: newBudget(cfg.MaxBuffered), probe: probeInterval,
+		parts: make(map[topicPartition]*partition),
+	}
+	g.trouble.log = log
+	g.commits.log = log
+	return g
+}
+
+// Run joins the group and delivers until ctx ends, then drains, commits and
+// leaves within Drain and a second. It returns nil when ctx ended it, and the
+// reason when the member cannot go on (an event rejected under the stop policy,
+// credentials refused). Run may be called once.
+func (g *Group) Run(ctx context.Context) error {
+	opts, err := g.options()
+	if err != nil {
+		return err
+	}
+	// The client outlives ctx: draining still commits and leaves.
+	clientCtx, closeClient := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeClient()
+	if g.cl, err = kgo.NewClient(append(opts, kgo.WithContext(clientCtx))...); err != nil {
+		return fmt.Errorf("preparing the kafka consumer: %w", err)
+	}
+	ctx, g.stop = context.WithCancelCause(ctx)
+	defer g.stop(nil)
+
+	g.running.Store(true)
+	eg, egCtx := errgroup.WithContext(ctx)
+	eg.Go(func() error { return g.poll(egCtx) })
+	eg.Go(func() error { return g.watch(egCtx) })
+	_ = eg.Wait() // both end with ctx only; why it ended is its cause
+	g.running.Store(false)
+
+	g.shutdown(clientCtx)
+	closeClient() // without brokers, leaving would otherwise be retried
+	g.cl.CloseAllowingRebalance()
+
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// fail ends the run with err.
+func (g *Group) fail(err error) { g.stop(err) }
+
+func (g *Group) options() ([]kgo.Opt, error) {
+	opts, err := g.cfg.Kafka.options(g.log, g.cfg.Version)
+	if err != nil {
+		return nil, err
+	}
+	start := kgo.NewOffset().AtStart()
+	if g.cfg.Start == "latest" {
+		start = kgo.NewOffset().AtEnd()
+	}
+	opts = append(opts,
+		kgo.ConsumerGroup(g.cfg.Group),
+		kgo.ConsumeTopics(g.cfg.Topics...),
+		// Only where a group begins. An offset that fell out of the log is
+		// not a beginning: the client resumes at the log's start then, so
+		// that start: latest cannot skip what is still there.
+		kgo.ConsumeStartOffset(start),
+		kgo.SessionTimeout(g.cfg.SessionTimeout),
+		kgo.RebalanceTimeout(g.cfg.RebalanceTimeout),
+		kgo.HeartbeatInterval(min(3*time.Second, g.cfg.SessionTimeout/3)),
+		kgo.FetchMaxBytes(g.cfg.FetchMaxBytes),
+		kgo.FetchMaxPartitionBytes(g.cfg.FetchMaxPartitionBytes),
+		kgo.AutoCommitMarks(),
+		kgo.AutoCommitInterval(commitInterval),
+		kgo.AutoCommitCallback(g.committed),
+		// A rebalance waits until polled records are handed over, so a
+		// record never reaches a partition that is gone.
+		kgo.BlockRebalanceOnPoll(),
+		kgo.OnPartitionsAssigned(g.assigned),
+		kgo.OnPartitionsRevoked(g.revoked),
+		kgo.OnPartitionsLost(g.lost),
+	)
+	if g.cfg.Protocol == "consumer" {
+		opts = append(opts, kgo.ServerSideBalancer())
+	} else {
+		opts = append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()))
+	}
+	if g.cfg.InstanceID != "" {
+		opts = append(opts, kgo.InstanceID(g.cfg.InstanceID))
+	}
+	return opts, nil
+}
+
+// poll hands what is fetched to the partitions. It never waits for a sink: when
+// the budget is spent it stops polling, which stops the fetching.
+func (g *Group) poll(ctx context.Context) error {
+	for {
+		g.polled.Store(time.Now().UnixNano())
+		if err := g.budget.wait(ctx); err != nil {
+			return err
+		}
+		fetches := g.cl.PollRecords(ctx, max(2*g.cfg.MaxRows, 100))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		fetches.EachError(g.fetchFailed)
+		share := g.share()
+		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+			if len(f.Records) == 0 {
+				return
+			}
+			g.mu.Lock()
+			p := g.parts[topicPartition{f.Topic, f.Partition}]
+			g.mu.Unlock()
+			if p == nil {
+				return // unmarked, so the owner reads it again
+			}
+			p.end.Store(f.HighWatermark)
+			bytes := p.push(f.Records, share)
+			g.obs.EventsRead(f.Topic, f.Partition, len(f.Records), bytes)
+		})
+		g.cl.AllowRebalance()
+	}
+}
+
+func (g *Group) fetchFailed(topic string, id int32, err error) {
+	var loss *kgo.ErrDataLoss
+	switch {
+	case errors.As(err, &loss):
+		g.log.Error("kafka lost events that this group had read or was about to read; check the brokers' unclean leader elections and retention",
+			zap.String("topic", topic), zap.Int32("partition", id), zap.Int64("consumed_to", loss.ConsumedTo), zap.Int64("reset_to", loss.ResetTo))
+	case errors.Is(err, context.Canceled), errors.Is(err, kgo.ErrClientClosed):
+	default:
+		e := g.cfg.Kafka.explain(fmt.Sprintf("fetching %s/%d", topic, id), err)
+		var session *kgo.ErrGroupSession
+		if errors.As(err, &session) {
+			e.Doing = "joining group " + g.cfg.Group
+		}
+		g.trouble.add(reasonFetch, e)
+		// A loop of immediate errors must not become a busy loop.
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-g.cl.Context().Done():
+		}
+	}
+}
+
+func (g *Group) share() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.budget.share(len(g.parts))
+}
+
+func (g *Group) pause(topic string, id int32) {
+	g.cl.PauseFetchPartitions(map[string][]int32{topic: {id}})
+}
+
+func (g *Group) resume(topic string, id int32) {
+	g.cl.ResumeFetchPartitions(map[string][]int32{topic: {id}})
+}
+
+func (g *Group) mark(rec *kgo.Record) { g.cl.MarkCommitRecords(rec) }
+
+func (g *Group) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	n := 0
+	g.mu.Lock()
+	for topic, ids := range partitions {
+		for _, id := range ids {
+			p := newPartition(g, topic, id)
+			g.parts[topicPartition{topic, id}] = p
+			p.start()
+			n++
+		}
+	}
+	g.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	// A pause outlives a revoke in the client.
+	g.cl.ResumeFetchPartitions(partitions)
+	g.obs.Rebalanced("assigned", n)
+	g.log.Info("partitions assigned", zap.Any("partitions", partitions))
+}
+
+// revoked gives partitions up: what is in flight may finish, what is not
+// started is dropped, what is marked is committed.
+func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	g.leaving.Add(1)
+	defer g.leaving.Done()
+	gone := g.forget(partitions)
+	if len(gone) > 0 {
+		began := time.Now()
+		g.drain(gone, g.cfg.Drain, errDrained)
+		g.obs.Rebalanced("revoked", len(gone))
+		g.log.Info("partitions revoked", zap.Any("partitions", partitions), zap.Duration("drained_in", time.Since(began)))
+	}
+	// Also when nothing is revoked: the callback ends a generation.
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	g.commit(ctx, cl)
+}
+
+// lost ends partitions that another member may already own: nothing of theirs
+// can be committed any more.
+func (g *Group) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	g.leaving.Add(1)
+	defer g.leaving.Done()
+	gone := g.forget(partitions)
+	if len(gone) == 0 {
+		return
+	}
+	g.drain(gone, 0, errLost)
+	g.obs.Rebalanced("lost", len(gone))
+	g.log.Warn("partitions lost: the group expelled this member; what was not committed is read again by the new owners", zap.Any("partitions", partitions))
+}
+
+// forget takes partitions out of the books and returns them.
+func (g *Group) forget(partitions map[string][]int32) []*partition {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var gone []*partition
+	for topic, ids := range partitions {
+		for _, id := range ids {
+			tp := topicPartition{topic, id}
+			if p := g.parts[tp]; p != nil {
+				delete(g.parts, tp)
+				gone = append(gone, p)
+			}
+		}
+	}
+	return gone
+}
+
+// drain stops partitions softly, after limit hard, and returns when their
+// goroutines have ended.
+func (g *Group) drain(gone []*partition, limit time.Duration, cause error) {
+	for _, p := range gone {
+		p.stop()
+	}
+	hard := time.AfterFunc(limit, func() {
+		for _, p := range gone {
+			p.cancel(cause)
+		}
+	})
+	defer hard.Stop()
+	for _, p := range gone {
+		p.wait()
+		g.obs.Forget(p.topic, p.id)
+	}
+}
+
+// shutdown is what a stop does between the last poll and the last goodbye.
+func (g *Group) shutdown(ctx context.Context) {
+	g.cl.AllowRebalance()
+	g.mu.Lock()
+	var all []*partition
+	for _, p := range g.parts {
+		all = append(all, p)
+	}
+	clear(g.parts)
+	g.mu.Unlock()
+
+	began := time.Now()
+	g.drain(all, g.cfg.Drain, errDrained)
+	g.leaving.Wait()
+
+	committing, cancel := context.WithTimeout(ctx, commitOnStop)
+	g.commit(committing, g.cl)
+	cancel()
+	leave, cancel := context.WithTimeout(ctx, leaveOnStop)
+	defer cancel()
+	if err := g.cl.LeaveGroupContext(leave); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
+		g.log.Warn("left without telling the group; its partitions move when the session times out", zap.Error(err), zap.Duration("session_timeout", g.cfg.SessionTimeout))
+	}
+	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)))
+}
+
+// commit commits what is marked, now.
+func (g *Group) commit(ctx context.Context, cl *kgo.Client) {
+	marked := cl.MarkedOffsets()
+	if len(marked) == 0 {
+		return
+	}
+	cl.CommitOffsetsSync(ctx, marked, g.committed)
+}
+
+// committed hears the outcome of every commit.
+func (g *Group) committed(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+	if err == nil && resp != nil {
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				if code := kerr.ErrorForCode(p.ErrorCode); code != nil {
+					err = fmt.Errorf("%s/%d: %w", t.Topic, p.Partition, code)
+				}
+			}
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		return // superseded by a newer commit or by the end
+	}
+	g.obs.Committed(err)
+	g.commits.note(err)
+}

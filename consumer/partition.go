@@ -1,0 +1,320 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+)
+
+// partition brings the events of one assigned partition to their ends, in
+// order, one batch at a time.
+type partition struct {
+	topic string
+	id    int32
+	g     *Group
+	log   *zap.Logger
+	next  Mapper
+
+	ctx    context.Context // ends when draining has taken too long, or the partition is lost
+	cancel context.CancelCauseFunc
+	quit   chan struct{} // closed by stop: take no more
+	done   chan struct{} // closed by run
+	wake   chan struct{} // one token: something was pushed
+
+	mu      sync.Mutex // guards the fields below
+	pending []chunk    // appended by push, consumed from the front by run
+	held    int64      // bytes of pending, in-flight included
+	events  int        // events of pending, in-flight included
+	paused  bool
+	stopped bool
+
+	// owned by run
+	batch   Batch
+	settled []bool   // by row of the batch: durable, or found to be refused
+	lone    []Reject // rows of the batch that were refused standing alone
+	recent  window
+
+	state     atomic.Pointer[condition]
+	marked    atomic.Int64 // offset after the last marked record; -1 before the first
+	end       atomic.Int64 // offset after the last record of the log, as last heard; -1 unknown
+	delivered atomic.Int64 // rows
+}
+
+// chunk is a run of records that were polled together.
+type chunk struct {
+	recs []*kgo.Record
+	at   time.Time // when they were polled
+}
+
+// condition is what a partition is doing, for people.
+type condition struct {
+	name   string // one of the State constants
+	reason string
+	remedy string
+	since  time.Time
+}
+
+// States of a partition.
+const (
+	StateWaiting   = "waiting"   // nothing to do
+	StateWriting   = "writing"   // a Write is in flight, or being made
+	StateRejecting = "rejecting" // dead letters are being written
+	StateBlocked   = "blocked"   // waiting for an operator; see the reason
+	StateDraining  = "draining"  // finishing what is in flight
+)
+
+func newPartition(g *Group, topic string, id int32) *partition {
+	p := &partition{
+		topic: topic, id: id, g: g, next: g.newMapper(),
+		log:  g.log.With(zap.String("topic", topic), zap.Int32("partition", id)),
+		quit: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
+	// Not the group's context: a stop must let the write in flight finish.
+	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	p.marked.Store(-1)
+	p.end.Store(-1)
+	p.enter(StateWaiting, "", "")
+	return p
+}
+
+func (p *partition) enter(name, reason, remedy string) {
+	p.state.Store(&condition{name: name, reason: reason, remedy: remedy, since: time.Now()})
+}
+
+// start begins the partition's goroutine; stop and wait end it.
+func (p *partition) start() {
+	go func() {
+		defer close(p.done)
+		p.run()
+	}()
+}
+
+// stop asks the partition to take no more. It does not wait.
+func (p *partition) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.stopped {
+		p.stopped = true
+		close(p.quit)
+	}
+}
+
+// wait returns when the partition's goroutine has ended, and drops what had not
+// been started: the next owner reads it again.
+func (p *partition) wait() {
+	<-p.done
+	p.cancel(nil)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.g.budget.give(p.held)
+	if p.paused {
+		p.paused = false
+		p.g.resume(p.topic, p.id)
+	}
+	p.pending, p.held, p.events = nil, 0, 0
+}
+
+// cost is what a buffered record counts against the budget: its bytes and the
+// client's bookkeeping for it.
+func cost(r *kgo.Record) int64 {
+	n := len(r.Key) + len(r.Value) + 256
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value)
+	}
+	return int64(n)
+}
+
+// push queues records and never blocks. When memory is short and this partition
+// holds more than its share, its fetches pause until half of that is delivered.
+func (p *partition) push(recs []*kgo.Record, share int64) (bytes int) {
+	var size int64
+	for _, r := range recs {
+		size += cost(r)
+	}
+	p.g.budget.take(size)
+	p.mu.Lock()
+	p.pending = append(p.pending, chunk{recs: recs, at: time.Now()})
+	p.held += size
+	p.events += len(recs)
+	if !p.paused && p.held > share && p.g.budget.tight() {
+		p.paused = true
+		p.g.pause(p.topic, p.id)
+	}
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return int(size) - 256*len(recs)
+}
+
+// release gives back what the first n records held.
+func (p *partition) release(n int) {
+	var size int64
+	p.mu.Lock()
+	p.events -= n
+	for n > 0 {
+		c := &p.pending[0]
+		k := min(n, len(c.recs))
+		for _, r := range c.recs[:k] {
+			size += cost(r)
+		}
+		clear(c.recs[:k]) // the array outlives the records it held
+		c.recs = c.recs[k:]
+		n -= k
+		if len(c.recs) == 0 {
+			p.pending[0] = chunk{}
+			p.pending = p.pending[1:]
+		}
+	}
+	p.held -= size
+	if p.paused && p.held <= p.g.share()/2 {
+		p.paused = false
+		p.g.resume(p.topic, p.id)
+	}
+	p.mu.Unlock()
+	p.g.budget.give(size)
+}
+
+func (p *partition) run() {
+	for p.await() {
+		p.fill()
+		err := p.deliver()
+		n := len(p.batch.recs)
+		if err != nil {
+			p.abandon(err)
+			return
+		}
+		p.mark(p.batch.recs[n-1])
+		p.release(n)
+		p.enter(StateWaiting, "", "")
+	}
+}
+
+// await returns true when there is something to take and false when it is time
+// to go.
+func (p *partition) await() bool {
+	for {
+		select {
+		case <-p.quit:
+			return false
+		default:
+		}
+		if p.backlog() > 0 {
+			return p.linger()
+		}
+		select {
+		case <-p.wake:
+		case <-p.quit:
+			return false
+		}
+	}
+}
+
+func (p *partition) backlog() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.events
+}
+
+// linger waits for a fuller batch when the configuration asks for it.
+func (p *partition) linger() bool {
+	if p.g.cfg.Linger <= 0 {
+		return true
+	}
+	timer := time.NewTimer(p.g.cfg.Linger)
+	defer timer.Stop()
+	for p.backlog() < p.g.cfg.MaxRows {
+		select {
+		case <-p.wake:
+		case <-timer.C:
+			return true
+		case <-p.quit:
+			return false
+		}
+	}
+	return true
+}
+
+// fill maps what has gathered, up to one Write's worth.
+func (p *partition) fill() {
+	p.enter(StateWriting, "", "")
+	p.mu.Lock()
+	chunks := p.pending // push only appends; what is here now stays as it is
+	p.mu.Unlock()
+
+	b := &p.batch
+	b.reset()
+	for _, c := range chunks {
+		for _, rec := range c.recs {
+			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > p.g.cfg.MaxBytes || len(b.recs) >= 2*p.g.cfg.MaxRows
+			if full && len(b.recs) > 0 {
+				b.seal()
+				return
+			}
+			b.add(rec, p.next)
+		}
+	}
+	b.seal()
+}
+
+// deliver returns nil once every event of the batch is durable, dead-lettered,
+// skipped or filtered. An error means that nothing may be marked.
+func (p *partition) deliver() error {
+	if err := p.write(); err != nil {
+		return err
+	}
+	if err := p.reject(); err != nil {
+		return err
+	}
+	for reason, n := range p.batch.filtered {
+		if n > 0 {
+			p.g.obs.EventFiltered(p.topic, reason, n)
+		}
+	}
+	return nil
+}
+
+// mark is the only place that may mark, and run calls it only after deliver's nil.
+func (p *partition) mark(last *kgo.Record) {
+	p.g.mark(last)
+	p.marked.Store(last.Offset + 1)
+}
+
+// Why a batch was cut off.
+var (
+	errStopped = errors.New("the partition was told to stop while blocked")
+	errDrained = errors.New("the drain time was over")
+	errLost    = errors.New("the partition was lost to another member")
+)
+
+// abandon says what a cut-off batch means.
+func (p *partition) abandon(err error) {
+	first, last := p.batch.recs[0].Offset, p.batch.recs[len(p.batch.recs)-1].Offset
+	cause := context.Cause(p.ctx)
+	if errors.Is(err, errStopped) {
+		cause = err
+	}
+	if cause == nil {
+		p.g.fail(fmt.Errorf("delivering %s/%d offsets %d to %d: %w", p.topic, p.id, first, last, err))
+		return
+	}
+	p.log.Warn("batch abandoned unmarked; its rows will be written again",
+		zap.NamedError("cause", cause), zap.Int64("first_offset", first), zap.Int64("last_offset", last), zap.Int("rows", len(p.batch.rows)))
+}
+
+// oldest returns how long the first unmarked event has been with us; 0 if none.
+func (p *partition) oldest(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.pending) == 0 {
+		return 0
+	}
+	return now.Sub(p.pending[0].at)
+}

@@ -1,0 +1,108 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/aws"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+)
+
+// SASL says who we are to the brokers. Secrets are functions that are called
+// for each new connection, so a rotated file is picked up without a restart.
+type SASL struct {
+	// Mechanism is "none", "plain", "scram-sha-256", "scram-sha-512",
+	// "oauthbearer" or "aws-msk-iam".
+	Mechanism string
+	Username  string
+	Password  func() (string, error)
+	OAuth     OAuth
+}
+
+// OAuth mints OAUTHBEARER tokens by OAuth 2.0 client credentials.
+type OAuth struct {
+	TokenURL     string
+	ClientID     string
+	ClientSecret func() (string, error)
+	Scopes       []string
+}
+
+// mechanism returns nil for none.
+func (s *SASL) mechanism() (sasl.Mechanism, error) {
+	switch s.Mechanism {
+	case "", "none":
+		return nil, nil
+	case "plain":
+		return plain.Plain(func(context.Context) (plain.Auth, error) {
+			pass, err := s.Password()
+			return plain.Auth{User: s.Username, Pass: pass}, err
+		}), nil
+	case "scram-sha-256":
+		return scram.Sha256(s.scram), nil
+	case "scram-sha-512":
+		return scram.Sha512(s.scram), nil
+	case "oauthbearer":
+		source := oauth2.ReuseTokenSourceWithExpiry(nil, &s.OAuth, time.Minute)
+		return oauth.Oauth(func(context.Context) (oauth.Auth, error) {
+			token, err := source.Token()
+			if err != nil {
+				return oauth.Auth{}, err
+			}
+			return oauth.Auth{Token: token.AccessToken}, nil
+		}), nil
+	case "aws-msk-iam":
+		return aws.ManagedStreamingIAM(mskCredentials), nil
+	}
+	return nil, fmt.Errorf("kafka.sasl.mechanism %q is not known; use none, plain, scram-sha-256, scram-sha-512, oauthbearer or aws-msk-iam", s.Mechanism)
+}
+
+func (s *SASL) scram(context.Context) (scram.Auth, error) {
+	pass, err := s.Password()
+	return scram.Auth{User: s.Username, Pass: pass}, err
+}
+
+// oauthTimeout bounds one token request: the source has no context of its own.
+const oauthTimeout = 20 * time.Second
+
+// Token mints one token; it implements oauth2.TokenSource.
+func (o *OAuth) Token() (*oauth2.Token, error) {
+	secret, err := o.ClientSecret()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), oauthTimeout)
+	defer cancel()
+	cc := clientcredentials.Config{ClientID: o.ClientID, ClientSecret: secret, TokenURL: o.TokenURL, Scopes: o.Scopes}
+	token, err := cc.Token(ctx)
+	var answer *oauth2.RetrieveError
+	if errors.As(err, &answer) {
+		// The whole error holds the response body, which is not ours to log.
+		return nil, fmt.Errorf("getting a kafka token from %s: status %s, code %q; check kafka.sasl.oauth", o.TokenURL, answer.Response.Status, answer.ErrorCode)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("getting a kafka token from %s: %w; check kafka.sasl.oauth.token_url", o.TokenURL, err)
+	}
+	return token, nil
+}
+
+// mskCredentials asks the AWS default chain (environment, web identity, pod
+// identity, instance role), which caches and refreshes by itself.
+func mskCredentials(ctx context.Context) (aws.Auth, error) {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx)
+	if err != nil {
+		return aws.Auth{}, fmt.Errorf("loading AWS credentials: %w; give the pod a role or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", err)
+	}
+	creds, err := cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return aws.Auth{}, fmt.Errorf("retrieving AWS credentials: %w; give the pod a role or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", err)
+	}
+	return aws.Auth{AccessKey: creds.AccessKeyID, SecretKey: creds.SecretAccessKey, SessionToken: creds.SessionToken}, nil
+}

@@ -1,0 +1,39 @@
+package consumer
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Sink makes rows durable.
+type Sink interface {
+	// Write returns nil only once every row is durable in the table. It
+	// retries what is worth retrying for as long as ctx lives; blocked
+	// states (wrong grants, a missing table) are waited out inside it.
+	//
+	// The errors it returns are of two kinds. One has the method
+	//
+	//	Refused() (code, column string)
+	//
+	// and says that at least one of the rows can never be ingested; none of
+	// the rows may be assumed durable then. Any other error means that ctx
+	// ended, and whether the rows are durable is unknown.
+	//
+	// Write must not keep rows, or what they point to, after it returned.
+	// One partition has at most one Write in flight; different partitions
+	// call concurrently.
+	Write(ctx context.Context, rows [][]byte) error
+}
+
+// refused is what a Write error is when some of its rows can never be
+// ingested. code is a metric label from a closed set; column may be empty.
+type refused interface {
+	error
+	Refused() (code, column string)
+}
+
+// Mapper turns one record into what it became: for each event in the record,
+// in order, it calls exactly one of out.Row, out.Reject and out.Filter. It must
+// not keep the record. A Mapper is used by one goroutine at a time.
+type Mapper func(rec *kgo.Record, out *Batch)

@@ -1,0 +1,112 @@
+package consumer
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Status is what the group is doing, at one moment.
+type Status struct {
+	MemberID      string
+	Running       bool      // the poll loop is alive
+	Polled        time.Time // when the poll loop last came round; while the budget is spent it stands still
+	BufferedBytes int64
+	BufferedLimit int64
+	LastCommit    time.Time // zero before the first
+	Partitions    []PartitionStatus
+	NotReady      []NotReady
+}
+
+// NotReady is one reason why events are not flowing.
+type NotReady struct{ Code, Text, Remedy string }
+
+// PartitionStatus is one assigned partition.
+type PartitionStatus struct {
+	Topic     string
+	Partition int32
+	State     string // one of the State constants
+	Since     time.Time
+	Reason    string // why it is blocked
+	Paused    bool   // fetches are paused: it holds more than its share while memory is short
+	Marked    int64  // offset after the last delivered event; -1 before the first
+	End       int64  // offset after the last event of the log; -1 unknown
+	Lag       int64  // events not delivered yet; -1 unknown
+	Pending   int    // records polled and not delivered yet
+	Buffered  int64  // their bytes
+	Oldest    time.Duration
+	Rows      int64 // delivered since the partition was assigned
+}
+
+// Status takes a snapshot. It is safe to call from any goroutine and never
+// waits for a Write or a broker.
+func (g *Group) Status() Status {
+	now := time.Now()
+	s := Status{
+		Running:       g.running.Load(),
+		Polled:        time.Unix(0, g.polled.Load()),
+		BufferedBytes: g.budget.used.Load(),
+		BufferedLimit: g.budget.limit,
+	}
+	g.commits.mu.Lock()
+	s.LastCommit = g.commits.last
+	g.commits.mu.Unlock()
+	if g.running.Load() {
+		s.MemberID, _ = g.cl.GroupMetadata()
+	}
+	if s.MemberID == "" {
+		s.NotReady = append(s.NotReady, NotReady{Code: reasonMember, Text: "not a member of group " + g.cfg.Group + " yet", Remedy: "wait for the first rebalance; if it lasts, check that the brokers are up and the group is authorised"})
+	}
+
+	g.mu.Lock()
+	parts := make([]*partition, 0, len(g.parts))
+	for _, p := range g.parts {
+		parts = append(parts, p)
+	}
+	g.mu.Unlock()
+	for _, p := range parts {
+		ps := p.status(now)
+		s.Partitions = append(s.Partitions, ps)
+		if ps.State == StateBlocked {
+			c := p.state.Load()
+			s.NotReady = append(s.NotReady, NotReady{Code: reasonParts, Text: c.reason, Remedy: c.remedy})
+		}
+	}
+	slices.SortFunc(s.Partitions, func(a, b PartitionStatus) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	for code, e := range g.trouble.list() {
+		s.NotReady = append(s.NotReady, NotReady{Code: code, Text: e.Doing + ": " + e.Err.Error(), Remedy: e.Remedy})
+	}
+	slices.SortFunc(s.NotReady, func(a, b NotReady) int {
+		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Text, b.Text))
+	})
+	return s
+}
+
+func (p *partition) status(now time.Time) PartitionStatus {
+	c := p.state.Load()
+	s := PartitionStatus{
+		Topic: p.topic, Partition: p.id, State: c.name, Since: c.since, Reason: c.reason,
+		Marked: p.marked.Load(), End: p.end.Load(), Lag: -1, Oldest: p.oldest(now), Rows: p.delivered.Load(),
+	}
+	p.mu.Lock()
+	s.Paused, s.Pending, s.Buffered = p.paused, p.events, p.held
+	if p.stopped {
+		s.State = StateDraining
+	}
+	first := int64(-1)
+	if len(p.pending) > 0 {
+		first = p.pending[0].recs[0].Offset
+	}
+	p.mu.Unlock()
+	if s.Marked < 0 {
+		s.Marked = first // nothing delivered yet: what we hold is where we are
+	}
+	switch {
+	case s.End < 0:
+	case s.Marked >= 0:
+		s.Lag = max(s.End-s.Marked, 0)
+	}
+	return s
+}

@@ -1,0 +1,218 @@
+package consumer
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+)
+
+// schemaFault says that the sink refuses rows at large, not a row.
+type schemaFault struct{ err error }
+
+func (s *schemaFault) Error() string {
+	return fmt.Sprintf("the table refuses at least half of the last rows: %v", s.err)
+}
+
+const schemaRemedy = "compare the blueprint's columns with the table's (bridge check shows both) and mend either; delivery resumes by itself"
+
+// write makes the rows of the batch durable, finds those that can never be and
+// adds them to the batch's rejects. While the refusals look like a schema fault
+// nothing is rejected: the partition is blocked and probes until it is mended.
+func (p *partition) write() error {
+	b := &p.batch
+	p.settled = slices.Grow(p.settled[:0], len(b.rows))[:len(b.rows)]
+	clear(p.settled)
+	p.lone = p.lone[:0]
+	err := p.writeOpen()
+	for {
+		var fault *schemaFault
+		if !errors.As(err, &fault) {
+			break
+		}
+		if err = p.waitMended(fault); err == nil {
+			err = p.writeOpen()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if len(p.lone) > 0 {
+		b.rejected = append(b.rejected, p.lone...)
+		b.sortRejects()
+	}
+	return nil
+}
+
+// writeOpen writes the rows that are not settled yet, in order and in Writes of
+// at most MaxRows and MaxBytes: one record can hold more events than that.
+func (p *partition) writeOpen() error {
+	for lo := 0; lo < len(p.settled); {
+		if p.settled[lo] {
+			lo++
+			continue
+		}
+		hi, size := lo+1, len(p.batch.rows[lo])
+		for hi < len(p.settled) && !p.settled[hi] && hi-lo < p.g.cfg.MaxRows && int64(size+len(p.batch.rows[hi])) <= p.g.cfg.MaxBytes {
+			size += len(p.batch.rows[hi])
+			hi++
+		}
+		if err := p.writeRange(lo, hi); err != nil {
+			return err
+		}
+		lo = hi
+	}
+	return nil
+}
+
+// writeRange writes rows lo to hi, halving what is refused until the bad row
+// stands alone. One bad row among n costs at most 2*ceil(log2 n) more Writes.
+func (p *partition) writeRange(lo, hi int) error {
+	err := p.send(lo, hi)
+	var no refused
+	switch {
+	case err == nil:
+		p.recent.accept(hi - lo)
+		return nil
+	case !errors.As(err, &no):
+		return err
+	case hi-lo == 1:
+		code, column := no.Refused()
+		p.lone = append(p.lone, Reject{Code: code, Column: column, Reason: err.Error(), event: p.batch.from[lo]})
+		p.settled[lo] = true
+		if p.recent.refuse() {
+			return &schemaFault{err: err}
+		}
+		return nil
+	}
+	p.g.obs.BatchHalved(p.topic)
+	mid := lo + (hi-lo)/2
+	if err := p.writeRange(lo, mid); err != nil {
+		return err
+	}
+	return p.writeRange(mid, hi)
+}
+
+// send is one Write.
+func (p *partition) send(lo, hi int) error {
+	rows := p.batch.rows[lo:hi]
+	began := time.Now()
+	if err := p.g.sink.Write(p.ctx, rows); err != nil {
+		return err
+	}
+	ack := time.Since(began)
+	size := 0
+	for i, row := range rows {
+		size += len(row)
+		p.settled[lo+i] = true
+	}
+	p.delivered.Add(int64(len(rows)))
+	p.g.obs.RowsDelivered(p.topic, p.id, len(rows), size, ack)
+	return nil
+}
+
+// waitMended holds the partition until the row that was refused first is
+// taken. Rows that were about to be rejected are open again.
+func (p *partition) waitMended(fault *schemaFault) error {
+	for _, r := range p.lone {
+		for i, from := range p.batch.from {
+			if from == r.event {
+				p.settled[i] = false
+			}
+		}
+	}
+	p.lone = p.lone[:0]
+	p.recent = window{}
+	first := 0
+	for p.settled[first] {
+		first++
+	}
+	p.enter(StateBlocked, fault.Error(), schemaRemedy)
+	p.log.Error("partition blocked: nothing is committed or dead-lettered until this is mended", zap.Error(fault), zap.String("remedy", schemaRemedy))
+	for {
+		select {
+		case <-time.After(p.g.probe):
+		case <-p.quit:
+			return errStopped
+		case <-p.ctx.Done():
+			return p.ctx.Err()
+		}
+		err := p.send(first, first+1)
+		var no refused
+		if err == nil {
+			break
+		}
+		if !errors.As(err, &no) {
+			return err
+		}
+	}
+	p.log.Info("partition resumed: the table takes rows again")
+	p.enter(StateWriting, "", "")
+	return nil
+}
+
+// reject applies the policy to the batch's rejects. Under dead_letter it
+// returns nil only once every dead letter is acknowledged.
+func (p *partition) reject() error {
+	b := &p.batch
+	if len(b.rejected) == 0 {
+		return nil
+	}
+	switch p.g.cfg.Rejects.Policy {
+	case PolicyStop:
+		r := b.rejected[0]
+		rec := b.recs[r.rec]
+		return fmt.Errorf("offset %d event %d is rejected (%s): %s; mend the event or the blueprint, or set rejects.policy to dead_letter", rec.Offset, r.index, r.Code, r.Reason)
+	case PolicyDeadLetter:
+		p.enter(StateRejecting, "", "")
+		letters := p.g.cluster.deadLetters(b, time.Now())
+		if err := p.deadLetter(letters); err != nil {
+			return err
+		}
+		p.g.obs.DeadLettered(p.topic, len(letters))
+	}
+	for _, r := range b.rejected {
+		p.g.obs.EventRejected(p.topic, r.Code)
+	}
+	p.logRejects()
+	return nil
+}
+
+// deadLetter writes until it is done or the partition must go.
+func (p *partition) deadLetter(letters []*kgo.Record) error {
+	for pause, first := time.Second, true; ; pause = min(2*pause, p.g.probe) {
+		err := p.g.cluster.writeDeadLetters(p.ctx, letters)
+		if err == nil {
+			if !first {
+				p.log.Info("partition resumed: dead letters are written again")
+			}
+			return nil
+		}
+		if p.ctx.Err() != nil {
+			return p.ctx.Err()
+		}
+		if first {
+			p.log.Error("partition blocked: its dead letters cannot be written, so nothing is committed", zap.Error(err))
+			first = false
+		}
+		p.enter(StateBlocked, err.Error(), "")
+		select {
+		case <-time.After(pause):
+		case <-p.quit:
+			return errStopped
+		case <-p.ctx.Done():
+			return p.ctx.Err()
+		}
+	}
+}
+
+// logRejects writes one line per batch, with the first reject as the example:
+// a topic full of poison must not fill the log as well.
+func (p *partition) logRejects() {
+	r := p.batch.rejected[0]
+	p.log.Warn("events rejected", zap.Int("events", len(p.batch.rejected)), zap.String("policy", p.g.cfg.Rejects.Policy),
+		zap.Int64("offset", p.batch.recs[r.rec].Offset), zap.Int("event", r.index), zap.String("code", r.Code), zap.String("column", r.Column), zap.String("reason", r.Reason))
+}
