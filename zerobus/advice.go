@@ -1,0 +1,177 @@
+package zerobus
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+)
+
+// advice says what an answer means and what to do about it. The first row that
+// fits is taken; an empty code and status 0 fit any. In the texts {table},
+// {quoted}, {principal}, {workspace}, {token_url}, {ingest} and {grants} stand
+// for the names in use, so that a statement can be pasted as it is.
+var adviceTable = []struct {
+	op              string
+	status          int
+	code            string
+	meaning, remedy string
+}{
+	{opToken, 0, "invalid_authorization_details",
+		"the service principal lacks a privilege on the table, or the table does not exist",
+		"check that {table} exists, and run: {grants}"},
+	{opToken, 0, "invalid_scope",
+		"the token endpoint does not know the scope",
+		"set zerobus.scope to all-apis"},
+	{opToken, 400, "", badClient, newSecret},
+	{opToken, 401, "", badClient, newSecret},
+	{opToken, 403, "",
+		"the workspace does not let this client reach its token endpoint",
+		"add service principal {principal} to the workspace, and check its network policies and IP access lists"},
+	{opToken, 404, "",
+		"there is no token endpoint at {token_url}",
+		"check zerobus.workspace_url ({workspace}) and zerobus.token_url"},
+
+	{opIngest, 401, "",
+		"the token was refused, and a fresh one too",
+		"check that service principal {principal} is in the workspace {workspace} and that its tokens come from the same one ({token_url})"},
+	{opIngest, 403, "",
+		"service principal {principal} may not write to {table}",
+		"run: {grants}"},
+	{opIngest, 404, "ENDPOINT_NOT_FOUND",
+		"the workspace serves no ingest API at {ingest}",
+		"check that Zerobus Ingest is enabled on the workspace; where Zerobus is served on its own endpoint instead, " +
+			"use zerobus.transport grpc or rest with a release that offers them"},
+	{opIngest, 404, "",
+		"there is no table {table}, or no Zerobus Ingest on the workspace",
+		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), and check that Zerobus Ingest is enabled on {workspace}"},
+	{opIngest, 400, "", badRow, mendRow},
+	{opIngest, 422, "", badRow, mendRow},
+	{opIngest, 413, "",
+		"the request is larger than the service takes",
+		"lower delivery.max_bytes; a single row of this size cannot be ingested"},
+	{opIngest, 501, "",
+		"the service does not support this table or one of its features",
+		"use a managed Delta table outside default storage, in the workspace's own region"},
+
+	{opColumns, 401, "", unreadable, grantRead},
+	{opColumns, 403, "", unreadable, grantRead},
+	{opColumns, 404, "", unreadable, grantRead},
+
+	{"", 407, "",
+		"the proxy asks for credentials",
+		"set them in HTTPS_PROXY, or exempt the workspace with NO_PROXY"},
+	{"", 408, "", busy, waitOut},
+	{"", 425, "", busy, waitOut},
+	{"", 429, "",
+		"the service asks to slow down",
+		"nothing, the bridge waits and retries; if it lasts, set zerobus.rate_limit or ask Databricks for a higher quota"},
+}
+
+const (
+	badClient  = "the client id or the client secret is wrong, or the secret was rotated or has expired"
+	newSecret  = "generate a new OAuth secret for service principal {principal} and set it as zerobus.client_secret"
+	badRow     = "a row carries a column the table lacks, or a value of another type than the column's"
+	mendRow    = "add the column to {quoted} or remove its mapping from the blueprint; bridge check compares the two"
+	unreadable = "service principal {principal} may not read the columns of {table} from Unity Catalog"
+	grantRead  = "run, if columns are to be checked: {grants}"
+	busy       = "the service is not ready to answer"
+	waitOut    = "nothing, the bridge retries; if it lasts, look at the workspace's status page"
+)
+
+// adviser fills the table's texts with the names in use.
+type adviser struct{ names *strings.Replacer }
+
+func newAdviser(s settings) adviser {
+	return adviser{strings.NewReplacer(
+		"{table}", s.table.String(),
+		"{quoted}", s.table.Quoted(),
+		"{principal}", s.ClientID,
+		"{workspace}", s.base.String(),
+		"{token_url}", s.token,
+		"{ingest}", s.ingest,
+		"{grants}", strings.Join(Grants(s.table, s.ClientID), " "),
+	)}
+}
+
+// fill sets e.Meaning and e.Remedy from its Op, Status and Code.
+func (a adviser) fill(e *Error) *Error {
+	e.Meaning, e.Remedy = a.names.Replace(busy), a.names.Replace(waitOut)
+	if e.Status >= 300 && e.Status < 400 {
+		e.Meaning = a.names.Replace("{workspace} sends us elsewhere, and credentials do not follow redirects")
+		e.Remedy = "set zerobus.workspace_url to the workspace's own address, not to that of a login page or the account console"
+		return e
+	}
+	if e.Status >= 400 && e.Status < 500 {
+		e.Meaning = "the service does not take this request"
+		e.Remedy = a.names.Replace("check zerobus.workspace_url ({workspace}), zerobus.ingest_path and what stands between the bridge and the workspace")
+	}
+	for _, row := range adviceTable {
+		if (row.op == "" || row.op == e.Op) && (row.status == 0 || row.status == e.Status) && (row.code == "" || row.code == e.Code) {
+			e.Meaning, e.Remedy = a.names.Replace(row.meaning), a.names.Replace(row.remedy)
+			return e
+		}
+	}
+	return e
+}
+
+// network explains an attempt that brought no answer.
+func (a adviser) network(op string, err error) *Error {
+	e := &Error{Op: op, Err: err, kind: transient, reason: RetryNetwork}
+	reach := "check that the bridge reaches {workspace} on port 443: network policies, IP access lists, proxy settings"
+	var dns *net.DNSError
+	var timeout interface{ Timeout() bool }
+	var unknownCA x509.UnknownAuthorityError
+	var badHost x509.HostnameError
+	var badCert x509.CertificateInvalidError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &dns):
+		e.Meaning = "the host name could not be resolved"
+		e.Remedy = "check the spelling of zerobus.workspace_url ({workspace}) and the name servers of this machine"
+	case errors.As(err, &unknownCA), errors.As(err, &badHost), errors.As(err, &badCert), errors.As(err, &record):
+		e.Meaning = "the server's certificate is not trusted"
+		e.Remedy = "check zerobus.workspace_url ({workspace}); behind a TLS-inspecting proxy name its authority in zerobus.ca_file"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		e.Meaning = "no answer came in time"
+		e.Remedy = reach + "; raise zerobus.timeout if the service is only slow"
+		e.reason = RetryTimeout
+	default:
+		e.Meaning = "the connection failed"
+		e.Remedy = reach
+	}
+	e.Meaning, e.Remedy = a.names.Replace(e.Meaning), a.names.Replace(e.Remedy)
+	return e
+}
+
+// misread explains an answer that says success and yet is not one.
+func (a adviser) misread(op string, status int, cause error) *Error {
+	e := &Error{Op: op, Status: status, Err: cause, kind: transient, reason: RetryMismatch}
+	e.Meaning = "the answer does not confirm the request"
+	e.Remedy = a.names.Replace("check that nothing between the bridge and {workspace} answers in its place; " +
+		"if events do not appear, compare the column names of {quoted} with the blueprint's targets, which must match exactly")
+	return e
+}
+
+// classify returns the kind of a status outside 2xx and the retry label.
+func classify(status int) (kind, string) {
+	switch {
+	case status == http.StatusUnauthorized:
+		return unauthorized, RetryUnauthorized
+	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity:
+		return refused, ""
+	case status == http.StatusRequestEntityTooLarge:
+		return tooLarge, ""
+	case status == http.StatusTooManyRequests:
+		return transient, RetryThrottled
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly:
+		return transient, RetryUnavailable
+	case status >= 500 && status != http.StatusNotImplemented:
+		return transient, RetryUnavailable
+	}
+	return configuration, ""
+}

@@ -1,0 +1,163 @@
+// Package zerobus writes rows to one Databricks table through Zerobus Ingest.
+// It is the only package that knows Databricks: tokens, wire, statuses, grants.
+// It keeps no rows after Write returns, orders nothing between callers, starts
+// no goroutine of its own and never gives a row up: what cannot be delivered
+// now is retried or waits for as long as the caller's context lives.
+package zerobus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+)
+
+// Observer is told what happens, for metrics. Its methods are called from many
+// goroutines and must not block. Labels come from the closed sets below; none
+// holds data.
+type Observer interface {
+	// Request ends one attempt to write a batch. d runs from sending to the
+	// last byte of the answer, waiting for a token included.
+	Request(outcome string, d time.Duration)
+	// Retried counts an attempt that will be repeated.
+	Retried(reason string)
+	// TokenMinted ends one request for a token; err is nil if it brought one.
+	TokenMinted(err error)
+}
+
+// Outcomes of an attempt, as Observer.Request names them.
+const (
+	OutcomeOK       = "ok"        // every row is durable
+	OutcomeRetry    = "retry"     // no answer, or one that asks for another try
+	OutcomeRefused  = "refused"   // 400 or 422: a row can never be ingested
+	OutcomeTooLarge = "too_large" // over the size bound, at the service or before
+	OutcomeBlocked  = "blocked"   // a configuration fault
+	OutcomeCanceled = "canceled"  // the caller's context ended
+)
+
+// Reasons of a retry, as Observer.Retried names them.
+const (
+	RetryThrottled    = "throttled"    // 429
+	RetryUnavailable  = "unavailable"  // 408, 425, 5xx
+	RetryTimeout      = "timeout"      // no answer in time
+	RetryNetwork      = "network"      // no connection, or it broke
+	RetryMismatch     = "mismatch"     // an answer that does not confirm the rows
+	RetryUnauthorized = "unauthorized" // 401, repeated with a fresh token
+)
+
+// Client writes rows to one table. All methods are safe for concurrent use.
+type Client struct {
+	set    settings
+	log    *zap.Logger
+	obs    Observer
+	http   *http.Client
+	tokens *tokens
+	wire   transport
+	gate   *gate
+	limit  *rate.Limiter // nil: none
+	advice adviser
+	jitter func(time.Duration) time.Duration
+
+	columns    columnCheck
+	unreadOnce sync.Once // says once that columns cannot be read
+}
+
+// New checks cfg and returns a Client. It does no I/O. obs may be nil.
+func New(cfg Config, log *zap.Logger, obs Observer) (*Client, error) {
+	return newClient(cfg, log, obs, &roundTripper{caFile: cfg.CAFile})
+}
+
+func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) (*Client, error) {
+	set, err := cfg.parse()
+	if err != nil {
+		return nil, err
+	}
+	if obs == nil {
+		obs = deaf{}
+	}
+	log = log.With(zap.String("table", set.table.String()))
+	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter}
+	c.tokens = &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, timeout: set.Timeout,
+		http: c.http, advice: c.advice, obs: obs, log: log}
+	c.gate = newGate(log, c.tokens.replaced)
+	c.wire = &workspace{url: set.ingest, userAgent: set.UserAgent, gzip: set.Gzip, timeout: set.Timeout,
+		tokens: c.tokens, http: c.http, advice: c.advice}
+	if set.RateLimit > 0 {
+		c.limit = rate.NewLimiter(rate.Limit(set.RateLimit), int(min(max(math.Ceil(set.RateLimit), 1), math.MaxInt32)))
+	}
+	return c, nil
+}
+
+// deaf stands in for a missing Observer.
+type deaf struct{}
+
+func (deaf) Request(string, time.Duration) {}
+func (deaf) Retried(string)                {}
+func (deaf) TokenMinted(error)             {}
+
+// Table returns the target table's name.
+func (c *Client) Table() TableName { return c.set.table }
+
+// State returns the condition of the way to the table. It takes no I/O.
+func (c *Client) State() State {
+	s := c.gate.now()
+	s.TokenMintedAt, s.TokenExpiresAt = c.tokens.times()
+	return s
+}
+
+// Close lets go of idle connections. Writes in flight are not ended by it:
+// their contexts do that.
+func (c *Client) Close() { c.wire.close() }
+
+// Token makes sure that there is a token, minting one if need be, once.
+func (c *Client) Token(ctx context.Context) error {
+	_, err := c.tokens.get(ctx)
+	return err
+}
+
+// Probe posts an empty batch: it proves address, token, grants and the table's
+// name without writing. A service that refuses a batch for being empty was
+// reached all the same, so that is no error.
+func (c *Client) Probe(ctx context.Context) error {
+	err := c.attempt(ctx, newBatch(c.set.table, nil))
+	if err != nil && kindOf(err) == refused {
+		return nil
+	}
+	return err
+}
+
+// Preflight proves all that can be proven without writing a row: token, ingest,
+// and the table's columns where they may be read. IsPermanent tells whether
+// waiting could help.
+func (c *Client) Preflight(ctx context.Context) error {
+	if err := c.Token(ctx); err != nil {
+		return err
+	}
+	if err := c.Probe(ctx); err != nil {
+		return err
+	}
+	err := c.CheckColumns(ctx)
+	var hidden *ColumnsUnreadable
+	if errors.As(err, &hidden) {
+		c.unreadOnce.Do(func() {
+			c.log.Info("the table's columns are not checked", zap.String("reason", hidden.Err.Reason()), zap.String("remedy", hidden.Err.Remedy))
+		})
+		return nil
+	}
+	return err
+}
+
+// ended is the error of a Write whose context ended.
+func (c *Client) ended(ctx context.Context, rows int) error {
+	err := ctx.Err()
+	if cause := context.Cause(ctx); cause != err {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return fmt.Errorf("writing %d rows to %s was given up, they may or may not be in the table: %w", rows, c.set.table, err)
+}

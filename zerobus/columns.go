@@ -1,0 +1,246 @@
+package zerobus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Column is one column of a table.
+type Column struct {
+	Name     string // compared with case
+	Type     string // Delta type in upper case, such as TIMESTAMP or DECIMAL(10,2); names inside a STRUCT keep their case
+	NotNull  bool
+	Position int // from 0
+}
+
+// ColumnsUnreadable says that the service principal may not read the table's
+// columns from Unity Catalog. Rows can be written all the same; they are only
+// not checked beforehand.
+type ColumnsUnreadable struct{ Err *Error }
+
+// Error names the cause and the grants that would help.
+func (e *ColumnsUnreadable) Error() string { return e.Err.Error() }
+
+// Unwrap returns the service's answer.
+func (e *ColumnsUnreadable) Unwrap() error { return e.Err }
+
+const (
+	columnsTimeout  = 10 * time.Second
+	columnsTries    = 3
+	columnsBytesMax = 2 << 20
+)
+
+// Columns reads the table's columns from Unity Catalog, in their order. What
+// passes is tried three times. It returns a *ColumnsUnreadable where the
+// service principal may not see them, which is also how Unity Catalog answers
+// for a table that is not there.
+//
+//	GET {workspace_url}/api/2.1/unity-catalog/tables/{catalog.schema.table}
+//
+// https://docs.databricks.com/api/workspace/tables/get
+func (c *Client) Columns(ctx context.Context) ([]Column, error) {
+	for try := 0; ; try++ {
+		cols, err := c.readColumns(ctx)
+		if err != nil && kindOf(err) == unauthorized {
+			cols, err = c.readColumns(ctx)
+		}
+		e := asError(err)
+		switch {
+		case err == nil:
+			return cols, nil
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("reading the columns of %s was given up: %w", c.set.table, context.Cause(ctx))
+		case e.Op == opColumns && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden || e.Status == http.StatusNotFound):
+			e.kind = configuration
+			return nil, &ColumnsUnreadable{Err: e}
+		case e.kind != transient, try+1 == columnsTries:
+			return nil, err
+		}
+		if !sleep(ctx, delay(try, e.RetryAfter, c.jitter)) {
+			return nil, fmt.Errorf("reading the columns of %s was given up: %w", c.set.table, context.Cause(ctx))
+		}
+	}
+}
+
+func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
+	token, err := c.tokens.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(columnsTimeout, c.set.Timeout))
+	defer cancel()
+	url := c.set.base.String() + "/api/2.1/unity-catalog/tables/" + c.set.table.path()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.set.UserAgent)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.advice.network(opColumns, innermost(err))
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, columnsBytesMax+1))
+	if resp.StatusCode/100 != 2 {
+		e := c.advice.answered(opColumns, resp, text, token)
+		if e.kind == unauthorized {
+			c.tokens.drop(token)
+		} else if e.kind != transient {
+			e.kind = configuration // nothing here is about a row
+		}
+		return nil, e
+	}
+	if err != nil {
+		return nil, c.advice.network(opColumns, err)
+	}
+	if len(text) > columnsBytesMax {
+		err = fmt.Errorf("the answer is over %d bytes", columnsBytesMax)
+	}
+	cols, bad := decodeColumns(text)
+	if err = errors.Join(err, bad); err != nil {
+		return nil, c.advice.misread(opColumns, resp.StatusCode, err)
+	}
+	return cols, nil
+}
+
+// decodeColumns reads the part of Unity Catalog's table document that is
+// needed here. A missing "nullable" means true.
+func decodeColumns(text []byte) ([]Column, error) {
+	var doc struct {
+		Columns []struct {
+			Name     string `json:"name"`
+			Position int    `json:"position"`
+			Nullable *bool  `json:"nullable"`
+			TypeName string `json:"type_name"`
+			TypeText string `json:"type_text"`
+		} `json:"columns"`
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return nil, errors.New("the answer is no table document")
+	}
+	if len(doc.Columns) == 0 {
+		return nil, errors.New("the answer lists no columns")
+	}
+	cols := make([]Column, 0, len(doc.Columns))
+	for _, c := range doc.Columns {
+		if c.Name == "" || or(c.TypeText, c.TypeName) == "" {
+			return nil, errors.New("the answer lists a column without name or type")
+		}
+		cols = append(cols, Column{Name: c.Name, Type: upperType(or(c.TypeText, c.TypeName)),
+			NotNull: c.Nullable != nil && !*c.Nullable, Position: c.Position})
+	}
+	slices.SortStableFunc(cols, func(a, b Column) int { return a.Position - b.Position })
+	return cols, nil
+}
+
+// upperType returns a Delta type in upper case without spaces; the names of
+// fields inside a STRUCT keep their case.
+func upperType(text string) string {
+	var out strings.Builder
+	word := 0 // where the current word begins
+	flush := func(end int, name bool) {
+		if w := strings.TrimSpace(text[word:end]); name {
+			out.WriteString(w)
+		} else {
+			out.WriteString(strings.ToUpper(w))
+		}
+	}
+	for i, r := range text {
+		if strings.ContainsRune("<>(),:", r) {
+			flush(i, r == ':')
+			out.WriteRune(r)
+			word = i + 1
+		}
+	}
+	flush(len(text), false)
+	return out.String()
+}
+
+// Expect sets the columns that rows carry, with the types their values are
+// encoded for. CheckColumns, Preflight and the judging of refused batches go
+// by it; without it nothing is compared. Call it before the first Write.
+func (c *Client) Expect(cols []Column) {
+	c.columns.mu.Lock()
+	defer c.columns.mu.Unlock()
+	c.columns.expected = slices.Clone(cols)
+}
+
+// CheckColumns reads the table's columns and holds them against the expected
+// ones. It returns a *SchemaError where they do not fit, and a
+// *ColumnsUnreadable where they may not be read.
+func (c *Client) CheckColumns(ctx context.Context) error {
+	expected := c.columns.expect()
+	if len(expected) == 0 {
+		return nil
+	}
+	have, err := c.Columns(ctx)
+	if err != nil {
+		return err
+	}
+	return fit(c.set.table, expected, have)
+}
+
+// columnCheck compares columns after a refusal, sparingly: many partitions may
+// be refused at once, and halving a batch brings a dozen refusals.
+type columnCheck struct {
+	mu       sync.Mutex // guards expected
+	expected []Column
+
+	once    sync.Once
+	turn    chan struct{} // holds one element; who takes it owns the fields below
+	limit   *rate.Limiter
+	at      time.Time // when the last comparison began
+	verdict error
+}
+
+const verdictLife = 5 * time.Second
+
+func (k *columnCheck) expect() []Column {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.expected
+}
+
+// compare returns what CheckColumns does. Callers share one reading per 5 s.
+// A batch of one row is about to be given up for good, so it gets a reading
+// younger than its refusal, as long as such rows are rare: five at once, then
+// one per 5 s.
+func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
+	if len(k.expect()) == 0 {
+		return nil
+	}
+	k.once.Do(func() {
+		k.turn = make(chan struct{}, 1)
+		k.turn <- struct{}{}
+		k.limit = rate.NewLimiter(rate.Every(verdictLife), 5)
+	})
+	asked := time.Now()
+	select {
+	case <-k.turn:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { k.turn <- struct{}{} }()
+	known := !k.at.IsZero() && asked.Sub(k.at) < verdictLife
+	if known && (rows > 1 || k.at.After(asked) || !k.limit.Allow()) {
+		return k.verdict
+	}
+	at := time.Now()
+	err := c.CheckColumns(ctx)
+	if ctx.Err() == nil {
+		k.at, k.verdict = at, err
+	}
+	return err
+}

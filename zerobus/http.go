@@ -1,0 +1,108 @@
+package zerobus
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+)
+
+// newHTTPClient returns the client all requests go through. It never follows a
+// redirect: they carry credentials.
+func newHTTPClient(rt http.RoundTripper) *http.Client {
+	return &http.Client{
+		Transport:     rt,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// roundTripper makes its http.Transport at the first request, so that
+// constructing a Client reads no file.
+type roundTripper struct {
+	caFile string
+
+	mu   sync.Mutex // guards made
+	made *http.Transport
+}
+
+func (r *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	t, err := r.transport()
+	if err != nil {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, &Error{Op: opIngest, Err: err, kind: configuration, Meaning: "the certificate authorities could not be read",
+			Remedy: "check the file named by zerobus.ca_file"}
+	}
+	return t.RoundTrip(req)
+}
+
+// CloseIdleConnections is what http.Client.CloseIdleConnections looks for.
+func (r *roundTripper) CloseIdleConnections() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.made != nil {
+		r.made.CloseIdleConnections()
+	}
+}
+
+func (r *roundTripper) transport() (*http.Transport, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.made != nil {
+		return r.made, nil
+	}
+	roots, err := r.roots()
+	if err != nil {
+		return nil, err
+	}
+	// HTTP/1.1: one connection per write in flight. A dead connection then
+	// costs one batch its timeout instead of all of them, and batches do not
+	// share one connection's flow control. A connection holds the two buffers.
+	r.made = &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 512,
+		IdleConnTimeout:     90 * time.Second,
+		WriteBufferSize:     32 << 10,
+		ReadBufferSize:      4 << 10,
+	}
+	return r.made, nil
+}
+
+// roots returns nil for the system's own.
+func (r *roundTripper) roots() (*x509.CertPool, error) {
+	if r.caFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(r.caFile)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", r.caFile)
+	}
+	return pool, nil
+}
+
+// innermost strips what http.Client wraps around an error: method and URL,
+// which our own errors say already.
+func innermost(err error) error {
+	var wire *url.Error
+	if errors.As(err, &wire) {
+		return wire.Err
+	}
+	return err
+}

@@ -1,0 +1,169 @@
+package zerobus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Write returns nil only once every row is durable in the table. A row is one
+// JSON object whose keys are column names; rows are not kept after Write
+// returns.
+//
+// Write retries what is worth retrying and waits out configuration faults for
+// as long as ctx lives. It returns a *RefusedError if at least one of the rows
+// can never be ingested; any other error means only that ctx ended. A row may
+// be written twice where an ack was lost. Many callers may write at once.
+func (c *Client) Write(ctx context.Context, rows [][]byte) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	b := newBatch(c.set.table, rows)
+	if b.size > c.set.MaxRequestBytes {
+		c.obs.Request(OutcomeTooLarge, 0)
+		return &RefusedError{code: RefusedTooLarge, err: fmt.Errorf(
+			"%d rows make a request of %d bytes, over the bound of %d; lower delivery.max_bytes, a single row of this size cannot be ingested",
+			len(rows), b.size, c.set.MaxRequestBytes)}
+	}
+
+	var retries, uncompared int
+	settle := func() { // this writer no longer counts as failing
+		if retries > 0 {
+			retries = 0
+			c.gate.streak(-1)
+		}
+	}
+	defer settle()
+	for {
+		p, err := c.gate.enter(ctx)
+		if err != nil {
+			return c.ended(ctx, len(rows))
+		}
+		if err = c.attempt(ctx, b); err != nil && kindOf(err) == refused {
+			err = c.judge(ctx, err, len(rows), &uncompared)
+		}
+		var no *RefusedError
+		switch fault := asError(err); {
+		case err == nil:
+			settle()
+			c.gate.delivered(p)
+			return nil
+		case ctx.Err() != nil:
+			c.gate.abandon(p)
+			return c.ended(ctx, len(rows))
+		case errors.As(err, &no):
+			settle()
+			c.gate.delivered(p)
+			return no
+		case fault.kind == configuration:
+			settle()
+			c.gate.block(p, fault.Reason(), fault.Remedy)
+		default:
+			if retries == 0 {
+				c.gate.streak(+1)
+			}
+			retries++
+			c.gate.failed(p, fault)
+			c.obs.Retried(fault.reason)
+			if !sleep(ctx, delay(retries-1, fault.RetryAfter, c.jitter)) {
+				return c.ended(ctx, len(rows))
+			}
+		}
+	}
+}
+
+// judge decides what a 400 is about. A column dropped or changed in mid-run
+// makes the service refuse every row: that is a fault of configuration, and no
+// row may be given up for it. So the table's columns are held against the
+// expected ones first. uncompared counts the times that did not work out.
+func (c *Client) judge(ctx context.Context, no error, rows int, uncompared *int) error {
+	var e *Error
+	errors.As(no, &e)
+	err := c.columns.compare(ctx, c, rows)
+	var misfit *SchemaError
+	var hidden *ColumnsUnreadable
+	switch {
+	case errors.As(err, &misfit):
+		return misfit.fault()
+	case err == nil, errors.As(err, &hidden), *uncompared >= 3:
+		return refusal(e)
+	}
+	*uncompared++
+	return err
+}
+
+// attempt sends the batch once, and once more with a fresh token if the token
+// was refused. A batch the service finds too large is a *RefusedError.
+func (c *Client) attempt(ctx context.Context, b *batch) error {
+	if !c.throttle(ctx, len(b.rows)) {
+		return context.Cause(ctx)
+	}
+	err := c.send(ctx, b)
+	if err != nil && kindOf(err) == unauthorized {
+		c.obs.Retried(RetryUnauthorized)
+		err = c.send(ctx, b)
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		switch e.kind {
+		case unauthorized:
+			e.kind = configuration
+		case tooLarge:
+			return refusal(e)
+		}
+	}
+	return err
+}
+
+// send makes one observed attempt.
+func (c *Client) send(ctx context.Context, b *batch) error {
+	start := time.Now()
+	err := c.wire.send(ctx, b)
+	c.obs.Request(outcome(ctx, err), time.Since(start))
+	return err
+}
+
+func outcome(ctx context.Context, err error) string {
+	switch {
+	case err == nil:
+		return OutcomeOK
+	case ctx.Err() != nil:
+		return OutcomeCanceled
+	}
+	switch kindOf(err) {
+	case refused:
+		return OutcomeRefused
+	case tooLarge:
+		return OutcomeTooLarge
+	case configuration:
+		return OutcomeBlocked
+	}
+	return OutcomeRetry
+}
+
+// throttle waits until n rows may be sent, in portions no larger than the
+// limiter's burst. It reports whether ctx is still alive.
+func (c *Client) throttle(ctx context.Context, n int) bool {
+	for c.limit != nil && n > 0 {
+		part := min(n, c.limit.Burst())
+		r := c.limit.ReserveN(time.Now(), part)
+		if !sleep(ctx, r.Delay()) {
+			r.Cancel()
+			return false
+		}
+		n -= part
+	}
+	return true
+}
+
+// asError returns err as the *Error it is; anything else is taken for a fault
+// that passes.
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Op: opIngest, Err: err, kind: transient, reason: RetryNetwork,
+		Meaning: "the request could not be made", Remedy: "nothing, the bridge retries"}
+}
