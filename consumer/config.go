@@ -94,6 +94,8 @@ const (
 	probeInterval = 30 * time.Second
 	// watchInterval is how often end offsets and missing topics are looked up.
 	watchInterval = 5 * time.Second
+	// pollTimeout is how long a poll of an idle topic waits.
+	pollTimeout = 10 * time.Second
 	// metadataMaxAge is how soon new partitions are noticed.
 	metadataMaxAge = 30 * time.Second
 )

@@ -146,7 +146,10 @@ func (g *Group) poll(ctx context.Context) error {
 		if err := g.budget.wait(ctx); err != nil {
 			return err
 		}
-		fetches := g.cl.PollRecords(ctx, max(2*g.cfg.MaxRows, 100))
+		// An idle topic must not look like a loop that is stuck.
+		polling, cancel := context.WithTimeout(ctx, pollTimeout)
+		fetches := g.cl.PollRecords(polling, max(2*g.cfg.MaxRows, 100))
+		cancel()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -176,7 +179,7 @@ func (g *Group) fetchFailed(topic string, id int32, err error) {
 	case errors.As(err, &loss):
 		g.log.Error("kafka lost events that this group had read or was about to read; check the brokers' unclean leader elections and retention",
 			zap.String("topic", topic), zap.Int32("partition", id), zap.Int64("consumed_to", loss.ConsumedTo), zap.Int64("reset_to", loss.ResetTo))
-	case errors.Is(err, context.Canceled), errors.Is(err, kgo.ErrClientClosed):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
 	default:
 		e := g.cfg.Kafka.explain(fmt.Sprintf("fetching %s/%d", topic, id), err)
 		var session *kgo.ErrGroupSession

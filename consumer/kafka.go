@@ -72,6 +72,9 @@ func (k *Kafka) options(log *zap.Logger, version string) ([]kgo.Opt, error) {
 		kgo.MetadataMaxAge(metadataMaxAge),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.DialTimeout(10 * time.Second),
+		// Pushing client metrics to the brokers (KIP-714) would hold up a
+		// stop; ours are at /metrics.
+		kgo.DisableClientMetrics(),
 		// Failures of the client are reported once, by us; its own log is
 		// for debugging.
 		kgo.WithLogger(kzap.New(log.Named("kafka"), kzap.AtomicLevel(debugOnly(log)))),

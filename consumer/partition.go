@@ -40,6 +40,9 @@ type partition struct {
 	lone    []Reject // rows of the batch that were refused standing alone
 	recent  window
 
+	unlogged int // rejects since the last line about them
+	logged   time.Time
+
 	state     atomic.Pointer[condition]
 	marked    atomic.Int64 // offset after the last marked record; -1 before the first
 	end       atomic.Int64 // offset after the last record of the log, as last heard; -1 unknown
@@ -183,6 +186,7 @@ func (p *partition) release(n int) {
 }
 
 func (p *partition) run() {
+	defer p.logHeldBack()
 	for p.await() {
 		p.fill()
 		err := p.deliver()

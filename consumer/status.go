@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Status is what the group is doing, at one moment.
@@ -29,6 +31,7 @@ type PartitionStatus struct {
 	Since     time.Time
 	Reason    string // why it is blocked
 	Paused    bool   // fetches are paused: it holds more than its share while memory is short
+	Committed int64  // offset a new owner would begin at; -1 unknown or none
 	Marked    int64  // offset after the last delivered event; -1 before the first
 	End       int64  // offset after the last event of the log; -1 unknown
 	Lag       int64  // events not delivered yet; -1 unknown
@@ -48,11 +51,13 @@ func (g *Group) Status() Status {
 		BufferedBytes: g.budget.used.Load(),
 		BufferedLimit: g.budget.limit,
 	}
+	var committed map[string]map[int32]kgo.EpochOffset
 	g.commits.mu.Lock()
 	s.LastCommit = g.commits.last
 	g.commits.mu.Unlock()
 	if g.running.Load() {
 		s.MemberID, _ = g.cl.GroupMetadata()
+		committed = g.cl.CommittedOffsets()
 	}
 	if s.MemberID == "" {
 		s.NotReady = append(s.NotReady, NotReady{Code: reasonMember, Text: "not a member of group " + g.cfg.Group + " yet", Remedy: "wait for the first rebalance; if it lasts, check that the brokers are up and the group is authorised"})
@@ -66,6 +71,10 @@ func (g *Group) Status() Status {
 	g.mu.Unlock()
 	for _, p := range parts {
 		ps := p.status(now)
+		ps.Committed = -1
+		if at, ok := committed[p.topic][p.id]; ok {
+			ps.Committed = at.Offset
+		}
 		s.Partitions = append(s.Partitions, ps)
 		if ps.State == StateBlocked {
 			c := p.state.Load()

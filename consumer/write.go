@@ -209,10 +209,25 @@ func (p *partition) deadLetter(letters []*kgo.Record) error {
 	}
 }
 
-// logRejects writes one line per batch, with the first reject as the example:
-// a topic full of poison must not fill the log as well.
+// rejectLogEvery is how often one partition may log rejects: a topic full of
+// poison must not fill the log as well.
+const rejectLogEvery = 10 * time.Second
+
+// logRejects writes a line with the number of events since the last one and
+// this batch's first as the example; at the end also what was held back.
 func (p *partition) logRejects() {
+	p.unlogged += len(p.batch.rejected)
+	if time.Since(p.logged) < rejectLogEvery {
+		return
+	}
 	r := p.batch.rejected[0]
-	p.log.Warn("events rejected", zap.Int("events", len(p.batch.rejected)), zap.String("policy", p.g.cfg.Rejects.Policy),
+	p.log.Warn("events rejected", zap.Int("events", p.unlogged), zap.String("policy", p.g.cfg.Rejects.Policy),
 		zap.Int64("offset", p.batch.recs[r.rec].Offset), zap.Int("event", r.index), zap.String("code", r.Code), zap.String("column", r.Column), zap.String("reason", r.Reason))
+	p.unlogged, p.logged = 0, time.Now()
+}
+
+func (p *partition) logHeldBack() {
+	if p.unlogged > 0 {
+		p.log.Warn("events rejected", zap.Int("events", p.unlogged), zap.String("policy", p.g.cfg.Rejects.Policy))
+	}
 }

@@ -1,0 +1,123 @@
+// Command bridge carries Datafly Signal events from Kafka into a Databricks
+// table through Zerobus Ingest. It is the only place where the packages of
+// this module meet: each subcommand has a file of its own, and wire.go
+// introduces the strangers to each other.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitFine   = 0
+	exitFailed = 1 // it ran and something went wrong
+	exitUsage  = 2 // the command line or the configuration is wrong; nothing was begun
+)
+
+func main() { os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// execute runs one command line to its end and returns the exit code. The first
+// interrupt or SIGTERM ends the command's context; a second one kills.
+func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // from here on a signal has its default effect
+
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitFine
+	}
+	var quiet *quietError
+	if !errors.As(err, &quiet) {
+		fmt.Fprintf(stderr, "bridge: %s\n", strings.TrimSpace(err.Error()))
+	}
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// usageError marks what is wrong with the command line or the configuration.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// quietError ends a command with code 1 whose output has said everything.
+type quietError struct{ error }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bridge",
+		Short: "Carry Datafly Signal events from Kafka into Databricks through Zerobus",
+		Long: `bridge reads Signal events from Kafka, maps each one to a row with a blueprint,
+writes the rows to a Databricks table through Zerobus Ingest, and commits an
+offset only after the rows behind it are acknowledged: at-least-once, nothing lost.`,
+		Example: `  bridge demo                            see it work, without Kafka or a workspace
+  bridge check --config config.yaml      try every connection and grant
+  bridge run --config config.yaml        carry events until told to stop`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetVersionTemplate("bridge {{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	root.AddCommand(
+		newRunCommand(),
+		newDemoCommand(),
+		newCheckCommand(),
+		newMapCommand(),
+		newDDLCommand(),
+		newEmulatorCommand(),
+		newStatusCommand(),
+		newVersionCommand(),
+	)
+	for _, cmd := range root.Commands() {
+		misuse(cmd)
+	}
+	// Without a subcommand cobra shows the help; with an unknown one it fails.
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		said := fmt.Sprintf("unknown command %q", args[0])
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			said += fmt.Sprintf("; did you mean %q", near[0])
+		}
+		return &usageError{fmt.Errorf("%s; see bridge --help", said)}
+	}
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return root
+}
+
+// misuse turns a refused argument into a usage error.
+func misuse(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,322 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
+)
+
+// newLogger writes to w, standard error outside tests.
+func newLogger(cfg config.Log, w zapcore.WriteSyncer) *zap.Logger {
+	level := zap.InfoLevel
+	_ = level.Set(cfg.Level) // config has held it against the same words
+	enc := zap.NewProductionEncoderConfig()
+	enc.TimeKey = "time"
+	enc.EncodeTime = zapcore.ISO8601TimeEncoder
+	enc.EncodeDuration = zapcore.StringDurationEncoder
+	encoder := zapcore.NewJSONEncoder(enc)
+	if cfg.Format == "console" {
+		enc.EncodeLevel = zapcore.CapitalLevelEncoder
+		encoder = zapcore.NewConsoleEncoder(enc)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(w), level))
+}
+
+// consumerConfig says in consumer's words what the configuration says.
+func consumerConfig(c *config.Config) consumer.Config {
+	k := c.Kafka
+	out := consumer.Config{
+		Kafka: consumer.Kafka{
+			Brokers: k.Brokers, ClientID: k.ClientID,
+			SASL: consumer.SASL{
+				Mechanism: k.SASL.Mechanism, Username: k.SASL.Username, Password: k.SASL.PasswordSource().Read,
+				OAuth: consumer.OAuth{TokenURL: k.SASL.OAuth.TokenURL, ClientID: k.SASL.OAuth.ClientID,
+					ClientSecret: k.SASL.OAuth.ClientSecretSource().Read, Scopes: k.SASL.OAuth.Scopes},
+			},
+		},
+		Topics: k.Topics, Group: k.Group, Start: k.Start, Protocol: k.Protocol, InstanceID: k.InstanceID,
+		SessionTimeout: k.SessionTimeout, RebalanceTimeout: k.RebalanceTimeout,
+		FetchMaxBytes: int32(k.FetchMaxBytes), FetchMaxPartitionBytes: int32(k.FetchMaxPartitionBytes),
+		MaxRows: c.Delivery.MaxRows, MaxBytes: int64(c.Delivery.MaxBytes), MaxBuffered: int64(c.Delivery.MaxBuffered),
+		Linger: c.Delivery.Linger, Drain: c.Delivery.Drain,
+		Rejects: consumer.Rejects{Policy: c.Rejects.Policy, Topic: c.Rejects.Topic, Create: c.Rejects.Create,
+			Partitions: int32(c.Rejects.Partitions), ReplicationFactor: int16(c.Rejects.ReplicationFactor)},
+		Version: version(),
+	}
+	if k.TLS.Enabled {
+		out.Kafka.TLS = &consumer.TLS{CAFile: k.TLS.CAFile, CertFile: k.TLS.CertFile, KeyFile: k.TLS.KeyFile, ServerName: k.TLS.ServerName}
+	}
+	return out
+}
+
+// zerobusConfig says in zerobus's words what the configuration says.
+func zerobusConfig(c *config.Config) zerobus.Config {
+	z := c.Zerobus
+	return zerobus.Config{
+		WorkspaceURL: z.WorkspaceURL, ClientID: z.ClientID, ClientSecret: z.ClientSecretSource().Read,
+		Catalog: z.Catalog, Schema: z.Schema, Table: z.Table,
+		Transport: z.Transport, TokenURL: z.TokenURL, Scope: z.Scope, IngestPath: z.IngestPath,
+		Timeout: z.Timeout, RateLimit: z.RateLimit, Gzip: z.Gzip, MaxRequestBytes: int64(z.MaxRequestBytes),
+		CAFile: z.CAFile, UserAgent: "datafly-bridge/" + version(),
+	}
+}
+
+// loadBlueprint reads the blueprint the configuration names.
+func loadBlueprint(file string) (*mapping.Blueprint, error) {
+	if file == "" {
+		return mapping.Default(), nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading mapping.blueprint: %w; name a readable file, or leave the key empty for the built-in blueprint", err)
+	}
+	return mapping.Parse(file, data)
+}
+
+// compile fits the blueprint to the table; table is nil when its columns are
+// not known.
+func compile(bp *mapping.Blueprint, c *config.Config, clusterID string, table []zerobus.Column) (*mapping.Mapping, error) {
+	var columns []mapping.Column
+	for _, col := range table {
+		columns = append(columns, mapping.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull})
+	}
+	m := c.Mapping
+	return bp.Compile(mapping.Options{
+		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback,
+		TimestampFormat: c.Zerobus.TimestampFormat, RequireConsent: m.RequireConsent, OnMissingConsent: m.OnMissingConsent,
+		ClusterID: clusterID, Table: columns,
+	})
+}
+
+// rowColumns says in zerobus's words which columns rows carry.
+func rowColumns(m *mapping.Mapping) []zerobus.Column {
+	var columns []zerobus.Column
+	for i, col := range m.Columns() {
+		columns = append(columns, zerobus.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull, Position: i})
+	}
+	return columns
+}
+
+// newMapper returns a consumer.Mapper over a mapping.Mapper of its own.
+func newMapper(m *mapping.Mapping) func() consumer.Mapper {
+	headers := m.UsesHeaders()
+	return func() consumer.Mapper {
+		mapper := m.NewMapper()
+		var in mapping.Record // reused: a mapper keeps nothing of it
+		return func(rec *kgo.Record, out *consumer.Batch) {
+			in.Topic, in.Partition, in.Offset, in.Timestamp, in.Key, in.Value = rec.Topic, rec.Partition, rec.Offset, rec.Timestamp, rec.Key, rec.Value
+			if headers {
+				in.Headers = in.Headers[:0]
+				for _, h := range rec.Headers {
+					in.Headers = append(in.Headers, mapping.Header{Key: h.Key, Value: h.Value})
+				}
+			}
+			mapper.Map(&in, out)
+		}
+	}
+}
+
+// known lists the label values that exist before anything has happened.
+func known(c *config.Config) ops.Known {
+	return ops.Known{
+		Topics:        c.Kafka.Topics,
+		RejectCodes:   append(mapping.RejectCodes(), zerobus.RefusalCodes()...),
+		FilterReasons: mapping.FilterReasons(),
+		Outcomes:      zerobus.Outcomes(),
+		RetryReasons:  zerobus.RetryReasons(),
+	}
+}
+
+// bridge is one assembled pipeline: a cluster, a table and the group between
+// them.
+type bridge struct {
+	cfg     *config.Config
+	log     *zap.Logger
+	metrics *ops.Metrics
+	client  *zerobus.Client
+	cluster *consumer.Cluster
+	plan    *mapping.Blueprint
+	started time.Time
+
+	group   atomic.Pointer[consumer.Group] // nil until everything is proven
+	waiting atomic.Pointer[ops.Reason]     // what start-up waits for
+	state   atomic.Value                   // string, one of ops.State*
+}
+
+// newBridge assembles what needs no connection.
+func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
+	b := &bridge{cfg: cfg, log: log, metrics: ops.NewMetrics(known(cfg)), started: time.Now()}
+	b.state.Store(ops.StateStarting)
+	var err error
+	if b.plan, err = loadBlueprint(cfg.Mapping.Blueprint); err != nil {
+		return nil, &usageError{err}
+	}
+	// Compiled once without the table, so that a fault of the blueprint is
+	// told before anything is connected.
+	if _, err := compile(b.plan, cfg, "", nil); err != nil {
+		return nil, &usageError{err}
+	}
+	if b.client, err = zerobus.New(zerobusConfig(cfg), log, b.metrics); err != nil {
+		return nil, &usageError{err}
+	}
+	if b.cluster, err = consumer.NewCluster(consumerConfig(cfg), log); err != nil {
+		b.client.Close()
+		return nil, &usageError{err}
+	}
+	return b, nil
+}
+
+func (b *bridge) close() {
+	b.cluster.Close()
+	b.client.Close()
+}
+
+// run proves the connections, joins the group and delivers until ctx ends. It
+// returns nil when ctx ended it.
+func (b *bridge) run(ctx context.Context) error {
+	defer b.state.Store(ops.StateStopped)
+	m, err := b.prove(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop while it was waiting
+		}
+		return err
+	}
+	group := consumer.NewGroup(consumerConfig(b.cfg), b.cluster, b.client, newMapper(m), b.metrics, b.log)
+	b.group.Store(group)
+	b.state.Store(ops.StateRunning)
+	draining := context.AfterFunc(ctx, func() { b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })
+	defer draining()
+	b.log.Info("joining the group", zap.String("group", b.cfg.Kafka.Group), zap.Strings("topics", b.cfg.Kafka.Topics),
+		zap.String("table", b.client.Table().String()), zap.String("version", version()))
+	return group.Run(ctx)
+}
+
+// prove waits for Kafka and the table, fits the blueprint to the table and
+// makes sure rejects have somewhere to go. What waiting cannot mend is
+// returned at once.
+func (b *bridge) prove(ctx context.Context) (*mapping.Mapping, error) {
+	kafka := b.waitFor("kafka_unreachable")
+	clusterID, err := b.cluster.Reach(ctx, kafka.failed)
+	if err != nil {
+		return nil, err
+	}
+	kafka.over()
+
+	letters := b.waitFor("dead_letter_topic")
+	err = letters.until(ctx, b.cluster.EnsureDeadLetters, func(err error) bool {
+		var failure *consumer.KafkaError
+		return errors.As(err, &failure) && failure.Permanent
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	var m *mapping.Mapping
+	sink := b.waitFor("sink_unreachable")
+	err = sink.until(ctx, func(ctx context.Context) (err error) {
+		m, err = b.fit(ctx, clusterID)
+		return err
+	}, func(err error) bool {
+		var bad *usageError
+		return zerobus.IsPermanent(err) || errors.As(err, &bad)
+	})
+	return m, err
+}
+
+// fit holds the blueprint against the table and proves that rows may be
+// written to it.
+func (b *bridge) fit(ctx context.Context, clusterID string) (*mapping.Mapping, error) {
+	if err := b.client.Token(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.client.Probe(ctx); err != nil {
+		return nil, err
+	}
+	table, err := b.client.Columns(ctx)
+	var hidden *zerobus.ColumnsUnreadable
+	if err != nil && !errors.As(err, &hidden) {
+		return nil, err
+	}
+	m, err := compile(b.plan, b.cfg, clusterID, table)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	b.client.Expect(rowColumns(m))
+	if err := b.client.Preflight(ctx); err != nil {
+		return nil, err
+	}
+	if left := m.OmittedColumns(); len(left) > 0 {
+		why := "the table does not have them"
+		if table == nil {
+			why = "the table's columns cannot be read"
+		}
+		b.log.Info("optional columns are left out", zap.Strings("columns", left), zap.String("because", why))
+	}
+	return m, nil
+}
+
+// wait is one thing start-up waits for: one log line when it begins, one when
+// it is over, and a reason at /readyz in between.
+type wait struct {
+	b     *bridge
+	code  string
+	began time.Time
+}
+
+func (b *bridge) waitFor(code string) *wait { return &wait{b: b, code: code} }
+
+func (w *wait) failed(err error) {
+	w.b.waiting.Store(&ops.Reason{Code: w.code, Text: err.Error(), Remedy: "start-up goes on by itself when this is mended"})
+	if w.began.IsZero() {
+		w.began = time.Now()
+		w.b.log.Warn("start-up waits", zap.String("code", w.code), zap.Error(err))
+	}
+}
+
+func (w *wait) over() {
+	w.b.waiting.Store(nil)
+	if !w.began.IsZero() {
+		w.b.log.Info("start-up goes on", zap.String("code", w.code), zap.Duration("waited", time.Since(w.began)))
+	}
+}
+
+const (
+	proveTimeout = 45 * time.Second // one try of one step
+	provePause   = 3 * time.Second
+)
+
+// until repeats step until it succeeds, ctx ends, or it fails for good.
+func (w *wait) until(ctx context.Context, step func(context.Context) error, permanent func(error) bool) error {
+	for {
+		trying, cancel := context.WithTimeout(ctx, proveTimeout)
+		err := step(trying)
+		cancel()
+		if err == nil {
+			w.over()
+			return nil
+		}
+		if permanent(err) || ctx.Err() != nil {
+			return err
+		}
+		w.failed(err)
+		select {
+		case <-time.After(provePause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
