@@ -174,9 +174,10 @@ func (c *Cluster) Kill(i int) error {
 }
 
 // Stop ends broker i with SIGTERM and waits for its controlled shutdown, at most
-// 20 seconds; then it is killed.
+// 20 seconds; then it is killed. So is, at once, a broker of a cluster that has
+// lost its majority, as it would wait for the others.
 func (c *Cluster) Stop(i int) error {
-	return c.with(i, func(n *node) error { return n.stop() })
+	return c.with(i, c.stop)
 }
 
 // Pause freezes broker i with SIGSTOP: its connections stay open and nothing
@@ -194,7 +195,7 @@ func (c *Cluster) Resume(i int) error {
 // the same port, and returns once it serves clients.
 func (c *Cluster) Restart(ctx context.Context, i int) error {
 	return c.with(i, func(n *node) error {
-		if err := n.stop(); err != nil {
+		if err := c.stop(n); err != nil {
 			return err
 		}
 		if err := n.start(); err != nil {
@@ -202,6 +203,20 @@ func (c *Cluster) Restart(ctx context.Context, i int) error {
 		}
 		return c.waitReady(ctx)
 	})
+}
+
+func (c *Cluster) stop(n *node) error {
+	serving := 0
+	for _, other := range c.nodes {
+		if other.running() && !other.paused {
+			serving++
+		}
+	}
+	if len(c.nodes) > 1 && serving <= len(c.nodes)/2 {
+		n.kill()
+		return nil
+	}
+	return n.stop()
 }
 
 // KillAll ends every broker with SIGKILL.

@@ -54,7 +54,12 @@ func TestRestartKeepsDataAndOffsets(t *testing.T) {
 
 func client(t *testing.T, b kafkatest.Broker, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	cl, err := kgo.NewClient(append(b.ClientOpts(), opts...)...)
+	return kgoClient(t, append(b.ClientOpts(), opts...)...)
+}
+
+func kgoClient(t *testing.T, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +70,13 @@ func ping(t *testing.T, b kafkatest.Broker) error {
 	t.Helper()
 	cl := client(t, b)
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	return pingClient(t, cl)
+}
+
+// pingClient gives up before the retries of the client do.
+func pingClient(t *testing.T, cl *kgo.Client) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	return cl.Ping(ctx)
 }
