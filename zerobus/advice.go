@@ -129,7 +129,11 @@ func (a adviser) network(op string, err error) *Error {
 	var badHost x509.HostnameError
 	var badCert x509.CertificateInvalidError
 	var record tls.RecordHeaderError
+	var roots rootsError
 	switch {
+	case errors.As(err, &roots):
+		e.Meaning, e.Remedy = "the certificate authorities could not be read", "check the file named by zerobus.ca_file"
+		e.kind, e.reason = configuration, ""
 	case errors.As(err, &dns):
 		e.Meaning = "the host name could not be resolved"
 		e.Remedy = "check the spelling of zerobus.workspace_url ({workspace}) and the name servers of this machine"

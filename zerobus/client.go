@@ -36,7 +36,7 @@ const (
 	OutcomeOK       = "ok"        // every row is durable
 	OutcomeRetry    = "retry"     // no answer, or one that asks for another try
 	OutcomeRefused  = "refused"   // 400 or 422: a row can never be ingested
-	OutcomeTooLarge = "too_large" // over the size bound, at the service or before
+	OutcomeTooLarge = "too_large" // 413: over the size bound
 	OutcomeBlocked  = "blocked"   // a configuration fault
 	OutcomeCanceled = "canceled"  // the caller's context ended
 )
@@ -64,7 +64,7 @@ type Client struct {
 	advice adviser
 	jitter func(time.Duration) time.Duration
 
-	columns    columnCheck
+	columns    *columnCheck
 	unreadOnce sync.Once // says once that columns cannot be read
 }
 
@@ -82,10 +82,11 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) 
 		obs = deaf{}
 	}
 	log = log.With(zap.String("table", set.table.String()))
-	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter}
+	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter,
+		columns: newColumnCheck()}
 	c.tokens = &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, timeout: set.Timeout,
 		http: c.http, advice: c.advice, obs: obs, log: log}
-	c.gate = newGate(log, c.tokens.replaced)
+	c.gate = newGate(log, set.ProbeEvery, c.tokens.replaced)
 	c.wire = &workspace{url: set.ingest, userAgent: set.UserAgent, gzip: set.Gzip, timeout: set.Timeout,
 		tokens: c.tokens, http: c.http, advice: c.advice}
 	if set.RateLimit > 0 {

@@ -198,11 +198,16 @@ type columnCheck struct {
 	mu       sync.Mutex // guards expected
 	expected []Column
 
-	once    sync.Once
 	turn    chan struct{} // holds one element; who takes it owns the fields below
 	limit   *rate.Limiter
 	at      time.Time // when the last comparison began
 	verdict error
+}
+
+func newColumnCheck() *columnCheck {
+	k := &columnCheck{turn: make(chan struct{}, 1), limit: rate.NewLimiter(rate.Every(verdictLife), 5)}
+	k.turn <- struct{}{}
+	return k
 }
 
 const verdictLife = 5 * time.Second
@@ -213,6 +218,12 @@ func (k *columnCheck) expect() []Column {
 	return k.expected
 }
 
+// expects reports whether rows may carry the named column.
+func (k *columnCheck) expects(name string) bool {
+	expected := k.expect()
+	return len(expected) == 0 || slices.ContainsFunc(expected, func(c Column) bool { return c.Name == name })
+}
+
 // compare returns what CheckColumns does. Callers share one reading per 5 s.
 // A batch of one row is about to be given up for good, so it gets a reading
 // younger than its refusal, as long as such rows are rare: five at once, then
@@ -221,11 +232,6 @@ func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
 	if len(k.expect()) == 0 {
 		return nil
 	}
-	k.once.Do(func() {
-		k.turn = make(chan struct{}, 1)
-		k.turn <- struct{}{}
-		k.limit = rate.NewLimiter(rate.Every(verdictLife), 5)
-	})
 	asked := time.Now()
 	select {
 	case <-k.turn:

@@ -16,6 +16,7 @@ const (
 	DefaultTokenPath       = "/oidc/v1/token"
 	DefaultIngestPath      = "/api/2.0/streaming-ingestion/ingest"
 	DefaultTimeout         = 30 * time.Second
+	DefaultProbeEvery      = 30 * time.Second
 	DefaultMaxRequestBytes = 10 << 20
 	DefaultUserAgent       = "datafly-bridge"
 )
@@ -63,6 +64,11 @@ type Config struct {
 	// answer. Shorter gives up on acks that would have come, and so writes
 	// rows twice; longer notices a hanging service later. Default 30s.
 	Timeout time.Duration
+
+	// ProbeEvery is the time between tries of one waiting batch while a
+	// configuration fault blocks writing. Shorter notices the mending sooner.
+	// Default 30s.
+	ProbeEvery time.Duration
 
 	// RateLimit caps the rows sent per second over all callers, retries
 	// included. A burst of one second's rows passes at once. Default 0: none.
@@ -129,6 +135,12 @@ func (c Config) parse() (settings, error) {
 	if s.Timeout < 0 {
 		bad("timeout %v is negative; set a duration such as 30s", c.Timeout)
 	}
+	if s.ProbeEvery == 0 {
+		s.ProbeEvery = DefaultProbeEvery
+	}
+	if s.ProbeEvery < 0 {
+		bad("probe_every %v is negative; set a duration such as 30s", c.ProbeEvery)
+	}
 	if c.RateLimit < 0 || c.RateLimit != c.RateLimit {
 		bad("rate_limit %v is not a number of rows per second; set 0 for none", c.RateLimit)
 	}
@@ -145,6 +157,9 @@ func (c Config) parse() (settings, error) {
 		path := or(c.IngestPath, DefaultIngestPath)
 		if !strings.HasPrefix(path, "/") {
 			bad("ingest_path %q does not begin with a slash; set a path on the workspace", path)
+		}
+		if _, err := url.Parse(base.String() + path); err != nil {
+			bad("ingest_path %q is not a URL path; set one such as %s", path, DefaultIngestPath)
 		}
 		s.ingest = base.String() + path
 	}

@@ -131,11 +131,16 @@ func refusal(err *Error) *RefusedError {
 
 // IsPermanent reports whether err is a fault of configuration (wrong secret,
 // missing grant, missing table, columns that do not fit) that no waiting
-// mends. Anything else that Token, Probe, Columns, CheckColumns and Preflight
+// mends. A *ColumnsUnreadable is not one: rows can be written without
+// reading columns. Anything else that Token, Probe, Columns, CheckColumns and Preflight
 // return is worth another try.
 func IsPermanent(err error) bool {
 	var e *Error
 	var s *SchemaError
+	var hidden *ColumnsUnreadable
+	if errors.As(err, &hidden) {
+		return false
+	}
 	return errors.As(err, &s) || errors.As(err, &e) && (e.kind == configuration || e.kind == unauthorized)
 }
 

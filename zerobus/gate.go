@@ -28,7 +28,6 @@ type State struct {
 }
 
 const (
-	probeEvery  = 30 * time.Second // between probes while blocked
 	secretEvery = time.Second      // between looks at the secret while blocked
 	sayEvery    = 30 * time.Second // between log lines while retrying
 )
@@ -37,8 +36,9 @@ const (
 // to probe, and keeps the state. All writers share it: a fault is logged once,
 // however many partitions meet it.
 type gate struct {
-	log      *zap.Logger
-	replaced func() bool // the client secret is a new one
+	log        *zap.Logger
+	probeEvery time.Duration
+	replaced   func() bool // the client secret is a new one
 
 	mu      sync.Mutex // guards the fields below
 	state   State
@@ -51,8 +51,8 @@ type gate struct {
 	said    bool          // the present retrying state was logged
 }
 
-func newGate(log *zap.Logger, replaced func() bool) *gate {
-	return &gate{log: log, replaced: replaced, state: State{Name: Ready}, wake: make(chan struct{})}
+func newGate(log *zap.Logger, probeEvery time.Duration, replaced func() bool) *gate {
+	return &gate{log: log, probeEvery: probeEvery, replaced: replaced, state: State{Name: Ready}, wake: make(chan struct{})}
 }
 
 // pass is the permission to make one attempt. Each is given back by exactly
@@ -142,7 +142,7 @@ func (g *gate) failed(p pass, e *Error) {
 	switch g.state.Name {
 	case Blocked:
 		if p.probe {
-			g.probeAt = now.Add(probeEvery)
+			g.probeAt = now.Add(g.probeEvery)
 		}
 		return
 	case Ready:
@@ -167,7 +167,7 @@ func (g *gate) block(p pass, reason, remedy string) {
 	now := time.Now()
 	if g.state.Name == Blocked {
 		if p.probe {
-			g.probeAt = now.Add(probeEvery)
+			g.probeAt = now.Add(g.probeEvery)
 			g.state.Reason, g.state.Remedy = reason, remedy
 		}
 		return
@@ -176,7 +176,7 @@ func (g *gate) block(p pass, reason, remedy string) {
 		return // refused by what a probe has found mended since; the next attempt will tell
 	}
 	g.phase++
-	g.probeAt = now.Add(probeEvery)
+	g.probeAt = now.Add(g.probeEvery)
 	g.state = State{Name: Blocked, Reason: reason, Remedy: remedy, Since: now}
 	g.log.Error("writing to zerobus is blocked until its configuration is mended; nothing is lost meanwhile",
 		zap.String("reason", reason), zap.String("remedy", remedy))

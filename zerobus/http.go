@@ -37,11 +37,13 @@ func (r *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		return nil, &Error{Op: opIngest, Err: err, kind: configuration, Meaning: "the certificate authorities could not be read",
-			Remedy: "check the file named by zerobus.ca_file"}
+		return nil, rootsError{err}
 	}
 	return t.RoundTrip(req)
 }
+
+// rootsError says that the certificate authorities could not be read.
+type rootsError struct{ error }
 
 // CloseIdleConnections is what http.Client.CloseIdleConnections looks for.
 func (r *roundTripper) CloseIdleConnections() {

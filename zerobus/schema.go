@@ -1,6 +1,7 @@
 package zerobus
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -65,7 +66,7 @@ func (e *SchemaError) Remedy() string {
 
 // fault returns e as the configuration fault that blocks writing.
 func (e *SchemaError) fault() *Error {
-	return &Error{Op: opIngest, Err: e, Meaning: "rows of this shape cannot be ingested", Remedy: e.Remedy(), kind: configuration}
+	return &Error{Op: opIngest, Err: errors.New(e.Reason()), Meaning: "rows of this shape cannot be ingested", Remedy: e.Remedy(), kind: configuration}
 }
 
 // fit returns a *SchemaError unless every expected column is in the table with

@@ -18,6 +18,7 @@ import (
 
 const (
 	refreshAhead = 5 * time.Minute  // before expiry, at most half the lifetime
+	refreshWait  = 10 * time.Second // for a new token while the old one still works; one writer waits, the others go on
 	refreshPause = 10 * time.Second // between refreshes that fail while the old token still works
 )
 
@@ -97,7 +98,13 @@ func (s *tokens) get(ctx context.Context) (string, error) {
 
 // fly mints and publishes the outcome in f.
 func (s *tokens) fly(ctx context.Context, f *flight) {
-	tok, err := s.mint(ctx)
+	limit := s.timeout
+	s.mu.Lock()
+	if s.current != nil && time.Now().Before(s.current.expires) {
+		limit = min(limit, refreshWait)
+	}
+	s.mu.Unlock()
+	tok, err := s.mint(ctx, limit)
 	f.abandoned = err != nil && ctx.Err() != nil
 	if !f.abandoned && s.obs != nil {
 		s.obs.TokenMinted(err)
@@ -128,8 +135,8 @@ func (s *tokens) fly(ctx context.Context, f *flight) {
 	}
 }
 
-// mint asks the endpoint for a token, once.
-func (s *tokens) mint(ctx context.Context) (*token, error) {
+// mint asks the endpoint for a token, once, and waits no longer than limit.
+func (s *tokens) mint(ctx context.Context, limit time.Duration) (*token, error) {
 	secret, err := s.secret()
 	if err == nil && secret == "" {
 		err = errors.New("it is empty")
@@ -143,7 +150,7 @@ func (s *tokens) mint(ctx context.Context) (*token, error) {
 			Remedy: "check zerobus.client_secret or the file it comes from"}
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	config := clientcredentials.Config{ClientID: s.id, ClientSecret: secret, TokenURL: s.url,
 		Scopes: strings.Fields(s.scope), AuthStyle: oauth2.AuthStyleInHeader}
@@ -168,9 +175,6 @@ func (s *tokens) explain(err error, secret string) error {
 	var answered *oauth2.RetrieveError
 	var wire *url.Error
 	if errors.As(err, &wire) {
-		if e := new(Error); errors.As(wire.Err, &e) {
-			return e // born in our own round tripper
-		}
 		return s.advice.network(opToken, wire.Err)
 	}
 	if !errors.As(err, &answered) {

@@ -65,14 +65,14 @@ func (w *workspace) send(ctx context.Context, b *batch) error {
 
 	resp, err := w.http.Do(req)
 	if err != nil {
-		return w.lost(err)
+		return w.advice.network(opIngest, innermost(err))
 	}
 	defer resp.Body.Close()
 	// Read to the end, or the connection cannot be used again.
 	text, err := io.ReadAll(io.LimitReader(resp.Body, answerMax))
 	if resp.StatusCode/100 == 2 {
 		if err != nil {
-			return w.lost(err)
+			return w.advice.network(opIngest, innermost(err))
 		}
 		if sent := bodies.detach(); sent != b.length() {
 			return w.advice.misread(opIngest, resp.StatusCode, fmt.Errorf("the answer came after %d of %d bytes", sent, b.length()))
@@ -87,15 +87,6 @@ func (w *workspace) send(ctx context.Context, b *batch) error {
 		w.tokens.drop(token)
 	}
 	return e
-}
-
-// lost explains a request that brought no whole answer.
-func (w *workspace) lost(err error) error {
-	var e *Error
-	if errors.As(err, &e) {
-		return e // born in our own round tripper
-	}
-	return w.advice.network(opIngest, innermost(err))
 }
 
 func (w *workspace) request(ctx context.Context, b *batch, token string) (*http.Request, *bodies, error) {

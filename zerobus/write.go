@@ -21,7 +21,6 @@ func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 	}
 	b := newBatch(c.set.table, rows)
 	if b.size > c.set.MaxRequestBytes {
-		c.obs.Request(OutcomeTooLarge, 0)
 		return &RefusedError{code: RefusedTooLarge, err: fmt.Errorf(
 			"%d rows make a request of %d bytes, over the bound of %d; lower delivery.max_bytes, a single row of this size cannot be ingested",
 			len(rows), b.size, c.set.MaxRequestBytes)}
@@ -43,12 +42,13 @@ func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 		if err = c.attempt(ctx, b); err != nil && kindOf(err) == refused {
 			err = c.judge(ctx, err, len(rows), &uncompared)
 		}
-		var no *RefusedError
-		switch fault := asError(err); {
-		case err == nil:
+		if err == nil {
 			settle()
 			c.gate.delivered(p)
 			return nil
+		}
+		var no *RefusedError
+		switch fault := asError(err); {
 		case ctx.Err() != nil:
 			c.gate.abandon(p)
 			return c.ended(ctx, len(rows))
@@ -80,6 +80,9 @@ func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 func (c *Client) judge(ctx context.Context, no error, rows int, uncompared *int) error {
 	var e *Error
 	errors.As(no, &e)
+	if !c.columns.expects(e.column) {
+		e.column = "" // keeps the label's values to the columns there are
+	}
 	err := c.columns.compare(ctx, c, rows)
 	var misfit *SchemaError
 	var hidden *ColumnsUnreadable
