@@ -1,0 +1,258 @@
+package emulator
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+const (
+	maxAdminBytes = 1 << 20
+	defaultLimit  = 10      // rows and duplicates listed when the query names no limit
+	maxLimit      = 100_000 // most that one request lists
+)
+
+// problem is a refusal of the admin API.
+type problem struct {
+	status int
+	text   string
+}
+
+func (p *problem) Error() string { return p.text }
+
+func badRequest(err error) error { return &problem{http.StatusBadRequest, err.Error()} }
+
+// admin is the API for the person at the emulator. It asks for no credentials.
+func (e *Emulator) admin() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, f func(*http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxAdminBytes)
+			v, err := f(r)
+			var p *problem
+			switch {
+			case errors.As(err, &p):
+				reply(w, p.status, map[string]string{"error": p.text})
+			case err != nil:
+				reply(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
+			case v == nil:
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				reply(w, http.StatusOK, v)
+			}
+		})
+	}
+	table := func(pattern string, f func(*http.Request, *Table) (any, error)) {
+		method, rest, _ := strings.Cut(pattern, " ")
+		handle(method+" /emulator/tables/{name}"+rest, func(r *http.Request) (any, error) {
+			t := e.Table(r.PathValue("name"))
+			if t == nil {
+				return nil, &problem{http.StatusNotFound, fmt.Sprintf("no table %q; GET /emulator/tables lists them", r.PathValue("name"))}
+			}
+			return f(r, t)
+		})
+	}
+
+	handle("GET /emulator/tables", func(*http.Request) (any, error) { return map[string]any{"tables": e.Tables()}, nil })
+	handle("POST /emulator/tables", e.adminCreateTable)
+	table("GET ", func(_ *http.Request, t *Table) (any, error) {
+		return map[string]any{"name": t.Name(), "columns": t.Columns(), "rows": t.Count(), "bytes": t.Bytes(), "ddl": t.DDL()}, nil
+	})
+	table("DELETE ", func(_ *http.Request, t *Table) (any, error) { return nil, e.DropTable(t.Name()) })
+	table("POST /columns", adminAddColumn)
+	table("DELETE /columns/{column}", func(r *http.Request, t *Table) (any, error) {
+		if err := t.DropColumn(r.PathValue("column")); err != nil {
+			return nil, badRequest(err)
+		}
+		return nil, nil
+	})
+	table("GET /count", func(_ *http.Request, t *Table) (any, error) { return map[string]int{"rows": t.Count()}, nil })
+	table("GET /rows", adminRows)
+	table("GET /distinct", func(r *http.Request, t *Table) (any, error) {
+		column := orID(r.FormValue("column"))
+		return map[string]any{"column": column, "distinct": t.Distinct(column)}, nil
+	})
+	table("GET /duplicates", func(r *http.Request, t *Table) (any, error) {
+		limit, err := limitOf(r)
+		if err != nil {
+			return nil, err
+		}
+		column := orID(r.FormValue("by"))
+		all := t.Duplicates(column)
+		extra := 0
+		for _, d := range all {
+			extra += d.Count - 1
+		}
+		return map[string]any{"by": column, "values": len(all), "extra_rows": extra, "duplicates": all[:min(limit, len(all))]}, nil
+	})
+
+	handle("GET /emulator/faults", func(*http.Request) (any, error) { return map[string]any{"faults": e.Faults()}, nil })
+	handle("POST /emulator/faults", func(r *http.Request) (any, error) {
+		f, err := decode[Fault](r.Body)
+		if err != nil {
+			return nil, err
+		}
+		added, err := e.AddFault(f)
+		if err != nil {
+			return nil, badRequest(err)
+		}
+		return added, nil
+	})
+	handle("DELETE /emulator/faults", func(*http.Request) (any, error) { e.ClearFaults(); return nil, nil })
+	handle("DELETE /emulator/faults/{id}", func(r *http.Request) (any, error) {
+		if !e.RemoveFault(r.PathValue("id")) {
+			return nil, &problem{http.StatusNotFound, fmt.Sprintf("no fault %q; GET /emulator/faults lists them", r.PathValue("id"))}
+		}
+		return nil, nil
+	})
+
+	handle("POST /emulator/rotate-secret", e.adminRotateSecret)
+	handle("POST /emulator/revoke-tokens", func(*http.Request) (any, error) { e.RevokeTokens(); return nil, nil })
+	handle("GET /emulator/revoked", func(*http.Request) (any, error) { return map[string]any{"revoked": e.Revoked()}, nil })
+	handle("POST /emulator/grant", adminPrivilege(e.Grant))
+	handle("POST /emulator/revoke", adminPrivilege(e.Revoke))
+	handle("POST /emulator/ingest-api", func(r *http.Request) (any, error) {
+		in, err := decode[struct {
+			Enabled *bool `json:"enabled"`
+		}](r.Body)
+		if err != nil {
+			return nil, err
+		}
+		if in.Enabled == nil {
+			return nil, badRequest(errors.New(`want {"enabled":true} or {"enabled":false}`))
+		}
+		e.SetIngestAPI(*in.Enabled)
+		return nil, nil
+	})
+	handle("GET /emulator/stats", func(*http.Request) (any, error) { return e.Stats(), nil })
+	handle("POST /emulator/reset", func(*http.Request) (any, error) { return nil, e.Reset() })
+	return mux
+}
+
+func (e *Emulator) adminCreateTable(r *http.Request) (any, error) {
+	ddl, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, badRequest(err)
+	}
+	names, err := e.CreateTable(string(ddl))
+	if err != nil {
+		return nil, badRequest(err)
+	}
+	return map[string]any{"created": names}, nil
+}
+
+func adminAddColumn(r *http.Request, t *Table) (any, error) {
+	c, err := decode[Column](r.Body)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.AddColumn(c); err != nil {
+		return nil, badRequest(err)
+	}
+	return map[string]any{"columns": t.Columns()}, nil
+}
+
+// adminRows lists rows, the newest first; column and equals pick some.
+func adminRows(r *http.Request, t *Table) (any, error) {
+	limit, err := limitOf(r)
+	if err != nil {
+		return nil, err
+	}
+	column, equals := r.FormValue("column"), r.FormValue("equals")
+	if column == "" {
+		if r.Form.Has("equals") {
+			return nil, badRequest(errors.New("equals wants a column: ?column=user_id&equals=42"))
+		}
+		rows := t.Newest(limit)
+		if rows == nil {
+			rows = []Row{}
+		}
+		return map[string]any{"rows": rows}, nil
+	}
+	found := t.Rows(func(row Row) bool {
+		text, ok := row.Value(column)
+		return ok && text == equals
+	})
+	out := []Row{}
+	for i := len(found) - 1; i >= 0 && len(out) < limit; i-- {
+		out = append(out, found[i])
+	}
+	return map[string]any{"rows": out}, nil
+}
+
+func (e *Emulator) adminRotateSecret(r *http.Request) (any, error) {
+	in, err := decode[struct {
+		ClientSecret string `json:"client_secret"`
+	}](r.Body)
+	if err != nil {
+		return nil, err
+	}
+	if in.ClientSecret == "" {
+		return nil, badRequest(errors.New("client_secret is empty; give the new secret"))
+	}
+	e.RotateSecret(in.ClientSecret)
+	return nil, nil
+}
+
+func adminPrivilege(set func(privilege, on string) error) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		in, err := decode[struct {
+			Privilege string `json:"privilege"`
+			On        string `json:"on"`
+		}](r.Body)
+		if err != nil {
+			return nil, err
+		}
+		if err := set(in.Privilege, in.On); err != nil {
+			return nil, badRequest(err)
+		}
+		return nil, nil
+	}
+}
+
+func orID(column string) string {
+	if column == "" {
+		return idColumn
+	}
+	return column
+}
+
+func limitOf(r *http.Request) (int, error) {
+	text := r.FormValue("limit")
+	if text == "" {
+		return defaultLimit, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, badRequest(fmt.Errorf("limit %q: want 1 to %d", text, maxLimit))
+	}
+	return n, nil
+}
+
+// decode reads one JSON object; a field that is not known is an error.
+func decode[T any](r io.Reader) (T, error) {
+	var v T
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return v, badRequest(fmt.Errorf("body: %w", err))
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return v, badRequest(errors.New("body: more than one JSON value; send one"))
+	}
+	return v, nil
+}
+
+func reply(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte(`{"error":"answer cannot be encoded"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the client may have left
+}

@@ -1,0 +1,275 @@
+// Package emulator stands in for a Databricks workspace with Zerobus Ingest,
+// so that software that writes to it can be developed and tested without one.
+//
+// It serves the OAuth token endpoint, the ingest endpoint of the Datafly
+// Signal integration's page, and the Unity Catalog endpoint that describes a
+// table. Rows are held strictly against the table's columns, kept, and can be
+// counted and read back in Go or over HTTP. Faults make it misbehave on
+// request: error statuses, delays, lost acknowledgements, hangs.
+//
+// The request and response bodies of the ingest endpoint are this project's
+// reading: that page names the path, and nothing public describes its body.
+package emulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// The defaults of Config.
+const (
+	DefaultClientID        = "emulator"
+	DefaultClientSecret    = "emulator-secret"
+	DefaultTokenLifetime   = time.Hour
+	DefaultMaxRequestBytes = 10 << 20
+)
+
+// Config is what an Emulator needs. The zero value is a workspace with the
+// table datafly.events.stream that keeps every row in memory.
+type Config struct {
+	// ClientID and ClientSecret are the credentials the token endpoint takes.
+	// Empty means DefaultClientID and DefaultClientSecret.
+	ClientID, ClientSecret string
+	// TokenLifetime is how long a token is good, in whole seconds or more.
+	// 0 means an hour, as the service has it; short ones exercise refreshing.
+	TokenLifetime time.Duration
+	// DDL is a SQL script whose CREATE TABLE statements make the tables. Empty
+	// means DefaultDDL.
+	DDL string
+	// MaxRequestBytes bounds a request's body, before and after decompression.
+	// 0 means 10 MiB, the service's limit.
+	MaxRequestBytes int64
+	// MaxRows is how many rows each table keeps for browsing; the oldest leave
+	// first. Counts and the index of message_id go on beyond it, at about 40
+	// bytes of memory per row. 0 keeps all rows in memory.
+	MaxRows int
+	// JSONL is the path of a file that rows are appended to and reloaded from;
+	// empty for none. Rows are written before they are acknowledged.
+	JSONL string
+	// TLS serves HTTPS with a certificate for localhost, 127.0.0.1 and ::1,
+	// signed by a CA made for this Emulator; see CAPEM.
+	TLS bool
+	// AcceptTextTimestamps lets RFC 3339 text pass in TIMESTAMP columns, beside
+	// the microseconds the service takes.
+	AcceptTextTimestamps bool
+	// Latency is waited before the answer to each ingest request, when its
+	// rows are already kept. Zero is none.
+	Latency Latency
+	// Log receives what an operator should see; nil logs nothing. No secrets,
+	// tokens or rows are logged.
+	Log *zap.Logger
+}
+
+// Emulator is an emulated workspace. Its methods are safe for concurrent use.
+type Emulator struct {
+	cfg     Config
+	log     *zap.Logger
+	handler http.Handler
+	tls     *identity // nil without TLS
+
+	catalog    catalog
+	journal    *journal
+	tokens     tokens
+	privileges privileges
+	faults     faultSet
+	stats      stats
+	hook       atomic.Pointer[func(IngestRequest) *Fault]
+	apiOff     atomic.Bool
+
+	active requests
+
+	mu       sync.Mutex // Start and Close
+	server   *http.Server
+	url      string
+	served   chan struct{} // closed when the server's accept loop has ended
+	newConns connSet
+}
+
+// New makes an Emulator. It starts nothing and opens nothing: call Start, or
+// mount Handler (after Open, where Config.JSONL is set).
+func New(cfg Config) (*Emulator, error) {
+	if cfg.ClientID == "" {
+		cfg.ClientID = DefaultClientID
+	}
+	if cfg.ClientSecret == "" {
+		cfg.ClientSecret = DefaultClientSecret
+	}
+	if cfg.TokenLifetime == 0 {
+		cfg.TokenLifetime = DefaultTokenLifetime
+	}
+	if cfg.MaxRequestBytes == 0 {
+		cfg.MaxRequestBytes = DefaultMaxRequestBytes
+	}
+	if cfg.DDL == "" {
+		cfg.DDL = DefaultDDL
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	err := cfg.Latency.validate()
+	if cfg.TokenLifetime < time.Second {
+		err = errors.Join(err, fmt.Errorf("token lifetime %s: want at least 1s", cfg.TokenLifetime))
+	}
+	if cfg.MaxRows < 0 || cfg.MaxRequestBytes < 0 {
+		err = errors.Join(err, fmt.Errorf("max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes))
+	}
+	e := &Emulator{
+		cfg: cfg, log: cfg.Log,
+		catalog:    catalog{tables: map[string]*Table{}},
+		journal:    &journal{path: cfg.JSONL},
+		tokens:     tokens{lifetime: cfg.TokenLifetime, clientID: cfg.ClientID, secret: cfg.ClientSecret, expires: map[string]time.Time{}},
+		privileges: privileges{revoked: map[string]bool{}},
+		active:     requests{stop: make(chan struct{}), idle: make(chan struct{})},
+	}
+	if _, derr := e.CreateTable(cfg.DDL); derr != nil {
+		err = errors.Join(err, derr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("emulator: %w", err)
+	}
+	if cfg.TLS {
+		if e.tls, err = newIdentity(); err != nil {
+			return nil, fmt.Errorf("emulator: %w", err)
+		}
+	}
+	e.handler = e.routes()
+	return e, nil
+}
+
+// Handler serves the workspace and the admin API.
+func (e *Emulator) Handler() http.Handler { return e.handler }
+
+// CAPEM is the certificate a client must trust, in PEM; nil without TLS. The
+// CA's key exists nowhere but in this Emulator's memory.
+func (e *Emulator) CAPEM() []byte {
+	if e.tls == nil {
+		return nil
+	}
+	return e.tls.caPEM
+}
+
+// Open loads the rows of Config.JSONL and opens it for appending. Start calls
+// it. Without JSONL, or when called again, it does nothing.
+func (e *Emulator) Open() error {
+	skipped := 0
+	err := e.journal.open(func(l journalLine) {
+		t := e.Table(l.Table)
+		switch {
+		case t == nil:
+			skipped++
+		case l.Cleared:
+			t.mu.Lock()
+			t.forget()
+			t.mu.Unlock()
+		default:
+			t.restore(l.Row, &batch{at: l.At, requestID: l.RequestID})
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("emulator: %w", err)
+	}
+	if skipped > 0 {
+		e.log.Warn("rows file names tables that do not exist; their rows are not loaded", zap.Int("lines", skipped))
+	}
+	return nil
+}
+
+// Start listens on addr (host:port; port 0 takes a free one) and serves until
+// Close. It may be called once.
+func (e *Emulator) Start(addr string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.server != nil {
+		return errors.New("emulator: started already")
+	}
+	if err := e.Open(); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("emulator: %w; give a free address", err)
+	}
+	e.server = &http.Server{
+		Handler:           e.handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ConnState:         e.newConns.track,
+		ErrorLog:          zap.NewStdLog(e.log),
+	}
+	e.url = "http://" + ln.Addr().String()
+	serve := e.server.Serve
+	if e.tls != nil {
+		e.url = "https://" + ln.Addr().String()
+		e.server.TLSConfig = e.tls.config()
+		serve = func(ln net.Listener) error { return e.server.ServeTLS(ln, "", "") }
+	}
+	e.served = make(chan struct{})
+	go func() { // Close waits for served
+		defer close(e.served)
+		if err := serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			e.log.Error("emulator stopped serving", zap.Error(err))
+		}
+	}()
+	return nil
+}
+
+// URL is the workspace_url to configure, such as http://127.0.0.1:41234; ""
+// before Start.
+func (e *Emulator) URL() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.url
+}
+
+// Close lets requests under way finish until ctx ends, then cuts them off.
+// Hangs and delays end at once. When it returns, nothing of the Emulator runs
+// any more; what it kept can still be read in Go.
+func (e *Emulator) Close(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.active.shut()
+	var err error
+	if e.server != nil {
+		e.newConns.close()
+		if err = e.server.Shutdown(ctx); err != nil {
+			err = errors.Join(fmt.Errorf("emulator: requests cut off: %w", err), e.server.Close())
+		}
+		<-e.served
+	}
+	<-e.active.idle
+	if cerr := e.journal.close(); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("emulator: close rows file: %w", cerr))
+	}
+	return err
+}
+
+// Reset forgets all rows, faults and figures, gives back every privilege and
+// switches the ingest API on. Tables, their columns, tokens and the secret
+// stay as they are.
+func (e *Emulator) Reset() error {
+	e.faults.clear()
+	e.privileges.mu.Lock()
+	clear(e.privileges.revoked)
+	e.privileges.mu.Unlock()
+	e.apiOff.Store(false)
+	var err error
+	for _, name := range e.Tables() {
+		if t := e.Table(name); t != nil {
+			err = errors.Join(err, t.clear())
+		}
+	}
+	e.stats.reset()
+	return err
+}
+
+// SetIngestAPI switches the ingest endpoint on or off. Off, it answers 404
+// ENDPOINT_NOT_FOUND, as a workspace that does not have it.
+func (e *Emulator) SetIngestAPI(on bool) { e.apiOff.Store(!on) }

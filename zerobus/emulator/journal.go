@@ -1,0 +1,167 @@
+package emulator
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// journal appends rows to a file, one JSON object a line:
+//
+//	{"table":"datafly.events.stream","at":"2026-01-02T03:04:05.6Z","request_id":"…","row":{…}}
+//	{"table":"datafly.events.stream","cleared":true}
+//
+// A request's rows are written by one call before they are acknowledged, and
+// not synced: rows survive the end of the process, not of the machine.
+type journal struct {
+	path string // "": nothing is written
+
+	mu   sync.Mutex
+	file *os.File
+	end  int64 // length of the whole lines in the file
+	buf  []byte
+}
+
+type journalLine struct {
+	Table     string          `json:"table"`
+	At        time.Time       `json:"at,omitzero"`
+	RequestID string          `json:"request_id,omitempty"`
+	Cleared   bool            `json:"cleared,omitempty"`
+	Row       json.RawMessage `json:"row,omitempty"`
+}
+
+// open reads the file, hands every line to each, cuts off a torn last line and
+// leaves the file ready for appending.
+func (j *journal) open(each func(journalLine)) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.path == "" || j.file != nil {
+		return nil
+	}
+	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("open rows file: %w; give a path that can be written", err)
+	}
+	end, err := readLines(f, each)
+	if err == nil {
+		err = f.Truncate(end)
+	}
+	if err == nil {
+		_, err = f.Seek(end, io.SeekStart)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("load rows file %s: %w", j.path, err), f.Close())
+	}
+	j.file, j.end = f, end
+	return nil
+}
+
+// readLines returns the length of the whole lines it read. A last line
+// without its newline is what a process killed in mid-write leaves behind.
+func readLines(f io.Reader, each func(journalLine)) (end int64, err error) {
+	r := bufio.NewReaderSize(f, 1<<16)
+	for n := 1; ; n++ {
+		line, err := r.ReadBytes('\n')
+		if err == io.EOF {
+			return end, nil
+		}
+		if err != nil {
+			return end, err
+		}
+		var l journalLine
+		if err := json.Unmarshal(line, &l); err != nil || l.Table == "" || !l.Cleared && !isObject(l.Row) {
+			return end, fmt.Errorf("line %d is not a row record; repair it or move the file away", n)
+		}
+		each(l)
+		end += int64(len(line))
+	}
+}
+
+func isObject(row []byte) bool { return len(row) > 0 && row[0] == '{' }
+
+func (j *journal) rows(table string, rows []storedRow) error {
+	if j.path == "" || len(rows) == 0 {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	head, err := j.head(table, rows[0].batch)
+	if err != nil {
+		return err
+	}
+	j.buf = j.buf[:0]
+	for _, r := range rows {
+		j.buf = append(j.buf, head...)
+		line := r.json
+		if bytes.ContainsAny(line, "\n\r") { // blanks between tokens; strings cannot hold them
+			v := jsontext.Value(bytes.Clone(line))
+			if err := v.Compact(); err != nil {
+				return fmt.Errorf("write rows file %s: %w", j.path, err)
+			}
+			line = v
+		}
+		j.buf = append(j.buf, line...)
+		j.buf = append(j.buf, '}', '\n')
+	}
+	return j.write()
+}
+
+func (j *journal) head(table string, b *batch) ([]byte, error) {
+	line := journalLine{Table: table, At: b.at.UTC(), RequestID: b.requestID}
+	head, err := json.Marshal(line)
+	if err != nil {
+		return nil, fmt.Errorf("write rows file %s: %w", j.path, err)
+	}
+	return append(head[:len(head)-1], `,"row":`...), nil
+}
+
+func (j *journal) cleared(table string) error {
+	if j.path == "" {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	line, err := json.Marshal(journalLine{Table: table, Cleared: true})
+	if err != nil {
+		return err
+	}
+	j.buf = append(append(j.buf[:0], line...), '\n')
+	return j.write()
+}
+
+// write appends buf. A write that fails half way is cut off again, so that
+// the file holds whole lines only.
+func (j *journal) write() error {
+	if j.file == nil {
+		return fmt.Errorf("write rows file %s: it is not open; call Open or Start first", j.path)
+	}
+	n, err := j.file.Write(j.buf)
+	if err != nil {
+		if n > 0 {
+			_, serr := j.file.Seek(j.end, io.SeekStart)
+			err = errors.Join(err, j.file.Truncate(j.end), serr)
+		}
+		return fmt.Errorf("write rows file: %w; free space or give another path", err)
+	}
+	j.end += int64(n)
+	return nil
+}
+
+func (j *journal) close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file == nil {
+		return nil
+	}
+	err := j.file.Close()
+	j.file = nil
+	return err
+}
