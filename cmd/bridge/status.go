@@ -27,7 +27,7 @@ const (
 // state. It fails when the bridge is not ready or cannot be reached.
 func newStatusCommand() *cobra.Command {
 	var address string
-	output := statusOutput("text")
+	output := outputText
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what a running bridge is doing",
@@ -35,14 +35,17 @@ func newStatusCommand() *cobra.Command {
 			"then its sink, its buffer and its partitions. The exit code is 0 when it is ready, else 1.",
 		Example: "  bridge status\n" +
 			"  bridge status --address bridge-0.bridge:9400 --output json",
-		Args:         cobra.NoArgs,
-		SilenceUsage: true,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, snapshot, err := fetchStatus(cmd.Context(), address)
+			target, err := statusURL(address)
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			body, snapshot, err := fetchStatus(cmd.Context(), target)
+			if err != nil {
+				return err
+			}
+			if output == outputJSON {
 				_, err = cmd.OutOrStdout().Write(body)
 			} else {
 				err = snapshot.WriteText(cmd.OutOrStdout())
@@ -51,40 +54,29 @@ func newStatusCommand() *cobra.Command {
 				return fmt.Errorf("writing the status: %w", err)
 			}
 			if !snapshot.Ready {
-				return fmt.Errorf("bridge at %s is not ready (%s); the status on stdout names the remedy",
-					address, strings.Join(reasonCodes(snapshot), ", "))
+				return &quietError{fmt.Errorf("bridge at %s is not ready: %s", target.Host, strings.Join(reasonCodes(snapshot), ", "))}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&address, "address", ops.DefaultAddress, "ops.address of the bridge: host:port or a URL")
-	cmd.Flags().Var(&output, "output", "form of the answer: text or json")
+	addOutput(cmd, &output)
 	return cmd
 }
 
-// statusOutput is the --output flag of `bridge status`: text or json.
-type statusOutput string
-
-func (o *statusOutput) String() string { return string(*o) }
-
-func (o *statusOutput) Type() string { return "text|json" }
-
-func (o *statusOutput) Set(v string) error {
-	if v != "text" && v != "json" {
-		return errors.New("use text or json")
-	}
-	*o = statusOutput(v)
-	return nil
+// errStatusAddress does not quote the address: a URL may hold a password.
+var errStatusAddress = &usageError{
+	errors.New("--address is neither host:port nor a URL; use host:port, for example " + ops.DefaultAddress),
 }
 
 // statusURL turns what ops.address may hold, or a URL, into the URL of the
 // status. An empty host means all interfaces to a listener and this machine
 // to a client.
-func statusURL(address string) (string, error) {
+func statusURL(address string) (*url.URL, error) {
 	if !strings.Contains(address, "://") {
 		host, port, err := net.SplitHostPort(address)
-		if err != nil {
-			return "", fmt.Errorf("--address %q: %w; use host:port, for example %s", address, err, ops.DefaultAddress)
+		if err != nil || strings.Contains(address, "@") {
+			return nil, errStatusAddress
 		}
 		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 			host = "localhost"
@@ -93,22 +85,17 @@ func statusURL(address string) (string, error) {
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		// The error of url.Parse would quote a password.
-		return "", fmt.Errorf("--address is not a URL of a bridge; use host:port, for example %s", ops.DefaultAddress)
+		return nil, errStatusAddress
 	}
-	return u.JoinPath("status").String(), nil
+	return u.JoinPath("status"), nil
 }
 
 // fetchStatus returns the answer of /status as it came and as a Snapshot.
-func fetchStatus(ctx context.Context, address string) ([]byte, ops.Snapshot, error) {
+func fetchStatus(ctx context.Context, target *url.URL) ([]byte, ops.Snapshot, error) {
 	var snapshot ops.Snapshot
-	target, err := statusURL(address)
-	if err != nil {
-		return nil, snapshot, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, snapshot, fmt.Errorf("asking for the status: %w; give --address as host:port", err)
 	}
@@ -123,14 +110,14 @@ func fetchStatus(ctx context.Context, address string) ([]byte, ops.Snapshot, err
 	body, err := io.ReadAll(io.LimitReader(resp.Body, statusMaxBytes+1))
 	switch {
 	case err != nil:
-		return nil, snapshot, fmt.Errorf("reading the status from %s: %w; try again", address, err)
+		return nil, snapshot, fmt.Errorf("reading the status from %s: %w; try again", target.Host, err)
 	case resp.StatusCode != http.StatusOK:
-		return nil, snapshot, fmt.Errorf("%s answered HTTP %d; check that --address is the ops.address of a bridge", address, resp.StatusCode)
+		return nil, snapshot, fmt.Errorf("%s answered HTTP %d; check that --address is the ops.address of a bridge", target.Host, resp.StatusCode)
 	case len(body) > statusMaxBytes:
-		return nil, snapshot, fmt.Errorf("the status from %s is larger than %d bytes; check that --address is the ops.address of a bridge", address, statusMaxBytes)
+		return nil, snapshot, fmt.Errorf("the status from %s is larger than %d bytes; check that --address is the ops.address of a bridge", target.Host, statusMaxBytes)
 	}
 	if err := json.Unmarshal(body, &snapshot); err != nil || snapshot.State == "" {
-		return nil, snapshot, fmt.Errorf("%s did not answer with the status of a bridge; check that --address is its ops.address", address)
+		return nil, snapshot, fmt.Errorf("%s did not answer with the status of a bridge; check that --address is its ops.address", target.Host)
 	}
 	if !bytes.HasSuffix(body, []byte("\n")) {
 		body = append(body, '\n')

@@ -72,9 +72,9 @@ func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
 	return s
 }
 
-// Start listens and serves until Close. The end of ctx stops the listening
-// attempt, not a server that has started: probes and metrics are wanted while
-// the bridge drains.
+// Start listens and serves until Close. ctx bounds the lookup of the address;
+// its end does not stop a server that has started, because probes and metrics
+// are wanted while the bridge drains.
 func (s *Server) Start(ctx context.Context) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", s.address)

@@ -15,7 +15,7 @@ import (
 // WriteText prints the snapshot for people: health with reasons and remedies
 // first, then sink, buffer, totals and partitions. Ages are counted to the
 // snapshot's own time, so the clocks of the two machines need not agree.
-// Control characters are replaced by spaces.
+// Characters that do not print are replaced by spaces.
 func (s Snapshot) WriteText(w io.Writer) error {
 	var b bytes.Buffer
 	writeHealth(&b, s)
@@ -31,7 +31,7 @@ func writeHealth(b *bytes.Buffer, s Snapshot) {
 	if !s.Ready {
 		health = "NOT READY"
 	}
-	fmt.Fprintf(b, "%-10s %s, version %s, group %s", health, s.State, orDash(s.Version), orDash(s.Group))
+	fmt.Fprintf(b, "%-10s %s, version %s, group %s", health, orDash(s.State), orDash(s.Version), orDash(s.Group))
 	if s.MemberID != "" {
 		fmt.Fprintf(b, ", member %s", oneLine(s.MemberID))
 	}
@@ -40,11 +40,11 @@ func writeHealth(b *bytes.Buffer, s Snapshot) {
 	}
 	b.WriteByte('\n')
 	for _, r := range s.NotReady {
-		line(b, r.Code, r.Text)
-		line(b, "  remedy", r.Remedy)
+		detail(b, r.Code, r.Text)
+		detail(b, "remedy", r.Remedy)
 	}
 	if !s.Live {
-		line(b, "NOT ALIVE", s.LiveReason)
+		fmt.Fprintf(b, "%-10s %s\n", "NOT ALIVE", orDash(s.LiveReason))
 	}
 }
 
@@ -65,8 +65,8 @@ func writeSink(b *bytes.Buffer, s SinkStatus, now time.Time) {
 		}
 	}
 	b.WriteByte('\n')
-	line(b, "  reason", s.Reason)
-	line(b, "  remedy", s.Remedy)
+	detail(b, "reason", s.Reason)
+	detail(b, "remedy", s.Remedy)
 }
 
 func writeCounts(b *bytes.Buffer, s Snapshot) {
@@ -94,23 +94,31 @@ func writePartitions(b *bytes.Buffer, partitions []PartitionStatus) {
 	})
 	b.WriteByte('\n')
 	tab := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tab, "PARTITION\tSTATE\tCOMMITTED\tEND\tLAG\tPENDING\tBUFFERED\tOLDEST\tROWS\t")
+	fmt.Fprintln(tab, "PARTITION\tSTATE\tCOMMITTED\tEND\tLAG\tPENDING\tBUFFERED\tOLDEST\tROWS")
 	for _, p := range partitions {
 		state := orDash(p.State)
 		if p.Paused {
 			state += ", paused"
 		}
-		fmt.Fprintf(tab, "%s/%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\n",
+		oldest := "-"
+		if p.OldestUnacked != 0 {
+			oldest = age(p.OldestUnacked)
+		}
+		fmt.Fprintf(tab, "%s/%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d",
 			oneLine(p.Topic), p.Partition, state, offset(p.Committed), offset(p.EndOffset), offset(p.Lag),
-			p.PendingEvents, size(p.BufferedBytes), age(p.OldestUnacked), p.RowsDelivered, oneLine(p.Reason))
+			p.PendingEvents, size(p.BufferedBytes), oldest, p.RowsDelivered)
+		if p.Reason != "" {
+			fmt.Fprint(tab, "\t", oneLine(p.Reason))
+		}
+		fmt.Fprintln(tab)
 	}
 	_ = tab.Flush() // a bytes.Buffer takes everything
 }
 
-// line prints one labelled line, or nothing when there is nothing to say.
-func line(b *bytes.Buffer, label, text string) {
+// detail prints one indented line, or nothing when there is nothing to say.
+func detail(b *bytes.Buffer, label, text string) {
 	if text != "" {
-		fmt.Fprintf(b, "%-10s %s\n", oneLine(label), oneLine(text))
+		fmt.Fprintf(b, "  %s: %s\n", oneLine(label), oneLine(text))
 	}
 }
 
@@ -118,10 +126,10 @@ func line(b *bytes.Buffer, label, text string) {
 // terminal's cursor or breaking the table.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
+		if unicode.IsPrint(r) {
+			return r
 		}
-		return r
+		return ' '
 	}, s)
 }
 
@@ -147,8 +155,10 @@ func age(d time.Duration) string {
 		return d.Round(time.Millisecond).String()
 	case d < time.Minute:
 		return d.Round(100 * time.Millisecond).String()
-	case d < 48*time.Hour:
+	case d < time.Hour:
 		return d.Round(time.Second).String()
+	case d < 48*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	default:
 		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
 	}

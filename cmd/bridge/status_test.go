@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap/zaptest"
+
+	"github.com/datafly/bridge/internal/ops"
+)
+
+// status runs `bridge status` with args.
+func status(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = execute(append([]string{"status"}, args...), strings.NewReader(""), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// serveStatus runs the ops endpoints of a bridge in the state s and returns
+// their address.
+func serveStatus(t *testing.T, s ops.Snapshot) string {
+	t.Helper()
+	server := ops.New(ops.Config{Address: "127.0.0.1:0"}, ops.NewMetrics(ops.Known{}),
+		func() ops.Snapshot { return s }, zaptest.NewLogger(t))
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(context.Background()); err != nil {
+			t.Errorf("closing the ops server: %v", err)
+		}
+	})
+	return server.Addr()
+}
+
+func readyStatus() ops.Snapshot {
+	return ops.Snapshot{
+		Version: "v0.1.0", Group: "zerobus-bridge", State: ops.StateRunning, Live: true, Ready: true,
+		Sink:       ops.SinkStatus{State: ops.SinkReady, Table: "datafly.events.stream"},
+		Partitions: []ops.PartitionStatus{{Topic: "events", Partition: 3, State: ops.PartitionWriting, Lag: 42}},
+	}
+}
+
+func blockedStatus() ops.Snapshot {
+	s := readyStatus()
+	s.Ready = false
+	s.NotReady = []ops.Reason{{Code: "sink_blocked", Text: "the table refuses writes", Remedy: "grant MODIFY"}}
+	return s
+}
+
+func TestStatusOfAReadyBridge(t *testing.T) {
+	address := serveStatus(t, readyStatus())
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, form := range []string{address, "http://" + address, "http://" + address + "/", "0.0.0.0:" + port, ":" + port} {
+		code, out, errs := status(t, "--address", form)
+		if code != exitFine || errs != "" {
+			t.Errorf("--address %s: got exit code %d and stderr %q, want %d and nothing", form, code, errs, exitFine)
+		}
+		if !strings.HasPrefix(out, "ready ") || !strings.Contains(out, "events/3") {
+			t.Errorf("--address %s: got\n%s\nwant the health first and the partition", form, out)
+		}
+	}
+}
+
+func TestStatusOfABlockedBridge(t *testing.T) {
+	code, out, errs := status(t, "--address", serveStatus(t, blockedStatus()))
+	if code != exitFailed || errs != "" {
+		t.Errorf("got exit code %d and stderr %q, want %d and nothing: stdout says it", code, errs, exitFailed)
+	}
+	want := []string{"NOT READY ", "sink_blocked: the table refuses writes", "remedy: grant MODIFY"}
+	lines := strings.Split(out, "\n")
+	for i, line := range want {
+		if i >= len(lines) || !strings.HasPrefix(strings.TrimSpace(lines[i]), strings.TrimSpace(line)) {
+			t.Fatalf("line %d: want it to begin with %q; got\n%s", i+1, line, out)
+		}
+	}
+}
+
+func TestStatusForMachines(t *testing.T) {
+	for name, s := range map[string]ops.Snapshot{"ready": readyStatus(), "blocked": blockedStatus()} {
+		t.Run(name, func(t *testing.T) {
+			code, out, _ := status(t, "--address", serveStatus(t, s), "--output", "json")
+			if want := map[bool]int{true: exitFine, false: exitFailed}[s.Ready]; code != want {
+				t.Errorf("exit code: got %d, want %d", code, want)
+			}
+			var got ops.Snapshot
+			if err := json.Unmarshal([]byte(out), &got); err != nil {
+				t.Fatalf("stdout is not one JSON value: %v\n%s", err, out)
+			}
+			if got.Ready != s.Ready || len(got.Partitions) != 1 || got.Partitions[0].Lag != 42 {
+				t.Errorf("got %+v, want what the bridge has", got)
+			}
+		})
+	}
+}
+
+func TestStatusOfABridgeThatIsNotThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	code, out, errs := status(t, "--address", address)
+	if code != exitFailed || !strings.Contains(errs, address) || !strings.Contains(errs, "--address") {
+		t.Errorf("got exit code %d and stderr %q, want %d and %s with the flag to set", code, errs, exitFailed, address)
+	}
+	if out != "" {
+		t.Errorf("stdout: got %q, want nothing", out)
+	}
+}
+
+func TestStatusOfSomethingElse(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"not found":  http.NotFound,
+		"a page":     func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>hello</html>") },
+		"other JSON": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"status":"ok"}`) },
+		"cut short": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "99")
+			io.WriteString(w, "{")
+		},
+		"without end":  func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, statusMaxBytes+2)) },
+		"server error": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(handler)
+			defer server.Close()
+			address := server.Listener.Addr().String()
+			code, out, errs := status(t, "--address", address)
+			if code != exitFailed || !strings.Contains(errs, address) {
+				t.Errorf("got exit code %d and stderr %q, want %d and a line that names %s", code, errs, exitFailed, address)
+			}
+			if out != "" {
+				t.Errorf("stdout: got %q, want nothing", out)
+			}
+		})
+	}
+}
+
+func TestStatusRefusesWhatIsNoAddress(t *testing.T) {
+	for _, address := range []string{"", "9400", "localhost", "ftp://localhost:9400", "http://", "me:hunter2@localhost:9400", "http://me:hunter2@local host:1/%zz"} {
+		code, _, errs := status(t, "--address", address)
+		if code != exitUsage || !strings.Contains(errs, "--address") {
+			t.Errorf("--address %q: got exit code %d and stderr %q, want %d and a line that names the flag", address, code, errs, exitUsage)
+		}
+		if strings.Contains(errs, "hunter2") {
+			t.Errorf("--address %q: stderr %q quotes the password", address, errs)
+		}
+	}
+	if code, _, errs := status(t, "--output", "yaml"); code != exitUsage || !strings.Contains(errs, "text or json") {
+		t.Errorf("--output yaml: got exit code %d and stderr %q, want %d and the forms there are", code, errs, exitUsage)
+	}
+}

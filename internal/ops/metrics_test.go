@@ -1,0 +1,311 @@
+package ops_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/datafly/bridge/internal/ops"
+)
+
+// exercise reports each kind of thing once, so that every family has a series.
+func exercise(m *ops.Metrics) {
+	m.EventsRead("events", 2, 300, 410_000)
+	m.RowsDelivered("events", 2, 290, 180_000, 120*time.Millisecond)
+	m.EventRejected("events", "malformed")
+	m.EventFiltered("events", "tombstone", 9)
+	m.DeadLettered("events", 1)
+	m.BatchHalved("events")
+	m.Committed(nil)
+	m.Committed(errors.New("coordinator is gone"))
+	m.Rebalanced(ops.RebalanceAssigned, 2)
+	m.Request("ok", 110*time.Millisecond)
+	m.Retried("unavailable")
+	m.TokenMinted(nil)
+	m.TokenMinted(errors.New("invalid_client"))
+}
+
+func TestMetricsCountWhatIsReported(t *testing.T) {
+	m := ops.NewMetrics(known)
+	url := start(t, ops.Config{}, m, fixed(healthy()), zaptest.NewLogger(t))
+	began := time.Now()
+	exercise(m)
+	families, text := scrape(t, url)
+
+	for _, line := range []string{
+		`bridge_events_read_total{partition="2",topic="events"} 300`,
+		`bridge_events_read_bytes_total{partition="2",topic="events"} 410000`,
+		`bridge_rows_delivered_total{partition="2",topic="events"} 290`,
+		`bridge_rows_delivered_bytes_total{partition="2",topic="events"} 180000`,
+		`bridge_events_rejected_total{code="malformed",topic="events"} 1`,
+		`bridge_events_filtered_total{reason="tombstone",topic="events"} 9`,
+		`bridge_dead_letters_total{topic="events"} 1`,
+		`bridge_batch_halvings_total{topic="events"} 1`,
+		`bridge_batch_rows_bucket{le="250"} 0`,
+		`bridge_batch_rows_bucket{le="500"} 1`,
+		`bridge_batch_bytes_sum 180000`,
+		`bridge_ack_latency_seconds_bucket{le="0.1"} 0`,
+		`bridge_ack_latency_seconds_bucket{le="0.25"} 1`,
+		`bridge_ack_latency_seconds_bucket{le="300"} 1`,
+		`bridge_sink_requests_total{outcome="ok"} 1`,
+		`bridge_sink_request_duration_seconds_sum 0.11`,
+		`bridge_sink_retries_total{reason="unavailable"} 1`,
+		`bridge_commits_total{result="ok"} 1`,
+		`bridge_commits_total{result="error"} 1`,
+		`bridge_token_mints_total{result="ok"} 1`,
+		`bridge_token_mints_total{result="error"} 1`,
+		`bridge_rebalances_total{kind="assigned"} 1`,
+		`bridge_rebalanced_partitions_total{kind="assigned"} 2`,
+	} {
+		hasLine(t, text, line)
+	}
+	last := families["bridge_last_commit_timestamp_seconds"].GetMetric()[0].GetGauge().GetValue()
+	if from, to := float64(began.Unix()), float64(time.Now().Unix()+1); last < from || last > to {
+		t.Errorf("last commit timestamp: got %v, want between %v and %v", last, from, to)
+	}
+}
+
+func TestGaugesComeFromTheSnapshot(t *testing.T) {
+	calls := 0
+	url := start(t, ops.Config{}, ops.NewMetrics(known), func() ops.Snapshot { calls++; return healthy() }, zaptest.NewLogger(t))
+	_, text := scrape(t, url)
+	for _, line := range []string{
+		`bridge_ready 1`,
+		`bridge_live 1`,
+		`bridge_poll_age_seconds 0.25`,
+		`bridge_assigned_partitions{state="waiting"} 1`,
+		`bridge_assigned_partitions{state="writing"} 1`,
+		`bridge_assigned_partitions{state="rejecting"} 0`,
+		`bridge_assigned_partitions{state="blocked"} 0`,
+		`bridge_assigned_partitions{state="draining"} 0`,
+		`bridge_paused_partitions 1`,
+		`bridge_pending_events 300`,
+		`bridge_buffered_bytes 6.7108864e+07`,
+		`bridge_buffered_limit_bytes 2.68435456e+08`,
+		`bridge_lag_events{partition="2",topic="events"} 4000`,
+		`bridge_oldest_unacked_age_seconds{partition="2",topic="events"} 1.5`,
+		`bridge_oldest_unacked_age_seconds{partition="10",topic="events"} 0`,
+		`bridge_sink_state{state="ready"} 1`,
+		`bridge_sink_state{state="retrying"} 0`,
+		`bridge_sink_state{state="blocked"} 0`,
+		`bridge_token_age_seconds 600`,
+		`bridge_token_expires_in_seconds 3000`,
+	} {
+		hasLine(t, text, line)
+	}
+	if strings.Contains(text, `bridge_lag_events{partition="10"`) {
+		t.Error("an unknown lag has a series")
+	}
+	if calls != 1 {
+		t.Errorf("snapshots for one scrape: got %d, want 1", calls)
+	}
+}
+
+func TestGaugesOfWhatIsNotThereAreAbsent(t *testing.T) {
+	url := start(t, ops.Config{}, ops.NewMetrics(ops.Known{}), fixed(ops.Snapshot{State: ops.StateStarting}), zaptest.NewLogger(t))
+	families, text := scrape(t, url)
+	hasLine(t, text, "bridge_ready 0")
+	hasLine(t, text, `bridge_sink_state{state="ready"} 0`)
+	hasLine(t, text, "bridge_last_commit_timestamp_seconds 0")
+	for _, name := range []string{
+		"bridge_poll_age_seconds", "bridge_token_age_seconds", "bridge_token_expires_in_seconds",
+		"bridge_lag_events", "bridge_oldest_unacked_age_seconds",
+	} {
+		if families[name] != nil {
+			t.Errorf("%s: got a series, want none before there is a value", name)
+		}
+	}
+}
+
+func TestKnownCountersStartAtZero(t *testing.T) {
+	url := start(t, ops.Config{}, ops.NewMetrics(known), fixed(healthy()), zaptest.NewLogger(t))
+	_, text := scrape(t, url)
+	for _, line := range []string{
+		`bridge_events_rejected_total{code="malformed",topic="events"} 0`,
+		`bridge_events_rejected_total{code="too_large",topic="events"} 0`,
+		`bridge_events_filtered_total{reason="tombstone",topic="events"} 0`,
+		`bridge_dead_letters_total{topic="events"} 0`,
+		`bridge_batch_halvings_total{topic="events"} 0`,
+		`bridge_sink_requests_total{outcome="ok"} 0`,
+		`bridge_sink_requests_total{outcome="refused"} 0`,
+		`bridge_sink_retries_total{reason="unavailable"} 0`,
+		`bridge_commits_total{result="ok"} 0`,
+		`bridge_commits_total{result="error"} 0`,
+		`bridge_token_mints_total{result="ok"} 0`,
+		`bridge_token_mints_total{result="error"} 0`,
+		`bridge_rebalances_total{kind="assigned"} 0`,
+		`bridge_rebalances_total{kind="revoked"} 0`,
+		`bridge_rebalances_total{kind="lost"} 0`,
+		`bridge_rebalanced_partitions_total{kind="lost"} 0`,
+		`bridge_ack_latency_seconds_count 0`,
+	} {
+		hasLine(t, text, line)
+	}
+}
+
+func TestForgetRemovesThePartitionAlone(t *testing.T) {
+	m := ops.NewMetrics(known)
+	url := start(t, ops.Config{}, m, fixed(ops.Snapshot{}), zaptest.NewLogger(t))
+	for partition := range int32(3) {
+		m.EventsRead("events", partition, 10, 100)
+		m.RowsDelivered("events", partition, 10, 100, time.Millisecond)
+	}
+	m.Forget("events", 1)
+	m.Forget("events", 99) // never seen
+	m.Forget("elsewhere", 0)
+
+	_, text := scrape(t, url)
+	if strings.Contains(text, `partition="1"`) {
+		t.Error(`series of the forgotten partition 1 are still there`)
+	}
+	hasLine(t, text, `bridge_events_read_total{partition="0",topic="events"} 10`)
+	hasLine(t, text, `bridge_rows_delivered_bytes_total{partition="2",topic="events"} 100`)
+	if got := m.Totals().EventsRead; got != 30 {
+		t.Errorf("total events read after Forget: got %d, want 30", got)
+	}
+
+	m.EventsRead("events", 1, 4, 40) // assigned again
+	_, text = scrape(t, url)
+	hasLine(t, text, `bridge_events_read_total{partition="1",topic="events"} 4`)
+}
+
+func TestLabelsThatKeepComingAreFolded(t *testing.T) {
+	m := ops.NewMetrics(ops.Known{})
+	url := start(t, ops.Config{}, m, fixed(ops.Snapshot{}), zaptest.NewLogger(t))
+	const reports = 5000
+	for i := range reports {
+		m.EventRejected("events", fmt.Sprintf("code-%d", i))
+		m.Retried(fmt.Sprintf("reason-%d", i))
+	}
+	families, text := scrape(t, url)
+	for _, name := range []string{"bridge_events_rejected_total", "bridge_sink_retries_total"} {
+		sum := 0.0
+		for _, metric := range families[name].GetMetric() {
+			sum += metric.GetCounter().GetValue()
+		}
+		if n := len(families[name].GetMetric()); n > 2001 {
+			t.Errorf("%s: got %d series, want at most 2001", name, n)
+		}
+		if sum != reports {
+			t.Errorf("%s: the series add up to %v, want %d", name, sum, reports)
+		}
+	}
+	hasLine(t, text, `bridge_events_rejected_total{code="other",topic="other"} 3000`)
+}
+
+func TestStrayLabelBytesDoNotPanic(t *testing.T) {
+	m := ops.NewMetrics(ops.Known{})
+	url := start(t, ops.Config{}, m, fixed(ops.Snapshot{
+		Version: "\xff", Partitions: []ops.PartitionStatus{{Topic: "t\xff", Lag: 3}},
+	}), zaptest.NewLogger(t))
+	m.EventRejected("t\xff", "c\xfe")
+	m.EventsRead("t\xff", 0, 1, 1)
+	m.Request("\xff", 0)
+	_, text := scrape(t, url)
+	hasLine(t, text, `bridge_events_rejected_total{code="c?",topic="t?"} 1`)
+	hasLine(t, text, `bridge_lag_events{partition="0",topic="t?"} 3`)
+	m.Forget("t\xff", 0)
+	if _, text = scrape(t, url); strings.Contains(text, "bridge_events_read_total{") {
+		t.Error("Forget left the series of a topic with a stray byte")
+	}
+}
+
+func TestNativeHistogramsForThoseWhoAsk(t *testing.T) {
+	m := ops.NewMetrics(known)
+	url := start(t, ops.Config{}, m, fixed(healthy()), zaptest.NewLogger(t))
+	exercise(m)
+	got := ask(t, http.MethodGet, url+"/metrics",
+		"Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+	decoder := expfmt.NewDecoder(strings.NewReader(got.body), expfmt.ResponseFormat(got.header))
+	for {
+		var family dto.MetricFamily
+		if err := decoder.Decode(&family); err != nil {
+			t.Fatalf("bridge_ack_latency_seconds is not among the families: %v", err)
+		}
+		if family.GetName() != "bridge_ack_latency_seconds" {
+			continue
+		}
+		h := family.GetMetric()[0].GetHistogram()
+		if len(h.GetPositiveSpan()) == 0 || len(h.GetBucket()) == 0 {
+			t.Errorf("got %d native spans and %d classic buckets, want both", len(h.GetPositiveSpan()), len(h.GetBucket()))
+		}
+		return
+	}
+}
+
+func TestReportsFromManyGoroutinesAddUp(t *testing.T) {
+	m := ops.NewMetrics(known)
+	url := start(t, ops.Config{}, m, fixed(healthy()), zaptest.NewLogger(t))
+	const workers, rounds = 8, 200
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for range rounds {
+				exercise(m)
+				m.EventsRead("events", int32(w), 1, 1)
+				m.Forget("events", int32(w))
+			}
+		})
+	}
+	for range 5 {
+		scrape(t, url)
+	}
+	wg.Wait()
+	const n = workers * rounds
+	want := ops.Totals{
+		EventsRead: 301 * n, EventBytesRead: 410_001 * n, RowsDelivered: 290 * n, RowBytesDelivered: 180_000 * n,
+		EventsRejected: n, EventsFiltered: 9 * n, DeadLetters: n, BatchesDelivered: n, BatchesHalved: n,
+		SinkRequests: n, SinkRetries: n, Commits: n, CommitErrors: n, TokensMinted: n, TokenErrors: n, Rebalances: n,
+	}
+	if got := m.Totals(); got != want {
+		t.Errorf("totals:\n got %+v\nwant %+v", got, want)
+	}
+	_, text := scrape(t, url)
+	hasLine(t, text, fmt.Sprintf(`bridge_events_rejected_total{code="malformed",topic="events"} %d`, n))
+}
+
+// hotPath is what is called for each event, poll or batch.
+var hotPath = []struct {
+	name   string
+	report func(*ops.Metrics)
+}{
+	{"EventRejected", func(m *ops.Metrics) { m.EventRejected("events", "malformed") }},
+	{"EventFiltered", func(m *ops.Metrics) { m.EventFiltered("events", "tombstone", 1) }},
+	{"EventsRead", func(m *ops.Metrics) { m.EventsRead("events", 2, 300, 410_000) }},
+	{"RowsDelivered", func(m *ops.Metrics) { m.RowsDelivered("events", 2, 290, 180_000, 120*time.Millisecond) }},
+	{"Request", func(m *ops.Metrics) { m.Request("ok", 110*time.Millisecond) }},
+	{"Retried", func(m *ops.Metrics) { m.Retried("unavailable") }},
+	{"Committed", func(m *ops.Metrics) { m.Committed(nil) }},
+}
+
+func TestReportsDoNotAllocate(t *testing.T) {
+	for _, c := range hotPath {
+		t.Run(c.name, func(t *testing.T) {
+			m := ops.NewMetrics(known)
+			exercise(m)
+			if got := testing.AllocsPerRun(1000, func() { c.report(m) }); got != 0 {
+				t.Errorf("allocations: got %v, want 0", got)
+			}
+		})
+	}
+}
+
+func BenchmarkReports(b *testing.B) {
+	for _, c := range hotPath {
+		b.Run(c.name, func(b *testing.B) {
+			m := ops.NewMetrics(known)
+			b.ReportAllocs()
+			for b.Loop() {
+				c.report(m)
+			}
+		})
+	}
+}

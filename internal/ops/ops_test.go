@@ -1,0 +1,151 @@
+package ops_test
+
+import (
+	"context"
+	"flag"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/ops"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata and docs/metrics.md")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// now is the time of every snapshot in these tests.
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// known is a small closed set of each label.
+var known = ops.Known{
+	Topics:        []string{"events"},
+	RejectCodes:   []string{"malformed", "too_large"},
+	FilterReasons: []string{"tombstone"},
+	Outcomes:      []string{"ok", "refused"},
+	RetryReasons:  []string{"unavailable"},
+}
+
+// healthy is a bridge that delivers, with every field set.
+func healthy() ops.Snapshot {
+	return ops.Snapshot{
+		Time: now, Version: "v0.1.0", Group: "zerobus-bridge", MemberID: "bridge-0-1f", State: ops.StateRunning,
+		Started: now.Add(-3 * time.Hour), Live: true, LastPoll: now.Add(-250 * time.Millisecond), Ready: true,
+		Sink: ops.SinkStatus{
+			State: ops.SinkReady, Since: now.Add(-time.Hour), Table: "datafly.events.stream", Transport: "workspace",
+			TokenMintedAt: now.Add(-10 * time.Minute), TokenExpiresAt: now.Add(50 * time.Minute),
+		},
+		BufferedBytes: 64 << 20, BufferedLimit: 256 << 20,
+		Partitions: []ops.PartitionStatus{
+			{
+				Topic: "events", Partition: 10, State: ops.PartitionWaiting, Committed: 500, Marked: 500, EndOffset: -1, Lag: -1,
+				RowsDelivered: 77,
+			},
+			{
+				Topic: "events", Partition: 2, State: ops.PartitionWriting, Paused: true, Committed: 1000, Marked: 1200,
+				EndOffset: 5000, Lag: 4000, PendingEvents: 300, BufferedBytes: 64 << 20, OldestUnacked: 1500 * time.Millisecond,
+				RowsDelivered: 1190,
+			},
+		},
+	}
+}
+
+// blocked is a bridge whose sink refuses it.
+func blocked() ops.Snapshot {
+	s := healthy()
+	s.Ready = false
+	s.NotReady = []ops.Reason{{
+		Code: "sink_blocked", Text: "the table refuses writes (403)", Remedy: "grant MODIFY on the table to the service principal",
+	}}
+	s.Sink.State, s.Sink.Since = ops.SinkBlocked, now.Add(-4*time.Minute)
+	s.Sink.Reason, s.Sink.Remedy = "403 PERMISSION_DENIED", "grant MODIFY"
+	return s
+}
+
+func fixed(s ops.Snapshot) ops.Source { return func() ops.Snapshot { return s } }
+
+// start runs a server on a free port until the test ends and returns its URL.
+func start(t *testing.T, cfg ops.Config, m *ops.Metrics, source ops.Source, log *zap.Logger) string {
+	t.Helper()
+	cfg.Address = "127.0.0.1:0"
+	s := ops.New(cfg, m, source, log)
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatalf("Start: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(context.Background()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return "http://" + s.Addr()
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// ask sends one request on a connection of its own. headers are name, value
+// pairs.
+func ask(t *testing.T, method, url string, headers ...string) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, url, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s %s: reading the body: %v", method, url, err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(body)}
+}
+
+// scrape returns the families of /metrics and their text.
+func scrape(t *testing.T, url string) (map[string]*dto.MetricFamily, string) {
+	t.Helper()
+	got := ask(t, http.MethodGet, url+"/metrics")
+	if got.status != http.StatusOK {
+		t.Fatalf("GET /metrics: got %d, want 200: %s", got.status, got.body)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(got.body))
+	if err != nil {
+		t.Fatalf("GET /metrics: not the text format: %v", err)
+	}
+	return families, got.body
+}
+
+// hasLine fails the test unless text has the line.
+func hasLine(t *testing.T, text, line string) {
+	t.Helper()
+	if !strings.Contains("\n"+text, "\n"+line+"\n") {
+		name, _, _ := strings.Cut(line, "{")
+		name, _, _ = strings.Cut(name, " ")
+		var near []string
+		for l := range strings.Lines(text) {
+			if strings.HasPrefix(l, name) {
+				near = append(near, l)
+			}
+		}
+		t.Errorf("no line %q; got\n%s", line, strings.Join(near, ""))
+	}
+}

@@ -1,0 +1,74 @@
+package ops_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/datafly/bridge/internal/ops"
+)
+
+func TestText(t *testing.T) {
+	stuck := blocked()
+	stuck.Live, stuck.LiveReason = false, "the poll loop has not turned for 5m0s"
+	stuck.Sink.TokenExpiresAt = now.Add(-time.Minute)
+	stuck.Partitions[1].State, stuck.Partitions[1].Reason = ops.PartitionBlocked, "half of the last 200 rows\nwere refused"
+	stuck.Started = now.Add(-80 * time.Hour)
+	for name, s := range map[string]ops.Snapshot{
+		"ready":    healthy(),
+		"blocked":  stuck,
+		"starting": {Time: now, State: ops.StateStarting, Live: true, NotReady: []ops.Reason{{Code: "joining", Text: "joining the group"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.Totals = ops.Totals{EventsRead: 1600, RowsDelivered: 1267, EventsRejected: 3, EventsFiltered: 30, DeadLetters: 3, SinkRetries: 2}
+			var b bytes.Buffer
+			if err := s.WriteText(&b); err != nil {
+				t.Fatal(err)
+			}
+			compare(t, "testdata/status_"+name+".golden", b.String())
+		})
+	}
+}
+
+func TestTextReportsAWriterThatFails(t *testing.T) {
+	want := errors.New("pipe is closed")
+	if got := healthy().WriteText(failingWriter{want}); !errors.Is(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+type failingWriter struct{ err error }
+
+func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// Whatever a peer answers with, reading and printing it must not panic nor let
+// it write to the terminal what does not print.
+func FuzzStatusFromAPeer(f *testing.F) {
+	for _, s := range []ops.Snapshot{healthy(), blocked(), {}} {
+		b, err := json.Marshal(s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(`{"state":"\u001b[2J","partitions":[{"topic":"\ta\nb","lag":-9223372036854775808,"oldest_unacked_seconds":1e300}]}`))
+	f.Add([]byte(`{"buffered_bytes":9223372036854775807,"buffered_limit_bytes":1,"version":"\u202e\u0000","sink":{"since":"0001-01-01T00:00:01Z"}}`))
+	f.Add([]byte(`{"partitions":null,"not_ready":[{}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var s ops.Snapshot
+		if json.Unmarshal(body, &s) != nil {
+			return
+		}
+		var b bytes.Buffer
+		if err := s.WriteText(&b); err != nil {
+			t.Fatalf("writing to memory: %v", err)
+		}
+		if i := strings.IndexFunc(b.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+			t.Errorf("a character that does not print at byte %d of %q", i, b.String())
+		}
+	})
+}
