@@ -1,0 +1,31 @@
+package zerobus
+
+import (
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// NewOver is New with the sockets replaced, for tests in virtual time. Delays
+// lose their randomness: each is the longest its step allows.
+func NewOver(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) (*Client, error) {
+	c, err := newClient(cfg, log, obs, rt)
+	if err == nil {
+		c.jitter = func(d time.Duration) time.Duration { return d }
+	}
+	return c, err
+}
+
+// The parsers of what comes from outside, for fuzzing.
+var (
+	DecodeColumns   = decodeColumns
+	ParseRetryAfter = retryAfter
+	Confirm         = confirm
+)
+
+// DecodeAnswer returns what an error body tells.
+func DecodeAnswer(body []byte) (code, message, column string) {
+	a := decodeAnswer(body)
+	return a.code, clean(a.message, 500), a.column
+}
