@@ -81,6 +81,10 @@ func (l *loader) readSets(sets []string) {
 			continue
 		}
 		from := origin{source: "--set"}
+		if sections[path] {
+			l.problems = append(l.problems, from.problem(path, "", "is a section, not a key", "name the key too, as in --set delivery.drain=10s"))
+			continue
+		}
 		if lookup(path) == nil {
 			l.unknown(path, from)
 			continue

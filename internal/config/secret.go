@@ -17,7 +17,8 @@ const maxSecretBytes = 64 << 10
 
 // Secret is text that must not be shown. Every way of printing, logging or
 // encoding it yields "[redacted]", or nothing when it is empty; only Reveal
-// returns the text.
+// returns the text. Two places are out of its reach, so keep it out of them:
+// unexported struct fields, where fmt calls no methods, and map keys in JSON.
 type Secret string
 
 // Reveal returns the text. The caller sees to it that it goes nowhere but to
@@ -38,7 +39,7 @@ func (s Secret) GoString() string { return s.String() }
 // Format writes String whatever the verb, so that %x and %d give nothing away.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
-// MarshalText is String; it also serves map keys and JSON.
+// MarshalText is String.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // MarshalJSON is String as a JSON string.

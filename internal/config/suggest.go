@@ -65,8 +65,14 @@ func suggest(path string) string {
 }
 
 // nearest returns the word of the list closest to the given one, or "" when
-// even that is too far to be a slip of the finger.
+// even that is too far to be a slip of the finger. A somewhat longer form,
+// warning for warn, is close.
 func nearest(word string, list []string) string {
+	for _, w := range list {
+		if strings.HasPrefix(fold(word), fold(w)) && len(word)-len(w) <= 3 {
+			return w
+		}
+	}
 	near, distance := closest(word, list)
 	if distance > tolerance(word) {
 		return ""

@@ -1,0 +1,181 @@
+package config_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/datafly/bridge/internal/config"
+)
+
+const hush = "hunter2-hunter2"
+
+func TestSecretsAreNeverShown(t *testing.T) {
+	c := load(t, config.Options{File: write(t, strings.Replace(complete, "hush", hush, 1)),
+		Sets: []string{"kafka.sasl.mechanism=plain", "kafka.sasl.username=u", "kafka.sasl.password=" + hush}})
+	source := c.Zerobus.ClientSecretSource()
+	var out bytes.Buffer
+	for _, value := range []any{c.Zerobus.ClientSecret, &c.Zerobus.ClientSecret, source, &source, *c, c, []config.Secret{hush}, map[string]config.Secret{"k": hush}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T"} {
+			fmt.Fprintf(&out, verb+"\n", value)
+		}
+		enc := json.NewEncoder(&out)
+		if err := enc.Encode(value); err != nil {
+			t.Fatal(err)
+		}
+		data, err := yaml.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(data)
+		slog.New(slog.NewTextHandler(&out, nil)).Info("x", "v", value)
+		slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", value)
+		for _, enc := range []zapcore.Encoder{zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())} {
+			log := zap.New(zapcore.NewCore(enc, zapcore.AddSync(&out), zap.DebugLevel))
+			log.Info("x", zap.Any("v", value))
+			log.Sugar().Infow("x", "v", value)
+			log.Sugar().Infof("%v %+v", value, value)
+		}
+	}
+	fmt.Fprintf(&out, "%v\n", c.Redacted())
+	shown, err := c.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Write(shown)
+	for _, form := range []string{hush, fmt.Sprintf("%x", hush), fmt.Sprintf("%X", hush), fmt.Sprint([]byte(hush))} {
+		if strings.Contains(out.String(), form) {
+			t.Errorf("the secret is shown as %q", form)
+		}
+	}
+	if !strings.Contains(out.String(), "[redacted]") {
+		t.Error("nothing says [redacted]")
+	}
+	if text, err := c.Zerobus.ClientSecret.MarshalText(); string(text) != "[redacted]" || err != nil {
+		t.Errorf("MarshalText: got %q, %v", text, err)
+	}
+	if got := c.Zerobus.ClientSecret.GoString(); got != "[redacted]" {
+		t.Errorf("GoString: got %q", got)
+	}
+	if got := c.Zerobus.ClientSecret.Reveal(); got != hush {
+		t.Errorf("Reveal: got %q, want the secret", got)
+	}
+	if got := fmt.Sprint(config.Secret("")); got != "" {
+		t.Errorf("empty secret: got %q, want nothing", got)
+	}
+}
+
+func TestRedactedShowsTextForPeople(t *testing.T) {
+	got, err := json.Marshal(load(t, config.Options{File: write(t, complete)}).Redacted())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"client_secret":"[redacted]"`, `"client_secret_file":""`, `"rebalance_timeout":"1m"`, `"max_bytes":"4MiB"`, `"scopes":[]`, `"topics":["events"]`} {
+		if !strings.Contains(string(got), want) {
+			t.Errorf("got %s, want %s in it", got, want)
+		}
+	}
+}
+
+func TestYAMLReadsBack(t *testing.T) {
+	c := load(t, config.Options{File: exampleFile})
+	shown, err := c.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := load(t, config.Options{File: write(t, string(shown))})
+	again.Zerobus.ClientSecret = c.Zerobus.ClientSecret
+	if fmt.Sprintf("%+v", again) != fmt.Sprintf("%+v", c) {
+		t.Errorf("got %+v, want %+v", again, c)
+	}
+}
+
+func TestSecretSourceReadsTheFileAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	s := config.SecretSource{Key: "zerobus.client_secret", File: path}
+	steps := []struct{ content, want, problem string }{
+		{"one\n", "one", ""},
+		{" two \r\n", " two ", ""},
+		{"", "", "is empty"},
+		{"\n\n", "", "is empty"},
+		{"bad\x00bytes", "", "is not text"},
+		{strings.Repeat("x", 65<<10), "", "is larger than 65536 bytes"},
+		{"three", "three", ""},
+	}
+	for _, step := range steps {
+		if err := os.WriteFile(path, []byte(step.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Read()
+		if got != step.want || (err == nil) != (step.problem == "") {
+			t.Errorf("content of %d bytes: got %q, %v; want %q", len(step.content), got, err, step.want)
+		}
+		if err != nil && (!strings.Contains(err.Error(), step.problem) || !strings.Contains(err.Error(), "zerobus.client_secret_file") || strings.Contains(err.Error(), "bytes\x00")) {
+			t.Errorf("got %v, want the key and %q", err, step.problem)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("file gone: got %v, want the path", err)
+	}
+	if got, err := (config.SecretSource{Key: "k", Value: "v"}).Read(); got != "v" || err != nil {
+		t.Errorf("value: got %q, %v; want v", got, err)
+	}
+	if _, err := (config.SecretSource{Key: "k"}).Read(); err == nil || !strings.Contains(err.Error(), "k is not set; set it, or k_file") {
+		t.Errorf("neither: got %v", err)
+	}
+}
+
+func TestSize(t *testing.T) {
+	tests := []struct {
+		text string
+		want config.Size
+		back string // "" when it is no size
+	}{
+		{"0", 0, "0"}, {"1", 1, "1"}, {"12B", 12, "12"}, {"1024", 1024, "1KiB"}, {"4MiB", 4 << 20, "4MiB"}, {"4 mib", 4 << 20, "4MiB"},
+		{"256KiB", 256 << 10, "256KiB"}, {"1GiB", 1 << 30, "1GiB"}, {"1536KiB", 1536 << 10, "1536KiB"}, {"2kB", 2000, "2000"}, {"2MB", 2e6, "2000000"},
+		{"3GB", 3e9, "3000000000"}, {"9223372036854775807", 1<<63 - 1, "9223372036854775807"},
+		{"", 0, ""}, {"MiB", 0, ""}, {"-1", 0, ""}, {"1.5MiB", 0, ""}, {"4M", 0, ""}, {"9223372036854775808", 0, ""}, {"8589934592GiB", 0, ""}, {"0x10", 0, ""}, {"1_000", 0, ""},
+	}
+	for _, tt := range tests {
+		var got config.Size
+		err := got.UnmarshalText([]byte(tt.text))
+		if (err == nil) != (tt.back != "") || got != tt.want {
+			t.Errorf("%q: got %d, %v; want %d", tt.text, got, err, tt.want)
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		if back, _ := got.MarshalText(); string(back) != tt.back {
+			t.Errorf("%q: got back %s, want %s", tt.text, back, tt.back)
+		}
+	}
+}
+
+func FuzzSize(f *testing.F) {
+	for _, s := range []string{"4MiB", "0", "9223372036854775807", "1 GB", "kib", "8589934592GiB"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		size, err := config.ParseSize(text)
+		if err != nil {
+			return
+		}
+		back, err := config.ParseSize(size.String())
+		if err != nil || back != size || size < 0 {
+			t.Errorf("%q: got %d, back %d, %v", text, size, back, err)
+		}
+	})
+}
