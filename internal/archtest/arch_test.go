@@ -1,0 +1,167 @@
+package archtest_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const module = "github.com/datafly/bridge"
+
+// arrows lists every room of the house and the rooms it may import; a room
+// includes the folders below it that are not rooms themselves. The three
+// packages that do the work are strangers to each other: cmd/bridge alone
+// introduces them.
+var arrows = map[string][]string{
+	"consumer":           {},
+	"mapping":            {},
+	"zerobus":            {},
+	"zerobus/emulator":   {},
+	"internal/config":    {},
+	"internal/ops":       {},
+	"internal/traffic":   {},
+	"internal/kafkatest": {},
+	"internal/archtest":  {},
+	"deploy":             {},
+	"cmd/bridge":         {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/traffic"},
+}
+
+// A border keeps a package from outside, and those below it, to some rooms.
+type border struct {
+	imported, reason string
+	rooms            []string
+}
+
+// borders stand narrow before wide: the first that matches counts.
+var borders = []border{
+	{"github.com/twmb/franz-go/pkg/kfake", "an in-process Kafka has no place in the delivery path", []string{"cmd/bridge", "internal/kafkatest"}},
+	{"github.com/twmb/franz-go", "Kafka is the consumer's business", []string{"consumer", "cmd/bridge", "internal/kafkatest"}},
+	{"github.com/spf13/viper", "configuration is read in one place", []string{"internal/config"}},
+	{"github.com/spf13/cobra", "the command line is read in one place", []string{"cmd/bridge"}},
+	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops"}},
+	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/ops", "internal/kafkatest"}},
+}
+
+func TestArrows(t *testing.T) {
+	for _, v := range violations(packages(t)) {
+		t.Error(v)
+	}
+}
+
+// The rules themselves: each of these imports must be refused.
+func TestForbiddenArrowsAreFound(t *testing.T) {
+	for _, tc := range []struct{ pkg, imp string }{
+		{"consumer", module + "/mapping"},
+		{"consumer", module + "/zerobus"},
+		{"mapping", module + "/consumer"},
+		{"zerobus", module + "/zerobus/emulator"},
+		{"zerobus", module + "/mapping"},
+		{"zerobus/emulator", module + "/zerobus"},
+		{"internal/ops", module + "/consumer"},
+		{"internal/config", module + "/zerobus"},
+		{"cmd/bridge", module + "/internal/kafkatest"},
+		{"consumer", "github.com/twmb/franz-go/pkg/kfake"},
+		{"mapping", "github.com/twmb/franz-go/pkg/kgo"},
+		{"mapping", "net/http"},
+		{"zerobus", "github.com/spf13/viper"},
+		{"cmd/bridge", "testing"},
+		{"internal/helpers", "fmt"},
+	} {
+		if got := violations(map[string][]string{tc.pkg: {tc.imp}}); len(got) != 1 {
+			t.Errorf("%s importing %s: got %d violations, want 1: %v", tc.pkg, tc.imp, len(got), got)
+		}
+	}
+	fine := map[string][]string{
+		"consumer":          {"context", "github.com/twmb/franz-go/pkg/kgo"},
+		"zerobus/zerobuspb": {"fmt"},
+		"zerobus":           {module + "/zerobus/zerobuspb", "net/http"},
+		"cmd/bridge":        {module + "/consumer", module + "/mapping", module + "/zerobus", "github.com/twmb/franz-go/pkg/kfake"},
+	}
+	if got := violations(fine); len(got) != 0 {
+		t.Errorf("allowed arrows are refused: %v", got)
+	}
+}
+
+// violations returns one line for every import that crosses a line.
+func violations(pkgs map[string][]string) []string {
+	var out []string
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	for pkg, imports := range pkgs {
+		from := room(pkg)
+		allowed, known := arrows[from]
+		if !known {
+			say("%s is a new room; say in arrows what it may import", pkg)
+			continue
+		}
+		for _, imp := range imports {
+			if to, ours := strings.CutPrefix(imp, module+"/"); ours && room(to) != from && !slices.Contains(allowed, room(to)) {
+				say("%s imports %s; hand it a func, an interface of its own or plain values from cmd/bridge instead", pkg, to)
+			}
+			if b := borderOf(imp); b != nil && !slices.Contains(b.rooms, from) {
+				say("%s imports %s: %s; allowed in %s", pkg, imp, b.reason, strings.Join(b.rooms, ", "))
+			}
+		}
+	}
+	return out
+}
+
+// borderOf returns the first, that is the narrowest, border a package lies behind.
+func borderOf(imp string) *border {
+	for i := range borders {
+		if within(imp, borders[i].imported) {
+			return &borders[i]
+		}
+	}
+	return nil
+}
+
+// room returns the longest entry of arrows that pkg is or lies below, or pkg.
+func room(pkg string) string {
+	found := ""
+	for r := range arrows {
+		if within(pkg, r) && len(r) > len(found) {
+			found = r
+		}
+	}
+	if found == "" {
+		return pkg
+	}
+	return found
+}
+
+// within reports whether a package is root or lies below it.
+func within(pkg, root string) bool {
+	return pkg == root || strings.HasPrefix(pkg, root+"/")
+}
+
+// packages returns what each package of the module imports, tests aside. Code that
+// does not compile is for the compiler to report: -e passes over it.
+func packages(t *testing.T) map[string][]string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "list", "-e", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"/...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	pkgs := make(map[string][]string)
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		pkgs[strings.TrimPrefix(fields[0], module+"/")] = fields[1:]
+	}
+	for _, must := range []string{"consumer", "mapping", "zerobus", "cmd/bridge"} {
+		if _, ok := pkgs[must]; !ok {
+			t.Fatalf("go list does not name %s; got %d packages", must, len(pkgs))
+		}
+	}
+	return pkgs
+}
