@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+// emulatorDrain is how long requests under way may take when the emulator is
+// told to stop.
+const emulatorDrain = 5 * time.Second
+
+// emulatorFlags is the command line of bridge emulator.
+type emulatorFlags struct {
+	cfg     emulator.Config
+	listen  string
+	ddl     string
+	caOut   string
+	latency string
+	verbose bool
+}
+
+func newEmulatorCommand() *cobra.Command {
+	var f emulatorFlags
+	cmd := &cobra.Command{
+		Use:   "emulator",
+		Short: "Serve a Zerobus workspace to test against",
+		Long: `emulator serves what a Databricks workspace with Zerobus Ingest serves: the OAuth
+token endpoint, the ingest endpoint and the Unity Catalog columns of a table.
+Rows are held against the table's columns, kept, and can be counted and read
+back; faults make it misbehave on request. See docs/emulator.md.
+
+The admin API under /emulator/ asks for no credentials: leave the address on
+loopback unless everyone who can reach it may read the rows and change them.`,
+		Example: `  bridge emulator
+  bridge emulator --ddl table.sql --jsonl rows.jsonl
+  bridge emulator --tls --ca-out ca.pem --latency p50=150ms,p95=500ms
+  curl -s 127.0.0.1:8090/emulator/tables/datafly.events.stream/rows?limit=3`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e, err := f.build(cmd.ErrOrStderr())
+			if err != nil {
+				return &usageError{err}
+			}
+			return f.serve(cmd.Context(), e, cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.listen, "listen", "127.0.0.1:8090", "`address` to serve on; port 0 takes a free one")
+	flags.StringVar(&f.cfg.ClientID, "client-id", emulator.DefaultClientID, "OAuth client `id` that is accepted")
+	flags.StringVar(&f.cfg.ClientSecret, "client-secret", emulator.DefaultClientSecret, "OAuth client `secret` that is accepted")
+	flags.DurationVar(&f.cfg.TokenLifetime, "token-lifetime", emulator.DefaultTokenLifetime, "how long a token is good")
+	flags.StringVar(&f.ddl, "ddl", "", "SQL `file` whose CREATE TABLE statements make the tables (default datafly.events.stream with 13 columns)")
+	flags.StringVar(&f.cfg.JSONL, "jsonl", "", "`file` that rows are appended to and reloaded from (default none)")
+	flags.IntVar(&f.cfg.MaxRows, "max-rows", 100_000, "`rows` per table kept in memory for browsing; 0 keeps all")
+	flags.BoolVar(&f.cfg.TLS, "tls", false, "serve HTTPS, with a certificate for localhost, 127.0.0.1 and ::1")
+	flags.StringVar(&f.caOut, "ca-out", "", "`file` to write the certificate to trust to; with --tls")
+	flags.StringVar(&f.latency, "latency", "", "wait before each acknowledgement: `20ms` or p50=150ms,p95=500ms (default none)")
+	flags.BoolVar(&f.cfg.AcceptTextTimestamps, "accept-text-timestamps", false, "let RFC 3339 text pass in TIMESTAMP columns")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
+	return cmd
+}
+
+// build makes the emulator of the flags; what it refuses, the flags are to
+// blame for.
+func (f *emulatorFlags) build(stderr io.Writer) (*emulator.Emulator, error) {
+	var err error
+	if f.cfg.Latency, err = emulator.ParseLatency(f.latency); err != nil {
+		return nil, fmt.Errorf("--latency: %w", err)
+	}
+	if f.caOut != "" && !f.cfg.TLS {
+		return nil, errors.New("--ca-out: there is no certificate without --tls; add --tls or leave --ca-out out")
+	}
+	if _, _, err := net.SplitHostPort(f.listen); err != nil {
+		return nil, fmt.Errorf("--listen %q: %w; write host:port, such as 127.0.0.1:8090", f.listen, err)
+	}
+	if f.ddl != "" {
+		script, err := os.ReadFile(f.ddl)
+		if err != nil {
+			return nil, fmt.Errorf("--ddl: %w; name a readable SQL file", err)
+		}
+		if len(strings.TrimSpace(string(script))) == 0 {
+			return nil, fmt.Errorf("--ddl %s: the file is empty; write a CREATE TABLE statement into it", f.ddl)
+		}
+		f.cfg.DDL = string(script)
+	}
+	level := "info"
+	if f.verbose {
+		level = "debug"
+	}
+	f.cfg.Log = newLogger(config.Log{Level: level, Format: "console"}, zapcore.AddSync(stderr))
+	return emulator.New(f.cfg)
+}
+
+// serve runs the emulator until ctx ends.
+func (f *emulatorFlags) serve(ctx context.Context, e *emulator.Emulator, stderr io.Writer) (err error) {
+	if err := e.Start(f.listen); err != nil {
+		return err
+	}
+	defer func() {
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), emulatorDrain)
+		defer cancel()
+		err = errors.Join(err, e.Close(drain))
+	}()
+	if f.caOut != "" {
+		if err := os.WriteFile(f.caOut, e.CAPEM(), 0o644); err != nil {
+			return fmt.Errorf("--ca-out: %w; give a path that can be written", err)
+		}
+	}
+	f.announce(e, stderr)
+	<-ctx.Done()
+	return nil
+}
+
+// announce says where the emulator is and how to point the bridge at it.
+func (f *emulatorFlags) announce(e *emulator.Emulator, stderr io.Writer) {
+	tables := e.Tables()
+	name := strings.SplitN(tables[0], ".", 3)
+	secret := emulator.DefaultClientSecret
+	if f.cfg.ClientSecret != secret {
+		secret = `"" # the one given with --client-secret`
+	}
+	fmt.Fprintf(stderr, `emulated workspace at %s; stop it with Ctrl-C
+
+zerobus:
+  workspace_url: %s
+  client_id: %s
+  client_secret: %s
+  catalog: %s
+  schema: %s
+  table: %s
+`, e.URL(), e.URL(), f.cfg.ClientID, secret, name[0], name[1], name[2])
+	if f.caOut != "" {
+		fmt.Fprintf(stderr, "  ca_file: %s\n", f.caOut)
+	} else if f.cfg.TLS {
+		fmt.Fprintln(stderr, "\nThe certificate is signed by a CA made for this run: write it out with --ca-out.")
+	}
+	if len(tables) > 1 {
+		fmt.Fprintf(stderr, "\ntables: %s\n", strings.Join(tables, ", "))
+	}
+	fmt.Fprintf(stderr, "\nrows, newest first: %s/emulator/tables/%s/rows\n", e.URL(), tables[0])
+	if host, _, err := net.SplitHostPort(f.listen); err == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() {
+		fmt.Fprintf(stderr, "\nwarning: %s is not a loopback address, and whoever reaches it may read and change everything under /emulator/\n", f.listen)
+	}
+}
