@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,13 +28,12 @@ type Group struct {
 	budget    *budget
 	probe     time.Duration
 
-	cl   *kgo.Client // set by Run before anything else runs
-	stop context.CancelCauseFunc
+	cl   *kgo.Client             // set by Run before anything else runs
+	stop context.CancelCauseFunc // set by Run, too
 
-	mu    sync.Mutex // guards parts
+	mu    sync.Mutex // guards the fields below
 	parts map[topicPartition]*partition
-
-	leaving sync.WaitGroup // rebalance callbacks that are draining
+	over  bool // no partition may begin any more
 
 	trouble troubles
 	polled  atomic.Int64 // when the poll loop last came round, Unix nanoseconds
@@ -59,9 +60,9 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 }
 
 // Run joins the group and delivers until ctx ends, then drains, commits and
-// leaves within Drain and a second. It returns nil when ctx ended it, and the
-// reason when the member cannot go on (an event rejected under the stop policy,
-// credentials refused). Run may be called once.
+// leaves within Drain and a second. It returns nil when ctx ended it, whatever
+// its cause, and the reason when the member cannot go on, such as an event
+// rejected under the stop policy. Run may be called once.
 func (g *Group) Run(ctx context.Context) error {
 	opts, err := g.options()
 	if err != nil {
@@ -87,14 +88,21 @@ func (g *Group) Run(ctx context.Context) error {
 	closeClient() // without brokers, leaving would otherwise be retried
 	g.cl.CloseAllowingRebalance()
 
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return cause
+	var failed *failure
+	if errors.As(context.Cause(ctx), &failed) {
+		return failed.err
 	}
 	return nil
 }
 
+// failure is a reason to end the run that is ours, told apart from whatever
+// cause the caller's context may end with.
+type failure struct{ err error }
+
+func (f *failure) Error() string { return f.err.Error() }
+
 // fail ends the run with err.
-func (g *Group) fail(err error) { g.stop(err) }
+func (g *Group) fail(err error) { g.stop(&failure{err}) }
 
 func (g *Group) options() ([]kgo.Opt, error) {
 	opts, err := g.cfg.Kafka.options(g.log, g.cfg.Version)
@@ -153,7 +161,10 @@ func (g *Group) poll(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		fetches.EachError(g.fetchFailed)
+		failed := false
+		fetches.EachError(func(topic string, id int32, err error) {
+			failed = g.fetchFailed(topic, id, err) || failed
+		})
 		share := g.share()
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			if len(f.Records) == 0 {
@@ -170,10 +181,19 @@ func (g *Group) poll(ctx context.Context) error {
 			g.obs.EventsRead(f.Topic, f.Partition, len(f.Records), bytes)
 		})
 		g.cl.AllowRebalance()
+		if failed {
+			// A loop of immediate errors must not become a busy loop. One
+			// wait for all partitions, and none while a rebalance waits.
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
 	}
 }
 
-func (g *Group) fetchFailed(topic string, id int32, err error) {
+// fetchFailed tells whether polling again at once would meet the error again.
+func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 	var loss *kgo.ErrDataLoss
 	switch {
 	case errors.As(err, &loss):
@@ -187,12 +207,9 @@ func (g *Group) fetchFailed(topic string, id int32, err error) {
 			e.Doing = "joining group " + g.cfg.Group
 		}
 		g.trouble.add(reasonFetch, e)
-		// A loop of immediate errors must not become a busy loop.
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-g.cl.Context().Done():
-		}
+		return true
 	}
+	return false
 }
 
 func (g *Group) share() int64 {
@@ -212,8 +229,14 @@ func (g *Group) resume(topic string, id int32) {
 func (g *Group) mark(rec *kgo.Record) { g.cl.MarkCommitRecords(rec) }
 
 func (g *Group) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	// The client hands a partition over once; should it ever do so twice, two
+	// goroutines must not write the same events.
+	g.drain(g.named(partitions), 0, errLost)
 	n := 0
 	g.mu.Lock()
+	if g.over {
+		partitions = nil // nothing polls any more
+	}
 	for topic, ids := range partitions {
 		for _, id := range ids {
 			p := newPartition(g, topic, id)
@@ -235,9 +258,7 @@ func (g *Group) assigned(_ context.Context, _ *kgo.Client, partitions map[string
 // revoked gives partitions up: what is in flight may finish, what is not
 // started is dropped, what is marked is committed.
 func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[string][]int32) {
-	g.leaving.Add(1)
-	defer g.leaving.Done()
-	gone := g.forget(partitions)
+	gone := g.named(partitions)
 	if len(gone) > 0 {
 		began := time.Now()
 		g.drain(gone, g.cfg.Drain, errDrained)
@@ -253,9 +274,7 @@ func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[stri
 // lost ends partitions that another member may already own: nothing of theirs
 // can be committed any more.
 func (g *Group) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
-	g.leaving.Add(1)
-	defer g.leaving.Done()
-	gone := g.forget(partitions)
+	gone := g.named(partitions)
 	if len(gone) == 0 {
 		return
 	}
@@ -264,16 +283,14 @@ func (g *Group) lost(_ context.Context, _ *kgo.Client, partitions map[string][]i
 	g.log.Warn("partitions lost: the group expelled this member; what was not committed is read again by the new owners", zap.Any("partitions", partitions))
 }
 
-// forget takes partitions out of the books and returns them.
-func (g *Group) forget(partitions map[string][]int32) []*partition {
+// named returns those of the partitions that are ours.
+func (g *Group) named(partitions map[string][]int32) []*partition {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var gone []*partition
 	for topic, ids := range partitions {
 		for _, id := range ids {
-			tp := topicPartition{topic, id}
-			if p := g.parts[tp]; p != nil {
-				delete(g.parts, tp)
+			if p := g.parts[topicPartition{topic, id}]; p != nil {
 				gone = append(gone, p)
 			}
 		}
@@ -282,7 +299,9 @@ func (g *Group) forget(partitions map[string][]int32) []*partition {
 }
 
 // drain stops partitions softly, after limit hard, and returns when their
-// goroutines have ended.
+// goroutines have ended. Only then do they leave the books: a rebalance in the
+// middle of a stop, or a stop in the middle of a rebalance, must find what is
+// still in flight and wait for it, or the next owner would begin beside it.
 func (g *Group) drain(gone []*partition, limit time.Duration, cause error) {
 	for _, p := range gone {
 		p.stop()
@@ -297,22 +316,25 @@ func (g *Group) drain(gone []*partition, limit time.Duration, cause error) {
 		p.wait()
 		g.obs.Forget(p.topic, p.id)
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range gone {
+		if tp := (topicPartition{p.topic, p.id}); g.parts[tp] == p {
+			delete(g.parts, tp)
+		}
+	}
 }
 
 // shutdown is what a stop does between the last poll and the last goodbye.
 func (g *Group) shutdown(ctx context.Context) {
 	g.cl.AllowRebalance()
 	g.mu.Lock()
-	var all []*partition
-	for _, p := range g.parts {
-		all = append(all, p)
-	}
-	clear(g.parts)
+	g.over = true
+	all := slices.Collect(maps.Values(g.parts))
 	g.mu.Unlock()
 
 	began := time.Now()
 	g.drain(all, g.cfg.Drain, errDrained)
-	g.leaving.Wait()
 
 	committing, cancel := context.WithTimeout(ctx, commitOnStop)
 	g.commit(committing, g.cl)
