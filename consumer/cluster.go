@@ -38,6 +38,10 @@ func NewCluster(cfg Config, log *zap.Logger) (*Cluster, error) {
 		kgo.ProducerLinger(0),
 		kgo.ProducerBatchMaxBytes(deadLetterMax),
 		kgo.RecordDeliveryTimeout(30*time.Second),
+		// Without it a dead letter whose answer never comes outlives its
+		// context, and a stop would wait for a broker that is gone. A copy
+		// too many is the price, as everywhere here.
+		kgo.AllowIdempotentProduceCancellation(),
 		kgo.RetryTimeout(10*time.Second),
 	)
 	cl, err := kgo.NewClient(opts...)

@@ -114,8 +114,10 @@ func (p *partition) send(lo, hi int) error {
 	return nil
 }
 
-// waitMended holds the partition until the row that was refused first is
-// taken. Rows that were about to be rejected are open again.
+// waitMended holds the partition until a row is taken. Rows that were about to
+// be rejected are open again. Each probe tries the next open row, those that
+// were refused first: a row that is bad by itself must not hide that the table
+// was mended.
 func (p *partition) waitMended(fault *schemaFault) error {
 	for _, r := range p.lone {
 		for i, from := range p.batch.from {
@@ -126,10 +128,7 @@ func (p *partition) waitMended(fault *schemaFault) error {
 	}
 	p.lone = p.lone[:0]
 	p.recent = window{}
-	first := 0
-	for p.settled[first] {
-		first++
-	}
+	row := -1
 	p.enter(StateBlocked, fault.Error(), schemaRemedy)
 	p.log.Error("partition blocked: nothing is committed or dead-lettered until this is mended", zap.Error(fault), zap.String("remedy", schemaRemedy))
 	for {
@@ -140,7 +139,8 @@ func (p *partition) waitMended(fault *schemaFault) error {
 		case <-p.ctx.Done():
 			return p.ctx.Err()
 		}
-		err := p.send(first, first+1)
+		row = p.nextOpen(row)
+		err := p.send(row, row+1)
 		var no refused
 		if err == nil {
 			break
@@ -152,6 +152,17 @@ func (p *partition) waitMended(fault *schemaFault) error {
 	p.log.Info("partition resumed: the table takes rows again")
 	p.enter(StateWriting, "", "")
 	return nil
+}
+
+// nextOpen returns the row after the given one, going round, that is not
+// settled. There is one.
+func (p *partition) nextOpen(row int) int {
+	for {
+		row = (row + 1) % len(p.settled)
+		if !p.settled[row] {
+			return row
+		}
+	}
 }
 
 // reject applies the policy to the batch's rejects. Under dead_letter it
@@ -198,7 +209,12 @@ func (p *partition) deadLetter(letters []*kgo.Record) error {
 			p.log.Error("partition blocked: its dead letters cannot be written, so nothing is committed", zap.Error(err))
 			first = false
 		}
-		p.enter(StateBlocked, err.Error(), "")
+		reason, remedy := err.Error(), ""
+		var failure *KafkaError
+		if errors.As(err, &failure) {
+			reason, remedy = fmt.Sprintf("%s: %v", failure.Doing, failure.Err), failure.Remedy
+		}
+		p.enter(StateBlocked, reason, remedy)
 		select {
 		case <-time.After(pause):
 		case <-p.quit:
