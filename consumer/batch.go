@@ -41,6 +41,14 @@ type Reject struct {
 // was mostly unused: one 9 MiB event must not pin 9 MiB per partition for ever.
 const keepBuffer = 1 << 20
 
+// shrink lets a large row buffer go while there is nothing to do, so that idle
+// partitions hold no more than keepBuffer each. Call it on an empty batch.
+func (b *Batch) shrink() {
+	if cap(b.buf) > keepBuffer {
+		b.buf = nil
+	}
+}
+
 func (b *Batch) reset() {
 	if cap(b.buf) > keepBuffer && len(b.buf) < cap(b.buf)/4 {
 		b.buf = nil
@@ -54,20 +62,24 @@ func (b *Batch) reset() {
 	b.events = 0
 }
 
-func (b *Batch) add(rec *kgo.Record, m Mapper) {
+// Add maps one more record into the batch.
+func (b *Batch) Add(rec *kgo.Record, m Mapper) {
 	b.recs = append(b.recs, rec)
 	b.index = 0
 	m(rec, b)
 	b.events += b.index
 }
 
-// seal makes the row views; the buffer has stopped growing and moving.
-func (b *Batch) seal() {
+// Rows returns the rows so far. They are views into the batch, good until
+// something is added.
+func (b *Batch) Rows() [][]byte {
+	b.rows = b.rows[:0]
 	start := 0
 	for _, end := range b.ends {
 		b.rows = append(b.rows, b.buf[start:end:end])
 		start = end
 	}
+	return b.rows
 }
 
 // Buf returns the slice to append one encoded row to.

@@ -197,6 +197,7 @@ func (p *partition) run() {
 		}
 		p.mark(p.batch.recs[n-1])
 		p.release(n)
+		p.batch.reset() // what is given back to the budget must not be held on to
 		p.enter(StateWaiting, "", "")
 	}
 }
@@ -213,6 +214,7 @@ func (p *partition) await() bool {
 		if p.backlog() > 0 {
 			return p.linger()
 		}
+		p.batch.shrink()
 		select {
 		case <-p.wake:
 		case <-p.quit:
@@ -259,13 +261,13 @@ func (p *partition) fill() {
 		for _, rec := range c.recs {
 			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > p.g.cfg.MaxBytes || len(b.recs) >= 2*p.g.cfg.MaxRows
 			if full && len(b.recs) > 0 {
-				b.seal()
+				b.Rows()
 				return
 			}
-			b.add(rec, p.next)
+			b.Add(rec, p.next)
 		}
 	}
-	b.seal()
+	b.Rows()
 }
 
 // deliver returns nil once every event of the batch is durable, dead-lettered,
