@@ -1,0 +1,236 @@
+package mapping
+
+import "strings"
+
+// shape holds the nodes that tell what kind of record an object is.
+type shape struct {
+	eventType  []int32 // type
+	rowType    []int32 // event_type, eventType
+	event      []int32 // event
+	eventName  []int32 // event_name, eventName
+	rowKeys    []int32 // event_name, event_type, event_timestamp as a row spells them
+	batch      int32
+	wrappers   []int32 // payload, data, original_event, originalEvent
+	wrapperCol []bool  // true: the wrapper's name is also a column
+}
+
+// compileEvents builds the trie of an event and the plan of every section.
+func (c *compiler) compileEvents() {
+	m := c.m
+	m.events = newTrie(false)
+	c.compileShape()
+	for i, rules := range c.b.layers() {
+		p := plan{drop: i == 0 && c.b.drop}
+		filters := c.b.filters
+		if i > 0 {
+			s := c.b.sections[i-1]
+			p.name, p.drop = s.names[0], !s.enabled
+			filters = append(filters[:len(filters):len(filters)], s.filters...)
+			for _, n := range s.names {
+				m.byName[n] = int32(i)
+				if f := snake(n); m.bySnk[f] == 0 {
+					m.bySnk[f] = int32(i)
+				}
+			}
+		}
+		for _, f := range filters {
+			p.filters = append(p.filters, c.bindFilter(f))
+		}
+		for _, r := range rules {
+			if res, ok := c.cols[strings.ToLower(r.target)]; ok && !r.drop {
+				p.columns = append(p.columns, c.column(r, res))
+			}
+		}
+		m.plans = append(m.plans, p)
+	}
+	for _, category := range c.o.RequireConsent {
+		path := []step{{key: "context"}, {key: "consent"}, {key: category}}
+		m.consent = append(m.consent, c.slots(path))
+	}
+}
+
+func (c *compiler) compileShape() {
+	m := c.m
+	key := func(k string) []int32 { return c.slots([]step{{key: k}}) }
+	m.shape.eventType, m.shape.rowType = key("type"), key("event_type")
+	m.shape.event, m.shape.eventName = key("event"), key("event_name")
+	for _, k := range []string{"event_name", "event_type", "event_timestamp"} {
+		m.shape.rowKeys = append(m.shape.rowKeys, m.events.add([]step{{key: k}}).id)
+	}
+	for _, k := range []string{"payload", "data", "original_event", "originalEvent"} {
+		n := c.shapeNode(k)
+		m.shape.wrappers = append(m.shape.wrappers, n.id)
+		m.shape.wrapperCol = append(m.shape.wrapperCol, c.isColumn(k))
+	}
+	m.shape.batch = c.shapeNode("batch").id
+}
+
+func (c *compiler) shapeNode(key string) *node {
+	n := c.m.events.add([]step{{key: key}})
+	n.shape = true
+	return n
+}
+
+func (c *compiler) isColumn(name string) bool {
+	if _, ok := c.cols[name]; ok {
+		return true
+	}
+	for _, col := range c.o.Table {
+		if strings.EqualFold(col.Name, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// slots adds every spelling of a path to the trie and returns their ids, the
+// preferred one first.
+func (c *compiler) slots(path []step) []int32 {
+	all, err := spellings(path)
+	if err != nil { // Parse has refused such paths
+		c.errs = append(c.errs, err)
+		return nil
+	}
+	var ids []int32
+	for _, steps := range all {
+		ids = append(ids, c.m.events.add(steps).id)
+		c.m.events.root.find(steps[0]).shape = false // it feeds a column now
+	}
+	return ids
+}
+
+// slotsOfEvent is slots for a path that may begin with "event.", which old
+// blueprints write before every path.
+func (c *compiler) slotsOfEvent(path []step) []int32 {
+	if len(path) > 1 && path[0].key == "event" && !path[0].isIndex && !path[1].isIndex {
+		return append(c.slots(path[1:]), c.slots(path)...)
+	}
+	return c.slots(path)
+}
+
+func (c *compiler) bindFilter(f *filter) boundFilter {
+	bound := boundFilter{filter: f}
+	for _, p := range f.paths {
+		bound.slots = append(bound.slots, c.slotsOfEvent(p))
+	}
+	return bound
+}
+
+// column compiles one rule.
+func (c *compiler) column(r rule, res resolved) column {
+	col := column{name: res.Name, key: append(appendQuoted(nil, []byte(res.Name)), ':'), typ: res.typ,
+		notNull: res.NotNull, chain: r.chain}
+	for _, s := range r.sources {
+		if s.kafka != notKafka {
+			col.sources = append(col.sources, source{path: s.text, slot: -1, kafka: s.kafka, header: s.header})
+			c.m.headers = c.m.headers || s.kafka == kafkaHeader
+			col.isID = col.isID || s.kafka == kafkaUUID
+			continue
+		}
+		for _, id := range c.slotsOfEvent(s.steps) {
+			col.sources = append(col.sources, source{path: c.m.events.paths[id], slot: id})
+		}
+	}
+	if c.o.TimestampFallback == "kafka" && readsTimestamp(r) {
+		col.sources = append(col.sources, source{path: "$kafka.timestamp", slot: -1, kafka: kafkaTimestamp})
+	}
+	// The type of these columns reads and writes times by itself.
+	if n := len(col.chain); n > 0 && col.chain[n-1].name == "date_format" {
+		switch res.typ.base {
+		case timestampType, timestampNTZType, dateType:
+			col.chain = col.chain[:n-1]
+		}
+	}
+	col.copies = res.typ.base == stringType && res.typ.length == 0 && len(col.chain) == 0 && r.lookup == nil
+	col.fallback = c.literal(r.fallback, "default_value", res)
+	if r.lookup != nil {
+		col.lookup = map[string][]byte{}
+		for k, lit := range r.lookup {
+			col.lookup[k] = c.literal(&lit, "value_map", res)
+		}
+		col.hasStar = r.star != nil
+		col.star = c.literal(r.star, "value_map", res)
+	}
+	return col
+}
+
+func readsTimestamp(r rule) bool {
+	for _, s := range r.sources {
+		if s.text == "timestamp" || s.text == "event.timestamp" {
+			return true
+		}
+	}
+	return false
+}
+
+// literal encodes a constant for its column; nil is NULL.
+func (c *compiler) literal(lit *literal, what string, res resolved) []byte {
+	if lit == nil || lit.null {
+		return nil
+	}
+	e := encoder{rfc3339: c.o.TimestampFormat == "rfc3339"}
+	out, refused := e.append(nil, res.typ, lit.v)
+	if refused.code != "" {
+		c.problem(lit.at, "%s: %s for column %s (%s) %s", what, lit.v.describe(), res.Name, res.typ.text, refused.rule)
+		return nil
+	}
+	return out
+}
+
+// compileRows builds the trie and the plan of rows that are mapped already:
+// every column by its own name, and for those that can be made from the record
+// alone what the blueprint says of that.
+func (c *compiler) compileRows() {
+	m := c.m
+	m.rows = newTrie(true)
+	for _, t := range c.o.Table {
+		key := strings.ToLower(t.Name)
+		if _, ok := c.cols[key]; ok {
+			continue
+		}
+		typ, err := parseType(t.Type)
+		if err != nil {
+			continue // such a column cannot be filled; NULL is what it gets
+		}
+		res := resolved{Column{Name: t.Name, Type: typ.text, NotNull: t.NotNull}, &typ}
+		m.columns = append(m.columns, res.Column)
+		c.rowColumn(key, rule{}, res)
+	}
+	from := map[string]rule{}
+	for _, rules := range c.b.layers() {
+		for _, r := range rules {
+			if key := strings.ToLower(r.target); from[key].target == "" && !r.drop {
+				from[key] = r
+			}
+		}
+	}
+	for _, col := range m.columns {
+		key := strings.ToLower(col.Name)
+		if res, ok := c.cols[key]; ok {
+			c.rowColumn(key, from[key], res)
+		}
+	}
+	if !c.isColumn("batch") {
+		n := m.rows.add([]step{{key: "batch"}})
+		n.shape = true
+		m.rowBatch = n.id
+	} else {
+		m.rowBatch = -1
+	}
+}
+
+func (c *compiler) rowColumn(key string, r rule, res resolved) {
+	m := c.m
+	own := rule{at: r.at, target: r.target, fallback: r.fallback}
+	for _, s := range r.sources {
+		if s.kafka != notKafka {
+			own.sources = append(own.sources, s)
+		}
+	}
+	col := c.column(own, res)
+	col.sources = append([]source{{path: key, slot: m.rows.add([]step{{key: key}}).id}}, col.sources...)
+	if c.o.TimestampFallback == "kafka" && readsTimestamp(r) {
+		col.sources = append(col.sources, source{path: "$kafka.timestamp", slot: -1, kafka: kafkaTimestamp})
+	}
+	m.rowPlan.columns = append(m.rowPlan.columns, col)
+}

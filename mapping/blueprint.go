@@ -1,0 +1,208 @@
+package mapping
+
+import (
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+//go:embed default.yaml
+var defaultYAML []byte
+
+// DefaultYAML returns the text of the built-in blueprint.
+func DefaultYAML() []byte { return slices.Clone(defaultYAML) }
+
+// Blueprint is a parsed blueprint: valid in itself, not yet held against a
+// table. It is not changed after Parse and may be shared.
+type Blueprint struct {
+	file     string
+	global   []rule
+	defaults []rule // for events without a section
+	drop     bool   // events without a section are dropped
+	filters  []*filter
+	sections []section
+}
+
+// section is what a blueprint says about one event name or type.
+type section struct {
+	names   []string // as written; the first is shown to people
+	enabled bool
+	rules   []rule
+	filters []*filter
+}
+
+// rule is one mapping item: what feeds a column.
+type rule struct {
+	at       Position
+	target   string
+	drop     bool // source: null or enabled: false: the column is removed
+	sources  []sourcePath
+	chain    []transform
+	fallback *literal // default_value
+	lookup   map[string]literal
+	star     *literal // value_map's "*"
+	typ      *deltaType
+	optional bool
+}
+
+// sourcePath is one place a column may be fed from.
+type sourcePath struct {
+	text   string
+	steps  []step
+	kafka  kafkaField // set for $kafka sources, then steps is empty
+	header string
+}
+
+// kafkaField is a part of the Kafka record that is not in its value.
+type kafkaField uint8
+
+const (
+	notKafka kafkaField = iota
+	kafkaTopic
+	kafkaPartition
+	kafkaOffset
+	kafkaTimestamp
+	kafkaKey
+	kafkaUUID
+	kafkaHeader
+)
+
+var kafkaFields = map[string]kafkaField{"topic": kafkaTopic, "partition": kafkaPartition, "offset": kafkaOffset,
+	"timestamp": kafkaTimestamp, "key": kafkaKey, "uuid": kafkaUUID}
+
+// literal is a constant of the blueprint.
+type literal struct {
+	at   Position
+	v    val
+	null bool
+}
+
+// Position is a place in a blueprint file; lines and columns count from 1.
+type Position struct {
+	File      string
+	Line, Col int
+}
+
+func (p Position) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col) }
+
+// Problem is one thing wrong with a blueprint. Parse and Compile join all the
+// problems they find with errors.Join.
+type Problem struct {
+	Position
+	What string // lower case, with what to do about it
+}
+
+func (p *Problem) Error() string { return p.Position.String() + ": " + p.What }
+
+// Default returns the built-in blueprint, which fills the 13 columns of the
+// default table and, where the table has them, page_title and search_query.
+func Default() *Blueprint {
+	b, err := Parse("default.yaml", defaultYAML)
+	if err != nil {
+		panic("the built-in blueprint does not parse: " + err.Error()) // a test would have shown it
+	}
+	return b
+}
+
+// extend lays b over the blueprint it extends.
+func (b *Blueprint) extend(under *Blueprint, setsAction bool) {
+	b.global = overlay(under.global, b.global)
+	b.defaults = overlay(under.defaults, b.defaults)
+	if !setsAction {
+		b.drop = under.drop
+	}
+	b.filters = slices.Concat(under.filters, b.filters)
+	sections := slices.Clone(under.sections)
+	for _, s := range b.sections {
+		i := findSection(sections, s.names[0])
+		if i < 0 {
+			sections = append(sections, s)
+			continue
+		}
+		old := sections[i]
+		merged := section{names: old.names, enabled: s.enabled,
+			rules: overlay(old.rules, s.rules), filters: slices.Concat(old.filters, s.filters)}
+		if !slices.Contains(old.names, s.names[0]) {
+			merged.names = append(slices.Clone(old.names), s.names[0])
+		}
+		sections[i] = merged
+	}
+	b.sections = sections
+}
+
+// findSection returns the section with the name, else the one whose name is
+// the same in snake_case, else -1.
+func findSection(sections []section, name string) int {
+	for i, s := range sections {
+		if slices.Contains(s.names, name) {
+			return i
+		}
+	}
+	folded := snake(name)
+	for i, s := range sections {
+		for _, n := range s.names {
+			if snake(n) == folded {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+func snake(name string) string { return string(appendSnake(nil, []byte(name))) }
+
+// overlay lays rules over others: the same target replaces the rule in its
+// place, a new target is added at the end. Rules that remove a column stay in
+// the list, so that a layer above can bring the column back.
+func overlay(under, over []rule) []rule {
+	out := slices.Clone(under)
+	for _, r := range over {
+		i := slices.IndexFunc(out, func(o rule) bool { return strings.EqualFold(o.target, r.target) })
+		if i < 0 {
+			out = append(out, r)
+		} else {
+			out[i] = r
+		}
+	}
+	return out
+}
+
+// nearest returns the known word most like the given one, or "" where none is
+// like it.
+func nearest(word string, known []string) string {
+	best, distance := "", len(word)/2+1
+	for _, k := range known {
+		if d := editDistance(strings.ToLower(word), strings.ToLower(k)); d < distance {
+			best, distance = k, d
+		}
+	}
+	return best
+}
+
+// editDistance counts insertions, deletions, replacements and swaps of
+// neighbours (optimal string alignment).
+func editDistance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 64
+	}
+	var two, one, row [65]int
+	for j := range row[:len(b)+1] {
+		one[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(one[j]+1, row[j-1]+1, one[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], two[j-2]+1)
+			}
+		}
+		two, one = one, row
+	}
+	return one[len(b)]
+}

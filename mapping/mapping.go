@@ -1,0 +1,89 @@
+// Package mapping turns one Kafka record into encoded rows as a blueprint says.
+//
+// It does no I/O, starts no goroutines and keeps no state between events. A
+// [Blueprint] is parsed once, compiled once against what is known of the table
+// into a [Mapping], and every goroutine that maps takes its own [Mapper] from
+// it. The scanner, the row encoders and the record shapes it accepts are
+// described in docs/blueprint.md.
+package mapping
+
+import "time"
+
+// Record is what a Kafka record brings to the mapping. Map reads it in place
+// and keeps nothing of it after it returns.
+type Record struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Timestamp time.Time
+	Key       []byte
+	Value     []byte // nil is a tombstone; empty is a record without an event
+	Headers   []Header
+}
+
+// Header is one Kafka record header. Where a key occurs twice the last counts.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Out takes what becomes of the events of one record: exactly one of Row,
+// Reject and Filter per event, in event order.
+type Out interface {
+	// Buf returns the slice the next row is appended to.
+	Buf() []byte
+	// Row hands the extended slice back: what was appended is one row, a JSON
+	// object whose keys are column names.
+	Row(extended []byte)
+	// Reject says that the event can never be a row. code is one of
+	// RejectCodes, column may be empty, reason is for people and holds no text
+	// of the event beyond short numbers.
+	Reject(code, column, reason string)
+	// Filter says that the event is left out by rule; reason is one of
+	// FilterReasons.
+	Filter(reason string)
+}
+
+// Column is one column of the table or of the rows.
+type Column struct {
+	Name string // as the table spells it, where the table is known
+	Type string // Delta type in upper case: STRING, BIGINT, DECIMAL(10,2), ARRAY<STRING>
+	// Optional columns are sent only to a table known to have them.
+	Optional bool
+	// NotNull columns refuse NULL: an event without a value for one is rejected.
+	NotNull bool
+}
+
+// Codes handed to Out.Reject.
+const (
+	CodeEmpty           = "empty"            // no bytes, only white space, or an empty batch
+	CodeNotJSON         = "not_json"         // breaks the grammar of RFC 8259
+	CodeNotObject       = "not_object"       // JSON, but not an object
+	CodeTooDeep         = "too_deep"         // nested deeper than 1,000
+	CodeInvalidUTF8     = "invalid_utf8"     // invalid UTF-8 or a lone surrogate
+	CodeDuplicateKey    = "duplicate_key"    // a path the blueprint reads occurs twice
+	CodeTypeMismatch    = "type_mismatch"    // a kind of value the column's type cannot hold
+	CodeOutOfRange      = "out_of_range"     // a number the column's type cannot hold
+	CodeBadTimestamp    = "bad_timestamp"    // not a point in time
+	CodeMissingRequired = "missing_required" // no value for a NOT NULL column
+	CodeFilterFailed    = "filter_failed"    // the filter expression could not be evaluated
+)
+
+// RejectCodes lists every code Map may hand to Out.Reject.
+func RejectCodes() []string {
+	return []string{CodeEmpty, CodeNotJSON, CodeNotObject, CodeTooDeep, CodeInvalidUTF8, CodeDuplicateKey,
+		CodeTypeMismatch, CodeOutOfRange, CodeBadTimestamp, CodeMissingRequired, CodeFilterFailed}
+}
+
+// Reasons handed to Out.Filter.
+const (
+	FilterTombstone  = "tombstone"      // the record has a null value
+	FilterConsent    = "consent"        // consent the configuration requires is not given
+	FilterDrop       = "blueprint_drop" // defaults.action drop, or a section with enabled: false
+	FilterExpression = "expression"     // a filter expression said false
+)
+
+// FilterReasons lists every reason Map may hand to Out.Filter.
+func FilterReasons() []string {
+	return []string{FilterTombstone, FilterConsent, FilterDrop, FilterExpression}
+}

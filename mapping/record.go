@@ -1,0 +1,267 @@
+package mapping
+
+import (
+	"fmt"
+
+	"github.com/expr-lang/expr/vm"
+)
+
+// Mapper maps records. It reuses its memory from record to record and keeps
+// nothing else; it is for one goroutine at a time.
+type Mapper struct {
+	m *Mapping
+	s scanner
+	e encoder
+
+	eventVals []span // by node of Mapping.events
+	rowVals   []span // by node of Mapping.rows
+	name      []byte // an event's name or type while its section is looked up
+	clean     []byte // the record with U+FFFD for what is not Unicode
+	machine   vm.VM
+
+	rec   *Record
+	index int // of the event in its batch, -1 outside
+	out   Out
+	trace *[]Explained // set by Explain
+}
+
+// NewMapper returns a Mapper for one goroutine.
+func (m *Mapping) NewMapper() *Mapper {
+	return &Mapper{m: m,
+		e:         encoder{rfc3339: m.opts.TimestampFormat == "rfc3339"},
+		eventVals: make([]span, len(m.events.paths)),
+		rowVals:   make([]span, len(m.rows.paths))}
+}
+
+// maxKept bounds the memory a Mapper keeps after a record, in bytes.
+const maxKept = 1 << 20
+
+// maxWraps bounds how many wrappers around an event are taken off.
+const maxWraps = 4
+
+// Map maps one record. For every event in it exactly one method of out is
+// called. It allocates nothing for events that become rows, unless a filter
+// expression or a join transform is in the blueprint.
+func (m *Mapper) Map(rec *Record, out Out) {
+	m.rec, m.out, m.index = rec, out, -1
+	m.record()
+	m.rec, m.out, m.s.b = nil, nil, nil
+	if cap(m.clean) > maxKept {
+		m.clean = nil
+	}
+	if cap(m.e.buf) > maxKept {
+		m.e.buf = nil
+	}
+	if cap(m.name) > maxKept {
+		m.name = nil
+	}
+}
+
+func (m *Mapper) record() {
+	if m.rec.Value == nil {
+		m.filtered(FilterTombstone)
+		return
+	}
+	b := m.rec.Value
+	if isBOM(b) {
+		b = b[3:]
+	}
+	m.s.b = b
+	if space(b, 0) == len(b) {
+		m.reject(CodeEmpty, "", "the record has no bytes of an event in it")
+		return
+	}
+	pinned := m.m.opts.Input == "mapped"
+	root := m.root(pinned)
+	if !m.scanAll(root) {
+		return
+	}
+	if m.s.soft.code == CodeInvalidUTF8 && m.m.opts.InvalidUTF8 == "replace" {
+		m.clean = appendUnicode(m.clean[:0], b)
+		m.s.b = m.clean
+		if !m.scanAll(root) {
+			return
+		}
+	}
+	top := m.s.vals[root.id]
+	switch top.kind {
+	case array:
+		m.batch(top, root)
+	case object:
+		if b, ok := m.batchSpan(pinned); ok {
+			if at := m.s.soft.at; m.s.shapeDup || m.s.soft.code != "" && (at < int(b.start) || at >= int(b.end)) {
+				m.soft()
+				return
+			}
+			m.batch(b, root)
+			return
+		}
+		m.event(top)
+	default:
+		m.reject(CodeNotObject, "", "the record is JSON but no object; an event is an object")
+	}
+}
+
+// root makes the scanner read events, or rows, and returns where to begin.
+func (m *Mapper) root(rows bool) *node {
+	if rows {
+		m.s.vals = m.rowVals
+		return m.m.rows.root
+	}
+	m.s.vals = m.eventVals
+	return m.m.events.root
+}
+
+// scanAll scans the record as a whole.
+func (m *Mapper) scanAll(root *node) bool {
+	end := m.s.event(0, root)
+	if end >= 0 {
+		if end = space(m.s.b, end); end < len(m.s.b) {
+			end = m.s.fail(CodeNotJSON, "something stands after the end of the value", end)
+		}
+	}
+	if end < 0 {
+		f := m.s.hard
+		m.reject(f.code, "", fmt.Sprintf("the record is not JSON the bridge reads: %s, at byte %d of %d", f.what, f.at, len(m.s.b)))
+		return false
+	}
+	return true
+}
+
+// soft rejects the event for what the scanner noted.
+func (m *Mapper) soft() {
+	switch f := m.s.soft; {
+	case f.code == CodeDuplicateKey:
+		m.reject(f.code, "", fmt.Sprintf("%s, which the blueprint reads, stands twice (again at byte %d); one of them would be lost", f.what, f.at))
+	case f.code != "":
+		m.reject(f.code, "", fmt.Sprintf("%s, at byte %d; mapping.invalid_utf8: replace would put U+FFFD there", f.what, f.at))
+	default:
+		m.reject(CodeDuplicateKey, "", "the key that holds the event stands twice; one of them would be lost")
+	}
+}
+
+// batchSpan returns the array of {"batch":[...]}.
+func (m *Mapper) batchSpan(rows bool) (span, bool) {
+	sh := &m.m.shape
+	id := sh.batch
+	if rows {
+		id = m.m.rowBatch
+	}
+	if id < 0 || m.s.vals[id].kind != array {
+		return span{}, false
+	}
+	if !rows && (m.has(sh.eventType) || m.has(sh.event)) {
+		return span{}, false // an event that happens to have a field batch
+	}
+	return m.s.vals[id], true
+}
+
+// has reports whether one of the spellings is there and not null.
+func (m *Mapper) has(slots []int32) bool { return m.find(slots).kind > null }
+
+// find returns the first of the spellings that is there and not null.
+func (m *Mapper) find(slots []int32) span {
+	for _, id := range slots {
+		if v := m.s.vals[id]; v.kind > null {
+			return v
+		}
+	}
+	return span{}
+}
+
+// batch maps every element of an array the scanner has been through.
+func (m *Mapper) batch(b span, root *node) {
+	i := space(m.s.b, int(b.start)+1)
+	if m.s.b[i] == ']' {
+		m.reject(CodeEmpty, "", "the record is a batch without an event in it")
+		return
+	}
+	rows := root == m.m.rows.root
+	for m.index = 0; ; m.index++ {
+		root = m.root(rows) // taking wrappers off may have changed it
+		end := m.s.event(i, root)
+		if top := m.s.vals[root.id]; top.kind == object {
+			m.event(top)
+		} else {
+			m.reject(CodeNotObject, "", fmt.Sprintf("element %d of the batch is no object; an event is an object", m.index))
+		}
+		if i = space(m.s.b, end); m.s.b[i] != ',' {
+			return
+		}
+		i = space(m.s.b, i+1)
+	}
+}
+
+// event maps the object just scanned.
+func (m *Mapper) event(top span) {
+	if m.s.soft.code != "" {
+		m.soft()
+		return
+	}
+	switch m.m.opts.Input {
+	case "mapped":
+		m.row(&m.m.rowPlan)
+		return
+	case "canonical":
+		m.canonical()
+		return
+	}
+	for range maxWraps {
+		inner, ok := m.wrapped()
+		if !ok {
+			break
+		}
+		if m.s.shapeDup {
+			m.soft()
+			return
+		}
+		top = inner
+		m.s.event(int(inner.start), m.m.events.root)
+		if m.s.soft.code != "" {
+			m.soft()
+			return
+		}
+	}
+	if !m.isRow() {
+		m.canonical()
+		return
+	}
+	m.s.event(int(top.start), m.root(true))
+	if m.s.soft.code != "" {
+		m.soft()
+		return
+	}
+	m.row(&m.m.rowPlan)
+}
+
+// wrapped returns the event inside an object that only wraps it: under event,
+// where that is an object, or under payload, data or original_event where the
+// outer object has no type and the name is no column.
+func (m *Mapper) wrapped() (span, bool) {
+	sh := &m.m.shape
+	if v := m.find(sh.event); v.kind == object {
+		return v, true
+	} else if v.kind != absent || m.has(sh.eventType) {
+		return span{}, false
+	}
+	for i, id := range sh.wrappers {
+		if v := m.s.vals[id]; v.kind == object && !sh.wrapperCol[i] {
+			return v, true
+		}
+	}
+	return span{}, false
+}
+
+// isRow tells a row that is mapped already by its keys.
+func (m *Mapper) isRow() bool {
+	sh := &m.m.shape
+	if m.has(sh.eventType) || m.has(sh.event) {
+		return false
+	}
+	for _, id := range sh.rowKeys {
+		if m.s.vals[id].kind != absent {
+			return true
+		}
+	}
+	return false
+}
