@@ -146,10 +146,12 @@ type bridge struct {
 	cfg     *config.Config
 	log     *zap.Logger
 	metrics *ops.Metrics
-	client  *zerobus.Client
-	cluster *consumer.Cluster
-	plan    *mapping.Blueprint
-	started time.Time
+	// observer hears the delivery; metrics unless the demo listens in.
+	observer consumer.Observer
+	client   *zerobus.Client
+	cluster  *consumer.Cluster
+	plan     *mapping.Blueprint
+	started  time.Time
 
 	group   atomic.Pointer[consumer.Group] // nil until everything is proven
 	waiting atomic.Pointer[ops.Reason]     // what start-up waits for
@@ -159,6 +161,7 @@ type bridge struct {
 // newBridge assembles what needs no connection.
 func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 	b := &bridge{cfg: cfg, log: log, metrics: ops.NewMetrics(known(cfg)), started: time.Now()}
+	b.observer = b.metrics
 	b.state.Store(ops.StateStarting)
 	var err error
 	if b.plan, err = loadBlueprint(cfg.Mapping.Blueprint); err != nil {
@@ -195,7 +198,7 @@ func (b *bridge) run(ctx context.Context) error {
 		}
 		return err
 	}
-	group := consumer.NewGroup(consumerConfig(b.cfg), b.cluster, b.client, newMapper(m), b.metrics, b.log)
+	group := consumer.NewGroup(consumerConfig(b.cfg), b.cluster, b.client, newMapper(m), b.observer, b.log)
 	b.group.Store(group)
 	b.state.Store(ops.StateRunning)
 	draining := context.AfterFunc(ctx, func() { b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })

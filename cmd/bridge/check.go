@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
+)
+
+func newCheckCommand() *cobra.Command {
+	var writeProbe bool
+	timeout := 30 * time.Second
+	output := outputText
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Try the configuration, Kafka, the token, the grants and the table",
+		Long: `check tries, one after the other, everything bridge run depends on, and prints one
+line per step: ok, or the error and its remedy. It joins no group, commits
+nothing and, without --write-probe, writes nothing. The exit code is 0 when
+every step is ok, else 1.`,
+		Example: `  bridge check --config config.yaml
+  bridge check --config config.yaml --write-probe     also write one row, event_name bridge_check
+  bridge check --output json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c := &checker{timeout: timeout, writeProbe: writeProbe}
+			c.run(cmd.Context(), cmd)
+			if err := c.write(cmd.OutOrStdout(), output); err != nil {
+				return err
+			}
+			if !c.fine() {
+				return &quietError{errors.New("a check failed")}
+			}
+			return nil
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&writeProbe, "write-probe", false, "write one row to the table; it stays there")
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long one step may take")
+	addOutput(cmd, &output)
+	return cmd
+}
+
+// Outcomes of a step.
+const (
+	stepOK      = "ok"
+	stepFailed  = "failed"
+	stepSkipped = "skipped" // what it needs has failed
+)
+
+// checkStep is one line of the answer.
+type checkStep struct {
+	Step   string `json:"step"`
+	Status string `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Error  string `json:"error,omitempty"` // ends with the remedy
+}
+
+type checker struct {
+	timeout    time.Duration
+	writeProbe bool
+	steps      []checkStep
+}
+
+func (c *checker) fine() bool {
+	for _, s := range c.steps {
+		if s.Status == stepFailed {
+			return false
+		}
+	}
+	return true
+}
+
+// step runs one check under its own deadline and tells whether it passed.
+func (c *checker) step(ctx context.Context, name string, needs bool, try func(context.Context) (string, error)) bool {
+	s := checkStep{Step: name, Status: stepSkipped}
+	if needs {
+		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+		detail, err := try(ctx)
+		if s.Status, s.Detail = stepOK, detail; err != nil {
+			s.Status, s.Error = stepFailed, err.Error()
+		}
+	}
+	c.steps = append(c.steps, s)
+	return s.Status == stepOK
+}
+
+func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
+	var b *bridge
+	configured := c.step(ctx, "configuration", true, func(context.Context) (string, error) {
+		cfg, err := loadConfig(cmd)
+		if err != nil {
+			return "", err
+		}
+		cfg.Log.Level = "error" // the steps say what is to be said
+		b, err = newBridge(cfg, newLogger(cfg.Log, zapcore.AddSync(cmd.ErrOrStderr())))
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s -> %s", strings.Join(cfg.Kafka.Topics, ", "), b.client.Table()), nil
+	})
+	if configured {
+		defer b.close()
+	}
+	clusterID := c.kafka(ctx, b, configured)
+	c.table(ctx, b, configured, clusterID)
+}
+
+func (c *checker) kafka(ctx context.Context, b *bridge, configured bool) (clusterID string) {
+	reached := c.step(ctx, "kafka", configured, func(ctx context.Context) (_ string, err error) {
+		clusterID, err = b.cluster.ID(ctx)
+		return "cluster " + clusterID, err
+	})
+	c.step(ctx, "topic", reached, func(ctx context.Context) (string, error) {
+		topics, err := b.cluster.Topics(ctx)
+		if err != nil {
+			return "", err
+		}
+		var said []string
+		for _, t := range topics {
+			if !t.Exists {
+				return "", fmt.Errorf("topic %s does not exist; create it or correct kafka.topics (bridge run would wait for it)", t.Name)
+			}
+			said = append(said, fmt.Sprintf("%s has %d partitions", t.Name, t.Partitions))
+		}
+		events, err := b.cluster.Readable(ctx)
+		return fmt.Sprintf("%s, %d events", strings.Join(said, ", "), events), err
+	})
+	c.step(ctx, "dead-letter topic", reached, func(ctx context.Context) (string, error) {
+		letters, err := b.cluster.DeadLetterTopics(ctx)
+		if err != nil {
+			return "", err
+		}
+		if len(letters) == 0 {
+			return "not used: rejects.policy is " + b.cfg.Rejects.Policy, nil
+		}
+		var said []string
+		for _, t := range letters {
+			switch {
+			case t.Exists:
+				said = append(said, t.Name+" exists")
+			case b.cfg.Rejects.Create:
+				said = append(said, t.Name+" will be created by bridge run")
+			default:
+				return "", b.cluster.EnsureDeadLetters(ctx)
+			}
+		}
+		return strings.Join(said, ", "), nil
+	})
+	return clusterID
+}
+
+func (c *checker) table(ctx context.Context, b *bridge, configured bool, clusterID string) {
+	token := c.step(ctx, "token", configured, func(ctx context.Context) (string, error) {
+		err := b.client.Token(ctx)
+		at := b.client.State().TokenExpiresAt
+		if at.IsZero() {
+			return "", err
+		}
+		return "expires " + at.UTC().Format(time.RFC3339), err
+	})
+	ingest := c.step(ctx, "ingest", token, func(ctx context.Context) (string, error) {
+		return b.client.Table().String() + " takes batches", b.client.Probe(ctx)
+	})
+	var m *mapping.Mapping
+	columns := c.step(ctx, "columns", token, func(ctx context.Context) (string, error) {
+		table, err := b.client.Columns(ctx)
+		var hidden *zerobus.ColumnsUnreadable
+		if err != nil && !errors.As(err, &hidden) {
+			return "", err
+		}
+		if m, err = compile(b.plan, b.cfg, clusterID, table); err != nil {
+			return "", err
+		}
+		if hidden != nil {
+			return fmt.Sprintf("cannot be read by this principal (%v); going by the blueprint's %d columns alone", hidden.Err.Reason(), len(m.Columns())), nil
+		}
+		b.client.Expect(rowColumns(m))
+		return fmt.Sprintf("the blueprint's %d columns fit the table's %d", len(m.Columns()), len(table)), b.client.CheckColumns(ctx)
+	})
+	if c.writeProbe {
+		c.step(ctx, "write probe", ingest && columns, func(ctx context.Context) (string, error) {
+			return probeRow(ctx, b, m)
+		})
+	}
+}
+
+// probeRow maps and writes one row as bridge run would.
+func probeRow(ctx context.Context, b *bridge, m *mapping.Mapping) (string, error) {
+	now := time.Now().UTC()
+	id := fmt.Sprintf("bridge-check-%d", now.UnixNano())
+	event := fmt.Sprintf(`{"type":"track","event":"bridge_check","message_id":%q,"timestamp":%q}`, id, now.Format(time.RFC3339Nano))
+	var out consumer.Batch
+	rec := &kgo.Record{Topic: b.cfg.Kafka.Topics[0], Value: []byte(event), Timestamp: now}
+	out.Add(rec, newMapper(m)())
+	rows := out.Rows()
+	if len(rows) != 1 {
+		return "", errors.New("the blueprint makes no row of a plain track event, so nothing was written; that is fine if it filters or drops such events")
+	}
+	if err := b.client.Write(ctx, rows); err != nil {
+		if s := b.client.State(); s.Name != zerobus.Ready {
+			return "", fmt.Errorf("writing one row: %s; %s", s.Reason, s.Remedy)
+		}
+		return "", fmt.Errorf("writing one row: %w", err)
+	}
+	return "one row written, message_id " + id, nil
+}
+
+func (c *checker) write(w io.Writer, form outputForm) error {
+	if form == outputJSON {
+		return json.NewEncoder(w).Encode(map[string]any{"ok": c.fine(), "steps": c.steps})
+	}
+	var b strings.Builder
+	for _, s := range c.steps {
+		said := s.Detail
+		if s.Error != "" {
+			said = strings.ReplaceAll(s.Error, "\n", "\n                             ")
+		}
+		fmt.Fprintf(&b, "%-19s %-8s %s\n", s.Step, s.Status, said)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/mapping"
+)
+
+// maxLine bounds one event on standard input: as large as Kafka clients take.
+const maxLine = 100 << 20
+
+func newMapCommand() *cobra.Command {
+	var explain, optional bool
+	var blueprint string
+	output := outputText
+	cmd := &cobra.Command{
+		Use:   "map",
+		Short: "Map events from standard input to rows on standard output",
+		Long: `map reads one event per line and writes one row per line, as bridge run would make
+them. Rejected and filtered events are told on standard error with their line
+and reason; the exit code is 1 if any event was rejected. It connects to
+nothing. Mapping settings come from the configuration like those of bridge run,
+but no key is required.`,
+		Example: `  bridge map < events.ndjson > rows.ndjson
+  bridge map --blueprint blueprint.yaml --explain < event.json
+  kcat -C -t delivery-int_xyz789 -c 10 -e | bridge map --optional`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m, err := compileOffline(cmd, blueprint, optional)
+			if err != nil {
+				return err
+			}
+			run := &mapRun{mapping: m, mapper: m.NewMapper(), out: bufio.NewWriter(cmd.OutOrStdout()), errs: cmd.ErrOrStderr(), explain: explain, form: output}
+			err = run.lines(cmd.InOrStdin())
+			if ferr := run.out.Flush(); err == nil && ferr != nil {
+				err = fmt.Errorf("writing rows: %w", ferr)
+			}
+			if err == nil && run.rejected > 0 {
+				err = &quietError{errors.New("events were rejected")}
+			}
+			return err
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	cmd.Flags().StringVar(&blueprint, "blueprint", "", "blueprint file (mapping.blueprint)")
+	cmd.Flags().BoolVar(&optional, "optional", false, "fill optional columns too, as for a table that has them")
+	cmd.Flags().BoolVar(&explain, "explain", false, "show for each column which source fed it, or why it is NULL, in place of the rows")
+	addOutput(cmd, &output)
+	return cmd
+}
+
+// compileOffline compiles the blueprint the command line asks for without a
+// table.
+func compileOffline(cmd *cobra.Command, blueprint string, optional bool) (*mapping.Mapping, error) {
+	o := config.FromFlags(cmd.Flags(), os.Environ())
+	o.Partial = true
+	if blueprint != "" {
+		o.Sets = append(o.Sets, "mapping.blueprint="+blueprint)
+	}
+	cfg, err := config.Load(o)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	bp, err := loadBlueprint(cfg.Mapping.Blueprint)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	m, err := compile(bp, cfg, "", nil)
+	if err == nil && optional {
+		m, err = bp.Compile(mapping.Options{
+			Input: cfg.Mapping.Input, InvalidUTF8: cfg.Mapping.InvalidUTF8, TimestampFallback: cfg.Mapping.TimestampFallback,
+			TimestampFormat: cfg.Zerobus.TimestampFormat, RequireConsent: cfg.Mapping.RequireConsent, OnMissingConsent: cfg.Mapping.OnMissingConsent,
+			Table: bp.AllColumns(),
+		})
+	}
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return m, nil
+}
+
+// mapRun is one run over standard input.
+type mapRun struct {
+	mapping  *mapping.Mapping
+	mapper   *mapping.Mapper
+	out      *bufio.Writer
+	errs     io.Writer
+	explain  bool
+	form     outputForm
+	rejected int
+
+	line int
+	buf  []byte
+	werr error
+}
+
+func (r *mapRun) lines(in io.Reader) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	for lines.Scan() {
+		r.line++
+		if len(lines.Bytes()) == 0 {
+			continue
+		}
+		rec := &mapping.Record{Topic: "stdin", Offset: int64(r.line - 1), Timestamp: time.Now(), Value: lines.Bytes()}
+		if r.explain {
+			r.explainOne(rec)
+		} else {
+			r.mapper.Map(rec, r)
+		}
+		if r.werr != nil {
+			return fmt.Errorf("writing rows: %w", r.werr)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("reading line %d of standard input: %w; give one event per line, at most %d MiB", r.line+1, err, maxLine>>20)
+	}
+	return nil
+}
+
+// Buf, Row, Reject and Filter make a mapRun the mapping's Out.
+
+// Buf returns the reused row buffer.
+func (r *mapRun) Buf() []byte { return r.buf[:0] }
+
+// Row writes one row.
+func (r *mapRun) Row(extended []byte) {
+	r.buf = extended
+	if _, err := r.out.Write(append(extended, '\n')); err != nil {
+		r.werr = err
+	}
+}
+
+// Reject tells why an event is no row.
+func (r *mapRun) Reject(code, column, reason string) {
+	r.rejected++
+	if column != "" {
+		code += ", column " + column
+	}
+	fmt.Fprintf(r.errs, "line %d: rejected (%s): %s\n", r.line, code, reason)
+}
+
+// Filter tells that an event is left out.
+func (r *mapRun) Filter(reason string) {
+	fmt.Fprintf(r.errs, "line %d: filtered (%s)\n", r.line, reason)
+}
+
+// explainOne shows where each column of one record came from.
+func (r *mapRun) explainOne(rec *mapping.Record) {
+	for _, e := range r.mapper.Explain(rec) {
+		if e.Outcome == mapping.OutcomeReject {
+			r.rejected++
+		}
+		if r.form == outputJSON {
+			if err := json.NewEncoder(r.out).Encode(e); err != nil {
+				r.werr = err
+			}
+			continue
+		}
+		if _, err := fmt.Fprintf(r.out, "line %d: %s", r.line, e.Text()); err != nil {
+			r.werr = err
+		}
+	}
+}
