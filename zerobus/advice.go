@@ -27,6 +27,7 @@ var adviceTable = []struct {
 	{opToken, 0, "invalid_scope",
 		"the token endpoint does not know the scope",
 		"set zerobus.scope to all-apis"},
+	{opToken, 0, "invalid_client", badClient, newSecret},
 	{opToken, 400, "", badClient, newSecret},
 	{opToken, 401, "", badClient, newSecret},
 	{opToken, 403, "",
