@@ -18,6 +18,7 @@ func startApache(t testing.TB, o Options) Broker {
 	if o.Private || !shared.open.Load() {
 		return apache{c: Start(t, o), private: o.Private}
 	}
+	skipShort(t)
 	c, err := shared.get(t.Context(), o)
 	if err != nil {
 		giveUp(t, err)

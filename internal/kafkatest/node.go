@@ -52,7 +52,7 @@ func (n *node) releasePorts() {
 func (n *node) configFile() string { return filepath.Join(n.dir, "server.properties") }
 func (n *node) logFile() string    { return filepath.Join(n.dir, "broker.log") }
 
-// java returns the command that runs a class of Kafka's. The flags favour a
+// java returns the command that runs a class of Kafka's. The flags prefer a
 // quick start over peak speed and keep the JVM from leaving files behind.
 func (n *node) java(class string, args ...string) *exec.Cmd {
 	all := []string{

@@ -9,10 +9,11 @@ import (
 
 // Start starts an Apache cluster for one test and closes it when the test ends.
 // On a machine that cannot run Kafka the test is skipped, or fails with
-// REQUIRE_APACHE_KAFKA=1. When the test fails, the ends of the brokers' logs are
+// REQUIRE_APACHE_KAFKA=1; under go test -short it is skipped in any case. When the test fails, the ends of the brokers' logs are
 // shown.
 func Start(t testing.TB, o Options) *Cluster {
 	t.Helper()
+	skipShort(t)
 	c, err := Run(t.Context(), "", o)
 	if err != nil {
 		giveUp(t, err)
@@ -25,6 +26,13 @@ func Start(t testing.TB, o Options) *Cluster {
 		}
 	})
 	return c
+}
+
+func skipShort(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("skipped on Apache Kafka: -short")
+	}
 }
 
 // giveUp ends a test that got no cluster.

@@ -1,0 +1,97 @@
+# Everything runs with Go, make and git; the tests on Apache Kafka want Java 17
+# and Maven too and are skipped without them. make help lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Packages to test, vet and lint, as in make test PKGS=./consumer/...
+PKGS ?= ./...
+# Further arguments of go test, as in make test TESTARGS='-run TestRevoke -v'
+TESTARGS ?=
+# Test binaries at a time. Each may run a broker of its own: 2 suits 2 cores and 4 GB.
+PARALLEL ?= 2
+# How long each fuzz target runs.
+FUZZTIME ?= 10s
+# Which benchmarks run, as in make bench BENCH=Map
+BENCH ?= .
+# What bridge version prints.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+LDFLAGS := -s -w -X main.release=$(VERSION)
+LINT := go tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: help
+help: ## List the targets and their settings
+	@echo "Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Settings, as in make test PKGS=./consumer/... :"
+	@awk '/^# / { said = substr($$0, 3) } /^[A-Z]+ \?=/ { printf "  %-9s %s\n", $$1, said }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/bridge, static
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bridge ./cmd/bridge
+
+.PHONY: test
+test: vet ## Vet, then run every test with the race detector, on Apache Kafka too
+	@counts=$$(mktemp); trap 'rm -f "$$counts"' EXIT; status=0; \
+	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 12m -p $(PARALLEL) $(TESTARGS) $(PKGS) || status=$$?; \
+	if [ -s "$$counts" ]; then \
+		awk '{ n++; v = $$1 } END { printf "%d tests ran on Apache Kafka %s\n", n, v }' "$$counts"; \
+	else \
+		echo "0 tests ran on Apache Kafka"; \
+	fi; \
+	exit $$status
+
+.PHONY: short
+short: ## Run the tests without the race detector and without Apache Kafka
+	go test -short -timeout 5m -p $(PARALLEL) $(TESTARGS) $(PKGS)
+
+.PHONY: vet
+vet: ## Run go vet
+	go vet $(PKGS)
+
+.PHONY: lint
+lint: ## Run the linters of .golangci.yml and check the formatting
+	$(LINT) run $(PKGS)
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(LINT) fmt
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME
+	@go list -f '{{range .TestGoFiles}}{{$$.ImportPath}} {{$$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$.ImportPath}} {{$$.Dir}}/{{.}}{{"\n"}}{{end}}' $(PKGS) | \
+	while read -r pkg file; do \
+		[ -n "$$pkg" ] || continue; \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "$$pkg $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## Run the Go benchmarks
+	go test -run '^$$' -bench '$(BENCH)' -benchmem $(TESTARGS) $(PKGS)
+
+.PHONY: cover
+cover: ## Test and write the coverage to cover.html
+	go test -count=1 -timeout 12m -p $(PARALLEL) -coverpkg=./... -coverprofile=cover.out $(PKGS)
+	go tool cover -html=cover.out -o cover.html
+	@go tool cover -func=cover.out | tail -1
+
+.PHONY: demo
+demo: ## See the bridge work, without Kafka or a workspace
+	go run ./cmd/bridge demo
+
+.PHONY: image
+image: ## Build the container image; needs Docker
+	docker build --build-arg VERSION=$(VERSION) -t bridge:$(VERSION) .
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities; needs https://vuln.go.dev
+	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 $(PKGS)
+
+.PHONY: clean
+clean: ## Remove what the targets above left; the cache of Kafka's jars stays
+	rm -rf bin dist cover.out cover.html
