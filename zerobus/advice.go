@@ -107,9 +107,9 @@ func (a adviser) fill(e *Error) *Error {
 		e.Remedy = "set zerobus.workspace_url to the workspace's own address, not to that of a login page or the account console"
 		return e
 	}
-	if e.Status >= 400 && e.Status < 500 {
+	if e.kind == configuration {
 		e.Meaning = "the service does not take this request"
-		e.Remedy = a.names.Replace("check zerobus.workspace_url ({workspace}), zerobus.ingest_path and what stands between the bridge and the workspace")
+		e.Remedy = a.names.Replace("check zerobus.workspace_url ({workspace}), the paths set under zerobus, and what stands between the bridge and the workspace")
 	}
 	for _, row := range adviceTable {
 		if (row.op == "" || row.op == e.Op) && (row.status == 0 || row.status == e.Status) && (row.code == "" || row.code == e.Code) {

@@ -94,7 +94,7 @@ func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, columnsBytesMax+1))
 	if resp.StatusCode/100 != 2 {
-		e := c.advice.answered(opColumns, resp, text, token)
+		e := c.advice.answered(opColumns, resp, text, append(c.tokens.hidden(), token))
 		if e.kind == unauthorized {
 			c.tokens.drop(token)
 		} else if e.kind != transient {

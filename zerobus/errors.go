@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -203,8 +204,22 @@ func decodeAnswer(body []byte) answer {
 // reading a dead letter; nothing is decided by it.
 var quotedColumn = regexp.MustCompile("(?i)\\b(?:column|field(?: name)?) ['\"`]([^'\"`]{1,255})['\"`]")
 
+// errorCode returns code if it looks like one. Whatever else a service puts in
+// its place is not let into logs and labels.
+func errorCode(code string, secrets []string) string {
+	code = clean(code, 100, secrets...)
+	if strings.ContainsFunc(code, func(r rune) bool {
+		return r != '_' && r != '-' && r != '.' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}) {
+		return ""
+	}
+	return code
+}
+
 // clean returns text on one line, at most limit bytes, each secret replaced.
 func clean(text string, limit int, secrets ...string) string {
+	secrets = slices.Clone(secrets) // longest first: one may be part of another
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	for _, s := range secrets {
 		if s != "" {
 			text = strings.ReplaceAll(text, s, "[redacted]")

@@ -2,7 +2,6 @@ package zerobus
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"net/http"
@@ -50,7 +49,7 @@ type tokens struct {
 	flight  *flight    // nil: nobody is minting
 	retryAt time.Time  // no refresh ahead of expiry before
 	late    bool       // the last refresh failed, and that was said
-	tried   [sha256.Size]byte
+	tried   string     // the secret last presented
 }
 
 // flight is a mint in progress; its results may be read once done is closed.
@@ -141,9 +140,8 @@ func (s *tokens) mint(ctx context.Context, limit time.Duration) (*token, error) 
 	if err == nil && secret == "" {
 		err = errors.New("it is empty")
 	}
-	digest := sha256.Sum256([]byte(secret))
 	s.mu.Lock()
-	s.tried = digest
+	s.tried = secret
 	s.mu.Unlock()
 	if err != nil {
 		return nil, &Error{Op: opToken, Err: err, kind: configuration, Meaning: "the client secret could not be read",
@@ -157,7 +155,7 @@ func (s *tokens) mint(ctx context.Context, limit time.Duration) (*token, error) 
 	asked := time.Now()
 	got, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, s.http))
 	if err != nil {
-		return nil, s.explain(err, secret)
+		return nil, s.explain(err)
 	}
 	if strings.ContainsFunc(got.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, s.advice.misread(opToken, http.StatusOK, errors.New("the token holds characters no header may carry"))
@@ -171,7 +169,7 @@ func (s *tokens) mint(ctx context.Context, limit time.Duration) (*token, error) 
 
 // explain turns an oauth2 error into ours. What oauth2 says may hold the whole
 // body of the answer, so none of its text is passed on.
-func (s *tokens) explain(err error, secret string) error {
+func (s *tokens) explain(err error) error {
 	var answered *oauth2.RetrieveError
 	var wire *url.Error
 	if errors.As(err, &wire) {
@@ -181,11 +179,10 @@ func (s *tokens) explain(err error, secret string) error {
 		return s.advice.misread(opToken, http.StatusOK, errors.New("the answer is no token"))
 	}
 	status := answered.Response.StatusCode
-	secrets := []string{secret, url.QueryEscape(secret),
-		base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(s.id) + ":" + url.QueryEscape(secret)))}
+	secrets := s.hidden()
 	body := decodeAnswer(answered.Body)
 	e := &Error{Op: opToken, Status: status,
-		Code:       clean(or(answered.ErrorCode, body.code), 100, secrets...),
+		Code:       errorCode(or(answered.ErrorCode, body.code), secrets),
 		Message:    clean(or(answered.ErrorDescription, body.message), 500, secrets...),
 		RequestID:  requestID(answered.Response.Header),
 		RetryAfter: retryAfter(answered.Response.Header.Get("Retry-After"), time.Now()),
@@ -194,6 +191,19 @@ func (s *tokens) explain(err error, secret string) error {
 		e.kind = configuration // no status of this endpoint is about a row, or mended by a fresh token
 	}
 	return s.advice.fill(e)
+}
+
+// hidden returns the texts that no error may repeat, in all the forms a service
+// could echo them.
+func (s *tokens) hidden() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	form := url.QueryEscape(s.tried)
+	texts := []string{s.tried, form, base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(s.id) + ":" + form))}
+	if s.latest != nil {
+		texts = append(texts, s.latest.value)
+	}
+	return texts
 }
 
 // drop forgets the token, if it is still the one that was used: another caller
@@ -213,10 +223,9 @@ func (s *tokens) replaced() bool {
 	if err != nil || secret == "" {
 		return false
 	}
-	digest := sha256.Sum256([]byte(secret))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if digest == s.tried {
+	if secret == s.tried {
 		return false
 	}
 	s.current = nil

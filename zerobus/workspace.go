@@ -82,7 +82,7 @@ func (w *workspace) send(ctx context.Context, b *batch) error {
 		}
 		return nil
 	}
-	e := w.advice.answered(opIngest, resp, text, token)
+	e := w.advice.answered(opIngest, resp, text, append(w.tokens.hidden(), token))
 	if e.kind == unauthorized {
 		w.tokens.drop(token)
 	}
@@ -156,10 +156,10 @@ func confirm(text []byte, n int) error {
 }
 
 // answered explains an answer outside 2xx. The secrets never show in it.
-func (a adviser) answered(op string, resp *http.Response, text []byte, secrets ...string) *Error {
+func (a adviser) answered(op string, resp *http.Response, text []byte, secrets []string) *Error {
 	said := decodeAnswer(text)
 	e := &Error{Op: op, Status: resp.StatusCode,
-		Code:       clean(said.code, 100, secrets...),
+		Code:       errorCode(said.code, secrets),
 		Message:    clean(or(said.message, resp.Header.Get("X-Databricks-Reason-Phrase")), 500, secrets...),
 		RequestID:  requestID(resp.Header),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
