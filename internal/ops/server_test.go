@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
-	"runtime/trace"
+	"runtime/pprof"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -60,13 +60,17 @@ func TestAddressesNobodyCanListenOn(t *testing.T) {
 
 func TestServerOutlivesTheContextOfStart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s := ops.New(ops.Config{Address: "127.0.0.1:0"}, ops.NewMetrics(known), fixed(healthy()), zaptest.NewLogger(t))
+	s := ops.New(ops.Config{Address: "127.0.0.1:0", Pprof: true}, ops.NewMetrics(known), fixed(healthy()), zaptest.NewLogger(t))
 	if err := s.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	cancel() // as SIGTERM does; the bridge drains from here on
-	if got := ask(t, http.MethodGet, "http://"+s.Addr()+"/livez"); got.status != http.StatusOK {
-		t.Errorf("/livez while draining: got %d, want 200", got.status)
+	began := time.Now()
+	if got := ask(t, http.MethodGet, "http://"+s.Addr()+"/debug/pprof/trace?seconds=0.05"); got.status != http.StatusOK {
+		t.Errorf("a trace while draining: got %d, want 200", got.status)
+	}
+	if took := time.Since(began); took < 50*time.Millisecond {
+		t.Errorf("a trace of 50ms while draining ended after %v", took)
 	}
 	if err := s.Close(t.Context()); err != nil {
 		t.Errorf("Close: %v", err)
@@ -120,10 +124,13 @@ func TestCloseCutsOffWhatTakesTooLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := conn.Write([]byte("GET /debug/pprof/trace?seconds=600 HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+	// While a body is outstanding net/http does not notice that a connection
+	// has gone, so it is the server that has to end this request.
+	const request = "GET /debug/pprof/goroutine?seconds=600 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+	if _, err := conn.Write([]byte(request)); err != nil {
 		t.Fatal(err)
 	}
-	for !trace.IsEnabled() { // until the handler runs
+	for !handlerRuns(t) {
 		runtime.Gosched()
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -136,9 +143,20 @@ func TestCloseCutsOffWhatTakesTooLong(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("Close took %v", took)
 	}
-	if trace.IsEnabled() {
+	if handlerRuns(t) {
 		t.Error("the handler is still running after Close")
 	}
+}
+
+// handlerRuns says whether a goroutine is inside the handler that waits for a
+// delta profile.
+func handlerRuns(t *testing.T) bool {
+	t.Helper()
+	var stacks strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 2); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(stacks.String(), "serveDeltaProfile")
 }
 
 func TestPprofIsBehindItsSwitch(t *testing.T) {

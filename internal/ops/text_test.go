@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,16 @@ func TestText(t *testing.T) {
 			}
 			compare(t, "testdata/status_"+name+".golden", b.String())
 		})
+	}
+}
+
+func TestTextLeavesTheSnapshotAlone(t *testing.T) {
+	s := healthy() // its partitions are out of order
+	if err := s.WriteText(io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Partitions[0].Partition; got != 10 {
+		t.Errorf("first partition of the snapshot after printing: got %d, want 10", got)
 	}
 }
 
