@@ -93,7 +93,7 @@ func NewMetrics(known Known) *Metrics {
 	m.eventsRead = m.counters("events_read_total",
 		"Events read from Kafka. The series of a partition ends when the partition goes to another member.", "topic", "partition")
 	m.eventBytes = m.counters("events_read_bytes_total",
-		"Bytes of the keys and values of the events read from Kafka, uncompressed.", "topic", "partition")
+		"Bytes of the keys, values and headers of the events read from Kafka, uncompressed.", "topic", "partition")
 	m.rowsDelivered = m.counters("rows_delivered_total",
 		"Rows acknowledged by the sink as durable. A row that is written again after a restart counts again.", "topic", "partition")
 	m.rowBytes = m.counters("rows_delivered_bytes_total",
@@ -126,7 +126,7 @@ func NewMetrics(known Known) *Metrics {
 
 	m.requests = byWord(m.counters("sink_requests_total", "Requests to the sink, by outcome.", "outcome"))
 	m.requestDuration = m.histogram("sink_request_duration_seconds",
-		"Seconds one request to the sink took, whatever its outcome.", latencyBuckets)
+		"Seconds one request to the sink took until the last byte of its answer, waiting for a token included.", latencyBuckets)
 	m.retries = byWord(m.counters("sink_retries_total", "Requests to the sink that were repeated, by reason.", "reason"))
 
 	mints := m.counters("token_mints_total", "Attempts to mint an access token, by result.", "result")

@@ -6,7 +6,7 @@ import (
 )
 
 // EventsRead counts events polled from one partition and the bytes of their
-// keys and values.
+// keys, values and headers.
 func (m *Metrics) EventsRead(topic string, partition int32, events int, bytes int) {
 	s := m.partitions.get(topicPartition{topic, partition})
 	s.events.Add(float64(events))
