@@ -181,7 +181,7 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 		if err != nil && !errors.As(err, &hidden) {
 			return "", err
 		}
-		if m, err = compile(b.plan, b.cfg, clusterID, table); err != nil {
+		if m, err = b.compile(clusterID, table); err != nil {
 			return "", err
 		}
 		if hidden != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,14 +74,9 @@ func compileOffline(cmd *cobra.Command, blueprint string, optional bool) (*mappi
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	m, err := compile(bp, cfg, "", nil)
-	if err == nil && optional {
-		m, err = bp.Compile(mapping.Options{
-			Input: cfg.Mapping.Input, InvalidUTF8: cfg.Mapping.InvalidUTF8, TimestampFallback: cfg.Mapping.TimestampFallback,
-			TimestampFormat: cfg.Zerobus.TimestampFormat, RequireConsent: cfg.Mapping.RequireConsent, OnMissingConsent: cfg.Mapping.OnMissingConsent,
-			Table: bp.AllColumns(),
-		})
-	}
+	opts := mappingOptions(cfg)
+	opts.AllOptional = optional
+	m, err := bp.Compile(opts)
 	if err != nil {
 		return nil, &usageError{err}
 	}
@@ -156,7 +152,7 @@ func (r *mapRun) Filter(reason string) {
 // explainOne shows where each column of one record came from.
 func (r *mapRun) explainOne(rec *mapping.Record) {
 	for _, e := range r.mapper.Explain(rec) {
-		if e.Outcome == mapping.OutcomeReject {
+		if e.Outcome == "reject" {
 			r.rejected++
 		}
 		if r.form == outputJSON {
@@ -165,8 +161,31 @@ func (r *mapRun) explainOne(rec *mapping.Record) {
 			}
 			continue
 		}
-		if _, err := fmt.Fprintf(r.out, "line %d: %s", r.line, e.Text()); err != nil {
-			r.werr = err
+		r.explainText(e)
+	}
+}
+
+func (r *mapRun) explainText(e mapping.Explained) {
+	said := e.Outcome
+	for _, part := range []string{e.Code, e.Reason} {
+		if part != "" {
+			said += ", " + part
 		}
+	}
+	if e.Section != "" {
+		said += ", section " + e.Section
+	}
+	tw := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "line %d: %s\n", r.line, said)
+	for _, c := range e.Columns {
+		switch {
+		case c.Value == "":
+			fmt.Fprintf(tw, "  %s\t%s\tNULL\t%s\n", c.Name, c.Type, c.Why)
+		default:
+			fmt.Fprintf(tw, "  %s\t%s\t%s\tfrom %s\n", c.Name, c.Type, c.Value, c.Source)
+		}
+	}
+	if err := tw.Flush(); err != nil {
+		r.werr = err
 	}
 }

@@ -23,7 +23,6 @@ func (b *bridge) snapshot() ops.Snapshot {
 			Table: b.client.Table().String(), Transport: b.cfg.Zerobus.Transport,
 		},
 		BufferedLimit: int64(b.cfg.Delivery.MaxBuffered),
-		Totals:        b.metrics.Totals(),
 		Config:        b.cfg.Redacted(),
 	}
 	if sink.Name == zerobus.Blocked {

@@ -86,19 +86,25 @@ func loadBlueprint(file string) (*mapping.Blueprint, error) {
 	return mapping.Parse(file, data)
 }
 
-// compile fits the blueprint to the table; table is nil when its columns are
-// not known.
-func compile(bp *mapping.Blueprint, c *config.Config, clusterID string, table []zerobus.Column) (*mapping.Mapping, error) {
-	var columns []mapping.Column
-	for _, col := range table {
-		columns = append(columns, mapping.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull})
-	}
+// mappingOptions says in mapping's words what the configuration says.
+func mappingOptions(c *config.Config) mapping.Options {
 	m := c.Mapping
-	return bp.Compile(mapping.Options{
+	return mapping.Options{
 		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback,
 		TimestampFormat: c.Zerobus.TimestampFormat, RequireConsent: m.RequireConsent, OnMissingConsent: m.OnMissingConsent,
-		ClusterID: clusterID, Table: columns,
-	})
+	}
+}
+
+// compile fits the blueprint to the table; columns is nil when they are not
+// known.
+func (b *bridge) compile(clusterID string, columns []zerobus.Column) (*mapping.Mapping, error) {
+	o := mappingOptions(b.cfg)
+	o.ClusterID = clusterID
+	o.TableName = b.client.Table().Quoted()
+	for _, col := range columns {
+		o.Table = append(o.Table, mapping.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull})
+	}
+	return b.plan.Compile(o)
 }
 
 // rowColumns says in zerobus's words which columns rows carry.
@@ -133,10 +139,10 @@ func newMapper(m *mapping.Mapping) func() consumer.Mapper {
 func known(c *config.Config) ops.Known {
 	return ops.Known{
 		Topics:        c.Kafka.Topics,
-		RejectCodes:   append(mapping.RejectCodes(), zerobus.RefusalCodes()...),
+		RejectCodes:   append(mapping.RejectCodes(), zerobus.RefusedSchemaMismatch, zerobus.RefusedTooLarge, zerobus.RefusedOther),
 		FilterReasons: mapping.FilterReasons(),
-		Outcomes:      zerobus.Outcomes(),
-		RetryReasons:  zerobus.RetryReasons(),
+		Outcomes:      []string{zerobus.OutcomeOK, zerobus.OutcomeRetry, zerobus.OutcomeRefused, zerobus.OutcomeTooLarge, zerobus.OutcomeBlocked, zerobus.OutcomeCanceled},
+		RetryReasons:  []string{zerobus.RetryThrottled, zerobus.RetryUnavailable, zerobus.RetryTimeout, zerobus.RetryNetwork, zerobus.RetryMismatch, zerobus.RetryUnauthorized},
 	}
 }
 
@@ -169,7 +175,7 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 	}
 	// Compiled once without the table, so that a fault of the blueprint is
 	// told before anything is connected.
-	if _, err := compile(b.plan, cfg, "", nil); err != nil {
+	if _, err := b.plan.Compile(mappingOptions(cfg)); err != nil {
 		return nil, &usageError{err}
 	}
 	if b.client, err = zerobus.New(zerobusConfig(cfg), log, b.metrics); err != nil {
@@ -234,11 +240,17 @@ func (b *bridge) prove(ctx context.Context) (*mapping.Mapping, error) {
 		m, err = b.fit(ctx, clusterID)
 		return err
 	}, func(err error) bool {
-		var bad *usageError
+		var bad *misfit
 		return zerobus.IsPermanent(err) || errors.As(err, &bad)
 	})
 	return m, err
 }
+
+// misfit says that the blueprint does not fit the table.
+type misfit struct{ err error }
+
+func (m *misfit) Error() string { return "the blueprint does not fit the table: " + m.err.Error() }
+func (m *misfit) Unwrap() error { return m.err }
 
 // fit holds the blueprint against the table and proves that rows may be
 // written to it.
@@ -254,9 +266,9 @@ func (b *bridge) fit(ctx context.Context, clusterID string) (*mapping.Mapping, e
 	if err != nil && !errors.As(err, &hidden) {
 		return nil, err
 	}
-	m, err := compile(b.plan, b.cfg, clusterID, table)
+	m, err := b.compile(clusterID, table)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, &misfit{err}
 	}
 	b.client.Expect(rowColumns(m))
 	if err := b.client.Preflight(ctx); err != nil {
