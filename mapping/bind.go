@@ -141,6 +141,7 @@ func (c *compiler) column(r rule, res resolved) column {
 			col.chain = col.chain[:n-1]
 		}
 	}
+	col.lead()
 	col.copies = res.typ.base == stringType && res.typ.length == 0 && len(col.chain) == 0 && r.lookup == nil
 	col.fallback = c.literal(r.fallback, "default_value", res)
 	if r.lookup != nil {
@@ -152,6 +153,17 @@ func (c *compiler) column(r rule, res resolved) column {
 		col.star = c.literal(r.star, "value_map", res)
 	}
 	return col
+}
+
+// lead notes the nodes of the sources up to the first that is none.
+func (c *column) lead() {
+	c.leading = nil
+	for _, s := range c.sources {
+		if s.slot < 0 {
+			return
+		}
+		c.leading = append(c.leading, s.slot)
+	}
 }
 
 func readsTimestamp(r rule) bool {
@@ -232,5 +244,6 @@ func (c *compiler) rowColumn(key string, r rule, res resolved) {
 	if c.o.TimestampFallback == "kafka" && readsTimestamp(r) {
 		col.sources = append(col.sources, source{path: "$kafka.timestamp", slot: -1, kafka: kafkaTimestamp})
 	}
+	col.lead()
 	m.rowPlan.columns = append(m.rowPlan.columns, col)
 }

@@ -33,6 +33,9 @@ type Options struct {
 	// Table holds the table's columns, nil where they are not known. Names are
 	// compared without regard to case and sent as the table spells them.
 	Table []Column
+	// AllOptional fills optional columns although the table is not known, for
+	// tools that work without one.
+	AllOptional bool
 	// TableName is catalog.schema.table, for the remedies in errors.
 	TableName string
 }
@@ -92,8 +95,9 @@ type column struct {
 	key      []byte // "name":
 	typ      *deltaType
 	notNull  bool
-	copies   bool // STRING without a transform: strings go in as they stand
-	isID     bool // made from the record where missing, so that an empty id is a missing one
+	copies   bool    // STRING without a transform: strings go in as they stand
+	leading  []int32 // the nodes of the sources before the first that is none
+	isID     bool    // made from the record where missing, so that an empty id is a missing one
 	sources  []source
 	chain    []transform
 	lookup   map[string][]byte // value_map, values encoded; nil is NULL
@@ -203,7 +207,7 @@ func (c *compiler) resolveColumns() {
 		switch {
 		case inTable:
 			col.Name = have.Name
-		case col.Optional:
+		case col.Optional && !c.o.AllOptional:
 			c.m.omitted = append(c.m.omitted, col.Name)
 			continue
 		}

@@ -67,11 +67,14 @@ func (m *Mapper) explain(p *plan) {
 	}
 	for i := range p.columns {
 		c := &p.columns[i]
-		out, from, v, refused := m.column(nil, c)
-		ex := ExplainedColumn{Name: c.name, Type: c.typ.text, Value: string(out), Source: from.path}
+		out, fed := m.column(nil, c)
+		ex := ExplainedColumn{Name: c.name, Type: c.typ.text, Value: string(out)}
+		if fed.from != nil {
+			ex.Source = fed.from.path
+		}
 		switch {
-		case refused.code != "":
-			ex.Value, ex.Why = "", "refused: "+v.describe()+" "+refused.rule
+		case fed.refused.code != "":
+			ex.Value, ex.Why = "", "refused: "+fed.v.describe()+" "+fed.refused.rule
 		case len(out) > 0 && ex.Source == "":
 			ex.Source = "default_value"
 		case len(out) == 0 && ex.Source != "":

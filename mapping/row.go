@@ -88,16 +88,24 @@ func (m *Mapper) row(p *plan) {
 	dst := append(m.out.Buf(), '{')
 	for i := range p.columns {
 		c := &p.columns[i]
+		if c.copies {
+			// Strings on their way to a STRING column go in as they stand: the
+			// scanner has found them to be valid JSON.
+			if sp := m.find(c.leading); (sp.kind == str || sp.kind == strEsc) && !(c.isID && sp.end-sp.start == 2) {
+				dst = append(dst, c.key...)
+				dst = append(dst, m.s.b[sp.start:sp.end]...)
+				dst = append(dst, ',')
+				continue
+			}
+		}
 		mark := len(dst)
 		dst = append(dst, c.key...)
 		body := len(dst)
-		var from source
-		var v val
-		var refused refusal
-		dst, from, v, refused = m.column(dst, c)
+		var fed feed
+		dst, fed = m.column(dst, c)
 		switch {
-		case refused.code != "":
-			m.reject(refused.code, c.name, m.reason(c, from, v, refused.rule))
+		case fed.refused.code != "":
+			m.reject(fed.refused.code, c.name, fed.reason(c))
 			return
 		case len(dst) > body:
 			dst = append(dst, ',')
@@ -116,35 +124,33 @@ func (m *Mapper) row(p *plan) {
 	m.out.Row(dst)
 }
 
-// column appends the value of one column, or nothing where it is NULL. from
-// and v say where the value came from.
-func (m *Mapper) column(dst []byte, c *column) (_ []byte, from source, v val, _ refusal) {
-	for _, from = range c.sources {
-		if from.slot >= 0 {
-			sp := m.s.vals[from.slot]
+// feed says where the value of a column came from.
+type feed struct {
+	from    *source // nil where none was present
+	v       val     // the value there
+	refused refusal
+}
+
+// column appends the value of one column, or nothing where it is NULL.
+func (m *Mapper) column(dst []byte, c *column) ([]byte, feed) {
+	m.e.buf = m.e.buf[:0]
+	for i := range c.sources {
+		f := feed{from: &c.sources[i]}
+		if f.from.slot >= 0 {
+			sp := m.s.vals[f.from.slot]
 			if sp.kind <= null || c.isID && sp.kind == str && sp.end-sp.start == 2 {
 				continue
 			}
-			raw := m.s.b[sp.start:sp.end]
-			if c.copies && (sp.kind == str || sp.kind == strEsc) {
-				return append(dst, raw...), from, val{}, refusal{}
-			}
-			m.e.buf = m.e.buf[:0]
-			v = val{kind: sp.kind, b: raw}
-		} else {
-			m.e.buf = m.e.buf[:0]
-			var refused refusal
-			if v, refused = m.kafka(c, from); refused.code != "" {
-				return dst, from, v, refused
-			}
-			if v.kind == absent {
-				continue
-			}
+			f.v = val{kind: sp.kind, b: m.s.b[sp.start:sp.end]}
+		} else if f.v, f.refused = m.kafka(c, f.from); f.refused.code != "" {
+			return dst, f
+		} else if f.v.kind == absent {
+			continue
 		}
-		out, refused := m.convert(dst, c, v)
-		return out, from, v, refused
+		dst, f.refused = m.convert(dst, c, f.v)
+		return dst, f
 	}
-	return append(dst, c.fallback...), source{}, val{}, refusal{}
+	return append(dst, c.fallback...), feed{}
 }
 
 // convert appends v after the column's transforms and its value_map.
@@ -175,7 +181,7 @@ func (m *Mapper) convert(dst []byte, c *column, v val) ([]byte, refusal) {
 
 // kafka returns a part of the record that is not in its value; kind absent
 // where the record has none.
-func (m *Mapper) kafka(c *column, from source) (val, refusal) {
+func (m *Mapper) kafka(c *column, from *source) (val, refusal) {
 	rec := m.rec
 	var bytes []byte
 	switch from.kafka {
@@ -246,12 +252,12 @@ func (m *Mapper) appendUUID(dst []byte) []byte {
 
 // reason says in words why a value cannot go into its column. It shows numbers
 // of up to 32 characters and no other part of the event.
-func (m *Mapper) reason(c *column, from source, v val, rule string) string {
-	what := v.describe()
-	if v.kind == number && len(v.b) <= 32 {
-		what = "the number " + string(v.b)
+func (f feed) reason(c *column) string {
+	what := f.v.describe()
+	if f.v.kind == number && len(f.v.b) <= 32 {
+		what = "the number " + string(f.v.b)
 	}
-	return fmt.Sprintf("column %s (%s): %s from %s %s", c.name, c.typ.text, what, from.path, rule)
+	return fmt.Sprintf("column %s (%s): %s from %s %s", c.name, c.typ.text, what, f.from.path, f.refused.rule)
 }
 
 func (m *Mapper) reject(code, column, reason string) {

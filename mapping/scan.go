@@ -167,15 +167,16 @@ func (s *scanner) object(i int, n *node) int {
 			return s.fail(CodeNotJSON, "a key in double quotes should stand here", i)
 		}
 		key := i + 1
-		end, esc := s.text(key)
-		if end < 0 {
-			return -1
+		var esc bool
+		if i = shortText(b, key); i < 0 {
+			if i, esc = s.text(key); i < 0 {
+				return -1
+			}
 		}
 		var child *node
 		if n != nil {
-			child = n.child(b[key:end-1], esc)
+			child = n.child(b, key, i-1, esc)
 		}
-		i = end
 		if i < len(b) && b[i] != ':' {
 			i = space(b, i)
 		}
@@ -248,20 +249,33 @@ const (
 	highs = 0x8080808080808080
 )
 
+// stops marks, in the high bit of each byte, the bytes of w that end the easy
+// part of a string: a quote, a backslash, a control character or a byte outside
+// ASCII. Only the lowest mark is to be trusted: the subtractions may borrow from
+// higher bytes and mark too many of them, never lower ones.
+func stops(w uint64) uint64 {
+	quote, slash := w^'"'*lows, w^'\\'*lows
+	return ((quote - lows) | (slash - lows) | (w - ' '*lows) | w) & highs
+}
+
+// shortText is text for strings of up to seven easy bytes, which most keys are;
+// -1 for all others. It is small enough to be inlined.
+func shortText(b []byte, i int) int {
+	if i+8 <= len(b) {
+		if n := i + bits.TrailingZeros64(stops(binary.LittleEndian.Uint64(b[i:])))>>3; n < i+8 && b[n] == '"' {
+			return n + 1
+		}
+	}
+	return -1
+}
+
 // text scans from behind the opening quote to behind the closing one and says
-// whether there was an escape on the way. Eight bytes are looked at together:
-// the lowest bit set in stop marks the first quote, backslash, control
-// character or byte outside ASCII. (The subtractions may borrow into higher
-// bytes and mark too many, never into lower ones.)
+// whether there was an escape on the way. It looks at eight bytes together.
 func (s *scanner) text(i int) (end int, esc bool) {
 	b := s.b
 	for {
 		for i+8 <= len(b) {
-			w := binary.LittleEndian.Uint64(b[i:])
-			quote := w ^ '"'*lows
-			slash := w ^ '\\'*lows
-			stop := (((quote - lows) &^ quote) | ((slash - lows) &^ slash) | ((w - ' '*lows) &^ w) | w) & highs
-			if stop != 0 {
+			if stop := stops(binary.LittleEndian.Uint64(b[i:])); stop != 0 {
 				i += bits.TrailingZeros64(stop) >> 3
 				break
 			}
@@ -270,9 +284,11 @@ func (s *scanner) text(i int) (end int, esc bool) {
 		if i >= len(b) {
 			return s.fail(CodeNotJSON, "the text ends inside a string", i), false
 		}
-		switch c := b[i]; {
-		case c == '"':
+		c := b[i]
+		if c == '"' {
 			return i + 1, esc
+		}
+		switch {
 		case c == '\\':
 			esc = true
 			if i = s.escape(i); i < 0 {

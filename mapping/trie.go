@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 )
 
@@ -17,9 +18,13 @@ type node struct {
 	items []item
 }
 
+// edge leads to a child. head and tail are the first and the last eight bytes
+// of the key as little-endian numbers; a key of up to eight bytes has its bytes
+// in head, zeros above them, and no tail.
 type edge struct {
-	key  string
-	node *node
+	head, tail uint64
+	key        string
+	node       *node
 }
 
 type item struct {
@@ -30,11 +35,46 @@ type item struct {
 // Keys of longKey bytes and more share one bucket.
 const longKey = 31
 
-// child returns the node for a key as it stands in the record, or nil.
-func (n *node) child(key []byte, escaped bool) *node {
-	if escaped || n.fold {
-		return n.childSlow(key, escaped)
+// child returns the node for the key in b[from:to], or nil. Keys of up to 16
+// bytes are compared as one or two numbers.
+func (n *node) child(b []byte, from, to int, escaped bool) *node {
+	l := to - from
+	if l > 16 || escaped || n.fold || from+8 > len(b) {
+		return n.childSlow(b[from:to], escaped)
 	}
+	i, end := n.byLen[l], n.byLen[l+1]
+	if i == end {
+		return nil
+	}
+	head := binary.LittleEndian.Uint64(b[from:])
+	var tail uint64
+	if l <= 8 {
+		head &= 1<<(8*l) - 1 // all ones for 8: the shift gives 0
+	} else {
+		tail = binary.LittleEndian.Uint64(b[to-8:])
+	}
+	for ; i < end; i++ {
+		if e := &n.edges[i]; e.head == head && e.tail == tail {
+			return e.node
+		}
+	}
+	return nil
+}
+
+// childSlow is child for keys with escapes and for rows, whose column names
+// have no case. Both are rare, and a key to be read twice may cost an allocation.
+func (n *node) childSlow(key []byte, escaped bool) *node {
+	if escaped {
+		key = unescape(nil, key)
+	}
+	if n.fold {
+		return n.childFolded(key)
+	}
+	return n.childLong(key)
+}
+
+// childLong compares whole keys.
+func (n *node) childLong(key []byte) *node {
 	l := min(len(key), longKey)
 	for i := n.byLen[l]; i < n.byLen[l+1]; i++ {
 		if n.edges[i].key == string(key) {
@@ -44,21 +84,11 @@ func (n *node) child(key []byte, escaped bool) *node {
 	return nil
 }
 
-// childSlow is child for keys with escapes and for tables, whose column names
-// have no case. Keys longer than the stack buffer cannot be a column name and
-// cost an allocation only when they hold escapes.
-func (n *node) childSlow(key []byte, escaped bool) *node {
-	var buf [128]byte
-	plain := key
-	if escaped {
-		plain = unescape(buf[:0], key)
-	}
-	if n.fold {
-		plain = appendLower(buf[:0], plain)
-	}
-	l := min(len(plain), longKey)
+// childFolded compares whole keys with lower-case ones, regardless of case.
+func (n *node) childFolded(key []byte) *node {
+	l := min(len(key), longKey)
 	for i := n.byLen[l]; i < n.byLen[l+1]; i++ {
-		if n.edges[i].key == string(plain) {
+		if equalFold(key, n.edges[i].key) {
 			return n.edges[i].node
 		}
 	}
@@ -106,7 +136,7 @@ func (t *trie) add(steps []step) *node {
 			if s.isIndex {
 				n.items = append(n.items, item{s.index, next})
 			} else {
-				n.edges = append(n.edges, edge{s.key, next})
+				n.edges = append(n.edges, edge{key: s.key, node: next})
 			}
 		}
 		n = next
@@ -138,12 +168,23 @@ func (n *node) seal() {
 	for l := longKey; l >= 0; l-- {
 		n.byLen[l] = min(n.byLen[l], n.byLen[l+1])
 	}
-	for _, e := range n.edges {
+	for i := range n.edges {
+		e := &n.edges[i]
+		e.head, e.tail = keyWords(e.key)
 		e.node.seal()
 	}
 	for _, it := range n.items {
 		it.node.seal()
 	}
+}
+
+func keyWords(key string) (head, tail uint64) {
+	var padded [8]byte
+	copy(padded[:], key)
+	if len(key) > 8 {
+		tail = binary.LittleEndian.Uint64([]byte(key[len(key)-8:]))
+	}
+	return binary.LittleEndian.Uint64(padded[:]), tail
 }
 
 // isBOM reports whether b begins with the UTF-8 byte order mark.

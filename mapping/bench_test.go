@@ -1,0 +1,254 @@
+package mapping_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/datafly/bridge/mapping"
+)
+
+// discard is an Out that keeps its buffer and counts.
+type discard struct {
+	buf                     []byte
+	rows, rejects, filtered int
+}
+
+func (d *discard) Buf() []byte           { return d.buf[:0] }
+func (d *discard) Row(b []byte)          { d.buf = b; d.rows++ }
+func (d *discard) Reject(_, _, _ string) { d.rejects++ }
+func (d *discard) Filter(_ string)       { d.filtered++ }
+
+// benchEvents makes n different events of about 1,370 bytes, the mean of
+// enriched web traffic.
+func benchEvents(n int) [][]byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	names := []string{"order_completed", "product_viewed", "Product Added", "search", "video_paused"}
+	var out [][]byte
+	for i := range n {
+		out = append(out, fmt.Appendf(nil, `{"type":"track","event":"%s","message_id":"%08x-7a51-4d0e-9c3b-%012x","user_id":"cust-%d",`+
+			`"anonymous_id":"%08x-1d2f-4a6e-8f55-%012x","source_id":"src_7Qm2","integration_id":"int_zb01",`+
+			`"timestamp":"2026-03-%02dT09:15:%02d.%03dZ","sent_at":"2026-03-04T09:15:27.600Z","received_at":"2026-03-04T09:15:27.731Z",`+
+			`"properties":{"order_id":"A-%d","revenue":%d.5,"currency":"GBP","coupon":null,"products":[{"product_id":"MUG-%d","name":"Stoneware mug, 350 ml","quantity":2,"price":32.25,"category":"kitchen"},{"product_id":"TEA-%d","name":"Oolong \"Spring\" 100 g","quantity":1,"price":18.4,"category":"tea"}]},`+
+			`"context":{"ip":"198.51.100.%d","user_agent":"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/133.0.0.0 Safari/537.36","locale":"en-GB","timezone":"Europe/London",`+
+			`"page":{"url":"https://www.teashop.example/checkout/thanks?order=%d","path":"/checkout/thanks","referrer":"https://www.teashop.example/checkout","title":"Thank you for your order | Tea shop","search":"?order=%d"},`+
+			`"campaign":{"source":"newsletter","medium":"email","name":"spring"},"consent":{"analytics":true,"marketing":false,"functional":true,"advertising":false},`+
+			`"library":{"name":"@datafly/collector","version":"2.3.1"},"device":{"type":"desktop","manufacturer":null,"model":null},"geo":{"country":"GB","region":"England","city":"Leeds"}},`+
+			`"vendor_ids":{"ga_client_id":"1887766554.%d"}}`,
+			names[i%len(names)], r.Uint32(), r.Uint64N(1<<48), r.IntN(1e6), r.Uint32(), r.Uint64N(1<<48), 1+i%28, i%60, i%1000,
+			r.IntN(1e6), r.IntN(500), r.IntN(100), r.IntN(100), r.IntN(256), r.IntN(1e6), r.IntN(1e6), r.IntN(1e9)))
+	}
+	return out
+}
+
+func defaultMapper(tb testing.TB) *mapping.Mapper {
+	tb.Helper()
+	m, err := mapping.Default().Compile(mapping.Options{ClusterID: "bench"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return m.NewMapper()
+}
+
+func BenchmarkMap(b *testing.B) {
+	events := benchEvents(1000)
+	mapper, out := defaultMapper(b), &discard{}
+	rec := mapping.Record{Topic: "t"}
+	b.ReportAllocs()
+	b.SetBytes(int64(len(events[0])))
+	for i := 0; b.Loop(); i++ {
+		rec.Value = events[i%len(events)]
+		mapper.Map(&rec, out)
+	}
+	if out.rejects+out.filtered > 0 {
+		b.Fatalf("got %d rejects and %d filtered, want rows only", out.rejects, out.filtered)
+	}
+}
+
+// BenchmarkAgainstJSONText runs the mapper and a jsontext streaming extraction
+// of the same 13 columns in turns, so that both meet the same moods of the
+// machine, and reports the median ratio of their times per event. The second
+// ratio is against jsontext with its check for duplicate names turned off.
+func BenchmarkAgainstJSONText(b *testing.B) {
+	events := benchEvents(1000)
+	mapper, out := defaultMapper(b), &discard{}
+	ours := func() {
+		rec := mapping.Record{Topic: "t"}
+		for _, e := range events {
+			rec.Value = e
+			mapper.Map(&rec, out)
+		}
+	}
+	strict, loose := &streaming{}, &streaming{opts: []jsontext.Options{jsontext.AllowDuplicateNames(true)}}
+	for i, e := range events { // the two must agree before they are compared
+		mapper.Map(&mapping.Record{Value: e}, out)
+		if row := strict.row(e); !bytes.Equal(row, out.buf) {
+			b.Fatalf("event %d: got\n%s\nwant\n%s", i, out.buf, row)
+		}
+	}
+	var a, c []float64
+	var nsOurs, nsStrict []float64
+	for b.Loop() {
+		t0 := time.Now()
+		ours()
+		t1 := time.Now()
+		strict.all(events)
+		t2 := time.Now()
+		loose.all(events)
+		t3 := time.Now()
+		a = append(a, float64(t1.Sub(t0))/float64(t2.Sub(t1)))
+		c = append(c, float64(t1.Sub(t0))/float64(t3.Sub(t2)))
+		nsOurs = append(nsOurs, float64(t1.Sub(t0))/float64(len(events)))
+		nsStrict = append(nsStrict, float64(t2.Sub(t1))/float64(len(events)))
+	}
+	median := func(v []float64) float64 { slices.Sort(v); return v[len(v)/2] }
+	b.ReportMetric(median(a), "ratio")
+	b.ReportMetric(median(c), "ratio-dup-unchecked")
+	b.ReportMetric(median(nsOurs), "ns/event")
+	b.ReportMetric(median(nsStrict), "ns/event-jsontext")
+}
+
+// streaming is what a careful user of jsontext would write for the default
+// columns: one pass over the tokens, raw copies, no values in between.
+type streaming struct {
+	dec  jsontext.Decoder
+	src  bytes.Buffer
+	opts []jsontext.Options
+	cols [13][]byte
+	buf  []byte
+}
+
+var streamColumns = [13]string{"event_name", "event_type", "message_id", "user_id", "anonymous_id", "event_timestamp",
+	"ip_address", "user_agent", "locale", "timezone", "page_url", "page_referrer", "source_id"}
+
+func (s *streaming) all(events [][]byte) {
+	for _, e := range events {
+		s.row(e)
+	}
+}
+
+func (s *streaming) row(e []byte) []byte {
+	s.src = *bytes.NewBuffer(e)
+	s.dec.Reset(&s.src, s.opts...)
+	for i := range s.cols {
+		s.cols[i] = s.cols[i][:0]
+	}
+	s.object("")
+	if _, err := s.dec.ReadToken(); err != io.EOF {
+		panic(err)
+	}
+	dst := append(s.buf[:0], '{')
+	for i, c := range s.cols {
+		if len(c) == 0 {
+			continue
+		}
+		dst = append(dst, '"')
+		dst = append(dst, streamColumns[i]...)
+		dst = append(dst, '"', ':')
+		switch i {
+		case 0:
+			if bytes.ContainsAny(c, " ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+				c = bytes.ToLower(bytes.ReplaceAll(c, []byte(" "), []byte("_")))
+			}
+			dst = append(dst, c...)
+		case 5:
+			t, err := time.Parse(time.RFC3339, string(c[1:len(c)-1]))
+			if err != nil {
+				panic(err)
+			}
+			dst = strconv.AppendInt(dst, t.UnixMicro(), 10)
+		default:
+			dst = append(dst, c...)
+		}
+		dst = append(dst, ',')
+	}
+	dst[len(dst)-1] = '}'
+	s.buf = dst
+	return dst
+}
+
+func (s *streaming) object(in string) {
+	must(s.dec.ReadToken())
+	for s.dec.PeekKind() != '}' {
+		name := must(s.dec.ReadToken())
+		col := -1
+		switch in {
+		case "":
+			switch key := name.String(); key {
+			case "event":
+				col = 0
+			case "type":
+				col = 1
+			case "message_id":
+				col = 2
+			case "user_id":
+				col = 3
+			case "anonymous_id":
+				col = 4
+			case "timestamp":
+				col = 5
+			case "source_id":
+				col = 12
+			case "context":
+				s.object("context")
+				continue
+			}
+		case "context":
+			switch key := name.String(); key {
+			case "ip":
+				col = 6
+			case "user_agent":
+				col = 7
+			case "locale":
+				col = 8
+			case "timezone":
+				col = 9
+			case "page":
+				s.object("page")
+				continue
+			}
+		case "page":
+			switch key := name.String(); key {
+			case "url":
+				col = 10
+			case "referrer":
+				col = 11
+			}
+		}
+		v := must(s.dec.ReadValue())
+		if col >= 0 {
+			s.cols[col] = append(s.cols[col], v...)
+		}
+	}
+	must(s.dec.ReadToken())
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestMapAllocatesNothing(t *testing.T) {
+	events := benchEvents(100)
+	mapper, out := defaultMapper(t), &discard{}
+	rec := mapping.Record{Topic: "t"}
+	run := func() {
+		for _, e := range events {
+			rec.Value = e
+			mapper.Map(&rec, out)
+		}
+	}
+	run()
+	if got := testing.AllocsPerRun(20, run); got != 0 {
+		t.Errorf("got %v allocations for %d events, want 0", got, len(events))
+	}
+}
