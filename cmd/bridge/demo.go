@@ -73,7 +73,7 @@ The exit code is 1 if anything was lost. It ends after --events, after
 	f.Float64Var(&o.rate, "rate", 0, "events per second; 0 is as fast as it goes (default 2000, or 0 with --events)")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic it creates")
 	f.IntVar(&o.malformedEvery, "malformed-every", 100, "one event in so many is malformed; 0 is none")
-	f.IntVar(&o.tombstoneEvery, "tombstone-every", 500, "one record in so many has no value; 0 is none")
+	f.IntVar(&o.tombstoneEvery, "tombstone-every", 333, "one record in so many has no value; 0 is none")
 	f.Uint64Var(&o.seed, "seed", 1, "the traffic is a function of this number")
 	f.StringVar(&o.kafka, "kafka", "", "host:port of a real broker to use instead of the in-process one")
 	f.StringVar(&o.topic, "topic", "", "topic to create and use (default signal-demo-<time>)")
@@ -165,6 +165,13 @@ func (l *liveLine) show(text string) {
 		return
 	}
 	fmt.Fprintln(l.w, text)
+}
+
+// end leaves the last line where it is.
+func (l *liveLine) end() {
+	if l.terminal {
+		fmt.Fprintln(l.w)
+	}
 }
 
 // say prints a line that stays.

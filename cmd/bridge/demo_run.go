@@ -165,7 +165,7 @@ func (d *demo) watch(ctx context.Context) {
 		case <-tick.C:
 		case <-ctx.Done():
 			d.screen.show(d.line())
-			d.screen.say("")
+			d.screen.end()
 			return
 		}
 		d.screen.show(d.line())

@@ -44,13 +44,22 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	var quiet *quietError
 	if !errors.As(err, &quiet) {
-		fmt.Fprintf(stderr, "bridge: %s\n", strings.TrimSpace(err.Error()))
+		fmt.Fprintf(stderr, "bridge: %s\n", strings.TrimSpace(listed(err)))
 	}
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// listed is the error's text, with several problems as a list.
+func listed(err error) string {
+	problems := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	if len(problems) == 1 {
+		return problems[0]
+	}
+	return fmt.Sprintf("%d problems\n  %s", len(problems), strings.Join(problems, "\n  "))
 }
 
 // usageError marks what is wrong with the command line or the configuration.
