@@ -43,7 +43,8 @@ func (c *catalog) create(ddl string, maxRows int, j *journal) ([]string, error) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fresh := map[string]*Table{}
-	var made, replaced []string
+	made := []string{}
+	var replaced []string
 	for _, def := range defs {
 		_, here := c.tables[def.name]
 		if _, twice := fresh[def.name]; here || twice {

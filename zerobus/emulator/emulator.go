@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -204,10 +205,14 @@ func (e *Emulator) Start(addr string) error {
 		ConnState:         e.newConns.track,
 		ErrorLog:          zap.NewStdLog(e.log),
 	}
-	e.url = "http://" + ln.Addr().String()
+	host := ln.Addr().String()
+	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		host = net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
+	}
+	e.url = "http://" + host
 	serve := e.server.Serve
 	if e.tls != nil {
-		e.url = "https://" + ln.Addr().String()
+		e.url = "https://" + host
 		e.server.TLSConfig = e.tls.config()
 		serve = func(ln net.Listener) error { return e.server.ServeTLS(ln, "", "") }
 	}

@@ -82,7 +82,6 @@ func (c *call) look() {
 	s := scanner{b: c.body}
 	var rows [][]byte
 	ok := s.members('{', func(name []byte, _ bool) bool {
-		from := s.pos
 		switch string(name) {
 		case "table":
 			text, _, ok := s.str()
@@ -101,7 +100,7 @@ func (c *call) look() {
 				return true
 			})
 		}
-		return s.skip(0) && s.pos > from
+		return s.skip(0)
 	})
 	if ok {
 		c.records = rows

@@ -195,7 +195,7 @@ func (t *Table) Columns() []Column {
 // AddColumn appends a column, as ALTER TABLE ... ADD COLUMN does. Requests
 // that arrive from then on are held against the new columns.
 func (t *Table) AddColumn(c Column) error {
-	p := &ddlParser{lex: lexer{src: c.Type + ")", line: 1}}
+	p := &ddlParser{lex: lexer{src: c.Type, line: 1}}
 	if err := p.next(); err != nil {
 		return fmt.Errorf("add column %s to %s: %w", c.Name, t.name, err)
 	}
@@ -203,8 +203,8 @@ func (t *Table) AddColumn(c Column) error {
 		return fmt.Errorf("add column %q to %s: the service takes ASCII letters, digits and underscore only", c.Name, t.name)
 	}
 	typ, err := p.dataType(0)
-	if err == nil {
-		err = p.expect(")")
+	if err == nil && p.tok.kind != tokEOF {
+		err = p.errorf("got %s behind the type; write the type alone", p.tok)
 	}
 	if err != nil {
 		return fmt.Errorf("add column %s to %s: type %q: %w", c.Name, t.name, c.Type, err)

@@ -1,0 +1,165 @@
+package emulator_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/datafly/bridge/zerobus/emulator"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// bare makes an emulator and a way to post to it without a network.
+func bare(f testing.TB, cfg emulator.Config) (e *emulator.Emulator, post func(path, contentType string, body []byte) response) {
+	f.Helper()
+	e, err := emulator.New(cfg)
+	if err != nil {
+		f.Fatal(err)
+	}
+	authorization := ""
+	post = func(path, contentType string, body []byte) response {
+		req := httptest.NewRequest("POST", path, bytes.NewReader(body))
+		req.Header.Set("Content-Type", contentType)
+		req.Header.Set("Authorization", authorization)
+		rec := httptest.NewRecorder()
+		e.Handler().ServeHTTP(rec, req)
+		return response{rec.Code, rec.Header(), rec.Body.String()}
+	}
+	r := post(emulator.TokenPath, form, []byte("grant_type=client_credentials&scope=all-apis&client_id=emulator&client_secret=emulator-secret"))
+	authorization = "Bearer " + r.json(f)["access_token"].(string)
+	return e, post
+}
+
+func FuzzIngestBody(f *testing.F) {
+	e, post := bare(f, emulator.Config{DDL: everyType, MaxRows: 10})
+	for _, row := range []string{
+		`{"s":"\ud83d\ude00","i64":"9223372036854775807","ts":1760000000000000}`, `{"m":{"1":"a"},"st":{"port":1},"deep":[{"m":{"k":[1]}}]}`,
+		`{"bin":"AA==","dec":"-1.5","v":"{}","b":true,"d":1e3,"f":"NaN"}`, `{"s":null}`, `{}`, `{"nope":1}`, `[`, "{\"s\":\"\xff\"}",
+	} {
+		f.Add([]byte(`{"table":"t.s.types","records":[` + row + `]}`))
+	}
+	f.Add([]byte(`{"records":[{},{}],"table":"t.s.types"}`))
+	f.Add([]byte(`{"table":"x"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		before := e.Table("t.s.types").Count()
+		r := post(emulator.IngestPath, "application/json", body)
+		kept := e.Table("t.s.types").Count() - before
+		var answer map[string]any
+		if err := json.Unmarshal([]byte(r.body), &answer); err != nil {
+			t.Fatalf("answer %d %q: %v", r.status, r.body, err)
+		}
+		if r.status != 200 {
+			if r.status != 400 && r.status != 404 || answer["error_code"] == "" || kept != 0 {
+				t.Fatalf("got %d %s and %d rows kept, want 400 or 404 and none", r.status, r.body, kept)
+			}
+			return
+		}
+		// What is accepted, strict parsers accept, with as many rows.
+		if v := jsontext.Value(body); !v.IsValid() {
+			t.Fatalf("accepted what is not strict JSON: %q", body)
+		}
+		var in struct {
+			Table   string
+			Records []map[string]json.RawMessage
+		}
+		if err := json.Unmarshal(body, &in); err != nil {
+			t.Fatalf("accepted %q: %v", body, err)
+		}
+		if kept != len(in.Records) || answer["records_ingested"] != float64(kept) {
+			t.Fatalf("%q: got %d rows kept and %s, want %d", body, kept, r.body, len(in.Records))
+		}
+		if kept == 0 {
+			return
+		}
+		var newest, last map[string]any
+		if err := json.Unmarshal(e.Table("t.s.types").Newest(1)[0].JSON, &newest); err != nil {
+			t.Fatal(err)
+		}
+		text, _ := json.Marshal(in.Records[len(in.Records)-1])
+		if err := json.Unmarshal(text, &last); err != nil || !reflect.DeepEqual(newest, last) {
+			t.Fatalf("row kept: got %v, want %v", newest, last)
+		}
+	})
+}
+
+// FuzzJSONText holds the scanner against another strict parser, through the
+// one column type that takes JSON text: both must take and refuse the same.
+func FuzzJSONText(f *testing.F) {
+	_, post := bare(f, emulator.Config{DDL: "CREATE TABLE a.b.c (v VARIANT)", MaxRows: 1})
+	for _, text := range []string{
+		`{"a":[1,2.5e-3,true,null,"x\u00e9\n"]}`, ` [ ] `, `"\ud800"`, `"\ud83d\ude00"`, `-0`, `01`, `1.`, `.5`, `1e`, `+1`, `{"a":1,"a":2}`, `[1,]`,
+		`{"a"}`, `nul`, `"a` + "\x01" + `"`, `"` + strings.Repeat("x", 40) + "\u007f\u2028" + `"`, `{,}`, `"\u00`, `tru`, `[[[]]]`, "\ufeff1", `1 1`, ``,
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Count(text, "[")+strings.Count(text, "{") > 900 {
+			return // the two draw the line of nesting elsewhere
+		}
+		quoted, err := jsontext.AppendQuote(nil, text)
+		if err != nil {
+			return // not UTF-8: FuzzIngestBody covers it
+		}
+		want := jsontext.Value(text).IsValid(jsontext.AllowDuplicateNames(true))
+		r := post(emulator.IngestPath, "application/json", []byte(`{"table":"a.b.c","records":[{"v":`+string(quoted)+`}]}`))
+		if got := r.status == 200; got != want {
+			t.Fatalf("%q: got %d %s, want it taken: %v", text, r.status, r.body, want)
+		}
+	})
+}
+
+func FuzzDDL(f *testing.F) {
+	f.Add(page)
+	f.Add(everyType)
+	f.Add(emulator.DefaultDDL)
+	f.Add("CREATE TABLE a.b.c (`a` INT NOT NULL COMMENT \"x\\\"\", b STRUCT<c: VARCHAR(3)>)")
+	f.Add("CREATE TABLE a.b.c (a INT, PRIMARY KEY (a)) -- x")
+	f.Fuzz(func(t *testing.T, script string) {
+		e, err := emulator.New(emulator.Config{DDL: script})
+		if err != nil {
+			if script != "" && !strings.Contains(err.Error(), "ddl") && !strings.Contains(err.Error(), "create table") {
+				t.Fatalf("%q: error without a place: %v", script, err)
+			}
+			return
+		}
+		// What is understood can be written and understood again.
+		for _, name := range e.Tables() {
+			tab := e.Table(name)
+			again, err := emulator.New(emulator.Config{DDL: tab.DDL()})
+			if err != nil {
+				t.Fatalf("%q: its own DDL %q: %v", script, tab.DDL(), err)
+			}
+			if got, want := again.Table(name).Columns(), tab.Columns(); !reflect.DeepEqual(got, want) {
+				t.Fatalf("%q: columns got %+v, want %+v", script, got, want)
+			}
+		}
+	})
+}
+
+func FuzzFaultJSON(f *testing.F) {
+	e, post := bare(f, emulator.Config{})
+	f.Add([]byte(`{"endpoint":"ingest","effect":"status","status":429,"retry_after":3,"as_date":true}`))
+	f.Add([]byte(`{"effect":"latency","latency":"p50=150ms,p95=500ms","probability":0.5,"seed":1}`))
+	f.Add([]byte(`{"endpoint":"ingest","effect":"refuse","rows":{"column":"a","regexp":"^x","message_ids":["b"]}}`))
+	f.Add([]byte(`{"effect":"status","status":500,"body":""}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := post("/emulator/faults", "application/json", body)
+		added := e.Faults()
+		e.ClearFaults()
+		if r.status != 200 {
+			if r.status != 400 || len(added) != 0 {
+				t.Fatalf("%q: got %d %s and %d faults", body, r.status, r.body, len(added))
+			}
+			return
+		}
+		// What is shown can be added again and means the same.
+		again := post("/emulator/faults", "application/json", []byte(r.body))
+		e.ClearFaults()
+		if again.status != 200 || again.body != r.body {
+			t.Fatalf("%q: got %s, and from that %d %s", body, r.body, again.status, again.body)
+		}
+	})
+}
