@@ -3,6 +3,7 @@ package config_test
 import (
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -45,6 +46,8 @@ func TestExampleFileHoldsTheDefaults(t *testing.T) {
 	}
 }
 
+var priced = regexp.MustCompile(`\b(Price|Higher|Lower)\b`)
+
 func TestExampleFileHoldsEveryKeyExplained(t *testing.T) {
 	data, err := os.ReadFile(exampleFile)
 	if err != nil {
@@ -73,6 +76,9 @@ func TestExampleFileHoldsEveryKeyExplained(t *testing.T) {
 			got[path] = true
 			if !strings.Contains(comment, "Default: ") && !strings.Contains(comment, "Required") {
 				t.Errorf("line %d: the comment above %s says neither its default nor that it is required", key.Line, path)
+			}
+			if _, sample := samples[path]; !sample && !priced.MatchString(comment) {
+				t.Errorf("line %d: the comment above %s does not say what changing it costs", key.Line, path)
 			}
 		}
 	}
