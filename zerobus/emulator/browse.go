@@ -22,7 +22,7 @@ func (t *Table) Distinct(column string) int {
 	if column == idColumn {
 		t.mu.RLock()
 		defer t.mu.RUnlock()
-		return len(t.ids.seen)
+		return t.ids.seen.size
 	}
 	return len(t.counts(column))
 }

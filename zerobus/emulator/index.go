@@ -18,25 +18,70 @@ func hashID(text []byte) idHash {
 	return idHash{maphash.Bytes(seedA, text) | 1, maphash.Bytes(seedB, text)}
 }
 
+// idSet is a set of hashes: open addressing, so that a lookup costs one cache
+// miss where a map costs three, in many small tables, so that growing one does
+// not hold up a request. The zero value is empty.
+type idSet struct {
+	shards [256]idShard
+	size   int
+}
+
+type idShard struct {
+	slots []idHash // a power of two; zero is free
+	used  int
+}
+
+// add reports whether the hash was not there before.
+func (s *idSet) add(h idHash) bool {
+	shard := &s.shards[h.b>>56]
+	if (shard.used+1)*4 > len(shard.slots)*3 {
+		shard.grow()
+	}
+	if !shard.put(h) {
+		return false
+	}
+	shard.used++
+	s.size++
+	return true
+}
+
+func (s *idShard) put(h idHash) bool {
+	mask := uint64(len(s.slots) - 1)
+	for i := h.a >> 1 & mask; ; i = (i + 1) & mask {
+		switch s.slots[i] {
+		case idHash{}:
+			s.slots[i] = h
+			return true
+		case h:
+			return false
+		}
+	}
+}
+
+func (s *idShard) grow() {
+	old := s.slots
+	s.slots = make([]idHash, max(16, 2*len(old)))
+	for _, h := range old {
+		if h != (idHash{}) {
+			s.put(h)
+		}
+	}
+}
+
 // idIndex counts the values of message_id. It outlives the rows: rows that
 // have left the ring stay counted. It is guarded by its table.
 type idIndex struct {
-	seen    map[idHash]struct{}
+	seen    idSet
 	repeats map[string]int // text -> times seen, only of those seen more than once
 }
 
 func newIDIndex() idIndex {
-	return idIndex{seen: map[idHash]struct{}{}, repeats: map[string]int{}}
+	return idIndex{repeats: map[string]int{}}
 }
 
 // add counts one id; text is called only for one that was there before.
 func (x *idIndex) add(h idHash, text func() string) {
-	if h == (idHash{}) {
-		return
-	}
-	n := len(x.seen)
-	x.seen[h] = struct{}{}
-	if len(x.seen) > n {
+	if h == (idHash{}) || x.seen.add(h) {
 		return
 	}
 	t := text()
