@@ -1,0 +1,51 @@
+package consumer_test
+
+import (
+	"sync"
+	"time"
+)
+
+// counts is an observer that remembers.
+type counts struct {
+	mu                                    sync.Mutex
+	read, delivered, deadLettered, halved int
+	rejected, filtered, rebalanced        map[string]int
+	committed, commitErrors               int
+	forgotten                             int
+}
+
+func newCounts() *counts {
+	return &counts{rejected: map[string]int{}, filtered: map[string]int{}, rebalanced: map[string]int{}}
+}
+
+func (c *counts) with(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
+// get reads a number under the lock.
+func (c *counts) get(f func() int) (n int) {
+	c.with(func() { n = f() })
+	return n
+}
+
+func (c *counts) EventsRead(_ string, _ int32, n, _ int) { c.with(func() { c.read += n }) }
+func (c *counts) RowsDelivered(_ string, _ int32, n, _ int, _ time.Duration) {
+	c.with(func() { c.delivered += n })
+}
+func (c *counts) EventRejected(_, code string)          { c.with(func() { c.rejected[code]++ }) }
+func (c *counts) EventFiltered(_, reason string, n int) { c.with(func() { c.filtered[reason] += n }) }
+func (c *counts) DeadLettered(_ string, n int)          { c.with(func() { c.deadLettered += n }) }
+func (c *counts) BatchHalved(string)                    { c.with(func() { c.halved++ }) }
+func (c *counts) Rebalanced(kind string, n int)         { c.with(func() { c.rebalanced[kind] += n }) }
+func (c *counts) Forget(string, int32)                  { c.with(func() { c.forgotten++ }) }
+func (c *counts) Committed(err error) {
+	c.with(func() {
+		if err != nil {
+			c.commitErrors++
+		} else {
+			c.committed++
+		}
+	})
+}

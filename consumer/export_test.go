@@ -1,0 +1,93 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+)
+
+// SetProbe changes how often a blocked partition tries again. Call it before Run.
+func (g *Group) SetProbe(d time.Duration) { g.probe = d }
+
+// Lab runs one partition without brokers: for tests of what happens between a
+// poll and a mark.
+type Lab struct {
+	g *Group
+	p *partition
+}
+
+// NewLab starts the partition. Close ends it.
+func NewLab(cfg Config, sink Sink, m Mapper, obs Observer, log *zap.Logger) (*Lab, error) {
+	g := NewGroup(cfg, nil, sink, func() Mapper { return m }, obs, log)
+	cl, err := kgo.NewClient(kgo.Dialer(func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("a lab has no brokers")
+	}))
+	if err != nil {
+		return nil, err
+	}
+	g.cl = cl
+	_, g.stop = context.WithCancelCause(context.Background())
+	g.assigned(context.Background(), cl, map[string][]int32{"lab": {0}})
+	return &Lab{g: g, p: g.parts[topicPartition{"lab", 0}]}, nil
+}
+
+// Push hands records over as a poll does.
+func (l *Lab) Push(recs ...*kgo.Record) { l.p.push(recs, l.g.share()) }
+
+// Status is the partition's.
+func (l *Lab) Status() PartitionStatus { return l.p.status(time.Now()) }
+
+// Buffered is what the budget counts.
+func (l *Lab) Buffered() int64 { return l.g.budget.used.Load() }
+
+// Paused tells whether the client fetches the partition no more.
+func (l *Lab) Paused() bool { return len(l.g.cl.PauseFetchPartitions(nil)["lab"]) > 0 }
+
+// Revoke gives the partition up.
+func (l *Lab) Revoke() { l.g.drain([]*partition{l.p}, l.g.cfg.Drain, errDrained) }
+
+// Lose takes the partition away.
+func (l *Lab) Lose() { l.g.drain([]*partition{l.p}, 0, errLost) }
+
+// Close ends what NewLab began.
+func (l *Lab) Close() {
+	l.Lose()
+	l.g.cl.Close()
+}
+
+// WriteBatch writes one batch of records to the sink and returns the rejects as
+// positions of their records.
+func WriteBatch(cfg Config, sink Sink, m Mapper, obs Observer, recs []*kgo.Record) ([]int, error) {
+	g := NewGroup(cfg, nil, sink, func() Mapper { return m }, obs, zap.NewNop())
+	p := newPartition(g, "lab", 0)
+	defer p.cancel(nil)
+	p.push(recs, cfg.MaxBuffered)
+	p.fill()
+	err := p.write()
+	var rejected []int
+	for _, r := range p.batch.rejected {
+		rejected = append(rejected, r.rec)
+	}
+	return rejected, err
+}
+
+// Window is the memory of a partition's last rows.
+type Window struct{ w window }
+
+// Accept notes accepted rows, Refuse one refused row.
+func (w *Window) Accept(rows int) { w.w.accept(rows) }
+func (w *Window) Refuse() bool    { return w.w.refuse() }
+
+// Budget bounds bytes.
+type Budget struct{ b *budget }
+
+func NewBudget(limit int64) Budget              { return Budget{newBudget(limit)} }
+func (b Budget) Take(n int64)                   { b.b.take(n) }
+func (b Budget) Give(n int64)                   { b.b.give(n) }
+func (b Budget) Wait(ctx context.Context) error { return b.b.wait(ctx) }
+func (b Budget) Share(n int) int64              { return b.b.share(n) }
+func (b Budget) Tight() bool                    { return b.b.tight() }
