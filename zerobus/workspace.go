@@ -143,7 +143,7 @@ func confirm(text []byte, n int) error {
 	var doc struct {
 		Ingested *json.Number `json:"records_ingested"`
 	}
-	if err := json.Unmarshal(text, &doc); err != nil {
+	if err := json.Unmarshal(text, &doc); err != nil || text[0] != '{' {
 		return errors.New("the answer is no JSON object with records_ingested")
 	}
 	if doc.Ingested == nil {

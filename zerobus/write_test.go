@@ -163,6 +163,7 @@ func TestWhatIsNoAckIsRetried(t *testing.T) {
 		{"a page of a proxy", `<html>sign in</html>`},
 		{"cut off", `{"records_ing`},
 		{"an array", `[]`},
+		{"null", `null`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
