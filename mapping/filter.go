@@ -3,6 +3,7 @@ package mapping
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -161,13 +162,25 @@ func (f *boundFilter) keep(machine *vm.VM, s *scanner) (bool, error) {
 	}
 	out, err := machine.Run(f.program, env)
 	if err != nil {
-		return false, exprError(err)
+		return false, runError(err)
 	}
 	keep, ok := out.(bool)
 	if !ok {
 		return false, errors.New("the expression gives neither true nor false")
 	}
 	return keep, nil
+}
+
+// operands matches those messages of the library that hold operators and types
+// only. Others may quote a value of the event, which has no place in a reason.
+var operands = regexp.MustCompile(`^invalid operation: [^"'()]*$`)
+
+func runError(err error) error {
+	var ferr *file.Error
+	if errors.As(err, &ferr) && operands.MatchString(ferr.Message) {
+		return fmt.Errorf("%s at character %d of the expression", ferr.Message, ferr.Column+1)
+	}
+	return errors.New("the expression cannot be evaluated on this event")
 }
 
 // decode makes Go values of scanned JSON for an expression: whole numbers that

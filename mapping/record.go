@@ -98,6 +98,10 @@ func (m *Mapper) record() {
 		}
 		m.event(top)
 	default:
+		if m.s.soft.code != "" {
+			m.soft()
+			return
+		}
 		m.reject(CodeNotObject, "", "the record is JSON but no object; an event is an object")
 	}
 }
@@ -182,6 +186,8 @@ func (m *Mapper) batch(b span, root *node) {
 		end := m.s.event(i, root)
 		if top := m.s.vals[root.id]; top.kind == object {
 			m.event(top)
+		} else if m.s.soft.code != "" {
+			m.soft()
 		} else {
 			m.reject(CodeNotObject, "", fmt.Sprintf("element %d of the batch is no object; an event is an object", m.index))
 		}
@@ -200,6 +206,11 @@ func (m *Mapper) event(top span) {
 	}
 	switch m.m.opts.Input {
 	case "mapped":
+		// A row carries no consent, so it says nothing about any category.
+		if len(m.m.consent) > 0 && m.m.opts.OnMissingConsent == "drop" {
+			m.filtered(FilterConsent)
+			return
+		}
 		m.row(&m.m.rowPlan)
 		return
 	case "canonical":
@@ -224,6 +235,10 @@ func (m *Mapper) event(top span) {
 	}
 	if !m.isRow() {
 		m.canonical()
+		return
+	}
+	if !m.consents() {
+		m.filtered(FilterConsent)
 		return
 	}
 	m.s.event(int(top.start), m.root(true))

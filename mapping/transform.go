@@ -47,7 +47,7 @@ func (e *encoder) transform(op *transform, t *deltaType, v val) (val, refusal) {
 	switch op.name {
 	case "snake_case", "lower", "upper", "trim":
 		if v.kind == object || v.kind == array {
-			return v, mismatch("is not text and cannot go through " + op.name)
+			return v, refusal{} // they become compact JSON, which these would only spoil
 		}
 		return e.textTransform(op.name, e.text(v)), refusal{}
 	case "to_string", "json":

@@ -119,7 +119,7 @@ func (s *scratch) validText(b []byte, replace bool) (val, refusal) {
 		return val{kind: plainText, b: b}, refusal{}
 	}
 	if !replace {
-		return val{}, refusal{CodeInvalidUTF8, "is not UTF-8"}
+		return val{kind: rawBytes}, refusal{CodeInvalidUTF8, "are not UTF-8; map them into a BINARY column"}
 	}
 	from := len(s.buf)
 	for len(b) > 0 {
