@@ -157,7 +157,7 @@ func (c *Client) Preflight(ctx context.Context) error {
 // ended is the error of a Write whose context ended.
 func (c *Client) ended(ctx context.Context, rows int) error {
 	err := ctx.Err()
-	if cause := context.Cause(ctx); cause != err {
+	if cause := context.Cause(ctx); !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", err, cause)
 	}
 	return fmt.Errorf("writing %d rows to %s was given up, they may or may not be in the table: %w", rows, c.set.table, err)

@@ -35,7 +35,7 @@ func TestRowsAreFreeOnceWriteReturns(t *testing.T) {
 		}
 		space.ServeHTTP(w, r)
 	})
-	b := real(t, early, nil)
+	b := onSockets(t, early, nil)
 	batch := [][]byte{[]byte(`{"message_id":"` + strings.Repeat("x", 8<<20) + `"}`)}
 	for range 10 {
 		err := b.Write(t.Context(), batch)
@@ -51,7 +51,7 @@ func TestRowsAreFreeOnceWriteReturns(t *testing.T) {
 }
 
 func TestConnectionsThatBreakAreRetried(t *testing.T) {
-	b := real(t, newWorkspace(), nil)
+	b := onSockets(t, newWorkspace(), nil)
 	cut := map[int]bool{1: true, 3: true}
 	n := 0
 	b.space.onIngest = func(_ http.ResponseWriter, _ *http.Request, rows []json.RawMessage) bool {
@@ -86,7 +86,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	followed := make(chan string, 10)
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { followed <- r.Header.Get("Authorization") }))
 	defer elsewhere.Close()
-	b := real(t, http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect), nil)
+	b := onSockets(t, http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect), nil)
 	err := b.Preflight(t.Context())
 	if !zerobus.IsPermanent(err) || !strings.Contains(err.Error(), "workspace's own address") {
 		t.Errorf("Preflight: %v, want a permanent fault with its remedy", err)
@@ -163,7 +163,7 @@ func TestUnreachableServices(t *testing.T) {
 func TestSecretsRotateWhileManyWrite(t *testing.T) {
 	var mu sync.Mutex
 	secret := secretOne
-	b := real(t, newWorkspace(), func(c *zerobus.Config) {
+	b := onSockets(t, newWorkspace(), func(c *zerobus.Config) {
 		c.ClientSecret = func() (string, error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -211,7 +211,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 	for _, status := range []int{200, 302, 400, 401, 403, 404, 429, 500, 501} {
 		for _, where := range []string{"token", "ingest", "columns"} {
 			t.Run(fmt.Sprint(where, status), func(t *testing.T) {
-				b := real(t, newWorkspace(), func(c *zerobus.Config) { c.ProbeEvery = time.Hour })
+				b := onSockets(t, newWorkspace(), func(c *zerobus.Config) { c.ProbeEvery = time.Hour })
 				b.Expect(rowColumns)
 				repeat := func(w http.ResponseWriter, r *http.Request) bool {
 					_, given, _ := r.BasicAuth()

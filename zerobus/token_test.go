@@ -20,7 +20,7 @@ func withCancel(t *testing.T) (context.Context, context.CancelFunc) {
 }
 
 func TestManyWritersMintOneToken(t *testing.T) {
-	b := real(t, newWorkspace(), nil)
+	b := onSockets(t, newWorkspace(), nil)
 	var all []<-chan error
 	for range 100 {
 		all = append(all, inBackground(t.Context(), b, rows(1)))

@@ -303,8 +303,8 @@ func virtual(t *testing.T, change func(*zerobus.Config)) bench {
 	return bench{c, space, logs, obs}
 }
 
-// real returns a client over loopback sockets.
-func real(t *testing.T, space http.Handler, change func(*zerobus.Config)) bench {
+// onSockets returns a client over loopback sockets.
+func onSockets(t *testing.T, space http.Handler, change func(*zerobus.Config)) bench {
 	t.Helper()
 	server := httptest.NewServer(space)
 	t.Cleanup(server.Close)

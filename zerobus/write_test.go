@@ -19,7 +19,7 @@ import (
 func TestWriteSendsTheRowsAsTheyAre(t *testing.T) {
 	for _, zip := range []bool{false, true} {
 		t.Run(fmt.Sprintf("gzip %v", zip), func(t *testing.T) {
-			b := real(t, newWorkspace(), func(c *zerobus.Config) { c.Gzip = zip; c.UserAgent = "bridge/1.2" })
+			b := onSockets(t, newWorkspace(), func(c *zerobus.Config) { c.Gzip = zip; c.UserAgent = "bridge/1.2" })
 			batch := rows(2500) // several reads of the body
 			write(t, b, batch)
 			want := make([]string, len(batch))
