@@ -90,8 +90,7 @@ func (r *rowReader) records() *rowFault {
 }
 
 func (r *rowReader) malformed(row int) *rowFault {
-	r.fault = rowFault{row: row, problem: fmt.Sprintf("%s at byte %d of the body", r.problem, r.pos)}
-	return &r.fault
+	return &rowFault{row: row, problem: fmt.Sprintf("%s at byte %d of the body", r.problem, r.pos)}
 }
 
 // blame completes the fault of a row that did not pass.
@@ -99,8 +98,9 @@ func (r *rowReader) blame(row int) *rowFault {
 	if r.problem != "" {
 		return r.malformed(row)
 	}
-	r.fault.row = row
-	return &r.fault
+	fault := r.fault // the reader goes back to its pool before the answer is written
+	fault.row = row
+	return &fault
 }
 
 // refuse records a fault of the row's content, as opposed to its grammar.
