@@ -322,8 +322,7 @@ func TestRetryingIsSaidOnceAndThenSeldom(t *testing.T) {
 		for range 20 {
 			all = append(all, inBackground(t.Context(), b, rows(1)))
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		after(time.Minute)
 		state := b.State()
 		if state.Name != zerobus.Retrying || !strings.Contains(state.Reason, "503") || state.Remedy == "" || state.Since.IsZero() {
 			t.Errorf("state is %+v, want retrying with reason, remedy and since", state)
