@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+// announcement collects stderr and tells when the emulator has said all.
+type announcement struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	said chan struct{}
+	once sync.Once
+}
+
+func (a *announcement) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.text.Write(p)
+	if strings.Contains(a.text.String(), "rows, newest first: ") {
+		a.once.Do(func() { close(a.said) })
+	}
+	return len(p), nil
+}
+
+func (a *announcement) String() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.text.String()
+}
+
+// runEmulator runs `bridge emulator` on a free port. It returns its address,
+// what it has printed, and a function that ends it as Ctrl-C does.
+func runEmulator(t *testing.T, args ...string) (address, stderr string, end func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	a := &announcement{said: make(chan struct{})}
+	root := newRoot()
+	root.SetArgs(append([]string{"emulator", "--listen", "127.0.0.1:0"}, args...))
+	root.SetOut(io.Discard)
+	root.SetErr(a)
+	done := make(chan error, 1)
+	go func() { done <- root.ExecuteContext(ctx) }()
+	ended := false
+	end = func() error {
+		if ended {
+			return nil
+		}
+		ended = true
+		cancel()
+		return <-done
+	}
+	t.Cleanup(func() {
+		if err := end(); err != nil {
+			t.Errorf("bridge emulator: %v", err)
+		}
+	})
+	select {
+	case <-a.said:
+	case err := <-done:
+		t.Fatalf("bridge emulator ended: %v\n%s", err, a)
+	case <-time.After(30 * time.Second):
+		t.Fatalf("bridge emulator does not say where it is:\n%s", a)
+	}
+	return regexp.MustCompile(`workspace_url: (\S+)`).FindStringSubmatch(a.String())[1], a.String(), end
+}
+
+func TestEmulatorServesUntilInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	ddl, rows, ca := filepath.Join(dir, "t.sql"), filepath.Join(dir, "rows.jsonl"), filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(ddl, []byte("CREATE TABLE shop.raw.orders (id STRING); CREATE TABLE shop.raw.zoo (id STRING)"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address, said, end := runEmulator(t, "--tls", "--ca-out", ca, "--ddl", ddl, "--jsonl", rows, "--latency", "1ms", "--client-secret", "hunter2")
+	for _, want := range []string{"workspace_url: https://127.0.0.1:", "client_id: emulator", "catalog: shop", "schema: raw", "table: orders", "ca_file: " + ca, "tables: shop.raw.orders, shop.raw.zoo"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("stderr: got\n%s\nwant %q in it", said, want)
+		}
+	}
+	if strings.Contains(said, "hunter2") {
+		t.Errorf("stderr repeats the secret:\n%s", said)
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+	res, err := client.PostForm(address+emulator.TokenPath, url.Values{
+		"grant_type": {"client_credentials"}, "scope": {"all-apis"}, "client_id": {"emulator"}, "client_secret": {"hunter2"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("token: got %d, want 200", res.StatusCode)
+	}
+	if err := end(); err != nil {
+		t.Errorf("interrupted: got %v, want a clean end", err)
+	}
+	if _, err := os.Stat(rows); err != nil {
+		t.Errorf("rows file: %v", err)
+	}
+}
+
+func TestEmulatorPrintsTheSixKeys(t *testing.T) {
+	_, said, _ := runEmulator(t)
+	const keys = "\n  client_id: emulator\n  client_secret: emulator-secret\n  catalog: datafly\n  schema: events\n  table: stream\n"
+	if !strings.Contains(said, keys) || strings.Contains(said, "warning") {
+		t.Errorf("stderr: got\n%s\nwant the keys %s and no warning", said, keys)
+	}
+	_, said, _ = runEmulator(t, "--listen", "0.0.0.0:0", "--tls")
+	if !strings.Contains(said, "warning: 0.0.0.0:0 is not a loopback address") || !strings.Contains(said, "https://127.0.0.1:") || !strings.Contains(said, "--ca-out") {
+		t.Errorf("stderr: got\n%s\nwant a warning and an address that can be used", said)
+	}
+}
+
+func TestEmulatorRefusesItsFlags(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty.sql")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"--latency soon", exitUsage, "p50=150ms"},
+		{"--ca-out x.pem", exitUsage, "--tls"},
+		{"--listen 8090", exitUsage, "host:port"},
+		{"--ddl /does/not/exist.sql", exitUsage, "/does/not/exist.sql"},
+		{"--ddl " + empty, exitUsage, "empty"},
+		{"--token-lifetime 1ms", exitUsage, "token lifetime"},
+		{"--max-rows -1", exitUsage, "max rows"},
+		{"--nope", exitUsage, "--nope"},
+		{"extra", exitUsage, "extra"},
+		{"--listen " + taken.Addr().String(), exitFailed, "address already in use"},
+	} {
+		var out, errs bytes.Buffer
+		code := execute(append([]string{"emulator"}, strings.Fields(c.args)...), strings.NewReader(""), &out, &errs)
+		if code != c.code || !strings.Contains(errs.String(), c.want) || out.Len() > 0 {
+			t.Errorf("bridge emulator %s: got code %d, stdout %q, stderr %q, want code %d and %q", c.args, code, &out, &errs, c.code, c.want)
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package emulator_test
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+// TestTheManualsRequestsWork sends every admin request of docs/emulator.md.
+func TestTheManualsRequestsWork(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/emulator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, emulator.Config{})
+	curl := regexp.MustCompile(`(?m)^curl -s (-X (\w+) )?'?127\.0\.0\.1:8090(/emulator/[^\s']+)'?( (?:-d|--data-binary) '(.*)')?$`)
+	found := curl.FindAllStringSubmatch(string(manual), -1)
+	if want := strings.Count(string(manual), "127.0.0.1:8090/emulator/"); len(found) != want || want < 30 {
+		t.Fatalf("requests understood: got %d, want all of %d", len(found), want)
+	}
+	for _, m := range found {
+		method := m[2]
+		switch {
+		case method == "" && m[4] != "":
+			method = "POST"
+		case method == "":
+			method = "GET"
+		}
+		if r := w.do(method, m[3], "", m[5]); r.status/100 != 2 {
+			t.Errorf("%s\ngot %d %s, want success", m[0], r.status, r.body)
+		}
+	}
+}
+
+// TestTheManualNamesEverything keeps fields, effects and endpoints in step.
+func TestTheManualNamesEverything(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/emulator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{
+		emulator.TokenPath, emulator.IngestPath, emulator.ColumnsPath, emulator.DefaultClientID, emulator.DefaultClientSecret,
+		emulator.EffectStatus, emulator.EffectLatency, emulator.EffectHang, emulator.EffectLoseAck, emulator.EffectCut, emulator.EffectRefuse, emulator.EffectSlowBody,
+		emulator.PrivilegeModify, emulator.PrivilegeSelect, emulator.PrivilegeUseCatalog, emulator.PrivilegeUseSchema,
+		"retry_after", "as_date", "numeric_code", "byte_every_ms", "message_ids", "probability", "keep",
+	} {
+		if !strings.Contains(string(manual), name) {
+			t.Errorf("docs/emulator.md does not name %s", name)
+		}
+	}
+}
