@@ -102,6 +102,7 @@ offset only after the rows behind it are acknowledged: at-least-once, nothing lo
 	for _, cmd := range root.Commands() {
 		misuse(cmd)
 	}
+	root.SuggestionsMinimumDistance = 2 // cobra sets it only on its own way to an unknown command
 	// Without a subcommand cobra shows the help; with an unknown one it fails.
 	root.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
