@@ -1,0 +1,109 @@
+package e2e_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/datafly/bridge/internal/kafkatest"
+)
+
+// atOnce is how many parallel tests run at a time: they wait far more than they
+// work, so the usual number, that of the cores, would only stretch the waits.
+const atOnce = "10"
+
+var buildDir string // holds the binaries
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		if err := flag.Set("test.parallel", atOnce); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+	}
+	var err error
+	if buildDir, err = os.MkdirTemp("", "bridge-e2e-"); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: making a folder for the binary:", err)
+		return 1
+	}
+	defer os.RemoveAll(buildDir)
+	return kafkatest.Main(m)
+}
+
+// The program, built once: as the tests themselves are built, and without the
+// race detector where memory is measured.
+var (
+	asTested = sync.OnceValues(func() (string, error) { return build("bridge", raceEnabled) })
+	plain    = sync.OnceValues(func() (string, error) {
+		if !raceEnabled {
+			return asTested()
+		}
+		return build("bridge-plain", false)
+	})
+)
+
+func build(name string, race bool) (string, error) {
+	path := filepath.Join(buildDir, name)
+	args := []string{"build", "-o", path}
+	if race {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "github.com/datafly/bridge/cmd/bridge")...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the bridge: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// eventually waits until condition holds. It says what was waited for, and at
+// the end what last tells, if the time runs out.
+func eventually(t testing.TB, limit time.Duration, what string, condition func() bool, last ...func() string) {
+	t.Helper()
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			said := ""
+			for _, f := range last {
+				said += "\n" + f()
+			}
+			t.Fatalf("after %v: not seen: %s%s", limit, what, said)
+		}
+	}
+}
+
+// lasts waits for d and fails if condition ceases to hold meanwhile.
+func lasts(t testing.TB, d time.Duration, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(d)
+	defer deadline.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if !condition() {
+			t.Fatalf("ceased to hold within %v: %s", d, what)
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return
+		}
+	}
+}
+
+// patience is how long a test waits for something that should come at once. The
+// race detector and the other tests of a busy machine are why it is long.
+const patience = 60 * time.Second
