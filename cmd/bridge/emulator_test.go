@@ -134,6 +134,23 @@ func TestEmulatorPrintsTheSixKeys(t *testing.T) {
 	}
 }
 
+// TestEmulatorTakesTheBridgesDDL runs the script that bridge ddl prints for an
+// operator.
+func TestEmulatorTakesTheBridgesDDL(t *testing.T) {
+	var script, errs bytes.Buffer
+	args := []string{"ddl", "--dedupe-view", "--optional", "--set", "zerobus.table=shop.raw.stream"}
+	if code := execute(args, strings.NewReader(""), &script, &errs); code != exitFine {
+		t.Fatalf("bridge ddl: got code %d and %s", code, &errs)
+	}
+	path := filepath.Join(t.TempDir(), "t.sql")
+	if err := os.WriteFile(path, script.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, said, _ := runEmulator(t, "--ddl", path); !strings.Contains(said, "catalog: shop\n  schema: raw\n  table: stream\n") {
+		t.Errorf("stderr: got\n%s\nwant the table of the script\n%s", said, &script)
+	}
+}
+
 func TestEmulatorRefusesItsFlags(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty.sql")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {

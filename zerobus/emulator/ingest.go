@@ -36,7 +36,7 @@ func (e *Emulator) OnIngest(hook func(IngestRequest) *Fault) {
 func (e *Emulator) fault(c *call) *hit {
 	if hook := e.hook.Load(); hook != nil && c.endpoint == EndpointIngest {
 		f := (*hook)(IngestRequest{
-			Number: e.stats.requests(EndpointIngest), Table: c.tableName(), RequestID: c.requestID, Rows: c.rows(),
+			Number: c.number, Table: c.tableName(), RequestID: c.requestID, Rows: c.rows(),
 		})
 		if f != nil {
 			once := *f

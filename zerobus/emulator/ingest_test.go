@@ -178,6 +178,7 @@ func TestIngestHeadersAndSizes(t *testing.T) {
 	post(envelope(row)).wantError(t, 400, "INVALID_PARAMETER_VALUE", "application/json")
 	post(strings.Repeat(" ", 1001), ct, js).wantError(t, 413, "REQUEST_TOO_LARGE", "1000 bytes")
 	post(bomb.String(), ct, js, ce, "gzip").wantError(t, 413, "REQUEST_TOO_LARGE", "1000 bytes")
+	post(strings.Repeat(" ", 5<<20), ct, js).wantError(t, 413, "REQUEST_TOO_LARGE", "1000 bytes")
 	if r := post(envelope(row)+strings.Repeat(" ", 1000-len(envelope(row))), ct, js); r.status != 200 {
 		t.Errorf("exactly the limit: got %d %s, want 200", r.status, r.body)
 	}

@@ -50,7 +50,14 @@ func (j *journal) open(each func(journalLine)) error {
 	if err != nil {
 		return fmt.Errorf("open rows file: %w; give a path that can be written", err)
 	}
-	end, err := readLines(f, each)
+	var end int64
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file; give another path")
+	}
+	if err == nil {
+		end, err = readLines(f, each)
+	}
 	if err == nil {
 		err = f.Truncate(end)
 	}

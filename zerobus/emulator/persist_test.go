@@ -1,8 +1,12 @@
 package emulator_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -99,12 +103,72 @@ func TestARowsFileThatIsNone(t *testing.T) {
 			t.Errorf("%q: the file now reads %q", text, got)
 		}
 	}
-	e, err := emulator.New(emulator.Config{JSONL: t.TempDir()})
+	for _, path := range []string{t.TempDir(), os.DevNull, filepath.Join(t.TempDir(), "no", "such", "folder")} {
+		e, err := emulator.New(emulator.Config{JSONL: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Open(); err == nil {
+			t.Errorf("%s as rows file: got no error", path)
+		}
+	}
+}
+
+func TestRowsThatCannotBeWrittenAreNotAcknowledged(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	e, post := bare(t, emulator.Config{JSONL: filepath.Join(t.TempDir(), "rows.jsonl"), Log: zap.New(core)})
+	r := post(emulator.IngestPath, "application/json", []byte(envelope(`{}`))) // Open has not been called
+	r.wantError(t, 500, "INTERNAL_ERROR", "log")
+	if got := e.Table(stream).Count(); got != 0 {
+		t.Errorf("rows kept: got %d, want none", got)
+	}
+	if got := logs.All(); len(got) != 1 || !strings.Contains(fmt.Sprint(got[0].ContextMap()), "call Open") {
+		t.Errorf("log: got %v, want one line with the remedy", got)
+	}
+	if err := e.Open(); err != nil {
+		t.Fatal(err)
+	}
+	if r := post(emulator.IngestPath, "application/json", []byte(envelope(`{}`))); r.status != 200 {
+		t.Errorf("after Open: got %d %s, want 200", r.status, r.body)
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// TestCloseCutsOffWhatDoesNotEnd holds a request in mid-body.
+func TestCloseCutsOffWhatDoesNotEnd(t *testing.T) {
+	e, err := emulator.New(emulator.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Open(); err == nil {
-		t.Error("a directory as rows file: got no error")
+	if err := e.Start("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", strings.TrimPrefix(e.URL(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	idle, err := net.Dial("tcp", strings.TrimPrefix(e.URL(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	if _, err := io.WriteString(conn, "POST "+emulator.IngestPath+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "100") {
+		t.Fatalf("got %q, %v, want 100 Continue: the handler is reading", line, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if err := e.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Close: got %v, want the deadline", err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("Close took %v, want about 20ms", took)
 	}
 }
 
@@ -132,6 +196,13 @@ func TestManyWriters(t *testing.T) {
 	const writers, requests, rows = 8, 25, 20
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	var numbers sync.Map
+	w.OnIngest(func(r emulator.IngestRequest) *emulator.Fault {
+		if _, twice := numbers.LoadOrStore(r.Number, true); twice || len(r.Rows) != rows {
+			t.Errorf("hook: got request %d with %d rows, want each number once with %d", r.Number, len(r.Rows), rows)
+		}
+		return nil
+	})
 	var wg sync.WaitGroup
 	for i := range writers {
 		wg.Go(func() {

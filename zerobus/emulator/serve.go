@@ -16,6 +16,7 @@ import (
 // call is one request to an endpoint of the workspace, with its body read.
 type call struct {
 	endpoint  string
+	number    int64 // of the endpoint's requests, from 1
 	header    http.Header
 	body      []byte
 	requestID string
@@ -32,9 +33,8 @@ const maxFormBytes = 64 << 10
 // endpoint runs f for each request, with faults coming between.
 func (e *Emulator) endpoint(name string, limit int64, f func(*call) answer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		e.stats.begin(name)
-		c := &call{endpoint: name, header: r.Header, requestID: printable(r.Header.Get("X-Request-Id")), path: r.PathValue("name")}
-		body, err := readBody(w, r, limit)
+		c := &call{endpoint: name, number: e.stats.begin(name), header: r.Header, requestID: printable(r.Header.Get("X-Request-Id")), path: r.PathValue("name")}
+		body, err := readBody(r, limit)
 		if err != nil {
 			e.send(w, r, c, err.answer(name), 0)
 			return
@@ -153,10 +153,11 @@ func (b body) free() {
 }
 
 // readBody reads a whole body, unpacking gzip. Neither form may exceed limit.
-func readBody(w http.ResponseWriter, r *http.Request, limit int64) (body, *apiError) {
+func readBody(r *http.Request, limit int64) (body, *apiError) {
 	b := body{buf: bodies.Get().(*[]byte)}
 	b.bytes = (*b.buf)[:0]
-	src := io.Reader(http.MaxBytesReader(w, r.Body, limit))
+	sent := &io.LimitedReader{R: r.Body, N: limit + 1}
+	src := io.Reader(sent)
 	hint := min(r.ContentLength, limit)
 	switch enc := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); enc {
 	case "", "identity":
@@ -176,8 +177,11 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) (body, *apiEr
 	}
 	var err error
 	b.bytes, err = appendAll(b.bytes, src, hint)
-	if err == nil && int64(len(b.bytes)) > limit {
+	if int64(len(b.bytes)) > limit || sent.N <= 0 {
 		err = &http.MaxBytesError{Limit: limit}
+		// A client that is still sending when the connection closes may not
+		// see the answer: hear it out, within bounds.
+		_, _ = io.CopyN(io.Discard, r.Body, limit)
 	}
 	if err != nil {
 		b.free()

@@ -36,15 +36,11 @@ func bump[K comparable](m *map[K]int64, key K) {
 	(*m)[key]++
 }
 
-func (s *stats) begin(endpoint string) {
+// begin counts a request and returns its number, from 1.
+func (s *stats) begin(endpoint string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	bump(&s.begun, endpoint)
-}
-
-func (s *stats) requests(endpoint string) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return s.begun[endpoint]
 }
 
