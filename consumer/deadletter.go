@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -83,6 +84,26 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, now time
 	return &kgo.Record{Topic: c.cfg.Rejects.deadLetterTopic(rec.Topic), Key: rec.Key, Value: rec.Value, Headers: headers}
 }
 
+// produce returns nil once every letter is acknowledged. When ctx ends it does
+// not wait for the client to notice, which takes until its next attempt, or for
+// ever while a broker hangs.
+func (c *Cluster) produce(ctx context.Context, letters []*kgo.Record) error {
+	results := make(chan error, len(letters))
+	for _, letter := range letters {
+		c.cl.Produce(ctx, letter, func(_ *kgo.Record, err error) { results <- err })
+	}
+	var failed error
+	for range letters {
+		select {
+		case err := <-results:
+			failed = cmp.Or(failed, err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return failed
+}
+
 // writeDeadLetters returns nil once every letter is acknowledged by all in-sync
 // replicas. After an error some of them may be in the topic; they are written
 // again with the rest.
@@ -100,7 +121,7 @@ func (c *Cluster) writeDeadLetters(ctx context.Context, letters []*kgo.Record) e
 			n++
 		}
 		topic := letters[0].Topic
-		if err := c.cl.ProduceSync(ctx, letters[:n]...).FirstErr(); err != nil {
+		if err := c.produce(ctx, letters[:n]); err != nil {
 			e := c.cfg.Kafka.explain(fmt.Sprintf("writing %d dead letters to %s", n, topic), err)
 			e.Remedy = fmt.Sprintf("check that topic %s exists, takes messages of this size (max.message.bytes) and may be written to; until then their partition waits", topic)
 			return e

@@ -84,9 +84,10 @@ func (g *Group) Run(ctx context.Context) error {
 	_ = eg.Wait() // both end with ctx only; why it ended is its cause
 	g.running.Store(false)
 
-	g.shutdown(clientCtx)
+	committed := g.shutdown(clientCtx)
 	closeClient() // without brokers, leaving would otherwise be retried
 	g.cl.CloseAllowingRebalance()
+	<-committed
 
 	var failed *failure
 	if errors.As(context.Cause(ctx), &failed) {
@@ -280,7 +281,7 @@ func (g *Group) lost(_ context.Context, _ *kgo.Client, partitions map[string][]i
 	}
 	g.drain(gone, 0, errLost)
 	g.obs.Rebalanced("lost", len(gone))
-	g.log.Warn("partitions lost: the group expelled this member; what was not committed is read again by the new owners", zap.Any("partitions", partitions))
+	g.log.Warn("partitions lost: the group expelled this member, or its brokers could not be reached; what was not committed is read again by the new owners", zap.Any("partitions", partitions))
 }
 
 // named returns those of the partitions that are ours.
@@ -325,8 +326,10 @@ func (g *Group) drain(gone []*partition, limit time.Duration, cause error) {
 	}
 }
 
-// shutdown is what a stop does between the last poll and the last goodbye.
-func (g *Group) shutdown(ctx context.Context) {
+// shutdown is what a stop does between the last poll and the last goodbye. The
+// channel it returns is closed when the last commit has ended, which is after
+// the client was closed if the brokers hang.
+func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	g.cl.AllowRebalance()
 	g.mu.Lock()
 	g.over = true
@@ -336,15 +339,47 @@ func (g *Group) shutdown(ctx context.Context) {
 	began := time.Now()
 	g.drain(all, g.cfg.Drain, errDrained)
 
+	// The client has a commit wait for the one before it, however long a
+	// broker takes over that, so the bound must be kept from outside.
 	committing, cancel := context.WithTimeout(ctx, commitOnStop)
-	g.commit(committing, g.cl)
-	cancel()
-	leave, cancel := context.WithTimeout(ctx, leaveOnStop)
+	committed := make(chan struct{})
+	go func() {
+		defer close(committed)
+		defer cancel()
+		g.commit(committing, g.cl)
+	}()
+	select {
+	case <-committed:
+	case <-committing.Done():
+	}
+	leaving, cancel := context.WithTimeout(ctx, leaveOnStop)
 	defer cancel()
-	if err := g.cl.LeaveGroupContext(leave); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
+	if err := g.leave(leaving); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
 		g.log.Warn("left without telling the group; its partitions move when the session times out", zap.Error(err), zap.Duration("session_timeout", g.cfg.SessionTimeout))
 	}
 	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)))
+	return committed
+}
+
+// leave tells the group that this member goes.
+func (g *Group) leave(ctx context.Context) error {
+	err := g.cl.LeaveGroupContext(ctx)
+	member, _ := g.cl.GroupMetadata()
+	if g.cfg.Protocol != "consumer" || g.cfg.InstanceID == "" || member == "" {
+		return err
+	}
+	// franz-go 1.22 leaves the instance id out of a static member's goodbye,
+	// which Kafka 4 refuses as an invalid request. The member would then hold
+	// its id until its session times out, and its own restart would be
+	// refused with UNRELEASED_INSTANCE_ID.
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.Group, req.MemberID, req.InstanceID = g.cfg.Group, member, &g.cfg.InstanceID
+	req.MemberEpoch = -2 // a static member that means to come back, see KIP-848
+	resp, err := req.RequestWith(ctx, g.cl)
+	if err != nil {
+		return err
+	}
+	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
 // commit commits what is marked, now.

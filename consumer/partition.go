@@ -297,7 +297,7 @@ func (p *partition) mark(last *kgo.Record) {
 var (
 	errStopped = errors.New("the partition was told to stop while blocked")
 	errDrained = errors.New("the drain time was over")
-	errLost    = errors.New("the partition was lost to another member")
+	errLost    = errors.New("the partition was lost with the membership")
 )
 
 // abandon says what a cut-off batch means.
