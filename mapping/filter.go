@@ -9,6 +9,7 @@ import (
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/builtin"
 	"github.com/expr-lang/expr/file"
 	exprparser "github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/vm"
@@ -46,8 +47,14 @@ func parseFilter(text string) (*filter, error) {
 			return nil, err
 		}
 	}
-	// The time of day would make a redelivered event come out differently.
-	if f.program, err = expr.Compile(text, expr.AllowUndefinedVariables(), expr.AsBool(), expr.DisableBuiltin("now")); err != nil {
+	options := []expr.Option{expr.AllowUndefinedVariables(), expr.AsBool(),
+		expr.DisableBuiltin("now")} // the time of day would make a redelivered event come out differently
+	for _, p := range reader.paths {
+		if _, ok := builtin.Index[p[0].key]; ok { // type is a field here, not the function type()
+			options = append(options, expr.DisableBuiltin(p[0].key))
+		}
+	}
+	if f.program, err = expr.Compile(text, options...); err != nil {
 		return nil, exprError(err)
 	}
 	return f, nil
