@@ -90,7 +90,7 @@ func TestComposeConfiguresTheBridge(t *testing.T) {
 			t.Errorf("the bridge reads topic %s, to which service producer does not write", topic)
 		}
 	}
-	drain := time.Duration(cfg.Delivery.Drain)
+	drain := cfg.Delivery.Drain
 	if grace := p.Services["bridge"].StopGracePeriod; grace == nil || time.Duration(*grace) <= drain {
 		t.Errorf("stop_grace_period is %v; docker would kill the bridge within delivery.drain, %v", grace, drain)
 	}

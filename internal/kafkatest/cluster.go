@@ -41,7 +41,7 @@ type Options struct {
 	SASL string
 
 	// Private gives the test a cluster of its own under [Each], which it may
-	// stop and restart. Price: two seconds on Apache Kafka.
+	// stop and restart. Price: one or two seconds on Apache Kafka.
 	Private bool
 }
 
@@ -62,7 +62,7 @@ func (o Options) validate() error {
 		o.SASL, Plain, ScramSHA256, ScramSHA512, OAuthBearer)
 }
 
-// startTimeout bounds the wait for a broker that was just started. Two seconds
+// startTimeout bounds the wait for a broker that was just started. One second
 // is usual; a machine that runs other tests needs several times that.
 const startTimeout = 90 * time.Second
 
@@ -174,7 +174,7 @@ func (c *Cluster) Kill(i int) error {
 }
 
 // Stop ends broker i with SIGTERM and waits for its controlled shutdown, at most
-// 20 seconds; then it is killed. So is, at once, a broker of a cluster that has
+// 30 seconds; then it is killed. So is, at once, a broker of a cluster that has
 // lost its majority, as it would wait for the others.
 func (c *Cluster) Stop(i int) error {
 	return c.with(i, c.stop)

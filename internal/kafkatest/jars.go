@@ -57,8 +57,10 @@ var ErrUnavailable = errors.New("apache kafka is not available on this machine")
 
 // runtime is what it takes to start a broker.
 type runtime struct {
-	java string // path of the java executable
-	jars string // folder with every jar of the class path
+	java    string // path of the java executable
+	version string // what java -version prints, for people
+	jars    string // folder with every jar of the class path
+	archive string // of loaded classes, see findArchive; empty: none
 }
 
 // found holds the outcome of the search for Java and the jars, so that a
@@ -86,47 +88,51 @@ func findRuntime(ctx context.Context) (runtime, error) {
 }
 
 func searchRuntime(ctx context.Context) (runtime, error) {
-	java, err := findJava(ctx)
-	if err != nil {
+	var rt runtime
+	var err error
+	if rt.java, rt.version, err = findJava(ctx); err != nil {
 		return runtime{}, err
 	}
 	cache, err := cacheDir()
 	if err != nil {
 		return runtime{}, err
 	}
-	jars := filepath.Join(cache, Version)
-	if err := fetchJars(ctx, cache, jars); err != nil {
+	rt.jars = filepath.Join(cache, Version)
+	if err := fetchJars(ctx, cache, rt.jars); err != nil {
 		return runtime{}, err
 	}
-	return runtime{java: java, jars: jars}, nil
+	if rt.archive, err = findArchive(ctx, rt); err != nil {
+		return runtime{}, err
+	}
+	return rt, nil
 }
 
 var javaVersion = regexp.MustCompile(`version "(?:1\.)?(\d+)`)
 
 // findJava prefers JAVA_HOME, as Kafka's own scripts do.
-func findJava(ctx context.Context) (string, error) {
+func findJava(ctx context.Context) (java, version string, err error) {
 	name := "java"
 	if home := os.Getenv("JAVA_HOME"); home != "" {
 		name = filepath.Join(home, "bin", "java")
 	}
-	java, err := exec.LookPath(name)
+	java, err = exec.LookPath(name)
 	if err != nil {
-		return "", fmt.Errorf("%w: looking for %s: %w; install Java %d or newer", ErrUnavailable, name, err, minJava)
+		return "", "", fmt.Errorf("%w: looking for %s: %w; install Java %d or newer", ErrUnavailable, name, err, minJava)
 	}
 	out, err := exec.CommandContext(ctx, java, "-version").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("%w: running %s -version: %w: %s", ErrUnavailable, java, err, bytes.TrimSpace(out))
+		return "", "", fmt.Errorf("%w: running %s -version: %w: %s", ErrUnavailable, java, err, bytes.TrimSpace(out))
 	}
 	m := javaVersion.FindSubmatch(out)
 	if m == nil {
-		return "", fmt.Errorf("%w: %s -version printed no version: %s; set JAVA_HOME to a JDK",
+		return "", "", fmt.Errorf("%w: %s -version printed no version: %s; set JAVA_HOME to a JDK",
 			ErrUnavailable, java, bytes.TrimSpace(out))
 	}
 	if major, _ := strconv.Atoi(string(m[1])); major < minJava {
-		return "", fmt.Errorf("%w: %s is Java %d and Kafka %s needs %d; install a newer Java or set JAVA_HOME",
+		return "", "", fmt.Errorf("%w: %s is Java %d and Kafka %s needs %d; install a newer Java or set JAVA_HOME",
 			ErrUnavailable, java, major, Version, minJava)
 	}
-	return java, nil
+	return java, string(out), nil
 }
 
 // cacheDir is KAFKATEST_CACHE, or .cache/kafka beside the go.mod above the

@@ -13,7 +13,7 @@ import (
 )
 
 // stopTimeout is how long a broker may take over its controlled shutdown.
-const stopTimeout = 20 * time.Second
+const stopTimeout = 30 * time.Second
 
 // A node is one broker: its folder, its ports and, while it runs, its process.
 // The cluster's lock guards it.
@@ -52,9 +52,10 @@ func (n *node) releasePorts() {
 func (n *node) configFile() string { return filepath.Join(n.dir, "server.properties") }
 func (n *node) logFile() string    { return filepath.Join(n.dir, "broker.log") }
 
-// java returns the command that runs a class of Kafka's. The flags prefer a
-// quick start over peak speed and keep the JVM from leaving files behind.
-func (n *node) java(class string, args ...string) *exec.Cmd {
+// java returns the command that runs a class of Kafka's. Its flags prefer a quick
+// start over peak speed and keep the JVM from leaving files behind; those in jvm
+// come after them and win.
+func (n *node) java(jvm []string, class string, args ...string) *exec.Cmd {
 	all := []string{
 		"-Xmx384m", "-Xms96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
 		"-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
@@ -63,7 +64,10 @@ func (n *node) java(class string, args ...string) *exec.Cmd {
 		"-Dorg.slf4j.simpleLogger.showThreadName=false",
 		"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn", // the whole configuration, each time
 	}
-	all = append(all, n.jvm...)
+	if n.rt.archive != "" {
+		all = append(all, "-XX:SharedArchiveFile="+n.rt.archive)
+	}
+	all = append(all, jvm...)
 	all = append(all, "-cp", filepath.Join(n.rt.jars, "*"), class)
 	cmd := exec.Command(n.rt.java, append(all, args...)...) //nolint:noctx // outlives the start; the cluster ends it
 	cmd.Dir = n.dir
@@ -82,7 +86,7 @@ func (n *node) format(ctx context.Context, clusterID, config string, sec Securit
 	args := []string{"format", "--cluster-id", clusterID, "--config", n.configFile()}
 	args = append(args, sec.formatArgs()...)
 	var out bytes.Buffer
-	cmd := n.java("kafka.tools.StorageTool", args...)
+	cmd := n.java(nil, "kafka.tools.StorageTool", args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting kafka's storage tool: %w", err)
@@ -109,7 +113,7 @@ func (n *node) start() error {
 		return fmt.Errorf("opening the log of broker %d: %w", n.id, err)
 	}
 	defer log.Close() // the process has its own descriptor
-	cmd := n.java("kafka.Kafka", n.configFile())
+	cmd := n.java(n.jvm, "kafka.Kafka", n.configFile())
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting broker %d: %w", n.id, err)

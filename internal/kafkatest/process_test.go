@@ -183,3 +183,18 @@ func script(t *testing.T, dir, name, body string) {
 	t.Helper()
 	must(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+body+"\n"), 0o755))
 }
+
+func TestTestsOnApacheAreCounted(t *testing.T) {
+	count := filepath.Join(t.TempDir(), "count")
+	t.Setenv("KAFKATEST_COUNT_FILE", count)
+	ran := false
+	kafkatest.Each(t, kafkatest.Options{}, func(_ *testing.T, b kafkatest.Broker) { ran = ran || b.Apache() })
+	if !ran {
+		t.Skip("no Apache Kafka here")
+	}
+	got, err := os.ReadFile(count)
+	must(t, err)
+	if want := kafkatest.Version + " " + t.Name() + "/apache\n"; string(got) != want {
+		t.Errorf("count file: got %q, want %q", got, want)
+	}
+}
