@@ -196,7 +196,10 @@ func (c *Cluster) create(ctx context.Context, name, source string) error {
 	if err == nil {
 		err = created.Err
 	}
-	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+	if errors.Is(err, kerr.TopicAlreadyExists) {
+		return nil // another member was faster, or what we know is a moment old
+	}
+	if err != nil {
 		e := c.cfg.Kafka.explain("creating dead-letter topic "+name, err)
 		e.Remedy = c.createCommand(name)
 		var answer *kerr.Error

@@ -205,7 +205,7 @@ func (m *member) logged(level zapcore.Level, text string) int {
 func client(t *testing.T, b kafkatest.Broker, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	cl, err := kgo.NewClient(append(b.ClientOpts(), append([]kgo.Opt{
-		kgo.ProducerBatchMaxBytes(32 << 20), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()),
 	}, opts...)...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +228,11 @@ func produceRecords(t *testing.T, b kafkatest.Broker, recs ...*kgo.Record) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cl := client(t, b)
+	var opts []kgo.Opt
+	if len(recs[0].Value) > 500<<10 {
+		opts = append(opts, kgo.ProducerBatchMaxBytes(32<<20))
+	}
+	cl := client(t, b, opts...)
 	defer cl.Close()
 	if err := cl.ProduceSync(ctx, recs...).FirstErr(); err != nil {
 		t.Fatalf("producing: %v", err)
@@ -329,4 +333,14 @@ func header(rec *kgo.Record, key string) string {
 		}
 	}
 	return value
+}
+
+// produceTo spreads texts over some of the partitions, round robin.
+func produceTo(t *testing.T, b kafkatest.Broker, topic string, partitions []int32, all ...string) {
+	t.Helper()
+	var recs []*kgo.Record
+	for i, text := range all {
+		recs = append(recs, &kgo.Record{Topic: topic, Partition: partitions[i%len(partitions)], Value: []byte(text)})
+	}
+	produceRecords(t, b, recs...)
 }

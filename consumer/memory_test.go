@@ -1,0 +1,136 @@
+package consumer_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafkatest"
+)
+
+// hold stalls the Writes it is asked to until release is closed.
+func hold(release <-chan struct{}, stalled func(w write) bool) hook {
+	return func(ctx context.Context, w write) error {
+		if !stalled(w) {
+			return nil
+		}
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func every(write) bool { return true }
+
+// padded are n events of 1 KiB.
+func padded(prefix string, n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		text := fmt.Sprintf("%s%06d", prefix, i)
+		all[i] = text + strings.Repeat("x", 1024-len(text))
+	}
+	return all
+}
+
+// A sink that stalls costs MaxBuffered and one poll, whatever waits in Kafka.
+func TestBudgetBoundsMemory(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		const partitions, polled = 16, 1000 // records of one poll: twice MaxRows
+		topic := kafkatest.Topic(t, b, partitions)
+		want := padded("e", 16_000)
+		produce(t, b, topic, partitions, want...)
+		cfg, tab := config(t, b, topic), newTable(t)
+		cfg.MaxBuffered, cfg.FetchMaxBytes, cfg.FetchMaxPartitionBytes = 4<<20, 1<<20, 64<<10
+		release := make(chan struct{})
+		tab.set(hold(release, every))
+		m := start(t, cfg, tab)
+		eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= cfg.MaxBuffered })
+		limit := cfg.MaxBuffered + polled*(1024+256)
+		worst := int64(0)
+		holdsWithin(1500e6, func() bool { worst = max(worst, m.Status().BufferedBytes); return false })
+		if worst > limit {
+			t.Errorf("%d bytes are buffered, want at most %d", worst, limit)
+		}
+		if s := m.Status(); s.BufferedLimit != cfg.MaxBuffered || len(s.NotReady) > 0 || s.MemberID == "" {
+			t.Errorf("status of a slow sink: got limit %d, member %q, not ready %v", s.BufferedLimit, s.MemberID, s.NotReady)
+		}
+		close(release)
+		eventually(t, "all rows landed", func() bool { return tab.count() >= len(want) })
+		eventually(t, "the budget is free again", func() bool { return m.Status().BufferedBytes == 0 })
+		m.stop()
+		tab.verify(want)
+		wantAllCommitted(t, b, cfg.Group, topic)
+	})
+}
+
+// A partition whose Writes stall is paused before it takes the room of the
+// others, and resumed; also when it was taken away and given back meanwhile.
+func TestHotPartitionIsPaused(t *testing.T) {
+	for name, expelled := range map[string]bool{"resumed": false, "expelled and assigned again": true} {
+		t.Run(name, func(t *testing.T) {
+			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+				const partitions = 4
+				topic := kafkatest.Topic(t, b, partitions)
+				hot := padded("h", 12_000)
+				produce(t, b, topic, 1, hot...) // all in partition 0
+				cfg, tab := config(t, b, topic), newTable(t)
+				cfg.MaxBuffered, cfg.FetchMaxBytes, cfg.FetchMaxPartitionBytes = 4<<20, 1<<20, 64<<10
+				release := make(chan struct{})
+				tab.set(hold(release, func(w write) bool { return w.partition == "0" }))
+				m := start(t, cfg, tab)
+				paused := func() bool { p, ok := m.partition(0); return ok && p.Paused }
+				eventually(t, "the hot partition is paused", paused)
+				cold := padded("c", 2000)
+				produceTo(t, b, topic, []int32{1, 2, 3}, cold...)
+				eventually(t, "the others' rows landed meanwhile", func() bool { return tab.distinct() == len(cold) })
+				if !paused() {
+					t.Error("the hot partition is not paused any more")
+				}
+				if expelled {
+					expel(t, b, cfg.Group, m.Status().MemberID)
+					eventually(t, "the partitions were lost", func() bool { return m.counts.get(func() int { return m.counts.rebalanced["lost"] }) == partitions })
+					eventually(t, "they are assigned again", func() bool { return len(m.Status().Partitions) == partitions })
+				}
+				close(release)
+				want := append(hot, cold...)
+				eventually(t, "all rows landed", func() bool { return tab.distinct() >= len(want) })
+				m.stop()
+				if expelled {
+					tab.verifyLanded(want)
+				} else {
+					tab.verify(want)
+				}
+				wantAllCommitted(t, b, cfg.Group, topic)
+			})
+		})
+	}
+}
+
+func TestThreeHundredPartitions(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		const partitions = 300
+		topic := kafkatest.Topic(t, b, partitions)
+		want := texts("e", 30*partitions)
+		produce(t, b, topic, partitions, want...)
+		cfg, tab := config(t, b, topic), newTable(t)
+		cfg.Rejects.Partitions = 1
+		m := start(t, cfg, tab)
+		eventually(t, "all rows landed", func() bool { return tab.count() >= len(want) })
+		if got := len(m.Status().Partitions); got != partitions {
+			t.Errorf("got %d partitions, want %d", got, partitions)
+		}
+		for _, p := range m.Status().Partitions {
+			if p.State == consumer.StateBlocked {
+				t.Errorf("partition %d is blocked: %s", p.Partition, p.Reason)
+			}
+		}
+		m.stop()
+		tab.verify(want)
+		wantAllCommitted(t, b, cfg.Group, topic)
+	})
+}

@@ -1,0 +1,195 @@
+package consumer_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafkatest"
+)
+
+// Reading begins by itself within seconds of the topic's creation.
+func TestTopicIsCreatedLater(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		topic := kafkatest.Name(t)
+		cfg, tab := config(t, b, topic), newTable(t)
+		m := start(t, cfg, tab)
+		eventually(t, "the missing topic is named", func() bool { return slices.Contains(m.reasons(), "topic_missing") })
+		if got := m.logged(0, "it does not exist yet"); got != 1 {
+			t.Errorf("got %d lines about the missing topic, want 1", got)
+		}
+		b.CreateTopic(t, topic, 3, nil)
+		want := texts("e", 300)
+		produce(t, b, topic, 3, want...)
+		within(t, 15*time.Second, "all rows landed", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "the member is ready", func() bool { return len(m.reasons()) == 0 })
+		m.stop()
+		tab.verify(want)
+		wantAllCommitted(t, b, cfg.Group, topic)
+	})
+}
+
+// Kafka takes dots and underscores in one name, though it warns of the two.
+func TestTopicWithDotAndUnderscore(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		topic := "signal.events_v1." + kafkatest.Name(t)
+		b.CreateTopic(t, topic, 2, nil)
+		produce(t, b, topic, 2, "e1", "bad2", "e3")
+		cfg, tab := config(t, b, topic), newTable(t)
+		m := start(t, cfg, tab)
+		eventually(t, "all rows landed", func() bool { return tab.distinct() == 2 })
+		m.stop()
+		tab.verify([]string{"e1", "e3"})
+		if got := readAll(t, b, topic+"-dlq", 1)[0]; string(got.Value) != "bad2" || header(got, consumer.HeaderTopic) != topic {
+			t.Errorf("dead letter: got %s from %s, want bad2 from %s", got.Value, header(got, consumer.HeaderTopic), topic)
+		}
+	})
+}
+
+func TestSeveralTopicsAndAnEmptyOne(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		one, two, empty := kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 2)
+		cfg := config(t, b, one, two, empty)
+		cfg.Rejects.Topic = kafkatest.Name(t) // of all three
+		// Partitions of different topics write at once; the table tells them
+		// apart by number only.
+		first, second := newTable(t), newTable(t)
+		m := start(t, cfg, sinkFunc(func(ctx context.Context, rows [][]byte) error {
+			if strings.Contains(string(rows[0]), "one") {
+				return first.Write(ctx, rows)
+			}
+			return second.Write(ctx, rows)
+		}))
+		eventually(t, "all partitions are assigned", func() bool { return len(m.Status().Partitions) == 4 })
+		eventually(t, "a group without events is ready and has no lag", func() bool {
+			s := m.Status()
+			return len(s.NotReady) == 0 && !slices.ContainsFunc(s.Partitions, func(p consumer.PartitionStatus) bool { return p.Lag > 0 })
+		})
+		produce(t, b, one, 1, "one", "badone")
+		produce(t, b, two, 1, "two", "badtwo")
+		eventually(t, "both dead letters were written", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 2 })
+		m.stop()
+		first.verify([]string{"one"})
+		second.verify([]string{"two"})
+		readAll(t, b, cfg.Rejects.Topic, 2)
+		wantAllCommitted(t, b, cfg.Group, one)
+		wantAllCommitted(t, b, cfg.Group, two)
+	})
+}
+
+type sinkFunc func(ctx context.Context, rows [][]byte) error
+
+func (f sinkFunc) Write(ctx context.Context, rows [][]byte) error { return f(ctx, rows) }
+
+// A missing dead-letter topic is made like its source, or named with the command.
+func TestDeadLetterTopicIsMade(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		topic := kafkatest.Name(t)
+		b.CreateTopic(t, topic, 7, map[string]string{"max.message.bytes": "3000000"})
+		cfg := config(t, b, topic)
+		cfg.Rejects.Create = false
+		forbidden, _, _ := newCluster(t, cfg)
+		err := forbidden.EnsureDeadLetters(t.Context())
+		var failure *consumer.KafkaError
+		if !errors.As(err, &failure) || !failure.Permanent || !strings.Contains(err.Error(), "kafka-topics.sh --bootstrap-server "+b.Addrs()[0]+" --create --topic "+topic+"-dlq") {
+			t.Errorf("without leave to create: got %v, want a permanent error with the command", err)
+		}
+		if found, err := forbidden.DeadLetterTopics(t.Context()); err != nil || len(found) != 1 || found[0].Exists {
+			t.Errorf("looking up: got %+v %v, want one missing topic", found, err)
+		}
+
+		cfg.Rejects.Create = true
+		allowed, _, logs := newCluster(t, cfg)
+		for range 2 { // the second time it is there
+			if err := allowed.EnsureDeadLetters(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := logs.FilterMessage("created the dead-letter topic").Len(); got != 1 {
+			t.Errorf("got %d lines about the creation, want 1", got)
+		}
+		eventually(t, "the topic has its source's partitions", func() bool {
+			found, err := allowed.DeadLetterTopics(t.Context())
+			return err == nil && found[0].Exists && found[0].Partitions == 7
+		})
+		configs, err := kadm.NewClient(client(t, b)).DescribeTopicConfigs(t.Context(), topic+"-dlq")
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := ""
+		for _, kv := range configs[0].Configs {
+			if kv.Key == "max.message.bytes" {
+				size = kv.MaybeValue()
+			}
+		}
+		if size != "3065536" {
+			t.Errorf("max.message.bytes: got %s, want the source's and 64 KiB", size)
+		}
+
+		cfg.Rejects.Policy = consumer.PolicySkip
+		none, _, _ := newCluster(t, cfg)
+		if found, err := none.DeadLetterTopics(t.Context()); err != nil || len(found) != 0 {
+			t.Errorf("under the skip policy: got %+v %v, want no dead-letter topic", found, err)
+		}
+	})
+}
+
+// A dead letter the topic does not take blocks the partition until the topic does.
+func TestDeadLetterTooLargeForItsTopic(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		topic := kafkatest.Topic(t, b, 1)
+		b.CreateTopic(t, topic+"-dlq", 1, map[string]string{"max.message.bytes": "2000"})
+		bad := "bad" + noise(5000)
+		produce(t, b, topic, 1, "e1", bad, "e2")
+		cfg, tab := config(t, b, topic), newTable(t)
+		m := start(t, cfg, tab)
+		eventually(t, "the partition is blocked", func() bool { p, ok := m.partition(0); return ok && p.State == consumer.StateBlocked })
+		s := m.Status()
+		if len(s.NotReady) != 1 || s.NotReady[0].Code != "partition_blocked" || !strings.Contains(s.NotReady[0].Text, "MESSAGE_TOO_LARGE") || !strings.Contains(s.NotReady[0].Remedy, "max.message.bytes") {
+			t.Errorf("not ready: got %+v, want the size and its remedy", s.NotReady)
+		}
+		if at := committed(t, b, cfg.Group, topic)[0]; at > 1 {
+			t.Errorf("committed %d past an event without its dead letter", at)
+		}
+		larger := "10000"
+		altered, err := kadm.NewClient(client(t, b)).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &larger}}, topic+"-dlq")
+		if err != nil || altered[0].Err != nil {
+			t.Fatal(err, altered)
+		}
+		eventually(t, "the rest landed", func() bool { return tab.distinct() == 2 })
+		eventually(t, "the dead letter was written", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 1 })
+		if got := m.logged(0, "partition blocked") + m.logged(0, "partition resumed"); got != 2 {
+			t.Errorf("got %d lines, want one when it blocked and one when it resumed", got)
+		}
+		m.stop()
+		if got := readAll(t, b, topic+"-dlq", 1)[0]; string(got.Value) != bad {
+			t.Error("the dead letter is not the original")
+		}
+		wantAllCommitted(t, b, cfg.Group, topic)
+	})
+}
+
+func TestReadable(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		topic := kafkatest.Topic(t, b, 2)
+		produce(t, b, topic, 2, texts("e", 11)...)
+		cluster, _, _ := newCluster(t, config(t, b, topic))
+		if got, err := cluster.Readable(t.Context()); err != nil || got != 11 {
+			t.Errorf("got %d events, %v, want 11", got, err)
+		}
+		found, err := cluster.Topics(t.Context())
+		if want := (consumer.Topic{Name: topic, Exists: true, Partitions: 2}); err != nil || len(found) != 1 || found[0] != want {
+			t.Errorf("got %+v %v, want %+v", found, err, want)
+		}
+		missing, _, _ := newCluster(t, config(t, b, kafkatest.Name(t)))
+		if found, err := missing.Topics(t.Context()); err != nil || len(found) != 1 || found[0].Exists {
+			t.Errorf("got %+v %v, want one that does not exist", found, err)
+		}
+	})
+}
