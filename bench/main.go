@@ -1,0 +1,212 @@
+// Command bench measures the bridge as a process: it builds cmd/bridge, starts
+// it between a broker and the emulated workspace, each in a process of its own
+// on loopback, and reads processor time and memory from outside.
+//
+//	go run ./bench --help
+//
+// Figures are read from /proc, so it measures on Linux only. What the figures
+// mean, and how they were taken for the documentation, is in
+// docs/performance.md.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := 0
+	if played, err := play(ctx); played {
+		code = failed(err, os.Stderr)
+	} else {
+		code = bench(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	}
+	stop()
+	os.Exit(code)
+}
+
+// options are the command line.
+type options struct {
+	what       string
+	events     int
+	rounds     int
+	partitions int
+	counts     []int // of partitions, for the measurement of the same name
+	codecs     []string
+	tls        bool
+	apache     bool
+	rate       int
+	load       float64
+	duration   time.Duration
+	stall      time.Duration
+	wide       int
+	timeout    time.Duration
+	bridge     string
+	profile    string
+	sets       []string
+	json       bool
+}
+
+// measurements in the order in which "all" takes them.
+var measurements = []struct {
+	name, about string
+	take        func(context.Context, *rig) (any, error)
+}{
+	{"throughput", "a full topic, as fast as it goes, in turns with a consumer that only polls and with a naive bridge", throughput},
+	{"latency", "a steady load: acknowledgement time, and the time from producing to the row", latency},
+	{"memory", "a full topic and a sink that never answers: where resident memory ends", memory},
+	{"partitions", "the same topic in 1, 4, 64 and 256 partitions: processor time per row and memory", partitions},
+}
+
+func parse(args []string, stderr io.Writer) (*options, error) {
+	o := &options{what: "all"}
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		o.what, args = args[0], args[1:]
+	}
+	var codecs, output string
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() { usage(f) }
+	f.IntVar(&o.events, "events", 400_000, "`number` of events in the topic")
+	f.IntVar(&o.rounds, "rounds", 5, "times each subject of throughput runs, in turns")
+	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic")
+	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, none, or lz4,none for both in throughput")
+	f.BoolVar(&o.tls, "tls", false, "write rows over HTTPS")
+	f.BoolVar(&o.apache, "apache", false, "use Apache Kafka (needs Java and Maven) instead of the in-process broker of franz-go")
+	f.IntVar(&o.rate, "rate", 0, "latency: `events` per second; 0 takes --load")
+	f.Float64Var(&o.load, "load", 0.5, "latency: `share` of the throughput, measured first")
+	f.DurationVar(&o.duration, "duration", 15*time.Second, "latency: how long the load lasts once it is steady")
+	f.DurationVar(&o.stall, "stall", 20*time.Second, "memory: how long the sink stands still")
+	f.IntVar(&o.wide, "wide", 300, "memory: partitions of the second topic")
+	f.DurationVar(&o.timeout, "timeout", 20*time.Minute, "give up after this time")
+	f.StringVar(&o.bridge, "bridge", "", "`file` of a bridge that is built already (default: build ./cmd/bridge)")
+	f.StringVar(&o.profile, "profile", "", "throughput: write a processor profile of the bridge's last round to this `file`")
+	f.Func("set", "a `key=value` for the bridge's configuration; repeatable", func(s string) error {
+		o.sets = append(o.sets, s)
+		return nil
+	})
+	f.StringVar(&output, "output", "text", "text or json")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	o.codecs, o.json, o.counts = strings.Split(codecs, ","), output == "json", []int{1, 4, 64, 256}
+	return o, o.check(f.Args(), output)
+}
+
+func (o *options) check(rest []string, output string) error {
+	known := []string{"all"}
+	for _, m := range measurements {
+		known = append(known, m.name)
+	}
+	switch {
+	case !slices.Contains(known, o.what):
+		return fmt.Errorf("unknown measurement %q; it is one of %s", o.what, strings.Join(known, ", "))
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q; the measurement comes first, then the flags", rest[0])
+	case o.events < 1000 || o.events > 20_000_000:
+		return fmt.Errorf("--events is %d; take 1000 to 20000000", o.events)
+	case o.rounds < 1 || o.partitions < 1 || o.wide < 1:
+		return errors.New("--rounds, --partitions and --wide are at least 1")
+	case o.rate < 0 || o.load <= 0 || o.load > 1:
+		return errors.New("--rate is not negative and --load is above 0 and at most 1")
+	case o.duration <= 0 || o.stall <= 0 || o.timeout <= 0:
+		return errors.New("--duration, --stall and --timeout are above 0")
+	case output != "text" && output != "json":
+		return fmt.Errorf("--output is %q; take text or json", output)
+	}
+	for _, c := range o.codecs {
+		if c != "lz4" && c != "none" {
+			return fmt.Errorf("--codec names %q; take lz4 or none", c)
+		}
+	}
+	return nil
+}
+
+func usage(f *flag.FlagSet) {
+	w := f.Output()
+	fmt.Fprint(w, "bench measures the bridge as a process, on this machine, over loopback.\n\n  go run ./bench [measurement] [flags]\n\nMeasurements (default all):\n")
+	for _, m := range measurements {
+		fmt.Fprintf(w, "  %-11s %s\n", m.name, m.about)
+	}
+	fmt.Fprint(w, `
+Examples:
+  go run ./bench                                         everything, about five minutes
+  go run ./bench throughput --codec lz4,none             with a compressed and an uncompressed topic
+  go run ./bench throughput --tls --rounds 7             rows over HTTPS
+  go run ./bench throughput --apache                     from Apache Kafka
+  go run ./bench throughput --profile cpu.pprof --rounds 1
+  go run ./bench latency --rate 10000
+  go run ./bench memory --stall 60s --output json
+
+Flags:
+`)
+	f.PrintDefaults()
+}
+
+// bench is the command. The exit code is 2 for a command line that is wrong, 1
+// for anything that failed, lost rows included.
+func bench(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+		return 2
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not done after --timeout %s", o.timeout))
+	defer cancel()
+	return failed(measure(ctx, o, stdout, stderr), stderr)
+}
+
+func failed(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "bench: %v\n", err)
+	return 1
+}
+
+func measure(ctx context.Context, o *options, stdout, stderr io.Writer) (err error) {
+	r, err := newRig(ctx, o, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	results := map[string]any{"machine": r.machine}
+	for _, m := range measurements {
+		if o.what != "all" && o.what != m.name {
+			continue
+		}
+		r.say("%s: %s", m.name, m.about)
+		result, err := m.take(ctx, r)
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = fmt.Errorf("%w (%w)", err, cause)
+			}
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		results[m.name] = result
+		if !o.json {
+			fmt.Fprintf(stdout, "\n%s\n\n%s", m.name, result)
+		}
+	}
+	if o.json {
+		enc := json.NewEncoder(stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(results)
+	}
+	_, err = fmt.Fprintf(stdout, "\n%s\n", r.machine)
+	return err
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+const benchTable = "datafly.events.stream"
+
+// atEmulator is what the emulator's process says once it serves. Control is
+// always plain HTTP: the admin API and what benchmarks ask for beside it.
+type atEmulator struct {
+	URL     string `json:"url"`
+	Control string `json:"control"`
+	CA      string `json:"ca,omitempty"`
+}
+
+type emulatorSettings struct {
+	TLS bool `json:"tls"`
+}
+
+// playEmulator is the role of the workspace.
+func playEmulator(ctx context.Context, settings []byte) (err error) {
+	var s emulatorSettings
+	if err := json.Unmarshal(settings, &s); err != nil {
+		return fmt.Errorf("reading the role's settings: %w", err)
+	}
+	e, err := emulator.New(emulator.Config{TLS: s.TLS, MaxRows: 100})
+	if err != nil {
+		return err
+	}
+	if err := e.Start("127.0.0.1:0"); err != nil {
+		return err
+	}
+	closing := context.WithoutCancel(ctx)
+	defer func() {
+		within, cancel := context.WithTimeout(closing, 5*time.Second)
+		defer cancel()
+		err = errors.Join(err, e.Close(within))
+	}()
+	w := &watched{emulator: e, next: e.Handler()}
+	server := &http.Server{Handler: w.routes(), ReadHeaderTimeout: 10 * time.Second}
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a listener on loopback does not wait
+	if err != nil {
+		return fmt.Errorf("listening for the benchmark: %w", err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }() // ends with Close; waited for below
+	at := atEmulator{URL: e.URL(), Control: "http://" + listener.Addr().String(), CA: string(e.CAPEM())}
+	if err := tell(at); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	err = server.Close()
+	<-served
+	return err
+}
+
+// watched is the workspace with a clock at its door.
+type watched struct {
+	emulator *emulator.Emulator
+	next     http.Handler
+
+	mu       sync.Mutex // guards the fields below
+	served   []time.Duration
+	arrivals []time.Duration // of probes, from producing to the answer
+}
+
+// timings are since the last time they were asked for, sorted, in nanoseconds.
+type timings struct {
+	Served   []time.Duration `json:"served"`   // how long each ingest request took the emulator
+	Arrivals []time.Duration `json:"arrivals"` // from producing a probe until its row was about to be acknowledged
+}
+
+func (w *watched) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", w.next)
+	mux.HandleFunc("POST "+emulator.IngestPath, w.ingest)
+	mux.HandleFunc("GET /bench/wait", func(rw http.ResponseWriter, r *http.Request) {
+		rows, err := strconv.Atoi(r.FormValue("rows"))
+		if err == nil {
+			err = w.emulator.Table(benchTable).Wait(r.Context(), rows)
+		}
+		if err != nil {
+			http.Error(rw, err.Error(), http.StatusBadRequest)
+		}
+	})
+	mux.HandleFunc("GET /bench/timings", func(rw http.ResponseWriter, _ *http.Request) {
+		w.mu.Lock()
+		t := timings{Served: w.served, Arrivals: w.arrivals}
+		w.served, w.arrivals = nil, nil
+		w.mu.Unlock()
+		slices.Sort(t.Served)
+		slices.Sort(t.Arrivals)
+		_ = json.NewEncoder(rw).Encode(t) // the benchmark may have left
+	})
+	return mux
+}
+
+// Probes are events among the others whose message id is the time at which
+// they were produced.
+const probeID = `probe-`
+
+var probeMark = []byte(`"message_id":"` + probeID)
+
+func (w *watched) ingest(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client has left
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	began := time.Now()
+	w.next.ServeHTTP(rw, r)
+	ended := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.served = append(w.served, ended.Sub(began))
+	for {
+		at := bytes.Index(body, probeMark)
+		if at < 0 {
+			return
+		}
+		body = body[at+len(probeMark):]
+		if id, _, ok := bytes.Cut(body, []byte{'"'}); ok {
+			if nanos, err := strconv.ParseInt(string(id), 10, 64); err == nil {
+				w.arrivals = append(w.arrivals, ended.Sub(time.Unix(0, nanos)))
+			}
+		}
+	}
+}
+
+// workspace is the emulator's process, seen from this one.
+type workspace struct {
+	*child
+	at atEmulator
+}
+
+func startWorkspace(ctx context.Context, dir string, tls bool) (*workspace, error) {
+	c, err := startRole(ctx, dir, "emulator", emulatorSettings{TLS: tls})
+	if err != nil {
+		return nil, err
+	}
+	w := &workspace{child: c}
+	if err := c.hear(ctx, &w.at); err != nil {
+		return nil, errors.Join(err, c.stop())
+	}
+	return w, nil
+}
+
+// call asks the emulator; out may be nil.
+func (w *workspace) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(text)
+	}
+	text, err := request(ctx, method, w.at.Control+path, body)
+	if err != nil || out == nil {
+		return err
+	}
+	return json.Unmarshal(text, out)
+}
+
+// wait returns when the table has n rows.
+func (w *workspace) wait(ctx context.Context, n int) error {
+	err := w.call(ctx, http.MethodGet, fmt.Sprintf("/bench/wait?rows=%d", n), nil, nil)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// counts returns how many rows the table has, and with how many message ids.
+func (w *workspace) counts(ctx context.Context) (rows, distinct int, err error) {
+	var r struct{ Rows, Distinct int }
+	err = errors.Join(
+		w.call(ctx, http.MethodGet, "/emulator/tables/"+benchTable+"/count", nil, &r),
+		w.call(ctx, http.MethodGet, "/emulator/tables/"+benchTable+"/distinct", nil, &r),
+	)
+	return r.Rows, r.Distinct, err
+}
+
+func (w *workspace) reset(ctx context.Context) error {
+	return w.call(ctx, http.MethodPost, "/emulator/reset", nil, nil)
+}
+
+func request(ctx context.Context, method, url string, body io.Reader) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("%s %s answered %s: %s", method, url, resp.Status, bytes.TrimSpace(text))
+	}
+	return text, err
+}
