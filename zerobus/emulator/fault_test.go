@@ -270,6 +270,29 @@ func TestLatencies(t *testing.T) {
 	})
 }
 
+func TestCloseEndsADelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := emulator.New(emulator.Config{Latency: emulator.Latency{P50: time.Hour}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, done := httptest.NewRecorder(), make(chan struct{})
+		began := time.Now()
+		go func() {
+			defer close(done)
+			e.Handler().ServeHTTP(rec, httptest.NewRequest("POST", emulator.IngestPath, nil))
+		}()
+		synctest.Wait()
+		if err := e.Close(t.Context()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		<-done
+		if took := time.Since(began); took != 0 || rec.Code != 401 {
+			t.Errorf("got %d after %v, want the answer at once", rec.Code, took)
+		}
+	})
+}
+
 func TestHookDecidesPerRequest(t *testing.T) {
 	w := start(t, emulator.Config{})
 	w.OnIngest(func(r emulator.IngestRequest) *emulator.Fault {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -90,6 +91,7 @@ func TestBodiesThatAreRefused(t *testing.T) {
 		{"surrogate in UTF-8", head + "[{\"id\":\"\xed\xa0\x80\"}]}", "invalid UTF-8"},
 		{"lone high surrogate", head + `[{"id":"\ud800"}]}`, "invalid escape"},
 		{"lone low surrogate", head + `[{"id":"\udc00"}]}`, "invalid escape"},
+		{"two low surrogates", head + `[{"id":"\udc00\udc00"}]}`, "invalid escape"},
 		{"half a pair", head + `[{"id":"\ud83d\u0041"}]}`, "invalid escape"},
 		{"bad escape", head + `[{"id":"\x41"}]}`, "invalid escape"},
 		{"control character", head + "[{\"id\":\"a\tb\"}]}", "control character"},
@@ -108,8 +110,8 @@ func TestBodiesThatAreRefused(t *testing.T) {
 	if got := w.Table("a.b.c").Count(); got != 0 {
 		t.Errorf("rows kept: got %d, want none: a refused request keeps nothing", got)
 	}
-	if got := w.Stats().Rejects["INVALID_PARAMETER_VALUE"]; got != 36 {
-		t.Errorf("rejects counted: got %d, want 36", got)
+	if got := w.Stats().Rejects["INVALID_PARAMETER_VALUE"]; got != 37 {
+		t.Errorf("rejects counted: got %d, want 37", got)
 	}
 	for _, good := range []string{
 		`{"records":[{"id":"a"},{"n":1,"id":"b"}],"table":"a.b.c"}`,
@@ -148,11 +150,15 @@ func TestIngestHeadersAndSizes(t *testing.T) {
 	post := func(body string, header ...string) response {
 		return w.do("POST", emulator.IngestPath, "", body, append([]string{"Authorization", w.bearer()}, header...)...)
 	}
-	var packed, bomb bytes.Buffer
+	var packed, bomb, noise bytes.Buffer
+	random := make([]byte, 4000) // does not shrink
+	if _, err := rand.NewChaCha8([32]byte{}).Read(random); err != nil {
+		t.Fatal(err)
+	}
 	for _, z := range []struct {
 		to   *bytes.Buffer
 		text string
-	}{{&packed, envelope(row)}, {&bomb, strings.Repeat(" ", 1<<20)}} {
+	}{{&packed, envelope(row)}, {&bomb, strings.Repeat(" ", 1<<20)}, {&noise, string(random)}} {
 		zw := gzip.NewWriter(z.to)
 		if _, err := zw.Write([]byte(z.text)); err != nil {
 			t.Fatal(err)
@@ -178,6 +184,7 @@ func TestIngestHeadersAndSizes(t *testing.T) {
 	post(envelope(row)).wantError(t, 400, "INVALID_PARAMETER_VALUE", "application/json")
 	post(strings.Repeat(" ", 1001), ct, js).wantError(t, 413, "REQUEST_TOO_LARGE", "1000 bytes")
 	post(bomb.String(), ct, js, ce, "gzip").wantError(t, 413, "REQUEST_TOO_LARGE", "1000 bytes")
+	post(noise.String(), ct, js, ce, "gzip").wantError(t, 413, "REQUEST_TOO_LARGE", "1000 bytes")
 	post(strings.Repeat(" ", 5<<20), ct, js).wantError(t, 413, "REQUEST_TOO_LARGE", "1000 bytes")
 	if r := post(envelope(row)+strings.Repeat(" ", 1000-len(envelope(row))), ct, js); r.status != 200 {
 		t.Errorf("exactly the limit: got %d %s, want 200", r.status, r.body)
@@ -287,12 +294,12 @@ func TestRingKeepsTheNewestAndCountsAll(t *testing.T) {
 
 func TestIDsAreComparedAsText(t *testing.T) {
 	w := start(t, emulator.Config{})
-	w.ingest(envelope(`{"message_id":"a"}`, `{"message_id":"\u0061"}`, `{"message_id":null}`, `{}`, `{"message_id":""}`))
+	w.ingest(envelope(`{"message_id":"a"}`, `{"message_id":"\u0061"}`, `{"message_id":null}`, `{}`, `{"message_id":""}`, `{"message_id":"a"}`))
 	tab := w.Table(stream)
 	if got := tab.Distinct("message_id"); got != 2 {
 		t.Errorf("distinct: got %d, want a and the empty text", got)
 	}
-	if got := fmt.Sprint(tab.Duplicates("message_id")); got != "[{a 2}]" {
-		t.Errorf("duplicates: got %s, want a twice", got)
+	if got := fmt.Sprint(tab.Duplicates("message_id")); got != "[{a 3}]" {
+		t.Errorf("duplicates: got %s, want a three times", got)
 	}
 }

@@ -67,7 +67,7 @@ func TestATornLastLineIsCutOff(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rows.jsonl")
 	whole := `{"table":"` + stream + `","at":"2026-01-02T03:04:05Z","row":{"message_id":"a"}}` + "\n" +
 		`{"table":"gone.s.t","at":"2026-01-02T03:04:05Z","row":{}}` + "\n"
-	if err := os.WriteFile(path, []byte(whole+`{"table":"`+stream+`","row":{"mess`), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(whole+`{"table":"`+stream+`","row":{"message_id":"`+strings.Repeat("torn", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.InfoLevel)
@@ -133,6 +133,23 @@ func TestRowsThatCannotBeWrittenAreNotAcknowledged(t *testing.T) {
 	}
 	if err := e.Close(t.Context()); err != nil {
 		t.Errorf("Close: %v", err)
+	}
+}
+
+// TestCloseDoesNotWaitForSilentConnections: clients open connections ahead of
+// need.
+func TestCloseDoesNotWaitForSilentConnections(t *testing.T) {
+	w := start(t, emulator.Config{})
+	silent, err := net.Dial("tcp", strings.TrimPrefix(w.URL(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	w.bearer() // accepted after the silent one
+	began := time.Now()
+	stop(t, w)
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("Close took %v, want no wait", took)
 	}
 }
 

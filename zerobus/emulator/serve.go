@@ -179,9 +179,6 @@ func readBody(r *http.Request, limit int64) (body, *apiError) {
 	b.bytes, err = appendAll(b.bytes, src, hint)
 	if int64(len(b.bytes)) > limit || sent.N <= 0 {
 		err = &http.MaxBytesError{Limit: limit}
-		// A client that is still sending when the connection closes may not
-		// see the answer: hear it out, within bounds.
-		_, _ = io.CopyN(io.Discard, r.Body, limit)
 	}
 	if err != nil {
 		b.free()

@@ -1,0 +1,59 @@
+package emulator
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestKeepHoldsRowsAgainstTheColumnsOfNow covers what happens between reading
+// a request and keeping it, which no request can time from outside.
+func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
+	c := catalog{tables: map[string]*Table{}}
+	if _, err := c.create(DefaultDDL, 0, &journal{}); err != nil {
+		t.Fatal(err)
+	}
+	tab := c.table("datafly.events.stream")
+	read := func() *rowReader {
+		r := &rowReader{}
+		r.reset([]byte(`[{"user_id":"u"}]`), tab.currentSchema())
+		if f := r.records(); f != nil {
+			t.Fatal(f)
+		}
+		return r
+	}
+	r := read()
+	if err := tab.DropColumn("user_id"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tab.keep(r, &batch{}); !errors.Is(err, errAltered) {
+		t.Errorf("keep after DropColumn: got %v, want %v", err, errAltered)
+	}
+	if err := tab.AddColumn(Column{Name: "user_id", Type: "STRING"}); err != nil {
+		t.Fatal(err)
+	}
+	r = read()
+	if err := c.drop(tab.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if err := tab.keep(r, &batch{}); !errors.Is(err, errDropped) {
+		t.Errorf("keep after drop: got %v, want %v", err, errDropped)
+	}
+	if got := tab.Count(); got != 0 {
+		t.Errorf("rows: got %d, want none", got)
+	}
+}
+
+func TestExpiredTokensAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := tokens{lifetime: time.Minute, expires: map[string]time.Time{}}
+		for range 10 {
+			all.mint()
+			<-time.After(30 * time.Second)
+		}
+		if got := len(all.expires); got > 2 {
+			t.Errorf("tokens held: got %d, want those of one lifetime, 2", got)
+		}
+	})
+}
