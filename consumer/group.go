@@ -207,7 +207,14 @@ func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 		if errors.As(err, &session) {
 			e.Doing = "joining group " + g.cfg.Group
 		}
-		g.trouble.add(reasonFetch, e)
+		// Without an answer of a broker it is the brokers that are away,
+		// which watch looks at too: one failure, one line.
+		reason := reasonKafka
+		var answer *kerr.Error
+		if errors.As(err, &answer) {
+			reason = reasonFetch
+		}
+		g.trouble.add(reason, e)
 		return true
 	}
 	return false
