@@ -195,6 +195,18 @@ func (c *compiler) literal(lit *literal, what string, res resolved) []byte {
 func (c *compiler) compileRows() {
 	m := c.m
 	m.rows = newTrie(true)
+	from := map[string]rule{}
+	for _, rules := range c.b.layers() {
+		for _, r := range rules {
+			if key := strings.ToLower(r.target); from[key].target == "" && !r.drop {
+				from[key] = r
+			}
+		}
+	}
+	for _, col := range m.columns {
+		key := strings.ToLower(col.Name)
+		c.rowColumn(key, from[key], c.cols[key])
+	}
 	for _, t := range c.o.Table {
 		key := strings.ToLower(t.Name)
 		if _, ok := c.cols[key]; ok {
@@ -207,20 +219,6 @@ func (c *compiler) compileRows() {
 		res := resolved{Column{Name: t.Name, Type: typ.text, NotNull: t.NotNull}, &typ}
 		m.columns = append(m.columns, res.Column)
 		c.rowColumn(key, rule{}, res)
-	}
-	from := map[string]rule{}
-	for _, rules := range c.b.layers() {
-		for _, r := range rules {
-			if key := strings.ToLower(r.target); from[key].target == "" && !r.drop {
-				from[key] = r
-			}
-		}
-	}
-	for _, col := range m.columns {
-		key := strings.ToLower(col.Name)
-		if res, ok := c.cols[key]; ok {
-			c.rowColumn(key, from[key], res)
-		}
 	}
 	if !c.isColumn("batch") {
 		n := m.rows.add([]step{{key: "batch"}})

@@ -67,6 +67,7 @@ func TestBlueprintProblems(t *testing.T) {
 		{"filter not boolean", head + "extends: default\nfilter: len(event)\n", "filter: expected bool"},
 		{"filter reads nothing", head + "extends: default\nfilter: 1 == 1\n", "reads nothing of the event"},
 		{"filter function", head + "extends: default\nfilter: system(type)\n", "system"},
+		{"filter event twice", head + "extends: default\nfilter: event == 'x' and event.type == 'y'\n", "write the paths without event"},
 		{"filter now", head + "extends: default\nfilter: now().Unix() > timestamp\n", "now"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -36,8 +36,14 @@ func parseFilter(text string) (*filter, error) {
 	if reader.call != "" {
 		return nil, fmt.Errorf("calls %s, which is not a function of the expression language; see docs/blueprint.md", reader.call)
 	}
+	name, prefix := false, false
 	for _, p := range reader.paths {
 		f.paths = addPath(f.paths, p)
+		name = name || len(p) == 1 && p[0].key == "event"
+		prefix = prefix || len(p) > 1 && p[0].key == "event"
+	}
+	if name && prefix {
+		return nil, errors.New("event is the event's name here and the beginning of a path there; write the paths without event")
 	}
 	if len(f.paths) == 0 {
 		return nil, errors.New("reads nothing of the event; name a field such as type or properties.plan")

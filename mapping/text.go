@@ -149,17 +149,6 @@ func appendSnake(dst, name []byte) []byte {
 	return dst
 }
 
-// appendLower lowers ASCII letters only; column names have no others.
-func appendLower(dst, text []byte) []byte {
-	for _, c := range text {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		dst = append(dst, c)
-	}
-	return dst
-}
-
 // appendMapped appends text with f applied to every rune.
 func appendMapped(dst, text []byte, f func(rune) rune) []byte {
 	for i := 0; i < len(text); {

@@ -51,6 +51,9 @@ func (e *encoder) transform(op *transform, t *deltaType, v val) (val, refusal) {
 		}
 		return e.textTransform(op.name, e.text(v)), refusal{}
 	case "to_string", "json":
+		if op.name == "json" && t.base == variantType {
+			return v, refusal{} // which makes JSON text of it by itself
+		}
 		if op.name == "json" && v.isText() {
 			text := e.text(v)
 			return val{kind: plainText, b: e.add(func(b []byte) []byte { return appendQuoted(b, text) })}, refusal{}
