@@ -53,7 +53,7 @@ func newProducer(t testing.TB, b kafkatest.Broker, topic string, partitions int3
 	t.Helper()
 	return &producer{t: t, topic: topic, next: make([]int64, partitions), cl: client(t, b,
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.ProducerBatchMaxBytes(32<<20), kgo.MaxBufferedRecords(20_000))}
+		kgo.MaxBufferedRecords(20_000))}
 }
 
 // events appends n events, spread evenly, and returns when all are
@@ -88,17 +88,6 @@ func (p *producer) events(n int) {
 		p.t.Fatalf("producing %d events: %v", n, err)
 	default:
 	}
-}
-
-// raw appends one record to partition 0.
-func (p *producer) raw(value []byte, headers ...kgo.RecordHeader) {
-	p.t.Helper()
-	ctx, cancel := within()
-	defer cancel()
-	if err := p.cl.ProduceSync(ctx, &kgo.Record{Topic: p.topic, Key: []byte("k"), Value: value, Headers: headers}).FirstErr(); err != nil {
-		p.t.Fatalf("producing %d bytes: %v", len(value), err)
-	}
-	p.next[0]++
 }
 
 func (p *producer) total() int {
@@ -186,3 +175,12 @@ func header(r *kgo.Record, key string) string {
 
 // sessions are short, so that a killed member's partitions move in good time.
 const session = 6 * time.Second
+
+// parseID is the reverse of eventID.
+func parseID(t testing.TB, id string) (partition int32, offset int64) {
+	t.Helper()
+	if _, err := fmt.Sscanf(id, "%d-%d", &partition, &offset); err != nil {
+		t.Fatalf("message id %q: %v", id, err)
+	}
+	return partition, offset
+}

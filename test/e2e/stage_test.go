@@ -255,8 +255,9 @@ func (s *stage) rows(m *member, n int) {
 	}, func() string { return fmt.Sprintf("got %d rows", table.Count()) })
 }
 
-// complete waits until the table has every event, says what is lost if it never
-// does, and returns how many rows are there more than once.
+// complete waits until the table has every event and the group has committed
+// them all, says what is lost if that never comes, and returns how many rows
+// are there more than once.
 func (s *stage) complete(m *member) (duplicates int) {
 	s.t.Helper()
 	table, want := s.ws.table(), s.p.total()
@@ -268,6 +269,9 @@ func (s *stage) complete(m *member) (duplicates int) {
 	}, func() string {
 		return fmt.Sprintf("got %d: %d are lost", table.Distinct("message_id"), want-table.Distinct("message_id"))
 	})
+	// Only when it is committed is it over: a lost acknowledgement has a batch
+	// written again.
+	s.commits()
 	if got := table.Distinct("message_id"); got != want {
 		s.t.Fatalf("got %d events in the table, want %d", got, want)
 	}

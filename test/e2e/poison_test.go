@@ -1,0 +1,66 @@
+package e2e_test
+
+import (
+	"math/bits"
+	"testing"
+
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+// One row that the table refuses among a hundred thousand it takes.
+func TestOneRefusedRowAmong100000(t *testing.T) {
+	const events, partitions, maxRows = 100_000, 2, 5000
+	bad := eventID(1, 31_337)
+	eachStage(t, setting{partitions: partitions}, func(t *testing.T, s *stage) {
+		s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectRefuse, Rows: &emulator.RowMatch{MessageIDs: []string{bad}}})
+		s.p.events(events)
+		m := s.beginReady()
+		s.rows(m, events-1)
+		s.commits()
+		table := s.ws.table()
+		if got, distinct := table.Count(), table.Distinct("message_id"); got != events-1 || distinct != events-1 {
+			t.Errorf("got %d rows and %d different, want %d of both", got, distinct, events-1)
+		}
+
+		got := letters(t, s.broker, s.adm, s.topic+"-dlq")
+		if len(got) != 1 {
+			t.Fatalf("got %d dead letters, want 1", len(got))
+		}
+		if want := event(bad, 0); string(got[0].Value) != string(want) || header(got[0], "bridge-source-offset") != "31337" || header(got[0], "bridge-source-partition") != "1" {
+			t.Errorf("got dead letter %s of %s/%s, want %s", got[0].Value, header(got[0], "bridge-source-partition"), header(got[0], "bridge-source-offset"), want)
+		}
+		t.Logf("dead letter: %s: %s", header(got[0], "bridge-error-code"), header(got[0], "bridge-error-reason"))
+
+		s.inOrder(t)
+
+		// Each refused batch but the last, the row alone, is written again in
+		// two halves.
+		refused := s.ws.Stats().Responses[emulator.EndpointIngest]["400"]
+		extra := 2 * (refused - 1)
+		bound := int64(2*bits.Len(maxRows-1) + 2)
+		t.Logf("%d extra requests; at most %d are allowed", extra, bound)
+		if refused < 1 || extra > bound {
+			t.Errorf("got %d extra requests, want at most %d", extra, bound)
+		}
+		if got := m.snapshot().Totals; got.BatchesHalved != refused-1 || got.EventsRejected != 1 || got.DeadLetters != 1 {
+			t.Errorf("got totals %+v, want %d halvings, 1 rejected, 1 dead letter", got, refused-1)
+		}
+	})
+}
+
+// inOrder holds the rows of each partition to the order of their offsets.
+func (s *stage) inOrder(t *testing.T) {
+	t.Helper()
+	last := make([]int64, len(s.p.next))
+	for i := range last {
+		last[i] = -1
+	}
+	for _, row := range s.ws.table().Rows(nil) {
+		id, _ := row.Value("message_id")
+		partition, offset := parseID(t, id)
+		if offset <= last[partition] {
+			t.Fatalf("partition %d: row %d came after row %d", partition, offset, last[partition])
+		}
+		last[partition] = offset
+	}
+}
