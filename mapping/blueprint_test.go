@@ -154,6 +154,42 @@ func TestDefaultColumns(t *testing.T) {
 	}
 }
 
+// Optional columns follow the table where it is known; AllOptional is for tools
+// that have none.
+func TestOptionalColumns(t *testing.T) {
+	b, err := mapping.Parse("t.yaml", []byte("version: 2\nglobal: {mappings: [{source: a, target: a}, {source: b, target: b, optional: true}]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	has, lacks := []mapping.Column{{Name: "a", Type: "STRING"}, {Name: "B", Type: "INT"}}, []mapping.Column{{Name: "a", Type: "STRING"}}
+	for _, tc := range []struct {
+		name, want string
+		opts       mapping.Options
+	}{
+		{"unknown", "a", mapping.Options{}},
+		{"unknown, all", "a b", mapping.Options{AllOptional: true}},
+		{"has it", "a B", mapping.Options{Table: has}},
+		{"lacks it", "a", mapping.Options{Table: lacks}},
+		{"lacks it, all", "a", mapping.Options{Table: lacks, AllOptional: true}},
+	} {
+		m, err := b.Compile(tc.opts)
+		if err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+			continue
+		}
+		var names []string
+		for _, c := range m.Columns() {
+			names = append(names, c.Name)
+		}
+		if got := strings.Join(names, " "); got != tc.want {
+			t.Errorf("%s: got columns %s, want %s", tc.name, got, tc.want)
+		}
+		if got := len(m.OmittedColumns()); got != 2-len(names) {
+			t.Errorf("%s: got %d columns omitted, want %d", tc.name, got, 2-len(names))
+		}
+	}
+}
+
 func TestCompileProblems(t *testing.T) {
 	for _, tc := range []struct {
 		name, text string

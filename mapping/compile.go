@@ -33,8 +33,8 @@ type Options struct {
 	// Table holds the table's columns, nil where they are not known. Names are
 	// compared without regard to case and sent as the table spells them.
 	Table []Column
-	// AllOptional fills optional columns although the table is not known, for
-	// tools that work without one.
+	// AllOptional fills optional columns where Table is nil, for tools that work
+	// without a table. Where the table is known it decides.
 	AllOptional bool
 	// TableName is catalog.schema.table, for the remedies in errors.
 	TableName string
@@ -207,7 +207,7 @@ func (c *compiler) resolveColumns() {
 		switch {
 		case inTable:
 			col.Name = have.Name
-		case col.Optional && !c.o.AllOptional:
+		case col.Optional && (c.o.Table != nil || !c.o.AllOptional):
 			c.m.omitted = append(c.m.omitted, col.Name)
 			continue
 		}

@@ -237,7 +237,7 @@ func (m *Mapper) appendUUID(dst []byte) []byte {
 		dst = append(dst, '/')
 		dst = strconv.AppendInt(dst, int64(m.index), 10)
 	}
-	id := sha1.Sum(dst[from:]) //nolint:gosec // see the import
+	id := sha1.Sum(dst[from:])
 	id[6] = id[6]&0x0f | 0x50
 	id[8] = id[8]&0x3f | 0x80
 	dst = dst[:from]
