@@ -1,7 +1,6 @@
 package consumer
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -158,8 +157,4 @@ func (k *Kafka) explain(doing string, err error) *KafkaError {
 		e.Remedy = fmt.Sprintf("check kafka.brokers (%s), that the brokers are up, and that the network allows the connection", strings.Join(k.Brokers, ","))
 	}
 	return e
-}
-
-func ctxEnded(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, context.Canceled)
 }

@@ -79,7 +79,7 @@ func newPartition(g *Group, topic string, id int32) *partition {
 		quit: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	// Not the group's context: a stop must let the write in flight finish.
-	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	p.ctx, p.cancel = context.WithCancelCause(context.Background()) //nolint:forbidigo // bounded by drain, which cancels it
 	p.marked.Store(-1)
 	p.end.Store(-1)
 	p.enter(StateWaiting, "", "")

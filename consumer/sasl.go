@@ -78,7 +78,7 @@ func (o *OAuth) Token() (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), oauthTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), oauthTimeout) //nolint:forbidigo // oauth2.TokenSource has no context; the timeout is the bound
 	defer cancel()
 	cc := clientcredentials.Config{ClientID: o.ClientID, ClientSecret: secret, TokenURL: o.TokenURL, Scopes: o.Scopes}
 	token, err := cc.Token(ctx)

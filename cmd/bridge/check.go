@@ -176,9 +176,8 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 	})
 	var m *mapping.Mapping
 	columns := c.step(ctx, "columns", token, func(ctx context.Context) (string, error) {
-		table, err := b.client.Columns(ctx)
-		var hidden *zerobus.ColumnsUnreadable
-		if err != nil && !errors.As(err, &hidden) {
+		table, hidden, err := b.readColumns(ctx)
+		if err != nil {
 			return "", err
 		}
 		if m, err = b.compile(clusterID, table); err != nil {

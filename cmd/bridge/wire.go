@@ -261,9 +261,8 @@ func (b *bridge) fit(ctx context.Context, clusterID string) (*mapping.Mapping, e
 	if err := b.client.Probe(ctx); err != nil {
 		return nil, err
 	}
-	table, err := b.client.Columns(ctx)
-	var hidden *zerobus.ColumnsUnreadable
-	if err != nil && !errors.As(err, &hidden) {
+	table, _, err := b.readColumns(ctx)
+	if err != nil {
 		return nil, err
 	}
 	m, err := b.compile(clusterID, table)
@@ -282,6 +281,17 @@ func (b *bridge) fit(ctx context.Context, clusterID string) (*mapping.Mapping, e
 		b.log.Info("optional columns are left out", zap.Strings("columns", left), zap.String("because", why))
 	}
 	return m, nil
+}
+
+// readColumns returns the table's columns, or why the principal may not see
+// them, which is no error: the blueprint alone is gone by then.
+func (b *bridge) readColumns(ctx context.Context) ([]zerobus.Column, *zerobus.ColumnsUnreadable, error) {
+	table, err := b.client.Columns(ctx)
+	var hidden *zerobus.ColumnsUnreadable
+	if errors.As(err, &hidden) {
+		return nil, hidden, nil
+	}
+	return table, nil, err
 }
 
 // wait is one thing start-up waits for: one log line when it begins, one when
