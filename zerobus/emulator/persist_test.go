@@ -33,6 +33,9 @@ func TestRowsSurviveARestart(t *testing.T) {
 	w.do("POST", emulator.IngestPath, "application/json", envelope(`{"message_id":"a"}`, "{\n \"message_id\" : \"b\",\r\"user_id\":\"\\n\"}"), "Authorization", w.bearer(), "X-Request-Id", "r-1")
 	w.ingest(envelope(`{"message_id":"a"}`))
 	before := w.Table(stream).Rows(nil)
+	if age := time.Since(before[0].ReceivedAt); age < 0 || age > time.Minute {
+		t.Errorf("received_at: got %v, want now", before[0].ReceivedAt)
+	}
 	stop(t, w)
 
 	w = start(t, cfg)
@@ -81,7 +84,7 @@ func TestATornLastLineIsCutOff(t *testing.T) {
 	w.ingest(envelope(`{"message_id":"b"}`))
 	stop(t, w)
 	got, err := os.ReadFile(path)
-	if err != nil || !strings.HasPrefix(string(got), whole) || strings.Count(string(got), "\n") != 3 {
+	if err != nil || !strings.HasPrefix(string(got), whole) || strings.Count(string(got), "\n") != 3 || !strings.HasSuffix(string(got), "\n") {
 		t.Errorf("file: got %s (%v), want the whole lines and the new one", got, err)
 	}
 }
