@@ -176,15 +176,15 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 	})
 	var m *mapping.Mapping
 	columns := c.step(ctx, "columns", token, func(ctx context.Context) (string, error) {
-		table, hidden, err := b.readColumns(ctx)
+		table, unseen, err := b.readColumns(ctx)
 		if err != nil {
 			return "", err
 		}
 		if m, err = b.compile(clusterID, table); err != nil {
 			return "", err
 		}
-		if hidden != nil {
-			return fmt.Sprintf("cannot be read by this principal (%v); going by the blueprint's %d columns alone", hidden.Err.Reason(), len(m.Columns())), nil
+		if unseen != "" {
+			return fmt.Sprintf("cannot be read by this principal (%s); going by the blueprint's %d columns alone", unseen, len(m.Columns())), nil
 		}
 		b.client.Expect(rowColumns(m))
 		return fmt.Sprintf("the blueprint's %d columns fit the table's %d", len(m.Columns()), len(table)), b.client.CheckColumns(ctx)

@@ -284,14 +284,14 @@ func (b *bridge) fit(ctx context.Context, clusterID string) (*mapping.Mapping, e
 }
 
 // readColumns returns the table's columns, or why the principal may not see
-// them, which is no error: the blueprint alone is gone by then.
-func (b *bridge) readColumns(ctx context.Context) ([]zerobus.Column, *zerobus.ColumnsUnreadable, error) {
-	table, err := b.client.Columns(ctx)
+// them, which is no error: the bridge goes by the blueprint alone then.
+func (b *bridge) readColumns(ctx context.Context) (table []zerobus.Column, unseen string, err error) {
+	table, err = b.client.Columns(ctx)
 	var hidden *zerobus.ColumnsUnreadable
 	if errors.As(err, &hidden) {
-		return nil, hidden, nil
+		return nil, hidden.Err.Reason(), nil
 	}
-	return table, nil, err
+	return table, "", err
 }
 
 // wait is one thing start-up waits for: one log line when it begins, one when
