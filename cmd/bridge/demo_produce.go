@@ -34,6 +34,8 @@ func newProducer(brokers string, o demoOptions) (*producer, error) {
 		kgo.DefaultProduceTopic(o.topic),
 		kgo.ProducerLinger(5*time.Millisecond),
 		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		// A busy broker is slow to know a topic it has just made.
+		kgo.UnknownTopicRetries(-1),
 		kgo.RecordDeliveryTimeout(30*time.Second),
 	)
 	if err != nil {
@@ -75,11 +77,7 @@ func (p *producer) run(ctx context.Context) error {
 		err = *failed
 	}
 	if err != nil {
-		remedy := "check that the broker is up and takes writes"
-		if errors.Is(err, kerr.UnknownTopicOrPartition) {
-			remedy = "create the topic first"
-		}
-		return fmt.Errorf("producing to %s: %w; %s", p.o.topic, err, remedy)
+		return fmt.Errorf("producing to %s: %w; check that the broker is up, that the topic exists and that it takes writes", p.o.topic, err)
 	}
 	return nil
 }
