@@ -1,0 +1,125 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+// checkStep is one step of `bridge check --output json`.
+type checkStep struct {
+	Step   string `json:"step"`
+	Status string `json:"status"`
+	Detail string `json:"detail"`
+	Error  string `json:"error"`
+}
+
+// check runs `bridge check` and returns its steps by name.
+func (s *stage) check(t *testing.T, wantCode int, more []string, sets ...string) map[string]checkStep {
+	t.Helper()
+	p, code := run(t, s.e, command{args: append(append(s.args("check", sets...), "--output", "json", "--timeout", "5s"), more...)})
+	if code != wantCode {
+		t.Errorf("got exit code %d, want %d: %s", code, wantCode, p.stdout.String())
+	}
+	var answer struct {
+		OK    bool        `json:"ok"`
+		Steps []checkStep `json:"steps"`
+	}
+	if err := json.Unmarshal([]byte(p.stdout.String()), &answer); err != nil {
+		t.Fatalf("%v in %q; stderr %q", err, p.stdout.String(), p.stderr.String())
+	}
+	if answer.OK != (wantCode == 0) {
+		t.Errorf("got ok %v, want %v", answer.OK, wantCode == 0)
+	}
+	steps := map[string]checkStep{}
+	for _, step := range answer.Steps {
+		steps[step.Step] = step
+	}
+	return steps
+}
+
+func TestCheckFindsWhatIsWrong(t *testing.T) {
+	eachStage(t, setting{}, func(t *testing.T, s *stage) {
+		s.p.events(7)
+		for name, step := range s.check(t, 0, nil) {
+			if step.Status != "ok" {
+				t.Errorf("%s: got %+v, want ok", name, step)
+			}
+		}
+		if got := s.ws.table().Count(); got != 0 {
+			t.Errorf("got %d rows of a check, want none without --write-probe", got)
+		}
+		if got := s.check(t, 0, []string{"--write-probe"})["write probe"]; got.Status != "ok" {
+			t.Errorf("write probe: got %+v, want ok", got)
+		}
+		if rows := s.ws.table().Newest(10); len(rows) != 1 {
+			t.Errorf("got %d rows of --write-probe, want 1", len(rows))
+		} else if name, _ := rows[0].Value("event_name"); name != "bridge_check" {
+			t.Errorf("got event name %q, want bridge_check", name)
+		}
+
+		fails := func(step string, want []string, sets ...string) {
+			t.Helper()
+			got := s.check(t, 1, nil, sets...)[step]
+			if got.Status != "failed" {
+				t.Errorf("%s: got %+v, want failed", step, got)
+			}
+			wants(t, got.Error, want...)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0") // a port nobody serves
+		must(t, err)
+		nobody := l.Addr().String()
+		must(t, l.Close())
+		fails("kafka", []string{"kafka.brokers", nobody}, "kafka.brokers="+nobody)
+		fails("topic", []string{"absent.topic", "does not exist", "kafka.topics"}, "kafka.topics=absent.topic")
+		fails("dead-letter topic", []string{"kafka-topics.sh", "--create", "rejects.create"}, "rejects.create=false")
+		fails("configuration", []string{"zerobus.table"}, "zerobus.table=a.b")
+
+		fails("token", []string{"401", "generate a new OAuth secret"}, "zerobus.client_secret_file="+s.wrongSecret(t))
+		must(t, s.ws.Revoke(emulator.PrivilegeModify, tableName))
+		fails("ingest", []string{"403", "GRANT", "MODIFY"})
+		must(t, s.ws.Grant(emulator.PrivilegeModify, tableName))
+		s.ws.SetIngestAPI(false)
+		fails("ingest", []string{"404", "Zerobus Ingest is enabled"})
+		s.ws.SetIngestAPI(true)
+		must(t, s.ws.table().DropColumn("locale"))
+		fails("columns", []string{"locale", "ALTER TABLE `datafly`.`events`.`stream` ADD COLUMN", "STRING"})
+		must(t, s.ws.table().AddColumn(emulator.Column{Name: "locale", Type: "STRING"}))
+		must(t, s.ws.Revoke(emulator.PrivilegeSelect, tableName))
+		if got := s.check(t, 0, nil)["columns"]; got.Status != "ok" || !strings.Contains(got.Detail, "cannot be read") {
+			t.Errorf("columns that may not be read: got %+v, want ok and the reason", got)
+		}
+		if got := committed(t, s.adm, s.group, s.topic); len(got) != 0 {
+			t.Errorf("got offsets %v committed by a check, want none", got)
+		}
+	})
+}
+
+// wrongSecret is a file with one.
+func (s *stage) wrongSecret(t *testing.T) string {
+	t.Helper()
+	file := t.TempDir() + "/secret"
+	wrong := newSecret()
+	s.e.secret("a wrong secret", wrong)
+	must(t, os.WriteFile(file, []byte(wrong), 0o600))
+	return file
+}
+
+func TestCheckInWords(t *testing.T) {
+	eachStage(t, setting{}, func(t *testing.T, s *stage) {
+		must(t, s.ws.Revoke(emulator.PrivilegeModify, tableName))
+		p, code := run(t, s.e, command{args: s.args("check")})
+		if code != 1 {
+			t.Errorf("got exit code %d, want 1", code)
+		}
+		lines := strings.Split(strings.TrimSpace(p.stdout.String()), "\n")
+		if len(lines) != 7 {
+			t.Errorf("got %d lines, want one for each of 7 steps:\n%s", len(lines), p.stdout.String())
+		}
+		wants(t, p.stdout.String(), "ok       cluster ", "failed   ", "GRANT SELECT, MODIFY ON TABLE")
+	})
+}
