@@ -96,6 +96,11 @@ const (
 	watchInterval = 5 * time.Second
 	// pollTimeout is how long a poll of an idle topic waits.
 	pollTimeout = 10 * time.Second
+	// fetchMaxWait is how long a broker may hold a fetch for which it has
+	// nothing new. A partition that is resumed while such a fetch is out waits
+	// for it to come back, so the client's own 5 s would leave the only busy
+	// partition of a broker standing still for that long after each pause.
+	fetchMaxWait = 500 * time.Millisecond
 	// metadataMaxAge is how soon new partitions are noticed.
 	metadataMaxAge = 30 * time.Second
 )

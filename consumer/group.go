@@ -126,6 +126,7 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		kgo.HeartbeatInterval(min(3*time.Second, g.cfg.SessionTimeout/3)),
 		kgo.FetchMaxBytes(g.cfg.FetchMaxBytes),
 		kgo.FetchMaxPartitionBytes(g.cfg.FetchMaxPartitionBytes),
+		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commitInterval),
 		kgo.AutoCommitCallback(g.committed),
