@@ -168,17 +168,17 @@ func decimalValue(t *dataType, text []byte) string {
 		sc.pos++
 	}
 	digits, fraction := sc.pos-before, 0
-	any := sc.pos > 0 && text[sc.pos-1]-'0' <= 9
+	some := sc.pos > 0 && text[sc.pos-1]-'0' <= 9
 	if sc.peek() == '.' {
 		sc.pos++
 		from := sc.pos
 		if !sc.digits() {
 			return "got a string that is not plain decimal notation"
 		}
-		fraction, any = sc.pos-from, true
+		fraction, some = sc.pos-from, true
 	}
 	switch {
-	case !any || sc.pos != len(text):
+	case !some || sc.pos != len(text):
 		return "got a string that is not plain decimal notation"
 	case digits > t.precision-t.scale || fraction > t.scale:
 		return "does not fit in " + t.text()
