@@ -113,7 +113,7 @@ func TestProbesComeEveryThirtySeconds(t *testing.T) {
 			return &refusal{"schema_mismatch"}
 		})
 		l.Push(events(0, 100)...)
-		_ = wait(t.Context(), 10 * time.Minute)
+		_ = wait(t.Context(), 10*time.Minute)
 		synctest.Wait()
 		if got, want := fmt.Sprint(probes), "[30s 1m0s 1m30s 2m0s]"; got != want {
 			t.Errorf("probes came at %s, want at %s", got, want)
@@ -142,7 +142,7 @@ func TestLingerIsExact(t *testing.T) {
 		})
 		for i := range 3 { // within one linger
 			l.Push(events(i, 1)...)
-			_ = wait(t.Context(), 500 * time.Millisecond)
+			_ = wait(t.Context(), 500*time.Millisecond)
 		}
 		_ = wait(t.Context(), time.Second)
 		synctest.Wait()
@@ -170,9 +170,9 @@ func TestBusyPartitionsFillTheirBatches(t *testing.T) {
 		})
 		for i := range 60 {
 			l.Push(events(i, 1)...)
-			_ = wait(t.Context(), 100 * time.Millisecond)
+			_ = wait(t.Context(), 100*time.Millisecond)
 		}
-		_ = wait(t.Context(), 5 * time.Second)
+		_ = wait(t.Context(), 5*time.Second)
 		synctest.Wait()
 		if got := tab.distinct(); got != 60 {
 			t.Fatalf("%d rows landed, want 60", got)

@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/datafly/bridge/consumer"
@@ -56,6 +58,7 @@ const wrongPassword = "not-the-password-31415"
 func password(p string) func() (string, error) { return func() (string, error) { return p, nil } }
 
 func TestTLSAndPlain(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{TLS: true, SASL: kafkatest.Plain, Private: true}, func(t *testing.T, b kafkatest.Broker) {
 		cfg := config(t, b, kafkatest.Topic(t, b, 1))
 		delivers(t, b, cfg)
@@ -87,6 +90,7 @@ func TestTLSAndPlain(t *testing.T) {
 }
 
 func TestMutualTLSAndSCRAM512(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{TLS: true, ClientCert: true, SASL: kafkatest.ScramSHA512, Private: true}, func(t *testing.T, b kafkatest.Broker) {
 		cfg := config(t, b, kafkatest.Topic(t, b, 1))
 		delivers(t, b, cfg)
@@ -110,6 +114,7 @@ func TestMutualTLSAndSCRAM512(t *testing.T) {
 // A password that is rotated at the brokers and in its file is picked up by the
 // next connection, without a restart of the bridge.
 func TestRotatedPassword(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{SASL: kafkatest.ScramSHA256, Private: true}, func(t *testing.T, b kafkatest.Broker) {
 		if !b.Apache() {
 			t.Skip("kfake forgets an altered password in a restart")
@@ -179,6 +184,7 @@ func cut(t *testing.T, b kafkatest.Broker) {
 
 // OAUTHBEARER with tokens by client credentials.
 func TestOAuthBearer(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{SASL: kafkatest.OAuthBearer, Private: true}, func(t *testing.T, b kafkatest.Broker) {
 		const secret = "client-secret-16180"
 		var asked atomic.Int64
@@ -261,5 +267,38 @@ func TestUnknownMechanism(t *testing.T) {
 	cfg.Kafka.SASL.Mechanism = "gssapi"
 	if _, err := consumer.NewCluster(cfg, nopLog); err == nil || !strings.Contains(err.Error(), `"gssapi"`) || !strings.Contains(err.Error(), "scram-sha-512") {
 		t.Errorf("got %v, want the mechanism and those there are", err)
+	}
+}
+
+// MSK IAM signs with the credentials of the AWS default chain. There is no MSK
+// here: the broker is kfake, answered for by hand.
+func TestMSKIAM(t *testing.T) {
+	const id, secret = "AKIDEXAMPLE", "aws-secret-14142"
+	t.Setenv("AWS_ACCESS_KEY_ID", id)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", secret)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	t.Setenv("AWS_REGION", "eu-central-1") // the name of a broker of MSK tells it, an address does not
+	b := kafkatest.StartFake(t, kafkatest.Options{SASL: kafkatest.Plain})
+	var mechanism, payload atomic.Value
+	b.Fake().ControlKey(int16(kmsg.SASLHandshake), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		b.Fake().KeepControl()
+		mechanism.Store(req.(*kmsg.SASLHandshakeRequest).Mechanism)
+		return req.ResponseKind(), nil, true
+	})
+	b.Fake().ControlKey(int16(kmsg.SASLAuthenticate), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		b.Fake().KeepControl()
+		payload.Store(string(req.(*kmsg.SASLAuthenticateRequest).SASLAuthBytes))
+		resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
+		return resp, nil, true
+	})
+	cfg := config(t, b, "t")
+	cfg.Kafka.SASL = consumer.SASL{Mechanism: "aws-msk-iam"}
+	refused(t, cfg, "the broker refused the credentials", secret)
+	if got := mechanism.Load(); got != "AWS_MSK_IAM" {
+		t.Errorf("mechanism: got %v, want AWS_MSK_IAM", got)
+	}
+	if got, _ := payload.Load().(string); !strings.Contains(got, "kafka-cluster:Connect") || !strings.Contains(got, id) || strings.Contains(got, secret) {
+		t.Errorf("payload: got %s, want a signed request for kafka-cluster:Connect", got)
 	}
 }
