@@ -36,7 +36,8 @@ func partitions(ctx context.Context, r *rig) (any, error) {
 				return nil, fmt.Errorf("%d partitions: %w", out[i].Partitions, err)
 			}
 			out[i].Runs = append(out[i].Runs, f)
-			r.say("%d partitions: %.2f us/row, peak RSS %.0f MiB; %s", out[i].Partitions, f.CPUMicros, mib(f.PeakMemory), f.Noise)
+			r.say("%d partitions: %.2f us/row, peak RSS %.0f MiB, first row after %.2f s, %.2f s in all; %s", out[i].Partitions, f.CPUMicros, mib(f.PeakMemory),
+				f.FirstRow.Seconds(), f.Wall.Seconds(), f.Noise)
 		}
 	}
 	for i := range out {

@@ -23,6 +23,7 @@ type figures struct {
 	PerCPU     float64       `json:"rows_per_cpu_second"`
 	CPUMicros  float64       `json:"cpu_us_per_row"`
 	PeakMemory int64         `json:"peak_rss_bytes"`
+	FirstRow   time.Duration `json:"first_row_ns,omitempty"` // from the start of the process; the bridge's only
 	Noise      noise         `json:"noise"`
 }
 
@@ -97,6 +98,7 @@ func (r *rig) carryAll(ctx context.Context, topic string, sets ...string) (f fig
 	if err := r.workspace.reset(ctx); err != nil {
 		return f, err
 	}
+	began := time.Now()
 	b, err := r.startBridge(ctx, topic, r.workspace.at.URL, sets...)
 	if err != nil {
 		return f, err
@@ -104,6 +106,10 @@ func (r *rig) carryAll(ctx context.Context, topic string, sets ...string) (f fig
 	defer func() { err = errors.Join(err, b.stop()) }()
 	ctx, cancel := b.alive(ctx)
 	defer cancel()
+	if err := r.workspace.wait(ctx, 1); err != nil {
+		return f, err
+	}
+	first := time.Since(began)
 	if err := r.workspace.wait(ctx, warm(r.o.events)); err != nil {
 		return f, err
 	}
@@ -129,6 +135,7 @@ func (r *rig) carryAll(ctx context.Context, topic string, sets ...string) (f fig
 		return f, fmt.Errorf("the bridge had read all but %d of %d events before it was warm; take more --events, or lower delivery.max_buffered with --set", rows, r.o.events)
 	}
 	f = newFigures(rows, from, to)
+	f.FirstRow = first
 	if _, f.PeakMemory, err = memoryOf(b.pid); err != nil {
 		return f, err
 	}

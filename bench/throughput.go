@@ -111,6 +111,7 @@ func medianFigures(rounds []round, of func(round) figures) figures {
 		PerCPU:     of64(func(f figures) float64 { return f.PerCPU }),
 		CPUMicros:  of64(func(f figures) float64 { return f.CPUMicros }),
 		PeakMemory: int64(of64(func(f figures) float64 { return float64(f.PeakMemory) })),
+		FirstRow:   time.Duration(of64(func(f figures) float64 { return float64(f.FirstRow) })),
 		Noise: noise{
 			OtherCPU: of64(func(f figures) float64 { return f.Noise.OtherCPU }),
 			Steal:    of64(func(f figures) float64 { return f.Noise.Steal }),
@@ -152,7 +153,7 @@ func (t throughputResult) String() string {
 	}
 	_ = w.Flush() // into memory
 	for _, c := range t {
-		fmt.Fprintf(&s, "\n%s: medians of %d of %d rounds", c.Codec, c.Kept, len(c.Rounds))
+		fmt.Fprintf(&s, "\n%s: medians of %d of %d rounds; first row %.2f s after the start", c.Codec, c.Kept, len(c.Rounds), c.Bridge.FirstRow.Seconds())
 		if !c.Quiet {
 			fmt.Fprintf(&s, "; TOO NOISY: fewer than 3 rounds had other CPU below %.0f %%, so all count", 100*noisy)
 		}

@@ -3,13 +3,14 @@ package consumer
 import (
 	"cmp"
 	"slices"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Batch collects what a run of records became. Its buffers are reused from
 // batch to batch, so the steady state allocates nothing. It belongs to one
-// partition's goroutine.
+// partition's goroutine at a time.
 type Batch struct {
 	recs     []*kgo.Record // the records mapped so far, in offset order
 	buf      []byte        // rows back to back
@@ -37,22 +38,32 @@ type Reject struct {
 	event
 }
 
-// keepBuffer is the largest row buffer that is kept for the next batch when it
-// was mostly unused: one 9 MiB event must not pin 9 MiB per partition for ever.
-const keepBuffer = 1 << 20
+// batches hands out empty batches. The partitions share them: only those that
+// write at the moment hold buffers, however many are assigned, and what is not
+// used goes with the second garbage collection.
+type batches struct {
+	pool sync.Pool
+	// keep is the largest row buffer that is kept, in bytes: one 9 MiB event
+	// must not leave every buffer that size for ever.
+	keep int
+}
 
-// shrink lets a large row buffer go while there is nothing to do, so that idle
-// partitions hold no more than keepBuffer each. Call it on an empty batch.
-func (b *Batch) shrink() {
-	if cap(b.buf) > keepBuffer {
+func newBatches(maxBytes int64) *batches {
+	return &batches{pool: sync.Pool{New: func() any { return new(Batch) }}, keep: int(2 * maxBytes)}
+}
+
+func (bs *batches) take() *Batch { return bs.pool.Get().(*Batch) }
+
+// give takes a batch back whose rows nobody uses any more.
+func (bs *batches) give(b *Batch) {
+	b.reset()
+	if cap(b.buf) > bs.keep {
 		b.buf = nil
 	}
+	bs.pool.Put(b)
 }
 
 func (b *Batch) reset() {
-	if cap(b.buf) > keepBuffer && len(b.buf) < cap(b.buf)/4 {
-		b.buf = nil
-	}
 	clear(b.recs)
 	clear(b.rows)
 	clear(b.rejected)

@@ -15,6 +15,7 @@ import (
 
 // A commit that fails is said once; delivery goes on and the next one covers it.
 func TestCommitsFail(t *testing.T) {
+	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	topic := kafkatest.Topic(t, b, 2)
 	cfg, tab := config(t, b, topic), newTable(t)
@@ -94,6 +95,7 @@ func TestMembershipErrorsOnTheHeartbeat(t *testing.T) {
 
 // The poll loop lives on while fetches fail, and says so once.
 func TestFetchesFail(t *testing.T) {
+	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	topic := kafkatest.Topic(t, b, 50)
 	want := texts("e", 500)

@@ -105,6 +105,7 @@ func TestDeadLetterKeepsTheOriginal(t *testing.T) {
 
 // An offset is committed only after the rows behind it are durable.
 func TestNothingIsCommittedBeforeTheAck(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		want := texts("e", 400)
@@ -221,6 +222,7 @@ func TestBatchLimits(t *testing.T) {
 
 // With a linger, events that trickle in share a Write.
 func TestLinger(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 1)
 		cfg, tab := config(t, b, topic), newTable(t)
@@ -244,6 +246,7 @@ func TestLinger(t *testing.T) {
 func TestStartOffset(t *testing.T) {
 	for from, want := range map[string][]string{"earliest": {"old", "new"}, "latest": {"new"}} {
 		t.Run(from, func(t *testing.T) {
+			t.Parallel()
 			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 				topic := kafkatest.Topic(t, b, 1)
 				produce(t, b, topic, 1, "old")

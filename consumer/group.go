@@ -26,6 +26,7 @@ type Group struct {
 	newMapper func() Mapper
 	obs       Observer
 	budget    *budget
+	batches   *batches
 	probe     time.Duration
 
 	cl   *kgo.Client             // set by Run before anything else runs
@@ -51,7 +52,7 @@ type topicPartition struct {
 func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, obs Observer, log *zap.Logger) *Group {
 	g := &Group{
 		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
-		budget: newBudget(cfg.MaxBuffered), probe: probeInterval,
+		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes), probe: probeInterval,
 		parts: make(map[topicPartition]*partition),
 	}
 	g.trouble.log = log

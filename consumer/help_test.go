@@ -344,3 +344,14 @@ func produceTo(t *testing.T, b kafkatest.Broker, topic string, partitions []int3
 	}
 	produceRecords(t, b, recs...)
 }
+
+var nopLog = zap.NewNop()
+
+func produceRecordsWith(t *testing.T, cl *kgo.Client, topic, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte(text)}).FirstErr(); err != nil {
+		t.Fatalf("producing: %v", err)
+	}
+}

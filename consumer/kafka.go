@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -137,11 +138,14 @@ func (e *KafkaError) Unwrap() error { return e.Err }
 func (k *Kafka) explain(doing string, err error) *KafkaError {
 	e := &KafkaError{Doing: doing, Err: err}
 	var cert *tls.CertificateVerificationError
-	var first *kgo.ErrFirstReadEOF
+	var token *tokenError
 	switch {
+	case errors.As(err, &token):
+		e.Permanent = token.refused
+		e.Remedy = "check kafka.sasl.oauth: token_url, client_id, client_secret and scopes"
 	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.IllegalSaslState):
 		e.Permanent = true
-		e.Remedy = "check kafka.sasl.mechanism, username and password: the broker refused the credentials"
+		e.Remedy = "check kafka.sasl.mechanism, username and password, or what the oauth token says: the broker refused the credentials"
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
 		e.Permanent = true
 		e.Remedy = "set kafka.sasl.mechanism to one the broker has enabled"
@@ -151,8 +155,8 @@ func (k *Kafka) explain(doing string, err error) *KafkaError {
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
 		e.Permanent = true
 		e.Remedy = "grant the principal READ on the topic and the group, and WRITE on the dead-letter topic"
-	case errors.As(err, &first):
-		e.Remedy = "the broker closed the connection at once: it may expect TLS (kafka.tls.enabled) or SASL (kafka.sasl.mechanism)"
+	case errors.Is(err, io.EOF):
+		e.Remedy = "the broker closed the connection at once: it may be starting, expect TLS (kafka.tls.enabled) or SASL (kafka.sasl.mechanism), or refuse the credentials without a word"
 	default:
 		e.Remedy = fmt.Sprintf("check kafka.brokers (%s), that the brokers are up, and that the network allows the connection", strings.Join(k.Brokers, ","))
 	}

@@ -3,8 +3,13 @@ package consumer_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
+	"weak"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/kafkatest"
@@ -37,8 +42,10 @@ func padded(prefix string, n int) []string {
 	return all
 }
 
-// A sink that stalls costs MaxBuffered and one poll, whatever waits in Kafka.
+// A sink that stalls costs MaxBuffered and one poll, whatever waits in Kafka. It
+// does not cost the membership, nor hold up a rebalance.
 func TestBudgetBoundsMemory(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		const partitions, polled = 16, 1000 // records of one poll: twice MaxRows
 		topic := kafkatest.Topic(t, b, partitions)
@@ -46,23 +53,30 @@ func TestBudgetBoundsMemory(t *testing.T) {
 		produce(t, b, topic, partitions, want...)
 		cfg, tab := config(t, b, topic), newTable(t)
 		cfg.MaxBuffered, cfg.FetchMaxBytes, cfg.FetchMaxPartitionBytes = 4<<20, 1<<20, 64<<10
+		cfg.SessionTimeout, cfg.Drain = 3*time.Second, time.Second
 		release := make(chan struct{})
 		tab.set(hold(release, every))
 		m := start(t, cfg, tab)
 		eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= cfg.MaxBuffered })
 		limit := cfg.MaxBuffered + polled*(1024+256)
 		worst := int64(0)
-		holdsWithin(1500e6, func() bool { worst = max(worst, m.Status().BufferedBytes); return false })
+		holdsWithin(cfg.SessionTimeout+time.Second, func() bool { worst = max(worst, m.Status().BufferedBytes); return false })
 		if worst > limit {
 			t.Errorf("%d bytes are buffered, want at most %d", worst, limit)
 		}
 		if s := m.Status(); s.BufferedLimit != cfg.MaxBuffered || len(s.NotReady) > 0 || s.MemberID == "" {
 			t.Errorf("status of a slow sink: got limit %d, member %q, not ready %v", s.BufferedLimit, s.MemberID, s.NotReady)
 		}
+		if got := m.counts.get(func() int { return m.counts.rebalanced["lost"] }); got > 0 {
+			t.Errorf("%d partitions were lost while the sink stalled", got)
+		}
+		second := start(t, cfg, tab)
+		eventually(t, "the second member has its half", func() bool { return len(second.Status().Partitions) == partitions/2 })
 		close(release)
 		eventually(t, "all rows landed", func() bool { return tab.count() >= len(want) })
-		eventually(t, "the budget is free again", func() bool { return m.Status().BufferedBytes == 0 })
+		eventually(t, "the budget is free again", func() bool { return m.Status().BufferedBytes == 0 && second.Status().BufferedBytes == 0 })
 		m.stop()
+		second.stop()
 		tab.verify(want)
 		wantAllCommitted(t, b, cfg.Group, topic)
 	})
@@ -109,6 +123,38 @@ func TestHotPartitionIsPaused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was delivered is not held on to: it is in no budget any more.
+func TestDeliveredEventsAreLetGo(t *testing.T) {
+	tab := newTable(t)
+	l, err := consumer.NewLab(labConfig(), tab, toRow, newCounts(), nopLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	held := push(l)
+	eventually(t, "the events are delivered", func() bool { return l.Status().Marked == 10 && l.Status().State == consumer.StateWaiting })
+	eventually(t, "the events are garbage", func() bool {
+		runtime.GC()
+		for _, p := range held {
+			if p.Value() != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// push is a function of its own so that no variable of the test keeps the events.
+func push(l *consumer.Lab) []weak.Pointer[kgo.Record] {
+	var held []weak.Pointer[kgo.Record]
+	recs := events(0, 10)
+	for _, rec := range recs {
+		held = append(held, weak.Make(rec))
+	}
+	l.Push(recs...)
+	return held
 }
 
 func TestThreeHundredPartitions(t *testing.T) {

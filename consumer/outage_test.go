@@ -17,6 +17,7 @@ import (
 
 // A bridge that starts before its brokers waits for them and goes on.
 func TestBrokersAreDownAtStart(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Private: true}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		want := texts("e", 100)
@@ -74,6 +75,7 @@ func TestReachEndsWithItsContext(t *testing.T) {
 
 // A broker that restarts in mid-flow costs time only.
 func TestBrokerRestarts(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Private: true}, func(t *testing.T, b kafkatest.Broker) {
 		const partitions = 3
 		topic := kafkatest.Topic(t, b, partitions)
@@ -97,6 +99,7 @@ func TestBrokerRestarts(t *testing.T) {
 
 // While the brokers are away the member is not ready and says so once.
 func TestBrokersAreAway(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Private: true}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		cfg, tab := config(t, b, topic), newTable(t)
@@ -134,6 +137,7 @@ func TestBrokersAreAway(t *testing.T) {
 
 // Events keep flowing in while the brokers come and go: nothing is lost.
 func TestProducingThroughARestart(t *testing.T) {
+	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{Private: true})
 	const partitions, events = 2, 2000
 	topic := kafkatest.Topic(t, b, partitions)

@@ -35,7 +35,7 @@ type partition struct {
 	stopped bool
 
 	// owned by run
-	batch   Batch
+	batch   *Batch   // from fill until it is delivered, else nil
 	settled []bool   // by row of the batch: durable, or found to be refused
 	lone    []Reject // rows of the batch that were refused standing alone
 	recent  window
@@ -197,7 +197,8 @@ func (p *partition) run() {
 		}
 		p.mark(p.batch.recs[n-1])
 		p.release(n)
-		p.batch.reset() // what is given back to the budget must not be held on to
+		p.g.batches.give(p.batch) // what is given back to the budget must not be held on to
+		p.batch = nil
 		p.enter(StateWaiting, "", "")
 	}
 }
@@ -214,7 +215,6 @@ func (p *partition) await() bool {
 		if p.backlog() > 0 {
 			return p.linger()
 		}
-		p.batch.shrink()
 		select {
 		case <-p.wake:
 		case <-p.quit:
@@ -255,8 +255,8 @@ func (p *partition) fill() {
 	chunks := p.pending // push only appends; what is here now stays as it is
 	p.mu.Unlock()
 
-	b := &p.batch
-	b.reset()
+	b := p.g.batches.take()
+	p.batch = b
 	for _, c := range chunks {
 		for _, rec := range c.recs {
 			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > p.g.cfg.MaxBytes || len(b.recs) >= 2*p.g.cfg.MaxRows

@@ -110,6 +110,7 @@ func TestJoinDuringDrain(t *testing.T) {
 // An expelled member cuts off what is in flight, commits nothing for it, joins
 // again and reads it again.
 func TestExpelled(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		want := texts("e", 200)

@@ -68,6 +68,7 @@ func TestOneRefusedRowAmongMany(t *testing.T) {
 
 // When every row is refused, the table is at fault, not the rows.
 func TestSchemaFaultBlocks(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 1)
 		good, later := texts("e", 100), texts("f", 300)

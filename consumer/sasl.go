@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/aws"
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
@@ -51,13 +53,13 @@ func (s *SASL) mechanism() (sasl.Mechanism, error) {
 		return scram.Sha512(s.scram), nil
 	case "oauthbearer":
 		source := oauth2.ReuseTokenSourceWithExpiry(nil, &s.OAuth, time.Minute)
-		return oauth.Oauth(func(context.Context) (oauth.Auth, error) {
+		return bearer{oauth.Oauth(func(context.Context) (oauth.Auth, error) {
 			token, err := source.Token()
 			if err != nil {
 				return oauth.Auth{}, err
 			}
 			return oauth.Auth{Token: token.AccessToken}, nil
-		}), nil
+		})}, nil
 	case "aws-msk-iam":
 		return aws.ManagedStreamingIAM(mskCredentials), nil
 	}
@@ -68,6 +70,42 @@ func (s *SASL) scram(context.Context) (scram.Auth, error) {
 	pass, err := s.Password()
 	return scram.Auth{User: s.Username, Pass: pass}, err
 }
+
+// bearer makes a refused token the error that every other mechanism has for
+// refused credentials. A broker tells of it by a challenge (RFC 7628, section
+// 3.2.2), on which the client gives up with an error of no kind.
+type bearer struct{ sasl.Mechanism }
+
+func (b bearer) Authenticate(ctx context.Context, host string) (sasl.Session, []byte, error) {
+	session, first, err := b.Mechanism.Authenticate(ctx, host)
+	if err != nil {
+		return nil, nil, err
+	}
+	return bearerSession{session}, first, nil
+}
+
+type bearerSession struct{ sasl.Session }
+
+func (b bearerSession) Challenge(challenge []byte) (bool, []byte, error) {
+	done, answer, err := b.Session.Challenge(challenge)
+	if err != nil {
+		err = fmt.Errorf("the broker refused the token: %w: %w", kerr.SaslAuthenticationFailed, err)
+	}
+	return done, answer, err
+}
+
+// tokenError is a token that could not be had.
+type tokenError struct {
+	url     string
+	err     error
+	refused bool // the endpoint answered, and will not answer otherwise
+}
+
+func (e *tokenError) Error() string {
+	return fmt.Sprintf("getting a kafka token from %s: %v", e.url, e.err)
+}
+
+func (e *tokenError) Unwrap() error { return e.err }
 
 // oauthTimeout bounds one token request: the source has no context of its own.
 const oauthTimeout = 20 * time.Second
@@ -85,10 +123,14 @@ func (o *OAuth) Token() (*oauth2.Token, error) {
 	var answer *oauth2.RetrieveError
 	if errors.As(err, &answer) {
 		// The whole error holds the response body, which is not ours to log.
-		return nil, fmt.Errorf("getting a kafka token from %s: status %s, code %q; check kafka.sasl.oauth", o.TokenURL, answer.Response.Status, answer.ErrorCode)
+		status := answer.Response.StatusCode
+		return nil, &tokenError{
+			url: o.TokenURL, err: fmt.Errorf("status %s, code %q", answer.Response.Status, answer.ErrorCode),
+			refused: status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests,
+		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("getting a kafka token from %s: %w; check kafka.sasl.oauth.token_url", o.TokenURL, err)
+		return nil, &tokenError{url: o.TokenURL, err: err}
 	}
 	return token, nil
 }

@@ -16,6 +16,7 @@ import (
 
 // Reading begins by itself within seconds of the topic's creation.
 func TestTopicIsCreatedLater(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Name(t)
 		cfg, tab := config(t, b, topic), newTable(t)
@@ -142,6 +143,7 @@ func TestDeadLetterTopicIsMade(t *testing.T) {
 
 // A dead letter the topic does not take blocks the partition until the topic does.
 func TestDeadLetterTooLargeForItsTopic(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 1)
 		b.CreateTopic(t, topic+"-dlq", 1, map[string]string{"max.message.bytes": "2000"})
@@ -191,5 +193,32 @@ func TestReadable(t *testing.T) {
 		if found, err := missing.Topics(t.Context()); err != nil || len(found) != 1 || found[0].Exists {
 			t.Errorf("got %+v %v, want one that does not exist", found, err)
 		}
+	})
+}
+
+// start: latest is where a group begins. An offset that fell out of the log is no
+// beginning: what is left is read, not skipped.
+func TestOffsetFellOutOfTheLog(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		topic := kafkatest.Topic(t, b, 1)
+		cfg, tab := config(t, b, topic), newTable(t)
+		cfg.Rejects.Policy = consumer.PolicySkip
+		produce(t, b, topic, 1, texts("e", 100)...)
+		adm := kadm.NewClient(client(t, b))
+		begin, gone := kadm.Offsets{}, kadm.Offsets{}
+		begin.AddOffset(topic, 0, 10, -1)
+		gone.AddOffset(topic, 0, 60, -1)
+		if err := adm.CommitAllOffsets(t.Context(), cfg.Group, begin); err != nil {
+			t.Fatal(err)
+		}
+		if deleted, err := adm.DeleteRecords(t.Context(), gone); err != nil || deleted.Error() != nil {
+			t.Fatal(err, deleted.Error())
+		}
+		cfg.Start = "latest"
+		m := start(t, cfg, tab)
+		eventually(t, "what is left landed", func() bool { return tab.count() >= 40 })
+		m.stop()
+		tab.verify(texts("e", 100)[60:])
+		wantAllCommitted(t, b, cfg.Group, topic)
 	})
 }

@@ -23,7 +23,7 @@ const schemaRemedy = "compare the blueprint's columns with the table's (bridge c
 // adds them to the batch's rejects. While the refusals look like a schema fault
 // nothing is rejected: the partition is blocked and probes until it is mended.
 func (p *partition) write() error {
-	b := &p.batch
+	b := p.batch
 	p.settled = slices.Grow(p.settled[:0], len(b.rows))[:len(b.rows)]
 	clear(p.settled)
 	p.lone = p.lone[:0]
@@ -168,7 +168,7 @@ func (p *partition) nextOpen(row int) int {
 // reject applies the policy to the batch's rejects. Under dead_letter it
 // returns nil only once every dead letter is acknowledged.
 func (p *partition) reject() error {
-	b := &p.batch
+	b := p.batch
 	if len(b.rejected) == 0 {
 		return nil
 	}

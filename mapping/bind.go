@@ -28,9 +28,11 @@ func (c *compiler) compileEvents() {
 			filters = append(filters[:len(filters):len(filters)], s.filters...)
 			for _, n := range s.names {
 				m.byName[n] = int32(i)
-				if f := snake(n); m.bySnk[f] == 0 {
+				f := snake(n)
+				if m.bySnk[f] == 0 {
 					m.bySnk[f] = int32(i)
 				}
+				m.lengths |= 1<<min(len(n), 63) | 1<<min(len(f), 63)
 			}
 		}
 		for _, f := range filters {

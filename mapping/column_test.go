@@ -144,6 +144,7 @@ func TestTypes(t *testing.T) {
 		{"ARRAY<INT>", `[1,"2"]`, `[1,2]`},
 		{"ARRAY<INT>", `[]`, `[]`},
 		{"ARRAY<INT>", `[1,null]`, mismatch},
+		{"ARRAY<STRING>", `["a",null]`, mismatch},
 		{"ARRAY<INT>", `[1,2147483648]`, outOfRange},
 		{"ARRAY<INT>", `1`, mismatch},
 		{"ARRAY<TIMESTAMP>", `["2026-03-04T09:15:27Z"]`, `[1772615727000000]`},

@@ -73,6 +73,9 @@ type Mapping struct {
 	plans  []plan // plans[0] is for events without a section
 	byName map[string]int32
 	bySnk  map[string]int32 // the same names in snake_case
+	// lengths has a bit for the length of every key of byName and bySnk, the
+	// highest one for 63 bytes and more.
+	lengths uint64
 
 	consent [][]int32 // for each required category its spellings
 

@@ -121,11 +121,10 @@ func parseOffset(b []byte) (sec int64, ok bool) {
 // num reads decimal digits and nothing else; no digits are zero.
 func num(b []byte) (v int64, ok bool) {
 	for _, c := range b {
-		if c -= '0'; c > 9 {
+		if c < '0' || c > '9' {
 			return 0, false
-		} else {
-			v = v*10 + int64(c)
 		}
+		v = v*10 + int64(c-'0')
 	}
 	return v, true
 }

@@ -120,7 +120,7 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!
 
 func (p *parser) document(root *yaml.Node) *Blueprint {
 	b := &Blueprint{file: p.file}
-	extends, setsAction, mapsColumns := false, false, false
+	var extends, setsAction bool
 	version := false
 	if isNull(p.real(root)) {
 		p.problem(root, "is empty; write at least version: 2 and extends: default")
@@ -173,7 +173,7 @@ func (p *parser) document(root *yaml.Node) *Blueprint {
 	if extends {
 		b.extend(Default(), setsAction)
 	}
-	mapsColumns = len(b.global)+len(b.defaults) > 0
+	mapsColumns := len(b.global)+len(b.defaults) > 0
 	for _, s := range b.sections {
 		mapsColumns = mapsColumns || len(s.rules) > 0
 	}

@@ -4,6 +4,7 @@ package mapping_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"slices"
 	"strconv"
@@ -97,7 +98,7 @@ func (s *streaming) row(e []byte) []byte {
 		s.cols[i] = s.cols[i][:0]
 	}
 	s.object("")
-	if _, err := s.dec.ReadToken(); err != io.EOF {
+	if _, err := s.dec.ReadToken(); !errors.Is(err, io.EOF) {
 		panic(err)
 	}
 	dst := append(s.buf[:0], '{')

@@ -48,16 +48,28 @@ func (m *Mapper) section() int32 {
 			m.name = unescape(m.name, name)
 			name = m.name
 		}
-		if i := m.m.byName[string(name)]; i != 0 {
+		if i := m.m.named(m.m.byName, name); i != 0 {
 			return i
 		}
-		from := len(m.name)
-		m.name = appendSnake(m.name, name)
-		if i := m.m.bySnk[string(m.name[from:])]; i != 0 {
+		if !isSnake(name) {
+			from := len(m.name)
+			m.name = appendSnake(m.name, name)
+			name = m.name[from:]
+		}
+		if i := m.m.named(m.m.bySnk, name); i != 0 {
 			return i
 		}
 	}
 	return 0
+}
+
+// named looks a section up. Most events have none, and most of their names are
+// told from those of all sections by their length.
+func (m *Mapping) named(sections map[string]int32, name []byte) int32 {
+	if m.lengths>>min(len(name), 63)&1 == 0 {
+		return 0
+	}
+	return sections[string(name)]
 }
 
 // consents reports whether every required category of consent is granted.

@@ -21,7 +21,7 @@ var seeds = []string{
 	`{"a":01}`, `{"a":-}`, `{"a":-01}`, `{"a":1.}`, `{"a":.5}`, `{"a":+1}`, `{"a":1e}`, `{"a":1e+}`, `{"a":0x1}`, `{"a":1_0}`, `{"a":NaN}`, `{"a":Infinity}`, `{"a":-Infinity}`,
 	`{"a":1,}`, `{,}`, `{"a"}`, `{"a":}`, `{:1}`, `{"a":1 "b":2}`, `{"a":1;"b":2}`, `{'a':1}`, `{a:1}`, `{"a":1}}`, `{"a":1}{}`, `{"a":1} x`, `{"a":1`, `{"a":`, `{"a"`, `{"a`, `{`, `}`,
 	`[1,]`, `[,1]`, `[1 2]`, `[1`, `[`, `]`, `[1]]`, `[[[[]]]]`, `[null,true,false]`, `nul`, `nulll`, `tru`, `truE`, `True`, `fals`, ``, ` `, "\n",
-	`"`, `"\"`, `"\\"`, `"\n"`, `"\x"`, `"\u00e9"`, `"\u00E9"`, `"\u00g9"`, `"\u00"`, `"\ud83d\ude00"`, `"\ud83d"`, `"\ude00"`, `"\ude00\ud83d"`, `"\ud83d\u0041"`, `"\ud83dx"`, `"\ud83d\`, `"\ud83d\ud83d\ude00"`, `"\u0000"`, `"\uFFFF"`, `"\uDBFF\uDFFF"`,
+	`"`, `"\"`, `"\\"`, `"\n"`, `"\x"`, `"\u00e9"`, `"\u00E9"`, `"\u00g9"`, `"\u00"`, `"\ud83d\ude00"`, `"\ud83d"`, `"\ude00"`, `"\ude00\ud83d"`, `"\ud83d\u0041"`, `"\ud83d\uffff"`, `"\ud83d\ue000"`, `"\ude00\ude00"`, `"\udfff\udfff"`, `"\ud83dx"`, `"\ud83d\`, `"\ud83d\ud83d\ude00"`, `"\u0000"`, `"\uFFFF"`, `"\uDBFF\uDFFF"`,
 	"\"\x00\"", "\"\x1f\"", "\"\x7f\"", "\"a\tb\"", "\"a\nb\"", "\"\x80\"", "\"\xff\"", "\"\xc3\"", "\"\xc3\xa9\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xe2\x82\"", "\"1234567\xff\"", "\"12345678\"", "\"1234567\"", "\"123456\\n\"", "\"1234567\x1f8\"",
 	"\xef\xbb\xbf{}", "\xff", "\x00", "{}\x00", "{\"\xff\":1}", `{"\ud800":1}`, `{"a":1,"a":2}`, `{"x":1,"x":2}`, `/**/{}`, `{}//`, `#`, `{"a":"b"}` + "\v", "\f{}", "\u00a0{}", "{\"a\"\u2028:1}",
 	`{"batch":[{"x":1},{"x":"\ud800"}]}`, `[{"x":1},"\ud800"]`, `{"payload":{"x":1}}`, `{"event":{"event":{"x":1}}}`, `{"event_name":"a","x":2}`, `{"batch":[1],"batch":[2]}`, `{"x":"y","type":"t"}`,
@@ -239,6 +239,7 @@ func TestLimitsOfSize(t *testing.T) {
 		"1,001 levels":       {nested(1001), mapping.CodeTooDeep},
 		"1,500 levels":       {nested(1500), mapping.CodeTooDeep},
 		"200,000 brackets":   {strings.Repeat("[", 200_000), mapping.CodeTooDeep},
+		"2,000 siblings":     {`{"message_id":"m","properties":[` + strings.Repeat(`{},[],{"a":[1]},`, 2000) + `0]}`, "row"},
 		"9 MiB in a column":  {`{"message_id":"m","user_id":"` + strings.Repeat("é", 9<<19) + `"}`, "row"},
 		"9 MiB passed over":  {`{"message_id":"m","properties":{"x":"` + strings.Repeat("x", 9<<20) + `"}}`, "row"},
 		"9 MiB, last broken": {`{"message_id":"m","properties":{"x":"` + strings.Repeat("x", 9<<20) + "\x01\"}}", mapping.CodeNotJSON},
@@ -283,5 +284,31 @@ func TestInvalidUTF8IsRejectedWhereverItStands(t *testing.T) {
 	got := mapOne(mapper, []byte("[{\"user_id\":\"\xff\"},{\"user_id\":\"fine\"}]")).codes
 	if len(got) != 2 || got[0] != mapping.CodeInvalidUTF8 || got[1] != "row" {
 		t.Errorf("got %q, want the first rejected and the second a row", got)
+	}
+}
+
+// Keys are compared as numbers up to 16 bytes and as text beyond; a key that
+// differs in one byte is another key.
+func TestKeysOfEveryLength(t *testing.T) {
+	for n := 1; n <= 70; n++ {
+		key := strings.Repeat("abcdefghijklmnopqrstuvwxyz", 3)[:n]
+		m := mustCompile(t, "version: 2\nglobal: {mappings: [{source: properties."+key+", target: v}]}\n", mapping.Options{}).NewMapper()
+		event := func(key string) []byte { return []byte(`{"properties":{"` + key + `":"x"}}`) }
+		for _, tc := range []struct{ key, want string }{
+			{key, `row {"v":"x"}`},
+			{fmt.Sprintf(`\u%04x`, key[0]) + key[1:], `row {"v":"x"}`},
+			{key + "a", "row {}"},
+			{key[1:], "row {}"},
+		} {
+			if got := mapOne(m, event(tc.key)).lines[0]; got != tc.want {
+				t.Errorf("key %s, event %s: got %s, want %s", key, event(tc.key), got, tc.want)
+			}
+		}
+		for i := range key {
+			other := key[:i] + "_" + key[i+1:]
+			if got := mapOne(m, event(other)).lines[0]; got != "row {}" {
+				t.Errorf("key %s, event %s: got %s, want another key", key, event(other), got)
+			}
+		}
 	}
 }

@@ -178,7 +178,6 @@ func appendUnicode(dst, b []byte) []byte {
 		n := min(2, len(b)-i)
 		if n == 2 && b[i+1] == 'u' {
 			if r := hex4(b, i+2); utf16.IsSurrogate(r) {
-				n = 6
 				if i+8 <= len(b) && b[i+6] == '\\' && b[i+7] == 'u' && utf16.DecodeRune(r, hex4(b, i+8)) != utf8.RuneError {
 					n = 12
 				} else {

@@ -270,7 +270,7 @@ func refusal(value []byte) error {
 			break
 		}
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return errors.New("more follows the first value")
 	}
 	return nil

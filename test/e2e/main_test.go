@@ -15,7 +15,8 @@ import (
 
 // atOnce is how many parallel tests run at a time: they wait far more than they
 // work, so the usual number, that of the cores, would only stretch the waits.
-const atOnce = "10"
+// Tests that work hard are not parallel; they come first.
+const atOnce = "8"
 
 var buildDir string // holds the binaries
 

@@ -11,7 +11,7 @@ import (
 func TestOneRefusedRowAmong100000(t *testing.T) {
 	const events, partitions, maxRows = 100_000, 2, 5000
 	bad := eventID(1, 31_337)
-	eachStage(t, setting{partitions: partitions}, func(t *testing.T, s *stage) {
+	eachHeavyStage(t, setting{partitions: partitions}, func(t *testing.T, s *stage) {
 		s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectRefuse, Rows: &emulator.RowMatch{MessageIDs: []string{bad}}})
 		s.p.events(events)
 		m := s.beginReady()

@@ -135,9 +135,11 @@ func TestConnectionIsCut(t *testing.T) {
 	}
 }
 
-func TestSlowSink(t *testing.T) {
-	eachStage(t, setting{partitions: 4, workspace: emulator.Config{Latency: emulator.Latency{P50: time.Second, P95: 3 * time.Second}}}, func(t *testing.T, s *stage) {
-		m := s.beginReady("delivery.max_rows=200", "kafka.session_timeout=1s", "delivery.max_buffered=4MiB")
+func TestSlowSinkKeepsItsMember(t *testing.T) {
+	slow := emulator.Latency{P50: 5 * time.Second}
+	eachStage(t, setting{partitions: 4, workspace: emulator.Config{Latency: slow}}, func(t *testing.T, s *stage) {
+		// Each write takes longer than the session.
+		m := s.beginReady("delivery.max_rows=250", "kafka.session_timeout=4s")
 		s.p.events(2000)
 		if duplicates := s.complete(m); duplicates != 0 {
 			t.Errorf("got %d duplicates, want none: slow is not down", duplicates)

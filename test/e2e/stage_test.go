@@ -57,6 +57,13 @@ func eachStage(t *testing.T, set setting, body func(t *testing.T, s *stage)) {
 	})
 }
 
+// eachHeavyStage runs body on both brokers, one after the other, while nothing
+// else runs: it works hard, or counts on the machine's pace.
+func eachHeavyStage(t *testing.T, set setting, body func(t *testing.T, s *stage)) {
+	t.Helper()
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) { body(t, newStage(t, b, set)) })
+}
+
 func newStage(t testing.TB, b kafkatest.Broker, set setting) *stage {
 	t.Helper()
 	e := newEvidence(t)

@@ -18,8 +18,9 @@ const (
 
 func takeoverStage(t *testing.T, body func(t *testing.T, s *stage, first, second *member)) {
 	set := setting{partitions: takeoverPartitions, workspace: emulator.Config{Latency: emulator.Latency{P50: takeoverAck}, MaxRows: 1000}}
-	eachStage(t, set, func(t *testing.T, s *stage) {
+	eachHeavyStage(t, set, func(t *testing.T, s *stage) {
 		s.drain = 10 * time.Second
+		s.plain = true // the pace is part of the promise
 		s.write()
 		s.p.events(takeoverEvents)
 		first := s.beginReady("delivery.max_rows=1000")

@@ -164,11 +164,11 @@ func (p *ddlParser) table(replace bool) (*tableDef, error) {
 			if err != nil {
 				return nil, err
 			}
-			if key := strings.ToLower(col.name); seen[key] {
+			key := strings.ToLower(col.name)
+			if seen[key] {
 				return nil, fmt.Errorf("ddl line %d: column %s occurs twice in %s; rename one", line, col.name, def.name)
-			} else {
-				seen[key] = true
 			}
+			seen[key] = true
 			def.columns = append(def.columns, col)
 		}
 		if ok, err := p.accept(","); err != nil {

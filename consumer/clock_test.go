@@ -1,0 +1,273 @@
+package consumer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/consumer"
+)
+
+func labConfig() consumer.Config {
+	return consumer.Config{
+		MaxRows: 100, MaxBytes: 1 << 20, MaxBuffered: 1 << 20, Drain: 7 * time.Second,
+		Rejects: consumer.Rejects{Policy: consumer.PolicySkip},
+	}
+}
+
+// lab runs body in a bubble whose clock moves only while all wait.
+func lab(t *testing.T, cfg consumer.Config, body func(t *testing.T, l *consumer.Lab, tab *table)) {
+	synctest.Test(t, func(t *testing.T) {
+		tab := newTable(t)
+		l, err := consumer.NewLab(cfg, tab, toRow, newCounts(), nopLog)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		body(t, l, tab)
+	})
+}
+
+func events(first, n int) []*kgo.Record {
+	recs := make([]*kgo.Record, n)
+	for i := range recs {
+		recs[i] = &kgo.Record{Topic: "lab", Offset: int64(first + i), Value: fmt.Appendf(nil, "e%d", first+i)}
+	}
+	return recs
+}
+
+func TestDrainTakesExactlyDrain(t *testing.T) {
+	lab(t, labConfig(), func(t *testing.T, l *consumer.Lab, tab *table) {
+		tab.set(hang(nil))
+		l.Push(events(0, 10)...)
+		synctest.Wait()
+		began := time.Now()
+		l.Revoke()
+		if got := time.Since(began); got != 7*time.Second {
+			t.Errorf("the drain took %v, want exactly 7s", got)
+		}
+		if got := l.Status().Marked; got > 0 {
+			t.Errorf("marked %d of a Write that was cut off", got)
+		}
+		if got := l.Buffered(); got != 0 {
+			t.Errorf("%d bytes are still in the budget", got)
+		}
+	})
+}
+
+func TestDrainWaitsNoLongerThanTheWrite(t *testing.T) {
+	lab(t, labConfig(), func(t *testing.T, l *consumer.Lab, tab *table) {
+		tab.set(slow(3 * time.Second))
+		l.Push(events(0, 250)...)
+		synctest.Wait()
+		began := time.Now()
+		l.Revoke()
+		if got := time.Since(began); got != 3*time.Second {
+			t.Errorf("the drain took %v, want exactly the Write's 3s", got)
+		}
+		if got := l.Status().Marked; got != 100 || tab.count() != 100 {
+			t.Errorf("marked %d with %d rows durable, want the 100 in flight and no more", got, tab.count())
+		}
+	})
+}
+
+func TestLossCutsTheWriteAtOnce(t *testing.T) {
+	lab(t, labConfig(), func(t *testing.T, l *consumer.Lab, tab *table) {
+		tab.set(hang(nil))
+		l.Push(events(0, 10)...)
+		synctest.Wait()
+		began := time.Now()
+		l.Lose()
+		if got := time.Since(began); got != 0 {
+			t.Errorf("the loss took %v, want no time", got)
+		}
+	})
+}
+
+func TestProbesComeEveryThirtySeconds(t *testing.T) {
+	lab(t, labConfig(), func(t *testing.T, l *consumer.Lab, tab *table) {
+		mended := false
+		var probes []time.Duration
+		var blocked time.Time
+		var rows []string
+		tab.set(func(_ context.Context, w write) error {
+			if l.Status().State == consumer.StateBlocked {
+				if blocked.IsZero() {
+					blocked = l.Status().Since
+				}
+				probes = append(probes, time.Since(blocked))
+				rows = append(rows, w.rows...)
+				if len(w.rows) != 1 {
+					t.Errorf("a probe has %d rows, want 1", len(w.rows))
+				}
+				mended = len(probes) == 4
+			}
+			if mended {
+				return nil
+			}
+			return &refusal{"schema_mismatch"}
+		})
+		l.Push(events(0, 100)...)
+		_ = wait(t.Context(), 10*time.Minute)
+		synctest.Wait()
+		if got, want := fmt.Sprint(probes), "[30s 1m0s 1m30s 2m0s]"; got != want {
+			t.Errorf("probes came at %s, want at %s", got, want)
+		}
+		if got, want := fmt.Sprint(rows), "[0:0:e0 0:1:e1 0:2:e2 0:3:e3]"; got != want {
+			t.Errorf("probes tried %s, want one row after the other: %s", got, want)
+		}
+		if got := tab.distinct(); got != 100 || tab.count() != 100 {
+			t.Errorf("%d rows landed, %d different, want 100 once each", tab.count(), got)
+		}
+		if got := l.Status(); got.Marked != 100 || got.State != consumer.StateWaiting {
+			t.Errorf("status once mended: got %+v", got)
+		}
+	})
+}
+
+func TestLingerIsExact(t *testing.T) {
+	cfg := labConfig()
+	cfg.Linger = 2 * time.Second
+	lab(t, cfg, func(t *testing.T, l *consumer.Lab, tab *table) {
+		began := time.Now()
+		var at []string
+		tab.set(func(_ context.Context, w write) error {
+			at = append(at, fmt.Sprintf("%d rows after %v", len(w.rows), time.Since(began)))
+			return nil
+		})
+		for i := range 3 { // within one linger
+			l.Push(events(i, 1)...)
+			_ = wait(t.Context(), 500*time.Millisecond)
+		}
+		_ = wait(t.Context(), time.Second)
+		synctest.Wait()
+		l.Push(events(3, 100)...) // a full batch waits for nothing
+		synctest.Wait()
+		l.Push(events(103, 5)...)
+		synctest.Wait()
+		l.Revoke() // nor does a stop: what has not begun is dropped
+		if got, want := fmt.Sprint(at), "[3 rows after 2s 100 rows after 2.5s]"; got != want {
+			t.Errorf("got Writes of %s, want %s", got, want)
+		}
+		if got := time.Since(began); got != 2500*time.Millisecond {
+			t.Errorf("the stop came after %v, want at once after 2.5s", got)
+		}
+	})
+}
+
+// What gathers during a Write is the next batch.
+func TestBusyPartitionsFillTheirBatches(t *testing.T) {
+	lab(t, labConfig(), func(t *testing.T, l *consumer.Lab, tab *table) {
+		var sizes []int
+		tab.set(func(ctx context.Context, w write) error {
+			sizes = append(sizes, len(w.rows))
+			return wait(ctx, time.Second)
+		})
+		for i := range 60 {
+			l.Push(events(i, 1)...)
+			_ = wait(t.Context(), 100*time.Millisecond)
+		}
+		_ = wait(t.Context(), 5*time.Second)
+		synctest.Wait()
+		if got := tab.distinct(); got != 60 {
+			t.Fatalf("%d rows landed, want 60", got)
+		}
+		if len(sizes) > 8 || sizes[0] != 1 || sizes[1] < 9 {
+			t.Errorf("got Writes of %v rows, want the first of one and the others of a second's worth", sizes)
+		}
+	})
+}
+
+func TestPauseAndResume(t *testing.T) {
+	cfg := labConfig()
+	cfg.MaxBuffered = 100_000 // of about 260 bytes each; the only partition's share is all of it
+	lab(t, cfg, func(t *testing.T, l *consumer.Lab, tab *table) {
+		release := make(chan struct{})
+		tab.set(hold(release, every))
+		l.Push(events(0, 300)...)
+		synctest.Wait()
+		if l.Paused() || l.Status().Paused {
+			t.Error("paused below its share")
+		}
+		l.Push(events(300, 200)...)
+		if !l.Paused() || !l.Status().Paused {
+			t.Error("not paused above its share")
+		}
+		close(release)
+		synctest.Wait()
+		if l.Paused() || l.Status().Paused || l.Buffered() != 0 {
+			t.Errorf("once delivered: paused %v, %d bytes buffered", l.Paused(), l.Buffered())
+		}
+
+		tab.set(hang(nil))
+		l.Push(events(500, 500)...)
+		if !l.Paused() {
+			t.Error("not paused above its share")
+		}
+		l.Lose()
+		if l.Paused() {
+			t.Error("the client still pauses a partition that is gone")
+		}
+	})
+}
+
+func TestBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := consumer.NewBudget(100)
+		if err := b.Wait(t.Context()); err != nil {
+			t.Errorf("with room: got %v", err)
+		}
+		b.Take(150) // one poll past the limit
+		passed := make(chan error, 1)
+		go func() { passed <- b.Wait(t.Context()) }()
+		synctest.Wait()
+		b.Give(50)
+		synctest.Wait()
+		select {
+		case <-passed:
+			t.Error("passed at the limit")
+		default:
+		}
+		b.Give(1)
+		if err := <-passed; err != nil {
+			t.Errorf("below the limit: got %v", err)
+		}
+
+		// A token of an earlier crossing does not let a later wait pass.
+		b.Take(1)
+		b.Give(1)
+		b.Take(1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := b.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("at the limit: got %v, want the context's end", err)
+		}
+		b.Give(100)
+		if b.Tight() {
+			t.Error("tight when empty")
+		}
+	})
+}
+
+func TestBudgetShares(t *testing.T) {
+	b := consumer.NewBudget(1200)
+	for n, want := range map[int]int64{1: 1200, 2: 800, 3: 600, 5: 400, 1_000_000: 1} {
+		if got := b.Share(n); got != want {
+			t.Errorf("share of one of %d: got %d, want %d", n, got, want)
+		}
+		if got := b.Share(n); n > 1 && (got >= 1200 || got*int64(n) < 1200) {
+			t.Errorf("share of one of %d: got %d, want less than all, and all together no less than all", n, got)
+		}
+	}
+	if b.Take(600); b.Tight() {
+		t.Error("tight at half")
+	}
+	if b.Take(1); !b.Tight() {
+		t.Error("not tight past half")
+	}
+}
