@@ -24,6 +24,12 @@ type Sink interface {
 	// One partition has at most one Write in flight; different partitions
 	// call concurrently.
 	Write(ctx context.Context, rows [][]byte) error
+
+	// Probe is Write for rows among which some were refused: the partition
+	// halves them until the bad one stands alone. A sink whose wire suffers
+	// from a refusal (a shared stream that ends with it) looks for it where
+	// others are not disturbed.
+	Probe(ctx context.Context, rows [][]byte) error
 }
 
 // refused is what a Write error is when some of its rows can never be

@@ -87,6 +87,7 @@ func TestSeveralTopicsAndAnEmptyOne(t *testing.T) {
 type sinkFunc func(ctx context.Context, rows [][]byte) error
 
 func (f sinkFunc) Write(ctx context.Context, rows [][]byte) error { return f(ctx, rows) }
+func (f sinkFunc) Probe(ctx context.Context, rows [][]byte) error { return f(ctx, rows) }
 
 // A missing dead-letter topic is made like its source, or named with the command.
 func TestDeadLetterTopicIsMade(t *testing.T) {

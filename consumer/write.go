@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,7 +61,7 @@ func (p *partition) writeOpen() error {
 			size += len(p.batch.rows[hi])
 			hi++
 		}
-		if err := p.writeRange(lo, hi); err != nil {
+		if err := p.writeRange(lo, hi, p.g.sink.Write); err != nil {
 			return err
 		}
 		lo = hi
@@ -69,9 +70,9 @@ func (p *partition) writeOpen() error {
 }
 
 // writeRange writes rows lo to hi, halving what is refused until the bad row
-// stands alone. One bad row among n costs at most 2*ceil(log2 n) more Writes.
-func (p *partition) writeRange(lo, hi int) error {
-	err := p.send(lo, hi)
+// stands alone. One bad row among n costs at most 2*ceil(log2 n) Probes.
+func (p *partition) writeRange(lo, hi int, write writeFunc) error {
+	err := p.send(lo, hi, write)
 	var no refused
 	switch {
 	case err == nil:
@@ -90,17 +91,20 @@ func (p *partition) writeRange(lo, hi int) error {
 	}
 	p.g.obs.BatchHalved(p.topic)
 	mid := lo + (hi-lo)/2
-	if err := p.writeRange(lo, mid); err != nil {
+	if err := p.writeRange(lo, mid, p.g.sink.Probe); err != nil {
 		return err
 	}
-	return p.writeRange(mid, hi)
+	return p.writeRange(mid, hi, p.g.sink.Probe)
 }
 
-// send is one Write.
-func (p *partition) send(lo, hi int) error {
+// writeFunc is one of the sink's two methods.
+type writeFunc func(ctx context.Context, rows [][]byte) error
+
+// send is one Write or Probe.
+func (p *partition) send(lo, hi int, write writeFunc) error {
 	rows := p.batch.rows[lo:hi]
 	began := time.Now()
-	if err := p.g.sink.Write(p.ctx, rows); err != nil {
+	if err := write(p.ctx, rows); err != nil {
 		return err
 	}
 	ack := time.Since(began)
@@ -140,7 +144,7 @@ func (p *partition) waitMended(fault *schemaFault) error {
 			return p.ctx.Err()
 		}
 		row = p.nextOpen(row)
-		err := p.send(row, row+1)
+		err := p.send(row, row+1, p.g.sink.Probe)
 		var no refused
 		if err == nil {
 			break
