@@ -22,6 +22,9 @@ type strict struct {
 	largest int
 }
 
+// Probe is Write.
+func (s *strict) Probe(ctx context.Context, rows [][]byte) error { return s.Write(ctx, rows) }
+
 func (s *strict) Write(_ context.Context, rows [][]byte) error {
 	s.writes++
 	s.largest = max(s.largest, len(rows))

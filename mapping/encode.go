@@ -2,16 +2,21 @@ package mapping
 
 import (
 	"encoding/base64"
+	"slices"
 	"strconv"
-	"unicode/utf8"
 )
 
-// encoder writes values the way Zerobus takes them in JSON: TIMESTAMP as
+// encoder writes values the way Zerobus takes them. In JSON: TIMESTAMP as
 // microseconds since 1970, DATE as days, DECIMAL and VARIANT as strings,
-// BINARY in base64, BIGINT beyond 2^53 as a string.
+// BINARY in base64, BIGINT beyond 2^53 as a string. In protobuf: see wire.go.
 type encoder struct {
 	scratch
-	rfc3339 bool // TIMESTAMP and TIMESTAMP_NTZ as text
+	members []member // of the objects on their way into a STRUCT, the outer ones first
+
+	rfc3339  bool // TIMESTAMP and TIMESTAMP_NTZ as text
+	wire     bool // write protobuf
+	noNulls  bool // refuse what protobuf cannot hold, also while Explain shows JSON
+	verbatim bool // keys of objects are the customer's own, see spellings
 }
 
 // append appends v for a column of type t. Where the type cannot hold the
@@ -21,23 +26,21 @@ func (e *encoder) append(dst []byte, t *deltaType, v val) ([]byte, refusal) {
 	case stringType:
 		return e.appendString(dst, t, v)
 	case booleanType:
-		return e.appendBoolean(dst, v)
-	case tinyintType:
-		return e.appendInt(dst, v, -1<<7, 1<<7-1)
-	case smallintType:
-		return e.appendInt(dst, v, -1<<15, 1<<15-1)
-	case intType:
-		return e.appendInt(dst, v, -1<<31, 1<<31-1)
-	case bigintType:
-		return e.appendInt(dst, v, -1<<63, 1<<63-1)
+		b, r := e.boolean(v)
+		return strconv.AppendBool(dst, b), r
+	case tinyintType, smallintType, intType, bigintType:
+		return e.appendInt(dst, t, v)
 	case floatType:
-		return e.appendFloat(dst, v, 32)
+		_, text, r := e.float(v, 32)
+		return append(dst, text...), r
 	case doubleType:
-		return e.appendFloat(dst, v, 64)
+		_, text, r := e.float(v, 64)
+		return append(dst, text...), r
 	case decimalType:
 		return e.appendDecimal(dst, t, v)
 	case dateType:
-		return e.appendDate(dst, v)
+		days, r := e.days(v)
+		return strconv.AppendInt(dst, days, 10), r
 	case timestampType:
 		return e.appendTimestamp(dst, v, "Z")
 	case timestampNTZType:
@@ -48,13 +51,15 @@ func (e *encoder) append(dst []byte, t *deltaType, v val) ([]byte, refusal) {
 		return e.appendVariant(dst, v), refusal{}
 	case arrayType:
 		return e.appendArray(dst, t, v)
+	case mapType:
+		return e.appendMap(dst, t, v)
 	}
-	return e.appendMap(dst, t, v)
+	return e.appendStruct(dst, t, v)
 }
 
 func (e *encoder) appendString(dst []byte, t *deltaType, v val) ([]byte, refusal) {
-	if t.length > 0 && utf8.RuneCount(e.text(v)) > t.length {
-		return dst, refusal{CodeOutOfRange, "is longer than the column"}
+	if r := e.fits(t, v); r.code != "" {
+		return dst, r
 	}
 	switch v.kind {
 	case str, strEsc:
@@ -67,120 +72,28 @@ func (e *encoder) appendString(dst []byte, t *deltaType, v val) ([]byte, refusal
 	return appendQuoted(dst, e.text(v)), refusal{}
 }
 
-func (e *encoder) appendBoolean(dst []byte, v val) ([]byte, refusal) {
-	switch v.kind {
-	case trueLit, falseLit:
-		return append(dst, v.b...), refusal{}
-	case str, strEsc, plainText:
-		switch text := e.text(v); {
-		case equalFold(text, "true"):
-			return append(dst, "true"...), refusal{}
-		case equalFold(text, "false"):
-			return append(dst, "false"...), refusal{}
-		}
-		return dst, mismatch("is neither true nor false")
-	}
-	return dst, mismatch("is neither true nor false; add transform: to_bool where 0 and 1 are meant")
-}
-
-// equalFold compares text with lower-case ASCII regardless of case.
-func equalFold(text []byte, lower string) bool {
-	if len(text) != len(lower) {
-		return false
-	}
-	for i, c := range text {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // maxExact is the largest integer every JSON reader keeps, 2^53.
 const maxExact = 1 << 53
 
-func (e *encoder) appendInt(dst []byte, v val, low, high int64) ([]byte, refusal) {
-	var n int64
-	if v.kind == pointInTime {
-		n = v.t.millis() // as Kafka counts time
-	} else {
-		text, r := e.number(v)
-		if r.code != "" {
-			return dst, r
-		}
-		var buf [48]byte
-		d, ok := parseDecimal(buf[:0], text)
-		if !ok {
-			return dst, refusal{CodeOutOfRange, "is beyond the type's range"}
-		}
-		var whole, fits bool
-		if n, whole, fits = d.int64(); !whole {
-			return dst, mismatch("is not a whole number")
-		} else if !fits {
-			return dst, refusal{CodeOutOfRange, "is beyond the type's range"}
-		}
-	}
-	if n < low || n > high {
-		return dst, refusal{CodeOutOfRange, "is beyond the type's range"}
-	}
+func (e *encoder) appendInt(dst []byte, t *deltaType, v val) ([]byte, refusal) {
+	n, r := e.integer(t, v)
 	if n > maxExact || n < -maxExact {
 		dst = append(dst, '"')
 		dst = strconv.AppendInt(dst, n, 10)
-		return append(dst, '"'), refusal{}
+		return append(dst, '"'), r
 	}
-	return strconv.AppendInt(dst, n, 10), refusal{}
-}
-
-func (e *encoder) appendFloat(dst []byte, v val, bitSize int) ([]byte, refusal) {
-	text, r := e.number(v)
-	if r.code != "" {
-		return dst, r
-	}
-	if !fitsFloat(text, bitSize) {
-		return dst, refusal{CodeOutOfRange, "is beyond the type's range"}
-	}
-	return append(dst, text...), refusal{}
+	return strconv.AppendInt(dst, n, 10), r
 }
 
 func (e *encoder) appendDecimal(dst []byte, t *deltaType, v val) ([]byte, refusal) {
-	text, r := e.number(v)
+	var buf [48]byte
+	d, r := e.decimal(buf[:0], t, v)
 	if r.code != "" {
 		return dst, r
-	}
-	var buf [48]byte
-	d, ok := parseDecimal(buf[:0], text)
-	if !ok || len(d.digits)-d.scale > t.precision-t.scale {
-		return dst, refusal{CodeOutOfRange, "has more digits before the point than the type"}
-	}
-	if d.scale > t.scale {
-		return dst, refusal{CodeOutOfRange, "has more digits after the point than the type"}
 	}
 	dst = append(dst, '"')
 	dst = d.appendPlain(dst)
 	return append(dst, '"'), refusal{}
-}
-
-// lastDay is 9999-12-31 in days; whole numbers up to it are days already,
-// larger ones are epoch times (a table row that is mapped already has days).
-const lastDay = 2932896
-
-func (e *encoder) appendDate(dst []byte, v val) ([]byte, refusal) {
-	if v.kind == number {
-		var buf [48]byte
-		if d, ok := parseDecimal(buf[:0], v.b); ok {
-			if n, whole, fits := d.int64(); whole && fits && -719162 <= n && n <= lastDay {
-				return strconv.AppendInt(dst, n, 10), refusal{}
-			}
-		}
-	}
-	t, r := e.instant(v)
-	if r.code != "" {
-		return dst, r
-	}
-	return strconv.AppendInt(dst, t.days(), 10), refusal{}
 }
 
 func (e *encoder) appendTimestamp(dst []byte, v val, zone string) ([]byte, refusal) {
@@ -197,38 +110,14 @@ func (e *encoder) appendTimestamp(dst []byte, v val, zone string) ([]byte, refus
 }
 
 func (e *encoder) appendBinary(dst []byte, v val) ([]byte, refusal) {
+	dst = append(dst, '"')
 	if v.kind == rawBytes {
-		dst = append(dst, '"')
 		dst = base64.StdEncoding.AppendEncode(dst, v.b)
 		return append(dst, '"'), refusal{}
 	}
-	if !v.isText() {
-		return dst, mismatch("is not a base64 string")
-	}
-	text := e.text(v)
-	if !isBase64(text) {
-		return dst, mismatch("is not standard base64 with padding")
-	}
-	dst = append(dst, '"')
+	text, r := e.base64(v)
 	dst = append(dst, text...)
-	return append(dst, '"'), refusal{}
-}
-
-// isBase64 reports whether text is base64 as RFC 4648 section 4 has it.
-func isBase64(text []byte) bool {
-	if len(text)%4 != 0 {
-		return false
-	}
-	body := text
-	for n := 0; n < 2 && len(body) > 0 && body[len(body)-1] == '='; n++ {
-		body = body[:len(body)-1]
-	}
-	for _, c := range body {
-		if (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '+' && c != '/' {
-			return false
-		}
-	}
-	return true
+	return append(dst, '"'), r
 }
 
 // appendVariant appends the value's JSON text as a string.
@@ -236,9 +125,91 @@ func (e *encoder) appendVariant(dst []byte, v val) []byte {
 	switch v.kind {
 	case str, strEsc, number, trueLit, falseLit:
 		return appendQuoted(dst, v.b)
-	case object, array:
-		return appendQuoted(dst, e.text(v))
 	}
-	text := e.text(v)
-	return appendQuoted(dst, e.add(func(b []byte) []byte { return appendQuoted(b, text) }))
+	return appendQuoted(dst, e.add(func(b []byte) []byte { return appendJSON(b, v) }))
+}
+
+// appendArray appends a JSON array whose elements fit the element type. A null
+// inside has no place in a Zerobus array, and leaving it out would move its
+// neighbours, so it is refused.
+func (e *encoder) appendArray(dst []byte, t *deltaType, v val) ([]byte, refusal) {
+	dst = append(dst, '[')
+	for it, r := elements(v); ; {
+		elem, more := it.next()
+		if r.code != "" || !more {
+			return append(dst, ']'), r
+		}
+		if elem.kind == null {
+			return dst, nullInArray
+		}
+		if it.count > 1 {
+			dst = append(dst, ',')
+		}
+		dst, r = e.append(dst, t.elem, elem)
+	}
+}
+
+// appendMap appends a JSON object whose values fit the value type. A member
+// that is null is left out, like a column that is null.
+func (e *encoder) appendMap(dst []byte, t *deltaType, v val) ([]byte, refusal) {
+	dst = append(dst, '{')
+	comma := false
+	for it, r := pairs(v); ; {
+		key, elem, more := it.next()
+		if r.code != "" || !more {
+			return append(dst, '}'), r
+		}
+		if elem.kind == null {
+			if e.noNulls {
+				return dst, nullInMap
+			}
+			continue
+		}
+		if comma {
+			dst = append(dst, ',')
+		}
+		comma = true
+		from := len(dst)
+		if dst, r = e.append(dst, t.key, e.mapKey(t.key, key)); r.code != "" {
+			return dst, r
+		}
+		if dst[from] != '"' {
+			dst = append(slices.Insert(dst, from, '"'), '"')
+		}
+		dst = append(dst, ':')
+		dst, r = e.append(dst, t.elem, elem)
+	}
+}
+
+// appendStruct appends a JSON object with the fields that have a value.
+func (e *encoder) appendStruct(dst []byte, t *deltaType, v val) ([]byte, refusal) {
+	from, r := e.open(t, v)
+	if r.code != "" {
+		return dst, r
+	}
+	dst = append(dst, '{')
+	comma := false
+	for i := range t.fields {
+		f := &t.fields[i]
+		value, r := e.fieldValue(f, v, from+i)
+		if r.code != "" {
+			return dst, r
+		}
+		if value.kind <= null {
+			continue
+		}
+		if comma {
+			dst = append(dst, ',')
+		}
+		comma = true
+		dst = append(dst, f.key...)
+		outer := e.verbatim
+		e.verbatim = outer || f.verbatim
+		if dst, r = e.append(dst, f.typ, value); r.code != "" {
+			return dst, f.refusal(r)
+		}
+		e.verbatim = outer
+	}
+	e.members = e.members[:from]
+	return append(dst, '}'), refusal{}
 }

@@ -2,7 +2,6 @@ package mapping
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -26,6 +25,7 @@ const (
 	variantType
 	arrayType
 	mapType
+	structType
 )
 
 // deltaType is a column type rows can be encoded for.
@@ -34,8 +34,28 @@ type deltaType struct {
 	length    int // VARCHAR(n), CHAR(n): most characters; 0 is no limit
 	precision int
 	scale     int
+	key       *deltaType // MAP key
 	elem      *deltaType // ARRAY element, MAP value
-	text      string     // upper case, as SQL writes it
+	fields    []field    // STRUCT
+	byName    map[string]fieldName
+	text      string // as SQL writes it, in upper case but for the names of fields
+}
+
+// field is one field of a STRUCT.
+type field struct {
+	name     string
+	key      []byte // "name":
+	tag      uint64 // in protobuf; fields are numbered from 1 in their order
+	typ      *deltaType
+	notNull  bool
+	verbatim bool // keys below it belong to the customer, see spellings
+}
+
+// fieldName is what a key of an object means to a STRUCT.
+type fieldName struct {
+	field int
+	rank  int  // among the spellings of the field, the preferred one first
+	own   bool // the field's name as the type spells it
 }
 
 var typeNames = map[string]base{
@@ -48,80 +68,70 @@ var typeNames = map[string]base{
 }
 
 var baseNames = [...]string{"STRING", "BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL",
-	"DATE", "TIMESTAMP", "TIMESTAMP_NTZ", "BINARY", "VARIANT", "ARRAY", "MAP"}
+	"DATE", "TIMESTAMP", "TIMESTAMP_NTZ", "BINARY", "VARIANT", "ARRAY", "MAP", "STRUCT"}
 
-// parseType reads a Delta type. The names and synonyms are those of the
-// Databricks SQL reference, "Data types".
-func parseType(text string) (deltaType, error) {
-	t := strings.ToUpper(strings.TrimSpace(text))
-	if b, ok := typeNames[t]; ok {
-		return deltaType{base: b, text: baseNames[b]}, nil
+// same reports whether two types take the same values in the same form. The
+// names of fields have no case; that a field is NOT NULL is the table's to say.
+func (t *deltaType) same(u *deltaType) bool {
+	if t.base != u.base {
+		return false
 	}
-	name, args, open := strings.Cut(t, "(")
-	switch name = strings.TrimSpace(name); name {
-	case "DECIMAL", "DEC", "NUMERIC":
-		d := deltaType{base: decimalType, precision: 10}
-		if open {
-			p, s, two := strings.Cut(strings.TrimSuffix(args, ")"), ",")
-			var err1, err2 error
-			d.precision, err1 = strconv.Atoi(strings.TrimSpace(p))
-			if two {
-				d.scale, err2 = strconv.Atoi(strings.TrimSpace(s))
+	switch t.base {
+	case decimalType:
+		return t.precision == u.precision && t.scale == u.scale
+	case arrayType:
+		return t.elem.same(u.elem)
+	case mapType:
+		return t.key.same(u.key) && t.elem.same(u.elem)
+	case structType:
+		if len(t.fields) != len(u.fields) {
+			return false
+		}
+		for i := range t.fields {
+			if a, b := &t.fields[i], &u.fields[i]; !strings.EqualFold(a.name, b.name) || !a.typ.same(b.typ) {
+				return false
 			}
-			if err1 != nil || err2 != nil || !strings.HasSuffix(args, ")") {
-				return d, fmt.Errorf("type %q is not DECIMAL(precision,scale)", text)
-			}
-		}
-		if d.precision < 1 || d.precision > 38 || d.scale < 0 || d.scale > d.precision {
-			return d, fmt.Errorf("type %q: a DECIMAL has a precision of 1 to 38 and a scale of 0 to the precision", text)
-		}
-		d.text = fmt.Sprintf("DECIMAL(%d,%d)", d.precision, d.scale)
-		return d, nil
-	case "VARCHAR", "CHAR":
-		n, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(args, ")")))
-		if err != nil || n < 1 || !strings.HasSuffix(args, ")") {
-			return deltaType{}, fmt.Errorf("type %q is not %s(length)", text, name)
-		}
-		return deltaType{base: stringType, length: n, text: fmt.Sprintf("%s(%d)", name, n)}, nil
-	}
-	name, args, open = strings.Cut(t, "<")
-	if open && strings.HasSuffix(args, ">") {
-		args = strings.TrimSuffix(args, ">")
-		switch strings.TrimSpace(name) {
-		case "ARRAY":
-			return nested(deltaType{base: arrayType}, text, "ARRAY<", args)
-		case "MAP":
-			key, value, ok := strings.Cut(args, ",")
-			if !ok || strings.TrimSpace(key) != "STRING" {
-				return deltaType{}, fmt.Errorf("type %q: a MAP needs STRING keys, MAP<STRING,...>", text)
-			}
-			return nested(deltaType{base: mapType}, text, "MAP<STRING,", value)
-		case "STRUCT":
-			return deltaType{}, fmt.Errorf("type %q cannot be filled from a blueprint; make the column VARIANT, or STRING with the compact JSON", text)
 		}
 	}
-	if suggestion := nearest(t, baseNames[:]); suggestion != "" {
-		return deltaType{}, fmt.Errorf("type %q is not one of %s; did you mean %s", text, strings.Join(baseNames[:], ", "), suggestion)
-	}
-	return deltaType{}, fmt.Errorf("type %q is not one of %s", text, strings.Join(baseNames[:], ", "))
+	return true
 }
 
-func nested(t deltaType, text, prefix, arg string) (deltaType, error) {
-	elem, err := parseType(arg)
-	if err != nil {
-		return t, err
+// short names the type in a reason, which should not carry a STRUCT of a
+// thousand fields.
+func (t *deltaType) short() string {
+	if len(t.text) > 80 {
+		return baseNames[t.base]
 	}
-	if elem.base == arrayType || elem.base == mapType {
-		return t, fmt.Errorf("type %q: only scalar types can stand inside ARRAY and MAP; make the column VARIANT", text)
-	}
-	t.elem = &elem
-	t.text = prefix + elem.text + ">"
-	return t, nil
+	return t.text
 }
 
-func (t deltaType) same(u deltaType) bool {
-	if t.base == stringType && u.base == stringType {
-		return true
+// protobuf returns why no protobuf field can hold the type, or nil. The limits
+// are those of the language: a field repeats once, the value of a map does not
+// repeat, and the key of a map is an integer, a bool or a string.
+// https://protobuf.dev/programming-guides/proto2/#maps
+func (t *deltaType) protobuf() error {
+	const instead = "; make it VARIANT, put the inner one into a STRUCT, or write rows as JSON"
+	switch t.base {
+	case arrayType:
+		if t.elem.base == arrayType || t.elem.base == mapType {
+			return fmt.Errorf("protobuf cannot hold an %s inside an ARRAY (%s)%s", baseNames[t.elem.base], t.short(), instead)
+		}
+		return t.elem.protobuf()
+	case mapType:
+		switch t.key.base {
+		case floatType, doubleType, binaryType:
+			return fmt.Errorf("protobuf cannot hold a MAP with %s keys (%s); make it VARIANT, or write rows as JSON", t.key.text, t.short())
+		}
+		if t.elem.base == arrayType || t.elem.base == mapType {
+			return fmt.Errorf("protobuf cannot hold an %s inside a MAP (%s)%s", baseNames[t.elem.base], t.short(), instead)
+		}
+		return t.elem.protobuf()
+	case structType:
+		for i := range t.fields {
+			if err := t.fields[i].typ.protobuf(); err != nil {
+				return fmt.Errorf("field %s: %w", t.fields[i].name, err)
+			}
+		}
 	}
-	return t.text == u.text
+	return nil
 }

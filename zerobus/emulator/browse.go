@@ -8,7 +8,7 @@ func (t *Table) Count() int {
 	return int(t.count)
 }
 
-// Bytes is the size of these rows' JSON.
+// Bytes is the size of these rows as they arrived.
 func (t *Table) Bytes() int64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -79,16 +79,30 @@ func (t *Table) Rows(keep func(Row) bool) []Row {
 
 // snapshot lists the newest n rows (0: all that are kept), the oldest first.
 func (t *Table) snapshot(n int) []Row {
+	rows, last := t.held(n)
+	out := make([]Row, len(rows))
+	for i, s := range rows {
+		b := s.batch
+		out[i] = Row{
+			Seq: last - int64(len(rows)-1-i), ReceivedAt: b.at, Transport: b.transport,
+			RequestID: b.requestID, StreamID: b.streamID, Offset: b.offset, JSON: s.json(),
+		}
+	}
+	return out
+}
+
+// held copies the newest n rows (0: all) of the ring, the oldest first, and
+// says which number the last of them has.
+func (t *Table) held(n int) (rows []storedRow, last int64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	held := len(t.ring)
 	if n == 0 || n > held {
 		n = held
 	}
-	out := make([]Row, n)
-	for i := range out {
-		s := t.ring[(t.oldest+held-n+i)%held]
-		out[i] = Row{Seq: t.count - int64(n-i) + 1, ReceivedAt: s.batch.at, RequestID: s.batch.requestID, JSON: s.json}
+	rows = make([]storedRow, n)
+	for i := range rows {
+		rows[i] = t.ring[(t.oldest+held-n+i)%held]
 	}
-	return out
+	return rows, t.count
 }

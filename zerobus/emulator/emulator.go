@@ -171,7 +171,7 @@ func (e *Emulator) Open() error {
 			t.forget()
 			t.mu.Unlock()
 		default:
-			t.restore(l.Row, &batch{at: l.At, requestID: l.RequestID})
+			t.restore(l.Row, l.batch())
 		}
 	})
 	if err != nil {

@@ -157,7 +157,7 @@ func (e *Emulator) accept(c *call) (rows int, _ *apiError) {
 		if err != nil {
 			return 0, err
 		}
-		switch err := t.keep(r, &batch{at: time.Now(), requestID: c.requestID}); {
+		switch err := t.keep(r.accepted(), &batch{at: time.Now(), transport: TransportWorkspace, requestID: c.requestID}); {
 		case err == nil:
 			e.stats.rows.Add(int64(len(r.rows)))
 			return len(r.rows), nil

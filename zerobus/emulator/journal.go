@@ -16,7 +16,7 @@ import (
 
 // journal appends rows to a file, one JSON object a line:
 //
-//	{"table":"datafly.events.stream","at":"2026-01-02T03:04:05.6Z","request_id":"…","row":{…}}
+//	{"table":"datafly.events.stream","at":"2026-01-02T03:04:05.6Z","transport":"workspace","row":{…}}
 //	{"table":"datafly.events.stream","cleared":true}
 //
 // A request's rows are written by one call before they are acknowledged, and
@@ -33,9 +33,20 @@ type journal struct {
 type journalLine struct {
 	Table     string          `json:"table"`
 	At        time.Time       `json:"at,omitzero"`
+	Transport string          `json:"transport,omitempty"`
 	RequestID string          `json:"request_id,omitempty"`
+	StreamID  string          `json:"stream_id,omitempty"`
+	Offset    int64           `json:"offset,omitempty"`
 	Cleared   bool            `json:"cleared,omitempty"`
 	Row       json.RawMessage `json:"row,omitempty"`
+}
+
+func (l journalLine) batch() *batch {
+	transport := l.Transport
+	if transport == "" {
+		transport = TransportWorkspace
+	}
+	return &batch{at: l.At, transport: transport, requestID: l.RequestID, streamID: l.StreamID, offset: l.Offset}
 }
 
 // open reads the file, hands every line to each, cuts off a torn last line and
@@ -107,7 +118,7 @@ func (j *journal) rows(table string, rows []storedRow) error {
 	j.buf = j.buf[:0]
 	for _, r := range rows {
 		j.buf = append(j.buf, head...)
-		line := r.json
+		line := r.json()
 		if bytes.ContainsAny(line, "\n\r") { // blanks between tokens; strings cannot hold them
 			v := jsontext.Value(bytes.Clone(line))
 			if err := v.Compact(); err != nil {
@@ -122,7 +133,10 @@ func (j *journal) rows(table string, rows []storedRow) error {
 }
 
 func (j *journal) head(table string, b *batch) ([]byte, error) {
-	line := journalLine{Table: table, At: b.at.UTC(), RequestID: b.requestID}
+	line := journalLine{
+		Table: table, At: b.at.UTC(), Transport: b.transport,
+		RequestID: b.requestID, StreamID: b.streamID, Offset: b.offset,
+	}
 	head, err := json.Marshal(line)
 	if err != nil {
 		return nil, fmt.Errorf("write rows file %s: %w", j.path, err)

@@ -89,6 +89,11 @@ func (r *rowReader) records() *rowFault {
 	}
 }
 
+// accepted are the rows read, for Table.keep.
+func (r *rowReader) accepted() *accepted {
+	return &accepted{schema: r.schema, src: r.b, rows: r.rows, ids: r.ids, idText: r.idText, text: r.text}
+}
+
 func (r *rowReader) malformed(row int) *rowFault {
 	return &rowFault{row: row, problem: fmt.Sprintf("%s at byte %d of the body", r.problem, r.pos)}
 }

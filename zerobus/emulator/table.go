@@ -22,9 +22,19 @@ type Column struct {
 type Row struct {
 	Seq        int64           `json:"seq"`         // 1 for the table's first row
 	ReceivedAt time.Time       `json:"received_at"` // when its batch was kept
+	Transport  string          `json:"transport"`   // workspace, grpc or rest
 	RequestID  string          `json:"request_id,omitempty"`
-	JSON       json.RawMessage `json:"row"` // the record, byte for byte; shared, not to be changed
+	StreamID   string          `json:"stream_id,omitempty"` // grpc: the stream it came by
+	Offset     int64           `json:"offset,omitempty"`    // grpc: offset_id of its message on that stream
+	JSON       json.RawMessage `json:"row"`                 // the record: byte for byte if it came as JSON; shared, not to be changed
 }
+
+// The values of Row.Transport.
+const (
+	TransportWorkspace = "workspace"
+	TransportGRPC      = "grpc"
+	TransportREST      = "rest"
+)
 
 // Value returns what a column of the row reads as: a string's characters, the
 // literal of a number or boolean, compact JSON for anything else. ok is false
@@ -38,13 +48,36 @@ func (r Row) Value(column string) (text string, ok bool) {
 // batch is what the rows of one request share.
 type batch struct {
 	at        time.Time
+	transport string
 	requestID string
+	streamID  string
+	offset    int64
+	proto     *protoMessage // how to read the rows when they are protobuf; nil for JSON
 }
 
 // storedRow is a row in the ring.
 type storedRow struct {
-	json  []byte
+	raw   []byte // as it arrived
 	batch *batch
+}
+
+// json is the row's JSON. Protobuf is turned into it here, when somebody
+// looks, and not on the way in.
+func (s storedRow) json() []byte {
+	if s.batch.proto == nil {
+		return s.raw
+	}
+	return s.batch.proto.appendJSON(nil, s.raw)
+}
+
+// accepted are rows that fit the columns of schema, before they are kept.
+type accepted struct {
+	schema *schema
+	src    []byte
+	rows   []span   // each row, within src
+	ids    []idHash // per row, the hash of its message_id; zero for none
+	idText []span   // where each message_id stands in src
+	text   func(raw []byte) (text []byte, ok bool)
 }
 
 // Table is one emulated table. Its methods are safe for concurrent use.
@@ -85,20 +118,20 @@ func (t *Table) currentSchema() *schema {
 	return t.schema
 }
 
-// keep stores the rows that r has validated. The rows are copied. It fails
-// with errAltered when the columns are no longer those r judged by.
-func (t *Table) keep(r *rowReader, b *batch) error {
+// keep stores rows. They are copied. It fails with errAltered when the columns
+// are no longer those the rows were judged by.
+func (t *Table) keep(a *accepted, b *batch) error {
 	size := 0
-	for _, s := range r.rows {
+	for _, s := range a.rows {
 		size += s.end - s.start
 	}
 	// One block for all rows of the request: cheap to make, and freed when
 	// the last of them leaves the ring.
 	block := make([]byte, 0, size)
-	rows := make([]storedRow, len(r.rows))
-	for i, s := range r.rows {
+	rows := make([]storedRow, len(a.rows))
+	for i, s := range a.rows {
 		from := len(block)
-		block = append(block, r.b[s.start:s.end]...)
+		block = append(block, a.src[s.start:s.end]...)
 		rows[i] = storedRow{block[from:len(block):len(block)], b}
 	}
 
@@ -107,7 +140,7 @@ func (t *Table) keep(r *rowReader, b *batch) error {
 	if t.dropped {
 		return errDropped
 	}
-	if t.schema != r.schema {
+	if t.schema != a.schema {
 		return errAltered
 	}
 	if err := t.journal.rows(t.name, rows); err != nil {
@@ -115,8 +148,8 @@ func (t *Table) keep(r *rowReader, b *batch) error {
 	}
 	for i, row := range rows {
 		t.push(row)
-		t.ids.add(r.ids[i], func() string {
-			text, _ := r.text(r.b[r.idText[i].start:r.idText[i].end])
+		t.ids.add(a.ids[i], func() string {
+			text, _ := a.text(a.src[a.idText[i].start:a.idText[i].end])
 			return string(text)
 		})
 	}
@@ -126,7 +159,7 @@ func (t *Table) keep(r *rowReader, b *batch) error {
 
 func (t *Table) push(row storedRow) {
 	t.count++
-	t.bytes += int64(len(row.json))
+	t.bytes += int64(len(row.raw))
 	if t.maxRows == 0 || len(t.ring) < t.maxRows {
 		t.ring = append(t.ring, row)
 		return

@@ -27,7 +27,7 @@ func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
 	if err := tab.DropColumn("user_id"); err != nil {
 		t.Fatal(err)
 	}
-	if err := tab.keep(r, &batch{}); !errors.Is(err, errAltered) {
+	if err := tab.keep(r.accepted(), &batch{}); !errors.Is(err, errAltered) {
 		t.Errorf("keep after DropColumn: got %v, want %v", err, errAltered)
 	}
 	if err := tab.AddColumn(Column{Name: "user_id", Type: "STRING"}); err != nil {
@@ -37,7 +37,7 @@ func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
 	if err := c.drop(tab.Name()); err != nil {
 		t.Fatal(err)
 	}
-	if err := tab.keep(r, &batch{}); !errors.Is(err, errDropped) {
+	if err := tab.keep(r.accepted(), &batch{}); !errors.Is(err, errDropped) {
 		t.Errorf("keep after drop: got %v, want %v", err, errDropped)
 	}
 	if got := tab.Count(); got != 0 {
