@@ -27,8 +27,38 @@ func (v *checker) zerobus() {
 	if v.ok("zerobus.rate_limit") && (math.IsNaN(z.RateLimit) || math.IsInf(z.RateLimit, 0) || z.RateLimit < 0) {
 		v.fail("zerobus.rate_limit", "must be a number of rows per second, 0 or more", "write 0 for no limit")
 	}
+	v.native()
 	v.readable("zerobus.ca_file", z.CAFile, "without it the system's authorities are trusted")
-	v.size("zerobus.max_request_bytes", z.MaxRequestBytes, KiB, 64*MiB)
+	v.size("zerobus.max_request_bytes", z.MaxRequestBytes, KiB, 10*MiB)
+}
+
+// native holds the keys of the transports on the Zerobus endpoint to their
+// rules and brings the endpoint to the form scheme://host[:port].
+func (v *checker) native() {
+	z := &v.c.Zerobus
+	if v.ok("zerobus.endpoint", "zerobus.transport") {
+		switch {
+		case z.Endpoint != "":
+			text := z.Endpoint
+			if !strings.Contains(text, "://") {
+				text = "https://" + text
+			}
+			if u := v.url("zerobus.endpoint", text); u != nil {
+				z.Endpoint = u.Scheme + "://" + u.Host
+			}
+		case z.Transport != "workspace" && !v.partial:
+			v.fail("zerobus.endpoint", "is required with zerobus.transport "+z.Transport,
+				"set it to the Zerobus endpoint of the workspace's region, such as 1234567890123456.zerobus.us-west-2.cloud.databricks.com")
+		}
+	}
+	if v.ok("zerobus.workspace_id") && strings.ContainsFunc(z.WorkspaceID, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
+		v.fail("zerobus.workspace_id", "must be the id as it stands after ?o= in the workspace's address", "leave it out to take it from zerobus.endpoint")
+	}
+	v.count("zerobus.streams", z.Streams, 1, 64)
+	v.size("zerobus.max_in_flight", z.MaxInFlight, MiB, GiB)
+	if v.ok("zerobus.columns_refresh") && z.ColumnsRefresh != 0 {
+		v.duration("zerobus.columns_refresh", z.ColumnsRefresh, time.Second, 24*time.Hour)
+	}
 }
 
 // workspaceURL holds the address to its rules and brings it to the form

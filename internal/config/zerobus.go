@@ -24,8 +24,36 @@ type Zerobus struct {
 	Schema  string `yaml:"schema"`
 	Table   string `yaml:"table"`
 
-	// Transport is the wire rows travel on: workspace. Default workspace.
+	// Transport is the wire rows travel on: workspace (POST to the workspace,
+	// as Signal's integration page has it), grpc (the Zerobus stream, what a
+	// real workspace serves) or rest (the Zerobus insert, where gRPC cannot
+	// pass). Default workspace.
 	Transport string `yaml:"transport"`
+	// Endpoint of Zerobus Ingest, host, host:port or https://host, as the
+	// workspace's region has it. Required for grpc and rest, not used by
+	// workspace. http is accepted to loopback hosts only.
+	Endpoint string `yaml:"endpoint"`
+	// WorkspaceID that tokens are asked for. Default empty, the first label
+	// of Endpoint's host name.
+	WorkspaceID string `yaml:"workspace_id"`
+	// RecordFormat of rows over grpc: protobuf, json, or auto, which is
+	// protobuf when the table's columns can be read and json when not.
+	// Default auto. Price of json: about a third more CPU per row.
+	RecordFormat string `yaml:"record_format"`
+	// Streams over grpc that the partitions share. Default 1. Price of more:
+	// a token and a handshake each, every quarter of an hour.
+	Streams int `yaml:"streams"`
+	// MaxInFlight caps the bytes one grpc stream has sent and not yet had
+	// acknowledged. Default 32MiB. Price: that much memory per stream.
+	MaxInFlight Size `yaml:"max_in_flight"`
+	// ColumnsRefresh is how often the table's columns are read again while
+	// the bridge runs; 0 is never. Default 5m. Price of a shorter one: a
+	// request to Unity Catalog each time.
+	ColumnsRefresh time.Duration `yaml:"columns_refresh"`
+	// OmitOperations leaves "operations" out of the authorization details of
+	// grpc and rest tokens, for token endpoints that do not know it. Default
+	// false.
+	OmitOperations bool `yaml:"omit_operations"`
 	// TokenURL of the OAuth token endpoint. Default empty, which is
 	// /oidc/v1/token on the workspace.
 	TokenURL string `yaml:"token_url"`
