@@ -1,6 +1,10 @@
 package mapping
 
-import "strings"
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
 
 // shape holds the nodes that tell what kind of record an object is.
 type shape struct {
@@ -43,6 +47,7 @@ func (c *compiler) compileEvents() {
 				p.columns = append(p.columns, c.column(r, res))
 			}
 		}
+		c.order(p.columns)
 		m.plans = append(m.plans, p)
 	}
 	for _, category := range c.o.RequireConsent {
@@ -120,8 +125,8 @@ func (c *compiler) bindFilter(f *filter) boundFilter {
 
 // column compiles one rule.
 func (c *compiler) column(r rule, res resolved) column {
-	col := column{name: res.Name, key: append(appendQuoted(nil, []byte(res.Name)), ':'), typ: res.typ,
-		notNull: res.NotNull, chain: r.chain}
+	col := column{name: res.Name, key: append(appendQuoted(nil, []byte(res.Name)), ':'), tag: wireTag(res.Number, res.typ),
+		typ: res.typ, notNull: res.NotNull, chain: r.chain}
 	for _, s := range r.sources {
 		if s.kafka != notKafka {
 			col.sources = append(col.sources, source{path: s.text, slot: -1, kafka: s.kafka, header: s.header})
@@ -130,7 +135,7 @@ func (c *compiler) column(r rule, res resolved) column {
 			continue
 		}
 		for _, id := range c.slotsOfEvent(s.steps) {
-			col.sources = append(col.sources, source{path: c.m.events.paths[id], slot: id})
+			col.sources = append(col.sources, source{path: c.m.events.paths[id], slot: id, verbatim: below(s.steps)})
 		}
 	}
 	if c.o.TimestampFallback == "kafka" && readsTimestamp(r) {
@@ -147,7 +152,7 @@ func (c *compiler) column(r rule, res resolved) column {
 	col.copies = res.typ.base == stringType && res.typ.length == 0 && len(col.chain) == 0 && r.lookup == nil
 	col.fallback = c.literal(r.fallback, "default_value", res)
 	if r.lookup != nil {
-		col.lookup = map[string][]byte{}
+		col.lookup = map[string]constant{}
 		for k, lit := range r.lookup {
 			col.lookup[k] = c.literal(&lit, "value_map", res)
 		}
@@ -177,18 +182,32 @@ func readsTimestamp(r rule) bool {
 	return false
 }
 
-// literal encodes a constant for its column; nil is NULL.
-func (c *compiler) literal(lit *literal, what string, res resolved) []byte {
+// literal encodes a constant for its column.
+func (c *compiler) literal(lit *literal, what string, res resolved) constant {
 	if lit == nil || lit.null {
-		return nil
+		return constant{}
 	}
 	e := encoder{rfc3339: c.o.TimestampFormat == "rfc3339"}
-	out, refused := e.append(nil, res.typ, lit.v)
+	text, refused := e.append(nil, res.typ, lit.v)
 	if refused.code != "" {
 		c.problem(lit.at, "%s: %s for column %s (%s) %s", what, lit.v.describe(), res.Name, res.typ.text, refused.rule)
-		return nil
+		return constant{}
 	}
-	return out
+	wire, _ := e.appendField(nil, wireTag(res.Number, res.typ), res.typ, lit.v) // refuses what JSON refuses
+	return constant{text, wire}
+}
+
+// order puts columns in the order of their numbers where rows are protobuf, as
+// all encoders write them and decoders like them best.
+func (c *compiler) order(columns []column) {
+	if c.o.Format == "protobuf" {
+		slices.SortStableFunc(columns, func(a, b column) int { return cmp.Compare(a.tag, b.tag) })
+	}
+}
+
+// below reports whether the keys under a path are the customer's own.
+func below(path []step) bool {
+	return slices.ContainsFunc(path, func(s step) bool { return s.verbatim() })
 }
 
 // compileRows builds the trie and the plan of rows that are mapped already:
@@ -215,13 +234,14 @@ func (c *compiler) compileRows() {
 			continue
 		}
 		typ, err := parseType(t.Type)
-		if err != nil {
+		if err != nil || c.o.Format == "protobuf" && unfit(t, &typ) != nil {
 			continue // such a column cannot be filled; NULL is what it gets
 		}
-		res := resolved{Column{Name: t.Name, Type: typ.text, NotNull: t.NotNull}, &typ}
+		res := resolved{Column{Name: t.Name, Type: typ.text, NotNull: t.NotNull, Number: t.Number}, &typ}
 		m.columns = append(m.columns, res.Column)
 		c.rowColumn(key, rule{}, res)
 	}
+	c.order(m.rowPlan.columns)
 	if !c.isColumn("batch") {
 		n := m.rows.add([]step{{key: "batch"}})
 		n.shape = true
@@ -240,7 +260,7 @@ func (c *compiler) rowColumn(key string, r rule, res resolved) {
 		}
 	}
 	col := c.column(own, res)
-	col.sources = append([]source{{path: key, slot: m.rows.add([]step{{key: key}}).id}}, col.sources...)
+	col.sources = append([]source{{path: key, slot: m.rows.add([]step{{key: key}}).id, verbatim: true}}, col.sources...)
 	if c.o.TimestampFallback == "kafka" && readsTimestamp(r) {
 		col.sources = append(col.sources, source{path: "$kafka.timestamp", slot: -1, kafka: kafkaTimestamp})
 	}

@@ -19,8 +19,11 @@ type Options struct {
 	// TimestampFallback is none (default) or kafka: an event without a time
 	// takes the record's. It serves columns fed by a source named timestamp.
 	TimestampFallback string
+	// Format is json (default), rows are JSON objects, or protobuf, rows are
+	// protobuf messages, for which Table must be known with its Numbers.
+	Format string
 	// TimestampFormat is micros (default), integer microseconds since 1970, or
-	// rfc3339. It is the form of TIMESTAMP and TIMESTAMP_NTZ columns.
+	// rfc3339. It is the form of TIMESTAMP and TIMESTAMP_NTZ columns in JSON.
 	TimestampFormat string
 	// RequireConsent names members of context.consent that must be granted, or
 	// the event is filtered. Empty (default) requires none.
@@ -50,7 +53,14 @@ func (o Options) check() error {
 	one("input", o.Input, "auto", "canonical", "mapped")
 	one("invalid_utf8", o.InvalidUTF8, "reject", "replace")
 	one("timestamp_fallback", o.TimestampFallback, "none", "kafka")
+	one("format", o.Format, "json", "protobuf")
 	one("timestamp_format", o.TimestampFormat, "micros", "rfc3339")
+	if o.Format == "protobuf" && o.TimestampFormat == "rfc3339" {
+		errs = append(errs, errors.New("mapping.timestamp_format rfc3339 has no place in protobuf rows, where a time is a number; leave it at micros"))
+	}
+	if o.Format == "protobuf" && o.Table == nil {
+		errs = append(errs, errors.New("protobuf rows need the columns of the table, which are not known; let the service principal read them, or write rows as JSON"))
+	}
 	one("on_missing_consent", o.OnMissingConsent, "allow", "drop")
 	for _, c := range o.RequireConsent {
 		if c == "" {
@@ -96,26 +106,34 @@ type plan struct {
 type column struct {
 	name     string
 	key      []byte // "name":
+	tag      uint64 // in protobuf
 	typ      *deltaType
 	notNull  bool
-	copies   bool    // STRING without a transform: strings go in as they stand
+	copies   bool    // STRING without a transform: strings go in as they are
 	leading  []int32 // the nodes of the sources before the first that is none
 	isID     bool    // made from the record where missing, so that an empty id is a missing one
 	sources  []source
 	chain    []transform
-	lookup   map[string][]byte // value_map, values encoded; nil is NULL
-	star     []byte
+	lookup   map[string]constant // value_map
+	star     constant
 	hasStar  bool
-	fallback []byte // default_value encoded
+	fallback constant // default_value
+}
+
+// constant is an encoded constant of the blueprint; the zero value is NULL.
+type constant struct {
+	json []byte // the value
+	wire []byte // in protobuf with its tag
 }
 
 // source is one place a column is fed from: a node of the trie, or a part of
 // the Kafka record.
 type source struct {
-	path   string // for people
-	slot   int32  // -1 for the Kafka record
-	kafka  kafkaField
-	header string
+	path     string // for people
+	slot     int32  // -1 for the Kafka record
+	verbatim bool   // below properties or traits, and in rows that are mapped already
+	kafka    kafkaField
+	header   string
 }
 
 // Compile binds the blueprint to the table, as far as that is known, and makes
@@ -126,6 +144,7 @@ func (b *Blueprint) Compile(o Options) (*Mapping, error) {
 	}
 	c := &compiler{b: b, o: o, m: &Mapping{opts: o, byName: map[string]int32{}, bySnk: map[string]int32{}}}
 	c.resolveColumns()
+	c.checkNumbers()
 	c.compileEvents()
 	c.compileRows()
 	c.checkRequired()
@@ -176,120 +195,4 @@ func (b *Blueprint) layers() [][]rule {
 		out = append(out, overlay(b.global, s.rules))
 	}
 	return out
-}
-
-// resolveColumns settles, for every target of every section, whether the
-// column is sent, how it is spelt and what type it has.
-func (c *compiler) resolveColumns() {
-	c.cols = map[string]resolved{}
-	table := map[string]Column{}
-	for _, col := range c.o.Table {
-		table[strings.ToLower(col.Name)] = col
-	}
-	var order []string
-	byTarget := map[string][]rule{}
-	for _, rules := range c.b.layers() {
-		for _, r := range rules {
-			key := strings.ToLower(r.target)
-			if r.drop {
-				continue
-			}
-			if byTarget[key] == nil {
-				order = append(order, key)
-			}
-			byTarget[key] = append(byTarget[key], r)
-		}
-	}
-	for _, key := range order {
-		rules := byTarget[key]
-		have, inTable := table[key]
-		col := Column{Name: rules[0].target, NotNull: inTable && have.NotNull}
-		for _, r := range rules {
-			col.Optional = col.Optional || r.optional
-		}
-		switch {
-		case inTable:
-			col.Name = have.Name
-		case col.Optional && (c.o.Table != nil || !c.o.AllOptional):
-			c.m.omitted = append(c.m.omitted, col.Name)
-			continue
-		}
-		typ := c.columnType(rules, have, inTable)
-		if typ == nil {
-			continue
-		}
-		col.Type = typ.text
-		if c.o.Table != nil && !inTable {
-			c.problem(rules[0].at, "column %s is not in the table; add it with ALTER TABLE %s ADD COLUMN %s %s, or mark the mapping optional: true, or remove it with source: null",
-				col.Name, c.tableName(), col.Name, col.Type)
-			continue
-		}
-		c.cols[key] = resolved{col, typ}
-		c.m.columns = append(c.m.columns, col)
-	}
-}
-
-func (c *compiler) tableName() string {
-	if c.o.TableName == "" {
-		return "<table>"
-	}
-	return c.o.TableName
-}
-
-// columnType is the type a mapping names, else the table's, else what the
-// transforms make, else STRING. It is the same in every section.
-func (c *compiler) columnType(rules []rule, have Column, inTable bool) *deltaType {
-	var named *rule
-	for i := range rules {
-		r := &rules[i]
-		if r.typ == nil {
-			continue
-		}
-		if named != nil && !named.typ.same(*r.typ) {
-			c.problem(r.at, "column %s is %s here and %s in line %d; a column has one type", r.target, r.typ.text, named.typ.text, named.at.Line)
-			return nil
-		}
-		named = r
-	}
-	if inTable {
-		t, err := parseType(have.Type)
-		if err != nil {
-			c.problem(rules[0].at, "column %s of the table: %v", have.Name, err)
-			return nil
-		}
-		if named != nil && !named.typ.same(t) {
-			c.problem(named.at, "column %s is %s here and %s in the table; write type: %s, or leave type out to follow the table", named.target, named.typ.text, t.text, t.text)
-			return nil
-		}
-		return &t
-	}
-	if named != nil {
-		return named.typ
-	}
-	text := implied(rules[0].chain)
-	for _, r := range rules[1:] {
-		if other := implied(r.chain); other != text {
-			c.problem(r.at, "column %s comes out as %s here and as %s in line %d; name its type", r.target, other, text, rules[0].at.Line)
-			return nil
-		}
-	}
-	t, err := parseType(text)
-	if err != nil {
-		c.problem(rules[0].at, "%v", err)
-		return nil
-	}
-	return &t
-}
-
-// checkRequired refuses a table with a NOT NULL column nothing feeds.
-func (c *compiler) checkRequired() {
-	if c.o.Input == "mapped" {
-		return
-	}
-	for _, col := range c.o.Table {
-		if _, ok := c.cols[strings.ToLower(col.Name)]; col.NotNull && !ok {
-			c.problem(Position{c.b.file, 1, 1}, "column %s of the table is NOT NULL and no mapping fills it; map it, give it a default_value, or run ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
-				col.Name, c.tableName(), col.Name)
-		}
-	}
 }

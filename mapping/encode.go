@@ -19,6 +19,14 @@ type encoder struct {
 	verbatim bool // keys of objects are the customer's own, see spellings
 }
 
+func newEncoder(o Options) encoder {
+	protobuf := o.Format == "protobuf"
+	return encoder{rfc3339: o.TimestampFormat == "rfc3339", wire: protobuf, noNulls: protobuf}
+}
+
+// reset forgets what was made for the column before.
+func (e *encoder) reset() { e.buf, e.members = e.buf[:0], e.members[:0] }
+
 // append appends v for a column of type t. Where the type cannot hold the
 // value nothing useful is appended and the refusal says why.
 func (e *encoder) append(dst []byte, t *deltaType, v val) ([]byte, refusal) {
@@ -134,51 +142,46 @@ func (e *encoder) appendVariant(dst []byte, v val) []byte {
 // neighbours, so it is refused.
 func (e *encoder) appendArray(dst []byte, t *deltaType, v val) ([]byte, refusal) {
 	dst = append(dst, '[')
-	for it, r := elements(v); ; {
-		elem, more := it.next()
-		if r.code != "" || !more {
-			return append(dst, ']'), r
-		}
-		if elem.kind == null {
+	it, r := elements(v)
+	for first := true; r.code == "" && it.next(); first = false {
+		if it.value.kind == null {
 			return dst, nullInArray
 		}
-		if it.count > 1 {
+		if !first {
 			dst = append(dst, ',')
 		}
-		dst, r = e.append(dst, t.elem, elem)
+		dst, r = e.append(dst, t.elem, it.value)
 	}
+	return append(dst, ']'), r
 }
 
 // appendMap appends a JSON object whose values fit the value type. A member
 // that is null is left out, like a column that is null.
 func (e *encoder) appendMap(dst []byte, t *deltaType, v val) ([]byte, refusal) {
 	dst = append(dst, '{')
-	comma := false
-	for it, r := pairs(v); ; {
-		key, elem, more := it.next()
-		if r.code != "" || !more {
-			return append(dst, '}'), r
-		}
-		if elem.kind == null {
+	it, r := pairs(v)
+	for first := true; r.code == "" && it.nextPair(); {
+		if it.value.kind == null {
 			if e.noNulls {
 				return dst, nullInMap
 			}
 			continue
 		}
-		if comma {
+		if !first {
 			dst = append(dst, ',')
 		}
-		comma = true
+		first = false
 		from := len(dst)
-		if dst, r = e.append(dst, t.key, e.mapKey(t.key, key)); r.code != "" {
+		if dst, r = e.append(dst, t.key, e.mapKey(t.key, it.key)); r.code != "" {
 			return dst, r
 		}
 		if dst[from] != '"' {
 			dst = append(slices.Insert(dst, from, '"'), '"')
 		}
 		dst = append(dst, ':')
-		dst, r = e.append(dst, t.elem, elem)
+		dst, r = e.append(dst, t.elem, it.value)
 	}
+	return append(dst, '}'), r
 }
 
 // appendStruct appends a JSON object with the fields that have a value.

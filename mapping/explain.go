@@ -28,12 +28,14 @@ type ExplainedColumn struct {
 
 // Explain maps a record and says for every event in it what became of it, and
 // for every column what fed it or why it is NULL. It holds event data, is slow
-// and is for people at a prompt.
+// and is for people at a prompt. It shows rows in JSON, also where Map writes
+// protobuf.
 func (m *Mapper) Explain(rec *Record) []Explained {
 	var trace []Explained
-	m.trace = &trace
+	wire := m.e.wire
+	m.trace, m.e.wire = &trace, false
 	m.Map(rec, &explainOut{trace: &trace})
-	m.trace = nil
+	m.trace, m.e.wire = nil, wire
 	return trace
 }
 
@@ -75,11 +77,11 @@ func (m *Mapper) explain(p *plan) {
 		switch {
 		case fed.refused.code != "":
 			ex.Value, ex.Why = "", "refused: "+fed.v.describe()+" "+fed.refused.rule
-		case len(out) > 0 && ex.Source == "":
+		case !fed.null && ex.Source == "":
 			ex.Source = "default_value"
-		case len(out) == 0 && ex.Source != "":
+		case fed.null && ex.Source != "":
 			ex.Why = "value_map makes it NULL"
-		case len(out) == 0:
+		case fed.null:
 			ex.Why = m.whyNull(c)
 		}
 		x.Columns = append(x.Columns, ex)

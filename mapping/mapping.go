@@ -33,7 +33,8 @@ type Out interface {
 	// Buf returns the slice the next row is appended to.
 	Buf() []byte
 	// Row hands the extended slice back: what was appended is one row, a JSON
-	// object whose keys are column names.
+	// object whose keys are column names, or a protobuf message whose fields
+	// have the columns' numbers. A message of no fields has no bytes.
 	Row(extended []byte)
 	// Reject says that the event can never be a row. code is one of
 	// RejectCodes, column may be empty, reason is for people and holds no text
@@ -47,11 +48,15 @@ type Out interface {
 // Column is one column of the table or of the rows.
 type Column struct {
 	Name string // as the table spells it, where the table is known
-	Type string // Delta type in upper case: STRING, BIGINT, DECIMAL(10,2), ARRAY<STRING>
+	Type string // Delta type in upper case but for the names of fields: STRING, DECIMAL(10,2), STRUCT<a:INT>
 	// Optional columns are sent only to a table known to have them.
 	Optional bool
 	// NotNull columns refuse NULL: an event without a value for one is rejected.
 	NotNull bool
+	// Number is the column's field in a protobuf row, 1 and up; the Databricks
+	// documentation makes it the column's position in Unity Catalog plus one.
+	// It is needed for Format protobuf and not used for json.
+	Number int32
 }
 
 // Codes handed to Out.Reject.

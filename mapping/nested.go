@@ -55,61 +55,62 @@ func valueEnd(b []byte, i int) int {
 	return i
 }
 
-// appendArray appends a JSON array whose elements fit the element type. A null
-// inside has no place in a Zerobus array, and leaving it out would move its
-// neighbours, so it is refused.
-func (e *encoder) appendArray(dst []byte, t *deltaType, v val) ([]byte, refusal) {
-	if v.kind != array {
-		return dst, mismatch("is not an array")
-	}
-	dst = append(dst, '[')
-	for i := space(v.b, 1); v.b[i] != ']'; {
-		end := valueEnd(v.b, i)
-		elem := val{kind: jsonKind(v.b[i:end]), b: v.b[i:end]}
-		if elem.kind == null {
-			return dst, mismatch("has a null inside, which an ARRAY column cannot hold")
-		}
-		var r refusal
-		if dst, r = e.append(dst, t.elem, elem); r.code != "" {
-			return dst, r
-		}
-		if i = space(v.b, end); v.b[i] == ',' {
-			dst = append(dst, ',')
-			i = space(v.b, i+1)
-		}
-	}
-	return append(dst, ']'), refusal{}
+var (
+	nullInArray = mismatch("has a null inside, which an ARRAY column cannot hold")
+	nullInMap   = mismatch("has a null inside, which a MAP column cannot hold in protobuf")
+)
+
+// iterator goes through the values of a scanned array or object.
+type iterator struct {
+	b     []byte
+	i     int    // of what comes next, or of the closing bracket
+	key   []byte // with its quotes, in an object
+	value val
+	end   int // of the value
 }
 
-// appendMap appends a JSON object whose values fit the value type. A member
-// that is null is left out, like a column that is null.
-func (e *encoder) appendMap(dst []byte, t *deltaType, v val) ([]byte, refusal) {
+func elements(v val) (iterator, refusal) {
+	if v.kind != array {
+		return iterator{}, mismatch("is not an array")
+	}
+	return iterator{b: v.b, i: space(v.b, 1)}, refusal{}
+}
+
+func pairs(v val) (iterator, refusal) {
 	if v.kind != object {
-		return dst, mismatch("is not an object")
+		return iterator{}, mismatch("is not an object")
 	}
-	dst = append(dst, '{')
-	comma := false
-	for i := space(v.b, 1); v.b[i] != '}'; {
-		keyEnd := valueEnd(v.b, i)
-		key := v.b[i:keyEnd]
-		i = space(v.b, space(v.b, keyEnd)+1)
-		end := valueEnd(v.b, i)
-		elem := val{kind: jsonKind(v.b[i:end]), b: v.b[i:end]}
-		if elem.kind != null {
-			if comma {
-				dst = append(dst, ',')
-			}
-			comma = true
-			dst = append(dst, key...)
-			dst = append(dst, ':')
-			var r refusal
-			if dst, r = e.append(dst, t.elem, elem); r.code != "" {
-				return dst, r
-			}
-		}
-		if i = space(v.b, end); v.b[i] == ',' {
-			i = space(v.b, i+1)
-		}
+	return iterator{b: v.b, i: space(v.b, 1)}, refusal{}
+}
+
+// next goes to the next element of an array.
+func (it *iterator) next() bool {
+	if it.b[it.i] == ']' {
+		return false
 	}
-	return append(dst, '}'), refusal{}
+	it.read()
+	return true
+}
+
+// nextPair goes to the next member of an object.
+func (it *iterator) nextPair() bool {
+	if it.b[it.i] == '}' {
+		return false
+	}
+	end := valueEnd(it.b, it.i)
+	it.key = it.b[it.i:end]
+	it.i = space(it.b, space(it.b, end)+1)
+	it.read()
+	return true
+}
+
+// read takes the value that comes next and what stands between it and the one
+// after it.
+func (it *iterator) read() {
+	end := valueEnd(it.b, it.i)
+	raw := it.b[it.i:end]
+	it.value, it.end = val{kind: jsonKind(raw), b: raw}, end
+	if it.i = space(it.b, end); it.b[it.i] == ',' {
+		it.i = space(it.b, it.i+1)
+	}
 }

@@ -114,10 +114,11 @@ func (d decimal) appendPlain(dst []byte) []byte {
 	return append(dst, d.digits[whole:]...)
 }
 
-// fitsFloat reports whether a JSON number is finite in a float of the size.
-func fitsFloat(text []byte, bitSize int) bool {
-	_, err := strconv.ParseFloat(string(text), bitSize)
-	return err == nil
+// parseFloat reads a JSON number; ok is false where it is not finite in a
+// float of the size.
+func parseFloat(text []byte, bits int) (f float64, ok bool) {
+	f, err := strconv.ParseFloat(string(text), bits)
+	return f, err == nil
 }
 
 // isNumber reports whether text is exactly one JSON number.

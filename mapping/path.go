@@ -13,6 +13,10 @@ type step struct {
 	isIndex bool
 }
 
+// verbatim reports whether the keys below belong to the customer and are taken
+// as they are.
+func (s step) verbatim() bool { return s.key == "properties" || s.key == "traits" }
+
 // pathText writes a path the way parsePath reads it.
 func pathText(steps []step) string {
 	var sb strings.Builder
@@ -109,7 +113,7 @@ func spellings(steps []step) ([][]step, error) {
 				alts = append(alts, step{index: int(n), isIndex: true})
 			}
 		}
-		users = users || s.key == "properties" || s.key == "traits"
+		users = users || s.verbatim()
 		var next [][]step
 		for _, head := range out {
 			for _, alt := range alts {

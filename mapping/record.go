@@ -28,7 +28,7 @@ type Mapper struct {
 // NewMapper returns a Mapper for one goroutine.
 func (m *Mapping) NewMapper() *Mapper {
 	return &Mapper{m: m,
-		e:         encoder{rfc3339: m.opts.TimestampFormat == "rfc3339"},
+		e:         newEncoder(m.opts),
 		eventVals: make([]span, len(m.events.paths)),
 		rowVals:   make([]span, len(m.rows.paths))}
 }

@@ -1,10 +1,6 @@
 package mapping
 
-import (
-	"crypto/sha1" //nolint:gosec // RFC 9562 defines UUID version 5 over SHA-1; nothing is kept secret by it
-	"fmt"
-	"strconv"
-)
+import "fmt"
 
 // canonical maps the event just scanned by the plan of its section.
 func (m *Mapper) canonical() {
@@ -97,6 +93,15 @@ func (m *Mapper) row(p *plan) {
 	if m.trace != nil {
 		m.explain(p)
 	}
+	if m.e.wire {
+		m.message(p)
+	} else {
+		m.object(p)
+	}
+}
+
+// object appends a row in JSON.
+func (m *Mapper) object(p *plan) {
 	dst := append(m.out.Buf(), '{')
 	for i := range p.columns {
 		c := &p.columns[i]
@@ -112,20 +117,15 @@ func (m *Mapper) row(p *plan) {
 		}
 		mark := len(dst)
 		dst = append(dst, c.key...)
-		body := len(dst)
 		var fed feed
 		dst, fed = m.column(dst, c)
 		switch {
-		case fed.refused.code != "":
-			m.reject(fed.refused.code, c.name, fed.reason(c))
+		case m.refused(c, &fed):
 			return
-		case len(dst) > body:
-			dst = append(dst, ',')
-		case c.notNull:
-			m.reject(CodeMissingRequired, c.name, fmt.Sprintf("column %s is NOT NULL and the event has no value for it; give it a default_value, or drop NOT NULL", c.name))
-			return
-		default:
+		case fed.null:
 			dst = dst[:mark]
+		default:
+			dst = append(dst, ',')
 		}
 	}
 	if last := len(dst) - 1; dst[last] == ',' {
@@ -136,16 +136,49 @@ func (m *Mapper) row(p *plan) {
 	m.out.Row(dst)
 }
 
+// message appends a row in protobuf.
+func (m *Mapper) message(p *plan) {
+	dst := m.out.Buf()
+	for i := range p.columns {
+		c := &p.columns[i]
+		if c.copies {
+			if sp := m.find(c.leading); sp.kind == str && !(c.isID && sp.end-sp.start == 2) {
+				dst = appendLengthed(appendTag(dst, c.tag), m.s.b[sp.start+1:sp.end-1])
+				continue
+			}
+		}
+		var fed feed
+		if dst, fed = m.column(dst, c); m.refused(c, &fed) {
+			return
+		}
+	}
+	m.out.Row(dst)
+}
+
 // feed says where the value of a column came from.
 type feed struct {
 	from    *source // nil where none was present
 	v       val     // the value there
+	null    bool    // nothing was appended
 	refused refusal
+}
+
+// refused rejects the event for what became of one of its columns.
+func (m *Mapper) refused(c *column, fed *feed) bool {
+	switch {
+	case fed.refused.code != "":
+		m.reject(fed.refused.code, c.name, fed.reason(c))
+	case fed.null && c.notNull:
+		m.reject(CodeMissingRequired, c.name, fmt.Sprintf("column %s is NOT NULL and the event has no value for it; give it a default_value, or drop NOT NULL", c.name))
+	default:
+		return false
+	}
+	return true
 }
 
 // column appends the value of one column, or nothing where it is NULL.
 func (m *Mapper) column(dst []byte, c *column) ([]byte, feed) {
-	m.e.buf = m.e.buf[:0]
+	m.e.reset()
 	for i := range c.sources {
 		f := feed{from: &c.sources[i]}
 		if f.from.slot >= 0 {
@@ -159,107 +192,50 @@ func (m *Mapper) column(dst []byte, c *column) ([]byte, feed) {
 		} else if f.v.kind == absent {
 			continue
 		}
-		dst, f.refused = m.convert(dst, c, f.v)
-		return dst, f
+		return m.convert(dst, c, f)
 	}
-	return append(dst, c.fallback...), feed{}
+	return m.constant(dst, c.fallback, feed{})
 }
 
-// convert appends v after the column's transforms and its value_map.
-func (m *Mapper) convert(dst []byte, c *column, v val) ([]byte, refusal) {
+// constant appends a constant of the blueprint.
+func (m *Mapper) constant(dst []byte, k constant, f feed) ([]byte, feed) {
+	f.null = k.json == nil
+	if m.e.wire {
+		return append(dst, k.wire...), f
+	}
+	return append(dst, k.json...), f
+}
+
+// convert appends the value after the column's transforms and its value_map.
+func (m *Mapper) convert(dst []byte, c *column, f feed) ([]byte, feed) {
+	v := f.v
 	for i := range c.chain {
 		op := &c.chain[i]
 		// The name of an event is nearly always snake_case or plain already.
 		if op.name == "snake_case" && v.kind == str && isSnake(v.b[1:len(v.b)-1]) {
 			continue
 		}
-		var refused refusal
-		if v, refused = m.e.transform(op, c.typ, v); refused.code != "" {
-			return dst, refused
+		if v, f.refused = m.e.transform(op, c.typ, v); f.refused.code != "" {
+			return dst, f
 		}
 	}
 	if c.lookup != nil {
 		if v.kind != object && v.kind != array {
 			if to, ok := c.lookup[string(m.e.text(v))]; ok {
-				return append(dst, to...), refusal{}
+				return m.constant(dst, to, f)
 			}
 		}
 		if c.hasStar {
-			return append(dst, c.star...), refusal{}
+			return m.constant(dst, c.star, f)
 		}
 	}
-	return m.e.append(dst, c.typ, v)
-}
-
-// kafka returns a part of the record that is not in its value; kind absent
-// where the record has none.
-func (m *Mapper) kafka(c *column, from *source) (val, refusal) {
-	rec := m.rec
-	var bytes []byte
-	switch from.kafka {
-	case kafkaTopic:
-		return val{kind: plainText, b: m.e.add(func(b []byte) []byte { return append(b, rec.Topic...) })}, refusal{}
-	case kafkaPartition:
-		return val{kind: number, b: m.e.add(func(b []byte) []byte { return strconv.AppendInt(b, int64(rec.Partition), 10) })}, refusal{}
-	case kafkaOffset:
-		return val{kind: number, b: m.e.add(func(b []byte) []byte { return strconv.AppendInt(b, rec.Offset, 10) })}, refusal{}
-	case kafkaTimestamp:
-		if rec.Timestamp.IsZero() {
-			return val{}, refusal{}
-		}
-		return val{kind: pointInTime, t: instant{rec.Timestamp.Unix(), int64(rec.Timestamp.Nanosecond())}}, refusal{}
-	case kafkaUUID:
-		return val{kind: plainText, b: m.e.add(m.appendUUID)}, refusal{}
-	case kafkaKey:
-		bytes = rec.Key
-	case kafkaHeader:
-		for i := range rec.Headers {
-			if rec.Headers[i].Key == from.header {
-				bytes = rec.Headers[i].Value
-			}
-		}
+	m.e.verbatim = f.from.verbatim
+	if m.e.wire {
+		dst, f.refused = m.e.appendField(dst, c.tag, c.typ, v)
+	} else {
+		dst, f.refused = m.e.append(dst, c.typ, v)
 	}
-	if bytes == nil {
-		return val{}, refusal{}
-	}
-	if c.typ.base == binaryType && len(c.chain) == 0 && c.lookup == nil {
-		return val{kind: rawBytes, b: bytes}, refusal{}
-	}
-	return m.e.validText(bytes, m.m.opts.InvalidUTF8 == "replace")
-}
-
-// idSpace is the name space of derived message ids, a random UUID. It must
-// never change, or a redelivered event would come out with another id.
-var idSpace = [16]byte{0x6c, 0x1d, 0x7e, 0x0a, 0x93, 0x5b, 0x4f, 0x2e, 0xb8, 0x41, 0x2f, 0x6d, 0xc0, 0x97, 0x5a, 0x13}
-
-// appendUUID appends the id of an event that brought none: the UUID version 5
-// (RFC 9562) of cluster/topic/partition/offset and, in a batch, /index. The
-// same event always gets the same id. Topic names hold no slash.
-func (m *Mapper) appendUUID(dst []byte) []byte {
-	from := len(dst)
-	dst = append(dst, idSpace[:]...)
-	dst = append(dst, m.m.opts.ClusterID...)
-	dst = append(dst, '/')
-	dst = append(dst, m.rec.Topic...)
-	dst = append(dst, '/')
-	dst = strconv.AppendInt(dst, int64(m.rec.Partition), 10)
-	dst = append(dst, '/')
-	dst = strconv.AppendInt(dst, m.rec.Offset, 10)
-	if m.index >= 0 {
-		dst = append(dst, '/')
-		dst = strconv.AppendInt(dst, int64(m.index), 10)
-	}
-	id := sha1.Sum(dst[from:])
-	id[6] = id[6]&0x0f | 0x50
-	id[8] = id[8]&0x3f | 0x80
-	dst = dst[:from]
-	for i, c := range id[:16] {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			dst = append(dst, '-')
-		}
-		dst = append(dst, hexDigits[c>>4], hexDigits[c&15])
-	}
-	return dst
+	return dst, f
 }
 
 // reason says in words why a value cannot go into its column. It shows numbers
@@ -269,7 +245,7 @@ func (f feed) reason(c *column) string {
 	if f.v.kind == number && len(f.v.b) <= 32 {
 		what = "the number " + string(f.v.b)
 	}
-	return fmt.Sprintf("column %s (%s): %s from %s %s", c.name, c.typ.text, what, f.from.path, f.refused.rule)
+	return fmt.Sprintf("column %s (%s): %s from %s %s", c.name, c.typ.short(), what, f.from.path, f.refused.rule)
 }
 
 func (m *Mapper) reject(code, column, reason string) {

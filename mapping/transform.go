@@ -200,17 +200,12 @@ func (e *encoder) join(sep string, v val) (val, refusal) {
 	// Elements with escapes need room in the scratch while the result grows
 	// there, so the result is gathered behind them.
 	var parts [][]byte
-	for i := space(v.b, 1); v.b[i] != ']'; {
-		end := valueEnd(v.b, i)
-		elem := val{kind: jsonKind(v.b[i:end]), b: v.b[i:end]}
-		if elem.kind == object || elem.kind == array {
+	for it, _ := elements(v); it.next(); {
+		if it.value.kind == object || it.value.kind == array {
 			return v, mismatch("has an object or array inside and cannot be joined")
 		}
-		if elem.kind != null {
-			parts = append(parts, e.text(elem))
-		}
-		if i = space(v.b, end); v.b[i] == ',' {
-			i = space(v.b, i+1)
+		if it.value.kind != null {
+			parts = append(parts, e.text(it.value))
 		}
 	}
 	return val{kind: plainText, b: bytes.Join(parts, []byte(sep))}, refusal{}

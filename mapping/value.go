@@ -17,7 +17,8 @@ type val struct {
 }
 
 // refusal says why a value cannot go into its column. The zero value is none.
-// rule is one of the constant phrases of this package, never the value.
+// rule is made of the constant phrases of this package and the names of fields
+// of the column's type, never of the value.
 type refusal struct {
 	code string
 	rule string
@@ -53,20 +54,45 @@ type scratch struct{ buf []byte }
 // numbers and booleans as they were written, objects and arrays as compact
 // JSON, times as RFC 3339. The result lives until the scratch is reset.
 func (s *scratch) text(v val) []byte {
-	from := len(s.buf)
 	switch v.kind {
 	case str:
 		return v.b[1 : len(v.b)-1]
-	case strEsc:
-		s.buf = unescape(s.buf, v.b[1:len(v.b)-1])
-	case object, array:
-		s.buf = appendCompact(s.buf, v.b)
-	case pointInTime:
-		s.buf = v.t.appendRFC3339(s.buf, "Z")
-	default:
-		return v.b
+	case strEsc, object, array, pointInTime:
+		from := len(s.buf)
+		s.buf = appendText(s.buf, v)
+		return s.buf[from:]
 	}
-	return s.buf[from:]
+	return v.b
+}
+
+// appendText appends what scratch.text returns.
+func appendText(dst []byte, v val) []byte {
+	switch v.kind {
+	case str:
+		return append(dst, v.b[1:len(v.b)-1]...)
+	case strEsc:
+		return unescape(dst, v.b[1:len(v.b)-1])
+	case object, array:
+		return appendCompact(dst, v.b)
+	case pointInTime:
+		return v.t.appendRFC3339(dst, "Z")
+	}
+	return append(dst, v.b...)
+}
+
+// appendJSON appends the value as compact JSON.
+func appendJSON(dst []byte, v val) []byte {
+	switch v.kind {
+	case plainText, rawBytes:
+		return appendQuoted(dst, v.b)
+	case pointInTime:
+		dst = append(dst, '"')
+		dst = v.t.appendRFC3339(dst, "Z")
+		return append(dst, '"')
+	case object, array:
+		return appendCompact(dst, v.b)
+	}
+	return append(dst, v.b...)
 }
 
 // add keeps text for as long as the scratch lives.
