@@ -34,10 +34,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			parts := map[string][]byte{}
-			for _, f := range ar.Files {
-				parts[f.Name] = f.Data
-			}
+			parts := partsOf(ar)
 			got := golden(t, parts)
 			if *update {
 				ar.Files = append(without(ar.Files, "want"), txtar.File{Name: "want", Data: []byte(got)})
@@ -63,34 +60,73 @@ func without(files []txtar.File, name string) []txtar.File {
 	return out
 }
 
-func golden(t *testing.T, parts map[string][]byte) string {
+// goldenCase is a case of testdata, its blueprint parsed.
+type goldenCase struct {
+	blueprint *mapping.Blueprint
+	err       error // of Parse
+	opts      mapping.Options
+	records   [][]byte
+}
+
+func readGolden(t *testing.T, parts map[string][]byte) goldenCase {
 	t.Helper()
-	b := mapping.Default()
+	c := goldenCase{blueprint: mapping.Default(), opts: mapping.Options{ClusterID: "golden"}}
 	if text, ok := parts["blueprint.yaml"]; ok {
-		var err error
-		if b, err = mapping.Parse("blueprint.yaml", text); err != nil {
-			return err.Error() + "\n"
-		}
+		c.blueprint, c.err = mapping.Parse("blueprint.yaml", text)
 	}
-	opts := mapping.Options{ClusterID: "golden"}
 	if text, ok := parts["options.json"]; ok {
 		dec := json.NewDecoder(bytes.NewReader(text))
 		dec.DisallowUnknownFields()
-		if err := dec.Decode(&opts); err != nil {
+		if err := dec.Decode(&c.opts); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m, err := b.Compile(opts)
+	c.records = bytes.Split(bytes.TrimSuffix(parts["records"], []byte("\n")), []byte("\n"))
+	if one, ok := parts["record"]; ok {
+		c.records = [][]byte{one}
+	}
+	return c
+}
+
+// goldenCases hands every case of testdata to f.
+func goldenCases(t *testing.T, f func(*testing.T, goldenCase)) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases in testdata: %v", err)
+	}
+	for _, name := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) {
+			ar, err := txtar.ParseFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f(t, readGolden(t, partsOf(ar)))
+		})
+	}
+}
+
+func partsOf(ar *txtar.Archive) map[string][]byte {
+	parts := map[string][]byte{}
+	for _, f := range ar.Files {
+		parts[f.Name] = f.Data
+	}
+	return parts
+}
+
+func golden(t *testing.T, parts map[string][]byte) string {
+	t.Helper()
+	c := readGolden(t, parts)
+	if c.err != nil {
+		return c.err.Error() + "\n"
+	}
+	m, err := c.blueprint.Compile(c.opts)
 	if err != nil {
 		return err.Error() + "\n"
 	}
-	records := bytes.Split(bytes.TrimSuffix(parts["records"], []byte("\n")), []byte("\n"))
-	if one, ok := parts["record"]; ok {
-		records = [][]byte{one}
-	}
 	mapper := m.NewMapper()
 	var sb strings.Builder
-	for _, r := range records {
+	for _, r := range c.records {
 		for i, line := range mapOne(mapper, r).lines {
 			if i > 0 {
 				sb.WriteString("+ ")
