@@ -11,15 +11,15 @@ import (
 )
 
 // mapValue puts one JSON value through a column of a type and returns what
-// stands in the row, "" for NULL, or the reject's code.
+// stands in the row, "" for NULL, or the reject's code. The row in protobuf must
+// hold the same.
 func mapValue(t *testing.T, typ, extra, value string) string {
 	t.Helper()
 	blueprint := "version: 2\nglobal: {mappings: [{source: v, target: v, type: '" + typ + "'" + extra + "}]}\n"
 	if typ == "" {
 		blueprint = "version: 2\nglobal: {mappings: [{source: v, target: v" + extra + "}]}\n"
 	}
-	m := mustCompile(t, blueprint, mapping.Options{Input: "canonical"})
-	out := mapOne(m.NewMapper(), []byte(`{"v":`+value+`}`))
+	_, out := twinsOf(t, blueprint, mapping.Options{Input: "canonical"}).check(t, []byte(`{"v":`+value+`}`))
 	if len(out.codes) != 1 {
 		t.Fatalf("got %d outcomes, want 1", len(out.codes))
 	}
@@ -371,11 +371,12 @@ func TestDerivedMessageID(t *testing.T) {
 // A reason may show numbers and nothing else of an event.
 func TestReasonsHoldNoTextOfTheEvent(t *testing.T) {
 	const secret = "s3cret-user-text"
-	types := []string{"BOOLEAN", "INT", "DOUBLE", "DECIMAL(5,2)", "DATE", "TIMESTAMP", "BINARY", "ARRAY<INT>", "MAP<STRING,INT>", "VARCHAR(2)"}
+	types := []string{"BOOLEAN", "INT", "DOUBLE", "DECIMAL(5,2)", "DATE", "TIMESTAMP", "BINARY", "ARRAY<INT>", "MAP<STRING,INT>", "VARCHAR(2)",
+		"MAP<BIGINT,INT>", "STRUCT<n:INT>", "ARRAY<STRUCT<a:DATE>>", "MAP<STRING,STRUCT<n:INT>>"}
 	for _, typ := range types {
-		m := mustCompile(t, "version: 2\nfilter: int(v.n ?? 1) > 0\nglobal: {mappings: [{source: v, target: v, type: '"+typ+"'}]}\n", mapping.Options{})
+		w := twinsOf(t, "version: 2\nfilter: int(v.n ?? 1) > 0\nglobal: {mappings: [{source: v, target: v, type: '"+typ+"'}]}\n", mapping.Options{})
 		for _, value := range []string{strconv.Quote(secret), `{"` + secret + `":"` + secret + `"}`, `["` + secret + `"]`, `{"n":"` + secret + `"}`} {
-			out := mapOne(m.NewMapper(), []byte(`{"v":`+value+`}`))
+			out, _ := w.check(t, []byte(`{"v":`+value+`}`))
 			if out.codes[0] == "row" {
 				t.Errorf("%s took %s", typ, value)
 			}

@@ -150,7 +150,9 @@ func (e *encoder) appendArray(dst []byte, t *deltaType, v val) ([]byte, refusal)
 		if !first {
 			dst = append(dst, ',')
 		}
-		dst, r = e.append(dst, t.elem, it.value)
+		if dst, r = e.append(dst, t.elem, it.value); r.code != "" {
+			return dst, r.inside("an element")
+		}
 	}
 	return append(dst, ']'), r
 }
@@ -173,13 +175,15 @@ func (e *encoder) appendMap(dst []byte, t *deltaType, v val) ([]byte, refusal) {
 		first = false
 		from := len(dst)
 		if dst, r = e.append(dst, t.key, e.mapKey(t.key, it.key)); r.code != "" {
-			return dst, r
+			return dst, r.inside("a key")
 		}
 		if dst[from] != '"' {
 			dst = append(slices.Insert(dst, from, '"'), '"')
 		}
 		dst = append(dst, ':')
-		dst, r = e.append(dst, t.elem, it.value)
+		if dst, r = e.append(dst, t.elem, it.value); r.code != "" {
+			return dst, r.inside("a value")
+		}
 	}
 	return append(dst, '}'), r
 }
@@ -209,7 +213,7 @@ func (e *encoder) appendStruct(dst []byte, t *deltaType, v val) ([]byte, refusal
 		outer := e.verbatim
 		e.verbatim = outer || f.verbatim
 		if dst, r = e.append(dst, f.typ, value); r.code != "" {
-			return dst, f.refusal(r)
+			return dst, r.inside("a field " + f.name)
 		}
 		e.verbatim = outer
 	}

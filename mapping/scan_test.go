@@ -104,7 +104,7 @@ func FuzzValues(f *testing.F) {
 	for _, s := range []string{`"2026-03-04T09:15:27Z"`, `1772615727482`, `12.50`, `-1e-3`, `"12"`, `["a",1,null]`, `{"a":"b","c":null}`, `"aGk="`, `"\u00e9 \"x\" \\ \/ \b\f\n\r\t"`, `"TRUE"`} {
 		f.Add(s)
 	}
-	types := []string{"STRING", "VARIANT", "BOOLEAN", "TINYINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL(12,3)", "DATE", "TIMESTAMP", "BINARY", "ARRAY<STRING>", "ARRAY<INT>", "MAP<STRING,STRING>", "VARCHAR(5)"}
+	types := []string{"STRING", "VARIANT", "BOOLEAN", "TINYINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL(12,3)", "DATE", "TIMESTAMP", "BINARY", "ARRAY<STRING>", "ARRAY<INT>", "MAP<STRING,STRING>", "VARCHAR(5)", "MAP<BIGINT,DATE>", "ARRAY<ARRAY<DOUBLE>>", "STRUCT<a:STRING,b_c:ARRAY<INT>>"}
 	mappers := map[string]*mapping.Mapper{}
 	for _, typ := range types {
 		m := mustCompile(f, fmt.Sprintf("version: 2\nglobal: {mappings: [{source: v, target: v, type: '%s'}]}\n", typ), mapping.Options{Input: "canonical"})

@@ -54,8 +54,3 @@ func (e *encoder) fieldValue(f *field, v val, member int) (val, refusal) {
 	}
 	return val{kind: m.kind, b: v.b[m.start:m.end]}, refusal{}
 }
-
-// refusal says in which field a value was refused.
-func (f *field) refusal(r refusal) refusal {
-	return refusal{r.code, fmt.Sprintf("has a field %s that %s", f.name, r.rule)}
-}

@@ -24,6 +24,11 @@ type refusal struct {
 	rule string
 }
 
+// inside says in which part of a value another was refused.
+func (r refusal) inside(part string) refusal {
+	return refusal{r.code, "has " + part + " that " + r.rule}
+}
+
 func mismatch(rule string) refusal { return refusal{CodeTypeMismatch, rule} }
 
 // describe names the kind of a value for people.

@@ -172,7 +172,9 @@ func (e *encoder) appendRepeated(dst []byte, tag uint64, t *deltaType, v val) ([
 		if it.value.kind == null {
 			return dst, nullInArray
 		}
-		dst, r = e.appendField(dst, tag, t.elem, it.value)
+		if dst, r = e.appendField(dst, tag, t.elem, it.value); r.code != "" {
+			return dst, r.inside("an element")
+		}
 	}
 	return dst, r
 }
@@ -190,10 +192,10 @@ func (e *encoder) appendEntries(dst []byte, tag uint64, t *deltaType, v val) ([]
 		dst = append(appendTag(dst, tag), 0)
 		from := len(dst)
 		if dst, r = e.appendField(dst, keyTag, t.key, e.mapKey(t.key, it.key)); r.code != "" {
-			return dst, r
+			return dst, r.inside("a key")
 		}
 		if dst, r = e.appendField(dst, valueTag, t.elem, it.value); r.code != "" {
-			return dst, r
+			return dst, r.inside("a value")
 		}
 		dst = closeLength(dst, from)
 	}
@@ -220,7 +222,7 @@ func (e *encoder) appendMessage(dst []byte, tag uint64, t *deltaType, v val) ([]
 		outer := e.verbatim
 		e.verbatim = outer || f.verbatim
 		if dst, r = e.appendField(dst, f.tag, f.typ, value); r.code != "" {
-			return dst, f.refusal(r)
+			return dst, r.inside("a field " + f.name)
 		}
 		e.verbatim = outer
 	}
