@@ -45,8 +45,8 @@ var adviceTable = []struct {
 		"run: {grants}"},
 	{opIngest, 404, "ENDPOINT_NOT_FOUND",
 		"the workspace serves no ingest API at {ingest}",
-		"check that Zerobus Ingest is enabled on the workspace; where Zerobus is served on its own endpoint instead, " +
-			"use zerobus.transport grpc or rest with a release that offers them"},
+		"set zerobus.transport to grpc or rest, with the workspace's Zerobus endpoint as zerobus.endpoint; " +
+			"if it should have the API, check that Zerobus Ingest is enabled on the workspace"},
 	{opIngest, 404, "",
 		"there is no table {table}, or no Zerobus Ingest on the workspace",
 		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), and check that Zerobus Ingest is enabled on {workspace}"},
@@ -58,6 +58,25 @@ var adviceTable = []struct {
 	{opIngest, 501, "",
 		"the service does not support this table or one of its features",
 		"use a managed Delta table outside default storage, in the workspace's own region"},
+
+	{opInsert, 400, "", badRow, mendRow},
+	{opInsert, 422, "", badRow, mendRow},
+	{opInsert, 401, "",
+		"the endpoint refused the token, and a fresh one too",
+		"check that zerobus.workspace_url ({workspace}), zerobus.endpoint ({endpoint}) and the workspace id {workspace_id} belong together"},
+	{opInsert, 403, "",
+		"service principal {principal} may not write to {table}",
+		"run: {grants}"},
+	{opInsert, 404, "",
+		"the endpoint {endpoint} knows no table {table}",
+		"check the full name catalog.schema.table and the region of zerobus.endpoint, and create the table (bridge ddl prints the statements)"},
+	{opInsert, 412, "", badTable, moveTable},
+	{opInsert, 413, "",
+		"the request is larger than the service takes",
+		"lower delivery.max_bytes; a single row of this size cannot be ingested"},
+	{opInsert, 501, "",
+		"the endpoint does not support this table, one of its features or this transport",
+		"use a managed Delta table outside default storage, and check that {endpoint} is a Zerobus endpoint in the workspace's own region"},
 
 	{opColumns, 401, "", unreadable, grantRead},
 	{opColumns, 403, "", unreadable, grantRead},
@@ -80,15 +99,28 @@ const (
 	mendRow    = "add the column to {quoted} or remove its mapping from the blueprint; bridge check compares the two"
 	unreadable = "service principal {principal} may not read the columns of {table} from Unity Catalog"
 	grantRead  = "run, if columns are to be checked: {grants}"
-	busy       = "the service is not ready to answer"
-	waitOut    = "nothing, the bridge retries; if it lasts, look at the workspace's status page"
+	badTable   = "the service cannot write to a table of this kind"
+	moveTable  = "make {table} a managed Delta table outside default storage, in the workspace's own region"
+	badStream  = "the service opens no stream for rows of this shape to {table}"
+	mendStream = "compare the blueprint's columns with the table's (bridge check shows both) and mend either; the table must be a managed Delta table outside default storage"
+
+	reachEndpoint = "check that the bridge reaches {endpoint}: name resolution, network policies, IP access lists, HTTPS_PROXY; where gRPC cannot pass, use zerobus.transport rest"
+
+	busy    = "the service is not ready to answer"
+	waitOut = "nothing, the bridge retries; if it lasts, look at the workspace's status page"
 )
 
 // adviser fills the table's texts with the names in use.
 type adviser struct{ names *strings.Replacer }
 
 func newAdviser(s settings) adviser {
+	var endpoint, id string
+	if s.native != nil {
+		endpoint, id = s.native.target, s.native.workspace
+	}
 	return adviser{strings.NewReplacer(
+		"{endpoint}", endpoint,
+		"{workspace_id}", id,
 		"{table}", s.table.String(),
 		"{quoted}", s.table.Quoted(),
 		"{principal}", s.ClientID,
@@ -105,11 +137,18 @@ func (a adviser) fill(e *Error) *Error {
 	if e.Status >= 300 && e.Status < 400 {
 		e.Meaning = a.names.Replace("{workspace} sends us elsewhere, and credentials do not follow redirects")
 		e.Remedy = "set zerobus.workspace_url to the workspace's own address, not to that of a login page or the account console"
+		if e.Op == opInsert {
+			e.Meaning = a.names.Replace("{endpoint} sends us elsewhere, and credentials do not follow redirects")
+			e.Remedy = "set zerobus.endpoint to the Zerobus endpoint itself, not to the workspace or a login page"
+		}
 		return e
 	}
 	if e.kind == configuration {
 		e.Meaning = "the service does not take this request"
 		e.Remedy = a.names.Replace("check zerobus.workspace_url ({workspace}), the paths set under zerobus, and what stands between the bridge and the workspace")
+		if e.Op == opInsert {
+			e.Remedy = a.names.Replace("check zerobus.endpoint ({endpoint}) and what stands between the bridge and it")
+		}
 	}
 	for _, row := range adviceTable {
 		if (row.op == "" || row.op == e.Op) && (row.status == 0 || row.status == e.Status) && (row.code == "" || row.code == e.Code) {
@@ -123,7 +162,11 @@ func (a adviser) fill(e *Error) *Error {
 // network explains an attempt that brought no answer.
 func (a adviser) network(op string, err error) *Error {
 	e := &Error{Op: op, Err: err, kind: transient, reason: RetryNetwork}
+	key, host := "zerobus.workspace_url", "{workspace}"
 	reach := "check that the bridge reaches {workspace} on port 443: network policies, IP access lists, proxy settings"
+	if op == opInsert {
+		key, host, reach = "zerobus.endpoint", "{endpoint}", reachEndpoint
+	}
 	var dns *net.DNSError
 	var timeout interface{ Timeout() bool }
 	var unknownCA x509.UnknownAuthorityError
@@ -137,10 +180,10 @@ func (a adviser) network(op string, err error) *Error {
 		e.kind, e.reason = configuration, ""
 	case errors.As(err, &dns):
 		e.Meaning = "the host name could not be resolved"
-		e.Remedy = "check the spelling of zerobus.workspace_url ({workspace}) and the name servers of this machine"
+		e.Remedy = "check the spelling of " + key + " (" + host + ") and the name servers of this machine"
 	case errors.As(err, &unknownCA), errors.As(err, &badHost), errors.As(err, &badCert), errors.As(err, &record):
 		e.Meaning = "the server's certificate is not trusted"
-		e.Remedy = "check zerobus.workspace_url ({workspace}); behind a TLS-inspecting proxy name its authority in zerobus.ca_file"
+		e.Remedy = "check " + key + " (" + host + "); behind a TLS-inspecting proxy name its authority in zerobus.ca_file"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		e.Meaning = "no answer came in time"
 		e.Remedy = reach + "; raise zerobus.timeout if the service is only slow"
@@ -157,9 +200,19 @@ func (a adviser) network(op string, err error) *Error {
 func (a adviser) misread(op string, status int, cause error) *Error {
 	e := &Error{Op: op, Status: status, Err: cause, kind: transient, reason: RetryMismatch}
 	e.Meaning = "the answer does not confirm the request"
-	e.Remedy = a.names.Replace("check that nothing between the bridge and {workspace} answers in its place; " +
+	host := "{workspace}"
+	if op == opInsert {
+		host = "{endpoint}"
+	}
+	e.Remedy = a.names.Replace("check that nothing between the bridge and " + host + " answers in its place; " +
 		"if events do not appear, compare the column names of {quoted} with the blueprint's targets, which must match exactly")
 	return e
+}
+
+// late explains a stream on which nothing came in time.
+func (a adviser) late(cause error) *Error {
+	return &Error{Op: opInsert, Err: cause, kind: transient, reason: RetryTimeout,
+		Meaning: "the service, or the network before it, has gone silent", Remedy: a.names.Replace(reachEndpoint)}
 }
 
 // classify returns the kind of a status outside 2xx and the retry label.

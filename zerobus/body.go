@@ -3,7 +3,6 @@ package zerobus
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,24 +16,12 @@ import (
 type batch struct {
 	rows   [][]byte
 	id     string
-	prefix string
-	size   int64 // bytes of the body before compression
-	packed []byte
+	size   int64  // bytes on the wire before compression
+	packed []byte // the compressed HTTP body, once it was made
 }
 
-const suffix = "]}"
-
-func newBatch(table TableName, rows [][]byte) *batch {
-	name, err := json.Marshal(table.String())
-	if err != nil {
-		panic(err) // a string always marshals
-	}
-	b := &batch{rows: rows, id: newRequestID(), prefix: `{"table":` + string(name) + `,"records":[`}
-	b.size = int64(len(b.prefix) + len(suffix) + max(len(rows)-1, 0))
-	for _, row := range rows {
-		b.size += int64(len(row))
-	}
-	return b
+func newBatch(rows [][]byte, size int64) *batch {
+	return &batch{rows: rows, id: newRequestID(), size: size}
 }
 
 // newRequestID returns a random UUID (RFC 9562, version 4).
@@ -55,7 +42,7 @@ var gzipWriters = sync.Pool{New: func() any {
 }}
 
 // pack compresses the body, once for all attempts.
-func (b *batch) pack() error {
+func (b *batch) pack(before, after string) error {
 	if b.packed != nil {
 		return nil
 	}
@@ -63,7 +50,7 @@ func (b *batch) pack() error {
 	w := gzipWriters.Get().(*gzip.Writer)
 	defer gzipWriters.Put(w)
 	w.Reset(&out)
-	if _, err := io.Copy(w, &rowReader{batch: b}); err != nil {
+	if _, err := io.Copy(w, &rowReader{rows: b.rows, before: before, after: after}); err != nil {
 		return err
 	}
 	if err := w.Close(); err != nil {
@@ -73,27 +60,20 @@ func (b *batch) pack() error {
 	return nil
 }
 
-// length returns the body's length on the wire.
-func (b *batch) length() int64 {
-	if b.packed != nil {
-		return int64(len(b.packed))
-	}
-	return b.size
-}
-
-func (b *batch) open() *body {
+func (b *batch) open(before, after string) *body {
 	if b.packed != nil {
 		return &body{src: bytes.NewReader(b.packed)}
 	}
-	return &body{src: &rowReader{batch: b}}
+	return &body{src: &rowReader{rows: b.rows, before: before, after: after}}
 }
 
-// rowReader reads prefix, rows with commas between, suffix, straight from the
+// rowReader reads before, rows with commas between, after, straight from the
 // rows: nothing is joined in memory.
 type rowReader struct {
-	batch *batch
-	part  int // 0 prefix; odd: a row; even: the comma before the next row, or the suffix
-	off   int
+	rows          [][]byte
+	before, after string
+	part          int // 0 before; odd: a row; even: the comma before the next row, or after
+	off           int
 }
 
 func (r *rowReader) Read(p []byte) (n int, err error) {
@@ -106,7 +86,7 @@ func (r *rowReader) Read(p []byte) (n int, err error) {
 		r.off += c
 		if r.off == r.partLen() {
 			r.part, r.off = r.part+1, 0
-			if r.part == 1 && len(r.batch.rows) == 0 {
+			if r.part == 1 && len(r.rows) == 0 {
 				r.part = r.last()
 			}
 		}
@@ -114,15 +94,15 @@ func (r *rowReader) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// last is the number of the suffix.
-func (r *rowReader) last() int { return max(2*len(r.batch.rows), 2) }
+// last is the number of the part after the rows.
+func (r *rowReader) last() int { return max(2*len(r.rows), 2) }
 
 func (r *rowReader) text() string {
 	switch r.part {
 	case 0:
-		return r.batch.prefix
+		return r.before
 	case r.last():
-		return suffix
+		return r.after
 	}
 	return ","
 }
@@ -131,14 +111,14 @@ func (r *rowReader) isRow() bool { return r.part%2 == 1 }
 
 func (r *rowReader) copy(p []byte) int {
 	if r.isRow() {
-		return copy(p, r.batch.rows[r.part/2][r.off:])
+		return copy(p, r.rows[r.part/2][r.off:])
 	}
 	return copy(p, r.text()[r.off:])
 }
 
 func (r *rowReader) partLen() int {
 	if r.isRow() {
-		return len(r.batch.rows[r.part/2])
+		return len(r.rows[r.part/2])
 	}
 	return len(r.text())
 }

@@ -1,8 +1,9 @@
 // Package zerobus writes rows to one Databricks table through Zerobus Ingest.
 // It is the only package that knows Databricks: tokens, wire, statuses, grants.
-// It keeps no rows after Write returns, orders nothing between callers, starts
-// no goroutine of its own and never gives a row up: what cannot be delivered
-// now is retried or waits for as long as the caller's context lives.
+// It keeps no rows after Write returns, orders nothing between callers and
+// never gives a row up: what cannot be delivered now is retried or waits for as
+// long as the caller's context lives. The only goroutines it starts are two per
+// open gRPC stream; Close waits for them.
 package zerobus
 
 import (
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -57,8 +59,10 @@ type Client struct {
 	log    *zap.Logger
 	obs    Observer
 	http   *http.Client
-	tokens *tokens
+	tokens *tokens // for writing rows
+	plain  *tokens // for Unity Catalog, which takes no token that is bound to a table; may be the same
 	wire   transport
+	grpc   *wire // wire, where it is gRPC; else nil
 	gate   *gate
 	limit  *rate.Limiter // nil: none
 	advice adviser
@@ -70,10 +74,12 @@ type Client struct {
 
 // New checks cfg and returns a Client. It does no I/O. obs may be nil.
 func New(cfg Config, log *zap.Logger, obs Observer) (*Client, error) {
-	return newClient(cfg, log, obs, &roundTripper{caFile: cfg.CAFile})
+	return newClient(cfg, log, obs, &roundTripper{caFile: cfg.CAFile}, nil)
 }
 
-func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) (*Client, error) {
+// newClient takes what the sockets are replaced by in tests; a nil dial is the
+// network.
+func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, dial dialer) (*Client, error) {
 	set, err := cfg.parse()
 	if err != nil {
 		return nil, err
@@ -84,11 +90,25 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) 
 	log = log.With(zap.String("table", set.table.String()))
 	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter,
 		columns: newColumnCheck()}
-	c.tokens = &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, timeout: set.Timeout,
-		http: c.http, advice: c.advice, obs: obs, log: log}
+	mint := func(params url.Values) *tokens {
+		return &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
+			timeout: set.Timeout, http: c.http, advice: c.advice, obs: obs, log: log}
+	}
+	c.plain = mint(nil)
+	c.tokens = c.plain
+	if set.native != nil {
+		c.tokens = mint(set.tokenParams())
+	}
 	c.gate = newGate(log, set.ProbeEvery, c.tokens.replaced)
-	c.wire = &workspace{url: set.ingest, userAgent: set.UserAgent, gzip: set.Gzip, timeout: set.Timeout,
-		tokens: c.tokens, http: c.http, advice: c.advice}
+	switch set.Transport {
+	case TransportGRPC:
+		c.grpc = newWire(set, c.tokens, c.advice, log, dial, func(d time.Duration) time.Duration { return c.jitter(d) })
+		c.wire = c.grpc
+	case TransportREST:
+		c.wire = newREST(set, c.tokens, c.http, c.advice)
+	default:
+		c.wire = newWorkspace(set, c.tokens, c.http, c.advice)
+	}
 	if set.RateLimit > 0 {
 		c.limit = rate.NewLimiter(rate.Limit(set.RateLimit), int(min(max(math.Ceil(set.RateLimit), 1), math.MaxInt32)))
 	}
@@ -109,12 +129,19 @@ func (c *Client) Table() TableName { return c.set.table }
 func (c *Client) State() State {
 	s := c.gate.now()
 	s.TokenMintedAt, s.TokenExpiresAt = c.tokens.times()
+	if c.grpc != nil {
+		s.Streams = c.grpc.streamIDs()
+	}
 	return s
 }
 
-// Close lets go of idle connections. Writes in flight are not ended by it:
-// their contexts do that.
-func (c *Client) Close() { c.wire.close() }
+// Close ends the streams, waiting half a second for acks that are on their way,
+// and lets go of connections. Writes in flight are not ended by it: their
+// contexts do that.
+func (c *Client) Close() {
+	c.wire.close()
+	c.http.CloseIdleConnections()
+}
 
 // Token makes sure that there is a token, minting one if need be, once.
 func (c *Client) Token(ctx context.Context) error {
@@ -126,7 +153,7 @@ func (c *Client) Token(ctx context.Context) error {
 // name without writing. A service that refuses a batch for being empty was
 // reached all the same, so that is no error.
 func (c *Client) Probe(ctx context.Context) error {
-	err := c.attempt(ctx, newBatch(c.set.table, nil))
+	err := c.attempt(ctx, newBatch(nil, c.wire.size(nil)))
 	if err != nil && kindOf(err) == refused {
 		return nil
 	}

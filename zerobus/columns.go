@@ -73,7 +73,7 @@ func (c *Client) Columns(ctx context.Context) ([]Column, error) {
 }
 
 func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
-	token, err := c.tokens.get(ctx)
+	token, err := c.plain.get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +94,9 @@ func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, columnsBytesMax+1))
 	if resp.StatusCode/100 != 2 {
-		e := c.advice.answered(opColumns, resp, text, append(c.tokens.hidden(), token))
+		e := c.advice.answered(opColumns, resp, text, append(c.plain.hidden(), token))
 		if e.kind == unauthorized {
-			c.tokens.drop(token)
+			c.plain.drop(token)
 		} else if e.kind != transient {
 			e.kind = configuration // nothing here is about a row
 		}

@@ -11,7 +11,7 @@ import (
 
 // Defaults of a Config's empty fields.
 const (
-	DefaultTransport       = "workspace"
+	DefaultTransport       = TransportWorkspace
 	DefaultScope           = "all-apis"
 	DefaultTokenPath       = "/oidc/v1/token"
 	DefaultIngestPath      = "/api/2.0/streaming-ingestion/ingest"
@@ -19,6 +19,26 @@ const (
 	DefaultProbeEvery      = 30 * time.Second
 	DefaultMaxRequestBytes = 10 << 20
 	DefaultUserAgent       = "datafly-bridge"
+	DefaultRecordFormat    = FormatAuto
+	DefaultStreams         = 1
+	DefaultMaxInFlight     = 32 << 20
+	// DefaultColumnsRefresh is for whoever fills a Config; in a Config itself 0
+	// means never.
+	DefaultColumnsRefresh = 5 * time.Minute
+)
+
+// Transports, as Config.Transport names them.
+const (
+	TransportWorkspace = "workspace" // HTTP POST to the workspace itself
+	TransportGRPC      = "grpc"      // streams to the Zerobus endpoint
+	TransportREST      = "rest"      // HTTP POST to the Zerobus endpoint
+)
+
+// Forms of a row, as Config.RecordFormat and Encoding.Format name them.
+const (
+	FormatAuto     = "auto"     // protobuf where the table's columns are known, else json
+	FormatProtobuf = "protobuf" // one protobuf message
+	FormatJSON     = "json"     // one JSON object
 )
 
 // Config says which table a Client writes to, as whom, and how.
@@ -45,9 +65,50 @@ type Config struct {
 	// be empty. Required.
 	Catalog, Schema, Table string
 
-	// Transport is the wire rows travel on. Default "workspace", the only one
-	// there is: HTTP POST to the workspace itself.
+	// Transport is the wire rows travel on: workspace, grpc or rest. grpc costs
+	// the least per row and acknowledges soonest; rest is for networks that let
+	// no gRPC pass; workspace is for workspaces that take rows themselves.
+	// Default workspace.
 	Transport string
+
+	// Endpoint is the address of Zerobus for the workspace and its region, such
+	// as 1234567890123456.zerobus.us-west-2.cloud.databricks.com: a host,
+	// host:port or https://host[:port], port 443 where none is given. http://
+	// is accepted for loopback hosts only. Required for grpc and rest, unused
+	// otherwise.
+	Endpoint string
+
+	// WorkspaceID is the number of the workspace (after ?o= in its address in
+	// a browser), which tokens for the endpoint are minted for. Default: the
+	// first label of the endpoint's host name.
+	WorkspaceID string
+
+	// RecordFormat is the form of rows under grpc: protobuf, json, or auto,
+	// which is protobuf where the table's columns are known. The other
+	// transports carry json. Default auto.
+	RecordFormat string
+
+	// Streams is how many gRPC streams callers share, 1 to 64. More spread the
+	// load over more of the service's workers and confine the end of a stream
+	// to fewer batches; each costs two goroutines and up to MaxInFlight of
+	// memory. Default 1.
+	Streams int
+
+	// MaxInFlight bounds the bytes of rows on their way and not acknowledged,
+	// per stream: rate times ack latency is what it has to hold. Callers beyond
+	// it wait. 1 MiB to 1 GiB; a single batch that is larger travels alone.
+	// Default 32 MiB.
+	MaxInFlight int64
+
+	// ColumnsRefresh is the time between readings of the table's columns by
+	// Watch. Shorter notices an ALTER TABLE sooner, for one more request to
+	// Unity Catalog. 0 means never; refused rows lead to a reading all the same.
+	ColumnsRefresh time.Duration
+
+	// OmitOperations leaves "operations" out of the privileges that a token for
+	// the endpoint is asked to carry, for token endpoints that do not know the
+	// field. Default off.
+	OmitOperations bool
 
 	// TokenURL is where tokens are minted: an absolute URL, or a path on the
 	// workspace. Default /oidc/v1/token.
@@ -62,7 +123,8 @@ type Config struct {
 
 	// Timeout bounds one HTTP request, from connecting to the last byte of the
 	// answer. Shorter gives up on acks that would have come, and so writes
-	// rows twice; longer notices a hanging service later. Default 30s.
+	// rows twice; longer notices a hanging service later. Streams have bounds
+	// of their own: 15 s to open, 60 s without an ack. Default 30s.
 	Timeout time.Duration
 
 	// ProbeEvery is the time between tries of one waiting batch while a
@@ -74,14 +136,16 @@ type Config struct {
 	// included. A burst of one second's rows passes at once. Default 0: none.
 	RateLimit float64
 
-	// Gzip compresses request bodies (level 1). It makes bodies about six times
-	// smaller for about twice the CPU per row, and holds the compressed body
-	// of each batch in memory. Default off.
+	// Gzip compresses the bodies of HTTP requests (level 1). It makes bodies
+	// about six times smaller for about twice the CPU per row, and holds the
+	// compressed body of each batch in memory. Whether the endpoint takes it
+	// under rest is not documented. Without effect under grpc. Default off.
 	Gzip bool
 
-	// MaxRequestBytes caps one request body before compression. A larger batch
-	// is refused as too_large without being sent. Default and greatest value
-	// 10 MiB, the service's own bound on a message.
+	// MaxRequestBytes caps one request body before compression, or one message
+	// on a stream. A larger batch is refused as too_large without being sent.
+	// Default and greatest value 10 MiB, the service's own bound on a message;
+	// under grpc 64 KiB less, as Databricks' own clients keep to.
 	MaxRequestBytes int64
 
 	// CAFile is a PEM file of certificate authorities trusted besides the
@@ -99,8 +163,9 @@ type settings struct {
 	Config
 	base   *url.URL // scheme and host only
 	table  TableName
-	token  string // absolute URL
-	ingest string // absolute URL
+	token  string    // absolute URL
+	ingest string    // absolute URL, of the workspace's own path
+	native *endpoint // nil: the workspace transport
 }
 
 // parse fills in defaults and reports every problem at once.
@@ -124,8 +189,14 @@ func (c Config) parse() (settings, error) {
 		errs = append(errs, err)
 	}
 	s.Transport = or(c.Transport, DefaultTransport)
-	if s.Transport != DefaultTransport {
-		bad("transport %q is not known; use %q", c.Transport, DefaultTransport)
+	switch s.Transport {
+	case TransportWorkspace:
+	case TransportGRPC, TransportREST:
+		var more []error
+		s.native, more = s.parseNative()
+		errs = append(errs, more...)
+	default:
+		bad("transport %q is not known; use %q, %q or %q", c.Transport, TransportWorkspace, TransportGRPC, TransportREST)
 	}
 	s.Scope = or(c.Scope, DefaultScope)
 	s.UserAgent = or(c.UserAgent, DefaultUserAgent)
@@ -149,6 +220,12 @@ func (c Config) parse() (settings, error) {
 	}
 	if s.MaxRequestBytes < 0 || s.MaxRequestBytes > DefaultMaxRequestBytes {
 		bad("max_request_bytes %d is out of range; set 1 to %d", c.MaxRequestBytes, DefaultMaxRequestBytes)
+	}
+	if s.Transport == TransportGRPC {
+		s.MaxRequestBytes = min(s.MaxRequestBytes, maxMessage)
+	}
+	if c.ColumnsRefresh < 0 {
+		bad("columns_refresh %v is negative; set a duration such as 5m, or 0 for never", c.ColumnsRefresh)
 	}
 	if base != nil {
 		if s.token, err = resolve(base, or(c.TokenURL, DefaultTokenPath)); err != nil {

@@ -1,6 +1,7 @@
 package zerobus_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestConfigProblems(t *testing.T) {
 		{"no catalog", func(c *zerobus.Config) { c.Catalog = "" }, "catalog is empty"},
 		{"dotted schema", func(c *zerobus.Config) { c.Schema = "a.b" }, "not a name Unity Catalog allows"},
 		{"disagreeing", func(c *zerobus.Config) { c.Table = "other.events.stream" }, "disagrees"},
-		{"transport", func(c *zerobus.Config) { c.Transport = "carrier-pigeon" }, `use "workspace"`},
+		{"transport", func(c *zerobus.Config) { c.Transport = "carrier-pigeon" }, `use "workspace", "grpc" or "rest"`},
 		{"timeout", func(c *zerobus.Config) { c.Timeout = -time.Second }, "timeout -1s"},
 		{"probe", func(c *zerobus.Config) { c.ProbeEvery = -1 }, "probe_every"},
 		{"rate", func(c *zerobus.Config) { c.RateLimit = -1 }, "rate_limit -1"},
@@ -80,7 +81,7 @@ func TestConfigForms(t *testing.T) {
 			if got, want := c.Table().String(), "datafly.events.stream"; got != want {
 				t.Errorf("table is %s, want %s", got, want)
 			}
-			if got := c.State(); got != (zerobus.State{Name: zerobus.Ready}) {
+			if got := c.State(); !reflect.DeepEqual(got, zerobus.State{Name: zerobus.Ready}) {
 				t.Errorf("state of a new client is %+v, want ready", got)
 			}
 		})

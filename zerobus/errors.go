@@ -30,17 +30,19 @@ const (
 const (
 	opToken   = "token"
 	opIngest  = "ingest"
+	opInsert  = "insert" // writing rows at the Zerobus endpoint
 	opColumns = "columns"
 )
 
 // Error is an answer of the service, or the absence of one, with what it means
 // and what the operator can do about it.
 type Error struct {
-	Op         string        // "token", "ingest" or "columns"
-	Status     int           // HTTP status; 0 when there was no answer
+	Op         string        // "token", "ingest" (rows to the workspace), "insert" (rows to the Zerobus endpoint) or "columns"
+	Status     int           // HTTP status, or the one that stands for RPC; 0 when there was no answer
+	RPC        string        // gRPC status, such as UNAVAILABLE; empty over HTTP
 	Code       string        // the service's error code, such as PERMISSION_DENIED; may be empty
 	Message    string        // the service's own words: one line, at most 500 bytes, no secrets
-	RequestID  string        // the service's name for the request; may be empty
+	RequestID  string        // the service's name for the request or the stream; may be empty
 	RetryAfter time.Duration // how long the service asks to wait, at most 10 minutes; 0: not said
 	Meaning    string        // what it means here
 	Remedy     string        // what to do
@@ -49,6 +51,7 @@ type Error struct {
 	kind   kind
 	reason string // metric label of a retry
 	column string // named by the service in a 400; may be empty
+	create bool   // the service refused to open a stream: for the columns of the rows, as likely as not
 }
 
 // Error ends with the remedy.
@@ -83,8 +86,10 @@ func (e *Error) Reason() string {
 }
 
 func (e *Error) head() string {
-	text := map[string]string{opToken: "minting a token", opIngest: "writing rows", opColumns: "reading the table's columns"}[e.Op]
-	if e.Status != 0 {
+	text := map[string]string{opToken: "minting a token", opIngest: "writing rows", opInsert: "writing rows", opColumns: "reading the table's columns"}[e.Op]
+	if e.RPC != "" {
+		text += ": gRPC " + e.RPC
+	} else if e.Status != 0 {
 		text += ": HTTP " + strconv.Itoa(e.Status)
 	}
 	if e.Code != "" {
@@ -123,6 +128,9 @@ func refusal(err *Error) *RefusedError {
 	switch err.Code {
 	case "SCHEMA_MISMATCH", "INVALID_PARAMETER_VALUE", "SCHEMA_VALIDATION_FAILED":
 		r.code = RefusedSchemaMismatch
+	}
+	if err.RPC == "INVALID_ARGUMENT" {
+		r.code = RefusedSchemaMismatch // INVALID_PARAMETER_VALUE by its other name
 	}
 	if err.kind == tooLarge {
 		r.code = RefusedTooLarge

@@ -1,6 +1,8 @@
 package zerobus
 
 import (
+	"context"
+	"net"
 	"net/http"
 	"time"
 
@@ -10,7 +12,13 @@ import (
 // NewOver is New with the sockets replaced, for tests in virtual time. Delays
 // lose their randomness: each is the longest its step allows.
 func NewOver(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) (*Client, error) {
-	c, err := newClient(cfg, log, obs, rt)
+	return NewDialed(cfg, log, obs, rt, nil)
+}
+
+// NewDialed is NewOver with gRPC's sockets replaced, too.
+func NewDialed(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper,
+	dial func(context.Context, string) (net.Conn, error)) (*Client, error) {
+	c, err := newClient(cfg, log, obs, rt, dial)
 	if err == nil {
 		c.jitter = func(d time.Duration) time.Duration { return d }
 	}

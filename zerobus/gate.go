@@ -25,6 +25,10 @@ type State struct {
 
 	TokenMintedAt  time.Time // zero: none yet
 	TokenExpiresAt time.Time // zero: none yet, or the endpoint did not say
+
+	// Streams holds the service's names of the open gRPC streams, oldest first:
+	// what its own tables of streams know them by.
+	Streams []string
 }
 
 const (

@@ -60,7 +60,7 @@ func (r *roundTripper) transport() (*http.Transport, error) {
 	if r.made != nil {
 		return r.made, nil
 	}
-	roots, err := r.roots()
+	roots, err := readRoots(r.caFile)
 	if err != nil {
 		return nil, err
 	}
@@ -80,12 +80,13 @@ func (r *roundTripper) transport() (*http.Transport, error) {
 	return r.made, nil
 }
 
-// roots returns nil for the system's own.
-func (r *roundTripper) roots() (*x509.CertPool, error) {
-	if r.caFile == "" {
+// readRoots returns the system's authorities and those of the file; nil: only
+// the system's.
+func readRoots(caFile string) (*x509.CertPool, error) {
+	if caFile == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(r.caFile)
+	pem, err := os.ReadFile(caFile)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +95,7 @@ func (r *roundTripper) roots() (*x509.CertPool, error) {
 		pool = x509.NewCertPool()
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form", r.caFile)
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", caFile)
 	}
 	return pool, nil
 }

@@ -37,6 +37,7 @@ type tokens struct {
 	secret  func() (string, error)
 	url     string
 	scope   string
+	params  url.Values // asked for besides; nil: a plain token
 	timeout time.Duration
 	http    *http.Client
 	advice  adviser
@@ -151,7 +152,7 @@ func (s *tokens) mint(ctx context.Context, limit time.Duration) (*token, error) 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	config := clientcredentials.Config{ClientID: s.id, ClientSecret: secret, TokenURL: s.url,
-		Scopes: strings.Fields(s.scope), AuthStyle: oauth2.AuthStyleInHeader}
+		Scopes: strings.Fields(s.scope), EndpointParams: s.params, AuthStyle: oauth2.AuthStyleInHeader}
 	asked := time.Now()
 	got, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, s.http))
 	if err != nil {

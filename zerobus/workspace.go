@@ -14,16 +14,39 @@ import (
 
 // transport carries one batch to the service.
 type transport interface {
+	// size returns the bytes rows make on the wire, before compression.
+	size(rows [][]byte) int64
 	// send makes one attempt and returns nil only once every row is durable.
 	// Its errors are *Error, or the context's own. After an unauthorized one
 	// the next send uses a fresh token. When it returns, nothing touches the
-	// batch's rows any more. Safe for concurrent use.
+	// batch's rows any more. A batch without rows proves the way and writes
+	// nothing. Safe for concurrent use.
 	send(ctx context.Context, b *batch) error
-	// close lets go of idle connections.
+	// probe is send for a batch that may hold a row the service refuses: where
+	// a refusal would take others' batches along, it keeps apart from them.
+	probe(ctx context.Context, b *batch) error
+	// close lets go of connections, waiting for what the transport started.
 	close()
 }
 
-// workspace posts JSON to the workspace's own ingest path:
+// poster posts JSON over HTTP: to the workspace's own ingest path, or to the
+// endpoint of Zerobus.
+type poster struct {
+	op      string
+	url     string
+	before  string // what stands in the body before the rows and behind them
+	after   string
+	header  map[string]string
+	gzip    bool
+	timeout time.Duration
+	tokens  *tokens
+	http    *http.Client
+	advice  adviser
+	// explain completes the error of an answer outside 2xx; nil: nothing to add.
+	explain func(e *Error, body []byte)
+}
+
+// newWorkspace returns the transport that posts to the workspace itself:
 //
 //	POST {workspace_url}/api/2.0/streaming-ingestion/ingest
 //	{"table":"catalog.schema.table","records":[{…},{…}]}
@@ -31,75 +54,93 @@ type transport interface {
 // The path, the token and the statuses are those of Datafly's integration page
 // for Databricks; the body is this project's reading of it, since no public
 // page shows one.
-type workspace struct {
-	url       string
-	userAgent string
-	gzip      bool
-	timeout   time.Duration
-	tokens    *tokens
-	http      *http.Client
-	advice    adviser
+func newWorkspace(set settings, tokens *tokens, client *http.Client, advice adviser) *poster {
+	name, err := json.Marshal(set.table.String())
+	if err != nil {
+		panic(err) // a string always marshals
+	}
+	return &poster{op: opIngest, url: set.ingest, before: `{"table":` + string(name) + `,"records":[`, after: "]}",
+		header: map[string]string{"Content-Type": "application/json; charset=utf-8", "User-Agent": set.UserAgent},
+		gzip:   set.Gzip, timeout: set.Timeout, tokens: tokens, http: client, advice: advice}
 }
 
 const answerMax = 1 << 20 // bytes of an answer that are looked at
 
-func (w *workspace) close() { w.http.CloseIdleConnections() }
+func (p *poster) close() { p.http.CloseIdleConnections() }
 
-func (w *workspace) send(ctx context.Context, b *batch) error {
-	token, err := w.tokens.get(ctx)
+func (p *poster) probe(ctx context.Context, b *batch) error { return p.send(ctx, b) }
+
+func (p *poster) size(rows [][]byte) int64 {
+	n := int64(len(p.before) + len(p.after) + max(len(rows)-1, 0))
+	for _, row := range rows {
+		n += int64(len(row))
+	}
+	return n
+}
+
+func (p *poster) send(ctx context.Context, b *batch) error {
+	token, err := p.tokens.get(ctx)
 	if err != nil {
 		return err
 	}
-	if w.gzip {
-		if err := b.pack(); err != nil {
+	if p.gzip {
+		if err := b.pack(p.before, p.after); err != nil {
 			return fmt.Errorf("compressing %d rows: %w", len(b.rows), err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	length := b.size
+	if b.packed != nil {
+		length = int64(len(b.packed))
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	req, bodies, err := w.request(ctx, b, token)
+	req, bodies, err := p.request(ctx, b, token, length)
 	if err != nil {
 		return err
 	}
 	defer bodies.detach()
 
-	resp, err := w.http.Do(req)
+	resp, err := p.http.Do(req)
 	if err != nil {
-		return w.advice.network(opIngest, innermost(err))
+		return p.advice.network(p.op, innermost(err))
 	}
 	defer resp.Body.Close()
 	// Read to the end, or the connection cannot be used again.
 	text, err := io.ReadAll(io.LimitReader(resp.Body, answerMax))
 	if resp.StatusCode/100 == 2 {
 		if err != nil {
-			return w.advice.network(opIngest, innermost(err))
+			return p.advice.network(p.op, innermost(err))
 		}
-		if sent := bodies.detach(); sent != b.length() {
-			return w.advice.misread(opIngest, resp.StatusCode, fmt.Errorf("the answer came after %d of %d bytes", sent, b.length()))
+		if sent := bodies.detach(); sent != length {
+			return p.advice.misread(p.op, resp.StatusCode, fmt.Errorf("the answer came after %d of %d bytes", sent, length))
 		}
 		if err := confirm(text, len(b.rows)); err != nil {
-			return w.advice.misread(opIngest, resp.StatusCode, err)
+			return p.advice.misread(p.op, resp.StatusCode, err)
 		}
 		return nil
 	}
-	e := w.advice.answered(opIngest, resp, text, append(w.tokens.hidden(), token))
+	e := p.advice.answered(p.op, resp, text, append(p.tokens.hidden(), token))
+	if p.explain != nil {
+		p.explain(e, text)
+	}
 	if e.kind == unauthorized {
-		w.tokens.drop(token)
+		p.tokens.drop(token)
 	}
 	return e
 }
 
-func (w *workspace) request(ctx context.Context, b *batch, token string) (*http.Request, *bodies, error) {
-	all := &bodies{batch: b}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, nil)
+func (p *poster) request(ctx context.Context, b *batch, token string, length int64) (*http.Request, *bodies, error) {
+	all := &bodies{fresh: func() *body { return b.open(p.before, p.after) }}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, nil)
 	if err != nil {
-		return nil, nil, fmt.Errorf("writing to %s: %w; check zerobus.ingest_path", w.url, err)
+		return nil, nil, fmt.Errorf("writing to %s: %w; check zerobus.ingest_path and zerobus.endpoint", p.url, err)
 	}
-	req.Body, req.GetBody, req.ContentLength = all.open(), func() (io.ReadCloser, error) { return all.open(), nil }, b.length()
+	req.Body, req.GetBody, req.ContentLength = all.open(), func() (io.ReadCloser, error) { return all.open(), nil }, length
 	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json; charset=utf-8")
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", w.userAgent)
+	for key, value := range p.header {
+		req.Header.Set(key, value)
+	}
 	req.Header.Set("X-Request-Id", b.id)
 	if b.packed != nil {
 		req.Header.Set("Content-Encoding", "gzip")
@@ -110,13 +151,13 @@ func (w *workspace) request(ctx context.Context, b *batch, token string) (*http.
 // bodies are the bodies handed to net/http for one attempt: it asks for
 // another when it repeats a request on a new connection.
 type bodies struct {
-	batch  *batch
+	fresh  func() *body
 	mu     sync.Mutex // guards opened
 	opened []*body
 }
 
 func (b *bodies) open() io.ReadCloser {
-	one := b.batch.open()
+	one := b.fresh()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.opened = append(b.opened, one)

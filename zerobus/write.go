@@ -19,7 +19,7 @@ func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	b := newBatch(c.set.table, rows)
+	b := newBatch(rows, c.wire.size(rows))
 	if b.size > c.set.MaxRequestBytes {
 		return &RefusedError{code: RefusedTooLarge, err: fmt.Errorf(
 			"%d rows make a request of %d bytes, over the bound of %d; lower delivery.max_bytes, a single row of this size cannot be ingested",

@@ -1,0 +1,332 @@
+package zerobus
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/datafly/bridge/zerobus/zerobuspb"
+)
+
+// stream is one confirmed EphemeralStream. Its write goroutine sends messages,
+// its read goroutine settles them; both end with the stream.
+type stream struct {
+	w     *wire
+	conn  *conn
+	enc   *encoding
+	token string
+	slot  *slot // whose stream it is; nil: a side stream
+
+	ctx    context.Context // of the call; its cause says why we ended it
+	cancel context.CancelCauseFunc
+	rpc    grpc.ClientStream
+	id     string
+
+	queue chan *message // what callers hand over
+	gone  chan struct{} // closed when no message is taken any more
+	half  chan struct{} // closed when our side is to be closed
+	over  chan struct{} // closed when the stream has ended
+
+	mu       sync.Mutex // guards the fields below
+	next     int64      // offset of the next message
+	acked    int64      // everything up to here is durable; -1: nothing
+	flying   []*message // sent and not settled, by offset
+	leaving  bool       // gone is closed
+	halved   bool       // half is closed
+	planned  bool       // the end was announced, or is ours
+	finished bool       // nothing will be settled any more
+	watchdog *time.Timer
+	halfAt   *time.Timer // closes half; nil: it is closed, or nobody leaves
+	deadline time.Time   // of halfAt
+	boundAt  *time.Timer // ends the stream after that
+}
+
+// moved says that a batch was not acknowledged by a stream that ended as
+// announced. It is no failure; the batch goes to the next stream at once.
+type moved struct{ progress bool }
+
+func (m *moved) Error() string { return "the stream ended as announced" }
+
+// suspicion says that a stream ended for a row it could not take while several
+// batches were in flight on it.
+type suspicion struct{ err *Error }
+
+func (s *suspicion) Error() string { return s.err.Error() }
+
+func newStream(w *wire, conn *conn, enc *encoding, token string) *stream {
+	s := &stream{w: w, conn: conn, enc: enc, token: token, acked: -1,
+		queue: make(chan *message), gone: make(chan struct{}), half: make(chan struct{}), over: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancelCause(w.life)
+	return s
+}
+
+// open reports whether the stream takes messages.
+func (s *stream) open() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.leaving && !s.finished
+}
+
+// deliver sends m and waits for its ack. When it returns early because ctx
+// ended, m stays in flight; its rows are copies.
+func (s *stream) deliver(ctx context.Context, m *message) error {
+	select {
+	case s.queue <- m:
+	case <-s.gone:
+		m.drop()
+		return &moved{progress: s.worked()}
+	case <-s.over:
+		m.drop()
+		return &moved{progress: s.worked()}
+	case <-ctx.Done():
+		m.drop()
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-m.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// worked reports whether the stream acknowledged anything.
+func (s *stream) worked() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.acked >= 0
+}
+
+// write sends what callers hand over until the stream ends or is to be closed.
+// Sending blocks while the service's window is full: that is the backpressure.
+// The watchdog and the announced end break it off.
+func (s *stream) write() {
+	for {
+		select {
+		case m := <-s.queue:
+			if s.take(m) {
+				_ = s.rpc.SendMsg(m) // why it failed is told to read
+			}
+		case <-s.half:
+			_ = s.rpc.CloseSend() // never fails
+			return
+		case <-s.over:
+			return
+		}
+	}
+}
+
+// take gives m its offset and counts it as in flight.
+func (s *stream) take(m *message) bool {
+	s.mu.Lock()
+	if s.leaving || s.finished {
+		progress := s.acked >= 0
+		s.mu.Unlock()
+		m.drop()
+		m.done <- &moved{progress}
+		return false
+	}
+	defer s.mu.Unlock()
+	m.offset = s.next
+	s.next++
+	s.flying = append(s.flying, m)
+	if len(s.flying) == 1 {
+		s.watch()
+	}
+	return true
+}
+
+// watch gives the service another ackTimeout. Called with mu held.
+func (s *stream) watch() {
+	if s.watchdog == nil {
+		s.watchdog = time.AfterFunc(ackTimeout, func() { s.cancel(errSilent) })
+		return
+	}
+	s.watchdog.Reset(ackTimeout)
+}
+
+// read settles messages until the stream ends.
+func (s *stream) read() {
+	for {
+		var answer zerobuspb.EphemeralStreamResponse
+		err := s.rpc.RecvMsg(&answer)
+		if err != nil {
+			s.finish(err)
+			return
+		}
+		switch payload := answer.GetPayload().(type) {
+		case *zerobuspb.EphemeralStreamResponse_IngestRecordResponse:
+			if upTo := payload.IngestRecordResponse.DurabilityAckUpToOffset; upTo == nil {
+				s.cancel(&protocolError{"an ack names no offset"})
+			} else {
+				s.ack(*upTo)
+			}
+		case *zerobuspb.EphemeralStreamResponse_CloseStreamSignal:
+			s.leaveWithin(window(payload.CloseStreamSignal.GetDuration()))
+		}
+		// Anything else is of a later release, and not for us.
+	}
+}
+
+// window reads the duration of a close signal; absent or negative is 0.
+func window(d *durationpb.Duration) time.Duration { return max(d.AsDuration(), 0) }
+
+// ack settles everything up to an offset. Acks may skip offsets, repeat and go
+// backwards; one for what was never sent proves nothing.
+func (s *stream) ack(upTo int64) {
+	s.mu.Lock()
+	if upTo >= s.next {
+		s.mu.Unlock()
+		s.cancel(&protocolError{"an ack is for an offset that was not sent"})
+		return
+	}
+	n := 0
+	for n < len(s.flying) && s.flying[n].offset <= upTo {
+		n++
+	}
+	durable := slices.Clone(s.flying[:n])
+	clear(s.flying[:n])
+	s.flying = s.flying[n:]
+	if n > 0 {
+		s.acked = upTo
+		if len(s.flying) > 0 {
+			s.watch()
+		} else {
+			s.watchdog.Stop()
+			s.flying = nil
+			if s.leaving {
+				s.closeHalf()
+			}
+		}
+	}
+	s.mu.Unlock()
+	for _, m := range durable {
+		m.settle()
+		m.done <- nil
+	}
+}
+
+// leaveWithin ends the stream in order: nothing is sent on it from now on, acks
+// are awaited for as long as d, then our side is closed, and after closeGrace
+// the stream is gone. Called again it only ever shortens that.
+func (s *stream) leaveWithin(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.finished {
+		return
+	}
+	d = min(d, ackTimeout) // no later than the watchdog ends it
+	at := time.Now().Add(d)
+	switch {
+	case !s.leaving:
+		s.leaving, s.planned = true, true
+		close(s.gone)
+	case s.halved || !at.Before(s.deadline):
+		return
+	}
+	s.deadline = at
+	if len(s.flying) == 0 || d == 0 {
+		s.closeHalf()
+		return
+	}
+	if s.halfAt != nil {
+		s.halfAt.Reset(d)
+		return
+	}
+	s.halfAt = time.AfterFunc(d, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.closeHalf()
+	})
+}
+
+// closeHalf has our side closed, now, and the stream ended a little later.
+// Called with mu held.
+func (s *stream) closeHalf() {
+	if s.halved {
+		return
+	}
+	s.halved = true
+	close(s.half)
+	s.boundAt = time.AfterFunc(closeGrace, func() { s.cancel(errWindow) })
+}
+
+// finish settles what is left when the stream has ended with err.
+func (s *stream) finish(err error) {
+	s.mu.Lock()
+	left, planned, worked := s.flying, s.planned, s.acked >= 0
+	s.flying, s.finished = nil, true
+	for _, t := range []*time.Timer{s.watchdog, s.halfAt, s.boundAt} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	s.mu.Unlock()
+	close(s.over)
+	why := s.fate(err, planned, worked)
+	s.w.discharge(s)
+	_, announced := why.(*moved)
+	if s.slot != nil {
+		s.slot.ended(worked, announced)
+	}
+	for _, m := range left {
+		m.settle()
+		m.done <- verdict(why, m, len(left))
+	}
+	s.cancel(err)
+	s.w.conns.put(s.conn)
+}
+
+// fate says what the end of the stream means: *moved or *Error.
+func (s *stream) fate(err error, planned, worked bool) error {
+	cause := context.Cause(s.ctx)
+	var broken *protocolError
+	switch {
+	case errors.Is(cause, errSilent):
+		s.w.conns.retire(s.conn)
+		return s.w.advice.late(cause)
+	case errors.Is(cause, errWindow):
+		return &moved{worked}
+	case errors.As(cause, &broken):
+		return s.w.advice.misread(opInsert, 0, broken)
+	case cause != nil:
+		return s.w.advice.network(opInsert, errClosed)
+	}
+	end := s.ending(err)
+	e := s.w.advice.ended(end, append(s.w.tokens.hidden(), s.token))
+	switch {
+	case e.kind == transient && (planned || end.number() == numberAge):
+		return &moved{worked}
+	case e.kind == unauthorized:
+		s.w.tokens.drop(s.token)
+	}
+	return e
+}
+
+// halvable is the size from which a batch is taken in halves when the service
+// says RESOURCE_EXHAUSTED: that is also how a server answers a message over its
+// own bound, and 4 MiB is the least bound it ever had. A single row is retried.
+const halvable = 4<<20 - 64<<10
+
+// verdict is the outcome of one message that was in flight, with others, when
+// the stream ended.
+func verdict(why error, m *message, inFlight int) error {
+	var e *Error
+	switch {
+	case !errors.As(why, &e):
+		return why
+	case e.kind == refused && inFlight > 1:
+		return &suspicion{e}
+	case e.Status == 429 && m.rows > 1 && m.size > halvable:
+		own := *e
+		own.kind = tooLarge
+		return &own
+	}
+	own := *e // each caller completes its own
+	return &own
+}
