@@ -67,7 +67,7 @@ func BenchmarkMap(b *testing.B) {
 }
 
 func TestMapAllocatesNothing(t *testing.T) {
-	everything := mustCompile(t, `version: 2
+	everything := `version: 2
 extends: default
 global:
   mappings:
@@ -80,20 +80,25 @@ global:
     - {source: properties.plan, target: plan, transform: [trim, lower], value_map: {gold: 2, "*": 0}, type: INT}
     - {source: properties.mail, target: mail, transform: hash_sha256}
     - {source: properties.tags, target: tags, transform: split}
+    - {source: properties.counts, target: counts, type: "MAP<BIGINT,INT>"}
+    - {source: properties.place, target: place, type: "STRUCT<city_name:STRING,geo:STRUCT<lat:FLOAT,lon:FLOAT>>"}
+    - {source: properties.items, target: items, type: "ARRAY<STRUCT<sku:STRING,data:BINARY,ok:BOOLEAN>>"}
     - {source: timestamp, target: day, type: DATE}
     - {source: $kafka.offset, target: kafka_offset, type: BIGINT}
     - {source: $kafka.headers.tenant, target: tenant}
     - {source: $kafka.key, target: kafka_key, type: BINARY}
-`, mapping.Options{ClusterID: "c", RequireConsent: []string{"analytics"}})
+`
+	consent := mapping.Options{ClusterID: "c", RequireConsent: []string{"analytics"}}
 	all := benchEvents(100)
 	for _, tc := range []struct {
-		name    string
-		mapping *mapping.Mapping
-		events  [][]byte
+		name      string
+		blueprint string
+		events    [][]byte
 	}{
-		{"typical", mustCompile(t, "", mapping.Options{}), all},
+		{"typical", "", all},
 		{"all converters", everything, append([][]byte{[]byte(`{"type":"page","event":"Caf\u00e9 Viewed","userId":7,"timestamp":"2026-03-04T10:15:27.482913+01:00",` +
-			`"context":{"consent":{"analytics":"granted"},"userAgent":"a \"b\"","ip":{"v4":["1"]}},"properties":{"n":"9007199254740993","d":12.50,"f":1e3,"list":["a\n",1],"map":{"a":"\u00e9"},"plan":" Gold ","mail":"a@b.example","tags":"a,b"}}`)}, all...)},
+			`"context":{"consent":{"analytics":"granted"},"userAgent":"a \"b\"","ip":{"v4":["1"]}},"properties":{"n":"9007199254740993","d":12.50,"f":1e3,"list":["a\n",1],"map":{"a":"\u00e9"},"plan":" Gold ","mail":"a@b.example","tags":"a,b",` +
+			`"counts":{"1":2,"-3":0},"place":{"city_name":"L\u00e9eds","geo":{"lon":-1.5}},"items":[{"sku":"a\"b","data":"aGk=","ok":true},{}]}}`)}, all...)},
 		{"batch", everything, [][]byte{append(append([]byte(`{"batch":[`), bytes.Join(all, []byte(","))...), `]}`...)}},
 		{"wrapped", everything, [][]byte{append(append([]byte(`{"payload":`), all[0]...), '}')}},
 		{"mapped already", everything, [][]byte{[]byte(`{"event_name":"x","EVENT_type":"track","event_timestamp":"2026-03-04T09:15:27.482Z","user_id":null,"n":1}`)}},
@@ -101,20 +106,23 @@ global:
 		{"filtered", everything, [][]byte{[]byte(`{"type":"track","context":{"consent":{"analytics":false}}}`)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			mapper, out := tc.mapping.NewMapper(), &discard{}
-			rec := *recordAt(nil)
-			run := func() {
-				for _, e := range tc.events {
-					rec.Value = e
-					mapper.Map(&rec, out)
+			w := twinsOf(t, tc.blueprint, consent)
+			for format, mapper := range map[string]*mapping.Mapper{"JSON": w.json, "protobuf": w.wire} {
+				out := &discard{}
+				rec := *recordAt(nil)
+				run := func() {
+					for _, e := range tc.events {
+						rec.Value = e
+						mapper.Map(&rec, out)
+					}
 				}
-			}
-			run()
-			if out.rejects > 0 || out.rows+out.filtered == 0 {
-				t.Fatalf("got %d rejects, %d rows, %d filtered, want no rejects", out.rejects, out.rows, out.filtered)
-			}
-			if got := testing.AllocsPerRun(20, run); got != 0 {
-				t.Errorf("got %v allocations for %d records, want 0", got, len(tc.events))
+				run()
+				if out.rejects > 0 || out.rows+out.filtered == 0 {
+					t.Fatalf("%s: got %d rejects, %d rows, %d filtered, want no rejects", format, out.rejects, out.rows, out.filtered)
+				}
+				if got := testing.AllocsPerRun(20, run); got != 0 {
+					t.Errorf("%s: got %v allocations for %d records, want 0", format, got, len(tc.events))
+				}
 			}
 		})
 	}

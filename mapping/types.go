@@ -114,7 +114,7 @@ func (t *deltaType) protobuf() error {
 	switch t.base {
 	case arrayType:
 		if t.elem.base == arrayType || t.elem.base == mapType {
-			return fmt.Errorf("protobuf cannot hold an %s inside an ARRAY (%s)%s", baseNames[t.elem.base], t.short(), instead)
+			return fmt.Errorf("protobuf cannot hold %s inside an ARRAY (%s)%s", baseNames[t.elem.base], t.short(), instead)
 		}
 		return t.elem.protobuf()
 	case mapType:
@@ -123,7 +123,7 @@ func (t *deltaType) protobuf() error {
 			return fmt.Errorf("protobuf cannot hold a MAP with %s keys (%s); make it VARIANT, or write rows as JSON", t.key.text, t.short())
 		}
 		if t.elem.base == arrayType || t.elem.base == mapType {
-			return fmt.Errorf("protobuf cannot hold an %s inside a MAP (%s)%s", baseNames[t.elem.base], t.short(), instead)
+			return fmt.Errorf("protobuf cannot hold %s inside a MAP (%s)%s", baseNames[t.elem.base], t.short(), instead)
 		}
 		return t.elem.protobuf()
 	case structType:
