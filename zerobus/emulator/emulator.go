@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
 )
 
 // The defaults of Config.
@@ -31,6 +32,9 @@ const (
 	DefaultClientSecret    = "emulator-secret"
 	DefaultTokenLifetime   = time.Hour
 	DefaultMaxRequestBytes = 10 << 20
+	DefaultWorkspaceID     = "1234567890123456"
+	DefaultAckInterval     = 20 * time.Millisecond
+	DefaultStreamMaxAge    = 15 * time.Minute
 )
 
 // Config is what an Emulator needs. The zero value is a workspace with the
@@ -62,8 +66,36 @@ type Config struct {
 	// the microseconds the service takes.
 	AcceptTextTimestamps bool
 	// Latency is waited before the answer to each ingest request, when its
-	// rows are already kept. Zero is none.
+	// rows are already kept, and before a gRPC message may be acknowledged.
+	// Zero is none.
 	Latency Latency
+
+	// What follows concerns the Zerobus endpoint, gRPC and REST.
+
+	// WorkspaceID is what tokens for the endpoint must name in their resource.
+	// Empty means DefaultWorkspaceID.
+	WorkspaceID string
+	// Auth is what the endpoint asks of a token; the zero value is AuthStrict.
+	Auth AuthMode
+	// AckInterval is the least time between two acks of a stream; 0 means
+	// 20 ms, and an idle stream's first ack does not wait for it.
+	AckInterval time.Duration
+	// AckEvery sends an ack before AckInterval is over once so many messages
+	// wait; 1 acknowledges each by itself. 0 goes by AckInterval alone.
+	AckEvery int
+	// StreamMaxAge is when a stream gets its close signal. 0 means 15 minutes,
+	// about what the service has been seen to do; below 0 is never.
+	StreamMaxAge time.Duration
+	// CloseWindow is how long after the signal the stream ends with
+	// UNAVAILABLE. 0 means a tenth of StreamMaxAge, at most 10 s.
+	CloseWindow time.Duration
+	// OversizeCode ends a stream with a message above MaxRequestBytes. 0 means
+	// RESOURCE_EXHAUSTED, what gRPC's own limit gives; what the service
+	// answers is not known.
+	OversizeCode codes.Code
+	// AnyOffsets lets offset_id jump, which is otherwise refused.
+	AnyOffsets bool
+
 	// Log receives what an operator should see; nil logs nothing. No secrets,
 	// tokens or rows are logged.
 	Log *zap.Logger
@@ -85,9 +117,13 @@ type Emulator struct {
 	hook       atomic.Pointer[func(IngestRequest) *Fault]
 	apiOff     atomic.Bool
 
-	active requests
+	active  requests
+	streams streams
+	scripts scripts
 
-	mu       sync.Mutex // Start and Close
+	mu      sync.Mutex // Start, StartZerobus and Close
+	zerobus *endpointServer
+
 	server   *http.Server
 	url      string
 	served   chan struct{} // closed when the server's accept loop has ended
@@ -109,6 +145,21 @@ func New(cfg Config) (*Emulator, error) {
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = DefaultMaxRequestBytes
 	}
+	if cfg.WorkspaceID == "" {
+		cfg.WorkspaceID = DefaultWorkspaceID
+	}
+	if cfg.AckInterval == 0 {
+		cfg.AckInterval = DefaultAckInterval
+	}
+	if cfg.StreamMaxAge == 0 {
+		cfg.StreamMaxAge = DefaultStreamMaxAge
+	}
+	if cfg.CloseWindow == 0 {
+		cfg.CloseWindow = min(max(cfg.StreamMaxAge, 0)/10, 10*time.Second)
+	}
+	if cfg.OversizeCode == codes.OK {
+		cfg.OversizeCode = codes.ResourceExhausted
+	}
 	if cfg.DDL == "" {
 		cfg.DDL = DefaultDDL
 	}
@@ -122,11 +173,17 @@ func New(cfg Config) (*Emulator, error) {
 	if cfg.MaxRows < 0 || cfg.MaxRequestBytes < 0 {
 		err = errors.Join(err, fmt.Errorf("max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes))
 	}
+	if cfg.AckInterval < 0 || cfg.AckEvery < 0 || cfg.CloseWindow < 0 {
+		err = errors.Join(err, fmt.Errorf("ack interval %s, ack every %d, close window %s: want 0 (default) or more", cfg.AckInterval, cfg.AckEvery, cfg.CloseWindow))
+	}
+	if cfg.Auth < AuthStrict || cfg.Auth > AuthOff {
+		err = errors.Join(err, fmt.Errorf("auth mode %d: want AuthStrict, AuthPresence or AuthOff", cfg.Auth))
+	}
 	e := &Emulator{
 		cfg: cfg, log: cfg.Log,
 		catalog:    catalog{tables: map[string]*Table{}},
 		journal:    &journal{path: cfg.JSONL},
-		tokens:     tokens{lifetime: cfg.TokenLifetime, clientID: cfg.ClientID, secret: cfg.ClientSecret, expires: map[string]time.Time{}},
+		tokens:     tokens{lifetime: cfg.TokenLifetime, clientID: cfg.ClientID, secret: cfg.ClientSecret, live: map[string]grant{}},
 		privileges: privileges{revoked: map[string]bool{}},
 		active:     requests{stop: make(chan struct{}), idle: make(chan struct{})},
 	}
@@ -205,10 +262,7 @@ func (e *Emulator) Start(addr string) error {
 		ConnState:         e.newConns.track,
 		ErrorLog:          zap.NewStdLog(e.log),
 	}
-	host := ln.Addr().String()
-	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
-		host = net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
-	}
+	host := reachable(ln)
 	e.url = "http://" + host
 	serve := e.server.Serve
 	if e.tls != nil {
@@ -224,6 +278,14 @@ func (e *Emulator) Start(addr string) error {
 		}
 	}()
 	return nil
+}
+
+// reachable is an address that a client on this machine can connect to.
+func reachable(ln net.Listener) string {
+	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
+	}
+	return ln.Addr().String()
 }
 
 // URL is the workspace_url to configure, such as http://127.0.0.1:41234; ""
@@ -242,10 +304,13 @@ func (e *Emulator) Close(ctx context.Context) error {
 	defer e.mu.Unlock()
 	e.active.shut()
 	var err error
+	if e.zerobus != nil {
+		err = e.zerobus.close(ctx)
+	}
 	if e.server != nil {
 		e.newConns.close()
-		if err = e.server.Shutdown(ctx); err != nil {
-			err = errors.Join(fmt.Errorf("emulator: requests cut off: %w", err), e.server.Close())
+		if serr := e.server.Shutdown(ctx); serr != nil {
+			err = errors.Join(err, fmt.Errorf("emulator: requests cut off: %w", serr), e.server.Close())
 		}
 		<-e.served
 	}
@@ -272,6 +337,7 @@ func (e *Emulator) Reset() error {
 		}
 	}
 	e.stats.reset()
+	e.streams.reset()
 	return err
 }
 

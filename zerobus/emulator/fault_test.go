@@ -249,7 +249,7 @@ func TestFaultsThatMakeNoSense(t *testing.T) {
 		`keep goes`:           {Effect: "cut", Keep: true},
 		`count -1`:            {Effect: "cut", Count: -1},
 		`probability 2`:       {Effect: "cut", Probability: 2},
-		`endpoint ingest`:     {Effect: "refuse"},
+		`want an endpoint of`: {Effect: "refuse"},
 		`knows no tables`:     {Effect: "cut", Endpoint: "token", Table: "a.b.c"},
 		`want equals, regexp`: {Effect: "cut", Endpoint: "ingest", Rows: &emulator.RowMatch{}},
 		`equals wants`:        {Effect: "cut", Endpoint: "ingest", Rows: &emulator.RowMatch{Equals: ptr("")}},

@@ -62,6 +62,13 @@ func (s *faultSet) add(f Fault) (Fault, error) {
 	return r.Fault, nil
 }
 
+// any reports whether there is a fault at all.
+func (s *faultSet) any() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.rules) > 0
+}
+
 func (s *faultSet) list() []Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,7 +138,10 @@ func (s *faultSet) take(r *rule, row int) *hit {
 
 // fits holds everything but the dice against a request.
 func (r *rule) fits(c *call) (row int, ok bool) {
-	if r.Endpoint != "" && r.Endpoint != c.endpoint {
+	if r.Endpoint != "" && r.Endpoint != c.endpoint || !possible(r.Effect, c.endpoint) {
+		return 0, false
+	}
+	if r.Offset != nil && (c.endpoint != EndpointStream || *r.Offset != c.offset) {
 		return 0, false
 	}
 	if r.Table != "" && !strings.EqualFold(r.Table, c.tableName()) {

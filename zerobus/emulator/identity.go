@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -20,6 +21,11 @@ type identity struct {
 	caPEM []byte
 	leaf  tls.Certificate
 }
+
+// LocalDomain is the domain below which the server certificate holds for any
+// one label: clients take the first label of the Zerobus endpoint's host for
+// the workspace's id.
+const LocalDomain = "zerobus.local.cloud.databricks.com"
 
 // identityLifetime is short enough that nobody builds on it, long enough for
 // a stand-alone emulator that is left running.
@@ -52,7 +58,7 @@ func newIdentity() (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make server certificate: %w", err)
 	}
-	leaf.DNSNames, leaf.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	leaf.DNSNames, leaf.IPAddresses = []string{"localhost", "*." + LocalDomain}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
 	leaf.KeyUsage, leaf.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -70,4 +76,19 @@ func newIdentity() (*identity, error) {
 
 func (i *identity) config() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{i.leaf}, MinVersion: tls.VersionTLS12}
+}
+
+// endpointConfig is for the port that gRPC and REST share. A client that knows
+// HTTP/1.1 is no gRPC client, and gets it.
+func (i *identity) endpointConfig() *tls.Config {
+	both := i.config()
+	h1, h2 := i.config(), i.config()
+	h1.NextProtos, h2.NextProtos = []string{"http/1.1"}, []string{"h2"}
+	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, "http/1.1") {
+			return h1, nil
+		}
+		return h2, nil
+	}
+	return both
 }

@@ -11,19 +11,23 @@ import (
 	"go.uber.org/zap"
 )
 
-// IngestRequest is what a hook sees of a request to the ingest endpoint.
+// IngestRequest is what a hook sees of a request that brings rows: to the
+// ingest endpoint, to the REST insert, or a message on a gRPC stream.
 type IngestRequest struct {
-	Number    int64 // 1 for the first ingest request since New or Reset
+	Endpoint  string // EndpointIngest, EndpointInsert or EndpointStream
+	Number    int64  // 1 for the first of this endpoint since New or Reset
 	Table     string
 	RequestID string
-	Rows      [][]byte // valid during the call only
+	StreamID  string // of a gRPC stream, with the message's offset
+	Offset    int64
+	Rows      [][]byte // as JSON; valid during the call only
 }
 
-// OnIngest sets a hook that is asked about every ingest request before any
-// fault. A Fault it returns applies to this request, whatever its Endpoint,
-// Table, Rows, Count and Probability; nil leaves the request to the faults
-// added. The hook runs on the request's goroutine, several at once. A nil
-// hook removes it.
+// OnIngest sets a hook that is asked about every request that brings rows,
+// before any fault. A Fault it returns applies to this request, whatever its
+// Endpoint, Table, Rows, Count and Probability; nil leaves the request to the
+// faults added. The hook runs on the request's goroutine, several at once. A
+// nil hook removes it.
 func (e *Emulator) OnIngest(hook func(IngestRequest) *Fault) {
 	if hook == nil {
 		e.hook.Store(nil)
@@ -32,15 +36,21 @@ func (e *Emulator) OnIngest(hook func(IngestRequest) *Fault) {
 	e.hook.Store(&hook)
 }
 
+// bringsRows reports whether requests to an endpoint hold rows.
+func bringsRows(endpoint string) bool {
+	return endpoint == EndpointIngest || endpoint == EndpointInsert || endpoint == EndpointStream
+}
+
 // fault finds what goes wrong with a call, or nil.
 func (e *Emulator) fault(c *call) *hit {
-	if hook := e.hook.Load(); hook != nil && c.endpoint == EndpointIngest {
+	if hook := e.hook.Load(); hook != nil && bringsRows(c.endpoint) {
 		f := (*hook)(IngestRequest{
-			Number: c.number, Table: c.tableName(), RequestID: c.requestID, Rows: c.rows(),
+			Endpoint: c.endpoint, Number: c.number, Table: c.tableName(), RequestID: c.requestID,
+			StreamID: c.streamID, Offset: c.offset, Rows: c.rows(),
 		})
 		if f != nil {
 			once := *f
-			once.Endpoint, once.Table, once.Count, once.Probability = EndpointIngest, "", 0, 0
+			once.Endpoint, once.Table, once.Count, once.Probability = c.endpoint, "", 0, 0
 			r, err := newRule(once)
 			if err != nil {
 				e.log.Error("ingest hook returned a fault that cannot apply", zap.Error(err))
@@ -59,14 +69,14 @@ func (e *Emulator) fault(c *call) *hit {
 
 // tableName is the table a call names, as far as it can be made out.
 func (c *call) tableName() string {
-	if c.endpoint == EndpointColumns {
+	if c.endpoint != EndpointIngest {
 		return c.path
 	}
 	c.look()
 	return c.table
 }
 
-// rows are the records of an ingest call, none if the body is broken.
+// rows are the records of a call, none if the body is broken.
 func (c *call) rows() [][]byte {
 	c.look()
 	return c.records
@@ -75,12 +85,28 @@ func (c *call) rows() [][]byte {
 // look splits an ingest body into its rows without judging them. It runs only
 // when a hook or a fault asks.
 func (c *call) look() {
-	if c.split || c.endpoint != EndpointIngest {
+	if c.split || !bringsRows(c.endpoint) {
 		return
 	}
 	c.split = true
 	s := scanner{b: c.body}
 	var rows [][]byte
+	list := func() bool {
+		return s.members('[', func([]byte, bool) bool {
+			from := s.pos
+			if !s.skip(0) {
+				return false
+			}
+			rows = append(rows, c.body[from:s.pos])
+			return true
+		})
+	}
+	if c.endpoint == EndpointInsert {
+		if list() {
+			c.records = rows
+		}
+		return
+	}
 	ok := s.members('{', func(name []byte, _ bool) bool {
 		switch string(name) {
 		case "table":
@@ -91,14 +117,7 @@ func (c *call) look() {
 			if s.peek() != '[' {
 				break
 			}
-			return s.members('[', func([]byte, bool) bool {
-				from := s.pos
-				if !s.skip(0) {
-					return false
-				}
-				rows = append(rows, c.body[from:s.pos])
-				return true
-			})
+			return list()
 		}
 		return s.skip(0)
 	})

@@ -17,20 +17,24 @@ func (e *Emulator) routes() http.Handler {
 	mux.Handle("POST "+TokenPath, e.endpoint(EndpointToken, maxFormBytes, e.token))
 	mux.Handle("POST "+IngestPath, e.endpoint(EndpointIngest, e.cfg.MaxRequestBytes, e.ingest))
 	mux.Handle("GET "+ColumnsPath+"{name}", e.endpoint(EndpointColumns, maxFormBytes, e.columns))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		reply(w, http.StatusOK, map[string]string{"status": "ok"})
-	})
+	mux.HandleFunc("GET /healthz", healthz)
 	// Pages of other origins may not change anything here, though anyone who
 	// can open a connection may: the admin API is for loopback.
 	mux.Handle("/emulator/", http.NewCrossOriginProtection().Handler(e.admin()))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		a := (&apiError{
-			status: http.StatusNotFound, code: "ENDPOINT_NOT_FOUND",
-			message: "No API found for '" + printable(r.Method) + " " + printable(r.URL.Path) + "'",
-		}).answer("")
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(a.status)
-		_, _ = w.Write(a.body) // the client may have left
-	})
+	mux.HandleFunc("/", noEndpoint)
 	return e.active.guard(mux)
+}
+
+func healthz(w http.ResponseWriter, _ *http.Request) {
+	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+func noEndpoint(w http.ResponseWriter, r *http.Request) {
+	a := (&apiError{
+		status: http.StatusNotFound, code: "ENDPOINT_NOT_FOUND",
+		message: "No API found for '" + printable(r.Method) + " " + printable(r.URL.Path) + "'",
+	}).answer("")
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body) // the client may have left
 }

@@ -13,6 +13,7 @@ type rowFault struct {
 	column  string // "" when no column is to blame
 	reason  string // FIELD_NOT_IN_TABLE, TYPE_INCOMPATIBLE, MISSING_REQUIRED_COLUMN, DUPLICATE_FIELD, REFUSED or ""
 	problem string
+	digits  bool // text stands where a whole number belongs
 }
 
 func (f *rowFault) Error() string {
@@ -121,7 +122,7 @@ func (r *rowReader) row() bool {
 		if !r.skip(0) {
 			return false
 		}
-		return r.refuse("", "TYPE_INCOMPATIBLE", "a row must be a JSON object")
+		return r.refuse("", causeIncompatible, "a row must be a JSON object")
 	}
 	r.pos++
 	r.ids = append(r.ids, idHash{})
@@ -134,7 +135,7 @@ func (r *rowReader) row() bool {
 	}
 	for _, c := range r.schema.required {
 		if r.seen[c] != r.stamp {
-			return r.refuse(r.schema.columns[c].name, "MISSING_REQUIRED_COLUMN", "is NOT NULL and missing")
+			return r.refuse(r.schema.columns[c].name, causeMissing, "is NOT NULL and missing")
 		}
 	}
 	r.rows = append(r.rows, span{start, r.pos})
@@ -157,7 +158,7 @@ func (r *rowReader) members(last int) bool {
 		col := r.after[last+1]
 		if col >= len(r.schema.columns) || r.schema.columns[col].name != string(name) {
 			if col, ok = r.schema.index[string(name)]; !ok {
-				return r.refuse(string(name), "FIELD_NOT_IN_TABLE", "is not a column of the table")
+				return r.refuse(string(name), causeNotInTable, "is not a column of the table")
 			}
 			r.after[last+1] = col
 		}
@@ -172,7 +173,9 @@ func (r *rowReader) members(last int) bool {
 		f := &r.schema.columns[col]
 		from := r.pos
 		if problem := r.value(f.typ, !f.notNull, 0); problem != "" {
-			return r.refuse(f.name, "TYPE_INCOMPATIBLE", problem)
+			r.refuse(f.name, causeIncompatible, problem)
+			r.fault.digits = r.b[from] == '"' && f.typ.integer()
+			return false
 		}
 		if r.problem != "" {
 			return false

@@ -20,7 +20,9 @@ type call struct {
 	header    http.Header
 	body      []byte
 	requestID string
-	path      string // the table named in the path; columns endpoint only
+	path      string // the table, where it is known without the body: not the ingest endpoint's
+	streamID  string // of a message on a gRPC stream, with its offset
+	offset    int64
 
 	split   bool // whether the two below are filled in
 	table   string
@@ -55,9 +57,9 @@ func (e *Emulator) endpoint(name string, limit int64, f func(*call) answer) http
 	})
 }
 
-// pause waits for the configured latency of the ingest endpoint.
+// pause waits for the configured latency of the endpoints that take rows.
 func (e *Emulator) pause(r *http.Request, name string) {
-	if name == EndpointIngest && !e.active.wait(r.Context(), e.cfg.Latency.drawAny()) {
+	if (name == EndpointIngest || name == EndpointInsert) && !e.active.wait(r.Context(), e.cfg.Latency.drawAny()) {
 		panic(http.ErrAbortHandler) // nobody is there to answer
 	}
 }

@@ -5,18 +5,26 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+
+	"google.golang.org/grpc/codes"
 )
 
 // Stats are figures since New or the last Reset.
 type Stats struct {
-	Requests  map[string]int64            `json:"requests"`  // by endpoint
-	Responses map[string]map[string]int64 `json:"responses"` // by endpoint and status
-	Rejects   map[string]int64            `json:"rejects"`   // ingest requests refused, by error code
+	Requests  map[string]int64            `json:"requests"`  // by endpoint; of stream: messages
+	Responses map[string]map[string]int64 `json:"responses"` // by endpoint and status; of create and stream: by how they ended
+	Rejects   map[string]int64            `json:"rejects"`   // requests to write refused and streams ended, by error code
 	Faults    map[string]int64            `json:"faults"`    // faults applied, by effect
 	Tokens    int64                       `json:"tokens_minted"`
 	Rows      int64                       `json:"rows"`           // rows kept, over all tables
 	Bytes     int64                       `json:"bytes_received"` // request bodies, unpacked
 	InFlight  int                         `json:"in_flight"`      // requests being served, the one that asks included
+
+	StreamsOpen   int   `json:"streams_open"`
+	StreamsOpened int64 `json:"streams_opened"`
+	StreamRows    int64 `json:"stream_rows"`  // rows kept that came by gRPC
+	Acks          int64 `json:"acks"`         // sent on gRPC streams
+	UnackedRows   int64 `json:"unacked_rows"` // kept on streams that ended before the ack was sent: a client sends them again
 }
 
 type stats struct {
@@ -53,8 +61,23 @@ func (s *stats) answered(endpoint string, a answer) {
 	m := s.responses[endpoint]
 	bump(&m, strconv.Itoa(a.status))
 	s.responses[endpoint] = m
-	if endpoint == EndpointIngest && a.code != "" {
+	if bringsRows(endpoint) && a.code != "" {
 		bump(&s.rejects, a.code)
+	}
+}
+
+// ended counts the end of a gRPC stream, or of the attempt to open one.
+func (s *stats) ended(endpoint string, code codes.Code) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.responses == nil {
+		s.responses = map[string]map[string]int64{}
+	}
+	m := s.responses[endpoint]
+	bump(&m, codeName(code))
+	s.responses[endpoint] = m
+	if code != codes.OK {
+		bump(&s.rejects, codeName(code))
 	}
 }
 
@@ -75,12 +98,15 @@ func (s *stats) reset() {
 
 // Stats returns the figures as they are now.
 func (e *Emulator) Stats() Stats {
-	s := &e.stats
+	s, x := &e.stats, &e.streams
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := Stats{
 		Requests: map[string]int64{}, Responses: map[string]map[string]int64{}, Rejects: map[string]int64{}, Faults: map[string]int64{},
 		Tokens: s.minted.Load(), Rows: s.rows.Load(), Bytes: s.received.Load(), InFlight: e.active.underWay(),
+		StreamsOpen: len(x.open), StreamsOpened: x.count, StreamRows: x.rows, Acks: x.acks, UnackedRows: x.unacked,
 	}
 	maps.Copy(out.Requests, s.begun)
 	maps.Copy(out.Rejects, s.rejects)

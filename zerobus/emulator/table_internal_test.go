@@ -47,12 +47,12 @@ func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
 
 func TestExpiredTokensAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		all := tokens{lifetime: time.Minute, expires: map[string]time.Time{}}
+		all := tokens{lifetime: time.Minute, live: map[string]grant{}}
 		for range 10 {
-			all.mint()
+			all.mint(grant{}, 0)
 			<-time.After(30 * time.Second)
 		}
-		if got := len(all.expires); got > 2 {
+		if got := len(all.live); got > 2 {
 			t.Errorf("tokens held: got %d, want those of one lifetime, 2", got)
 		}
 	})

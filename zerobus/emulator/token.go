@@ -20,9 +20,16 @@ type tokens struct {
 	lifetime time.Duration
 	clientID string
 
-	mu      sync.Mutex
-	secret  string
-	expires map[string]time.Time // token -> end of life
+	mu     sync.Mutex
+	secret string
+	live   map[string]grant
+}
+
+// grant is what a token is good for.
+type grant struct {
+	expires  time.Time
+	audience string   // "" for the workspace's own APIs
+	tables   []string // lower case, that it may write; of tokens for the Zerobus endpoint
 }
 
 func (t *tokens) valid(id, secret string) bool {
@@ -32,27 +39,33 @@ func (t *tokens) valid(id, secret string) bool {
 	return subtle.ConstantTimeCompare([]byte(id), []byte(t.clientID))&subtle.ConstantTimeCompare([]byte(secret), []byte(want)) == 1
 }
 
-// mint hands out an opaque token. Tokens past their end are forgotten on the
-// way, so that as many are held as live at a time.
-func (t *tokens) mint() string {
+// mint hands out an opaque token of at least size characters. Tokens past
+// their end are forgotten on the way, so that as many are held as live at a
+// time.
+func (t *tokens) mint(g grant, size int) string {
 	token := rand.Text() + rand.Text()
+	for len(token) < size {
+		token += rand.Text()
+	}
 	now := time.Now()
+	g.expires = now.Add(t.lifetime)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for old, end := range t.expires {
-		if !now.Before(end) {
-			delete(t.expires, old)
+	for old, g := range t.live {
+		if !now.Before(g.expires) {
+			delete(t.live, old)
 		}
 	}
-	t.expires[token] = now.Add(t.lifetime)
+	t.live[token] = g
 	return token
 }
 
-func (t *tokens) alive(token string) bool {
+// find returns what a token is good for; ok is false when it is not good.
+func (t *tokens) find(token string) (g grant, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	end, ok := t.expires[token]
-	return ok && time.Now().Before(end)
+	g, ok = t.live[token]
+	return g, ok && time.Now().Before(g.expires)
 }
 
 // RotateSecret makes secret the only one that mints tokens. Tokens minted
@@ -67,7 +80,7 @@ func (e *Emulator) RotateSecret(secret string) {
 func (e *Emulator) RevokeTokens() {
 	e.tokens.mu.Lock()
 	defer e.tokens.mu.Unlock()
-	clear(e.tokens.expires)
+	clear(e.tokens.live)
 }
 
 // token serves the OAuth 2.0 client credentials grant (RFC 6749, section
@@ -105,14 +118,23 @@ func (e *Emulator) token(c *call) answer {
 	if !slices.Contains(strings.Fields(form.Get("scope")), scopeAll) {
 		return refuse(http.StatusBadRequest, "invalid_scope", "scope must be "+scopeAll)
 	}
-	if form.Has("resource") || form.Has("authorization_details") {
-		return refuse(http.StatusBadRequest, "invalid_target", "this emulator mints plain workspace tokens; leave out resource and authorization_details")
+	g, refused := e.grantOf(form)
+	if refused != nil {
+		return refused.answer(EndpointToken)
 	}
+	body := map[string]any{
+		"token_type": "Bearer", "scope": scopeAll, "expires_in": int64(e.tokens.lifetime / time.Second),
+	}
+	size := 0
+	if g.audience != "" {
+		// The service's are as long, and repeat what was asked for: clients
+		// must not expect an answer of a few hundred bytes.
+		size = endpointTokenSize
+		body["authorization_details"] = form.Get("authorization_details")
+	}
+	body["access_token"] = e.tokens.mint(g, size)
 	e.stats.minted.Add(1)
-	a := jsonAnswer(http.StatusOK, map[string]any{
-		"access_token": e.tokens.mint(), "token_type": "Bearer", "scope": scopeAll,
-		"expires_in": int64(e.tokens.lifetime / time.Second),
-	})
+	a := jsonAnswer(http.StatusOK, body)
 	a.header.Set("Cache-Control", "no-store")
 	return a
 }
@@ -133,14 +155,32 @@ func basicAuth(h http.Header) (id, secret string, ok bool) {
 	return id, secret, true
 }
 
-// authorize holds the bearer token of a call against those handed out.
+// bearer takes the token out of an Authorization header; "" when there is
+// none.
+func bearer(authorization string) string {
+	scheme, token, _ := strings.Cut(authorization, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+func unauthenticated(message string) *apiError {
+	return &apiError{status: http.StatusUnauthorized, code: "UNAUTHENTICATED", message: message}
+}
+
+// authorize holds the bearer token of a call to the workspace's own APIs
+// against those handed out.
 func (e *Emulator) authorize(c *call) *apiError {
-	scheme, token, _ := strings.Cut(c.header.Get("Authorization"), " ")
+	token := bearer(c.header.Get("Authorization"))
+	g, ok := e.tokens.find(token)
 	switch {
-	case !strings.EqualFold(scheme, "Bearer") || strings.TrimSpace(token) == "":
-		return &apiError{status: http.StatusUnauthorized, code: "UNAUTHENTICATED", message: "Missing bearer token"}
-	case !e.tokens.alive(strings.TrimSpace(token)):
-		return &apiError{status: http.StatusUnauthorized, code: "UNAUTHENTICATED", message: "Invalid or expired token"}
+	case token == "":
+		return unauthenticated("Missing bearer token")
+	case !ok:
+		return unauthenticated("Invalid or expired token")
+	case g.audience != "":
+		return unauthenticated(badAudience)
 	}
 	return nil
 }

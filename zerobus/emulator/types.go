@@ -94,6 +94,15 @@ func (t *dataType) text() string {
 	return name
 }
 
+// integer reports whether values are whole numbers.
+func (t *dataType) integer() bool {
+	switch t.kind {
+	case kindByte, kindShort, kindInt, kindLong, kindDate, kindTimestamp, kindTimestampNTZ:
+		return true
+	}
+	return false
+}
+
 // upperText is text with the SQL words in upper case; names of STRUCT fields
 // keep their case.
 func (t *dataType) upperText() string {

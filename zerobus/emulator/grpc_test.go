@@ -1,0 +1,264 @@
+package emulator_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/datafly/bridge/zerobus/emulator"
+	pb "github.com/datafly/bridge/zerobus/zerobuspb"
+)
+
+// endpoint is a workspace with its Zerobus endpoint and a gRPC client for it.
+type endpoint struct {
+	*workspace
+	client pb.ZerobusClient
+	grants map[string]string // table -> token
+}
+
+func startZerobus(t testing.TB, cfg emulator.Config) *endpoint {
+	t.Helper()
+	w := start(t, cfg)
+	if err := w.StartZerobus("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	z := &endpoint{workspace: w, grants: map[string]string{}}
+	z.client = pb.NewZerobusClient(z.dial())
+	return z
+}
+
+// dial opens another connection.
+func (z *endpoint) dial() *grpc.ClientConn {
+	z.t.Helper()
+	creds := insecure.NewCredentials()
+	if pem := z.CAPEM(); pem != nil {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(pem)
+		creds = credentials.NewTLS(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12})
+	}
+	u, err := url.Parse(z.ZerobusURL())
+	if err != nil {
+		z.t.Fatal(err)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+u.Host, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		z.t.Fatal(err)
+	}
+	z.t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			z.t.Errorf("close connection: %v", err)
+		}
+	})
+	return conn
+}
+
+// details is the authorization_details of a token that may write to a table.
+func details(table string) string {
+	p := strings.Split(table, ".")
+	return fmt.Sprintf(`[
+		{"type":"unity_catalog_privileges","privileges":["USE CATALOG"],"object_type":"CATALOG","object_full_path":%q},
+		{"type":"unity_catalog_privileges","privileges":["USE SCHEMA"],"object_type":"SCHEMA","object_full_path":%q},
+		{"type":"unity_catalog_privileges","privileges":["SELECT","MODIFY"],"object_type":"TABLE","object_full_path":%q,"operations":["zerobuswrite"]}]`,
+		p[0], p[0]+"."+p[1], table)
+}
+
+func (z *endpoint) askGrant(table string) response {
+	z.t.Helper()
+	return z.do("POST", emulator.TokenPath, form, url.Values{
+		"grant_type": {"client_credentials"}, "scope": {"all-apis"}, "resource": {z.Resource()}, "authorization_details": {details(table)},
+		"client_id": {emulator.DefaultClientID}, "client_secret": {emulator.DefaultClientSecret},
+	}.Encode())
+}
+
+// grant returns an Authorization header that may write to a table.
+func (z *endpoint) grant(table string) string {
+	z.t.Helper()
+	if z.grants[table] == "" {
+		r := z.askGrant(table)
+		token, _ := r.json(z.t)["access_token"].(string)
+		if r.status != 200 || token == "" {
+			z.t.Fatalf("token for %s: got %d %s, want 200", table, r.status, r.body)
+		}
+		z.grants[table] = token
+	}
+	return "Bearer " + z.grants[table]
+}
+
+// rpc is an open EphemeralStream with the test's patience.
+type rpc struct {
+	pb.Zerobus_EphemeralStreamClient
+	t      testing.TB
+	id     string
+	next   int64
+	cancel context.CancelFunc
+}
+
+// dialStream opens the RPC and sends nothing.
+func (z *endpoint) dialStream(table string, header ...string) *rpc {
+	z.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	z.t.Cleanup(cancel)
+	ctx = metadata.AppendToOutgoingContext(ctx, header...)
+	if len(header) == 0 {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", z.grant(table), emulator.TableHeader, table)
+	}
+	c, err := z.client.EphemeralStream(ctx)
+	if err != nil {
+		z.t.Fatal(err)
+	}
+	return &rpc{Zerobus_EphemeralStreamClient: c, t: z.t, cancel: cancel}
+}
+
+func createRequest(c *pb.CreateIngestStreamRequest) *pb.EphemeralStreamRequest {
+	return &pb.EphemeralStreamRequest{Payload: &pb.EphemeralStreamRequest_CreateStream{CreateStream: c}}
+}
+
+func jsonCreate(table string) *pb.CreateIngestStreamRequest {
+	return &pb.CreateIngestStreamRequest{TableName: &table, RecordType: pb.RecordType_JSON.Enum()}
+}
+
+func protoCreate(t testing.TB, table string, d *descriptorpb.DescriptorProto) *pb.CreateIngestStreamRequest {
+	t.Helper()
+	b, err := proto.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &pb.CreateIngestStreamRequest{TableName: &table, DescriptorProto: b, RecordType: pb.RecordType_PROTO.Enum()}
+}
+
+// open opens a stream with this create_stream, which must succeed.
+func (z *endpoint) open(c *pb.CreateIngestStreamRequest) *rpc {
+	z.t.Helper()
+	s := z.dialStream(c.GetTableName())
+	s.send(createRequest(c))
+	r, err := s.Recv()
+	if err != nil || r.GetCreateStreamResponse().GetStreamId() == "" {
+		z.t.Fatalf("create: got %v, %v, want a stream id", r, err)
+	}
+	s.id = r.GetCreateStreamResponse().GetStreamId()
+	return s
+}
+
+// openJSON opens a stream of JSON records to the default table.
+func (z *endpoint) openJSON() *rpc {
+	z.t.Helper()
+	return z.open(jsonCreate(stream))
+}
+
+// refused opens a stream that must be refused, and returns its status.
+func (s *rpc) refused(c *pb.CreateIngestStreamRequest) *status.Status {
+	s.t.Helper()
+	s.send(createRequest(c))
+	return s.end()
+}
+
+func (s *rpc) send(q *pb.EphemeralStreamRequest) {
+	s.t.Helper()
+	if err := s.Send(q); err != nil && !errors.Is(err, io.EOF) {
+		s.t.Fatalf("send: %v", err)
+	}
+}
+
+func jsonBatch(offset int64, records ...string) *pb.EphemeralStreamRequest {
+	return &pb.EphemeralStreamRequest{Payload: &pb.EphemeralStreamRequest_IngestRecordBatch{IngestRecordBatch: &pb.IngestRecordBatchRequest{
+		OffsetId: &offset, Batch: &pb.IngestRecordBatchRequest_JsonBatch{JsonBatch: &pb.JsonRecordBatch{Records: records}},
+	}}}
+}
+
+func protoBatch(offset int64, records ...[]byte) *pb.EphemeralStreamRequest {
+	return &pb.EphemeralStreamRequest{Payload: &pb.EphemeralStreamRequest_IngestRecordBatch{IngestRecordBatch: &pb.IngestRecordBatchRequest{
+		OffsetId: &offset, Batch: &pb.IngestRecordBatchRequest_ProtoEncodedBatch{ProtoEncodedBatch: &pb.ProtoEncodedRecordBatch{Records: records}},
+	}}}
+}
+
+// json sends a batch of JSON records with the next offset.
+func (s *rpc) json(records ...string) {
+	s.t.Helper()
+	s.send(jsonBatch(s.next, records...))
+	s.next++
+}
+
+// ack receives acks until this offset is acknowledged.
+func (s *rpc) ack(offset int64) {
+	s.t.Helper()
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			s.t.Fatalf("wait for ack of %d: %v", offset, err)
+		}
+		a := r.GetIngestRecordResponse()
+		if a == nil || a.DurabilityAckUpToOffset == nil {
+			s.t.Fatalf("wait for ack of %d: got %v", offset, r)
+		}
+		if a.GetDurabilityAckUpToOffset() >= offset {
+			return
+		}
+	}
+}
+
+// end receives until the stream's end, and returns its status.
+func (s *rpc) end() *status.Status {
+	s.t.Helper()
+	for {
+		r, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			return status.New(codes.OK, "")
+		}
+		if err != nil {
+			return status.Convert(err)
+		}
+		if r.GetCreateStreamResponse() != nil {
+			s.t.Fatalf("got %v, want the stream's end", r)
+		}
+	}
+}
+
+func wantStatus(t testing.TB, what string, got *status.Status, code codes.Code, text string) {
+	t.Helper()
+	if got.Code() != code || !strings.Contains(got.Message(), text) {
+		t.Errorf("%s: got %v %q, want %v with %q", what, got.Code(), got.Message(), code, text)
+	}
+}
+
+func TestStreamKeepsBatchesAndAcknowledgesThem(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		z := startZerobus(t, emulator.Config{TLS: tls})
+		s := z.openJSON()
+		s.json(`{"message_id":"a","event_timestamp":1760000000000000}`, `{"message_id":"b"}`)
+		s.json(`{"message_id":"c"}`)
+		s.ack(1)
+		if err := s.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		wantStatus(t, "half-closed", s.end(), codes.OK, "")
+		rows := z.Table(stream).Rows(nil)
+		if len(rows) != 3 {
+			t.Fatalf("rows: got %d, want 3", len(rows))
+		}
+		for i, want := range []emulator.Row{
+			{Seq: 1, Offset: 0, JSON: []byte(`{"message_id":"a","event_timestamp":1760000000000000}`)},
+			{Seq: 2, Offset: 0, JSON: []byte(`{"message_id":"b"}`)}, {Seq: 3, Offset: 1, JSON: []byte(`{"message_id":"c"}`)},
+		} {
+			got := rows[i]
+			if got.Seq != want.Seq || got.Offset != want.Offset || got.StreamID != s.id || got.Transport != emulator.TransportGRPC || string(got.JSON) != string(want.JSON) {
+				t.Errorf("row %d: got %+v, want %+v of stream %s", i, got, want, s.id)
+			}
+		}
+	}
+}

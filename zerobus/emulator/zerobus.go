@@ -1,0 +1,251 @@
+package emulator
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+)
+
+// sniffTime bounds TLS handshake and first bytes of a connection.
+const sniffTime = 10 * time.Second
+
+// endpointServer serves the Zerobus endpoint: gRPC and REST on one port, told
+// apart by how a connection begins.
+type endpointServer struct {
+	url     string
+	ln      net.Listener
+	tls     *tls.Config // nil for plain text
+	grpc    *grpc.Server
+	rest    *http.Server
+	grpcIn  *handover
+	restIn  *handover
+	served  sync.WaitGroup // accept loops, and connections being told apart
+	streams sync.WaitGroup // readers of streams
+
+	mu     sync.Mutex
+	fresh  map[net.Conn]struct{} // connections being told apart
+	frozen []*conn               // would never drain
+	closed bool
+}
+
+// StartZerobus listens on addr (host:port; port 0 takes a free one) and serves
+// the Zerobus endpoint until Close: databricks.zerobus.Zerobus/EphemeralStream
+// by gRPC and the REST insert, on one port. With Config.TLS a client that
+// offers HTTP/1.1 in ALPN gets it, so that a connection over HTTP/2 is gRPC;
+// without, HTTP/2 with prior knowledge is gRPC. It may be called once.
+func (e *Emulator) StartZerobus(addr string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.zerobus != nil {
+		return errors.New("emulator: the Zerobus endpoint is started already")
+	}
+	if err := e.Open(); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("emulator: zerobus endpoint: %w; give a free address", err)
+	}
+	s := &endpointServer{
+		ln: ln, url: "http://" + reachable(ln), fresh: map[net.Conn]struct{}{},
+		grpcIn: newHandover(ln.Addr()), restIn: newHandover(ln.Addr()),
+		rest: &http.Server{
+			Handler: e.restRoutes(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+			ErrorLog: zap.NewStdLog(e.log),
+		},
+	}
+	if e.tls != nil {
+		s.url, s.tls = "https://"+reachable(ln), e.tls.endpointConfig()
+	}
+	s.grpc = e.newGRPC(s)
+	e.zerobus = s
+	s.served.Add(3) // close waits
+	go func() {
+		defer s.served.Done()
+		s.accept()
+	}()
+	go func() {
+		defer s.served.Done()
+		if err := s.grpc.Serve(s.grpcIn); err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
+			e.log.Error("emulator stopped serving gRPC", zap.Error(err))
+		}
+	}()
+	go func() {
+		defer s.served.Done()
+		if err := s.rest.Serve(s.restIn); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			e.log.Error("emulator stopped serving REST", zap.Error(err))
+		}
+	}()
+	return nil
+}
+
+// ZerobusURL is the Zerobus endpoint to configure, such as
+// http://127.0.0.1:41235; "" before StartZerobus.
+func (e *Emulator) ZerobusURL() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.zerobus == nil {
+		return ""
+	}
+	return e.zerobus.url
+}
+
+// freeze makes a connection half-open until the endpoint is closed.
+func (s *endpointServer) freeze(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.frozen = append(s.frozen, c)
+	c.freeze()
+	if s.closed {
+		c.cut()
+	}
+}
+
+// accept tells connections apart until the listener is closed.
+func (s *endpointServer) accept() {
+	for {
+		c, err := s.ln.Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			_ = c.Close() // nothing was asked on it
+			return
+		}
+		s.fresh[c] = struct{}{}
+		s.served.Add(1)
+		s.mu.Unlock()
+		go func() {
+			defer s.served.Done()
+			s.tellApart(c)
+		}()
+	}
+}
+
+func (s *endpointServer) tellApart(raw net.Conn) {
+	c := newConn(raw)
+	to, err := s.sniff(c)
+	s.mu.Lock()
+	delete(s.fresh, raw)
+	s.mu.Unlock()
+	if err != nil || !to.give(c) {
+		_ = c.Close() // it never was a request
+	}
+}
+
+// sniff reads ahead as far as it takes to know where the connection goes.
+func (s *endpointServer) sniff(c *conn) (*handover, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), sniffTime) //nolint:forbidigo // bounded; closing the connection ends it
+	defer cancel()
+	if err := c.SetDeadline(time.Now().Add(sniffTime)); err != nil {
+		return nil, err
+	}
+	if s.tls != nil {
+		secure := tls.Server(c.Conn, s.tls)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, err
+		}
+		c.Conn = secure
+	}
+	r := bufio.NewReaderSize(c.Conn, 16)
+	first, err := r.Peek(prefaceToSniff)
+	if err != nil {
+		return nil, err
+	}
+	c.head, _ = r.Peek(r.Buffered())
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	if string(first) == http2Preface[:prefaceToSniff] {
+		return s.grpcIn, nil
+	}
+	return s.restIn, nil
+}
+
+// close ends everything of the endpoint; what is under way may take until ctx
+// ends.
+func (s *endpointServer) close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	for c := range s.fresh {
+		_ = c.Close() // nothing was asked on it
+	}
+	for _, c := range s.frozen {
+		c.cut()
+	}
+	s.mu.Unlock()
+	_ = s.ln.Close() // listening only
+	graceful := make(chan struct{})
+	go func() {
+		defer close(graceful)
+		s.grpc.GracefulStop()
+	}()
+	err := s.rest.Shutdown(ctx)
+	select {
+	case <-graceful:
+	case <-ctx.Done():
+		err = errors.Join(err, context.Cause(ctx))
+		s.grpc.Stop()
+		<-graceful
+	}
+	if err != nil {
+		err = errors.Join(fmt.Errorf("emulator: streams and requests cut off: %w", err), s.rest.Close())
+	}
+	s.grpcIn.Close()
+	s.restIn.Close()
+	s.streams.Wait()
+	s.served.Wait()
+	return err
+}
+
+// handover is a listener whose connections somebody else has accepted.
+type handover struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newHandover(addr net.Addr) *handover {
+	return &handover{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+// give reports false when nobody takes connections any more.
+func (h *handover) give(c net.Conn) bool {
+	select {
+	case h.conns <- c:
+		return true
+	case <-h.done:
+		return false
+	}
+}
+
+// Accept implements net.Listener.
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (h *handover) Close() error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (h *handover) Addr() net.Addr { return h.addr }
