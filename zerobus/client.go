@@ -69,6 +69,7 @@ type Client struct {
 	jitter func(time.Duration) time.Duration
 
 	columns    *columnCheck
+	drift      *drift
 	unreadOnce sync.Once // says once that columns cannot be read
 }
 
@@ -89,7 +90,7 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 	}
 	log = log.With(zap.String("table", set.table.String()))
 	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter,
-		columns: newColumnCheck()}
+		columns: newColumnCheck(), drift: newDrift()}
 	mint := func(params url.Values) *tokens {
 		return &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
 			timeout: set.Timeout, http: c.http, advice: c.advice, obs: obs, log: log}
@@ -153,7 +154,7 @@ func (c *Client) Token(ctx context.Context) error {
 // name without writing. A service that refuses a batch for being empty was
 // reached all the same, so that is no error.
 func (c *Client) Probe(ctx context.Context) error {
-	err := c.attempt(ctx, newBatch(nil, c.wire.size(nil)))
+	err := c.attempt(ctx, newBatch(nil, c.wire.size(nil)), c.wire.send)
 	if err != nil && kindOf(err) == refused {
 		return nil
 	}

@@ -18,7 +18,7 @@ import (
 // Column is one column of a table.
 type Column struct {
 	Name     string // compared with case
-	Type     string // Delta type in upper case, such as TIMESTAMP or DECIMAL(10,2); names inside a STRUCT keep their case
+	Type     string // Delta type in upper case, such as TIMESTAMP, DECIMAL(10,2) or STRUCT<a:INT NOT NULL>; names inside a STRUCT keep their case
 	NotNull  bool
 	Position int // from 0
 }
@@ -57,6 +57,7 @@ func (c *Client) Columns(ctx context.Context) ([]Column, error) {
 		e := asError(err)
 		switch {
 		case err == nil:
+			c.drift.saw(cols)
 			return cols, nil
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("reading the columns of %s was given up: %w", c.set.table, context.Cause(ctx))
@@ -125,6 +126,7 @@ func decodeColumns(text []byte) ([]Column, error) {
 			Nullable *bool  `json:"nullable"`
 			TypeName string `json:"type_name"`
 			TypeText string `json:"type_text"`
+			TypeJSON string `json:"type_json"`
 		} `json:"columns"`
 	}
 	if err := json.Unmarshal(text, &doc); err != nil {
@@ -138,8 +140,16 @@ func decodeColumns(text []byte) ([]Column, error) {
 		if c.Name == "" || or(c.TypeText, c.TypeName) == "" {
 			return nil, errors.New("the answer lists a column without name or type")
 		}
-		cols = append(cols, Column{Name: c.Name, Type: upperType(or(c.TypeText, c.TypeName)),
-			NotNull: c.Nullable != nil && !*c.Nullable, Position: c.Position})
+		if c.Position < 0 {
+			continue // no column of the table itself
+		}
+		text := upperType(or(c.TypeText, c.TypeName))
+		if strings.Contains(text, "<") {
+			if full, err := deltaText([]byte(c.TypeJSON)); err == nil {
+				text = full
+			}
+		}
+		cols = append(cols, Column{Name: c.Name, Type: text, NotNull: c.Nullable != nil && !*c.Nullable, Position: c.Position})
 	}
 	slices.SortStableFunc(cols, func(a, b Column) int { return a.Position - b.Position })
 	return cols, nil

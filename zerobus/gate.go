@@ -111,6 +111,15 @@ func (g *gate) vigil(ctx context.Context) error {
 	}
 }
 
+// hurry has the next probe made within a second.
+func (g *gate) hurry() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state.Name == Blocked {
+		g.probeAt = time.Now()
+	}
+}
+
 func (g *gate) phaseNow() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -34,6 +34,8 @@ type wire struct {
 	sides  *sides
 	enc    atomic.Pointer[encoding] // what rows are; streams of another are replaced
 
+	numbers fieldNumbers
+
 	life context.Context // ends with close; every stream lives in it
 	end  context.CancelFunc
 

@@ -32,10 +32,6 @@ func (w *wire) open(ctx context.Context, in *slot) (*stream, error) {
 		return nil, err
 	}
 	enc := w.enc.Load()
-	if w.set.RecordFormat == FormatProtobuf && enc.format != FormatProtobuf && enc.asked {
-		return nil, &Error{Op: opInsert, kind: configuration, Meaning: "rows cannot be protobuf without the table's columns",
-			Remedy: w.advice.names.Replace("let {principal} read them (" + grantRead + "), or set zerobus.record_format to auto")}
-	}
 	conn, err := w.conns.get()
 	if err != nil {
 		return nil, w.advice.network(opInsert, err)

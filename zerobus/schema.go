@@ -113,7 +113,7 @@ func sameWire(want, got string) bool {
 // wireForm groups Delta types by the JSON values they take:
 // https://docs.databricks.com/aws/en/sql/language-manual/sql-ref-datatypes
 func wireForm(delta string) string {
-	text := upperType(delta)
+	text := strings.ReplaceAll(upperType(delta), " NOT NULL", "") // of a field, which is the table's to say
 	name, _, _ := strings.Cut(text, "(")
 	switch name {
 	case "STRING", "VARCHAR", "CHAR":

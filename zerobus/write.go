@@ -16,6 +16,12 @@ import (
 // can never be ingested; any other error means only that ctx ended. A row may
 // be written twice where an ack was lost. Many callers may write at once.
 func (c *Client) Write(ctx context.Context, rows [][]byte) error {
+	return c.deliver(ctx, rows, c.wire.send)
+}
+
+// deliver is the one loop that repeats what is worth repeating; carry makes
+// one attempt.
+func (c *Client) deliver(ctx context.Context, rows [][]byte, carry carrier) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -39,7 +45,7 @@ func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 		if err != nil {
 			return c.ended(ctx, len(rows))
 		}
-		if err = c.attempt(ctx, b); err != nil && kindOf(err) == refused {
+		if err = c.attempt(ctx, b, carry); err != nil {
 			err = c.judge(ctx, err, len(rows), &uncompared)
 		}
 		if err == nil {
@@ -73,13 +79,16 @@ func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 	}
 }
 
-// judge decides what a 400 is about. A column dropped or changed in mid-run
-// makes the service refuse every row: that is a fault of configuration, and no
-// row may be given up for it. So the table's columns are held against the
-// expected ones first. uncompared counts the times that did not work out.
+// judge decides what a refusal is about. A column dropped or changed in
+// mid-run makes the service refuse every row, or every stream: that is a fault
+// of configuration, and no row may be given up for it. So the table's columns
+// are held against the expected ones first. uncompared counts the times that
+// did not work out. Other errors are returned as they are.
 func (c *Client) judge(ctx context.Context, no error, rows int, uncompared *int) error {
 	var e *Error
-	errors.As(no, &e)
+	if !errors.As(no, &e) || e.kind != refused && !e.create {
+		return no
+	}
 	if !c.columns.expects(e.column) {
 		e.column = "" // keeps the label's values to the columns there are
 	}
@@ -89,6 +98,8 @@ func (c *Client) judge(ctx context.Context, no error, rows int, uncompared *int)
 	switch {
 	case errors.As(err, &misfit):
 		return misfit.fault()
+	case e.create:
+		return e
 	case err == nil, errors.As(err, &hidden), *uncompared >= 3:
 		return refusal(e)
 	}
@@ -96,16 +107,19 @@ func (c *Client) judge(ctx context.Context, no error, rows int, uncompared *int)
 	return err
 }
 
+// carrier makes one attempt of one batch: a transport's send or probe.
+type carrier func(ctx context.Context, b *batch) error
+
 // attempt sends the batch once, and once more with a fresh token if the token
 // was refused. A batch the service finds too large is a *RefusedError.
-func (c *Client) attempt(ctx context.Context, b *batch) error {
+func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
 	if !c.throttle(ctx, len(b.rows)) {
 		return context.Cause(ctx)
 	}
-	err := c.send(ctx, b)
+	err := c.send(ctx, b, carry)
 	if err != nil && kindOf(err) == unauthorized {
 		c.obs.Retried(RetryUnauthorized)
-		err = c.send(ctx, b)
+		err = c.send(ctx, b, carry)
 	}
 	var e *Error
 	if errors.As(err, &e) {
@@ -120,9 +134,9 @@ func (c *Client) attempt(ctx context.Context, b *batch) error {
 }
 
 // send makes one observed attempt.
-func (c *Client) send(ctx context.Context, b *batch) error {
+func (c *Client) send(ctx context.Context, b *batch, carry carrier) error {
 	start := time.Now()
-	err := c.wire.send(ctx, b)
+	err := carry(ctx, b)
 	c.obs.Request(outcome(ctx, err), time.Since(start))
 	return err
 }

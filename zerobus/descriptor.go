@@ -1,0 +1,198 @@
+package zerobus
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
+)
+
+const (
+	columnsMax       = 2000  // of a table Zerobus writes to
+	reservedFrom     = 19000 // numbers that protobuf keeps for itself
+	reservedTo       = 19999 // https://protobuf.dev/programming-guides/proto2/#assigning
+	mapKey, mapValue = int32(1), int32(2)
+)
+
+// identifier is what protobuf takes for a name, and Zerobus for a column's.
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// protobufTypes are the field types that hold Delta's scalar types, as Zerobus
+// reads them: DATE is days since 1970, a timestamp microseconds, DECIMAL and
+// VARIANT are text.
+// https://docs.databricks.com/aws/en/ingestion/zerobus-ingest
+var protobufTypes = map[string]descriptorpb.FieldDescriptorProto_Type{
+	"STRING": descriptorpb.FieldDescriptorProto_TYPE_STRING, "VARCHAR": descriptorpb.FieldDescriptorProto_TYPE_STRING,
+	"CHAR": descriptorpb.FieldDescriptorProto_TYPE_STRING,
+	"BYTE": descriptorpb.FieldDescriptorProto_TYPE_INT32, "TINYINT": descriptorpb.FieldDescriptorProto_TYPE_INT32,
+	"SHORT": descriptorpb.FieldDescriptorProto_TYPE_INT32, "SMALLINT": descriptorpb.FieldDescriptorProto_TYPE_INT32,
+	"INT": descriptorpb.FieldDescriptorProto_TYPE_INT32, "INTEGER": descriptorpb.FieldDescriptorProto_TYPE_INT32,
+	"LONG": descriptorpb.FieldDescriptorProto_TYPE_INT64, "BIGINT": descriptorpb.FieldDescriptorProto_TYPE_INT64,
+	"FLOAT": descriptorpb.FieldDescriptorProto_TYPE_FLOAT, "REAL": descriptorpb.FieldDescriptorProto_TYPE_FLOAT,
+	"DOUBLE":  descriptorpb.FieldDescriptorProto_TYPE_DOUBLE,
+	"BOOLEAN": descriptorpb.FieldDescriptorProto_TYPE_BOOL, "BINARY": descriptorpb.FieldDescriptorProto_TYPE_BYTES,
+	"DATE":      descriptorpb.FieldDescriptorProto_TYPE_INT32,
+	"TIMESTAMP": descriptorpb.FieldDescriptorProto_TYPE_INT64, "TIMESTAMP_LTZ": descriptorpb.FieldDescriptorProto_TYPE_INT64,
+	"TIMESTAMP_NTZ": descriptorpb.FieldDescriptorProto_TYPE_INT64,
+	"DECIMAL":       descriptorpb.FieldDescriptorProto_TYPE_STRING, "DEC": descriptorpb.FieldDescriptorProto_TYPE_STRING,
+	"NUMERIC": descriptorpb.FieldDescriptorProto_TYPE_STRING,
+	"VARIANT": descriptorpb.FieldDescriptorProto_TYPE_STRING,
+}
+
+// describe returns the protobuf message that is a row of the table, in proto2:
+// one field per column under the given numbers. A NOT NULL column is required,
+// a STRUCT a nested message with fields numbered from 1, an ARRAY a repeated
+// field, a MAP a repeated entry.
+func describe(table TableName, cols []Column, numbers map[string]int32) (*descriptorpb.DescriptorProto, error) {
+	if len(cols) > columnsMax {
+		return nil, fmt.Errorf("the table has %d columns, Zerobus takes at most %d", len(cols), columnsMax)
+	}
+	m := newMessageType(pascal(table.Schema + "_" + table.Table))
+	for _, c := range cols {
+		t, err := parseDelta(c.Type)
+		if err == nil {
+			err = m.add(c.Name, numbers[c.Name], t, c.NotNull)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("column %q (%s): %w", clean(c.Name, 255), clean(c.Type, 80), err)
+		}
+	}
+	return m.out, nil
+}
+
+// messageType is a message being built.
+type messageType struct {
+	out   *descriptorpb.DescriptorProto
+	names map[string]bool // of fields
+	types map[string]bool // of nested messages
+}
+
+func newMessageType(name string) *messageType {
+	return &messageType{out: &descriptorpb.DescriptorProto{Name: &name}, names: map[string]bool{}, types: map[string]bool{}}
+}
+
+func (m *messageType) add(name string, number int32, t *delta, notNull bool) error {
+	switch {
+	case !identifier.MatchString(name):
+		return fmt.Errorf("protobuf cannot hold the name %q; use ASCII letters, digits and underscores", clean(name, 255))
+	case m.names[name]:
+		return fmt.Errorf("the name %q stands twice", name)
+	case number >= reservedFrom && number <= reservedTo:
+		return fmt.Errorf("its place %d is one of the field numbers %d to %d that protobuf reserves", number, reservedFrom, reservedTo)
+	case number < 1:
+		return fmt.Errorf("%d is no field number", number)
+	}
+	m.names[name] = true
+	f := &descriptorpb.FieldDescriptorProto{Name: &name, JsonName: &name, Number: &number,
+		Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
+	if notNull {
+		f.Label = descriptorpb.FieldDescriptorProto_LABEL_REQUIRED.Enum()
+	}
+	m.out.Field = append(m.out.Field, f)
+	switch t.name {
+	case "ARRAY":
+		f.Label = descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum()
+		if t.elem.name == "ARRAY" || t.elem.name == "MAP" {
+			return fmt.Errorf("protobuf cannot hold an %s inside an ARRAY; put the inner one into a STRUCT, or set zerobus.record_format to json", t.elem.name)
+		}
+		return m.single(f, t.elem)
+	case "MAP":
+		f.Label = descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum()
+		return m.entry(f, t)
+	}
+	return m.single(f, t)
+}
+
+// single sets the type of one value.
+func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta) error {
+	if t.name == "STRUCT" {
+		inner := newMessageType(m.unique(pascal(f.GetName())))
+		for i, field := range t.fields {
+			if err := inner.add(field.name, int32(i+1), field.typ, field.notNull); err != nil {
+				return fmt.Errorf("field %q: %w", clean(field.name, 255), err)
+			}
+		}
+		m.nest(f, inner)
+		return nil
+	}
+	scalar, ok := protobufTypes[t.name]
+	if !ok {
+		return fmt.Errorf("Zerobus cannot write the type %s", clean(t.name, 80))
+	}
+	f.Type = &scalar
+	return nil
+}
+
+// entry sets the type of a MAP.
+func (m *messageType) entry(f *descriptorpb.FieldDescriptorProto, t *delta) error {
+	switch key, ok := protobufTypes[t.key.name]; {
+	case !ok, key == descriptorpb.FieldDescriptorProto_TYPE_FLOAT, key == descriptorpb.FieldDescriptorProto_TYPE_DOUBLE,
+		key == descriptorpb.FieldDescriptorProto_TYPE_BYTES:
+		return fmt.Errorf("protobuf cannot hold a MAP with %s keys; set zerobus.record_format to json", clean(t.key.name, 80))
+	}
+	if t.elem.name == "ARRAY" || t.elem.name == "MAP" {
+		return fmt.Errorf("protobuf cannot hold an %s inside a MAP; put it into a STRUCT, or set zerobus.record_format to json", t.elem.name)
+	}
+	// The name is not free: protobuf's own compilers derive it from the field's.
+	name := pascal(f.GetName()) + "Entry"
+	if m.types[name] {
+		return fmt.Errorf("the names of two MAP columns differ in underscores or case only, and protobuf would call both entries %s", name)
+	}
+	m.types[name] = true
+	inner := newMessageType(name)
+	inner.out.Options = &descriptorpb.MessageOptions{MapEntry: proto.Bool(true)}
+	if err := inner.add("key", mapKey, t.key, false); err != nil {
+		return err
+	}
+	if err := inner.add("value", mapValue, t.elem, false); err != nil {
+		return err
+	}
+	// A map's entry holds key and value only: a STRUCT goes beside it.
+	for _, nested := range inner.out.NestedType {
+		name := m.unique(pascal(f.GetName()) + "Value")
+		nested.Name, inner.out.Field[1].TypeName = &name, &name
+		m.out.NestedType = append(m.out.NestedType, nested)
+	}
+	inner.out.NestedType = nil
+	m.nest(f, inner)
+	return nil
+}
+
+func (m *messageType) nest(f *descriptorpb.FieldDescriptorProto, inner *messageType) {
+	f.Type = descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum()
+	f.TypeName = inner.out.Name
+	m.out.NestedType = append(m.out.NestedType, inner.out)
+}
+
+// unique returns a name no nested message has yet.
+func (m *messageType) unique(name string) string {
+	for i, base := 2, name; m.types[name]; i++ {
+		name = fmt.Sprint(base, i)
+	}
+	m.types[name] = true
+	return name
+}
+
+// pascal turns snake_case into PascalCase, with an M in front where a letter is
+// wanted.
+func pascal(name string) string {
+	var out strings.Builder
+	up := true
+	for _, r := range name {
+		switch {
+		case r > 'z' || !identifier.MatchString("a"+string(r)) || r == '_':
+			up = true
+			continue
+		case up && r >= 'a' && r <= 'z':
+			r -= 'a' - 'A'
+		}
+		up = false
+		out.WriteRune(r)
+	}
+	if text := out.String(); text != "" && (text[0] < '0' || text[0] > '9') {
+		return text
+	}
+	return "M" + out.String()
+}
