@@ -69,7 +69,8 @@ func (m *Mapper) explain(p *plan) {
 	}
 	for i := range p.columns {
 		c := &p.columns[i]
-		out, fed := m.column(nil, c)
+		var fed feed
+		out := m.column(nil, c, &fed)
 		ex := ExplainedColumn{Name: c.name, Type: c.typ.text, Value: string(out)}
 		if fed.from != nil {
 			ex.Source = fed.from.path

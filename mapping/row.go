@@ -102,6 +102,7 @@ func (m *Mapper) row(p *plan) {
 
 // object appends a row in JSON.
 func (m *Mapper) object(p *plan) {
+	var fed feed
 	dst := append(m.out.Buf(), '{')
 	for i := range p.columns {
 		c := &p.columns[i]
@@ -117,8 +118,7 @@ func (m *Mapper) object(p *plan) {
 		}
 		mark := len(dst)
 		dst = append(dst, c.key...)
-		var fed feed
-		dst, fed = m.column(dst, c)
+		dst = m.column(dst, c, &fed)
 		switch {
 		case m.refused(c, &fed):
 			return
@@ -138,6 +138,7 @@ func (m *Mapper) object(p *plan) {
 
 // message appends a row in protobuf.
 func (m *Mapper) message(p *plan) {
+	var fed feed
 	dst := m.out.Buf()
 	for i := range p.columns {
 		c := &p.columns[i]
@@ -147,8 +148,7 @@ func (m *Mapper) message(p *plan) {
 				continue
 			}
 		}
-		var fed feed
-		if dst, fed = m.column(dst, c); m.refused(c, &fed) {
+		if dst = m.column(dst, c, &fed); m.refused(c, &fed) {
 			return
 		}
 	}
@@ -177,37 +177,39 @@ func (m *Mapper) refused(c *column, fed *feed) bool {
 }
 
 // column appends the value of one column, or nothing where it is NULL.
-func (m *Mapper) column(dst []byte, c *column) ([]byte, feed) {
+func (m *Mapper) column(dst []byte, c *column, f *feed) []byte {
 	m.e.reset()
+	*f = feed{}
 	for i := range c.sources {
-		f := feed{from: &c.sources[i]}
-		if f.from.slot >= 0 {
-			sp := m.s.vals[f.from.slot]
+		from := &c.sources[i]
+		if from.slot >= 0 {
+			sp := m.s.vals[from.slot]
 			if sp.kind <= null || c.isID && sp.kind == str && sp.end-sp.start == 2 {
 				continue
 			}
 			f.v = val{kind: sp.kind, b: m.s.b[sp.start:sp.end]}
-		} else if f.v, f.refused = m.kafka(c, f.from); f.refused.code != "" {
-			return dst, f
-		} else if f.v.kind == absent {
+		} else if f.v, f.refused = m.kafka(c, from); f.v.kind == absent {
 			continue
+		}
+		if f.from = from; f.refused.code != "" {
+			return dst
 		}
 		return m.convert(dst, c, f)
 	}
-	return m.constant(dst, c.fallback, feed{})
+	return m.constant(dst, c.fallback, f)
 }
 
 // constant appends a constant of the blueprint.
-func (m *Mapper) constant(dst []byte, k constant, f feed) ([]byte, feed) {
+func (m *Mapper) constant(dst []byte, k constant, f *feed) []byte {
 	f.null = k.json == nil
 	if m.e.wire {
-		return append(dst, k.wire...), f
+		return append(dst, k.wire...)
 	}
-	return append(dst, k.json...), f
+	return append(dst, k.json...)
 }
 
 // convert appends the value after the column's transforms and its value_map.
-func (m *Mapper) convert(dst []byte, c *column, f feed) ([]byte, feed) {
+func (m *Mapper) convert(dst []byte, c *column, f *feed) []byte {
 	v := f.v
 	for i := range c.chain {
 		op := &c.chain[i]
@@ -216,7 +218,7 @@ func (m *Mapper) convert(dst []byte, c *column, f feed) ([]byte, feed) {
 			continue
 		}
 		if v, f.refused = m.e.transform(op, c.typ, v); f.refused.code != "" {
-			return dst, f
+			return dst
 		}
 	}
 	if c.lookup != nil {
@@ -235,7 +237,7 @@ func (m *Mapper) convert(dst []byte, c *column, f feed) ([]byte, feed) {
 	} else {
 		dst, f.refused = m.e.append(dst, c.typ, v)
 	}
-	return dst, f
+	return dst
 }
 
 // reason says in words why a value cannot go into its column. It shows numbers
