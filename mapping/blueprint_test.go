@@ -32,7 +32,7 @@ func TestBlueprintProblems(t *testing.T) {
 		{"item key", head + "global: {mappings: [{sorce: a, target: a}]}\n", `unknown key "sorce" in global.mappings[0]; did you mean source`},
 		{"no target", head + "global: {mappings: [{source: a}]}\n", "target is missing"},
 		{"no source", head + "global: {mappings: [{target: a}]}\n", "column a has neither source nor default_value"},
-		{"nested target", head + "global: {mappings: [{source: a, target: consent.ads}]}\n", `target "consent.ads" is nested; a row is flat`},
+		{"nested target", head + "global: {mappings: [{source: a, target: consent.ads}]}\n", `target "consent.ads" is nested; name one column`},
 		{"target with blank", head + "global: {mappings: [{source: a, target: 'a b'}]}\n", "cannot be a column"},
 		{"target twice", head + "global: {mappings: [{source: a, target: x}, {source: b, target: X}]}\n", "column X is mapped twice"},
 		{"transform", head + "global: {mappings: [{source: a, target: a, transform: snakecase}]}\n", "did you mean snake_case"},

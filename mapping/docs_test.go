@@ -18,21 +18,21 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile("(?s)```(yaml|event|row)\n(.*?)```").FindAllSubmatch(text, -1)
-	if len(blocks) < 9 {
-		t.Fatalf("got %d blocks, want three examples of three", len(blocks))
+	if len(blocks) < 12 {
+		t.Fatalf("got %d blocks, want four examples of three", len(blocks))
 	}
-	var m *mapping.Mapping
+	var w *twins
 	var event []byte
 	for _, b := range blocks {
 		switch string(b[1]) {
 		case "yaml":
-			m = mustCompile(t, string(b[2]), mapping.Options{})
+			w = twinsOf(t, string(b[2]), mapping.Options{})
 		case "event":
 			event = b[2]
 		case "row":
 			want := "row " + strings.TrimSpace(string(b[2]))
-			if got := mapOne(m.NewMapper(), event).lines; len(got) != 1 || got[0] != want {
-				t.Errorf("%s: got %q, want %q", event, got, want)
+			if _, got := w.check(t, event); len(got.lines) != 1 || got.lines[0] != want {
+				t.Errorf("%s: got %q, want %q", event, got.lines, want)
 			}
 		}
 	}

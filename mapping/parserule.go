@@ -95,7 +95,7 @@ func (p *parser) target(n *yaml.Node) string {
 	case n.Kind != yaml.ScalarNode || isNull(n):
 		p.problem(n, "target should be the name of a column")
 	case strings.ContainsAny(name, ".["):
-		p.problem(n, "target %q is nested; a row is flat, so name one column, or map the object into a VARIANT or STRING column", name)
+		p.problem(n, "target %q is nested; name one column, or map the object into a STRUCT, VARIANT or STRING column", name)
 	case !columnName.MatchString(name):
 		p.problem(n, "target %q cannot be a column for Zerobus; use ASCII letters, digits and underscores", name)
 	default:
