@@ -1,6 +1,7 @@
 package zerobus
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -39,6 +40,45 @@ func AlterAdd(table TableName, cols []Column) string {
 	}
 	return fmt.Sprintf("ALTER TABLE %s ADD COLUMNS (%s);", table.Quoted(), strings.Join(defs, ", "))
 }
+
+// AlterDiff returns the SQL that makes the live table fit the columns rows
+// carry, each statement ended by a semicolon and a newline; empty where it fits.
+// What no statement mends (a type that cannot be changed, a name in another
+// case) stands there as a comment that says what to change in the blueprint.
+func AlterDiff(table TableName, expected, have []Column) string {
+	var misfit *SchemaError
+	if !errors.As(fit(table, expected, have), &misfit) {
+		return ""
+	}
+	var out strings.Builder
+	var add []Column
+	for _, c := range misfit.Missing {
+		if other := misfit.folded[c.Name]; other != "" {
+			fmt.Fprintf(&out, "-- %s is %s in the table, and names must match exactly: change the blueprint's target\n", comment(c.Name), comment(other))
+			continue
+		}
+		add = append(add, c)
+	}
+	if len(add) > 0 {
+		out.WriteString(AlterAdd(table, add) + "\n")
+	}
+	for _, c := range misfit.Changed {
+		fmt.Fprintf(&out, "-- %s is %s in the table, rows carry %s: set type: %s on the blueprint's mapping\n",
+			comment(c.Name), comment(c.Type), comment(misfit.wanted[c.Name]), comment(c.Type))
+	}
+	for _, c := range misfit.Required {
+		out.WriteString(dropNotNull(table, c.Name) + "\n")
+	}
+	return out.String()
+}
+
+// dropNotNull returns the statement that lets a column be left out.
+func dropNotNull(table TableName, column string) string {
+	return fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL;", table.Quoted(), Quote(column))
+}
+
+// comment keeps a name from outside on the comment's line.
+func comment(text string) string { return clean(text, 255) }
 
 // DedupeView returns the statement that creates a view beside the table with
 // one row per message_id: delivery is at least once, so a row may be there

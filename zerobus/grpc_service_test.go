@@ -174,6 +174,29 @@ func (s *served) signal(in *durationpb.Duration) error {
 		CloseStreamSignal: &zerobuspb.CloseStreamSignal{Duration: in}}})
 }
 
+// receive takes one message and says nothing.
+func (s *served) receive() error {
+	_, err := s.message()
+	return err
+}
+
+// half waits until the client closes its side.
+func (s *served) half() error {
+	if m, err := s.message(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("message %d and %w, want the end", m.offset, err)
+	}
+	return nil
+}
+
+// raw sends bytes as an answer.
+func (s *served) raw(text []byte) error {
+	answer := &zerobuspb.EphemeralStreamResponse{}
+	if err := proto.Unmarshal(text, answer); err != nil {
+		return err
+	}
+	return s.Send(answer)
+}
+
 // hang waits until the client gives the stream up.
 func (s *served) hang() error {
 	<-s.Context().Done()

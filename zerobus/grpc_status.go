@@ -3,6 +3,7 @@ package zerobus
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"strings"
@@ -62,8 +63,8 @@ func endingOf(err error, id string, created bool, header, trailer metadata.MD) e
 			e.phrase = said[0]
 		}
 	}
-	if e.status, _ = status.FromError(err); e.status == nil {
-		e.status = status.New(codes.OK, "") // io.EOF
+	if e.status = status.New(codes.OK, ""); err != nil && !errors.Is(err, io.EOF) {
+		e.status = status.Convert(err)
 	}
 	return e
 }

@@ -58,8 +58,7 @@ func (e *SchemaError) Remedy() string {
 		do = append(do, fmt.Sprintf("set type: %s on the blueprint's mapping of %q", c.Type, c.Name))
 	}
 	for _, c := range e.Required {
-		do = append(do, fmt.Sprintf("map %q in the blueprint, or run: ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL;",
-			c.Name, e.Table.Quoted(), Quote(c.Name)))
+		do = append(do, fmt.Sprintf("map %q in the blueprint, or run: %s", c.Name, dropNotNull(e.Table, c.Name)))
 	}
 	return strings.Join(do, "; ")
 }
