@@ -15,11 +15,11 @@ func (r *typeReader) structure(depth int) (deltaType, error) {
 		if err != nil {
 			return err
 		}
-		if fold := strings.ToLower(f.name); seen[fold] {
+		fold := strings.ToLower(f.name)
+		if seen[fold] {
 			return fmt.Errorf("type %q: field %s stands twice in a STRUCT", clip(r.text), f.name)
-		} else {
-			seen[fold] = true
 		}
+		seen[fold] = true
 		f.key = append(appendQuoted(nil, []byte(f.name)), ':')
 		f.tag = wireTag(int32(i+1), f.typ)
 		f.verbatim = step{key: f.name}.verbatim()
