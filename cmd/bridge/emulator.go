@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,10 +26,14 @@ const emulatorDrain = 5 * time.Second
 type emulatorFlags struct {
 	cfg     emulator.Config
 	listen  string
+	zerobus string
 	ddl     string
 	caOut   string
 	latency string
+	auth    string
 	verbose bool
+
+	zerobusGiven bool // the address is the user's own choice
 }
 
 func newEmulatorCommand() *cobra.Command {
@@ -37,18 +42,21 @@ func newEmulatorCommand() *cobra.Command {
 		Use:   "emulator",
 		Short: "Serve a Zerobus workspace to test against",
 		Long: `emulator serves what a Databricks workspace with Zerobus Ingest serves: the OAuth
-token endpoint, the ingest endpoint and the Unity Catalog columns of a table.
-Rows are held against the table's columns, kept, and can be counted and read
-back; faults make it misbehave on request. See docs/emulator.md.
+token endpoint, the ingest endpoint and the Unity Catalog columns of a table,
+and on a port of its own the Zerobus endpoint with gRPC streams and the REST
+insert. Rows are held against the table's columns, kept, and can be counted and
+read back; faults make it misbehave on request. See docs/emulator.md.
 
 The admin API under /emulator/ asks for no credentials: leave the address on
 loopback unless everyone who can reach it may read the rows and change them.`,
 		Example: `  bridge emulator
   bridge emulator --ddl table.sql --jsonl rows.jsonl
   bridge emulator --tls --ca-out ca.pem --latency p50=150ms,p95=500ms
+  bridge emulator --zerobus-listen 127.0.0.1:9443 --stream-max-age 2s --auth off
   curl -s 127.0.0.1:8090/emulator/tables/datafly.events.stream/rows?limit=3`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.zerobusGiven = cmd.Flags().Changed("zerobus-listen")
 			e, err := f.build(cmd.ErrOrStderr())
 			if err != nil {
 				return &usageError{err}
@@ -58,13 +66,18 @@ loopback unless everyone who can reach it may read the rows and change them.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8090", "`address` to serve on; port 0 takes a free one")
+	flags.StringVar(&f.zerobus, "zerobus-listen", "", "`address` of the Zerobus endpoint, gRPC and REST on one port; none when given empty (default the port after --listen's, 127.0.0.1:8091)")
 	flags.StringVar(&f.cfg.ClientID, "client-id", emulator.DefaultClientID, "OAuth client `id` that is accepted")
 	flags.StringVar(&f.cfg.ClientSecret, "client-secret", emulator.DefaultClientSecret, "OAuth client `secret` that is accepted")
 	flags.DurationVar(&f.cfg.TokenLifetime, "token-lifetime", emulator.DefaultTokenLifetime, "how long a token is good")
 	flags.StringVar(&f.ddl, "ddl", "", "SQL `file` whose CREATE TABLE statements make the tables (default datafly.events.stream with 13 columns)")
 	flags.StringVar(&f.cfg.JSONL, "jsonl", "", "`file` that rows are appended to and reloaded from (default none)")
 	flags.IntVar(&f.cfg.MaxRows, "max-rows", 100_000, "`rows` per table kept in memory for browsing; 0 keeps all")
-	flags.BoolVar(&f.cfg.TLS, "tls", false, "serve HTTPS, with a certificate for localhost, 127.0.0.1 and ::1")
+	flags.StringVar(&f.cfg.WorkspaceID, "workspace-id", emulator.DefaultWorkspaceID, "workspace `id` that tokens for the Zerobus endpoint must name")
+	flags.StringVar(&f.auth, "auth", emulator.AuthStrict.String(), "what the Zerobus endpoint asks of a token: `strict`, presence or off")
+	flags.DurationVar(&f.cfg.AckInterval, "ack-interval", emulator.DefaultAckInterval, "least time between two acknowledgements of a gRPC stream")
+	flags.DurationVar(&f.cfg.StreamMaxAge, "stream-max-age", emulator.DefaultStreamMaxAge, "when a gRPC stream is told that it will be closed; below 0 never")
+	flags.BoolVar(&f.cfg.TLS, "tls", false, "serve HTTPS, with a certificate for localhost, 127.0.0.1, ::1 and *."+emulator.LocalDomain)
 	flags.StringVar(&f.caOut, "ca-out", "", "`file` to write the certificate to trust to; with --tls")
 	flags.StringVar(&f.latency, "latency", "", "wait before each acknowledgement: `20ms` or p50=150ms,p95=500ms (default none)")
 	flags.BoolVar(&f.cfg.AcceptTextTimestamps, "accept-text-timestamps", false, "let RFC 3339 text pass in TIMESTAMP columns")
@@ -82,8 +95,17 @@ func (f *emulatorFlags) build(stderr io.Writer) (*emulator.Emulator, error) {
 	if f.caOut != "" && !f.cfg.TLS {
 		return nil, errors.New("--ca-out: there is no certificate without --tls; add --tls or leave --ca-out out")
 	}
-	if _, _, err := net.SplitHostPort(f.listen); err != nil {
+	if f.cfg.Auth, err = emulator.ParseAuthMode(f.auth); err != nil {
+		return nil, fmt.Errorf("--auth: %w", err)
+	}
+	next, err := portAfter(f.listen)
+	if err != nil {
 		return nil, fmt.Errorf("--listen %q: %w; write host:port, such as 127.0.0.1:8090", f.listen, err)
+	}
+	if !f.zerobusGiven {
+		f.zerobus = next
+	} else if _, err := portAfter(f.zerobus); f.zerobus != "" && err != nil {
+		return nil, fmt.Errorf("--zerobus-listen %q: %w; write host:port, such as 127.0.0.1:8091", f.zerobus, err)
 	}
 	if f.ddl != "" {
 		script, err := os.ReadFile(f.ddl)
@@ -103,16 +125,35 @@ func (f *emulatorFlags) build(stderr io.Writer) (*emulator.Emulator, error) {
 	return emulator.New(f.cfg)
 }
 
+// portAfter is the address with the port that follows; port 0 stays.
+func portAfter(address string) (string, error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", fmt.Errorf("port %q is not a number from 0 to 65535", text)
+	}
+	if port != 0 && port < 65535 {
+		port++
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(port, 10)), nil
+}
+
 // serve runs the emulator until ctx ends.
 func (f *emulatorFlags) serve(ctx context.Context, e *emulator.Emulator, stderr io.Writer) (err error) {
-	if err := e.Start(f.listen); err != nil {
-		return err
-	}
 	defer func() {
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), emulatorDrain)
 		defer cancel()
 		err = errors.Join(err, e.Close(drain))
 	}()
+	if err := e.Start(f.listen); err != nil {
+		return err
+	}
+	if err := f.startZerobus(e); err != nil {
+		return err
+	}
 	if f.caOut != "" {
 		if err := os.WriteFile(f.caOut, e.CAPEM(), 0o644); err != nil {
 			return fmt.Errorf("--ca-out: %w; give a path that can be written", err)
@@ -121,6 +162,23 @@ func (f *emulatorFlags) serve(ctx context.Context, e *emulator.Emulator, stderr 
 	f.announce(e, stderr)
 	<-ctx.Done()
 	return nil
+}
+
+// startZerobus starts the Zerobus endpoint. An address that nobody chose gives
+// way to a free one.
+func (f *emulatorFlags) startZerobus(e *emulator.Emulator) error {
+	if f.zerobus == "" {
+		return nil
+	}
+	err := e.StartZerobus(f.zerobus)
+	if err == nil || f.zerobusGiven {
+		return err
+	}
+	host, _, herr := net.SplitHostPort(f.zerobus)
+	if herr != nil {
+		return err
+	}
+	return e.StartZerobus(net.JoinHostPort(host, "0"))
 }
 
 // announce says where the emulator is and how to point the bridge at it.
@@ -145,6 +203,17 @@ zerobus:
 		fmt.Fprintf(stderr, "  ca_file: %s\n", f.caOut)
 	} else if f.cfg.TLS {
 		fmt.Fprintln(stderr, "\nThe certificate is signed by a CA made for this run: write it out with --ca-out.")
+	}
+	if url := e.ZerobusURL(); url != "" {
+		fmt.Fprintf(stderr, `
+That is transport workspace. The Zerobus endpoint is at %s:
+add one of the transports below and the two other lines.
+
+  transport: grpc # rows on streams, as a live workspace takes them
+  transport: rest # one request per batch
+  endpoint: %s
+  workspace_id: %q
+`, url, url, f.cfg.WorkspaceID)
 	}
 	if len(tables) > 1 {
 		fmt.Fprintf(stderr, "\ntables: %s\n", strings.Join(tables, ", "))

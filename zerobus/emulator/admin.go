@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -128,6 +129,13 @@ func (e *Emulator) admin() http.Handler {
 		e.SetIngestAPI(*in.Enabled)
 		return nil, nil
 	})
+	handle("GET /emulator/streams", func(*http.Request) (any, error) {
+		list := e.Streams()
+		if list == nil {
+			list = []StreamInfo{}
+		}
+		return map[string]any{"streams": list}, nil
+	})
 	handle("GET /emulator/stats", func(*http.Request) (any, error) { return e.Stats(), nil })
 	handle("POST /emulator/reset", func(*http.Request) (any, error) { return nil, e.Reset() })
 	return mux
@@ -156,14 +164,15 @@ func adminAddColumn(r *http.Request, t *Table) (any, error) {
 	return map[string]any{"columns": t.Columns()}, nil
 }
 
-// adminRows lists rows, the newest first; column and equals pick some.
+// adminRows lists rows, the newest first; column with equals, and stream, pick
+// some.
 func adminRows(r *http.Request, t *Table) (any, error) {
 	limit, err := limitOf(r)
 	if err != nil {
 		return nil, err
 	}
-	column, equals := r.FormValue("column"), r.FormValue("equals")
-	if column == "" {
+	column, equals, id := r.FormValue("column"), r.FormValue("equals"), r.FormValue("stream")
+	if column == "" && id == "" {
 		if r.Form.Has("equals") {
 			return nil, badRequest(errors.New("equals wants a column: ?column=user_id&equals=42"))
 		}
@@ -173,10 +182,19 @@ func adminRows(r *http.Request, t *Table) (any, error) {
 		}
 		return map[string]any{"rows": rows}, nil
 	}
-	found := t.Rows(func(row Row) bool {
-		text, ok := row.Value(column)
-		return ok && text == equals
-	})
+	if column == "" && r.Form.Has("equals") {
+		return nil, badRequest(errors.New("equals wants a column: ?column=user_id&equals=42"))
+	}
+	found := t.Stream(id)
+	if id == "" {
+		found = t.Rows(nil)
+	}
+	if column != "" {
+		found = slices.DeleteFunc(found, func(row Row) bool {
+			text, ok := row.Value(column)
+			return !ok || text != equals
+		})
+	}
 	out := []Row{}
 	for i := len(found) - 1; i >= 0 && len(out) < limit; i-- {
 		out = append(out, found[i])

@@ -77,6 +77,12 @@ func (t *Table) Rows(keep func(Row) bool) []Row {
 	return out
 }
 
+// Stream returns the rows in the ring that came by one gRPC stream, in the
+// order they were kept, which is that of their offsets.
+func (t *Table) Stream(id string) []Row {
+	return t.Rows(func(r Row) bool { return r.StreamID == id && id != "" })
+}
+
 // snapshot lists the newest n rows (0: all that are kept), the oldest first.
 func (t *Table) snapshot(n int) []Row {
 	rows, last := t.held(n)

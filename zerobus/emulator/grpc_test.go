@@ -43,6 +43,13 @@ func startZerobus(t testing.TB, cfg emulator.Config) *endpoint {
 	return z
 }
 
+// on is the same endpoint for a test inside a test.
+func (z *endpoint) on(t testing.TB) *endpoint {
+	w, other := *z.workspace, *z
+	w.t, other.workspace = t, &w
+	return &other
+}
+
 // dial opens another connection.
 func (z *endpoint) dial() *grpc.ClientConn {
 	z.t.Helper()
