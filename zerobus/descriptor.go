@@ -51,6 +51,9 @@ func describe(table TableName, cols []Column, numbers map[string]int32) (*descri
 	}
 	m := newMessageType(pascal(table.Schema + "_" + table.Table))
 	for _, c := range cols {
+		m.types[c.Name] = true
+	}
+	for _, c := range cols {
 		t, err := parseDelta(c.Type)
 		if err == nil {
 			err = m.add(c.Name, numbers[c.Name], t, c.NotNull)
@@ -66,7 +69,7 @@ func describe(table TableName, cols []Column, numbers map[string]int32) (*descri
 type messageType struct {
 	out   *descriptorpb.DescriptorProto
 	names map[string]bool // of fields
-	types map[string]bool // of nested messages
+	types map[string]bool // not free for nested messages: they share a scope with the fields
 }
 
 func newMessageType(name string) *messageType {
@@ -109,6 +112,9 @@ func (m *messageType) add(name string, number int32, t *delta, notNull bool) err
 func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta) error {
 	if t.name == "STRUCT" {
 		inner := newMessageType(m.unique(pascal(f.GetName())))
+		for _, field := range t.fields {
+			inner.types[field.name] = true
+		}
 		for i, field := range t.fields {
 			if err := inner.add(field.name, int32(i+1), field.typ, field.notNull); err != nil {
 				return fmt.Errorf("field %q: %w", clean(field.name, 255), err)
@@ -138,7 +144,7 @@ func (m *messageType) entry(f *descriptorpb.FieldDescriptorProto, t *delta) erro
 	// The name is not free: protobuf's own compilers derive it from the field's.
 	name := pascal(f.GetName()) + "Entry"
 	if m.types[name] {
-		return fmt.Errorf("the names of two MAP columns differ in underscores or case only, and protobuf would call both entries %s", name)
+		return fmt.Errorf("protobuf calls the entries of this MAP %s, and that name is taken by another; rename one of the two", name)
 	}
 	m.types[name] = true
 	inner := newMessageType(name)

@@ -30,7 +30,17 @@ var (
 	DecodeColumns   = decodeColumns
 	ParseRetryAfter = retryAfter
 	Confirm         = confirm
+	DeltaText       = deltaText
 )
+
+// Descriptor returns the descriptor of a row of the given columns.
+func (c *Client) Descriptor(cols []Column) ([]byte, error) {
+	numbers := map[string]int32{}
+	for i, col := range cols {
+		numbers[col.Name] = int32(i + 1)
+	}
+	return c.grpc.descriptor(cols, numbers)
+}
 
 // DecodeAnswer returns what an error body tells.
 func DecodeAnswer(body []byte) (code, message, column string) {

@@ -76,7 +76,7 @@ func (s *stream) create(ctx context.Context) error {
 	if err := s.rpc.RecvMsg(&answer); err != nil {
 		return s.refusedToOpen(ctx, err)
 	}
-	if s.id = clean(answer.GetCreateStreamResponse().GetStreamId(), 100); s.id == "" {
+	if s.id = clean(answer.GetCreateStreamResponse().GetStreamId(), 100, append(s.w.tokens.hidden(), s.token)...); s.id == "" {
 		return s.w.advice.misread(opInsert, 0, &protocolError{"the first answer on the stream names no stream"})
 	}
 	if !stop() || !timer.Stop() {

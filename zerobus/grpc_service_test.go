@@ -233,34 +233,56 @@ type streaming struct {
 	svc *service
 }
 
-const endpointHost = "1234567890123456.zerobus.us-west-2.cloud.databricks.com"
+var nopLog = zap.NewNop()
+
+func grpcConfig() zerobus.Config {
+	cfg := config("https://abc-12345.cloud.databricks.com")
+	cfg.Transport, cfg.Endpoint, cfg.WorkspaceID = zerobus.TransportGRPC, "http://127.0.0.1:8091", "1234567890123456"
+	return cfg
+}
 
 // streamed returns a client over an in-memory connection to svc, for use in a
 // synctest bubble. change may be nil.
 func streamed(t *testing.T, svc *service, change func(*zerobus.Config)) streaming {
 	t.Helper()
+	return overBuffers(t, svc, change, func(dial func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {
+		return func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }
+	})
+}
+
+// tappedStream is streamed with a hand on the connections.
+func tappedStream(t *testing.T, svc *service) (streaming, *wireTap) {
+	t.Helper()
+	tap := &wireTap{}
+	return overBuffers(t, svc, nil, func(dial func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {
+		tap.dial = dial
+		return tap.Dial
+	}), tap
+}
+
+func overBuffers(t *testing.T, svc *service, change func(*zerobus.Config),
+	over func(func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error), options ...grpc.ServerOption) streaming {
+	t.Helper()
 	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(10 << 20))
+	server := grpc.NewServer(append(options, grpc.MaxRecvMsgSize(10<<20))...)
 	zerobuspb.RegisterZerobusServer(server, svc)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	space := newWorkspace()
-	cfg := config("https://abc-12345.cloud.databricks.com")
-	cfg.Transport, cfg.Endpoint, cfg.WorkspaceID = zerobus.TransportGRPC, "http://127.0.0.1:8091", "1234567890123456"
+	cfg := grpcConfig()
 	if change != nil {
 		change(&cfg)
 	}
 	core, logs := observer.New(zap.DebugLevel)
 	obs := &observed{}
-	c, err := zerobus.NewDialed(cfg, zap.New(core), obs, inMemory{space},
-		func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) })
+	c, err := zerobus.NewDialed(cfg, zap.New(core), obs, inMemory{space}, over(listener.DialContext))
 	if err != nil {
 		t.Fatalf("NewDialed: %v", err)
 	}
 	t.Cleanup(func() {
 		c.Close()
 		server.Stop()
-		if err := <-served; err != nil {
+		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("Serve: %v", err)
 		}
 	})
