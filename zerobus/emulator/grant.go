@@ -38,7 +38,7 @@ func ParseAuthMode(text string) (AuthMode, error) {
 
 const (
 	badAudience       = "Invalid token audience"
-	endpointTokenSize = 3300 // characters of a token for the Zerobus endpoint, as seen in the field
+	endpointTokenSize = 4000 // characters of a token for the Zerobus endpoint: as large as they were seen to be
 )
 
 // Resource is what a token request for the Zerobus endpoint must name.

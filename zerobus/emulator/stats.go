@@ -20,6 +20,7 @@ type Stats struct {
 	Bytes     int64                       `json:"bytes_received"` // request bodies, unpacked
 	InFlight  int                         `json:"in_flight"`      // requests being served, the one that asks included
 
+	Connections   int64 `json:"connections"` // gRPC connections accepted
 	StreamsOpen   int   `json:"streams_open"`
 	StreamsOpened int64 `json:"streams_opened"`
 	StreamRows    int64 `json:"stream_rows"`  // rows kept that came by gRPC
@@ -106,7 +107,7 @@ func (e *Emulator) Stats() Stats {
 	out := Stats{
 		Requests: map[string]int64{}, Responses: map[string]map[string]int64{}, Rejects: map[string]int64{}, Faults: map[string]int64{},
 		Tokens: s.minted.Load(), Rows: s.rows.Load(), Bytes: s.received.Load(), InFlight: e.active.underWay(),
-		StreamsOpen: len(x.open), StreamsOpened: x.count, StreamRows: x.rows, Acks: x.acks, UnackedRows: x.unacked,
+		Connections: x.conns, StreamsOpen: len(x.open), StreamsOpened: x.count, StreamRows: x.rows, Acks: x.acks, UnackedRows: x.unacked,
 	}
 	maps.Copy(out.Requests, s.begun)
 	maps.Copy(out.Rejects, s.rejects)

@@ -2,6 +2,8 @@ package emulator
 
 import (
 	"cmp"
+	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -37,8 +39,10 @@ type streams struct {
 	oldest  int
 	count   int64 // opened since the last reset
 	acks    int64
-	rows    int64 // by streams
-	unacked int64 // rows kept on streams that ended before their ack was sent
+	rows    int64         // by streams
+	unacked int64         // rows kept on streams that ended before their ack was sent
+	conns   int64         // gRPC connections accepted
+	changed chan struct{} // closed when a stream ends; made by who waits
 }
 
 func (x *streams) opened(s *liveStream) {
@@ -85,6 +89,10 @@ func (x *streams) left(s *liveStream, st *status.Status) {
 		return
 	}
 	delete(x.open, s)
+	if x.changed != nil {
+		close(x.changed)
+		x.changed = nil
+	}
 	x.unacked += s.info.UnackedRows
 	if len(x.ended) < endedStreams {
 		x.ended = append(x.ended, s.info)
@@ -97,7 +105,37 @@ func (x *streams) left(s *liveStream, st *status.Status) {
 func (x *streams) reset() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.ended, x.oldest, x.count, x.acks, x.rows, x.unacked = nil, 0, 0, 0, 0, 0
+	x.ended, x.oldest, x.count, x.acks, x.rows, x.unacked, x.conns = nil, 0, 0, 0, 0, 0, 0
+}
+
+// connected counts a gRPC connection.
+func (x *streams) connected() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.conns++
+}
+
+// WaitStreams blocks until no more than n gRPC streams are open, or ctx ends:
+// what is said of streams that have ended is final then.
+func (e *Emulator) WaitStreams(ctx context.Context, n int) error {
+	x := &e.streams
+	for {
+		x.mu.Lock()
+		open := len(x.open)
+		if x.changed == nil {
+			x.changed = make(chan struct{})
+		}
+		changed := x.changed
+		x.mu.Unlock()
+		if open <= n {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for streams to end, of which %d are open: %w", open, context.Cause(ctx))
+		}
+	}
 }
 
 // Streams lists the gRPC streams that are open and the last thousand that have

@@ -3,6 +3,7 @@ package emulator
 import (
 	"crypto/rand"
 	"crypto/subtle"
+	"encoding/json"
 	"mime"
 	"net/http"
 	"net/url"
@@ -130,7 +131,7 @@ func (e *Emulator) token(c *call) answer {
 		// The service's are as long, and repeat what was asked for: clients
 		// must not expect an answer of a few hundred bytes.
 		size = endpointTokenSize
-		body["authorization_details"] = form.Get("authorization_details")
+		body["authorization_details"] = json.RawMessage(form.Get("authorization_details"))
 	}
 	body["access_token"] = e.tokens.mint(g, size)
 	e.stats.minted.Add(1)

@@ -26,6 +26,7 @@ type endpointServer struct {
 	tls     *tls.Config // nil for plain text
 	grpc    *grpc.Server
 	rest    *http.Server
+	opened  func() // a gRPC connection
 	grpcIn  *handover
 	restIn  *handover
 	served  sync.WaitGroup // accept loops, and connections being told apart
@@ -57,6 +58,7 @@ func (e *Emulator) StartZerobus(addr string) error {
 	}
 	s := &endpointServer{
 		ln: ln, url: "http://" + reachable(ln), fresh: map[net.Conn]struct{}{},
+		opened: e.streams.connected,
 		grpcIn: newHandover(ln.Addr()), restIn: newHandover(ln.Addr()),
 		rest: &http.Server{
 			Handler: e.restRoutes(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
@@ -168,6 +170,7 @@ func (s *endpointServer) sniff(c *conn) (*handover, error) {
 		return nil, err
 	}
 	if string(first) == http2Preface[:prefaceToSniff] {
+		s.opened()
 		return s.grpcIn, nil
 	}
 	return s.restIn, nil
