@@ -101,8 +101,8 @@ func (s *served) take(n int) error {
 	return nil
 }
 
-// confirm does the service's part of the handshake.
-func (s *served) confirm() error {
+// ask receives what the stream is to be.
+func (s *served) ask() error {
 	if err := s.SendHeader(metadata.MD{}); err != nil {
 		return err
 	}
@@ -112,6 +112,16 @@ func (s *served) confirm() error {
 	}
 	if s.create = first.GetCreateStream(); s.create == nil {
 		return status.Error(codes.InvalidArgument, "first message must be CreateStream")
+	}
+	return nil
+}
+
+// confirm does the service's part of the handshake, as far as it is not done.
+func (s *served) confirm() error {
+	if s.create == nil {
+		if err := s.ask(); err != nil {
+			return err
+		}
 	}
 	return s.Send(&zerobuspb.EphemeralStreamResponse{Payload: &zerobuspb.EphemeralStreamResponse_CreateStreamResponse{
 		CreateStreamResponse: &zerobuspb.CreateIngestStreamResponse{StreamId: proto.String(s.id)}}})

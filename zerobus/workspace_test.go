@@ -289,6 +289,12 @@ func config(url string) zerobus.Config {
 // bubble. change may be nil.
 func virtual(t *testing.T, change func(*zerobus.Config)) bench {
 	t.Helper()
+	return virtualOver(t, change, func(space http.Handler) http.Handler { return space })
+}
+
+// virtualOver is virtual with something put between client and workspace.
+func virtualOver(t *testing.T, change func(*zerobus.Config), between func(http.Handler) http.Handler) bench {
+	t.Helper()
 	space := newWorkspace()
 	cfg := config("https://abc-12345.cloud.databricks.com")
 	if change != nil {
@@ -296,7 +302,7 @@ func virtual(t *testing.T, change func(*zerobus.Config)) bench {
 	}
 	core, logs := observer.New(zap.DebugLevel)
 	obs := &observed{}
-	c, err := zerobus.NewOver(cfg, zap.New(core), obs, inMemory{space})
+	c, err := zerobus.NewOver(cfg, zap.New(core), obs, inMemory{between(space)})
 	if err != nil {
 		t.Fatalf("NewOver: %v", err)
 	}
