@@ -150,10 +150,10 @@ func (c *Client) Token(ctx context.Context) error {
 	return err
 }
 
-// Probe posts an empty batch: it proves address, token, grants and the table's
-// name without writing. A service that refuses a batch for being empty was
-// reached all the same, so that is no error.
-func (c *Client) Probe(ctx context.Context) error {
+// Reachable proves address, token, grants and the table's name without writing:
+// it posts an empty batch, or opens a stream. A service that refuses a batch
+// for being empty was reached all the same, so that is no error.
+func (c *Client) Reachable(ctx context.Context) error {
 	err := c.attempt(ctx, newBatch(nil, c.wire.size(nil)), c.wire.send)
 	if err != nil && kindOf(err) == refused {
 		return nil
@@ -168,7 +168,7 @@ func (c *Client) Preflight(ctx context.Context) error {
 	if err := c.Token(ctx); err != nil {
 		return err
 	}
-	if err := c.Probe(ctx); err != nil {
+	if err := c.Reachable(ctx); err != nil {
 		return err
 	}
 	err := c.CheckColumns(ctx)

@@ -141,7 +141,7 @@ func refusal(err *Error) *RefusedError {
 // IsPermanent reports whether err is a fault of configuration (wrong secret,
 // missing grant, missing table, columns that do not fit) that no waiting
 // mends. A *ColumnsUnreadable is not one: rows can be written without
-// reading columns. Anything else that Token, Probe, Columns, CheckColumns and Preflight
+// reading columns. Anything else that Token, Reachable, Columns, CheckColumns and Preflight
 // return is worth another try.
 func IsPermanent(err error) bool {
 	var e *Error

@@ -128,9 +128,9 @@ func TestTLS(t *testing.T) {
 				t.Fatalf("New: %v", err)
 			}
 			defer c.Close()
-			err = c.Probe(t.Context())
+			err = c.Reachable(t.Context())
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
-				t.Fatalf("Probe: %v, want it to hold %q", err, tt.want)
+				t.Fatalf("Reachable: %v, want it to hold %q", err, tt.want)
 			}
 			if got := zerobus.IsPermanent(err); got != tt.permanent {
 				t.Errorf("IsPermanent is %v, want %v: %v", got, tt.permanent, err)
@@ -234,7 +234,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 				defer cancel()
-				said := fmt.Sprint(b.Write(ctx, rows(1)), b.Token(ctx), b.Probe(ctx), b.Preflight(ctx))
+				said := fmt.Sprint(b.Write(ctx, rows(1)), b.Token(ctx), b.Reachable(ctx), b.Preflight(ctx))
 				state := b.State()
 				said += state.Reason + state.Remedy + text(t, b.logs)
 				basic := base64.StdEncoding.EncodeToString([]byte(principal + ":" + escaped(secretOne)))
@@ -271,7 +271,7 @@ func FuzzTokenAnswer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = c.Probe(context.Background())
+		err = c.Reachable(context.Background())
 		if err == nil && status/100 != 2 {
 			t.Errorf("status %d brought a token", status)
 		}

@@ -202,15 +202,15 @@ func TestTokenAnswers(t *testing.T) {
 					io.WriteString(w, tt.body)
 					return true
 				}
-				err := b.Probe(t.Context())
+				err := b.Reachable(t.Context())
 				if tt.want == "" {
 					if err != nil {
-						t.Errorf("Probe: %v, want nil", err)
+						t.Errorf("Reachable: %v, want nil", err)
 					}
 					return
 				}
 				if err == nil || !strings.Contains(err.Error(), tt.want) {
-					t.Fatalf("Probe: %v, want it to hold %q", err, tt.want)
+					t.Fatalf("Reachable: %v, want it to hold %q", err, tt.want)
 				}
 				if got := zerobus.IsPermanent(err); got != tt.permanent {
 					t.Errorf("IsPermanent is %v, want %v: %v", got, tt.permanent, err)

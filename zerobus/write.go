@@ -8,8 +8,8 @@ import (
 )
 
 // Write returns nil only once every row is durable in the table. A row is one
-// JSON object whose keys are column names; rows are not kept after Write
-// returns.
+// JSON object whose keys are column names, or under grpc what Encoding said;
+// rows are not kept after Write returns.
 //
 // Write retries what is worth retrying and waits out configuration faults for
 // as long as ctx lives. It returns a *RefusedError if at least one of the rows
@@ -17,6 +17,15 @@ import (
 // be written twice where an ack was lost. Many callers may write at once.
 func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 	return c.deliver(ctx, rows, c.wire.send)
+}
+
+// Probe is Write for rows some of which are suspected: parts of a batch that
+// was refused. A refusal among them disturbs nobody else's batches, and the
+// search for the bad row may cost what delivery at large must not. Under grpc
+// probes travel on streams of their own, eight at a time, each with one batch
+// in flight; under workspace and rest Probe is Write.
+func (c *Client) Probe(ctx context.Context, rows [][]byte) error {
+	return c.deliver(ctx, rows, c.wire.probe)
 }
 
 // deliver is the one loop that repeats what is worth repeating; carry makes
