@@ -113,6 +113,7 @@ type rpc struct {
 	t      testing.TB
 	id     string
 	next   int64
+	acked  int64 // the highest offset acknowledged, plus one
 	cancel context.CancelFunc
 }
 
@@ -204,7 +205,7 @@ func (s *rpc) json(records ...string) {
 // ack receives acks until this offset is acknowledged.
 func (s *rpc) ack(offset int64) {
 	s.t.Helper()
-	for {
+	for s.acked <= offset {
 		r, err := s.Recv()
 		if err != nil {
 			s.t.Fatalf("wait for ack of %d: %v", offset, err)
@@ -213,9 +214,7 @@ func (s *rpc) ack(offset int64) {
 		if a == nil || a.DurabilityAckUpToOffset == nil {
 			s.t.Fatalf("wait for ack of %d: got %v", offset, r)
 		}
-		if a.GetDurabilityAckUpToOffset() >= offset {
-			return
-		}
+		s.acked = max(s.acked, a.GetDurabilityAckUpToOffset()+1)
 	}
 }
 
