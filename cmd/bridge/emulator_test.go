@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,7 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/datafly/bridge/zerobus/emulator"
+	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
 // announcement collects stderr and tells when the emulator has said all.
@@ -128,9 +135,100 @@ func TestEmulatorPrintsTheSixKeys(t *testing.T) {
 	if !strings.Contains(said, keys) || strings.Contains(said, "warning") {
 		t.Errorf("stderr: got\n%s\nwant the keys %s and no warning", said, keys)
 	}
+	for _, want := range []string{"\n  transport: grpc ", "\n  transport: rest ", "\n  endpoint: http://127.0.0.1:", "\n  workspace_id: \"1234567890123456\"\n"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("stderr: got\n%s\nwant %q in it", said, want)
+		}
+	}
 	_, said, _ = runEmulator(t, "--listen", "0.0.0.0:0", "--tls")
 	if !strings.Contains(said, "warning: 0.0.0.0:0 is not a loopback address") || !strings.Contains(said, "https://127.0.0.1:") || !strings.Contains(said, "--ca-out") {
 		t.Errorf("stderr: got\n%s\nwant a warning and an address that can be used", said)
+	}
+}
+
+// TestEmulatorServesTheZerobusEndpoint opens a stream and inserts a row with
+// nothing but what the command prints.
+func TestEmulatorServesTheZerobusEndpoint(t *testing.T) {
+	address, said, _ := runEmulator(t, "--zerobus-listen", "127.0.0.1:0", "--auth", "presence", "--workspace-id", "77", "--ack-interval", "1ms", "--stream-max-age", "-1s")
+	found := regexp.MustCompile(`endpoint: http://(\S+)\n  workspace_id: "77"`).FindStringSubmatch(said)
+	if found == nil {
+		t.Fatalf("stderr: got\n%s\nwant the endpoint and the workspace's id", said)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+found[1], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const table = "datafly.events.stream"
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	s, err := zerobuspb.NewZerobusClient(conn).EphemeralStream(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer x", emulator.TableHeader, table))
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := &zerobuspb.CreateIngestStreamRequest{TableName: proto.String(table), RecordType: zerobuspb.RecordType_JSON.Enum()}
+	if err := s.Send(&zerobuspb.EphemeralStreamRequest{Payload: &zerobuspb.EphemeralStreamRequest_CreateStream{CreateStream: create}}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Recv(); err != nil || r.GetCreateStreamResponse().GetStreamId() == "" {
+		t.Errorf("create: got %v, %v, want a stream", r, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+found[1]+emulator.InsertPath(table), strings.NewReader(`[{}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer x")
+	req.Header.Set("Content-Type", "application/json")
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("insert: got %d, want 200", res.StatusCode)
+	}
+	if req, err = http.NewRequestWithContext(ctx, http.MethodGet, address+"/emulator/tables/"+table+"/count", nil); err != nil {
+		t.Fatal(err)
+	}
+	if res, err = client.Do(req); err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, err := io.ReadAll(res.Body); err != nil || !strings.Contains(string(body), `"rows":1`) {
+		t.Errorf("count: got %s, %v, want the row", body, err)
+	}
+}
+
+// TestEmulatorPortsWithoutAChoice: an address of the Zerobus endpoint that
+// nobody chose gives way, and one that is empty is none.
+func TestEmulatorPortsWithoutAChoice(t *testing.T) {
+	const attempts = 20
+	for n := range attempts {
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := free.Addr().(*net.TCPAddr).Port
+		taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
+		free.Close()
+		if err != nil { // somebody has it: the next pair may be free
+			if n == attempts-1 {
+				t.Skipf("no two ports in a row are free: %v", err)
+			}
+			continue
+		}
+		_, said, _ := runEmulator(t, "--listen", fmt.Sprintf("127.0.0.1:%d", port))
+		taken.Close()
+		if !strings.Contains(said, "  endpoint: http://127.0.0.1:") || strings.Contains(said, fmt.Sprintf("  endpoint: http://127.0.0.1:%d\n", port+1)) {
+			t.Errorf("stderr: got\n%s\nwant an endpoint on another port than %d", said, port+1)
+		}
+		break
+	}
+	if _, said, _ := runEmulator(t, "--zerobus-listen", ""); strings.Contains(said, "endpoint:") {
+		t.Errorf("stderr: got\n%s\nwant no endpoint", said)
 	}
 }
 
@@ -169,6 +267,11 @@ func TestEmulatorRefusesItsFlags(t *testing.T) {
 		{"--latency soon", exitUsage, "p50=150ms"},
 		{"--ca-out x.pem", exitUsage, "--tls"},
 		{"--listen 8090", exitUsage, "host:port"},
+		{"--listen 127.0.0.1:http", exitUsage, "not a number"},
+		{"--zerobus-listen 8091", exitUsage, "127.0.0.1:8091"},
+		{"--zerobus-listen " + taken.Addr().String(), exitFailed, "address already in use"},
+		{"--auth lax", exitUsage, "presence"},
+		{"--ack-interval -1ms", exitUsage, "ack interval"},
 		{"--ddl /does/not/exist.sql", exitUsage, "/does/not/exist.sql"},
 		{"--ddl " + empty, exitUsage, "empty"},
 		{"--token-lifetime 1ms", exitUsage, "token lifetime"},
@@ -178,7 +281,8 @@ func TestEmulatorRefusesItsFlags(t *testing.T) {
 		{"--listen " + taken.Addr().String(), exitFailed, "address already in use"},
 	} {
 		var out, errs bytes.Buffer
-		code := execute(append([]string{"emulator"}, strings.Fields(c.args)...), strings.NewReader(""), &out, &errs)
+		args := append([]string{"emulator", "--listen", "127.0.0.1:0"}, strings.Fields(c.args)...)
+		code := execute(args, strings.NewReader(""), &out, &errs)
 		if code != c.code || !strings.Contains(errs.String(), c.want) || out.Len() > 0 {
 			t.Errorf("bridge emulator %s: got code %d, stdout %q, stderr %q, want code %d and %q", c.args, code, &out, &errs, c.code, c.want)
 		}
