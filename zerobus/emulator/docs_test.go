@@ -44,6 +44,9 @@ func TestTheManualNamesEverything(t *testing.T) {
 	for _, name := range []string{
 		emulator.TokenPath, emulator.IngestPath, emulator.ColumnsPath, emulator.DefaultClientID, emulator.DefaultClientSecret,
 		emulator.EffectStatus, emulator.EffectLatency, emulator.EffectHang, emulator.EffectLoseAck, emulator.EffectCut, emulator.EffectRefuse, emulator.EffectSlowBody,
+		emulator.EffectFreeze, emulator.EffectGoAway, emulator.EffectStallAcks, emulator.EffectCloseSignal, emulator.EffectAck, emulator.EffectUnknown, emulator.EffectNoStreamID,
+		emulator.EndpointInsert, emulator.EndpointCreate, emulator.EndpointStream, emulator.TableHeader, emulator.InsertPath("{c.s.t}"), emulator.LocalDomain, emulator.DefaultWorkspaceID,
+		"grpc_code", "error_info", "in_trailer", "end_after", "ack_offset", "ack_by", "unacked_rows", "AckEvery", "CloseWindow", "OversizeCode", "AnyOffsets",
 		emulator.PrivilegeModify, emulator.PrivilegeSelect, emulator.PrivilegeUseCatalog, emulator.PrivilegeUseSchema,
 		"retry_after", "as_date", "numeric_code", "byte_every_ms", "message_ids", "probability", "keep",
 	} {

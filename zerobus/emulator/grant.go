@@ -66,7 +66,7 @@ func (e *Emulator) grantOf(form url.Values) (grant, *apiError) {
 		return grant{}, &apiError{status: http.StatusBadRequest, code: code, message: fmt.Sprintf(format, args...)}
 	}
 	if resource != e.Resource() {
-		return bad("invalid_target", "resource must be %s", e.Resource())
+		return bad("invalid_target", "resource is %q and must be %q", printable(resource), e.Resource())
 	}
 	var asked []detail
 	if err := json.Unmarshal([]byte(details), &asked); err != nil || len(asked) == 0 {

@@ -104,7 +104,7 @@ func (e *Emulator) serveStream(server *endpointServer, rpc grpc.ServerStream) er
 		e.stats.ended(EndpointCreate, st.Code())
 	}
 	if ce := e.log.Check(zap.DebugLevel, "stream ended"); ce != nil {
-		ce.Write(zap.String("stream_id", s.id), zap.Stringer("code", st.Code()), zap.String("text", st.Message()))
+		ce.Write(zap.String("stream_id", s.id), zap.String("code", codeName(st.Code())), zap.String("text", st.Message()))
 	}
 	return st.Err()
 }

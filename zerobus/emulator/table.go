@@ -25,7 +25,7 @@ type Row struct {
 	Transport  string          `json:"transport"`   // workspace, grpc or rest
 	RequestID  string          `json:"request_id,omitempty"`
 	StreamID   string          `json:"stream_id,omitempty"` // grpc: the stream it came by
-	Offset     int64           `json:"offset,omitempty"`    // grpc: offset_id of its message on that stream
+	Offset     int64           `json:"offset"`              // grpc: offset_id of its message on that stream
 	JSON       json.RawMessage `json:"row"`                 // the record: byte for byte if it came as JSON; shared, not to be changed
 }
 
