@@ -190,6 +190,10 @@ func (p *partition) run() {
 	for p.await() {
 		p.fill()
 		err := p.deliver()
+		for old := stale(nil); errors.As(err, &old) && old.Stale(); {
+			p.refill()
+			err = p.deliver()
+		}
 		n := len(p.batch.recs)
 		if err != nil {
 			p.abandon(err)
@@ -268,6 +272,14 @@ func (p *partition) fill() {
 		}
 	}
 	b.Rows()
+}
+
+// refill maps the same records again, and what has gathered since: the mapping
+// has changed. Rows of the old batch that are durable already will be there
+// twice; that takes a change of the table in the middle of a halved batch.
+func (p *partition) refill() {
+	p.g.batches.give(p.batch)
+	p.fill()
 }
 
 // deliver returns nil once every event of the batch is durable, dead-lettered,

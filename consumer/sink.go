@@ -12,13 +12,18 @@ type Sink interface {
 	// retries what is worth retrying for as long as ctx lives; blocked
 	// states (wrong grants, a missing table) are waited out inside it.
 	//
-	// The errors it returns are of two kinds. One has the method
+	// The errors it returns are of three kinds. One has the method
 	//
 	//	Refused() (code, column string)
 	//
 	// and says that at least one of the rows can never be ingested; none of
-	// the rows may be assumed durable then. Any other error means that ctx
-	// ended, and whether the rows are durable is unknown.
+	// the rows may be assumed durable then. One has the method
+	//
+	//	Stale() bool
+	//
+	// and says that the table's columns have changed since the rows were
+	// made: the records are to be mapped again. Any other error means that
+	// ctx ended, and whether the rows are durable is unknown.
 	//
 	// Write must not keep rows, or what they point to, after it returned.
 	// One partition has at most one Write in flight; different partitions
@@ -37,6 +42,13 @@ type Sink interface {
 type refused interface {
 	error
 	Refused() (code, column string)
+}
+
+// stale is what a Write error is when its rows were made for columns that the
+// table no longer has.
+type stale interface {
+	error
+	Stale() bool
 }
 
 // Mapper turns one record into what it became: for each event in the record,

@@ -24,10 +24,7 @@ const schemaRemedy = "compare the blueprint's columns with the table's (bridge c
 // adds them to the batch's rejects. While the refusals look like a schema fault
 // nothing is rejected: the partition is blocked and probes until it is mended.
 func (p *partition) write() error {
-	b := p.batch
-	p.settled = slices.Grow(p.settled[:0], len(b.rows))[:len(b.rows)]
-	clear(p.settled)
-	p.lone = p.lone[:0]
+	p.open()
 	err := p.writeOpen()
 	for {
 		var fault *schemaFault
@@ -41,11 +38,19 @@ func (p *partition) write() error {
 	if err != nil {
 		return err
 	}
-	if len(p.lone) > 0 {
+	if b := p.batch; len(p.lone) > 0 {
 		b.rejected = append(b.rejected, p.lone...)
 		b.sortRejects()
 	}
 	return nil
+}
+
+// open begins the batch: no row is settled.
+func (p *partition) open() {
+	n := len(p.batch.rows)
+	p.settled = slices.Grow(p.settled[:0], n)[:n]
+	clear(p.settled)
+	p.lone = p.lone[:0]
 }
 
 // writeOpen writes the rows that are not settled yet, in order and in Writes of
@@ -142,6 +147,16 @@ func (p *partition) waitMended(fault *schemaFault) error {
 			return errStopped
 		case <-p.ctx.Done():
 			return p.ctx.Err()
+		}
+		if !slices.Contains(p.settled, true) {
+			// Perhaps what was mended is the mapping.
+			p.refill()
+			p.open()
+			p.enter(StateBlocked, fault.Error(), schemaRemedy)
+			if len(p.settled) == 0 {
+				break
+			}
+			row %= len(p.settled)
 		}
 		row = p.nextOpen(row)
 		err := p.send(row, row+1, p.g.sink.Probe)

@@ -15,7 +15,6 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
-	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -172,17 +171,18 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 		return "expires " + at.UTC().Format(time.RFC3339), err
 	})
 	ingest := c.step(ctx, "ingest", token, func(ctx context.Context) (string, error) {
-		return b.client.Table().String() + " takes batches", b.client.Probe(ctx)
+		return b.client.Table().String() + " takes batches", b.client.Reachable(ctx)
 	})
-	var m *mapping.Mapping
 	columns := c.step(ctx, "columns", token, func(ctx context.Context) (string, error) {
 		table, unseen, err := b.readColumns(ctx)
 		if err != nil {
 			return "", err
 		}
-		if m, err = b.compile(clusterID, table); err != nil {
+		m, err := b.compile(clusterID, table)
+		if err != nil {
 			return "", err
 		}
+		b.mapping.Store(m)
 		if unseen != "" {
 			return fmt.Sprintf("cannot be read by this principal (%s); going by the blueprint's %d columns alone", unseen, len(m.Columns())), nil
 		}
@@ -191,19 +191,19 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 	})
 	if c.writeProbe {
 		c.step(ctx, "write probe", ingest && columns, func(ctx context.Context) (string, error) {
-			return probeRow(ctx, b, m)
+			return probeRow(ctx, b)
 		})
 	}
 }
 
 // probeRow maps and writes one row as bridge run would.
-func probeRow(ctx context.Context, b *bridge, m *mapping.Mapping) (string, error) {
+func probeRow(ctx context.Context, b *bridge) (string, error) {
 	now := time.Now().UTC()
 	id := fmt.Sprintf("bridge-check-%d", now.UnixNano())
 	event := fmt.Sprintf(`{"type":"track","event":"bridge_check","message_id":%q,"timestamp":%q}`, id, now.Format(time.RFC3339Nano))
 	var out consumer.Batch
 	rec := &kgo.Record{Topic: b.cfg.Kafka.Topics[0], Value: []byte(event), Timestamp: now}
-	out.Add(rec, newMapper(m)())
+	out.Add(rec, newMapper(&b.mapping)())
 	rows := out.Rows()
 	if len(rows) != 1 {
 		return "", errors.New("the blueprint makes no row of a plain track event, so nothing was written; that is fine if it filters or drops such events")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,7 @@ type demoOptions struct {
 	topic          string
 	produceOnly    bool
 	latency        emulator.Latency
+	transport      string
 	opsAddress     string
 	logLevel       string
 	sets           []string
@@ -53,6 +55,7 @@ The exit code is 1 if anything was lost. It ends after --events, after
 		Example: `  bridge demo                                     20 seconds of traffic, 2,000 events per second
   bridge demo --events 20000 --output json        as fast as it goes, one JSON object at the end
   bridge demo --kafka localhost:9092              through a real broker, on topics of its own
+  bridge demo --transport grpc                    over the Zerobus stream instead of the workspace's path
   bridge demo --latency p50=150ms,p95=500ms       with the acknowledgement times Databricks publishes
   bridge demo --kafka localhost:9092 --topic events --produce-only
                                                   only write sample events to a topic`,
@@ -78,6 +81,7 @@ The exit code is 1 if anything was lost. It ends after --events, after
 	f.StringVar(&o.kafka, "kafka", "", "host:port of a real broker to use instead of the in-process one")
 	f.StringVar(&o.topic, "topic", "", "topic to create and use (default signal-demo-<time>)")
 	f.BoolVar(&o.produceOnly, "produce-only", false, "only write events to --topic on --kafka; no bridge, no emulator")
+	f.StringVar(&o.transport, "transport", "workspace", "wire between bridge and emulator: workspace, grpc or rest")
 	f.StringVar(&latency, "latency", latency, "how long the emulator takes to acknowledge: a duration, or p50=...,p95=...")
 	f.StringVar(&o.opsAddress, "ops-address", "127.0.0.1:0", "where the bridge serves metrics, health and status")
 	f.StringVar(&o.logLevel, "log-level", "error", "of the bridge's log on standard error")
@@ -98,6 +102,8 @@ func (o *demoOptions) complete(given func(string) bool) error {
 		return errors.New("--events, --duration, --rate, --malformed-every and --tombstone-every cannot be negative")
 	case o.partitions < 1:
 		return fmt.Errorf("--partitions is %d; a topic has at least 1", o.partitions)
+	case !slices.Contains([]string{"workspace", "grpc", "rest"}, o.transport):
+		return fmt.Errorf("--transport is %q; use workspace, grpc or rest", o.transport)
 	case o.produceOnly && (o.kafka == "" || o.topic == ""):
 		return errors.New("--produce-only writes to a broker of yours; give --kafka host:port and --topic name")
 	}
@@ -114,12 +120,14 @@ func (o *demoOptions) complete(given func(string) bool) error {
 }
 
 // config is the bridge's configuration, made as a user would make it.
-func (o *demoOptions) config(brokers, workspace string) (*config.Config, error) {
+func (o *demoOptions) config(brokers string, workspace *emulator.Emulator) (*config.Config, error) {
 	return config.Load(config.Options{
 		File: os.DevNull,
 		Env: []string{
 			"BRIDGE_KAFKA_BROKERS=" + brokers, "BRIDGE_KAFKA_TOPICS=" + o.topic, "BRIDGE_KAFKA_GROUP=" + o.topic,
-			"BRIDGE_ZEROBUS_WORKSPACE_URL=" + workspace, "BRIDGE_ZEROBUS_TABLE=" + demoTable,
+			"BRIDGE_ZEROBUS_WORKSPACE_URL=" + workspace.URL(), "BRIDGE_ZEROBUS_TRANSPORT=" + o.transport,
+			"BRIDGE_ZEROBUS_ENDPOINT=" + workspace.ZerobusURL(), "BRIDGE_ZEROBUS_WORKSPACE_ID=" + emulator.DefaultWorkspaceID,
+			"BRIDGE_ZEROBUS_TABLE=" + demoTable,
 			"BRIDGE_ZEROBUS_CLIENT_ID=" + emulator.DefaultClientID, "BRIDGE_ZEROBUS_CLIENT_SECRET=" + emulator.DefaultClientSecret,
 			"BRIDGE_OPS_ADDRESS=" + o.opsAddress, "BRIDGE_LOG_LEVEL=" + o.logLevel, "BRIDGE_LOG_FORMAT=console",
 		},

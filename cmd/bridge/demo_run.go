@@ -53,6 +53,9 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.workspace.Close(down)) }()
+	if err := d.workspace.StartZerobus("127.0.0.1:0"); err != nil {
+		return nil, err
+	}
 	d.table = d.workspace.Table(demoTable)
 
 	if d.brokers = d.o.kafka; d.brokers == "" {
@@ -75,7 +78,7 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 	}
 	defer d.producer.close()
 
-	cfg, err := d.o.config(d.brokers, d.workspace.URL())
+	cfg, err := d.o.config(d.brokers, d.workspace)
 	if err != nil {
 		return nil, &usageError{err}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,7 +69,9 @@ func zerobusConfig(c *config.Config) zerobus.Config {
 	return zerobus.Config{
 		WorkspaceURL: z.WorkspaceURL, ClientID: z.ClientID, ClientSecret: z.ClientSecretSource().Read,
 		Catalog: z.Catalog, Schema: z.Schema, Table: z.Table,
-		Transport: z.Transport, TokenURL: z.TokenURL, Scope: z.Scope, IngestPath: z.IngestPath,
+		Transport: z.Transport, Endpoint: z.Endpoint, WorkspaceID: z.WorkspaceID, RecordFormat: z.RecordFormat,
+		Streams: z.Streams, MaxInFlight: int64(z.MaxInFlight), ColumnsRefresh: z.ColumnsRefresh, OmitOperations: z.OmitOperations,
+		TokenURL: z.TokenURL, Scope: z.Scope, IngestPath: z.IngestPath,
 		Timeout: z.Timeout, RateLimit: z.RateLimit, Gzip: z.Gzip, MaxRequestBytes: int64(z.MaxRequestBytes),
 		CAFile: z.CAFile, UserAgent: "datafly-bridge/" + version(),
 	}
@@ -98,13 +101,22 @@ func mappingOptions(c *config.Config) mapping.Options {
 // compile fits the blueprint to the table; columns is nil when they are not
 // known.
 func (b *bridge) compile(clusterID string, columns []zerobus.Column) (*mapping.Mapping, error) {
+	form, err := b.client.Encoding(columns)
+	if err != nil {
+		return nil, err
+	}
 	o := mappingOptions(b.cfg)
 	o.ClusterID = clusterID
 	o.TableName = b.client.Table().Quoted()
+	o.Format = form.Format
 	for _, col := range columns {
-		o.Table = append(o.Table, mapping.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull})
+		o.Table = append(o.Table, mapping.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull, Number: form.Numbers[col.Name]})
 	}
-	return b.plan.Compile(o)
+	m, err := b.plan.Compile(o)
+	if err != nil {
+		return nil, &misfit{err}
+	}
+	return m, nil
 }
 
 // rowColumns says in zerobus's words which columns rows carry.
@@ -116,13 +128,18 @@ func rowColumns(m *mapping.Mapping) []zerobus.Column {
 	return columns
 }
 
-// newMapper returns a consumer.Mapper over a mapping.Mapper of its own.
-func newMapper(m *mapping.Mapping) func() consumer.Mapper {
-	headers := m.UsesHeaders()
+// newMapper makes consumer.Mappers over mapping.Mappers of their own. A mapping
+// stored later is taken up with the next record.
+func newMapper(current *atomic.Pointer[mapping.Mapping]) func() consumer.Mapper {
 	return func() consumer.Mapper {
-		mapper := m.NewMapper()
+		var m *mapping.Mapping
+		var mapper *mapping.Mapper
+		var headers bool
 		var in mapping.Record // reused: a mapper keeps nothing of it
 		return func(rec *kgo.Record, out *consumer.Batch) {
+			if now := current.Load(); now != m {
+				m, mapper, headers = now, now.NewMapper(), now.UsesHeaders()
+			}
 			in.Topic, in.Partition, in.Offset, in.Timestamp, in.Key, in.Value = rec.Topic, rec.Partition, rec.Offset, rec.Timestamp, rec.Key, rec.Value
 			if headers {
 				in.Headers = in.Headers[:0]
@@ -159,9 +176,10 @@ type bridge struct {
 	plan     *mapping.Blueprint
 	started  time.Time
 
-	group   atomic.Pointer[consumer.Group] // nil until everything is proven
-	waiting atomic.Pointer[ops.Reason]     // what start-up waits for
-	state   atomic.Value                   // string, one of ops.State*
+	mapping atomic.Pointer[mapping.Mapping] // fits the table as last seen
+	group   atomic.Pointer[consumer.Group]  // nil until everything is proven
+	waiting atomic.Pointer[ops.Reason]      // what start-up waits for
+	state   atomic.Value                    // string, one of ops.State*
 }
 
 // newBridge assembles what needs no connection.
@@ -197,31 +215,55 @@ func (b *bridge) close() {
 // returns nil when ctx ended it.
 func (b *bridge) run(ctx context.Context) error {
 	defer b.state.Store(ops.StateStopped)
-	m, err := b.prove(ctx)
+	clusterID, err := b.prove(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop while it was waiting
 		}
 		return err
 	}
-	group := consumer.NewGroup(consumerConfig(b.cfg), b.cluster, b.client, newMapper(m), b.observer, b.log)
+	group := consumer.NewGroup(consumerConfig(b.cfg), b.cluster, b.client, newMapper(&b.mapping), b.observer, b.log)
 	b.group.Store(group)
 	b.state.Store(ops.StateRunning)
 	draining := context.AfterFunc(ctx, func() { b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })
 	defer draining()
 	b.log.Info("joining the group", zap.String("group", b.cfg.Kafka.Group), zap.Strings("topics", b.cfg.Kafka.Topics),
 		zap.String("table", b.client.Table().String()), zap.String("version", version()))
-	return group.Run(ctx)
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		b.client.Watch(watching, func(columns []zerobus.Column, _ error) { b.refit(clusterID, columns) })
+	})
+	err = group.Run(ctx)
+	unwatch()
+	watch.Wait()
+	return err
+}
+
+// refit compiles the blueprint anew for columns that have changed: an optional
+// column that appeared is filled from now on, one that left is left out. What
+// does not fit is told and the old rows go on: the service says whether it
+// takes them.
+func (b *bridge) refit(clusterID string, columns []zerobus.Column) {
+	m, err := b.compile(clusterID, columns)
+	if err != nil {
+		b.log.Error("the table has changed and the blueprint no longer fits it; rows go on as before", zap.Error(err))
+		return
+	}
+	b.mapping.Store(m)
+	b.client.Expect(rowColumns(m))
+	b.log.Info("rows are made for the table's new columns from now on", zap.Strings("left_out", m.OmittedColumns()))
 }
 
 // prove waits for Kafka and the table, fits the blueprint to the table and
 // makes sure rejects have somewhere to go. What waiting cannot mend is
 // returned at once.
-func (b *bridge) prove(ctx context.Context) (*mapping.Mapping, error) {
+func (b *bridge) prove(ctx context.Context) (clusterID string, err error) {
 	kafka := b.waitFor("kafka_unreachable")
-	clusterID, err := b.cluster.Reach(ctx, kafka.failed)
+	clusterID, err = b.cluster.Reach(ctx, kafka.failed)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	kafka.over()
 
@@ -231,19 +273,15 @@ func (b *bridge) prove(ctx context.Context) (*mapping.Mapping, error) {
 		return errors.As(err, &failure) && failure.Permanent
 	})
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 
-	var m *mapping.Mapping
 	sink := b.waitFor("sink_unreachable")
-	err = sink.until(ctx, func(ctx context.Context) (err error) {
-		m, err = b.fit(ctx, clusterID)
-		return err
-	}, func(err error) bool {
+	err = sink.until(ctx, func(ctx context.Context) error { return b.fit(ctx, clusterID) }, func(err error) bool {
 		var bad *misfit
 		return zerobus.IsPermanent(err) || errors.As(err, &bad)
 	})
-	return m, err
+	return clusterID, err
 }
 
 // misfit says that the blueprint does not fit the table.
@@ -254,25 +292,23 @@ func (m *misfit) Unwrap() error { return m.err }
 
 // fit holds the blueprint against the table and proves that rows may be
 // written to it.
-func (b *bridge) fit(ctx context.Context, clusterID string) (*mapping.Mapping, error) {
+func (b *bridge) fit(ctx context.Context, clusterID string) error {
 	if err := b.client.Token(ctx); err != nil {
-		return nil, err
-	}
-	if err := b.client.Probe(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	table, _, err := b.readColumns(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m, err := b.compile(clusterID, table)
 	if err != nil {
-		return nil, &misfit{err}
+		return err
 	}
 	b.client.Expect(rowColumns(m))
 	if err := b.client.Preflight(ctx); err != nil {
-		return nil, err
+		return err
 	}
+	b.mapping.Store(m)
 	if left := m.OmittedColumns(); len(left) > 0 {
 		why := "the table does not have them"
 		if table == nil {
@@ -280,7 +316,7 @@ func (b *bridge) fit(ctx context.Context, clusterID string) (*mapping.Mapping, e
 		}
 		b.log.Info("optional columns are left out", zap.Strings("columns", left), zap.String("because", why))
 	}
-	return m, nil
+	return nil
 }
 
 // readColumns returns the table's columns, or why the principal may not see
