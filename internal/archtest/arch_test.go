@@ -20,8 +20,9 @@ const module = "github.com/datafly/bridge"
 var arrows = map[string][]string{
 	"consumer":           {},
 	"mapping":            {},
-	"zerobus":            {},
-	"zerobus/emulator":   {},
+	"zerobus":            {"zerobus/zerobuspb"},
+	"zerobus/emulator":   {"zerobus/zerobuspb"},
+	"zerobus/zerobuspb":  {},
 	"internal/config":    {},
 	"internal/ops":       {},
 	"internal/traffic":   {},
