@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -69,6 +70,7 @@ type Client struct {
 	jitter func(time.Duration) time.Duration
 
 	columns    *columnCheck
+	rowsMade   atomic.Int64 // how often Expect was called: rows are made in another way since
 	drift      *drift
 	unreadOnce sync.Once // says once that columns cannot be read
 }

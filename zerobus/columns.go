@@ -180,11 +180,15 @@ func upperType(text string) string {
 
 // Expect sets the columns that rows carry, with the types their values are
 // encoded for. CheckColumns, Preflight and the judging of refused batches go
-// by it; without it nothing is compared. Call it before the first Write.
+// by it; without it nothing is compared. Call it before the first Write, and
+// again once rows are made for columns that have changed: a Write of rows from
+// before that is refused then returns a *StaleError.
 func (c *Client) Expect(cols []Column) {
 	c.columns.mu.Lock()
-	defer c.columns.mu.Unlock()
 	c.columns.expected = slices.Clone(cols)
+	c.columns.mu.Unlock()
+	c.rowsMade.Add(1)
+	c.gate.hurry() // rows made anew may fit
 }
 
 // CheckColumns reads the table's columns and holds them against the expected

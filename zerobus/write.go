@@ -13,8 +13,9 @@ import (
 //
 // Write retries what is worth retrying and waits out configuration faults for
 // as long as ctx lives. It returns a *RefusedError if at least one of the rows
-// can never be ingested; any other error means only that ctx ended. A row may
-// be written twice where an ack was lost. Many callers may write at once.
+// can never be ingested, and a *StaleError if they were refused and Expect was
+// called since Write began; any other error means only that ctx ended. A row
+// may be written twice where an ack was lost. Many callers may write at once.
 func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 	return c.deliver(ctx, rows, c.wire.send)
 }
@@ -41,6 +42,7 @@ func (c *Client) deliver(ctx context.Context, rows [][]byte, carry carrier) erro
 			len(rows), b.size, c.set.MaxRequestBytes)}
 	}
 
+	made := c.rowsMade.Load()
 	var retries, uncompared int
 	settle := func() { // this writer no longer counts as failing
 		if retries > 0 {
@@ -67,6 +69,10 @@ func (c *Client) deliver(ctx context.Context, rows [][]byte, carry carrier) erro
 		case ctx.Err() != nil:
 			c.gate.abandon(p)
 			return c.ended(ctx, len(rows))
+		case c.rowsMade.Load() != made && (errors.As(err, &no) || fault.kind == configuration):
+			settle()
+			c.gate.abandon(p)
+			return &StaleError{err: err}
 		case errors.As(err, &no):
 			settle()
 			c.gate.delivered(p)
@@ -193,3 +199,18 @@ func asError(err error) *Error {
 	return &Error{Op: opIngest, Err: err, kind: transient, reason: RetryNetwork,
 		Meaning: "the request could not be made", Remedy: "nothing, the bridge retries"}
 }
+
+// StaleError says that rows were refused which were made for columns that have
+// changed since: make them anew and write those.
+type StaleError struct{ err error }
+
+// Error names what was refused.
+func (e *StaleError) Error() string {
+	return "the rows were made before the table's columns changed: " + e.err.Error()
+}
+
+// Unwrap returns the refusal.
+func (e *StaleError) Unwrap() error { return e.err }
+
+// Stale is how callers that do not know this package tell the error.
+func (e *StaleError) Stale() bool { return true }
