@@ -88,10 +88,12 @@ type Config struct {
 	// transports carry json. Default auto.
 	RecordFormat string
 
-	// Streams is how many gRPC streams callers share, 1 to 64. More spread the
-	// load over more of the service's workers and confine the end of a stream
-	// to fewer batches; each costs two goroutines and up to MaxInFlight of
-	// memory. Default 1.
+	// Streams is how many gRPC streams callers share, 1 to 64; they are opened
+	// as callers need them. One carries all this client can send, so more only
+	// help where the service's own bound per stream is reached (Databricks
+	// publishes 100 MB/s and 15,000 to 100,000 rows/s), or where rows are
+	// refused so often that a stream's end should meet fewer batches. Each
+	// costs two goroutines and up to MaxInFlight of memory. Default 1.
 	Streams int
 
 	// MaxInFlight bounds the bytes of rows on their way and not acknowledged,

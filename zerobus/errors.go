@@ -61,7 +61,11 @@ func (e *Error) Error() string {
 		text += fmt.Sprintf(" %q", e.Message)
 	}
 	if e.RequestID != "" {
-		text += " (request " + e.RequestID + ")"
+		what := " (request "
+		if e.RPC != "" {
+			what = " (stream "
+		}
+		text += what + e.RequestID + ")"
 	}
 	if e.Err != nil {
 		text += ": " + e.Err.Error()

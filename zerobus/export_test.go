@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // NewOver is New with the sockets replaced, for tests in virtual time. Delays
@@ -32,6 +34,14 @@ var (
 	Confirm         = confirm
 	DeltaText       = deltaText
 )
+
+// StreamFault returns what is said of a stream that ended so, and whether it
+// concerns configuration.
+func (c *Client) StreamFault(st *status.Status, phrase string, created bool, secrets ...string) (said string, permanent bool) {
+	end := endingOf(st.Err(), "stream-1", created, metadata.Pairs("content-type", "application/grpc", reasonPhrase, phrase), nil)
+	e := c.advice.ended(end, secrets)
+	return e.Error() + "\n" + e.Reason(), IsPermanent(e)
+}
 
 // Descriptor returns the descriptor of a row of the given columns.
 func (c *Client) Descriptor(cols []Column) ([]byte, error) {

@@ -127,24 +127,32 @@ func (c *conns) connect() (*conn, error) {
 type watchedTLS struct {
 	credentials.TransportCredentials
 
-	mu    sync.Mutex // guards fault
+	mu    sync.Mutex // guards the fields below
 	fault error
+	at    time.Time
 }
 
 func (w *watchedTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secure, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fault = err
+	w.fault, w.at = err, time.Now()
 	return secure, info, err
 }
 
-// last returns how the last handshake failed; nil: it did not.
+// handshakeLife is how long a failed handshake explains what fails: gRPC tries
+// again sooner than that.
+const handshakeLife = 10 * time.Second
+
+// last returns how the last handshake failed; nil: it did not, or long ago.
 func (w *watchedTLS) last() error {
 	if w == nil {
 		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if time.Since(w.at) > handshakeLife {
+		return nil
+	}
 	return w.fault
 }

@@ -9,12 +9,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/datafly/bridge/zerobus"
@@ -449,4 +452,34 @@ func TestTheServicesWordsAndAdvice(t *testing.T) {
 			})
 		})
 	}
+}
+
+func FuzzStreamStatus(f *testing.F) {
+	f.Add(3, "Record decoder/encoder error: unrecognized field name 'ip' at line 1 column 285. Error Code: 4044, Error State: 3.", "", "google.rpc.ErrorInfo", []byte("\n\x06REASON"), true)
+	f.Add(14, "Stream timeout reached. Error Code: 6002", "", "google.rpc.RetryInfo", []byte("\n\x02\b\x05"), true)
+	f.Add(0, "", "Invalid token audience", "", []byte(nil), false)
+	f.Add(99, "Error Code: 99999999999999999999", "\x00", "google.rpc.ErrorInfo", []byte{0xff}, false)
+	c, err := zerobus.NewOver(grpcConfig(), nopLog, nil, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer c.Close()
+	f.Fuzz(func(t *testing.T, code int, message, phrase, kind string, detail []byte, created bool) {
+		st := status.FromProto(&spb.Status{Code: int32(code), Message: message,
+			Details: []*anypb.Any{{TypeUrl: "type.googleapis.com/" + kind, Value: detail}}})
+		said, permanent := c.StreamFault(st, phrase, created, "hunter2")
+		if lines := strings.Split(said, "\n"); len(lines) != 2 || len(said) > 8000 {
+			t.Errorf("said is %q, want two lines of some length", said)
+		}
+		if strings.Contains(said, "hunter2") {
+			t.Errorf("said is %q, want no secret", said)
+		}
+		if !utf8.ValidString(said) {
+			t.Errorf("said is %q, want UTF-8", said)
+		}
+		blocks := []codes.Code{codes.NotFound, codes.FailedPrecondition, codes.Unimplemented, codes.PermissionDenied, codes.Unauthenticated}
+		if slices.Contains(blocks, codes.Code(uint32(code))) && !permanent {
+			t.Errorf("code %d is no fault of configuration: %s", code, said)
+		}
+	})
 }

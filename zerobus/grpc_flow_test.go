@@ -75,6 +75,95 @@ func TestOnePoisonRowAmongManyBatchesInFlight(t *testing.T) {
 	})
 }
 
+func TestARefusedRowHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := streamed(t, &service{}, nil)
+		start := time.Now()
+		for i := range 50 {
+			var no *zerobus.RefusedError
+			if err := b.Write(t.Context(), [][]byte{[]byte(`{"poison":1}`)}); !errors.As(err, &no) {
+				t.Fatalf("Write: %v, want a refusal", err)
+			}
+			if err := b.Probe(t.Context(), [][]byte{[]byte(`{"poison":1}`)}); !errors.As(err, &no) {
+				t.Fatalf("Probe: %v, want a refusal", err)
+			}
+			if err := errors.Join(b.Probe(t.Context(), [][]byte{row(i)}), b.Write(t.Context(), [][]byte{row(i)})); err != nil {
+				t.Fatalf("Probe and Write of a good row: %v", err)
+			}
+		}
+		if got := time.Since(start); got != 0 {
+			t.Errorf("50 bad rows took %v, want no pause", got)
+		}
+		if got := len(b.svc.stored()); got != 100 || len(b.obs.retries) != 0 {
+			t.Errorf("%d rows stored with retries %v, want 100 and none", got, b.obs.retries)
+		}
+	})
+}
+
+func TestASearchLeavesTheSharedStreamAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := streamed(t, &service{}, nil)
+		write(t, b.bench, rows(1))
+		for range 10 {
+			var no *zerobus.RefusedError
+			if err := b.Probe(t.Context(), [][]byte{[]byte(`{"poison":1}`)}); !errors.As(err, &no) {
+				t.Fatalf("Probe: %v, want a refusal", err)
+			}
+			write(t, b.bench, rows(1))
+		}
+		if got := b.svc.stream(1).next; got != 11 {
+			t.Errorf("the shared stream took %d batches, want all 11", got)
+		}
+		if got := b.State().Streams; len(got) != 1 || got[0] != "stream-1" {
+			t.Errorf("streams %q are open, want the shared one", got)
+		}
+		if err := b.Probe(t.Context(), rows(1)); err != nil {
+			t.Errorf("Probe: %v", err)
+		}
+		after(9 * time.Second)
+		if got := len(b.State().Streams); got != 2 {
+			t.Errorf("%d streams are open 9s after a search, want 2", got)
+		}
+		if err := b.Probe(t.Context(), rows(1)); err != nil || b.svc.opened() != 12 {
+			t.Errorf("Probe: %v over %d streams in all, want nil over the one that waits", err, b.svc.opened())
+		}
+		after(10 * time.Second)
+		if got := len(b.State().Streams); got != 1 {
+			t.Errorf("%d streams are open 10s after the last search, want 1", got)
+		}
+	})
+}
+
+func TestSearchesAtOnceAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		b := streamed(t, &service{handle: answerless(release)}, nil)
+		var all []<-chan error
+		for range 30 {
+			done := make(chan error, 1)
+			go func() { done <- b.Probe(t.Context(), rows(1)) }()
+			all = append(all, done)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := b.Probe(ctx, rows(1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Probe without a turn: %v, want the context's end", err)
+		}
+		if got := b.svc.opened(); got != 8 {
+			t.Errorf("%d streams for 30 searches, want 8", got)
+		}
+		close(release)
+		for _, done := range all {
+			if err := <-done; err != nil {
+				t.Errorf("Probe: %v", err)
+			}
+		}
+		if got := b.svc.opened(); got != 8 {
+			t.Errorf("%d streams in the end, want 8", got)
+		}
+	})
+}
+
 // answerless receives and says nothing, until release is closed.
 func answerless(release <-chan struct{}) func(int, *served) error {
 	return func(_ int, s *served) error {

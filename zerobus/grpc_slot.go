@@ -121,14 +121,14 @@ func (s *slot) fill(ctx context.Context, o *opening, wait time.Duration) {
 }
 
 // ended hears of the end of a stream of this slot: whether it acknowledged
-// anything, and whether the end was announced.
-func (s *slot) ended(worked, planned bool) {
+// anything, and whether the end was a failure of the service.
+func (s *slot) ended(worked, failed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case worked:
 		s.failures, s.retryAt = 0, time.Time{}
-	case !planned:
+	case failed:
 		s.failed()
 	}
 }

@@ -70,7 +70,8 @@ func endingOf(err error, id string, created bool, header, trailer metadata.MD) e
 }
 
 // errorNumber is the service's own number for a failure. It serves people, and
-// tells an announced end from a failure; nothing else goes by it.
+// errs on the safe side where it decides: an announced end makes no noise, and
+// a kind of table is no fault of a row. All else goes by codes.
 var errorNumber = regexp.MustCompile(`Error Code: (\d{1,9})\b`)
 
 const (
@@ -103,6 +104,8 @@ func (a adviser) ended(end ending, secrets []string) *Error {
 		e.Code = number
 	}
 	switch {
+	case e.kind == refused && end.number() == numberStorage:
+		e.kind = configuration
 	case e.kind == refused && !end.created:
 		e.kind, e.create = configuration, true
 	case e.Status == http.StatusForbidden:

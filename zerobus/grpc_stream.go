@@ -270,9 +270,10 @@ func (s *stream) finish(err error) {
 	close(s.over)
 	why := s.fate(err, planned, worked)
 	s.w.discharge(s)
-	_, announced := why.(*moved)
 	if s.slot != nil {
-		s.slot.ended(worked, announced)
+		// An announced end is no failure, nor is one for a row.
+		var e *Error
+		s.slot.ended(worked, errors.As(why, &e) && e.kind == transient)
 	}
 	for _, m := range left {
 		m.settle()

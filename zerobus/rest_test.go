@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,9 +106,9 @@ func TestInsertAnswers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				mended := false
+				var mended atomic.Bool
 				b, _ := resting(t, func(w http.ResponseWriter, _ *http.Request) {
-					if mended {
+					if mended.Load() {
 						io.WriteString(w, "{}")
 						return
 					}
@@ -129,7 +130,7 @@ func TestInsertAnswers(t *testing.T) {
 					if state.Name != want || !strings.Contains(said, tt.want) {
 						t.Errorf("state is %+v, want %s with %q", state, want, tt.want)
 					}
-					mended = true
+					mended.Store(true)
 					if err := <-done; err != nil {
 						t.Errorf("Write: %v", err)
 					}
