@@ -125,7 +125,7 @@ func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta) err
 	}
 	scalar, ok := protobufTypes[t.name]
 	if !ok {
-		return fmt.Errorf("Zerobus cannot write the type %s", clean(t.name, 80))
+		return fmt.Errorf("the type %s is none that Zerobus writes", clean(t.name, 80))
 	}
 	f.Type = &scalar
 	return nil

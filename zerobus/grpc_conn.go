@@ -61,7 +61,7 @@ func (c *conns) put(used *conn) {
 	last := used.retired && used.streams == 0
 	c.mu.Unlock()
 	if last {
-		used.Close()
+		_ = used.Close() // nothing to be done about it
 	}
 }
 
@@ -84,7 +84,7 @@ func (c *conns) close() {
 	c.cur = nil
 	c.mu.Unlock()
 	if last != nil {
-		last.Close()
+		_ = last.Close()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -38,8 +39,11 @@ func TestStreamsThatLiveTwoSeconds(t *testing.T) {
 			said := time.Now()
 			for {
 				m, err := s.message()
-				if err != nil {
+				if errors.Is(err, io.EOF) {
 					return nil // the client closed its side
+				}
+				if err != nil {
+					return err
 				}
 				if time.Since(said) > 0 { // else the two crossed on the wire
 					t.Errorf("message %d came %v after the signal", m.offset, time.Since(said))
@@ -180,7 +184,7 @@ func TestRowsAreFreeOnceAStreamWriteReturns(t *testing.T) {
 		for {
 			m, err := s.message()
 			if err != nil {
-				return nil
+				return err
 			}
 			for _, row := range m.rows {
 				if row = strings.Trim(row, row[:1]); row != "" {
@@ -189,7 +193,7 @@ func TestRowsAreFreeOnceAStreamWriteReturns(t *testing.T) {
 			}
 			if m.offset%3 == 2 {
 				if err := s.ack(m.offset); err != nil {
-					return nil
+					return err
 				}
 			}
 		}

@@ -118,7 +118,7 @@ func (a adviser) ended(end ending, secrets []string) *Error {
 		e.RPC, e.Status, e.Code = "", 0, ""
 		return a.unreachable(e)
 	}
-	a.fill(e)
+	e = a.fill(e)
 	switch {
 	case code == codes.OK:
 		e.RPC, e.Message = "", ""
