@@ -25,7 +25,7 @@ type Stats struct {
 	StreamsOpened int64 `json:"streams_opened"`
 	StreamRows    int64 `json:"stream_rows"`  // rows kept that came by gRPC
 	Acks          int64 `json:"acks"`         // sent on gRPC streams
-	UnackedRows   int64 `json:"unacked_rows"` // kept on streams that ended before the ack was sent: a client sends them again
+	UnackedRows   int64 `json:"unacked_rows"` // kept on streams that ended before the ack was sent: a client sends them again, and those whose ack a cut connection swallowed
 }
 
 type stats struct {

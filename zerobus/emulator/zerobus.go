@@ -39,11 +39,26 @@ type endpointServer struct {
 }
 
 // StartZerobus listens on addr (host:port; port 0 takes a free one) and serves
-// the Zerobus endpoint until Close: databricks.zerobus.Zerobus/EphemeralStream
-// by gRPC and the REST insert, on one port. With Config.TLS a client that
-// offers HTTP/1.1 in ALPN gets it, so that a connection over HTTP/2 is gRPC;
-// without, HTTP/2 with prior knowledge is gRPC. It may be called once.
+// the Zerobus endpoint there, as ServeZerobus does.
 func (e *Emulator) StartZerobus(addr string) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("emulator: zerobus endpoint: %w; give a free address", err)
+	}
+	if err := e.ServeZerobus(ln); err != nil {
+		_ = ln.Close() // nobody was served
+		return err
+	}
+	return nil
+}
+
+// ServeZerobus serves the Zerobus endpoint on ln until Close:
+// databricks.zerobus.Zerobus/EphemeralStream by gRPC and the REST insert, on
+// one port. With Config.TLS a client that offers HTTP/1.1 in ALPN gets it, so
+// that a connection over HTTP/2 is gRPC; without, HTTP/2 with prior knowledge
+// is gRPC. It may be called once. A listener in memory lets tests run in
+// virtual time.
+func (e *Emulator) ServeZerobus(ln net.Listener) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.zerobus != nil {
@@ -51,10 +66,6 @@ func (e *Emulator) StartZerobus(addr string) error {
 	}
 	if err := e.Open(); err != nil {
 		return err
-	}
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return fmt.Errorf("emulator: zerobus endpoint: %w; give a free address", err)
 	}
 	s := &endpointServer{
 		ln: ln, url: "http://" + reachable(ln), fresh: map[net.Conn]struct{}{},
