@@ -6,8 +6,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,8 +35,8 @@ type endpointServer struct {
 	streams sync.WaitGroup // readers of streams
 
 	mu     sync.Mutex
-	fresh  map[net.Conn]struct{} // connections being told apart
-	frozen []*conn               // would never drain
+	fresh  map[*conn]struct{} // connections that have not asked for anything yet
+	frozen []*conn            // would never drain
 	closed bool
 }
 
@@ -68,7 +70,7 @@ func (e *Emulator) ServeZerobus(ln net.Listener) error {
 		return err
 	}
 	s := &endpointServer{
-		ln: ln, url: "http://" + reachable(ln), fresh: map[net.Conn]struct{}{},
+		ln: ln, url: "http://" + reachable(ln), fresh: map[*conn]struct{}{},
 		opened: e.streams.connected,
 		grpcIn: newHandover(ln.Addr()), restIn: newHandover(ln.Addr()),
 		rest: &http.Server{
@@ -126,10 +128,12 @@ func (s *endpointServer) freeze(c *conn) {
 // accept tells connections apart until the listener is closed.
 func (s *endpointServer) accept() {
 	for {
-		c, err := s.ln.Accept()
+		raw, err := s.ln.Accept()
 		if err != nil {
 			return
 		}
+		c := newConn(raw)
+		c.gone = func() { s.known(c) }
 		s.mu.Lock()
 		if s.closed {
 			s.mu.Unlock()
@@ -141,20 +145,20 @@ func (s *endpointServer) accept() {
 		s.mu.Unlock()
 		go func() {
 			defer s.served.Done()
-			s.tellApart(c)
+			to, err := s.sniff(c)
+			if err != nil || !to.give(c) {
+				_ = c.Close() // it never was a request
+			}
 		}()
 	}
 }
 
-func (s *endpointServer) tellApart(raw net.Conn) {
-	c := newConn(raw)
-	to, err := s.sniff(c)
+// known notes that a connection has asked for something, or is gone: it ends
+// in an orderly way from now on.
+func (s *endpointServer) known(c *conn) {
 	s.mu.Lock()
-	delete(s.fresh, raw)
-	s.mu.Unlock()
-	if err != nil || !to.give(c) {
-		_ = c.Close() // it never was a request
-	}
+	defer s.mu.Unlock()
+	delete(s.fresh, c)
 }
 
 // sniff reads ahead as far as it takes to know where the connection goes.
@@ -184,6 +188,7 @@ func (s *endpointServer) sniff(c *conn) (*handover, error) {
 		s.opened()
 		return s.grpcIn, nil
 	}
+	s.known(c)
 	return s.restIn, nil
 }
 
@@ -192,13 +197,11 @@ func (s *endpointServer) sniff(c *conn) (*handover, error) {
 func (s *endpointServer) close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
-	for c := range s.fresh {
-		_ = c.Close() // nothing was asked on it
-	}
-	for _, c := range s.frozen {
+	cut := append(slices.Collect(maps.Keys(s.fresh)), s.frozen...)
+	s.mu.Unlock()
+	for _, c := range cut {
 		c.cut()
 	}
-	s.mu.Unlock()
 	_ = s.ln.Close() // listening only
 	graceful := make(chan struct{})
 	go func() {
