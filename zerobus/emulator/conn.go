@@ -16,6 +16,7 @@ type conn struct {
 	frozen atomic.Bool
 	closed chan struct{}
 	once   sync.Once
+	gone   func() // called when the connection is closed
 
 	writing sync.Mutex // guards what follows; held while writing
 	goAway  bool       // to be sent at the next end of a frame
@@ -32,7 +33,9 @@ const (
 	prefaceToSniff = 4 // "PRI ", which is no HTTP/1.1 method
 )
 
-func newConn(c net.Conn) *conn { return &conn{Conn: c, raw: c, closed: make(chan struct{})} }
+func newConn(c net.Conn) *conn {
+	return &conn{Conn: c, raw: c, closed: make(chan struct{}), gone: func() {}}
+}
 
 // peerAddr is a connection's remote address that leads back to it.
 type peerAddr struct {
@@ -128,12 +131,19 @@ func (c *conn) freeze() { c.frozen.Store(true) }
 
 // cut ends the connection without a word.
 func (c *conn) cut() {
-	c.once.Do(func() { close(c.closed) })
+	c.end()
 	_ = c.raw.Close() // it is to fail for the client, and does
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
-	c.once.Do(func() { close(c.closed) })
+	c.end()
 	return c.Conn.Close()
+}
+
+func (c *conn) end() {
+	c.once.Do(func() {
+		close(c.closed)
+		c.gone()
+	})
 }

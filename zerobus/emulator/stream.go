@@ -94,6 +94,7 @@ func (e *Emulator) serveStream(server *endpointServer, rpc grpc.ServerStream) er
 	if p, ok := peer.FromContext(rpc.Context()); ok {
 		if a, ok := p.Addr.(peerAddr); ok {
 			s.conn = a.conn
+			server.known(s.conn)
 		}
 	}
 	c := &call{endpoint: EndpointCreate, number: e.stats.begin(EndpointCreate), path: tableOf(rpc.Context())}
