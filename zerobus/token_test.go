@@ -184,6 +184,7 @@ func TestTokenAnswers(t *testing.T) {
 		{"wrong secret", 401, `{"error":"invalid_client","error_description":"no"}`, "generate a new OAuth secret for service principal " + principal, true},
 		{"bad request", 400, `{"error":"invalid_request"}`, "generate a new OAuth secret", true},
 		{"scope", 400, `{"error":"invalid_scope"}`, "set zerobus.scope to all-apis", true},
+		{"audience", 400, `{"error":"invalid_target"}`, "set zerobus.workspace_id", true},
 		{"grants", 401, `{"error":"invalid_authorization_details","error_description":"User is not authorized"}`, "GRANT USE SCHEMA ON SCHEMA `datafly`.`events`", true},
 		{"outside the network", 403, `blocked`, "IP access lists", true},
 		{"nothing there", 404, ``, "zerobus.token_url", true},
