@@ -1,0 +1,287 @@
+package e2e_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+// chaosDDL is the default table with columns that tell where a row came from.
+const chaosDDL = `CREATE TABLE datafly.events.stream (
+  event_name STRING, event_type STRING, message_id STRING, user_id STRING, anonymous_id STRING, event_timestamp TIMESTAMP, ip_address STRING,
+  user_agent STRING, locale STRING, timezone STRING, page_url STRING, page_referrer STRING, source_id STRING,
+  source_partition INT, source_offset BIGINT)`
+
+const chaosBlueprint = `version: 2
+extends: default
+global:
+  mappings:
+    - {source: $kafka.partition, target: source_partition, type: INT}
+    - {source: $kafka.offset, target: source_offset, type: BIGINT}
+`
+
+const (
+	chaosPartitions = 8
+	poisonEvery     = 10_000
+	chaosAge        = 2 * time.Second // of streams
+)
+
+// chaos is what befalls the rows on their way, and the book of it.
+type chaos struct {
+	poison map[string]bool // message ids of rows that the service refuses
+
+	mu      sync.Mutex // guards the fields below
+	dice    *rand.Rand
+	errors  int             // requests and messages answered with a passing error, nothing kept
+	lost    int             // those whose rows were kept and never acknowledged
+	cuts    int             // connections cut
+	refused int             // answered for a poison row
+	unacked map[string]bool // requests of the REST insert whose rows were kept without an answer
+	streams map[string]emulator.StreamInfo
+}
+
+// idKey stands before a row's message id.
+var idKey = []byte(`"message_id":"`)
+
+// fault says what happens to one request, or one message of a stream: one
+// throw of the dice each.
+func (c *chaos) fault(r emulator.IngestRequest) *emulator.Fault {
+	for _, row := range r.Rows {
+		at := bytes.Index(row, idKey)
+		if at < 0 {
+			continue
+		}
+		id, _, _ := bytes.Cut(row[at+len(idKey):], []byte(`"`))
+		if c.poison[string(id)] {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.refused++
+			return &emulator.Fault{Endpoint: r.Endpoint, Effect: emulator.EffectRefuse, Rows: &emulator.RowMatch{MessageIDs: []string{string(id)}}}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := &emulator.Fault{Endpoint: r.Endpoint, Effect: emulator.EffectStatus}
+	stream := r.Endpoint == emulator.EndpointStream
+	switch p := c.dice.Float64(); {
+	case p < 0.004:
+		c.errors++
+		f.Status = []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable}[c.errors%3]
+		if stream {
+			f.Status, f.GRPCCode = 0, []string{"UNAVAILABLE", "INTERNAL", "ABORTED", "RESOURCE_EXHAUSTED", "UNKNOWN"}[c.errors%5]
+		}
+		return f
+	case p < 0.006: // kept, and the end comes in place of the ack
+		f.Status, f.Keep = http.StatusGatewayTimeout, true
+		if stream {
+			f.Status, f.GRPCCode = 0, "UNAVAILABLE"
+		}
+	case p < 0.008: // kept, and the connection is cut
+		f.Effect = emulator.EffectLoseAck
+		c.cuts++
+	case p < 0.010 && stream:
+		return &emulator.Fault{Endpoint: r.Endpoint, Effect: emulator.EffectGoAway}
+	default:
+		return nil
+	}
+	c.lost++
+	if !stream {
+		c.unacked[r.RequestID] = true
+	}
+	return f
+}
+
+// keep enters the emulator's streams into the book: it forgets the oldest, and
+// a search for a poison row ends many.
+func (c *chaos) keep(ws *workspace) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, info := range ws.Streams() {
+		c.streams[info.ID] = info
+	}
+}
+
+// acked reports whether the emulator acknowledged a row, and whether it cannot
+// be known that the ack arrived: the stream was cut off with acks on the way.
+func (c *chaos) acked(row emulator.Row) (acked, perhaps bool) {
+	if row.Transport != emulator.TransportGRPC {
+		return !c.unacked[row.RequestID], false
+	}
+	info := c.streams[row.StreamID]
+	return row.Offset <= info.AckedOffset, info.Code == "CANCELLED"
+}
+
+// aged counts the streams that lived until their age ended them.
+func (c *chaos) aged() (n int) {
+	for _, info := range c.streams {
+		if !info.EndedAt.IsZero() && info.EndedAt.Sub(info.OpenedAt) > chaosAge-10*time.Millisecond {
+			n++
+		}
+	}
+	return n
+}
+
+func TestNativeChaosLosesNothing(t *testing.T) {
+	events, maxRows := 100_000, 50
+	if os.Getenv("BRIDGE_LONG_TESTS") == "1" {
+		events, maxRows = 1_000_000, 200
+	} else {
+		t.Logf("%d events instead of 1,000,000; set BRIDGE_LONG_TESTS=1 for all", events)
+	}
+	for _, tc := range []struct {
+		transport string
+		settings  []string
+	}{
+		{"grpc", []string{"streams: 4"}}, // a poison row ends the stream it came by: with fewer, none would reach its age
+		{"rest", nil},
+	} {
+		t.Run(tc.transport, func(t *testing.T) {
+			set := setting{partitions: chaosPartitions, workspace: emulator.Config{
+				DDL: chaosDDL, Latency: emulator.Latency{P50: 25 * time.Millisecond}, StreamMaxAge: chaosAge,
+			}}
+			eachHeavyStage(t, set, func(t *testing.T, s *stage) {
+				s.native(tc.transport, tc.settings...)
+				s.plain = true
+				s.chaos(t, tc.transport, events, maxRows)
+			})
+		})
+	}
+}
+
+func (s *stage) chaos(t *testing.T, transport string, events, maxRows int) {
+	c := &chaos{
+		poison: map[string]bool{}, dice: rand.New(rand.NewPCG(7, 7)),
+		unacked: map[string]bool{}, streams: map[string]emulator.StreamInfo{},
+	}
+	for i := range events / poisonEvery {
+		n := i*poisonEvery + 37*(i+1)%poisonEvery // spread over partitions and places
+		c.poison[eventID(int32(n%chaosPartitions), int64(n/chaosPartitions))] = true
+	}
+	s.ws.OnIngest(c.fault)
+	s.p.events(events)
+	began := time.Now()
+	m := s.beginReady(fmt.Sprintf("delivery.max_rows=%d", maxRows), "mapping.blueprint="+file(t, "blueprint.yaml", chaosBlueprint))
+	table, want := s.ws.table(), events-len(c.poison)
+	done := func() bool {
+		m.alive()
+		c.keep(s.ws)
+		return table.Distinct("message_id") >= want && sum(committed(t, s.adm, s.group, s.topic)) == int64(events)
+	}
+	eventually(t, 5*patience, fmt.Sprintf("%d rows and %d offsets committed", want, events), done, func() string {
+		return fmt.Sprintf("%d rows are missing; %d offsets are committed", want-table.Distinct("message_id"), sum(committed(t, s.adm, s.group, s.topic)))
+	})
+	took := time.Since(began)
+	totals := m.snapshot().Totals
+	m.terminate(s.drain + time.Second + slack)
+	ctx, cancel := within()
+	defer cancel()
+	must(t, s.ws.WaitStreams(ctx, 0))
+	c.keep(s.ws)
+
+	duplicates := s.chaosRows(t, c)
+	s.chaosLetters(t, c)
+	if duplicates != table.Count()-want {
+		t.Errorf("got %d duplicates by the columns, %d by the counts", duplicates, table.Count()-want)
+	}
+	stats := s.ws.Stats()
+	t.Logf("%d events in %v, %.0f/s: 0 lost, %d poison rows in the dead-letter topic, %d duplicates; %d passing errors, %d lost acks (%d of them cuts), %d refusals, %d streams, %d ended by age, %d retries, %d connections",
+		events, took.Round(time.Millisecond), float64(events)/took.Seconds(), len(c.poison), duplicates, c.errors, c.lost, c.cuts, c.refused, len(c.streams), c.aged(), totals.SinkRetries, stats.Connections)
+	if c.errors == 0 || c.lost == 0 || c.cuts == 0 || duplicates == 0 {
+		t.Errorf("got %d errors, %d lost acks, %d cuts and %d duplicates, want some of each", c.errors, c.lost, c.cuts, duplicates)
+	}
+	if transport == "grpc" && c.aged() == 0 {
+		t.Error("no stream lived until its age ended it; the test needs more time")
+	}
+	if got := s.ws.arrivedBy()[transport]; got != table.Count() {
+		t.Errorf("got %d rows by %s, want all %d", got, transport, table.Count())
+	}
+}
+
+// chaosRows holds what is in the table against what was produced: every row but
+// the poison is there and was acknowledged, rows of a partition came in order,
+// and nothing came again that the writer knew to be durable.
+func (s *stage) chaosRows(t *testing.T, c *chaos) (duplicates int) {
+	t.Helper()
+	type copies struct{ all, acked, confirmed int }
+	var seen [chaosPartitions][]copies
+	var last [chaosPartitions]int64
+	for p := range seen {
+		seen[p] = make([]copies, s.p.next[p])
+		last[p] = -1
+	}
+	for _, row := range s.ws.table().Rows(nil) {
+		id, _ := row.Value("message_id")
+		partition, offset := parseID(t, id)
+		said := func(column string) string { v, _ := row.Value(column); return v }
+		if said("source_partition") != fmt.Sprint(partition) || said("source_offset") != fmt.Sprint(offset) {
+			t.Fatalf("row %s says it is of partition %s, offset %s", id, said("source_partition"), said("source_offset"))
+		}
+		n := &seen[partition][offset]
+		if n.all++; n.all > 1 {
+			duplicates++
+		} else {
+			if offset <= last[partition] {
+				t.Fatalf("partition %d: row %d came for the first time after row %d", partition, offset, last[partition])
+			}
+			last[partition] = offset
+		}
+		acked, perhaps := c.acked(row)
+		if acked {
+			n.acked++
+		}
+		if acked && !perhaps {
+			n.confirmed++
+		}
+	}
+	for p := range seen {
+		for offset, n := range seen[p] {
+			id := eventID(int32(p), int64(offset))
+			switch {
+			case c.poison[id]:
+				if n.all != 0 {
+					t.Errorf("poison row %s is in the table", id)
+				}
+			case n.all == 0:
+				t.Fatalf("row %s is lost", id)
+			case n.confirmed > 1:
+				t.Fatalf("row %s is there %d times, and %d of these were acknowledged", id, n.all, n.confirmed)
+			case n.acked == 0:
+				t.Fatalf("row %s is there %d times, and none was acknowledged", id, n.all)
+			}
+		}
+	}
+	return duplicates
+}
+
+// chaosLetters wants every poison row in the dead-letter topic, once, and
+// nothing else.
+func (s *stage) chaosLetters(t *testing.T, c *chaos) {
+	t.Helper()
+	dead := map[string]int{}
+	for _, r := range letters(t, s.broker, s.adm, s.topic+"-dlq") {
+		id := header(r, "bridge-source-partition") + "-" + header(r, "bridge-source-offset")
+		dead[id]++
+		partition, offset := parseID(t, id)
+		if want := event(eventID(partition, offset), 0); !bytes.Equal(r.Value, want) {
+			t.Errorf("dead letter %s: got %s, want the original", id, r.Value)
+		}
+		if code := header(r, "bridge-error-code"); code != "schema_mismatch" {
+			t.Errorf("dead letter %s: got code %q, want schema_mismatch", id, code)
+		}
+		if !c.poison[id] || dead[id] > 1 {
+			t.Errorf("dead letter %s: it is there %d times, poison %v; want poison once", id, dead[id], c.poison[id])
+		}
+	}
+	for id := range c.poison {
+		if dead[id] == 0 {
+			t.Errorf("poison row %s is not in the dead-letter topic", id)
+		}
+	}
+}
