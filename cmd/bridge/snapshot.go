@@ -20,7 +20,7 @@ func (b *bridge) snapshot() ops.Snapshot {
 		Sink: ops.SinkStatus{
 			State: sink.Name, Reason: sink.Reason, Remedy: sink.Remedy, Since: sink.Since,
 			TokenMintedAt: sink.TokenMintedAt, TokenExpiresAt: sink.TokenExpiresAt,
-			Table: b.client.Table().String(), Transport: b.cfg.Zerobus.Transport,
+			Table: b.client.Table().String(), Transport: b.cfg.Zerobus.Transport, Streams: sink.Streams,
 		},
 		BufferedLimit: int64(b.cfg.Delivery.MaxBuffered),
 		Config:        b.cfg.Redacted(),

@@ -19,7 +19,7 @@ type snapshotCollector struct {
 	buildInfo, ready, live, pollAge                   *prometheus.Desc
 	assigned, paused, pending, buffered, bufferBudget *prometheus.Desc
 	lag, oldest                                       *prometheus.Desc
-	sinkState, tokenAge, tokenExpires                 *prometheus.Desc
+	sinkState, sinkStream, tokenAge, tokenExpires     *prometheus.Desc
 }
 
 func newSnapshotCollector(source Source) *snapshotCollector {
@@ -42,12 +42,14 @@ func newSnapshotCollector(source Source) *snapshotCollector {
 		bufferBudget: desc("buffered_limit_bytes",
 			"The budget of bridge_buffered_bytes; fetching pauses when it is used up."),
 		lag: desc("lag_events",
-			"Offsets between the partition's committed offset and its end; absent while unknown. "+
+			"Offsets between the partition's last delivered event and its end; absent while unknown. "+
 				"Gaps left by compaction or transactions count.", "topic", "partition"),
 		oldest: desc("oldest_unacked_age_seconds",
 			"Age in seconds of the oldest event read and not yet acknowledged by the sink; 0 when there is none.",
 			"topic", "partition"),
 		sinkState: desc("sink_state", "1 for the state the sink is in, 0 for the others.", "state"),
+		sinkStream: desc("sink_stream_info",
+			"Always 1; the label is the service's name of an open stream, as its own monitoring tables have it. None where the wire has no streams.", "stream_id"),
 		tokenAge: desc("token_age_seconds",
 			"Seconds since the access token in use was minted; absent while there is none."),
 		tokenExpires: desc("token_expires_in_seconds",
@@ -72,7 +74,7 @@ func revision() string {
 func (c *snapshotCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.buildInfo, c.ready, c.live, c.pollAge, c.assigned, c.paused, c.pending, c.buffered, c.bufferBudget,
-		c.lag, c.oldest, c.sinkState, c.tokenAge, c.tokenExpires,
+		c.lag, c.oldest, c.sinkState, c.sinkStream, c.tokenAge, c.tokenExpires,
 	} {
 		ch <- d
 	}
@@ -102,6 +104,9 @@ func (c *snapshotCollector) Collect(ch chan<- prometheus.Metric) {
 
 	for _, state := range []string{SinkReady, SinkRetrying, SinkBlocked} {
 		gauge(c.sinkState, oneIf(s.Sink.State == state), state)
+	}
+	for _, id := range s.Sink.Streams {
+		gauge(c.sinkStream, 1, valid(id))
 	}
 	if !s.Sink.TokenMintedAt.IsZero() {
 		gauge(c.tokenAge, now.Sub(s.Sink.TokenMintedAt).Seconds())

@@ -40,7 +40,7 @@ func healthy() ops.Snapshot {
 		Time: now, Version: "v0.1.0", Group: "zerobus-bridge", MemberID: "bridge-0-1f", State: ops.StateRunning,
 		Started: now.Add(-3 * time.Hour), Live: true, LastPoll: now.Add(-250 * time.Millisecond), Ready: true,
 		Sink: ops.SinkStatus{
-			State: ops.SinkReady, Since: now.Add(-time.Hour), Table: "datafly.events.stream", Transport: "workspace",
+			State: ops.SinkReady, Since: now.Add(-time.Hour), Table: "datafly.events.stream", Transport: "grpc", Streams: []string{"7d0c8f1e"},
 			TokenMintedAt: now.Add(-10 * time.Minute), TokenExpiresAt: now.Add(50 * time.Minute),
 		},
 		BufferedBytes: 64 << 20, BufferedLimit: 256 << 20,

@@ -95,6 +95,9 @@ type SinkStatus struct {
 	TokenExpiresAt time.Time `json:"token_expires_at,omitzero"`
 	Table          string    `json:"table"`     // catalog.schema.table
 	Transport      string    `json:"transport"` // which wire is spoken
+	// Streams are the service's names of the open streams, where the wire has
+	// streams: its own monitoring tables know them by these.
+	Streams []string `json:"streams,omitempty"`
 }
 
 // PartitionStatus describes one assigned partition. Offsets are -1 when they
@@ -108,7 +111,7 @@ type PartitionStatus struct {
 	Committed int64 `json:"committed"`  // next offset a new owner would read
 	Marked    int64 `json:"marked"`     // next offset after the last durable row, committed or not
 	EndOffset int64 `json:"end_offset"` // the log's end when last seen
-	Lag       int64 `json:"lag"`        // EndOffset minus Committed, in offsets; -1 unknown
+	Lag       int64 `json:"lag"`        // EndOffset minus Marked, in offsets; -1 unknown
 
 	PendingEvents int   `json:"pending_events"` // polled, not yet durable
 	BufferedBytes int64 `json:"buffered_bytes"`

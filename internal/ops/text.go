@@ -54,6 +54,9 @@ func writeSink(b *bytes.Buffer, s SinkStatus, now time.Time) {
 		fmt.Fprintf(b, " for %s", age(now.Sub(s.Since)))
 	}
 	fmt.Fprintf(b, ", table %s, transport %s", orDash(s.Table), orDash(s.Transport))
+	if len(s.Streams) > 0 {
+		fmt.Fprintf(b, ", streams %s", orDash(strings.Join(s.Streams, " ")))
+	}
 	if !s.TokenMintedAt.IsZero() {
 		fmt.Fprintf(b, ", token minted %s ago", age(now.Sub(s.TokenMintedAt)))
 	}
