@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -75,8 +76,8 @@ func (f *Fault) validateStatus(where []string) error {
 	if (f.Reason != "" || f.InTrailer) && f.Endpoint != EndpointCreate {
 		errs = append(errs, fmt.Errorf("reason and in_trailer go with the endpoint create only, not with %q", f.Endpoint))
 	}
-	if printable(f.Reason) == "" && f.Reason != "" {
-		errs = append(errs, errors.New("reason: want visible ASCII"))
+	if strings.ContainsFunc(f.Reason, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
+		errs = append(errs, errors.New("reason: want visible ASCII and blanks, as in a header"))
 	}
 	return errors.Join(errs...)
 }

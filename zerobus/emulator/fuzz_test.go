@@ -145,6 +145,9 @@ func FuzzFaultJSON(f *testing.F) {
 	f.Add([]byte(`{"effect":"latency","latency":"p50=150ms,p95=500ms","probability":0.5,"seed":1}`))
 	f.Add([]byte(`{"endpoint":"ingest","effect":"refuse","rows":{"column":"a","regexp":"^x","message_ids":["b"]}}`))
 	f.Add([]byte(`{"effect":"status","status":500,"body":""}`))
+	f.Add([]byte(`{"endpoint":"create","effect":"status","grpc_code":"OK","reason":"r","in_trailer":true,"error_info":{"reason":"R","metadata":{"a":"b"}}}`))
+	f.Add([]byte(`{"endpoint":"stream","effect":"close_signal","window":"1.5s","end_after":"0s","offset":3}`))
+	f.Add([]byte(`{"endpoint":"stream","effect":"ack","ack_by":-1}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := post("/emulator/faults", "application/json", body)
 		added := e.Faults()

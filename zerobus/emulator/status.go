@@ -67,7 +67,7 @@ func withInfo(s *status.Status, info *ErrorInfo) *status.Status {
 // jsonProblem is a fault of a JSON record as the service words it; at is the
 // byte within its line, from 1.
 func (f *rowFault) jsonProblem(at int) string {
-	text := ""
+	var text string
 	switch {
 	case f.reason == causeNotInTable:
 		text = "unrecognized field name '" + f.column + "'"

@@ -383,7 +383,7 @@ func TestStreamFaultsThatMakeNoSense(t *testing.T) {
 		`wants 200 to 599`:                     {Effect: "status", GRPCCode: "INTERNAL"},
 		`grpc_code "NOPE"`:                     {Endpoint: "create", Effect: "status", GRPCCode: "NOPE"},
 		`reason and in_trailer`:                {Endpoint: "stream", Effect: "status", GRPCCode: "OK", Reason: "x"},
-		`visible ASCII`:                        {Endpoint: "create", Effect: "status", GRPCCode: "OK", Reason: "\n"},
+		`visible ASCII`:                        {Endpoint: "create", Effect: "status", GRPCCode: "OK", Reason: "a\nb"},
 		`go with the effect status only`:       {Endpoint: "stream", Effect: "cut", GRPCCode: "OK"},
 		`offset goes with the endpoint stream`: {Endpoint: "create", Effect: "cut", Offset: number(1)},
 		`window and end_after`:                 {Endpoint: "stream", Effect: "cut", Window: span(1)},

@@ -219,8 +219,8 @@ func (s *endpointServer) close(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("emulator: streams and requests cut off: %w", err), s.rest.Close())
 	}
-	s.grpcIn.Close()
-	s.restIn.Close()
+	s.grpcIn.end()
+	s.restIn.end()
 	s.streams.Wait()
 	s.served.Wait()
 	return err
@@ -258,9 +258,11 @@ func (h *handover) Accept() (net.Conn, error) {
 	}
 }
 
+func (h *handover) end() { h.once.Do(func() { close(h.done) }) }
+
 // Close implements net.Listener.
 func (h *handover) Close() error {
-	h.once.Do(func() { close(h.done) })
+	h.end()
 	return nil
 }
 
