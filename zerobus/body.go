@@ -16,8 +16,9 @@ import (
 type batch struct {
 	rows   [][]byte
 	id     string
-	size   int64  // bytes on the wire before compression
-	packed []byte // the compressed HTTP body, once it was made
+	size   int64     // bytes on the wire before compression
+	packed []byte    // the compressed HTTP body, once it was made
+	form   *encoding // of the rows, under grpc
 }
 
 func newBatch(rows [][]byte, size int64) *batch {

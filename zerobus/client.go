@@ -34,6 +34,22 @@ type Observer interface {
 	TokenMinted(err error)
 }
 
+// StreamObserver is what an Observer may be besides, to hear of gRPC streams.
+// Each stream that was confirmed ends once.
+type StreamObserver interface {
+	StreamOpened()
+	StreamEnded(why string)
+}
+
+// Ends of a stream, as StreamObserver.StreamEnded names them.
+const (
+	StreamAnnounced = "announced" // by the service, in order: streams have a greatest age
+	StreamLeft      = "left"      // by us: idle, for changed columns, or at Close
+	StreamRefused   = "refused"   // for a row that can never be ingested
+	StreamFailed    = "failed"    // lost, silent or broken
+	StreamBlocked   = "blocked"   // for a fault of configuration, or a token
+)
+
 // Outcomes of an attempt, as Observer.Request names them.
 const (
 	OutcomeOK       = "ok"        // every row is durable
@@ -106,6 +122,7 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 	switch set.Transport {
 	case TransportGRPC:
 		c.grpc = newWire(set, c.tokens, c.advice, log, dial, func(d time.Duration) time.Duration { return c.jitter(d) })
+		c.grpc.obs, _ = obs.(StreamObserver)
 		c.wire = c.grpc
 	case TransportREST:
 		c.wire = newREST(set, c.tokens, c.http, c.advice)

@@ -182,11 +182,15 @@ func upperType(text string) string {
 // encoded for. CheckColumns, Preflight and the judging of refused batches go
 // by it; without it nothing is compared. Call it before the first Write, and
 // again once rows are made for columns that have changed: a Write of rows from
-// before that is refused then returns a *StaleError.
+// before that is refused, or whose form streams no longer have, then returns a
+// *StaleError.
 func (c *Client) Expect(cols []Column) {
 	c.columns.mu.Lock()
 	c.columns.expected = slices.Clone(cols)
 	c.columns.mu.Unlock()
+	if c.grpc != nil {
+		c.grpc.adopt()
+	}
 	c.rowsMade.Add(1)
 	c.gate.hurry() // rows made anew may fit
 }
@@ -215,6 +219,7 @@ type columnCheck struct {
 	turn    chan struct{} // holds one element; who takes it owns the fields below
 	limit   *rate.Limiter
 	at      time.Time // when the last comparison began
+	made    int64     // what Client.rowsMade was then: a verdict on other columns is none on these
 	verdict error
 }
 
@@ -253,14 +258,15 @@ func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
 		return context.Cause(ctx)
 	}
 	defer func() { k.turn <- struct{}{} }()
-	known := !k.at.IsZero() && asked.Sub(k.at) < verdictLife
+	made := c.rowsMade.Load()
+	known := !k.at.IsZero() && k.made == made && asked.Sub(k.at) < verdictLife
 	if known && (rows > 1 || k.at.After(asked) || !k.limit.Allow()) {
 		return k.verdict
 	}
 	at := time.Now()
 	err := c.CheckColumns(ctx)
 	if ctx.Err() == nil {
-		k.at, k.verdict = at, err
+		k.at, k.made, k.verdict = at, made, err
 	}
 	return err
 }

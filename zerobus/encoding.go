@@ -24,7 +24,9 @@ type Encoding struct {
 
 // Encoding settles the form of rows for the table's columns, as Columns returns
 // them; nil where they are not known. It is called before the first Write, and
-// again whenever the columns have changed; open streams are then replaced.
+// again whenever the columns have changed. Nothing is sent in the new form
+// before Expect says that rows are made in it: where the rows do not fit the
+// changed table, those of the old form go on, and the service judges them.
 //
 // The first call decides the format for good. A field number that was given to
 // one column is never given to another, so that a row encoded before a change
@@ -32,7 +34,6 @@ type Encoding struct {
 // auto falls back to json, and protobuf is an error that IsPermanent knows.
 func (c *Client) Encoding(cols []Column) (Encoding, error) {
 	c.drift.use(cols)
-	defer c.gate.hurry() // what was refused before may fit now
 	if c.grpc == nil {
 		return Encoding{Format: FormatJSON}, nil
 	}
@@ -52,11 +53,33 @@ type fieldNumbers struct {
 	columns map[string]numbered
 	taken   map[int32]bool
 	current map[string]int32 // of the columns in use
+	next    *encoding        // settled and not adopted; nil: none
 }
 
+// numbered is a field number and the form of the values it stands for.
 type numbered struct {
 	number int32
-	typ    string
+	form   string
+}
+
+// valueForm tells types apart whose values look different on the wire. A column
+// that was only widened keeps its number.
+func valueForm(delta string) string {
+	if form := wireForm(delta); form != "float" {
+		return form
+	}
+	return delta // FLOAT takes four bytes, DOUBLE eight
+}
+
+// adopt opens streams in the settled form from now on.
+func (w *wire) adopt() {
+	n := &w.numbers
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if now := w.enc.Load(); n.next != nil && (now.format != n.next.format || !bytes.Equal(now.descriptor, n.next.descriptor)) {
+		w.enc.Store(n.next)
+	}
+	n.next = nil
 }
 
 func (w *wire) encode(cols []Column) (Encoding, error) {
@@ -88,9 +111,7 @@ func (w *wire) encode(cols []Column) (Encoding, error) {
 		return Encoding{}, w.notProtobuf(err, "change the column, or set zerobus.record_format to json")
 	}
 	n.settled, n.columns, n.taken, n.current = FormatProtobuf, given, taken, numbers
-	if now := w.enc.Load(); now.format != FormatProtobuf || !bytes.Equal(now.descriptor, text) {
-		w.enc.Store(&encoding{format: FormatProtobuf, descriptor: text})
-	}
+	n.next = &encoding{format: FormatProtobuf, descriptor: text}
 	return Encoding{Format: FormatProtobuf, Numbers: maps.Clone(numbers)}, nil
 }
 
@@ -122,7 +143,7 @@ func (n *fieldNumbers) assign(cols []Column) (numbers map[string]int32, given ma
 			return nil, nil, nil, fmt.Errorf("columns %q and %q are both at position %d", clean(other, 255), clean(c.Name, 255), c.Position)
 		}
 		places[c.Position] = c.Name
-		if had, ok := given[c.Name]; ok && had.typ == c.Type {
+		if had, ok := given[c.Name]; ok && had.form == valueForm(c.Type) {
 			numbers[c.Name] = had.number
 		} else {
 			fresh = append(fresh, c)
@@ -137,7 +158,7 @@ func (n *fieldNumbers) assign(cols []Column) (numbers map[string]int32, given ma
 			next = number + 1
 		}
 		taken[number] = true
-		numbers[c.Name], given[c.Name] = number, numbered{number, c.Type}
+		numbers[c.Name], given[c.Name] = number, numbered{number, valueForm(c.Type)}
 	}
 	return numbers, given, taken, nil
 }

@@ -1,6 +1,7 @@
 package zerobus_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -27,6 +30,8 @@ func described(t *testing.T, b streaming, cols []zerobus.Column) protoreflect.Me
 	if _, err := b.Encoding(cols); err != nil {
 		t.Fatalf("Encoding: %v", err)
 	}
+	b.space.set(func() { b.space.columns = document(cols) })
+	b.Expect(cols)
 	if err := b.Preflight(t.Context()); err != nil {
 		t.Fatalf("Preflight: %v", err)
 	}
@@ -35,6 +40,25 @@ func described(t *testing.T, b streaming, cols []zerobus.Column) protoreflect.Me
 		t.Fatalf("record type is %v, want PROTO", create.GetRecordType())
 	}
 	return resolve(t, create.GetDescriptorProto())
+}
+
+// document is how Unity Catalog describes the columns.
+func document(cols []zerobus.Column) string {
+	type column struct {
+		Name     string `json:"name"`
+		Position int    `json:"position"`
+		Nullable bool   `json:"nullable"`
+		Type     string `json:"type_text"`
+	}
+	var all []column
+	for _, c := range cols {
+		all = append(all, column{c.Name, c.Position, !c.NotNull, c.Type})
+	}
+	text, err := json.Marshal(map[string]any{"columns": all})
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }
 
 // resolve has protobuf itself check the descriptor.
@@ -236,11 +260,19 @@ func TestChangedColumnsReplaceTheStreamAndKeepTheirNumbers(t *testing.T) {
 			{"one dropped, places move up", []zerobus.Column{col(0, "b", "STRING"), col(1, "c", "INT"), col(2, "d", "INT")}, map[string]int32{"b": 2, "c": 3, "d": 4}, 3},
 			{"a new one at an old place", []zerobus.Column{col(0, "b", "STRING"), col(1, "x", "STRING")}, map[string]int32{"b": 2, "x": 5}, 4},
 			{"another type", []zerobus.Column{col(0, "b", "BIGINT"), col(1, "x", "STRING")}, map[string]int32{"b": 6, "x": 5}, 5},
+			{"widened", []zerobus.Column{col(0, "b", "BIGINT"), col(1, "x", "VARCHAR(9)")}, map[string]int32{"b": 6, "x": 5}, 5},
 			{"unknown for once", nil, map[string]int32{"b": 6, "x": 5}, 5},
 		} {
 			if got := encode(step.cols...); !maps.Equal(got, step.want) {
 				t.Errorf("%s: numbers are %v, want %v", step.name, got, step.want)
 			}
+			before := b.svc.opened()
+			if before > 0 {
+				if write(t, b.bench, [][]byte{nil}); b.svc.opened() != before {
+					t.Errorf("%s: a stream was opened before rows were said to be in the new form", step.name)
+				}
+			}
+			b.Expect(step.cols)
 			write(t, b.bench, [][]byte{nil})
 			synctest.Wait()
 			if got := b.svc.opened(); got != step.streams {
@@ -257,6 +289,43 @@ func TestChangedColumnsReplaceTheStreamAndKeepTheirNumbers(t *testing.T) {
 			if !maps.Equal(numbers, step.want) {
 				t.Errorf("%s: the stream was opened for %v, want %v", step.name, numbers, step.want)
 			}
+		}
+	})
+}
+
+// TestRowsOfAnOldFormAreNotSent loses a stream with rows in flight after rows
+// have got another form.
+func TestRowsOfAnOldFormAreNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lose := make(chan struct{})
+		b := streamed(t, &service{handle: once(func(s *served) error {
+			err := errors.Join(s.confirm(), s.receive())
+			<-lose
+			return errors.Join(err, status.Error(codes.Unavailable, "gone"))
+		})}, nil)
+		old := []zerobus.Column{col(0, "a", "STRING")}
+		changed := []zerobus.Column{col(0, "a", "BIGINT")}
+		if _, err := b.Encoding(old); err != nil {
+			t.Fatalf("Encoding: %v", err)
+		}
+		b.Expect(old)
+		done := inBackground(t.Context(), b.bench, [][]byte{[]byte("\n\x03old")})
+		synctest.Wait()
+		if _, err := b.Encoding(changed); err != nil {
+			t.Fatalf("Encoding: %v", err)
+		}
+		b.Expect(changed)
+		close(lose)
+		var stale *zerobus.StaleError
+		if err := <-done; !errors.As(err, &stale) {
+			t.Errorf("Write of rows in the old form: %v, want them back", err)
+		}
+		write(t, b.bench, [][]byte{nil})
+		if got := b.svc.stored(); len(got) != 1 || got[0] != "" {
+			t.Errorf("stored %q, want the one row of the new form", got)
+		}
+		if got := b.State().Name; got != zerobus.Ready {
+			t.Errorf("state is %q, want ready", got)
 		}
 	})
 }

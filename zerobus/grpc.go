@@ -28,6 +28,7 @@ type wire struct {
 	tokens *tokens
 	advice adviser
 	log    *zap.Logger
+	obs    StreamObserver // nil: nobody listens
 	jitter func(time.Duration) time.Duration
 	conns  *conns
 	slots  []*slot
@@ -57,6 +58,10 @@ const (
 // errClosed is what a batch meets after Close.
 var errClosed = errors.New("the client is closed")
 
+// errOldForm is what rows meet that were made before streams changed their form.
+// They are never sent: fields of the old form would be misread or lost.
+var errOldForm = errors.New("streams have another form by now")
+
 func newWire(set settings, tokens *tokens, advice adviser, log *zap.Logger, dial dialer, jitter func(time.Duration) time.Duration) *wire {
 	w := &wire{set: set, tokens: tokens, advice: advice, log: log, jitter: jitter, conns: &conns{set: set, dial: dial}}
 	//nolint:forbidigo // ends with Close; streams outlive the Write that opened them
@@ -74,7 +79,7 @@ func (w *wire) size(rows [][]byte) int64 { return int64(headMax + bodySize(rows)
 // send writes the batch over a shared stream, and over as many as it takes
 // while they end as announced.
 func (w *wire) send(ctx context.Context, b *batch) error {
-	err := w.carry(ctx, b, func(ctx context.Context) error { return w.pick().deliver(ctx, b.rows) })
+	err := w.carry(ctx, b, func(ctx context.Context) error { return w.pick().deliver(ctx, b) })
 	var among *suspicion
 	if errors.As(err, &among) {
 		return w.probe(ctx, b)
@@ -84,7 +89,7 @@ func (w *wire) send(ctx context.Context, b *batch) error {
 
 // probe writes the batch over a stream of its own.
 func (w *wire) probe(ctx context.Context, b *batch) error {
-	return w.carry(ctx, b, func(ctx context.Context) error { return w.sides.deliver(ctx, b.rows) })
+	return w.carry(ctx, b, func(ctx context.Context) error { return w.sides.deliver(ctx, b) })
 }
 
 // carry repeats once for as long as streams end as announced: that is no
@@ -128,6 +133,13 @@ func (w *wire) streamIDs() []string {
 	return ids
 }
 
+// isClosed reports whether Close was called.
+func (w *wire) isClosed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closed
+}
+
 // enlist counts a confirmed stream in and starts its goroutines.
 func (w *wire) enlist(s *stream) error {
 	w.mu.Lock()
@@ -140,13 +152,20 @@ func (w *wire) enlist(s *stream) error {
 		w.opened, say = true, w.log.Info
 	}
 	say("stream opened", zap.String("stream_id", s.id), zap.String("rows", s.enc.format), zap.Bool("shared", s.slot != nil))
+	if w.obs != nil {
+		w.obs.StreamOpened()
+	}
 	w.live = append(w.live, s)
 	w.running.Go(s.read)
 	w.running.Go(s.write)
 	return nil
 }
 
-func (w *wire) discharge(s *stream) {
+func (w *wire) discharge(s *stream, why string) {
+	w.log.Debug("stream ended", zap.String("stream_id", s.id), zap.String("why", why))
+	if w.obs != nil {
+		w.obs.StreamEnded(why)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.live = slices.DeleteFunc(w.live, func(other *stream) bool { return other == s })
@@ -160,7 +179,7 @@ func (w *wire) close() {
 	live := slices.Clone(w.live)
 	w.mu.Unlock()
 	for _, s := range live {
-		s.leaveWithin(0)
+		s.leaveWithin(0, StreamLeft)
 	}
 	w.running.Wait()
 	w.end()

@@ -2,11 +2,13 @@ package zerobus_test
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -85,7 +87,7 @@ func TestAnAnnouncedEndIsNoFailure(t *testing.T) {
 					t.Errorf("retries are %v, want none", b.obs.retries)
 				}
 				for _, line := range b.logs.All() {
-					if line.Message != "stream opened" {
+					if line.Level > zap.DebugLevel && line.Message != "stream opened" {
 						t.Errorf("logged: %s", line.Message)
 					}
 				}
@@ -145,6 +147,58 @@ func TestStreamsThatAreClosedBeforeTheyTakeAnythingAreNotOpenedWithoutEnd(t *tes
 		write(t, b.bench, rows(1))
 		if got := b.obs.count(b.obs.retries, zerobus.RetryUnavailable); got == 0 {
 			t.Errorf("%d retries, want some: streams that take nothing are a failure", got)
+		}
+	})
+}
+
+// listener counts streams, besides what every Observer counts.
+type listener struct {
+	observed
+	opened int
+	ends   map[string]int
+}
+
+func (l *listener) StreamOpened() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.opened++
+}
+
+func (l *listener) StreamEnded(why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ends == nil {
+		l.ends = map[string]int{}
+	}
+	l.ends[why]++
+}
+
+func TestAnObserverMayHearOfStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := []error{
+			status.Error(codes.Unavailable, "Error Code: 6002, Error State: 0."),
+			status.Error(codes.Internal, "broken"),
+			status.Error(codes.InvalidArgument, "a row"),
+			status.Error(codes.Unauthenticated, "expired"),
+		}
+		svc := &service{handle: func(n int, s *served) error {
+			if n > len(ends) {
+				return s.serve()
+			}
+			return errors.Join(s.confirm(), s.take(1), s.receive(), ends[n-1])
+		}}
+		var heard listener
+		c := overheard(t, svc, &heard)
+		for range 2 * len(ends) {
+			var no *zerobus.RefusedError
+			if err := c.Write(t.Context(), rows(1)); err != nil && !errors.As(err, &no) {
+				t.Errorf("Write: %v", err)
+			}
+		}
+		c.Close()
+		want := map[string]int{zerobus.StreamAnnounced: 1, zerobus.StreamFailed: 1, zerobus.StreamRefused: 1, zerobus.StreamBlocked: 1, zerobus.StreamLeft: 1}
+		if !maps.Equal(heard.ends, want) || heard.opened != 5 {
+			t.Errorf("%d streams opened, ends %v, want 5 and %v", heard.opened, heard.ends, want)
 		}
 	})
 }

@@ -65,3 +65,17 @@ func verdict(why error, m *message, inFlight int) error {
 	own := *e // each caller completes its own
 	return &own
 }
+
+// streamEnd is the metric label of a stream's end.
+func streamEnd(why error, planned string) string {
+	var e *Error
+	switch {
+	case !errors.As(why, &e):
+		return or(planned, StreamAnnounced) // an end at the greatest age may come without a signal
+	case e.kind == refused:
+		return StreamRefused
+	case e.kind == transient:
+		return StreamFailed
+	}
+	return StreamBlocked
+}

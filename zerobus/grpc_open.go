@@ -27,6 +27,9 @@ func (e *protocolError) Error() string { return e.text }
 // open opens a stream for the present form of rows and waits until the service
 // has confirmed it. in is the slot it is for; nil: it is a side stream.
 func (w *wire) open(ctx context.Context, in *slot) (*stream, error) {
+	if w.isClosed() {
+		return nil, w.advice.network(opInsert, errClosed)
+	}
 	token, err := w.tokens.get(ctx)
 	if err != nil {
 		return nil, err

@@ -273,6 +273,23 @@ func tappedStream(t *testing.T, svc *service) (streaming, *wireTap) {
 func overBuffers(t *testing.T, svc *service, change func(*zerobus.Config),
 	over func(func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error), options ...grpc.ServerOption) streaming {
 	t.Helper()
+	obs := &observed{}
+	b := overObserved(t, svc, change, over, obs, options...)
+	b.obs = obs
+	return b
+}
+
+// overheard is streamed with another Observer.
+func overheard(t *testing.T, svc *service, obs zerobus.Observer) streaming {
+	t.Helper()
+	return overObserved(t, svc, nil, func(dial func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {
+		return func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }
+	}, obs)
+}
+
+func overObserved(t *testing.T, svc *service, change func(*zerobus.Config),
+	over func(func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error), obs zerobus.Observer, options ...grpc.ServerOption) streaming {
+	t.Helper()
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(append(options, grpc.MaxRecvMsgSize(10<<20))...)
 	zerobuspb.RegisterZerobusServer(server, svc)
@@ -284,7 +301,6 @@ func overBuffers(t *testing.T, svc *service, change func(*zerobus.Config),
 		change(&cfg)
 	}
 	core, logs := observer.New(zap.DebugLevel)
-	obs := &observed{}
 	c, err := zerobus.NewDialed(cfg, zap.New(core), obs, inMemory{space}, over(listener.DialContext))
 	if err != nil {
 		t.Fatalf("NewDialed: %v", err)
@@ -296,5 +312,5 @@ func overBuffers(t *testing.T, svc *service, change func(*zerobus.Config),
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	return streaming{bench{c, space, logs, obs}, svc}
+	return streaming{bench{c, space, logs, nil}, svc}
 }

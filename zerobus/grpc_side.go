@@ -35,8 +35,8 @@ func newSides(w *wire) *sides {
 	return s
 }
 
-// deliver sends rows over a side stream and waits for the ack.
-func (s *sides) deliver(ctx context.Context, rows [][]byte) error {
+// deliver sends the batch over a side stream and waits for the ack.
+func (s *sides) deliver(ctx context.Context, b *batch) error {
 	select {
 	case <-s.turns:
 	case <-ctx.Done():
@@ -50,12 +50,15 @@ func (s *sides) deliver(ctx context.Context, rows [][]byte) error {
 			return err
 		}
 	}
-	if len(rows) == 0 {
+	if old := st.enc != b.form; old || len(b.rows) == 0 {
 		s.put(st)
 		s.turns <- struct{}{}
+		if old {
+			return errOldForm
+		}
 		return nil
 	}
-	m := newMessage(rows, st.enc.format == FormatJSON)
+	m := newMessage(b.rows, st.enc.format == FormatJSON)
 	m.settle = func() { // the caller may be gone by then
 		s.put(st)
 		s.turns <- struct{}{}
@@ -74,7 +77,7 @@ func (s *sides) take() *stream {
 		if last.enc == s.w.enc.Load() && last.open() {
 			return last.stream
 		}
-		last.leaveWithin(0)
+		last.leaveWithin(0, StreamLeft)
 	}
 	return nil
 }
@@ -86,5 +89,5 @@ func (s *sides) put(st *stream) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.idle = append(s.idle, &side{stream: st, expiry: time.AfterFunc(sideIdle, func() { st.leaveWithin(0) })})
+	s.idle = append(s.idle, &side{stream: st, expiry: time.AfterFunc(sideIdle, func() { st.leaveWithin(0, StreamLeft) })})
 }

@@ -40,14 +40,14 @@ const reopenMax = 5 * time.Second
 
 func newSlot(w *wire) *slot { return &slot{w: w, room: semaphore.NewWeighted(w.set.MaxInFlight)} }
 
-// deliver sends rows over the slot's stream and waits for the ack. Without rows
+// deliver sends the batch over the slot's stream and waits for the ack. Without rows
 // it makes sure that there is a stream.
-func (s *slot) deliver(ctx context.Context, rows [][]byte) error {
-	if len(rows) == 0 {
+func (s *slot) deliver(ctx context.Context, b *batch) error {
+	if len(b.rows) == 0 {
 		_, err := s.stream(ctx)
 		return err
 	}
-	bytes := min(int64(bodySize(rows)), s.w.set.MaxInFlight)
+	bytes := min(int64(bodySize(b.rows)), s.w.set.MaxInFlight)
 	s.load.Add(bytes)
 	if err := s.room.Acquire(ctx, bytes); err != nil {
 		s.load.Add(-bytes)
@@ -58,11 +58,14 @@ func (s *slot) deliver(ctx context.Context, rows [][]byte) error {
 		s.load.Add(-bytes)
 	}
 	st, err := s.stream(ctx)
+	if err == nil && st.enc != b.form {
+		err = errOldForm
+	}
 	if err != nil {
 		leave()
 		return err
 	}
-	m := newMessage(rows, st.enc.format == FormatJSON)
+	m := newMessage(b.rows, st.enc.format == FormatJSON)
 	m.settle = leave
 	return st.deliver(ctx, m)
 }
@@ -77,7 +80,7 @@ func (s *slot) stream(ctx context.Context) (*stream, error) {
 				defer s.mu.Unlock()
 				return s.cur, nil
 			}
-			s.cur.leaveWithin(ackTimeout) // rows have another form now; what it holds it may finish
+			s.cur.leaveWithin(ackTimeout, StreamLeft) // rows have another form now; what it holds it may finish
 		}
 		o, mine := s.opening, false
 		if o == nil {

@@ -38,9 +38,10 @@ type stream struct {
 	flying   []*message // sent and not settled, by offset
 	leaving  bool       // gone is closed
 	halved   bool       // half is closed
-	planned  bool       // the end was announced, or is ours
+	planned  string     // why we leave: one of the reasons of StreamEnded; empty: we do not
 	finished bool       // nothing will be settled any more
 	watchdog *time.Timer
+	since    time.Time   // when the watchdog was last put off
 	halfAt   *time.Timer // closes half; nil: it is closed, or nobody leaves
 	deadline time.Time   // of halfAt
 	boundAt  *time.Timer // ends the stream after that
@@ -131,11 +132,18 @@ func (s *stream) take(m *message) bool {
 
 // watch gives the service another ackTimeout. Called with mu held.
 func (s *stream) watch() {
-	if s.watchdog == nil {
-		s.watchdog = time.AfterFunc(ackTimeout, func() { s.cancel(errSilent) })
+	s.since = time.Now()
+	if s.watchdog != nil {
+		s.watchdog.Reset(ackTimeout)
 		return
 	}
-	s.watchdog.Reset(ackTimeout)
+	s.watchdog = time.AfterFunc(ackTimeout, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.flying) > 0 && time.Since(s.since) >= ackTimeout { // else an ack came just now
+			s.cancel(errSilent)
+		}
+	})
 }
 
 // read settles messages until the stream ends.
@@ -155,7 +163,7 @@ func (s *stream) read() {
 				s.ack(*upTo)
 			}
 		case *zerobuspb.EphemeralStreamResponse_CloseStreamSignal:
-			s.leaveWithin(window(payload.CloseStreamSignal.GetDuration()))
+			s.leaveWithin(window(payload.CloseStreamSignal.GetDuration()), StreamAnnounced)
 		}
 		// Anything else is of a later release, and not for us.
 	}
@@ -202,7 +210,7 @@ func (s *stream) ack(upTo int64) {
 // leaveWithin ends the stream in order: nothing is sent on it from now on, acks
 // are awaited for as long as d, then our side is closed, and after closeGrace
 // the stream is gone. Called again it only ever shortens that.
-func (s *stream) leaveWithin(d time.Duration) {
+func (s *stream) leaveWithin(d time.Duration, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.finished {
@@ -212,7 +220,7 @@ func (s *stream) leaveWithin(d time.Duration) {
 	at := time.Now().Add(d)
 	switch {
 	case !s.leaving:
-		s.leaving, s.planned = true, true
+		s.leaving, s.planned = true, why
 		close(s.gone)
 	case s.halved || !at.Before(s.deadline):
 		return
@@ -256,8 +264,8 @@ func (s *stream) finish(err error) {
 	}
 	s.mu.Unlock()
 	close(s.over)
-	why := s.fate(err, planned, worked)
-	s.w.discharge(s)
+	why := s.fate(err, planned != "", worked)
+	s.w.discharge(s, streamEnd(why, planned))
 	if s.slot != nil {
 		// An announced end is no failure, nor is one for a row.
 		var e *Error

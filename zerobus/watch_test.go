@@ -138,14 +138,13 @@ func TestWatchWithoutATimerHearsOfRefusedRows(t *testing.T) {
 
 // TestAnAlteredTableUnderGRPC alters the table so that the service opens no
 // stream for the old descriptor. Writing blocks, the change is told, rows get
-// their new form, and writing goes on at once.
+// their new form, and those of the old one come back to be made anew, unsent.
 func TestAnAlteredTableUnderGRPC(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var altered atomic.Bool
 		svc := &service{}
 		b := streamed(t, svc, nil)
 		b.space.columns = table("a", "b")
-		b.Expect([]zerobus.Column{{Name: "a", Type: "STRING"}, {Name: "b", Type: "STRING"}})
 		svc.handle = func(_ int, s *served) error {
 			if err := s.ask(); err != nil {
 				return err
@@ -169,6 +168,7 @@ func TestAnAlteredTableUnderGRPC(t *testing.T) {
 			}
 			b.Expect([]zerobus.Column{{Name: "a", Type: "STRING"}})
 		})
+		b.Expect([]zerobus.Column{{Name: "a", Type: "STRING"}, {Name: "b", Type: "STRING"}})
 		write(t, b.bench, [][]byte{nil})
 		altered.Store(true)
 		b.space.set(func() { b.space.columns = table("a") })
@@ -178,8 +178,13 @@ func TestAnAlteredTableUnderGRPC(t *testing.T) {
 		if state := b.State(); state.Name != zerobus.Blocked || !strings.Contains(state.Remedy, "ADD COLUMNS (`b` STRING)") {
 			t.Errorf("state is %+v, want blocked with the ALTER TABLE line", state)
 		}
-		if err := <-done; err != nil {
-			t.Errorf("Write: %v", err)
+		var old *zerobus.StaleError
+		if err := <-done; !errors.As(err, &old) {
+			t.Errorf("Write of rows in the old form: %v, want them back", err)
+		}
+		write(t, b.bench, [][]byte{nil})
+		if got := b.State().Name; got != zerobus.Ready || len(svc.stored()) != 2 {
+			t.Errorf("state is %q with %d rows stored, want ready and 2", got, len(svc.stored()))
 		}
 		if took := time.Since(start); took > 12*time.Second || len(*got) != 1 {
 			t.Errorf("rows were taken after %v and %d changes, want soon after the new form is there, and one", took, len(*got))

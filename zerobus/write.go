@@ -43,6 +43,9 @@ func (c *Client) deliver(ctx context.Context, rows [][]byte, carry carrier) erro
 	}
 
 	made := c.rowsMade.Load()
+	if c.grpc != nil {
+		b.form = c.grpc.enc.Load()
+	}
 	var retries, uncompared int
 	settle := func() { // this writer no longer counts as failing
 		if retries > 0 {
@@ -66,6 +69,10 @@ func (c *Client) deliver(ctx context.Context, rows [][]byte, carry carrier) erro
 		}
 		var no *RefusedError
 		switch fault := asError(err); {
+		case errors.Is(err, errOldForm):
+			settle()
+			c.gate.abandon(p)
+			return &StaleError{err: err}
 		case ctx.Err() != nil:
 			c.gate.abandon(p)
 			return c.ended(ctx, len(rows))
