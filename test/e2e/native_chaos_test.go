@@ -39,12 +39,13 @@ type chaos struct {
 
 	mu      sync.Mutex // guards the fields below
 	dice    *rand.Rand
-	errors  int             // requests and messages answered with a passing error, nothing kept
-	lost    int             // those whose rows were kept and never acknowledged
-	cuts    int             // connections cut
-	refused int             // answered for a poison row
-	unacked map[string]bool // requests of the REST insert whose rows were kept without an answer
+	errors  int            // requests and messages answered with a passing error, nothing kept
+	lost    int            // those whose rows were kept and never acknowledged
+	cuts    int            // connections cut
+	refused int            // answered for a poison row
+	unacked map[string]int // by request id of the REST insert, which repeats keep: times its rows were kept without an answer
 	streams map[string]emulator.StreamInfo
+	again   map[string]int // by such a request and row: copies seen so far
 }
 
 // idKey stands before a row's message id.
@@ -93,7 +94,7 @@ func (c *chaos) fault(r emulator.IngestRequest) *emulator.Fault {
 	}
 	c.lost++
 	if !stream {
-		c.unacked[r.RequestID] = true
+		c.unacked[r.RequestID]++
 	}
 	return f
 }
@@ -110,12 +111,19 @@ func (c *chaos) keep(ws *workspace) {
 
 // acked reports whether the emulator acknowledged a row, and whether it cannot
 // be known that the ack arrived: the stream was cut off with acks on the way.
-func (c *chaos) acked(row emulator.Row) (acked, perhaps bool) {
-	if row.Transport != emulator.TransportGRPC {
-		return !c.unacked[row.RequestID], false
+// It is asked once for each row, in the order they were kept.
+func (c *chaos) acked(row emulator.Row, id string) (acked, perhaps bool) {
+	if row.Transport == emulator.TransportGRPC {
+		info := c.streams[row.StreamID]
+		return row.Offset <= info.AckedOffset, info.Code == "CANCELLED"
 	}
-	info := c.streams[row.StreamID]
-	return row.Offset <= info.AckedOffset, info.Code == "CANCELLED"
+	lost := c.unacked[row.RequestID]
+	if lost == 0 {
+		return true, false
+	}
+	key := row.RequestID + " " + id
+	c.again[key]++
+	return c.again[key] > lost, false
 }
 
 // aged counts the streams that lived until their age ended them.
@@ -158,7 +166,7 @@ func TestNativeChaosLosesNothing(t *testing.T) {
 func (s *stage) chaos(t *testing.T, transport string, events, maxRows int) {
 	c := &chaos{
 		poison: map[string]bool{}, dice: rand.New(rand.NewPCG(7, 7)),
-		unacked: map[string]bool{}, streams: map[string]emulator.StreamInfo{},
+		unacked: map[string]int{}, streams: map[string]emulator.StreamInfo{}, again: map[string]int{},
 	}
 	for i := range events / poisonEvery {
 		n := i*poisonEvery + 37*(i+1)%poisonEvery // spread over partitions and places
@@ -232,7 +240,7 @@ func (s *stage) chaosRows(t *testing.T, c *chaos) (duplicates int) {
 			}
 			last[partition] = offset
 		}
-		acked, perhaps := c.acked(row)
+		acked, perhaps := c.acked(row, id)
 		if acked {
 			n.acked++
 		}
