@@ -42,7 +42,7 @@ func TestMeasurements(t *testing.T) {
 	}
 	var stdout, stderr bytes.Buffer
 	code := bench(t.Context(), []string{"--events", "20000", "--rounds", "1", "--rate", "500", "--duration", "1s", "--stall", "2s",
-		"--wide", "8", "--partitions", "2", "--timeout", "3m", "--output", "json", "--tls", "--codec", "lz4,none",
+		"--wide", "8", "--partitions", "2", "--timeout", "3m", "--output", "json", "--tls", "--codec", "lz4,none", "--ack", "5ms",
 		// The topic is small: read little ahead, and give hung requests up soon.
 		"--set", "delivery.max_rows=500", "--set", "delivery.max_buffered=4MiB", "--set", "zerobus.timeout=2s"}, &stdout, &stderr)
 	if code != 0 {
@@ -53,6 +53,9 @@ func TestMeasurements(t *testing.T) {
 		Latency    latencyResult
 		Memory     memoryResult
 		Partitions partitionsResult
+		Transports comparisons
+		Streams    comparisons
+		Startup    startupResult
 	}
 	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
 		t.Fatalf("%v\n%s", err, &stdout)
@@ -79,6 +82,25 @@ func TestMeasurements(t *testing.T) {
 	if len(got.Partitions) != 4 {
 		t.Errorf("got %d widths, want 4", len(got.Partitions))
 	}
+	for what, all := range map[string]comparisons{"transports": got.Transports, "streams": got.Streams} {
+		if len(all) != 3 {
+			t.Errorf("got %d comparisons of %s, want 3", len(all), what)
+		}
+		for _, c := range all {
+			if len(c.Lines) < 4 {
+				t.Errorf("%s on %d partitions: got %d variants, want 4 or more", what, c.Partitions, len(c.Lines))
+			}
+			for _, l := range c.Lines {
+				m := l.Median
+				if m.PerSecond <= 0 || m.PerCPU <= 0 || m.BatchRows <= 0 || m.PeakMemory < 1<<20 || m.Ack < c.Ack.P50.Seconds() {
+					t.Errorf("%s, %s on %d partitions, ack %s: got %+v, want rows, a rate, memory and acks no sooner", what, l.Name, c.Partitions, c.Ack, m)
+				}
+			}
+		}
+	}
+	if s := got.Startup; s.Size < 1<<20 || s.Version <= 0 || len(s.FirstRow) != 3 {
+		t.Errorf("start-up does not hold together: %+v", s)
+	}
 }
 
 func TestCommandLine(t *testing.T) {
@@ -96,6 +118,10 @@ func TestCommandLine(t *testing.T) {
 		{"--load 1.5", "at most 1"},
 		{"--stall 0s", "above 0"},
 		{"--codec zip", `names "zip"`},
+		{"--transport soap", `--transport is "soap"`},
+		{"throughput --transport grpc --tls", ""},
+		{"latency --transport rest", "transport workspace only"},
+		{"transports --ack soon", "soon"},
 		{"--output xml", `"xml"`},
 	} {
 		_, err := parse(strings.Fields(tc.args), io.Discard)
@@ -208,8 +234,8 @@ func TestIncompleteTable(t *testing.T) {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, `{"rows":%d,"distinct":%d}`, tc.rows, tc.distinct)
 		}))
-		r := &rig{workspace: &workspace{at: atEmulator{Control: server.URL}}}
-		err := r.complete(t.Context(), 100)
+		w := &workspace{at: atEmulator{Control: server.URL}}
+		err := w.complete(t.Context(), 100)
 		server.Close()
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%d rows, %d distinct of 100: got %v, want %q", tc.rows, tc.distinct, err, tc.want)

@@ -83,7 +83,7 @@ func (r *rig) loaded(ctx context.Context, rate int, lasts time.Duration) (out la
 		return out, err
 	}
 	// Through the door with the clock, which speaks plain HTTP only.
-	b, err := r.startBridge(ctx, topic, r.workspace.at.Control)
+	b, err := r.startBridge(ctx, topic, atEmulator{URL: r.workspace.at.Control})
 	if err != nil {
 		return out, err
 	}
@@ -108,7 +108,7 @@ func (r *rig) loaded(ctx context.Context, rate int, lasts time.Duration) (out la
 		return out, err
 	}
 	out.Wanted = rate
-	return out, r.complete(ctx, int(produced))
+	return out, r.workspace.complete(ctx, int(produced))
 }
 
 // observe waits until the load is steady and then measures for a while.

@@ -22,6 +22,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/datafly/bridge/zerobus"
+	"github.com/datafly/bridge/zerobus/emulator"
 )
 
 func main() {
@@ -44,6 +47,8 @@ type options struct {
 	partitions int
 	counts     []int // of partitions, for the measurement of the same name
 	codecs     []string
+	transport  string
+	ack        emulator.Latency
 	tls        bool
 	apache     bool
 	rate       int
@@ -67,6 +72,9 @@ var measurements = []struct {
 	{"latency", "a steady load: acknowledgement time, and the time from producing to the row", latency},
 	{"memory", "a full topic and a sink that never answers: where resident memory ends", memory},
 	{"partitions", "the same topic in 1, 4, 64 and 256 partitions: processor time per row and memory", partitions},
+	{"transports", "an acknowledgement time like the service's: the three transports side by side on 1, 4 and 16 partitions", transports},
+	{"streams", "gRPC with 1, 2, 4 and 8 streams for 16 partitions, at three acknowledgement times", streams},
+	{"startup", "the released binary: its size, and how long it takes to its first row", startup},
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
@@ -82,14 +90,16 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "times each subject of throughput runs, in turns")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic")
 	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, none, or lz4,none for both in throughput")
-	f.BoolVar(&o.tls, "tls", false, "write rows over HTTPS")
+	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions: `workspace`, rest or grpc")
+	f.TextVar(&o.ack, "ack", emulator.Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}, "transports, streams: `time` until rows are acknowledged, such as 20ms or p50=150ms,p95=500ms")
+	f.BoolVar(&o.tls, "tls", false, "write rows over TLS")
 	f.BoolVar(&o.apache, "apache", false, "use Apache Kafka (needs Java and Maven) instead of the in-process broker of franz-go")
 	f.IntVar(&o.rate, "rate", 0, "latency: `events` per second; 0 takes --load")
 	f.Float64Var(&o.load, "load", 0.5, "latency: `share` of what lands while the producer goes flat out, which is measured first")
 	f.DurationVar(&o.duration, "duration", 15*time.Second, "latency: how long the load lasts once it is steady")
 	f.DurationVar(&o.stall, "stall", 20*time.Second, "memory: how long the sink stands still")
 	f.IntVar(&o.wide, "wide", 300, "memory: partitions of the second topic")
-	f.DurationVar(&o.timeout, "timeout", 20*time.Minute, "give up after this time")
+	f.DurationVar(&o.timeout, "timeout", 40*time.Minute, "give up after this time")
 	f.StringVar(&o.bridge, "bridge", "", "`file` of a bridge that is built already (default: build ./cmd/bridge)")
 	f.StringVar(&o.profile, "profile", "", "throughput: write a processor profile of the bridge's last round to this `file`")
 	f.Func("set", "a `key=value` for the bridge's configuration; repeatable", func(s string) error {
@@ -122,6 +132,10 @@ func (o *options) check(rest []string, output string) error {
 		return errors.New("--rate is not negative and --load is above 0 and at most 1")
 	case o.duration <= 0 || o.stall <= 0 || o.timeout <= 0:
 		return errors.New("--duration, --stall and --timeout are above 0")
+	case wires[o.transport] == "":
+		return fmt.Errorf("--transport is %q; take workspace, rest or grpc", o.transport)
+	case o.transport != zerobus.TransportWorkspace && o.what == "latency":
+		return errors.New("latency is taken with transport workspace only: the clock stands at that door; leave --transport out")
 	case output != "text" && output != "json":
 		return fmt.Errorf("--output is %q; take text or json", output)
 	}
@@ -141,10 +155,12 @@ func usage(f *flag.FlagSet) {
 	}
 	fmt.Fprint(w, `
 Examples:
-  go run ./bench                                         everything, about five minutes
+  go run ./bench                                         everything, about twenty minutes
   go run ./bench throughput --codec lz4,none             with a compressed and an uncompressed topic
   go run ./bench throughput --tls --rounds 7             rows over HTTPS
   go run ./bench throughput --apache                     from Apache Kafka
+  go run ./bench throughput --transport grpc --tls       rows over gRPC
+  go run ./bench transports --rounds 3
   go run ./bench throughput --profile cpu.pprof --rounds 1
   go run ./bench latency --rate 10000
   go run ./bench memory --stall 60s --output json

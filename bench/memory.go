@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -56,9 +57,19 @@ func memory(ctx context.Context, r *rig) (any, error) {
 	return out, nil
 }
 
-// hang has the sink never answer a request that carries rows; the empty one
-// that proves the table at the start is answered.
-var hang = emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectHang, Rows: &emulator.RowMatch{Regexp: "^{"}}
+// hang has the sink never answer a request that carries rows, and never read on
+// from a stream once a message has come; the empty request that proves the
+// table at the start is answered.
+func hang(transport string) emulator.Fault {
+	f := emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectHang, Rows: &emulator.RowMatch{Regexp: "^{"}}
+	switch transport {
+	case zerobus.TransportREST:
+		f.Endpoint = emulator.EndpointInsert
+	case zerobus.TransportGRPC:
+		f.Endpoint, f.Rows = emulator.EndpointStream, nil
+	}
+	return f
+}
 
 // stalled runs the bridge against a sink that hangs, samples its memory, then
 // mends the sink and waits until every row is there.
@@ -66,14 +77,14 @@ func (r *rig) stalled(ctx context.Context, topic string) (m memoryRun, err error
 	if err := r.workspace.reset(ctx); err != nil {
 		return m, err
 	}
-	if err := r.workspace.call(ctx, http.MethodPost, "/emulator/faults", hang, nil); err != nil {
+	if err := r.workspace.call(ctx, http.MethodPost, "/emulator/faults", hang(r.o.transport), nil); err != nil {
 		return m, err
 	}
 	from, err := readCPU(0)
 	if err != nil {
 		return m, err
 	}
-	b, err := r.startBridge(ctx, topic, r.workspace.at.URL)
+	b, err := r.startBridge(ctx, topic, r.workspace.at, r.workspace.at.reached(r.o.transport)...)
 	if err != nil {
 		return m, err
 	}
@@ -103,7 +114,7 @@ func (r *rig) stalled(ctx context.Context, topic string) (m memoryRun, err error
 	if _, m.Peak, err = memoryOf(b.pid); err != nil {
 		return m, err
 	}
-	return m, r.complete(ctx, r.o.events)
+	return m, r.workspace.complete(ctx, r.o.events)
 }
 
 // watch samples the memory of a process for a while.

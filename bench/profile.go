@@ -17,7 +17,7 @@ func (r *rig) profiled(ctx context.Context, topic, file string, lasts time.Durat
 	if err := r.workspace.reset(ctx); err != nil {
 		return err
 	}
-	b, err := r.startBridge(ctx, topic, r.workspace.at.URL, "ops.pprof=true")
+	b, err := r.startBridge(ctx, topic, r.workspace.at, append(r.workspace.at.reached(r.o.transport), "ops.pprof=true")...)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/zerobus"
+	"github.com/datafly/bridge/zerobus/emulator"
 )
 
 // rig is the bench: a broker, a workspace and a bridge to put between them.
@@ -30,6 +33,13 @@ type rig struct {
 	screen io.Writer
 	began  time.Time
 	runs   int // numbers groups and topics
+}
+
+// wires names what each transport speaks.
+var wires = map[string]string{
+	zerobus.TransportWorkspace: "HTTP/1.1 (workspace)",
+	zerobus.TransportREST:      "HTTP/1.1 (rest)",
+	zerobus.TransportGRPC:      "gRPC",
 }
 
 func newRig(ctx context.Context, o *options, screen io.Writer) (_ *rig, err error) {
@@ -52,17 +62,17 @@ func newRig(ctx context.Context, o *options, screen io.Writer) (_ *rig, err erro
 		}
 	}
 	r.machine.Revision = revision(ctx, r.bridge)
-	r.machine.Broker, r.machine.Wire = "kfake", "HTTP/1.1"
+	r.machine.Broker, r.machine.Wire = "kfake", wires[o.transport]
 	if o.apache {
 		r.machine.Broker = "Apache Kafka"
 	}
 	if o.tls {
-		r.machine.Wire = "HTTPS/1.1"
+		r.machine.Wire += " with TLS"
 	}
 	if r.brokers, r.stopBroker, err = startBroker(ctx, o, r.dir); err != nil {
 		return nil, err
 	}
-	if r.workspace, err = startWorkspace(ctx, r.dir, o.tls); err != nil {
+	if r.workspace, err = startWorkspace(ctx, r.dir, o.tls, emulator.Latency{}); err != nil {
 		return nil, err
 	}
 	if r.admin, err = kgo.NewClient(kgo.SeedBrokers(r.brokers...)); err != nil {

@@ -50,7 +50,7 @@ type running struct {
 }
 
 // startBridge starts the bridge on a topic, in a group of its own.
-func (r *rig) startBridge(ctx context.Context, topic, workspaceURL string, sets ...string) (*running, error) {
+func (r *rig) startBridge(ctx context.Context, topic string, to atEmulator, sets ...string) (*running, error) {
 	ops, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -58,9 +58,9 @@ func (r *rig) startBridge(ctx context.Context, topic, workspaceURL string, sets 
 	group := r.name("group")
 	text := fmt.Sprintf(`kafka: {brokers: ["%s"], topics: [%s], group: %s}
 zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, table: %s`,
-		strings.Join(r.brokers, `", "`), topic, group, workspaceURL, emulator.DefaultClientID, emulator.DefaultClientSecret, benchTable)
-	if ca := r.workspace.at.CA; ca != "" {
-		file := filepath.Join(r.dir, "ca.pem")
+		strings.Join(r.brokers, `", "`), topic, group, to.URL, emulator.DefaultClientID, emulator.DefaultClientSecret, benchTable)
+	if ca := to.CA; ca != "" {
+		file := filepath.Join(r.dir, group+"-ca.pem")
 		if err := os.WriteFile(file, []byte(ca), 0o600); err != nil {
 			return nil, err
 		}
@@ -99,7 +99,7 @@ func (r *rig) carryAll(ctx context.Context, topic string, sets ...string) (f fig
 		return f, err
 	}
 	began := time.Now()
-	b, err := r.startBridge(ctx, topic, r.workspace.at.URL, sets...)
+	b, err := r.startBridge(ctx, topic, r.workspace.at, append(r.workspace.at.reached(r.o.transport), sets...)...)
 	if err != nil {
 		return f, err
 	}
@@ -139,12 +139,12 @@ func (r *rig) carryAll(ctx context.Context, topic string, sets ...string) (f fig
 	if _, f.PeakMemory, err = memoryOf(b.pid); err != nil {
 		return f, err
 	}
-	return f, r.complete(ctx, r.o.events)
+	return f, r.workspace.complete(ctx, r.o.events)
 }
 
 // complete holds the table against what was produced.
-func (r *rig) complete(ctx context.Context, produced int) error {
-	rows, distinct, err := r.workspace.counts(ctx)
+func (w *workspace) complete(ctx context.Context, produced int) error {
+	rows, distinct, err := w.counts(ctx)
 	if err == nil && (rows != produced || distinct != produced) {
 		err = fmt.Errorf("produced %d events and the table has %d rows with %d message ids", produced, rows, distinct)
 	}

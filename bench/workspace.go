@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -23,13 +24,28 @@ const benchTable = "datafly.events.stream"
 // always plain HTTP: the admin API and what benchmarks ask for beside it.
 type atEmulator struct {
 	URL     string `json:"url"`
+	Zerobus string `json:"zerobus"` // the endpoint of transports grpc and rest
 	Control string `json:"control"`
 	CA      string `json:"ca,omitempty"`
 }
 
-type emulatorSettings struct {
-	TLS bool `json:"tls"`
+// reached returns the settings by which the bridge writes over a transport.
+func (at atEmulator) reached(transport string) []string {
+	sets := []string{"zerobus.transport=" + transport}
+	if transport != zerobus.TransportWorkspace {
+		sets = append(sets, "zerobus.endpoint="+at.Zerobus, "zerobus.workspace_id="+emulator.DefaultWorkspaceID)
+	}
+	return sets
 }
+
+type emulatorSettings struct {
+	TLS bool             `json:"tls"`
+	Ack emulator.Latency `json:"ack"` // waited before rows are acknowledged
+}
+
+// ackInterval is the least time between two acks of a stream: short, so that
+// the latency asked for is what rules.
+const ackInterval = time.Millisecond
 
 // playEmulator is the role of the workspace.
 func playEmulator(ctx context.Context, settings []byte) (err error) {
@@ -37,12 +53,15 @@ func playEmulator(ctx context.Context, settings []byte) (err error) {
 	if err := json.Unmarshal(settings, &s); err != nil {
 		return fmt.Errorf("reading the role's settings: %w", err)
 	}
-	e, err := emulator.New(emulator.Config{TLS: s.TLS, MaxRows: 100})
+	e, err := emulator.New(emulator.Config{TLS: s.TLS, Latency: s.Ack, AckInterval: ackInterval, MaxRows: 100})
 	if err != nil {
 		return err
 	}
 	if err := e.Start("127.0.0.1:0"); err != nil {
 		return err
+	}
+	if err := e.StartZerobus("127.0.0.1:0"); err != nil {
+		return errors.Join(err, e.Close(ctx))
 	}
 	closing := context.WithoutCancel(ctx)
 	defer func() {
@@ -58,7 +77,7 @@ func playEmulator(ctx context.Context, settings []byte) (err error) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }() // ends with Close; waited for below
-	at := atEmulator{URL: e.URL(), Control: "http://" + listener.Addr().String(), CA: string(e.CAPEM())}
+	at := atEmulator{URL: e.URL(), Zerobus: e.ZerobusURL(), Control: "http://" + listener.Addr().String(), CA: string(e.CAPEM())}
 	if err := tell(at); err != nil {
 		return err
 	}
@@ -149,8 +168,8 @@ type workspace struct {
 	at atEmulator
 }
 
-func startWorkspace(ctx context.Context, dir string, tls bool) (*workspace, error) {
-	c, err := startRole(ctx, dir, "emulator", emulatorSettings{TLS: tls})
+func startWorkspace(ctx context.Context, dir string, tls bool, ack emulator.Latency) (*workspace, error) {
+	c, err := startRole(ctx, dir, "emulator", emulatorSettings{TLS: tls, Ack: ack})
 	if err != nil {
 		return nil, err
 	}

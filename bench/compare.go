@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+// variant is one way of writing rows that is compared with others.
+type variant struct {
+	name      string
+	transport string
+	sets      []string
+}
+
+// steady are the figures of one variant over a stretch in which the topic
+// neither begins nor ends.
+type steady struct {
+	figures
+	PerPartition float64 `json:"rows_per_second_and_partition"`
+	BatchRows    float64 `json:"rows_per_write"`
+	Ack          float64 `json:"mean_ack_seconds"`
+}
+
+// comparison are variants that took turns on one topic.
+type comparison struct {
+	Partitions int              `json:"partitions"`
+	Ack        emulator.Latency `json:"ack"` // what the emulated service waits
+	Lines      []comparedLine   `json:"variants"`
+}
+
+type comparedLine struct {
+	Name   string   `json:"name"`
+	Runs   []steady `json:"runs"`
+	Median steady   `json:"median"`
+}
+
+// compare has the variants write a topic of so many partitions and events to a
+// service that waits before it acknowledges.
+func (r *rig) compare(ctx context.Context, partitions, events, rounds int, ack emulator.Latency, variants []variant) (c comparison, err error) {
+	c = comparison{Partitions: partitions, Ack: ack, Lines: make([]comparedLine, len(variants))}
+	w, err := startWorkspace(ctx, r.dir, r.o.tls, ack)
+	if err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, w.stop()) }()
+	topic, err := r.topic(ctx, partitions, r.o.codecs[0], events)
+	if err != nil {
+		return c, err
+	}
+	for range rounds {
+		for i, v := range variants {
+			s, err := r.steadyRun(ctx, w, topic, events, v)
+			if err != nil {
+				return c, fmt.Errorf("%s on %d partitions: %w", v.name, partitions, err)
+			}
+			s.PerPartition = s.PerSecond / float64(partitions)
+			l := &c.Lines[i]
+			l.Name, l.Runs = v.name, append(l.Runs, s)
+			r.say("%d partitions, ack %s, %s: %.0f rows/s, %.2f us/row, %.0f rows per write, ack %.0f ms, peak RSS %.0f MiB; %s",
+				partitions, ack, v.name, s.PerSecond, s.CPUMicros, s.BatchRows, 1e3*s.Ack, mib(s.PeakMemory), s.Noise)
+		}
+	}
+	for i := range c.Lines {
+		c.Lines[i].Median = medianSteady(c.Lines[i].Runs)
+	}
+	return c, r.drop(ctx, topic)
+}
+
+// steadyRun has one variant write the whole topic and measures it from an
+// eighth to three quarters of it: buffers are full at both ends, so what is
+// read and what is written is the same.
+func (r *rig) steadyRun(ctx context.Context, w *workspace, topic string, events int, v variant) (s steady, err error) {
+	if err := w.reset(ctx); err != nil {
+		return s, err
+	}
+	began := time.Now()
+	b, err := r.startBridge(ctx, topic, w.at, append(w.at.reached(v.transport), v.sets...)...)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, b.stop()) }()
+	ctx, cancel := b.alive(ctx)
+	defer cancel()
+	if err := w.wait(ctx, 1); err != nil {
+		return s, err
+	}
+	s.FirstRow = time.Since(began)
+	var at [2]cpuTimes
+	var said [2]*metrics
+	for i, n := range []int{warm(events), events * 3 / 4} {
+		if err := w.wait(ctx, n); err != nil {
+			return s, err
+		}
+		if said[i], err = scrape(ctx, b.ops); err != nil {
+			return s, err
+		}
+		if at[i], err = readCPU(b.pid); err != nil {
+			return s, err
+		}
+	}
+	since := func(name string) float64 { return said[1].sums[name] - said[0].sums[name] }
+	rows, read := int(since("bridge_rows_delivered_total")), int(since("bridge_events_read_total"))
+	if read < rows/2 {
+		return s, fmt.Errorf("the bridge had nearly all of %d events in memory before it was warm; take more --events, or lower delivery.max_buffered with --set", events)
+	}
+	first := s.FirstRow
+	s.figures = newFigures(rows, at[0], at[1])
+	s.FirstRow = first
+	// What was read before does not count as work done, nor does what is
+	// still to be written.
+	s.PerCPU = float64(min(rows, read)) / s.CPU.Seconds()
+	s.CPUMicros = 1e6 / s.PerCPU
+	if writes := since("bridge_ack_latency_seconds_count"); writes > 0 {
+		s.BatchRows = float64(rows) / writes
+		s.Ack = since("bridge_ack_latency_seconds_sum") / writes
+	}
+	if err := w.wait(ctx, events); err != nil {
+		return s, err
+	}
+	if _, s.PeakMemory, err = memoryOf(b.pid); err != nil {
+		return s, err
+	}
+	return s, w.complete(ctx, events)
+}
+
+func medianSteady(runs []steady) steady {
+	of := func(get func(steady) float64) float64 { return median(runs, get) }
+	return steady{
+		figures: figures{
+			Rows:       runs[0].Rows,
+			PerSecond:  of(func(s steady) float64 { return s.PerSecond }),
+			PerCPU:     of(func(s steady) float64 { return s.PerCPU }),
+			CPUMicros:  of(func(s steady) float64 { return s.CPUMicros }),
+			PeakMemory: int64(of(func(s steady) float64 { return float64(s.PeakMemory) })),
+			FirstRow:   time.Duration(of(func(s steady) float64 { return float64(s.FirstRow) })),
+			Noise: noise{
+				OtherCPU: of(func(s steady) float64 { return s.Noise.OtherCPU }),
+				Steal:    of(func(s steady) float64 { return s.Noise.Steal }),
+			},
+		},
+		PerPartition: of(func(s steady) float64 { return s.PerPartition }),
+		BatchRows:    of(func(s steady) float64 { return s.BatchRows }),
+		Ack:          of(func(s steady) float64 { return s.Ack }),
+	}
+}
+
+type comparisons []comparison
+
+func (all comparisons) String() string {
+	var s strings.Builder
+	w := tabwriter.NewWriter(&s, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "partitions\tack\tvariant\trows/s\tper partition\trows/CPU s\tus/row\trows/write\tmean ack\tpeak RSS\tother CPU\tsteal\t")
+	for _, c := range all {
+		for _, l := range c.Lines {
+			m := l.Median
+			fmt.Fprintf(w, "%d\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f ms\t%.0f MiB\t%.0f %%\t%.0f %%\t\n", c.Partitions, c.Ack, l.Name, m.PerSecond,
+				m.PerPartition, m.PerCPU, m.CPUMicros, m.BatchRows, 1e3*m.Ack, mib(m.PeakMemory), 100*m.Noise.OtherCPU, 100*m.Noise.Steal)
+		}
+	}
+	_ = w.Flush() // into memory
+	s.WriteString("\nMedians of interleaved rounds. Every run left as many rows and message ids in the table as events were produced.\n")
+	return s.String()
+}
