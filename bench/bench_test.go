@@ -83,8 +83,8 @@ func TestMeasurements(t *testing.T) {
 		t.Errorf("got %d widths, want 4", len(got.Partitions))
 	}
 	for what, all := range map[string]comparisons{"transports": got.Transports, "streams": got.Streams} {
-		if len(all) != 3 {
-			t.Errorf("got %d comparisons of %s, want 3", len(all), what)
+		if len(all) < 3 {
+			t.Errorf("got %d comparisons of %s, want 3 or more", len(all), what)
 		}
 		for _, c := range all {
 			if len(c.Lines) < 4 {

@@ -27,11 +27,17 @@ type steady struct {
 	Ack          float64 `json:"mean_ack_seconds"`
 }
 
+// terms are what the variants of a comparison have in common.
+type terms struct {
+	Partitions int              `json:"partitions"`
+	Ack        emulator.Latency `json:"ack"`          // what the emulated service waits
+	Budget     string           `json:"max_buffered"` // delivery.max_buffered
+}
+
 // comparison are variants that took turns on one topic.
 type comparison struct {
-	Partitions int              `json:"partitions"`
-	Ack        emulator.Latency `json:"ack"` // what the emulated service waits
-	Lines      []comparedLine   `json:"variants"`
+	terms
+	Lines []comparedLine `json:"variants"`
 }
 
 type comparedLine struct {
@@ -40,11 +46,12 @@ type comparedLine struct {
 	Median steady   `json:"median"`
 }
 
-// compare has the variants write a topic of so many partitions and events to a
-// service that waits before it acknowledges.
-func (r *rig) compare(ctx context.Context, partitions, events, rounds int, ack emulator.Latency, variants []variant) (c comparison, err error) {
-	c = comparison{Partitions: partitions, Ack: ack, Lines: make([]comparedLine, len(variants))}
-	w, err := startWorkspace(ctx, r.dir, r.o.tls, ack)
+// compare has the variants write one topic to a service that waits before it
+// acknowledges.
+func (r *rig) compare(ctx context.Context, t terms, variants []variant) (c comparison, err error) {
+	c = comparison{terms: t, Lines: make([]comparedLine, len(variants))}
+	partitions, events := t.Partitions, eventsFor(r.o.events, t.Partitions)
+	w, err := startWorkspace(ctx, r.dir, r.o.tls, t.Ack)
 	if err != nil {
 		return c, err
 	}
@@ -53,8 +60,9 @@ func (r *rig) compare(ctx context.Context, partitions, events, rounds int, ack e
 	if err != nil {
 		return c, err
 	}
-	for range rounds {
+	for range r.o.rounds {
 		for i, v := range variants {
+			v.sets = append([]string{"delivery.max_buffered=" + t.Budget}, v.sets...)
 			s, err := r.steadyRun(ctx, w, topic, events, v)
 			if err != nil {
 				return c, fmt.Errorf("%s on %d partitions: %w", v.name, partitions, err)
@@ -62,8 +70,8 @@ func (r *rig) compare(ctx context.Context, partitions, events, rounds int, ack e
 			s.PerPartition = s.PerSecond / float64(partitions)
 			l := &c.Lines[i]
 			l.Name, l.Runs = v.name, append(l.Runs, s)
-			r.say("%d partitions, ack %s, %s: %.0f rows/s, %.2f us/row, %.0f rows per write, ack %.0f ms, peak RSS %.0f MiB; %s",
-				partitions, ack, v.name, s.PerSecond, s.CPUMicros, s.BatchRows, 1e3*s.Ack, mib(s.PeakMemory), s.Noise)
+			r.say("%d partitions, ack %s, max_buffered %s, %s: %.0f rows/s, %.2f us/row, %.0f rows per write, ack %.0f ms, peak RSS %.0f MiB; %s",
+				partitions, t.Ack, t.Budget, v.name, s.PerSecond, s.CPUMicros, s.BatchRows, 1e3*s.Ack, mib(s.PeakMemory), s.Noise)
 		}
 	}
 	for i := range c.Lines {
@@ -155,12 +163,12 @@ type comparisons []comparison
 func (all comparisons) String() string {
 	var s strings.Builder
 	w := tabwriter.NewWriter(&s, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "partitions\tack\tvariant\trows/s\tper partition\trows/CPU s\tus/row\trows/write\tmean ack\tpeak RSS\tother CPU\tsteal\t")
+	fmt.Fprintln(w, "partitions\tack\tmax_buffered\tvariant\trows/s\tper partition\trows/CPU s\tus/row\trows/write\tmean ack\tpeak RSS\tother CPU\tsteal\t")
 	for _, c := range all {
 		for _, l := range c.Lines {
 			m := l.Median
-			fmt.Fprintf(w, "%d\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f ms\t%.0f MiB\t%.0f %%\t%.0f %%\t\n", c.Partitions, c.Ack, l.Name, m.PerSecond,
-				m.PerPartition, m.PerCPU, m.CPUMicros, m.BatchRows, 1e3*m.Ack, mib(m.PeakMemory), 100*m.Noise.OtherCPU, 100*m.Noise.Steal)
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f ms\t%.0f MiB\t%.0f %%\t%.0f %%\t\n", c.Partitions, c.Ack, c.Budget, l.Name,
+				m.PerSecond, m.PerPartition, m.PerCPU, m.CPUMicros, m.BatchRows, 1e3*m.Ack, mib(m.PeakMemory), 100*m.Noise.OtherCPU, 100*m.Noise.Steal)
 		}
 	}
 	_ = w.Flush() // into memory

@@ -10,6 +10,13 @@ import (
 
 const grpcFormat = "zerobus.record_format="
 
+// Budgets of delivery.max_buffered: the default, and one that does not rule
+// when 16 partitions wait for acknowledgements.
+const (
+	budget     = "64MiB"
+	wideBudget = "256MiB"
+)
+
 // transports compares the three transports, gRPC with both forms of a row, at
 // the acknowledgement time of --ack.
 func transports(ctx context.Context, r *rig) (any, error) {
@@ -20,8 +27,8 @@ func transports(ctx context.Context, r *rig) (any, error) {
 		{"grpc, json", zerobus.TransportGRPC, []string{grpcFormat + zerobus.FormatJSON}},
 	}
 	var out comparisons
-	for _, partitions := range []int{1, 4, 16} {
-		c, err := r.compare(ctx, partitions, eventsFor(r.o.events, partitions), r.o.rounds, r.o.ack, variants)
+	for _, t := range []terms{{1, r.o.ack, budget}, {4, r.o.ack, budget}, {16, r.o.ack, budget}, {16, r.o.ack, wideBudget}} {
+		c, err := r.compare(ctx, t, variants)
 		if err != nil {
 			return nil, err
 		}
@@ -41,10 +48,9 @@ func streams(ctx context.Context, r *rig) (any, error) {
 		variants = append(variants, variant{fmt.Sprintf("%d", n), zerobus.TransportGRPC, []string{fmt.Sprintf("zerobus.streams=%d", n)}})
 	}
 	variants = append(variants, variant{"1 of 128 MiB", zerobus.TransportGRPC, []string{"zerobus.streams=1", "zerobus.max_in_flight=128MiB"}})
-	const partitions = 16
 	var out comparisons
 	for _, ack := range []emulator.Latency{r.o.ack, {P50: r.o.ack.P50}, {}} {
-		c, err := r.compare(ctx, partitions, eventsFor(r.o.events, partitions), r.o.rounds, ack, variants)
+		c, err := r.compare(ctx, terms{16, ack, wideBudget}, variants)
 		if err != nil {
 			return nil, err
 		}
