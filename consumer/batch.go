@@ -19,6 +19,7 @@ type Batch struct {
 	rejected []Reject
 	filtered map[string]int // by reason
 	events   int
+	made     int64 // said by the mapper, for the sink
 
 	rows  [][]byte // views into buf, made by seal
 	index int      // index of the next event within the current record
@@ -70,7 +71,7 @@ func (b *Batch) reset() {
 	clear(b.filtered)
 	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
 	b.rows, b.rejected = b.rows[:0], b.rejected[:0]
-	b.events = 0
+	b.events, b.made = 0, 0
 }
 
 // Add maps one more record into the batch.
@@ -92,6 +93,12 @@ func (b *Batch) Rows() [][]byte {
 	}
 	return b.rows
 }
+
+// Empty tells whether the record being mapped is the batch's first.
+func (b *Batch) Empty() bool { return len(b.recs) <= 1 && b.index == 0 }
+
+// Made notes by which rules the rows of the batch are made; the sink is told.
+func (b *Batch) Made(by int64) { b.made = by }
 
 // Buf returns the slice to append one encoded row to.
 func (b *Batch) Buf() []byte { return b.buf }

@@ -23,9 +23,11 @@ type strict struct {
 }
 
 // Probe is Write.
-func (s *strict) Probe(ctx context.Context, rows [][]byte) error { return s.Write(ctx, rows) }
+func (s *strict) Probe(ctx context.Context, made int64, rows [][]byte) error {
+	return s.Write(ctx, made, rows)
+}
 
-func (s *strict) Write(_ context.Context, rows [][]byte) error {
+func (s *strict) Write(_ context.Context, _ int64, rows [][]byte) error {
 	s.writes++
 	s.largest = max(s.largest, len(rows))
 	var batch []int

@@ -188,6 +188,7 @@ func (p *partition) release(n int) {
 func (p *partition) run() {
 	defer p.logHeldBack()
 	for p.await() {
+		p.enter(StateWriting, "", "")
 		p.fill()
 		err := p.deliver()
 		for old := stale(nil); errors.As(err, &old) && old.Stale(); {
@@ -254,7 +255,6 @@ func (p *partition) linger() bool {
 
 // fill maps what has gathered, up to one Write's worth.
 func (p *partition) fill() {
-	p.enter(StateWriting, "", "")
 	p.mu.Lock()
 	chunks := p.pending // push only appends; what is here now stays as it is
 	p.mu.Unlock()

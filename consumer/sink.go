@@ -28,13 +28,15 @@ type Sink interface {
 	// Write must not keep rows, or what they point to, after it returned.
 	// One partition has at most one Write in flight; different partitions
 	// call concurrently.
-	Write(ctx context.Context, rows [][]byte) error
+	//
+	// made is what the Mapper said of these rows with [Batch.Made].
+	Write(ctx context.Context, made int64, rows [][]byte) error
 
 	// Probe is Write for rows among which some were refused: the partition
 	// halves them until the bad one stands alone. A sink whose wire suffers
 	// from a refusal (a shared stream that ends with it) looks for it where
 	// others are not disturbed.
-	Probe(ctx context.Context, rows [][]byte) error
+	Probe(ctx context.Context, made int64, rows [][]byte) error
 }
 
 // refused is what a Write error is when some of its rows can never be
@@ -54,4 +56,7 @@ type stale interface {
 // Mapper turns one record into what it became: for each event in the record,
 // in order, it calls exactly one of out.Row, out.Reject and out.Filter. It must
 // not keep the record. A Mapper is used by one goroutine at a time.
+//
+// A Mapper whose rules can change while it is used takes new ones only when
+// [Batch.Empty], and says there with [Batch.Made] which they are.
 type Mapper func(rec *kgo.Record, out *Batch)

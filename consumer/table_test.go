@@ -42,7 +42,7 @@ type refusal struct{ code string }
 func (r *refusal) Error() string             { return "the row is refused: " + r.code }
 func (r *refusal) Refused() (string, string) { return r.code, "event_name" }
 
-func (tab *table) Write(ctx context.Context, rows [][]byte) error {
+func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) error {
 	w := write{rows: make([]string, len(rows))}
 	for i, r := range rows {
 		w.rows[i] = string(r)
@@ -86,7 +86,9 @@ func (tab *table) set(h hook) {
 }
 
 // Probe is Write: this sink's wire suffers from nothing.
-func (tab *table) Probe(ctx context.Context, rows [][]byte) error { return tab.Write(ctx, rows) }
+func (tab *table) Probe(ctx context.Context, made int64, rows [][]byte) error {
+	return tab.Write(ctx, made, rows)
+}
 
 func (tab *table) snapshot() []string {
 	tab.mu.Lock()

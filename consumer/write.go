@@ -103,13 +103,13 @@ func (p *partition) writeRange(lo, hi int, write writeFunc) error {
 }
 
 // writeFunc is one of the sink's two methods.
-type writeFunc func(ctx context.Context, rows [][]byte) error
+type writeFunc func(ctx context.Context, made int64, rows [][]byte) error
 
 // send is one Write or Probe.
 func (p *partition) send(lo, hi int, write writeFunc) error {
 	rows := p.batch.rows[lo:hi]
 	began := time.Now()
-	if err := write(p.ctx, rows); err != nil {
+	if err := write(p.ctx, p.batch.made, rows); err != nil {
 		return err
 	}
 	ack := time.Since(began)
@@ -152,7 +152,6 @@ func (p *partition) waitMended(fault *schemaFault) error {
 			// Perhaps what was mended is the mapping.
 			p.refill()
 			p.open()
-			p.enter(StateBlocked, fault.Error(), schemaRemedy)
 			if len(p.settled) == 0 {
 				break
 			}

@@ -181,18 +181,21 @@ func upperType(text string) string {
 // Expect sets the columns that rows carry, with the types their values are
 // encoded for. CheckColumns, Preflight and the judging of refused batches go
 // by it; without it nothing is compared. Call it before the first Write, and
-// again once rows are made for columns that have changed: a Write of rows from
-// before that is refused, or whose form streams no longer have, then returns a
-// *StaleError.
-func (c *Client) Expect(cols []Column) {
+// again when rows are to be made for columns that have changed. It returns a
+// number for WriteMade: rows made for what an earlier call set are told apart
+// by theirs, and come back with a *StaleError.
+func (c *Client) Expect(cols []Column) (made int64) {
 	c.columns.mu.Lock()
 	c.columns.expected = slices.Clone(cols)
 	c.columns.mu.Unlock()
+	// Counted before streams change their form: who finds the new form then
+	// also finds that older rows are stale.
+	made = c.rowsMade.Add(1)
 	if c.grpc != nil {
 		c.grpc.adopt()
 	}
-	c.rowsMade.Add(1)
 	c.gate.hurry() // rows made anew may fit
+	return made
 }
 
 // CheckColumns reads the table's columns and holds them against the expected

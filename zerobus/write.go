@@ -17,7 +17,14 @@ import (
 // called since Write began; any other error means only that ctx ended. A row
 // may be written twice where an ack was lost. Many callers may write at once.
 func (c *Client) Write(ctx context.Context, rows [][]byte) error {
-	return c.deliver(ctx, rows, c.wire.send)
+	return c.WriteMade(ctx, c.rowsMade.Load(), rows)
+}
+
+// WriteMade is Write for callers whose rows may be older than the last Expect:
+// made is the number Expect returned for the columns they were made for. Older
+// ones are not sent and come back with a *StaleError.
+func (c *Client) WriteMade(ctx context.Context, made int64, rows [][]byte) error {
+	return c.deliver(ctx, made, rows, c.wire.send)
 }
 
 // Probe is Write for rows some of which are suspected: parts of a batch that
@@ -26,12 +33,17 @@ func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 // probes travel on streams of their own, eight at a time, each with one batch
 // in flight; under workspace and rest Probe is Write.
 func (c *Client) Probe(ctx context.Context, rows [][]byte) error {
-	return c.deliver(ctx, rows, c.wire.probe)
+	return c.ProbeMade(ctx, c.rowsMade.Load(), rows)
+}
+
+// ProbeMade is to Probe what WriteMade is to Write.
+func (c *Client) ProbeMade(ctx context.Context, made int64, rows [][]byte) error {
+	return c.deliver(ctx, made, rows, c.wire.probe)
 }
 
 // deliver is the one loop that repeats what is worth repeating; carry makes
 // one attempt.
-func (c *Client) deliver(ctx context.Context, rows [][]byte, carry carrier) error {
+func (c *Client) deliver(ctx context.Context, made int64, rows [][]byte, carry carrier) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -42,9 +54,11 @@ func (c *Client) deliver(ctx context.Context, rows [][]byte, carry carrier) erro
 			len(rows), b.size, c.set.MaxRequestBytes)}
 	}
 
-	made := c.rowsMade.Load()
 	if c.grpc != nil {
 		b.form = c.grpc.enc.Load()
+	}
+	if c.rowsMade.Load() != made {
+		return &StaleError{err: errOldForm}
 	}
 	var retries, uncompared int
 	settle := func() { // this writer no longer counts as failing

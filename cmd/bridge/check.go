@@ -182,11 +182,10 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 		if err != nil {
 			return "", err
 		}
-		b.mapping.Store(m)
+		b.adopt(m)
 		if unseen != "" {
 			return fmt.Sprintf("cannot be read by this principal (%s); going by the blueprint's %d columns alone", unseen, len(m.Columns())), nil
 		}
-		b.client.Expect(rowColumns(m))
 		return fmt.Sprintf("the blueprint's %d columns fit the table's %d", len(m.Columns()), len(table)), b.client.CheckColumns(ctx)
 	})
 	if c.writeProbe {
@@ -203,7 +202,7 @@ func probeRow(ctx context.Context, b *bridge) (string, error) {
 	event := fmt.Sprintf(`{"type":"track","event":"bridge_check","message_id":%q,"timestamp":%q}`, id, now.Format(time.RFC3339Nano))
 	var out consumer.Batch
 	rec := &kgo.Record{Topic: b.cfg.Kafka.Topics[0], Value: []byte(event), Timestamp: now}
-	out.Add(rec, newMapper(&b.mapping)())
+	out.Add(rec, newMapper(&b.rules)())
 	rows := out.Rows()
 	if len(rows) != 1 {
 		return "", errors.New("the blueprint makes no row of a plain track event, so nothing was written; that is fine if it filters or drops such events")

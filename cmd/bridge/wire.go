@@ -128,17 +128,26 @@ func rowColumns(m *mapping.Mapping) []zerobus.Column {
 	return columns
 }
 
-// newMapper makes consumer.Mappers over mapping.Mappers of their own. A mapping
-// stored later is taken up with the next record.
-func newMapper(current *atomic.Pointer[mapping.Mapping]) func() consumer.Mapper {
+// rules are a compiled mapping and the sink's number for rows made by it.
+type rules struct {
+	*mapping.Mapping
+	made int64
+}
+
+// newMapper makes consumer.Mappers over mapping.Mappers of their own. Rules
+// stored later are taken up with the next batch.
+func newMapper(current *atomic.Pointer[rules]) func() consumer.Mapper {
 	return func() consumer.Mapper {
-		var m *mapping.Mapping
+		var by *rules
 		var mapper *mapping.Mapper
 		var headers bool
 		var in mapping.Record // reused: a mapper keeps nothing of it
 		return func(rec *kgo.Record, out *consumer.Batch) {
-			if now := current.Load(); now != m {
-				m, mapper, headers = now, now.NewMapper(), now.UsesHeaders()
+			if out.Empty() {
+				if now := current.Load(); now != by {
+					by, mapper, headers = now, now.NewMapper(), now.UsesHeaders()
+				}
+				out.Made(by.made)
 			}
 			in.Topic, in.Partition, in.Offset, in.Timestamp, in.Key, in.Value = rec.Topic, rec.Partition, rec.Offset, rec.Timestamp, rec.Key, rec.Value
 			if headers {
@@ -176,10 +185,10 @@ type bridge struct {
 	plan     *mapping.Blueprint
 	started  time.Time
 
-	mapping atomic.Pointer[mapping.Mapping] // fits the table as last seen
-	group   atomic.Pointer[consumer.Group]  // nil until everything is proven
-	waiting atomic.Pointer[ops.Reason]      // what start-up waits for
-	state   atomic.Value                    // string, one of ops.State*
+	rules   atomic.Pointer[rules]          // fit the table as last seen
+	group   atomic.Pointer[consumer.Group] // nil until everything is proven
+	waiting atomic.Pointer[ops.Reason]     // what start-up waits for
+	state   atomic.Value                   // string, one of ops.State*
 }
 
 // newBridge assembles what needs no connection.
@@ -222,7 +231,7 @@ func (b *bridge) run(ctx context.Context) error {
 		}
 		return err
 	}
-	group := consumer.NewGroup(consumerConfig(b.cfg), b.cluster, b.client, newMapper(&b.mapping), b.observer, b.log)
+	group := consumer.NewGroup(consumerConfig(b.cfg), b.cluster, sink{b.client}, newMapper(&b.rules), b.observer, b.log)
 	b.group.Store(group)
 	b.state.Store(ops.StateRunning)
 	draining := context.AfterFunc(ctx, func() { b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })
@@ -251,9 +260,26 @@ func (b *bridge) refit(clusterID string, columns []zerobus.Column) {
 		b.log.Error("the table has changed and the blueprint no longer fits it; rows go on as before", zap.Error(err))
 		return
 	}
-	b.mapping.Store(m)
-	b.client.Expect(rowColumns(m))
+	b.adopt(m)
 	b.log.Info("rows are made for the table's new columns from now on", zap.Strings("left_out", m.OmittedColumns()))
+}
+
+// adopt has rows made by m from the next batch on.
+func (b *bridge) adopt(m *mapping.Mapping) {
+	b.rules.Store(&rules{m, b.client.Expect(rowColumns(m))})
+}
+
+// sink is the client as consumer wants it.
+type sink struct{ client *zerobus.Client }
+
+// Write implements consumer.Sink.
+func (s sink) Write(ctx context.Context, made int64, rows [][]byte) error {
+	return s.client.WriteMade(ctx, made, rows)
+}
+
+// Probe implements consumer.Sink.
+func (s sink) Probe(ctx context.Context, made int64, rows [][]byte) error {
+	return s.client.ProbeMade(ctx, made, rows)
 }
 
 // prove waits for Kafka and the table, fits the blueprint to the table and
@@ -304,11 +330,10 @@ func (b *bridge) fit(ctx context.Context, clusterID string) error {
 	if err != nil {
 		return err
 	}
-	b.client.Expect(rowColumns(m))
+	b.adopt(m)
 	if err := b.client.Preflight(ctx); err != nil {
 		return err
 	}
-	b.mapping.Store(m)
 	if left := m.OmittedColumns(); len(left) > 0 {
 		why := "the table does not have them"
 		if table == nil {
