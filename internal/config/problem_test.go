@@ -103,7 +103,7 @@ func TestRules(t *testing.T) {
 		{"zerobus.gzip", []string{"zerobus.gzip=on"}, "true or false"},
 		{"zerobus.timestamp_format", []string{"zerobus.timestamp_format=micro"}, "did you mean micros?"},
 		{"zerobus.ca_file", []string{"zerobus.ca_file=/nowhere"}, "cannot be read"},
-		{"zerobus.max_request_bytes", []string{"zerobus.max_request_bytes=100MiB"}, "between 1KiB and 64MiB"},
+		{"zerobus.max_request_bytes", []string{"zerobus.max_request_bytes=100MiB"}, "between 1KiB and 10MiB"},
 		{"mapping.blueprint", []string{"mapping.blueprint=/nowhere"}, "cannot be read"},
 		{"mapping.input", []string{"mapping.input=json"}, "must be one of auto, canonical, mapped"},
 		{"mapping.invalid_utf8", []string{"mapping.invalid_utf8=replaced"}, "did you mean replace?"},

@@ -28,7 +28,7 @@ func (v *checker) zerobus() {
 		v.fail("zerobus.rate_limit", "must be a number of rows per second, 0 or more", "write 0 for no limit")
 	}
 	v.readable("zerobus.ca_file", z.CAFile, "without it the system's authorities are trusted")
-	v.size("zerobus.max_request_bytes", z.MaxRequestBytes, KiB, 64*MiB)
+	v.size("zerobus.max_request_bytes", z.MaxRequestBytes, KiB, 10*MiB)
 }
 
 // workspaceURL holds the address to its rules and brings it to the form
