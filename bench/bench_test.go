@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/signal"
 	"runtime"
@@ -63,8 +66,8 @@ func TestMeasurements(t *testing.T) {
 				t.Errorf("%s, %s: got %+v, want rows, a rate and memory", c.Codec, name, f)
 			}
 		}
-		if c.Ratios.ToPoll <= 0 || c.Ratios.ToPoll >= 1 {
-			t.Errorf("%s: bridge to poll-only is %.2f, want it between 0 and 1", c.Codec, c.Ratios.ToPoll)
+		if c.Ratios.ToPoll <= 0 || c.Ratios.ToNaive <= 0 || c.Bridge.FirstRow <= 0 {
+			t.Errorf("%s: got ratios %+v, first row after %s, want all above 0", c.Codec, c.Ratios, c.Bridge.FirstRow)
 		}
 	}
 	if l := got.Latency; l.Batches == 0 || l.Probes == 0 || l.Ack.P99 < l.Ack.P50 || l.ToRow.P50 < l.Emulator.P50 {
@@ -188,6 +191,29 @@ func TestNoiseIsWhatOthersUse(t *testing.T) {
 	got := noiseBetween(from, to)
 	if math.Abs(got.OtherCPU-0.25) > 1e-9 || math.Abs(got.Steal-0.1) > 1e-9 {
 		t.Errorf("got %+v, want a quarter of a core and a tenth stolen", got)
+	}
+}
+
+// Rows that are missing or doubled fail a run, whatever its speed.
+func TestIncompleteTable(t *testing.T) {
+	for _, tc := range []struct {
+		rows, distinct int
+		want           string // in the error; empty for none
+	}{
+		{100, 100, ""},
+		{99, 99, "99 rows with 99 message ids"},
+		{101, 100, "101 rows with 100 message ids"},
+		{100, 99, "100 rows with 99 message ids"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"rows":%d,"distinct":%d}`, tc.rows, tc.distinct)
+		}))
+		r := &rig{workspace: &workspace{at: atEmulator{Control: server.URL}}}
+		err := r.complete(t.Context(), 100)
+		server.Close()
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%d rows, %d distinct of 100: got %v, want %q", tc.rows, tc.distinct, err, tc.want)
+		}
 	}
 }
 

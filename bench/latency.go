@@ -51,7 +51,8 @@ type latencyResult struct {
 	Figures   figures `json:"figures"`
 }
 
-// lead is how long the load runs before it counts.
+// lead is the longest the load runs before it counts; a shorter measurement has
+// a shorter one.
 const lead = 3 * time.Second
 
 func latency(ctx context.Context, r *rig) (_ any, err error) {
@@ -111,7 +112,7 @@ func (r *rig) observe(ctx context.Context, b *running, l *load, rate int) (out l
 	if err := r.workspace.wait(ctx, rate); err != nil { // about a second's worth: the group has formed
 		return out, err
 	}
-	if err := pause(ctx, lead); err != nil {
+	if err := pause(ctx, min(lead, r.o.duration)); err != nil {
 		return out, err
 	}
 	var old timings
