@@ -55,34 +55,37 @@ type latencyResult struct {
 // a shorter one.
 const lead = 3 * time.Second
 
-func latency(ctx context.Context, r *rig) (_ any, err error) {
+// flatOut is more than any producer manages, in events per second.
+const flatOut = 100_000_000
+
+func latency(ctx context.Context, r *rig) (any, error) {
 	rate := r.o.rate
 	if rate == 0 {
-		topic, err := r.topic(ctx, r.o.partitions, r.o.codecs[0], r.o.events)
+		// Half of what it reads from a full topic would be too much here: the
+		// producer and the broker need the same processors.
+		full, err := r.loaded(ctx, flatOut, min(5*time.Second, r.o.duration))
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("finding the full load: %w", err)
 		}
-		f, err := r.carryAll(ctx, topic)
-		if err == nil {
-			err = r.drop(ctx, topic)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("measuring the throughput first: %w", err)
-		}
-		rate = int(r.o.load * f.PerSecond)
-		r.say("throughput %.0f rows/s; the load is %d events/s", f.PerSecond, rate)
+		rate = max(int(r.o.load*full.Landed), 1)
+		r.say("with the producer going flat out %.0f rows/s land; the load is %d events/s", full.Landed, rate)
 	}
+	return r.loaded(ctx, rate, r.o.duration)
+}
+
+// loaded measures the bridge while events are produced at a rate.
+func (r *rig) loaded(ctx context.Context, rate int, lasts time.Duration) (out latencyResult, err error) {
 	topic, err := r.topic(ctx, r.o.partitions, r.o.codecs[0], 0)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	if err := r.workspace.reset(ctx); err != nil {
-		return nil, err
+		return out, err
 	}
 	// Through the door with the clock, which speaks plain HTTP only.
 	b, err := r.startBridge(ctx, topic, r.workspace.at.Control)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	defer func() { err = errors.Join(err, b.stop(), r.drop(ctx, topic)) }()
 	ctx, cancel := b.alive(ctx)
@@ -90,29 +93,30 @@ func latency(ctx context.Context, r *rig) (_ any, err error) {
 
 	l, err := newLoad(r.brokers, topic, r.o.codecs[0], 2*time.Millisecond)
 	if err != nil {
-		return nil, err
-	}
-	loading, stopLoad := context.WithCancel(ctx)
-	loaded := make(chan int64, 1)
-	go func() { loaded <- l.steady(loading, rate) }() // ends with loading; waited for below
-	out, err := r.observe(ctx, b, l, rate)
-	stopLoad()
-	sent := <-loaded
-	if err = errors.Join(err, l.finish(ctx)); err != nil {
-		return nil, err
-	}
-	if err := r.workspace.wait(ctx, int(sent)); err != nil {
-		return nil, err
-	}
-	return out, r.complete(ctx, int(sent))
-}
-
-// observe waits until the load is steady and then measures for the duration.
-func (r *rig) observe(ctx context.Context, b *running, l *load, rate int) (out latencyResult, err error) {
-	if err := r.workspace.wait(ctx, rate); err != nil { // about a second's worth: the group has formed
 		return out, err
 	}
-	if err := pause(ctx, min(lead, r.o.duration)); err != nil {
+	loading, stopLoad := context.WithCancel(ctx)
+	sent := make(chan int64, 1)
+	go func() { sent <- l.steady(loading, rate) }() // ends with loading; waited for below
+	out, err = r.observe(ctx, b, l, lasts)
+	stopLoad()
+	produced := <-sent
+	if err = errors.Join(err, l.finish(ctx)); err != nil {
+		return out, err
+	}
+	if err := r.workspace.wait(ctx, int(produced)); err != nil {
+		return out, err
+	}
+	out.Wanted = rate
+	return out, r.complete(ctx, int(produced))
+}
+
+// observe waits until the load is steady and then measures for a while.
+func (r *rig) observe(ctx context.Context, b *running, l *load, lasts time.Duration) (out latencyResult, err error) {
+	if err := r.workspace.wait(ctx, 1); err != nil {
+		return out, err
+	}
+	if err := pause(ctx, min(lead, lasts)); err != nil {
 		return out, err
 	}
 	var old timings
@@ -128,7 +132,7 @@ func (r *rig) observe(ctx context.Context, b *running, l *load, rate int) (out l
 		return out, err
 	}
 	produced := l.acked.Load()
-	if err := pause(ctx, r.o.duration); err != nil {
+	if err := pause(ctx, lasts); err != nil {
 		return out, err
 	}
 	to, err := readCPU(b.pid)
@@ -147,8 +151,8 @@ func (r *rig) observe(ctx context.Context, b *running, l *load, rate int) (out l
 	sum := func(name string) float64 { return after.sums[name] - before.sums[name] }
 	const ack = "bridge_ack_latency_seconds"
 	out = latencyResult{
-		Wanted: rate, Produced: float64(produced) / to.at.Sub(from.at).Seconds(),
-		Ack: ofBuckets(after.since(before, ack)), Emulator: ofSorted(t.Served), ToRow: ofSorted(t.Arrivals),
+		Produced: float64(produced) / to.at.Sub(from.at).Seconds(),
+		Ack:      ofBuckets(after.since(before, ack)), Emulator: ofSorted(t.Served), ToRow: ofSorted(t.Arrivals),
 		Batches: sum(ack + "_count"), Probes: len(t.Arrivals),
 		Figures: newFigures(int(sum("bridge_rows_delivered_total")), from, to),
 	}
@@ -157,7 +161,7 @@ func (r *rig) observe(ctx context.Context, b *running, l *load, rate int) (out l
 		return out, err
 	}
 	if out.Batches == 0 || len(t.Served) == 0 {
-		return out, fmt.Errorf("nothing was delivered in %s; see that the rate is not 0", r.o.duration)
+		return out, fmt.Errorf("nothing was delivered in %s; raise --rate or --duration", lasts)
 	}
 	var served time.Duration
 	for _, d := range t.Served {
@@ -188,5 +192,11 @@ func (l latencyResult) String() string {
 		"acknowledgement minus emulator, means: %.2f ms\nbridge %.1f us/row, peak RSS %.0f MiB; %s\n",
 		l.Wanted, l.Produced, l.Landed, l.Batches, float64(l.Figures.Rows)/l.Batches, l.Probes,
 		1e3*l.AddedMean, l.Figures.CPUMicros, mib(l.Figures.PeakMemory), l.Figures.Noise)
+	if l.overloaded() {
+		s.WriteString("OVERLOADED: the machine did not keep up with the rate, so these are times spent in queues\n")
+	}
 	return s.String()
 }
+
+// overloaded tells whether less was produced or landed than wanted.
+func (l latencyResult) overloaded() bool { return min(l.Produced, l.Landed) < 0.95*float64(l.Wanted) }

@@ -85,7 +85,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.BoolVar(&o.tls, "tls", false, "write rows over HTTPS")
 	f.BoolVar(&o.apache, "apache", false, "use Apache Kafka (needs Java and Maven) instead of the in-process broker of franz-go")
 	f.IntVar(&o.rate, "rate", 0, "latency: `events` per second; 0 takes --load")
-	f.Float64Var(&o.load, "load", 0.5, "latency: `share` of the throughput, measured first")
+	f.Float64Var(&o.load, "load", 0.5, "latency: `share` of what lands while the producer goes flat out, which is measured first")
 	f.DurationVar(&o.duration, "duration", 15*time.Second, "latency: how long the load lasts once it is steady")
 	f.DurationVar(&o.stall, "stall", 20*time.Second, "memory: how long the sink stands still")
 	f.IntVar(&o.wide, "wide", 300, "memory: partitions of the second topic")
