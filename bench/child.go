@@ -85,7 +85,11 @@ func (c *child) stop() error {
 
 // died says how a child ended that should be running.
 func (c *child) died() error {
-	return fmt.Errorf("%s ended by itself (%v); the end of its log:\n%s", c.name, c.err, c.tail())
+	cause := c.err
+	if cause == nil {
+		cause = errors.New("exit status 0")
+	}
+	return fmt.Errorf("%s ended by itself: %w; the end of its log:\n%s", c.name, cause, c.tail())
 }
 
 func (c *child) tail() string {

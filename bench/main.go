@@ -26,7 +26,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := 0
+	var code int
 	if played, err := play(ctx); played {
 		code = failed(err, os.Stderr)
 	} else {

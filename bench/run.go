@@ -84,7 +84,7 @@ zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, table: %s`,
 
 // freeAddress finds a port on loopback that nobody listens on.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a listener on loopback does not wait
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", fmt.Errorf("finding a free port: %w", err)
 	}

@@ -52,7 +52,7 @@ func playEmulator(ctx context.Context, settings []byte) (err error) {
 	}()
 	w := &watched{emulator: e, next: e.Handler()}
 	server := &http.Server{Handler: w.routes(), ReadHeaderTimeout: 10 * time.Second}
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a listener on loopback does not wait
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listening for the benchmark: %w", err)
 	}
@@ -64,7 +64,9 @@ func playEmulator(ctx context.Context, settings []byte) (err error) {
 	}
 	<-ctx.Done()
 	err = server.Close()
-	<-served
+	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
 	return err
 }
 
