@@ -13,7 +13,7 @@ TESTARGS ?=
 PARALLEL ?= 2
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
-# Which benchmarks run, as in make bench BENCH=Map
+# Which Go benchmarks run, as in make microbench BENCH=Map
 BENCH ?= .
 # What bridge version prints.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -71,7 +71,13 @@ fuzz: ## Run every fuzz target for FUZZTIME
 	done
 
 .PHONY: bench
-bench: ## Run the Go benchmarks
+bench: ## Measure the bridge as a process: throughput, latency, memory
+	go run ./bench throughput
+	go run ./bench latency
+	go run ./bench memory
+
+.PHONY: microbench
+microbench: ## Run the Go benchmarks
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(TESTARGS) $(PKGS)
 
 .PHONY: cover

@@ -29,9 +29,9 @@ func NewLab(cfg Config, sink Sink, m Mapper, obs Observer, log *zap.Logger) (*La
 	if err != nil {
 		return nil, err
 	}
-	g.cl = cl
 	_, g.stop = context.WithCancelCause(context.Background())
 	g.assigned(context.Background(), cl, map[string][]int32{"lab": {0}})
+	g.cl = cl // as late as Run has it: callbacks come before
 	return &Lab{g: g, p: g.parts[topicPartition{"lab", 0}]}, nil
 }
 

@@ -29,7 +29,10 @@ type Group struct {
 	batches   *batches
 	probe     time.Duration
 
-	cl   *kgo.Client             // set by Run before anything else runs
+	// cl is set by Run before it polls. The client joins while it is made, so
+	// the rebalance callbacks can run earlier: they use the client they are
+	// given, and partitions have no use for one before something is pushed.
+	cl   *kgo.Client
 	stop context.CancelCauseFunc // set by Run, too
 
 	mu    sync.Mutex // guards the fields below
@@ -238,7 +241,7 @@ func (g *Group) resume(topic string, id int32) {
 
 func (g *Group) mark(rec *kgo.Record) { g.cl.MarkCommitRecords(rec) }
 
-func (g *Group) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
 	// The client hands a partition over once; should it ever do so twice, two
 	// goroutines must not write the same events.
 	g.drain(g.named(partitions), 0, errLost)
@@ -260,7 +263,7 @@ func (g *Group) assigned(_ context.Context, _ *kgo.Client, partitions map[string
 		return
 	}
 	// A pause outlives a revoke in the client.
-	g.cl.ResumeFetchPartitions(partitions)
+	cl.ResumeFetchPartitions(partitions)
 	g.obs.Rebalanced("assigned", n)
 	g.log.Info("partitions assigned", zap.Any("partitions", partitions))
 }

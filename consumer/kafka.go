@@ -155,6 +155,10 @@ func (k *Kafka) explain(doing string, err error) *KafkaError {
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
 		e.Permanent = true
 		e.Remedy = "grant the principal READ on the topic and the group, and WRITE on the dead-letter topic"
+	case errors.Is(err, kerr.FencedInstanceID), errors.Is(err, kerr.UnreleasedInstanceID):
+		e.Remedy = "give each member a kafka.instance_id of its own; after a kill the old one is free again within kafka.session_timeout"
+	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedMemberEpoch), errors.Is(err, kerr.StaleMemberEpoch):
+		e.Remedy = "the member joins again by itself; if this recurs, raise kafka.session_timeout"
 	case errors.Is(err, io.EOF):
 		e.Remedy = "the broker closed the connection at once: it may be starting, expect TLS (kafka.tls.enabled) or SASL (kafka.sasl.mechanism), or refuse the credentials without a word"
 	default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,9 @@ func TestHotPartitionIsPaused(t *testing.T) {
 				close(release)
 				want := append(hot, cold...)
 				eventually(t, "all rows landed", func() bool { return tab.distinct() >= len(want) })
+				eventually(t, "what was read again landed, too", func() bool {
+					return !slices.ContainsFunc(m.Status().Partitions, func(p consumer.PartitionStatus) bool { return p.Lag != 0 })
+				})
 				m.stop()
 				if expelled {
 					tab.verifyLanded(want)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
@@ -119,4 +121,27 @@ func TestRunReturnsNilWhateverEndedItsContext(t *testing.T) {
 	if s := g.Status(); s.Running || len(s.Partitions) > 0 {
 		t.Errorf("status after Run: got %+v, want neither running nor partitions", s)
 	}
+}
+
+// The client has a commit wait for the one before it. A stop does not.
+func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	topic := kafkatest.Topic(t, b, 1)
+	cfg, tab := config(t, b, topic), newTable(t)
+	release, hanging := make(chan struct{}), make(chan struct{}, 1)
+	b.Fake().ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		b.Fake().SleepControl(func() {
+			hanging <- struct{}{}
+			<-release
+		})
+		return nil, nil, false
+	})
+	m := start(t, cfg, tab)
+	produce(t, b, topic, 1, texts("e", 100)...)
+	<-hanging // the autocommit
+	if took := m.stop(); took > 2*time.Second {
+		t.Errorf("the stop took %v, want a second at most", took)
+	}
+	close(release)
+	tab.verify(texts("e", 100))
 }

@@ -98,8 +98,8 @@ var adviceTable = []struct {
 const (
 	badClient  = "the client id or the client secret is wrong, or the secret was rotated or has expired"
 	newSecret  = "generate a new OAuth secret for service principal {principal} and set it as zerobus.client_secret"
-	badRow     = "a row carries a column the table lacks, or a value of another type than the column's"
-	mendRow    = "add the column to {quoted} or remove its mapping from the blueprint; bridge check compares the two"
+	badRow     = "at least one row cannot be ingested; usually it carries a column the table lacks, or a value of another type than the column's"
+	mendRow    = "compare the row with the columns of {quoted}: add the column, or mend or remove its mapping in the blueprint; bridge check compares the two"
 	unreadable = "service principal {principal} may not read the columns of {table} from Unity Catalog"
 	grantRead  = "run, if columns are to be checked: {grants}"
 	badTable   = "the service cannot write to a table of this kind"

@@ -130,8 +130,12 @@ func (e *RefusedError) Refused() (code, column string) { return e.code, e.column
 func refusal(err *Error) *RefusedError {
 	r := &RefusedError{code: RefusedOther, column: err.column, err: err}
 	switch err.Code {
-	case "SCHEMA_MISMATCH", "INVALID_PARAMETER_VALUE", "SCHEMA_VALIDATION_FAILED":
+	case "SCHEMA_MISMATCH", "SCHEMA_VALIDATION_FAILED":
 		r.code = RefusedSchemaMismatch
+	case "INVALID_PARAMETER_VALUE": // stands for any malformed input; a column makes it one of schema
+		if err.column != "" {
+			r.code = RefusedSchemaMismatch
+		}
 	}
 	if err.RPC == "INVALID_ARGUMENT" {
 		r.code = RefusedSchemaMismatch // INVALID_PARAMETER_VALUE by its other name

@@ -32,6 +32,7 @@ type State struct {
 }
 
 const (
+	probeAgain  = 5 * time.Second  // until the next probe, after one that met an outage
 	secretEvery = time.Second      // between looks at the secret while blocked
 	sayEvery    = 30 * time.Second // between log lines while retrying
 )
@@ -146,7 +147,8 @@ func (g *gate) delivered(p pass) {
 }
 
 // failed says that an attempt is to be retried. A probe that fails so leaves
-// the state blocked: nothing was learnt.
+// the state blocked: nothing was learnt, so the next one comes soon. It may be
+// that the fault is mended, and a replaced secret has had its only early try.
 func (g *gate) failed(p pass, e *Error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -155,7 +157,7 @@ func (g *gate) failed(p pass, e *Error) {
 	switch g.state.Name {
 	case Blocked:
 		if p.probe {
-			g.probeAt = now.Add(g.probeEvery)
+			g.probeAt = now.Add(min(g.probeEvery, probeAgain))
 		}
 		return
 	case Ready:

@@ -181,3 +181,40 @@ func TestAnAnswerToHalfABodyIsNoAck(t *testing.T) {
 		}
 	})
 }
+
+// The one attempt that a new secret is given may meet an outage. The secret is
+// not new any more then, and must not wait out the pause of a fault that
+// nobody has mended.
+func TestAProbeThatMeetsAnOutageIsRepeatedSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var secret atomic.Value
+		secret.Store("wrong-secret-of-old")
+		var away atomic.Int64
+		b := virtual(t, func(c *zerobus.Config) {
+			c.ClientSecret = func() (string, error) { return secret.Load().(string), nil }
+		})
+		b.space.onToken = func(w http.ResponseWriter, _ *http.Request) bool {
+			return away.Add(-1) >= 0 && fail(w, 503, "TEMPORARILY_UNAVAILABLE", "no")
+		}
+		var all []<-chan error
+		for range 10 {
+			all = append(all, inBackground(t.Context(), b, rows(1)))
+			synctest.Wait()
+		}
+		after(2100 * time.Millisecond)
+		if got := b.State().Name; got != zerobus.Blocked {
+			t.Fatalf("state is %q, want blocked", got)
+		}
+		away.Store(1)
+		secret.Store(secretOne)
+		at := time.Now()
+		for _, done := range all {
+			if err := <-done; err != nil {
+				t.Errorf("Write: %v", err)
+			}
+		}
+		if got := time.Since(at); got > 10*time.Second {
+			t.Errorf("the new secret was used after %v, want soon after the outage", got)
+		}
+	})
+}

@@ -202,6 +202,7 @@ func TestRefusedRows(t *testing.T) {
 		code, column string
 	}{
 		{"schema", 400, `{"error_code":"INVALID_PARAMETER_VALUE","message":"row 3: column 'n' takes an integer"}`, "schema_mismatch", "n"},
+		{"no column", 400, `{"error_code":"INVALID_PARAMETER_VALUE","message":"row 3: no"}`, "refused", ""},
 		{"alias", 400, `{"error_code":"SCHEMA_MISMATCH","message":"no"}`, "schema_mismatch", ""},
 		{"details", 400, `{"error_code":"SCHEMA_MISMATCH","message":"no","details":[{"metadata":{"column":"message_id"}}]}`, "schema_mismatch", "message_id"},
 		{"a column nobody sends is no label", 400, `{"error_code":"SCHEMA_MISMATCH","message":"column \"attack\" bad"}`, "schema_mismatch", ""},

@@ -1,7 +1,9 @@
 package kafkatest
 
 import (
+	"errors"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,18 +40,7 @@ func StartFake(t testing.TB, o Options) Broker {
 		t.Fatal(err)
 	}
 	f.security = sec
-	var numbers []int
-	for range o.brokers() {
-		p, err := reservePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.release)
-		f.ports = append(f.ports, p)
-		numbers = append(numbers, p.number)
-	}
 	f.opts = []kfake.Opt{
-		kfake.Ports(numbers...),
 		kfake.ClusterID(clusterID()),
 		kfake.GroupMinSessionTimeout(100 * time.Millisecond), // as on the real one, see properties
 		kfake.BrokerConfigs(map[string]string{"group.consumer.heartbeat.interval.ms": "500"}),
@@ -64,9 +55,39 @@ func StartFake(t testing.TB, o Options) Broker {
 	if sec.Mechanism != "" {
 		f.opts = append(f.opts, kfake.EnableSASL(), kfake.Superuser(sec.Mechanism, sec.Username, sec.Password))
 	}
-	f.start(t)
+	f.startOnFreePorts(t, o.brokers())
 	t.Cleanup(f.stop)
 	return f
+}
+
+// startOnFreePorts reserves ports and starts the cluster on them. A reserved
+// port can still be lost to a program that does not reserve; then others are
+// tried.
+func (f *fake) startOnFreePorts(t testing.TB, brokers int) {
+	t.Helper()
+	base := f.opts
+	for try := 1; ; try++ {
+		f.ports = nil
+		var numbers []int
+		for range brokers {
+			p, err := reservePort()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(p.release)
+			f.ports = append(f.ports, p)
+			numbers = append(numbers, p.number)
+		}
+		f.opts = append(base[:len(base):len(base)], kfake.Ports(numbers...))
+		c, err := kfake.NewCluster(f.opts...)
+		if err == nil {
+			f.c = c
+			return
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) || try == 5 {
+			t.Fatalf("starting kfake: %v", err)
+		}
+	}
 }
 
 func (f *fake) start(t testing.TB) {

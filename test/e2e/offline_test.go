@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -182,4 +183,27 @@ func fetch(t *testing.T, url, body, kind, authorization string) (int, string) {
 	text, err := io.ReadAll(resp.Body)
 	must(t, err)
 	return resp.StatusCode, string(text)
+}
+
+// A workspace over TLS, from the command line alone: the emulator's certificate
+// is what zerobus.ca_file names.
+func TestEmulatorCommandServesABridgeOverTLS(t *testing.T) {
+	eachStage(t, setting{}, func(t *testing.T, s *stage) {
+		address, ca := freeAddress(t), filepath.Join(t.TempDir(), "ca.pem")
+		p := start(t, s.e, command{args: []string{"emulator", "--listen", address, "--tls", "--ca-out", ca, "--client-id", clientID, "--client-secret", s.ws.secret}})
+		url := "https://" + address
+		eventually(t, patience, "the emulator", func() bool { return strings.Contains(p.stderr.String(), "ca_file: "+ca) })
+		wants(t, p.stderr.String(), "workspace_url: "+url, "table: stream")
+
+		m := s.begin("zerobus.workspace_url=" + url)
+		wants(t, m.blocked("sink_unreachable", patience).Remedy+m.stderr.String(), "certificate is not trusted", "zerobus.ca_file")
+		m.terminate(s.drain + time.Second + slack)
+
+		m = s.beginReady("zerobus.workspace_url="+url, "zerobus.ca_file="+ca, "zerobus.gzip=true")
+		s.p.events(50)
+		s.commits()
+		if got := m.snapshot().Totals.RowsDelivered; got != 50 {
+			t.Errorf("got %d rows delivered, want 50", got)
+		}
+	})
 }

@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -63,4 +65,34 @@ func (s *stage) inOrder(t *testing.T) {
 		}
 		last[partition] = offset
 	}
+}
+
+func TestPolicyStopEndsAtTheReject(t *testing.T) {
+	eachStage(t, setting{}, func(t *testing.T, s *stage) {
+		s.p.events(20)
+		cl := client(t, s.broker, kgo.DefaultProduceTopic(s.topic))
+		ctx, cancel := within()
+		defer cancel()
+		must(t, cl.ProduceSync(ctx, &kgo.Record{Value: []byte("nonsense")}).FirstErr())
+		m := s.begin("rejects.policy=stop")
+		if code := m.wait(patience); code != 1 {
+			t.Errorf("got exit code %d, want 1", code)
+		}
+		wants(t, m.stderr.String(), "offset 20", "not_json", "rejects.policy")
+		if got := committed(t, s.adm, s.group, s.topic)[0]; got > 20 {
+			t.Errorf("got offset %d committed, want the reject not passed", got)
+		}
+
+		again := s.beginReady("rejects.policy=skip")
+		eventually(t, patience, "the reject passed", func() bool { return committed(t, s.adm, s.group, s.topic)[0] == 21 })
+		if got := s.ws.table().Distinct("message_id"); got != 20 {
+			t.Errorf("got %d events in the table, want 20", got)
+		}
+		if got := again.snapshot().Totals.EventsRejected; got != 1 {
+			t.Errorf("got %d rejected, want 1", got)
+		}
+		if got := length(t, s.adm, s.topic+"-dlq"); got != 0 {
+			t.Errorf("got %d dead letters under skip, want none", got)
+		}
+	})
 }

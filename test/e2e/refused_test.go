@@ -138,9 +138,9 @@ func TestRefusedInMidRunBlocksAndResumes(t *testing.T) {
 	}
 }
 
-// slack is added to the promised time of a stop: the race detector and the
-// other tests stretch what the machine does besides waiting.
-const slack = 4 * time.Second
+// slack is added to the promised time of a stop, drain and a second: the race
+// detector and the other tests stretch what the machine does besides waiting.
+const slack = 2 * time.Second
 
 func TestTableDroppedInMidRun(t *testing.T) {
 	eachStage(t, setting{}, func(t *testing.T, s *stage) {

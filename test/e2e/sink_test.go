@@ -174,6 +174,16 @@ var states = []struct {
 	{"never answers, keeps", onState(emulator.Fault{Effect: emulator.EffectHang, Keep: true}), noFault, false},
 	{"slow", onState(emulator.Fault{Effect: emulator.EffectLatency, Latency: emulator.Latency{P50: time.Second}}), noFault, true},
 	{"trickling answer", onState(emulator.Fault{Effect: emulator.EffectSlowBody, ByteEveryMS: 1000}), noFault, false},
+	{"blocked, 401", func(s *stage) func(*member) bool {
+		next := s.ws.rotate()
+		s.ws.RevokeTokens()
+		s.later = func() { s.ws.write(next) }
+		return sinkState("blocked")
+	}, func(s *stage) { s.later() }, false},
+	{"blocked, columns", func(s *stage) func(*member) bool {
+		must(s.t, s.ws.table().DropColumn("user_id"))
+		return sinkState("blocked")
+	}, func(s *stage) { must(s.t, s.ws.table().AddColumn(emulator.Column{Name: "user_id", Type: "STRING"})) }, false},
 	{"blocked, 403", func(s *stage) func(*member) bool {
 		must(s.t, s.ws.Revoke(emulator.PrivilegeModify, tableName))
 		return sinkState("blocked")

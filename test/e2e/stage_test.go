@@ -24,19 +24,18 @@ import (
 // stage is what a bridge stands on in one test: a topic, a workspace, and a
 // configuration that joins them.
 type stage struct {
-	t       testing.TB
-	broker  kafkatest.Broker
-	ws      *workspace
-	e       *evidence
-	adm     *kadm.Client
-	p       *producer
-	topic   string
-	group   string
-	config  string // path
-	ddl     string
-	plain   bool
-	drain   time.Duration
-	members int
+	t      testing.TB
+	broker kafkatest.Broker
+	ws     *workspace
+	e      *evidence
+	adm    *kadm.Client
+	p      *producer
+	topic  string
+	group  string
+	config string // path
+	plain  bool   // run the build without the race detector
+	drain  time.Duration
+	later  func() // mends what the test has broken
 }
 
 // setting alters a stage before it is set.
@@ -132,7 +131,6 @@ type member struct {
 func (s *stage) begin(sets ...string) *member {
 	s.t.Helper()
 	address := freeAddress(s.t)
-	s.members++
 	p := start(s.t, s.e, command{args: append(s.args("run", sets...), "--ops-address", address), plain: s.plain})
 	return &member{process: p, s: s, address: address}
 }
