@@ -36,7 +36,7 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	both := []zerobus.Column{{Name: "a", Type: "STRING"}, {Name: "b", Type: "STRING"}}
-	c.Expect(both)
+	before := c.Expect(both)
 	old := [][]byte{[]byte(`{"a":"1","b":"2"}`)}
 	if err := c.Write(ctx, old); err != nil {
 		t.Fatal(err)
@@ -62,6 +62,13 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 	}
 	if err := c.Write(ctx, [][]byte{[]byte(`{"a":"1"}`)}); err != nil {
 		t.Fatal(err)
+	}
+	// Whoever knows how old its rows are gets them back unsent.
+	if err := c.WriteMade(ctx, before, old); !errors.As(err, &stale) {
+		t.Errorf("got %v for rows of an earlier Expect, want a *StaleError", err)
+	}
+	if err := c.ProbeMade(ctx, before, old); !errors.As(err, &stale) {
+		t.Errorf("got %v for rows of an earlier Expect, want a *StaleError", err)
 	}
 	if got := c.State().Name; got != zerobus.Ready {
 		t.Errorf("got state %s after rows were made anew, want %s", got, zerobus.Ready)
