@@ -242,26 +242,12 @@ func (b *bridge) run(ctx context.Context) error {
 	defer unwatch()
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		b.client.Watch(watching, func(columns []zerobus.Column, _ error) { b.refit(clusterID, columns) })
+		b.client.Watch(watching, func(columns []zerobus.Column, misfit error) { b.refit(clusterID, columns, misfit) })
 	})
 	err = group.Run(ctx)
 	unwatch()
 	watch.Wait()
 	return err
-}
-
-// refit compiles the blueprint anew for columns that have changed: an optional
-// column that appeared is filled from now on, one that left is left out. What
-// does not fit is told and the old rows go on: the service says whether it
-// takes them.
-func (b *bridge) refit(clusterID string, columns []zerobus.Column) {
-	m, err := b.compile(clusterID, columns)
-	if err != nil {
-		b.log.Error("the table has changed and the blueprint no longer fits it; rows go on as before", zap.Error(err))
-		return
-	}
-	b.adopt(m)
-	b.log.Info("rows are made for the table's new columns from now on", zap.Strings("left_out", m.OmittedColumns()))
 }
 
 // adopt has rows made by m from the next batch on.

@@ -137,7 +137,7 @@ func (c *chaos) aged() (n int) {
 }
 
 func TestNativeChaosLosesNothing(t *testing.T) {
-	events, maxRows := 100_000, 50
+	events, maxRows := 100_000, 80
 	if os.Getenv("BRIDGE_LONG_TESTS") == "1" {
 		events, maxRows = 1_000_000, 200
 	} else {

@@ -154,8 +154,8 @@ func TestNativeRecordFormats(t *testing.T) {
 						t.Errorf("%s: got %q, want %q", column, got, want)
 					}
 				}
-				if got := m.snapshot().Sink; got.Transport != "grpc" || got.Table != tableName {
-					t.Errorf("got sink %+v, want transport and table", got)
+				if got := m.snapshot().Sink; got.Transport != "grpc" || got.Table != tableName || !s.ws.serves(got.Streams) {
+					t.Errorf("got sink %+v, want transport, table and the stream that is open", got)
 				}
 				m.terminate(s.drain + time.Second + slack)
 			})
@@ -172,6 +172,20 @@ func TestNativeRecordFormats(t *testing.T) {
 			wants(t, m.stderr.String(), "protobuf", "GRANT")
 		})
 	})
+}
+
+// serves reports whether ids are streams of the endpoint, at least one.
+func (w *workspace) serves(ids []string) bool {
+	known := map[string]bool{}
+	for _, info := range w.Streams() {
+		known[info.ID] = true
+	}
+	for _, id := range ids {
+		if !known[id] {
+			return false
+		}
+	}
+	return len(ids) > 0
 }
 
 // The workspace and the endpoint behind an authority that is not the system's.
