@@ -3,6 +3,7 @@ package zerobus
 import (
 	"bytes"
 	"net/http"
+	"strings"
 )
 
 // newREST returns the transport that posts to the Zerobus endpoint:
@@ -11,17 +12,20 @@ import (
 //	[{…},{…}]
 //
 // The body is an array for a single row too. The two headers that name table
-// and workspace were asked for by earlier releases of the service.
+// and workspace were asked for by earlier releases of the service: the table's
+// name as it is, and left out where it is not ASCII, which headers carry badly.
 // https://docs.databricks.com/aws/en/ingestion/zerobus-ingest
 func newREST(set settings, tokens *tokens, client *http.Client, advice adviser) *poster {
+	header := map[string]string{
+		"Content-Type":           "application/json",
+		"User-Agent":             set.UserAgent,
+		"unity-catalog-endpoint": set.base.String(),
+	}
+	if name := set.table.String(); !strings.ContainsFunc(name, func(r rune) bool { return r > '~' }) {
+		header[tableHeader] = name
+	}
 	return &poster{op: opInsert, url: set.native.base.String() + "/zerobus/v1/tables/" + set.table.path() + "/insert", before: "[", after: "]",
-		header: map[string]string{
-			"Content-Type":           "application/json",
-			"User-Agent":             set.UserAgent,
-			tableHeader:              set.table.path(),
-			"unity-catalog-endpoint": set.base.String(),
-		},
-		gzip: set.Gzip, timeout: set.Timeout, tokens: tokens, http: client, advice: advice,
+		header: header, gzip: set.Gzip, timeout: set.Timeout, tokens: tokens, http: client, advice: advice,
 		explain: func(e *Error, body []byte) {
 			switch {
 			case e.Status == http.StatusForbidden:

@@ -38,6 +38,10 @@ func TestOfficialScenarios(t *testing.T) {
 	t.Run("recovery", recoveryScenarios)
 	t.Run("close_signal", closeSignalScenarios)
 	t.Run("callbacks", callbackScenarios)
+	t.Run("auth", authScenarios)
+	t.Run("schema", schemaScenarios)
+	t.Run("proxy", proxyScenarios)
+	t.Run("emqx", emqxScenarios)
 }
 
 // scenario runs play in a bubble of virtual time. Where nothing but retries
