@@ -3,7 +3,9 @@ package zerobus_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -177,4 +179,13 @@ func plain(t *testing.T, text string) any {
 		return v
 	}
 	return walk(v)
+}
+
+// stringsRow is a row of STRING columns, all with the same text.
+func stringsRow(numbers map[string]int32, text string) []byte {
+	var out []byte
+	for _, number := range slices.Sorted(maps.Values(numbers)) {
+		out = protowire.AppendString(protowire.AppendTag(out, protowire.Number(number), protowire.BytesType), text)
+	}
+	return out
 }
