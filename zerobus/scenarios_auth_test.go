@@ -82,6 +82,18 @@ func authScenarios(t *testing.T) {
 		s.minted(t, 2)
 		s.retried(t, 1)
 	})
+	for _, code := range []string{"UNAUTHENTICATED", "PERMISSION_DENIED"} {
+		scenario(t, "invalidate_in_mid_stream/"+code, func(t *testing.T) {
+			s := staged(t, emulator.Config{}, nil)
+			write(t, s.bench, rows(1))
+			s.fault(t, emulator.Fault{Endpoint: emulator.EndpointStream, Effect: emulator.EffectStatus, GRPCCode: code, Count: 1})
+			start := time.Now()
+			write(t, s.bench, rows(1))
+			took(t, start, 0)
+			s.minted(t, 2)
+			s.retried(t, 1)
+		})
+	}
 	// Tokens live for an hour and are renewed by whoever opens a stream in the
 	// last five minutes of it.
 	scenario(t, "refresh_in_buffer", func(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -257,5 +256,4 @@ func (s stage) twice(t *testing.T, want map[string]int) {
 	if len(seen) != len(want) || len(sizes) <= len(want) {
 		t.Errorf("%d batches in %d messages, want %d batches and some of them twice", len(seen), len(sizes), len(want))
 	}
-	synctest.Wait()
 }
