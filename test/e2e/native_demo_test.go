@@ -14,6 +14,7 @@ import (
 )
 
 func TestDemoOverEveryTransport(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		transport string
 		sets      []string
@@ -122,6 +123,7 @@ func (w *workspace) apply(t *testing.T, sql string) {
 
 // Rows say the same in either form, and the streams are of the form asked for.
 func TestNativeRecordFormats(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		format, want string
 		hidden       bool // the table's columns may not be read
@@ -190,6 +192,7 @@ func (w *workspace) serves(ids []string) bool {
 
 // The workspace and the endpoint behind an authority that is not the system's.
 func TestNativeOverTLS(t *testing.T) {
+	t.Parallel()
 	for _, transport := range []string{"grpc", "rest"} {
 		t.Run(transport, func(t *testing.T) {
 			eachStage(t, setting{}, func(t *testing.T, s *stage) {

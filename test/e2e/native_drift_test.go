@@ -23,6 +23,7 @@ var drifting = []struct {
 // each second.
 func eachDrift(t *testing.T, body func(t *testing.T, s *stage)) {
 	t.Helper()
+	t.Parallel()
 	for _, d := range drifting {
 		t.Run(d.name, func(t *testing.T) {
 			set := setting{partitions: 3, workspace: emulator.Config{Latency: emulator.Latency{P50: 20 * time.Millisecond}}}
@@ -139,6 +140,7 @@ func (s *stage) inOrderBut(t *testing.T, duplicates int) {
 
 // What the blueprint cannot go without blocks, and goes on when it is mended.
 func TestNativeDriftThatDoesNotFitBlocks(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name  string
 		cause func(*emulator.Table) error

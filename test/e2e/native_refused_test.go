@@ -113,6 +113,7 @@ func TestNativeRefusedByCheckAndAtStart(t *testing.T) {
 // An endpoint that is down mends itself: bridge run waits for it, bridge check
 // says what to look at.
 func TestNativeEndpointDownAtStart(t *testing.T) {
+	t.Parallel()
 	for _, transport := range []string{"grpc", "rest"} {
 		t.Run(transport, func(t *testing.T) {
 			eachStage(t, setting{}, func(t *testing.T, s *stage) {
@@ -148,6 +149,7 @@ func TestNativeEndpointDownAtStart(t *testing.T) {
 // Privileges that are taken back, and secrets that die, are met by the next
 // stream or the next token.
 func TestNativeRefusedInMidRunBlocksAndResumes(t *testing.T) {
+	t.Parallel()
 	set := setting{partitions: 3, workspace: emulator.Config{Latency: emulator.Latency{P50: 20 * time.Millisecond}, StreamMaxAge: time.Second}}
 	for _, r := range nativeRefusals[:2] {
 		t.Run(r.name, func(t *testing.T) {

@@ -31,9 +31,10 @@ func (s *stage) zerobus(lines ...string) {
 }
 
 // eachNative runs body with both transports of the Zerobus endpoint, on both
-// brokers.
+// brokers, in parallel with the other tests.
 func eachNative(t *testing.T, set setting, body func(t *testing.T, s *stage, transport string)) {
 	t.Helper()
+	t.Parallel()
 	for _, transport := range []string{"grpc", "rest"} {
 		t.Run(transport, func(t *testing.T) {
 			eachStage(t, set, func(t *testing.T, s *stage) {

@@ -52,6 +52,7 @@ var nativeStates = []struct {
 }
 
 func TestNativeSIGTERMInEveryStateLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, state := range nativeStates {
 		t.Run(state.name, func(t *testing.T) {
 			eachStage(t, setting{partitions: 2, workspace: emulator.Config{Latency: emulator.Latency{P50: 20 * time.Millisecond}}}, func(t *testing.T, s *stage) {
@@ -86,7 +87,7 @@ func TestNativeTakeoverByKillNine(t *testing.T) {
 		ack                         = 50 * time.Millisecond
 	)
 	set := setting{partitions: partitions, workspace: emulator.Config{Latency: emulator.Latency{P50: ack}, StreamMaxAge: 2 * time.Second}}
-	eachHeavyStage(t, set, func(t *testing.T, s *stage) {
+	eachStage(t, set, func(t *testing.T, s *stage) {
 		s.plain = true // the pace is part of the promise
 		s.native("grpc")
 		s.p.events(events)
