@@ -210,6 +210,29 @@ func TestNoisyRoundsAreDiscarded(t *testing.T) {
 	}
 }
 
+// A run in which something else kept a core busy counts only where no other
+// run does.
+func TestNoisyRunsOfAComparison(t *testing.T) {
+	of := func(perSecond, other float64) steady {
+		return steady{figures: figures{PerSecond: perSecond, Noise: noise{OtherCPU: other}}}
+	}
+	for _, tc := range []struct {
+		name string
+		runs []steady
+		kept int
+		want float64
+	}{
+		{"one noisy", []steady{of(1, 0), of(90, 0.5), of(3, 0.09)}, 2, 2},
+		{"all noisy", []steady{of(1, 0.2), of(90, 0.5), of(3, 0.3)}, 3, 3},
+	} {
+		l := comparedLine{Runs: tc.runs}
+		l.summarise()
+		if l.Kept != tc.kept || l.Median.PerSecond != tc.want {
+			t.Errorf("%s: got %d kept and %v rows/s, want %d and %v", tc.name, l.Kept, l.Median.PerSecond, tc.kept, tc.want)
+		}
+	}
+}
+
 func TestNoiseIsWhatOthersUse(t *testing.T) {
 	began := time.Now()
 	from := cpuTimes{at: began, ours: time.Second, busy: 10 * time.Second, steal: time.Second}
