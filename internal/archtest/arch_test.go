@@ -30,7 +30,7 @@ var arrows = map[string][]string{
 	"internal/archtest":  {},
 	"deploy":             {},
 	"test":               {},
-	"bench":              {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
+	"bench":              {"internal/kafkatest", "internal/traffic", "zerobus", "zerobus/emulator"},
 	"cmd/bridge":         {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/traffic"},
 }
 
