@@ -41,8 +41,8 @@ func TestMeasurements(t *testing.T) {
 		t.Skip("bench reads /proc")
 	}
 	var stdout, stderr bytes.Buffer
-	code := bench(t.Context(), []string{"--events", "20000", "--rounds", "1", "--rate", "500", "--duration", "1s", "--stall", "2s",
-		"--wide", "8", "--partitions", "2", "--timeout", "3m", "--output", "json", "--tls", "--codec", "lz4,none", "--ack", "5ms",
+	code := bench(t.Context(), []string{"--events", "12000", "--rounds", "1", "--rate", "500", "--duration", "1s", "--stall", "2s",
+		"--wide", "8", "--partitions", "2", "--timeout", "8m", "--output", "json", "--tls", "--codec", "lz4,none", "--ack", "5ms",
 		// The topic is small: read little ahead, and give hung requests up soon.
 		"--set", "delivery.max_rows=500", "--set", "delivery.max_buffered=4MiB", "--set", "zerobus.timeout=2s"}, &stdout, &stderr)
 	if code != 0 {
