@@ -9,9 +9,9 @@ import (
 )
 
 // What is on streams when the bridge is told to stop is acknowledged, committed
-// and not written again.
+// and not written again: the window of a close signal is longer than the acks take.
 func TestNativeSIGTERMDrains(t *testing.T) {
-	set := setting{partitions: 4, workspace: emulator.Config{Latency: emulator.Latency{P50: 300 * time.Millisecond}, StreamMaxAge: time.Second}}
+	set := setting{partitions: 4, workspace: emulator.Config{Latency: emulator.Latency{P50: 300 * time.Millisecond}, StreamMaxAge: time.Second, CloseWindow: 3 * time.Second}}
 	eachNative(t, set, func(t *testing.T, s *stage, _ string) {
 		s.p.events(4000)
 		m := s.beginReady("delivery.max_rows=100")
@@ -118,7 +118,7 @@ func TestNativeTakeoverByKillNine(t *testing.T) {
 // Streams that end by their age are no failure: nothing is retried, nothing
 // comes twice, nothing is said.
 func TestNativeStreamsThatAgeAreNoFailure(t *testing.T) {
-	set := setting{partitions: 4, workspace: emulator.Config{Latency: emulator.Latency{P50: 30 * time.Millisecond}, StreamMaxAge: time.Second}}
+	set := setting{partitions: 4, workspace: emulator.Config{Latency: emulator.Latency{P50: 30 * time.Millisecond}, StreamMaxAge: time.Second, CloseWindow: 3 * time.Second}}
 	eachStage(t, set, func(t *testing.T, s *stage) {
 		s.native("grpc", "streams: 2")
 		m := s.beginReady("delivery.max_rows=20")
