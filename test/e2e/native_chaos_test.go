@@ -192,13 +192,16 @@ func (s *stage) chaos(t *testing.T, transport string, events, maxRows int) {
 	defer cancel()
 	must(t, s.ws.WaitStreams(ctx, 0))
 	c.keep(s.ws)
+	stats := s.ws.Stats()
+	if got := int64(len(c.streams)); got != stats.StreamsOpened {
+		t.Fatalf("got %d streams in the book, want all %d", got, stats.StreamsOpened)
+	}
 
 	duplicates := s.chaosRows(t, c)
 	s.chaosLetters(t, c)
 	if duplicates != table.Count()-want {
 		t.Errorf("got %d duplicates by the columns, %d by the counts", duplicates, table.Count()-want)
 	}
-	stats := s.ws.Stats()
 	t.Logf("%d events in %v, %.0f/s: 0 lost, %d poison rows in the dead-letter topic, %d duplicates; %d passing errors, %d lost acks (%d of them cuts), %d refusals, %d streams, %d ended by age, %d retries, %d connections",
 		events, took.Round(time.Millisecond), float64(events)/took.Seconds(), len(c.poison), duplicates, c.errors, c.lost, c.cuts, c.refused, len(c.streams), c.aged(), totals.SinkRetries, stats.Connections)
 	if c.errors == 0 || c.lost == 0 || c.cuts == 0 || duplicates == 0 {
