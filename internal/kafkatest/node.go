@@ -154,6 +154,9 @@ func (n *node) pause() error {
 	if err := n.signal(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("pausing broker %d: %w", n.id, err)
 	}
+	for deadline := time.Now().Add(stopTimeout); !stopped(n.cmd.Process.Pid) && time.Now().Before(deadline); {
+		<-time.After(time.Millisecond)
+	}
 	n.paused = true
 	return nil
 }

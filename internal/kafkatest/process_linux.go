@@ -1,6 +1,10 @@
 package kafkatest
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -17,4 +21,18 @@ func exited(pid int) bool {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 	return err == nil && info.Signo == int32(unix.SIGCHLD)
+}
+
+// stopped reports whether every thread of a process that was sent SIGSTOP
+// stands still: on a busy machine one may run on for a while.
+func stopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, thread := range threads {
+		// "pid (name) state ...", see proc_pid_stat(5); the name may hold anything.
+		stat, rerr := os.ReadFile(thread)
+		if i := bytes.LastIndexByte(stat, ')'); rerr == nil && i >= 0 && !bytes.HasPrefix(stat[i:], []byte(") T")) {
+			return false
+		}
+	}
+	return err == nil
 }

@@ -196,7 +196,9 @@ func TestEmulatorCommandServesABridgeOverTLS(t *testing.T) {
 		wants(t, p.stderr.String(), "workspace_url: "+url, "table: stream")
 
 		m := s.begin("zerobus.workspace_url=" + url)
-		wants(t, m.blocked("sink_unreachable", patience).Remedy+m.stderr.String(), "certificate is not trusted", "zerobus.ca_file")
+		m.blocked("sink_unreachable", patience)
+		eventually(t, patience, "the line about it", func() bool { return strings.Contains(m.stderr.String(), "start-up waits") })
+		wants(t, m.stderr.String(), "certificate is not trusted", "zerobus.ca_file")
 		m.terminate(s.drain + time.Second + slack)
 
 		m = s.beginReady("zerobus.workspace_url="+url, "zerobus.ca_file="+ca, "zerobus.gzip=true")
