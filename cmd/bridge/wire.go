@@ -161,6 +161,9 @@ func newMapper(current *atomic.Pointer[rules]) func() consumer.Mapper {
 	}
 }
 
+// What happens to streams is optional for an observer, so the compiler is asked.
+var _ zerobus.StreamObserver = (*ops.Metrics)(nil)
+
 // known lists the label values that exist before anything has happened.
 func known(c *config.Config) ops.Known {
 	return ops.Known{
@@ -168,6 +171,7 @@ func known(c *config.Config) ops.Known {
 		RejectCodes:   append(mapping.RejectCodes(), zerobus.RefusedSchemaMismatch, zerobus.RefusedTooLarge, zerobus.RefusedOther),
 		FilterReasons: mapping.FilterReasons(),
 		Outcomes:      []string{zerobus.OutcomeOK, zerobus.OutcomeRetry, zerobus.OutcomeRefused, zerobus.OutcomeTooLarge, zerobus.OutcomeBlocked, zerobus.OutcomeCanceled},
+		StreamEnds:    []string{zerobus.StreamAnnounced, zerobus.StreamLeft, zerobus.StreamRefused, zerobus.StreamFailed, zerobus.StreamBlocked},
 		RetryReasons:  []string{zerobus.RetryThrottled, zerobus.RetryUnavailable, zerobus.RetryTimeout, zerobus.RetryNetwork, zerobus.RetryMismatch, zerobus.RetryUnauthorized},
 	}
 }

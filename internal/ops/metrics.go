@@ -18,6 +18,7 @@ type Known struct {
 	FilterReasons []string // reasons of EventFiltered
 	Outcomes      []string // outcomes of Request
 	RetryReasons  []string // reasons of Retried
+	StreamEnds    []string // whys of StreamEnded
 }
 
 // Kinds of rebalance, the values of Rebalanced's kind.
@@ -57,11 +58,13 @@ type Metrics struct {
 	halved     *series[string, prometheus.Counter]    // topic
 	requests   *series[string, prometheus.Counter]    // outcome
 	retries    *series[string, prometheus.Counter]    // reason
+	ended      *series[string, prometheus.Counter]    // why
 	rebalances *series[string, prometheus.Counter]    // kind
 	moved      *series[string, prometheus.Counter]    // kind
 
 	batchRows, batchBytes, ackLatency, requestDuration prometheus.Histogram
 
+	streamsOpened            prometheus.Counter
 	commitsOK, commitsFailed prometheus.Counter
 	lastCommit               prometheus.Gauge
 	mintsOK, mintsFailed     prometheus.Counter
@@ -129,6 +132,11 @@ func NewMetrics(known Known) *Metrics {
 		"Seconds one request to the sink took until the last byte of its answer, waiting for a token included.", latencyBuckets)
 	m.retries = byWord(m.counters("sink_retries_total", "Requests to the sink that were repeated, by reason.", "reason"))
 
+	m.streamsOpened = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: prefix + "sink_streams_opened_total", Help: "Streams to the sink that it has confirmed; 0 where the wire has no streams."})
+	m.registry.MustRegister(m.streamsOpened)
+	m.ended = byWord(m.counters("sink_streams_ended_total", "Streams to the sink that ended after they were confirmed, by reason.", "reason"))
+
 	mints := m.counters("token_mints_total", "Attempts to mint an access token, by result.", "result")
 	m.mintsOK, m.mintsFailed = mints.WithLabelValues("ok"), mints.WithLabelValues("error")
 
@@ -166,6 +174,9 @@ func (m *Metrics) announce(known Known) {
 	}
 	for _, reason := range known.RetryReasons {
 		m.retries.get(reason)
+	}
+	for _, why := range known.StreamEnds {
+		m.ended.get(why)
 	}
 	for _, kind := range []string{RebalanceAssigned, RebalanceRevoked, RebalanceLost} {
 		m.rebalances.get(kind)

@@ -29,6 +29,8 @@ func exercise(m *ops.Metrics) {
 	m.Rebalanced(ops.RebalanceAssigned, 2)
 	m.Request("ok", 110*time.Millisecond)
 	m.Retried("unavailable")
+	m.StreamOpened()
+	m.StreamEnded("announced")
 	m.TokenMinted(nil)
 	m.TokenMinted(errors.New("invalid_client"))
 }
@@ -42,6 +44,8 @@ func TestMetricsCountWhatIsReported(t *testing.T) {
 
 	for _, line := range []string{
 		`bridge_events_read_total{partition="2",topic="events"} 300`,
+		`bridge_sink_streams_opened_total 1`,
+		`bridge_sink_streams_ended_total{reason="announced"} 1`,
 		`bridge_events_read_bytes_total{partition="2",topic="events"} 410000`,
 		`bridge_rows_delivered_total{partition="2",topic="events"} 290`,
 		`bridge_rows_delivered_bytes_total{partition="2",topic="events"} 180000`,

@@ -90,6 +90,12 @@ func (m *Metrics) Retried(reason string) {
 	m.totals.retries.Add(1)
 }
 
+// StreamOpened counts one stream that the sink has confirmed.
+func (m *Metrics) StreamOpened() { m.streamsOpened.Inc() }
+
+// StreamEnded counts the end of one. why is from a closed set.
+func (m *Metrics) StreamEnded(why string) { m.ended.get(why).Inc() }
+
 // TokenMinted counts one attempt to mint an access token; a nil err is a
 // success. The text of err is not used.
 func (m *Metrics) TokenMinted(err error) {

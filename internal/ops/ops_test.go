@@ -32,6 +32,7 @@ var known = ops.Known{
 	FilterReasons: []string{"tombstone"},
 	Outcomes:      []string{"ok", "refused"},
 	RetryReasons:  []string{"unavailable"},
+	StreamEnds:    []string{"announced"},
 }
 
 // healthy is a bridge that delivers, with every field set.
