@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -207,11 +208,13 @@ func TestEmulatorServesTheZerobusEndpoint(t *testing.T) {
 func TestEmulatorPortsWithoutAChoice(t *testing.T) {
 	const attempts = 20
 	for n := range attempts {
-		free, err := net.Listen("tcp", "127.0.0.1:0")
+		// Below the ephemeral ports, so that no connection of another test takes
+		// the first one between this look and the emulator's.
+		port := 11000 + rand.IntN(8000)
+		free, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := free.Addr().(*net.TCPAddr).Port
 		taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
 		free.Close()
 		if err != nil { // somebody has it: the next pair may be free
