@@ -1,0 +1,109 @@
+package consumer
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+)
+
+// The callbacks of a rebalance. The client never calls two of them at once, nor
+// one of them between a poll and its AllowRebalance.
+
+func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	// The client hands a partition over once; should it ever do so twice, two
+	// goroutines must not write the same events.
+	g.drain(g.named(partitions), 0, errLost)
+	n := 0
+	g.mu.Lock()
+	if g.over {
+		partitions = nil // nothing polls any more
+	}
+	for topic, ids := range partitions {
+		for _, id := range ids {
+			p := newPartition(g, topic, id)
+			g.parts[topicPartition{topic, id}] = p
+			p.start()
+			n++
+		}
+	}
+	g.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	// A pause outlives a revoke in the client.
+	cl.ResumeFetchPartitions(partitions)
+	g.obs.Rebalanced("assigned", n)
+	g.log.Info("partitions assigned", zap.Any("partitions", partitions))
+}
+
+// revoked gives partitions up: what is in flight may finish, what is not
+// started is dropped, what is marked is committed.
+func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	gone := g.named(partitions)
+	if len(gone) > 0 {
+		began := time.Now()
+		g.drain(gone, g.cfg.Drain, errDrained)
+		g.obs.Rebalanced("revoked", len(gone))
+		g.log.Info("partitions revoked", zap.Any("partitions", partitions), zap.Duration("drained_in", time.Since(began)))
+	}
+	// Also when nothing is revoked: the callback ends a generation.
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	g.commit(ctx, cl)
+}
+
+// lost ends partitions that another member may already own: nothing of theirs
+// can be committed any more.
+func (g *Group) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	gone := g.named(partitions)
+	if len(gone) == 0 {
+		return
+	}
+	g.drain(gone, 0, errLost)
+	g.obs.Rebalanced("lost", len(gone))
+	g.log.Warn("partitions lost: the group expelled this member, or its brokers could not be reached; what was not committed is read again by the new owners", zap.Any("partitions", partitions))
+}
+
+// named returns those of the partitions that are ours.
+func (g *Group) named(partitions map[string][]int32) []*partition {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var gone []*partition
+	for topic, ids := range partitions {
+		for _, id := range ids {
+			if p := g.parts[topicPartition{topic, id}]; p != nil {
+				gone = append(gone, p)
+			}
+		}
+	}
+	return gone
+}
+
+// drain stops partitions softly, after limit hard, and returns when their
+// goroutines have ended. Only then do they leave the books: a rebalance in the
+// middle of a stop, or a stop in the middle of a rebalance, must find what is
+// still in flight and wait for it, or the next owner would begin beside it.
+func (g *Group) drain(gone []*partition, limit time.Duration, cause error) {
+	for _, p := range gone {
+		p.stop()
+	}
+	hard := time.AfterFunc(limit, func() {
+		for _, p := range gone {
+			p.cancel(cause)
+		}
+	})
+	defer hard.Stop()
+	for _, p := range gone {
+		p.wait()
+		g.obs.Forget(p.topic, p.id)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range gone {
+		if tp := (topicPartition{p.topic, p.id}); g.parts[tp] == p {
+			delete(g.parts, tp)
+		}
+	}
+}
