@@ -147,7 +147,8 @@ func (c *Client) judge(ctx context.Context, no error, rows int, uncompared *int)
 type carrier func(ctx context.Context, b *batch) error
 
 // attempt sends the batch once, and once more with a fresh token if the token
-// was refused. A batch the service finds too large is a *RefusedError.
+// was refused. A batch the service finds too large is a *RefusedError; an
+// *Error is the caller's own to complete.
 func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
 	if !c.throttle(ctx, len(b.rows)) {
 		return context.Cause(ctx)
@@ -157,16 +158,18 @@ func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
 		c.obs.Retried(RetryUnauthorized)
 		err = c.send(ctx, b, carry)
 	}
-	var e *Error
-	if errors.As(err, &e) {
-		switch e.kind {
-		case unauthorized:
-			e.kind = configuration
-		case tooLarge:
-			return refusal(e)
-		}
+	var shared *Error
+	if !errors.As(err, &shared) {
+		return err
 	}
-	return err
+	e := *shared // a mint or the opening of a stream fails many callers at once, with one error
+	switch e.kind {
+	case unauthorized:
+		e.kind = configuration
+	case tooLarge:
+		return refusal(&e)
+	}
+	return &e
 }
 
 // send makes one observed attempt.
