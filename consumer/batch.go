@@ -18,6 +18,8 @@ type Batch struct {
 	from     []event       // the event behind row i
 	rejected []Reject
 	filtered map[string]int // by reason
+	dropped  []dropped      // the filtered events one by one; only when tapped
+	tapped   bool           // somebody may look at single events
 	events   int
 	made     int64 // said by the mapper, for the sink
 
@@ -35,7 +37,8 @@ type event struct {
 type Reject struct {
 	Code   string // why, from a closed set; a metric label
 	Column string // the column at fault, or empty
-	Reason string // for people; holds no secret and no more of the event than a number or keyword
+	Reason string // for the dead letter; holds no secret, and of the event what the sink may quote
+	Told   string // Reason as logs may hold it: no more of the event than a number or keyword
 	event
 }
 
@@ -69,8 +72,9 @@ func (b *Batch) reset() {
 	clear(b.rows)
 	clear(b.rejected)
 	clear(b.filtered)
+	clear(b.dropped)
 	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
-	b.rows, b.rejected = b.rows[:0], b.rejected[:0]
+	b.rows, b.rejected, b.dropped = b.rows[:0], b.rejected[:0], b.dropped[:0]
 	b.events, b.made = 0, 0
 }
 
@@ -113,7 +117,7 @@ func (b *Batch) Row(extended []byte) {
 // Reject says that the event can never be a row. code is from a closed set,
 // reason is for people; see [Reject].
 func (b *Batch) Reject(code, column, reason string) {
-	b.rejected = append(b.rejected, Reject{Code: code, Column: column, Reason: reason, event: b.next()})
+	b.rejected = append(b.rejected, Reject{Code: code, Column: column, Reason: reason, Told: reason, event: b.next()})
 }
 
 // Filter says that the event is dropped by rule. reason is from a closed set.
@@ -122,7 +126,10 @@ func (b *Batch) Filter(reason string) {
 		b.filtered = make(map[string]int)
 	}
 	b.filtered[reason]++
-	b.next()
+	e := b.next()
+	if b.tapped {
+		b.dropped = append(b.dropped, dropped{reason, e})
+	}
 }
 
 func (b *Batch) next() event {

@@ -50,6 +50,9 @@ type Config struct {
 
 	Rejects Rejects
 
+	// Tap, if not nil, is shown every batch on its way. Nil costs nothing.
+	Tap Tap
+
 	// Version is written into dead letters.
 	Version string
 }

@@ -39,6 +39,7 @@ type partition struct {
 	settled []bool   // by row of the batch: durable, or found to be refused
 	lone    []Reject // rows of the batch that were refused standing alone
 	recent  window
+	passage Passage // what the Tap is shown
 
 	unlogged int // rejects since the last line about them
 	logged   time.Time
@@ -190,12 +191,14 @@ func (p *partition) run() {
 	for p.await() {
 		p.enter(StateWriting, "", "")
 		p.fill()
+		p.showTaken()
 		err := p.deliver()
 		for old := stale(nil); errors.As(err, &old) && old.Stale(); {
 			p.refill()
 			err = p.deliver()
 		}
 		n := len(p.batch.recs)
+		p.showSettled(err)
 		if err != nil {
 			p.abandon(err)
 			return
@@ -260,6 +263,7 @@ func (p *partition) fill() {
 	p.mu.Unlock()
 
 	b := p.g.batches.take()
+	b.tapped = p.g.cfg.Tap != nil
 	p.batch = b
 	for _, c := range chunks {
 		for _, rec := range c.recs {

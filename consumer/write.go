@@ -15,7 +15,18 @@ import (
 type schemaFault struct{ err error }
 
 func (s *schemaFault) Error() string {
-	return fmt.Sprintf("the table refuses at least half of the last rows: %v", s.err)
+	return "the table refuses at least half of the last rows: " + tellable(s.err)
+}
+
+// tellable returns the words of a refusal that logs and status pages may hold.
+// A sink whose error has a method Reason keeps there what cannot quote a row; the
+// whole of it belongs into the dead letter.
+func tellable(err error) string {
+	var plain interface{ Reason() string }
+	if errors.As(err, &plain) {
+		return plain.Reason()
+	}
+	return err.Error()
 }
 
 const schemaRemedy = "compare the blueprint's columns with the table's (bridge check shows both) and mend either; delivery resumes by itself"
@@ -87,7 +98,7 @@ func (p *partition) writeRange(lo, hi int, write writeFunc) error {
 		return err
 	case hi-lo == 1:
 		code, column := no.Refused()
-		p.lone = append(p.lone, Reject{Code: code, Column: column, Reason: err.Error(), event: p.batch.from[lo]})
+		p.lone = append(p.lone, Reject{Code: code, Column: column, Reason: err.Error(), Told: tellable(err), event: p.batch.from[lo]})
 		p.settled[lo] = true
 		if p.recent.refuse() {
 			return &schemaFault{err: err}
@@ -256,7 +267,7 @@ func (p *partition) logRejects() {
 	}
 	r := p.batch.rejected[0]
 	p.log.Warn("events rejected", zap.Int("events", p.unlogged), zap.String("policy", p.g.cfg.Rejects.Policy),
-		zap.Int64("offset", p.batch.recs[r.rec].Offset), zap.Int("event", r.index), zap.String("code", r.Code), zap.String("column", r.Column), zap.String("reason", r.Reason))
+		zap.Int64("offset", p.batch.recs[r.rec].Offset), zap.Int("event", r.index), zap.String("code", r.Code), zap.String("column", r.Column), zap.String("reason", r.Told))
 	p.unlogged, p.logged = 0, time.Now()
 }
 
