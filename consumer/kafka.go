@@ -1,11 +1,13 @@
 package consumer
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -22,6 +24,10 @@ type Kafka struct {
 	ClientID string   // shown in broker logs and quotas
 	TLS      *TLS     // nil: plaintext
 	SASL     SASL
+
+	// dial connects to a broker; nil: over TCP. Tests put brokers into the
+	// process, where time is theirs.
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // TLS verifies brokers always; there is no switch to turn that off.
@@ -78,6 +84,9 @@ func (k *Kafka) options(log *zap.Logger, version string) ([]kgo.Opt, error) {
 		// Failures of the client are reported once, by us; its own log is
 		// for debugging.
 		kgo.WithLogger(kzap.New(log.Named("kafka"), kzap.AtomicLevel(debugOnly(log)))),
+	}
+	if k.dial != nil {
+		opts = append(opts, kgo.Dialer(k.dial))
 	}
 	if k.TLS != nil {
 		c, err := k.TLS.config()
