@@ -48,6 +48,15 @@ type Config struct {
 	// revoked or the process was told to stop.
 	Drain time.Duration
 
+	// StuckAfter is how long a partition may hold events without delivering
+	// one before the group is not ready and the log says where and why.
+	// 0: never.
+	StuckAfter time.Duration
+	// SinkTrouble returns what the sink says of itself while it has trouble,
+	// and "" while it has none, to explain a partition that stands still. It
+	// may be nil and must not wait.
+	SinkTrouble func() (reason, remedy string)
+
 	Rejects Rejects
 
 	// Version is written into dead letters.

@@ -37,9 +37,12 @@ type Group struct {
 
 	mu    sync.Mutex // guards the fields below
 	parts map[topicPartition]*partition
-	over  bool // no partition may begin any more
+	// accounts holds one entry for each partition this process ever owned.
+	accounts map[topicPartition]*account
+	over     bool // no partition may begin any more
 
 	trouble troubles
+	dog     watchdog
 	polled  atomic.Int64 // when the poll loop last came round, Unix nanoseconds
 	running atomic.Bool
 	commits commitLog
@@ -56,9 +59,10 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 	g := &Group{
 		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
 		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes), probe: probeInterval,
-		parts: make(map[topicPartition]*partition),
+		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
 	}
 	g.trouble.log = log
+	g.dog.log = log
 	g.commits.log = log
 	return g
 }

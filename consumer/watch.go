@@ -20,6 +20,7 @@ func (g *Group) watch(ctx context.Context) error {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
+		g.dog.look(g.stuck(time.Now()))
 		g.look(ctx)
 		select {
 		case <-tick.C:
@@ -83,6 +84,7 @@ const (
 	reasonFetch  = "fetch_failing"
 	reasonMember = "not_joined"
 	reasonParts  = "partition_blocked"
+	reasonStuck  = "partition_stuck"
 )
 
 // troubles is what keeps the group from being ready. One failure is one log
