@@ -129,8 +129,9 @@ func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
 	topic := kafkatest.Topic(t, b, 1)
 	cfg, tab := config(t, b, topic), newTable(t)
 	release, hanging := make(chan struct{}), make(chan struct{}, 1)
-	b.Fake().ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
-		b.Fake().SleepControl(func() {
+	fake := b.Fake() // the broker forgets it when it stops
+	fake.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		fake.SleepControl(func() {
 			hanging <- struct{}{}
 			<-release
 		})
