@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -108,3 +109,12 @@ func (b Budget) Give(n int64)                   { b.b.give(n) }
 func (b Budget) Wait(ctx context.Context) error { return b.b.wait(ctx) }
 func (b Budget) Share(n int) int64              { return b.b.share(n) }
 func (b Budget) Tight() bool                    { return b.b.tight() }
+
+// Over replaces the network to the token endpoint.
+func (o *OAuth) Over(rt http.RoundTripper) { o.over = rt }
+
+// CheckTLS tells whether the files of a TLS configuration can be used.
+func CheckTLS(t TLS) error {
+	_, err := t.config()
+	return err
+}

@@ -39,7 +39,8 @@ type Group struct {
 	parts map[topicPartition]*partition
 	// accounts holds one entry for each partition this process ever owned.
 	accounts map[topicPartition]*account
-	over     bool // no partition may begin any more
+	over     bool                    // no partition may begin any more
+	halted   map[topicPartition]bool // the client reads them no further
 
 	trouble troubles
 	dog     watchdog
@@ -135,6 +136,7 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		kgo.FetchMaxBytes(g.cfg.FetchMaxBytes),
 		kgo.FetchMaxPartitionBytes(g.cfg.FetchMaxPartitionBytes),
 		kgo.FetchMaxWait(fetchMaxWait),
+		kgo.MaxDecompressBatchBytes(g.cfg.maxBatch()),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commitInterval),
 		kgo.AutoCommitCallback(g.committed),
@@ -205,11 +207,14 @@ func (g *Group) poll(ctx context.Context) error {
 // fetchFailed tells whether polling again at once would meet the error again.
 func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 	var loss *kgo.ErrDataLoss
+	var bomb *kgo.ErrDecompressTooLarge
 	switch {
 	case errors.As(err, &loss):
 		g.log.Error("kafka lost events that this group had read or was about to read; check the brokers' unclean leader elections and retention",
 			zap.String("topic", topic), zap.Int32("partition", id), zap.Int64("consumed_to", loss.ConsumedTo), zap.Int64("reset_to", loss.ResetTo))
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
+	case errors.As(err, &bomb):
+		g.halt(bomb)
 	default:
 		e := g.cfg.Kafka.explain(fmt.Sprintf("fetching %s/%d", topic, id), err)
 		var session *kgo.ErrGroupSession
@@ -276,7 +281,7 @@ func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	if err := g.leave(leaving); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
 		g.log.Warn("left without telling the group; its partitions move when the session times out", zap.Error(err), zap.Duration("session_timeout", g.cfg.SessionTimeout))
 	}
-	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)))
+	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)), zap.Object("events", g.books()))
 	return committed
 }
 

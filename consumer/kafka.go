@@ -147,6 +147,7 @@ func (e *KafkaError) Unwrap() error { return e.Err }
 func (k *Kafka) explain(doing string, err error) *KafkaError {
 	e := &KafkaError{Doing: doing, Err: err}
 	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
 	var token *tokenError
 	switch {
 	case errors.As(err, &token):
@@ -161,6 +162,8 @@ func (k *Kafka) explain(doing string, err error) *KafkaError {
 	case errors.As(err, &cert):
 		e.Permanent = true
 		e.Remedy = "set kafka.tls.ca_file to the CA that signed the broker's certificate, and kafka.tls.server_name if its name differs"
+	case errors.As(err, &record):
+		e.Remedy = "the broker does not speak TLS on that port: name its TLS port in kafka.brokers, or set kafka.tls.enabled to false"
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
 		e.Permanent = true
 		e.Remedy = "grant the principal READ on the topic and the group, and WRITE on the dead-letter topic"

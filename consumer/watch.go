@@ -33,6 +33,7 @@ func (g *Group) watch(ctx context.Context) error {
 func (g *Group) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, watchInterval)
 	defer cancel()
+	g.unhalt()
 	ends, err := g.cluster.endOffsets(ctx)
 	if err != nil {
 		var failure *KafkaError
