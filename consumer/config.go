@@ -97,8 +97,13 @@ const (
 	commitInterval = time.Second
 	// commitOnStop and leaveOnStop bound the two requests after the drain,
 	// so that a stop ends within Drain and a second when brokers are gone.
-	commitOnStop = 500 * time.Millisecond
-	leaveOnStop  = 300 * time.Millisecond
+	// What the drain has not used of its time is theirs as well, up to the
+	// larger bounds: a busy coordinator takes longer, and a goodbye it never
+	// hears has the partitions stand still until the session times out.
+	commitOnStop    = 500 * time.Millisecond
+	commitOnStopMax = time.Second
+	leaveOnStop     = 300 * time.Millisecond
+	leaveOnStopMax  = 3 * time.Second
 	// probeInterval is how often a blocked partition tries again.
 	probeInterval = 30 * time.Second
 	// watchInterval is how often end offsets and missing topics are looked up.

@@ -265,7 +265,7 @@ func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 
 	// The client has a commit wait for the one before it, however long a
 	// broker takes over that, so the bound must be kept from outside.
-	committing, cancel := context.WithTimeout(ctx, commitOnStop)
+	committing, cancel := context.WithTimeout(ctx, g.goodbye(began, commitOnStop, commitOnStopMax))
 	committed := make(chan struct{})
 	go func() {
 		defer close(committed)
@@ -276,13 +276,19 @@ func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	case <-committed:
 	case <-committing.Done():
 	}
-	leaving, cancel := context.WithTimeout(ctx, leaveOnStop)
+	leaving, cancel := context.WithTimeout(ctx, g.goodbye(began, leaveOnStop, leaveOnStopMax))
 	defer cancel()
 	if err := g.leave(leaving); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
 		g.log.Warn("left without telling the group; its partitions move when the session times out", zap.Error(err), zap.Duration("session_timeout", g.cfg.SessionTimeout))
 	}
 	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)), zap.Object("events", g.books()))
 	return committed
+}
+
+// goodbye is how long a request after the drain may take: least at any rate,
+// and up to most of what the drain that began then has left of its time.
+func (g *Group) goodbye(began time.Time, least, most time.Duration) time.Duration {
+	return max(least, min(g.cfg.Drain-time.Since(began), most))
 }
 
 // leave tells the group that this member goes.
