@@ -13,6 +13,7 @@ import (
 // partition's goroutine at a time.
 type Batch struct {
 	recs     []*kgo.Record // the records mapped so far, in offset order
+	sizes    []int         // events of record i
 	buf      []byte        // rows back to back
 	ends     []int         // end of row i in buf
 	from     []event       // the event behind row i
@@ -70,7 +71,7 @@ func (b *Batch) reset() {
 	clear(b.rejected)
 	clear(b.filtered)
 	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
-	b.rows, b.rejected = b.rows[:0], b.rejected[:0]
+	b.rows, b.rejected, b.sizes = b.rows[:0], b.rejected[:0], b.sizes[:0]
 	b.events, b.made = 0, 0
 }
 
@@ -80,6 +81,7 @@ func (b *Batch) Add(rec *kgo.Record, m Mapper) {
 	b.index = 0
 	m(rec, b)
 	b.events += b.index
+	b.sizes = append(b.sizes, b.index)
 }
 
 // Rows returns the rows so far. They are views into the batch, good until
