@@ -1,6 +1,10 @@
 package consumer
 
-import "sync"
+import (
+	"sync"
+
+	"go.uber.org/zap/zapcore"
+)
 
 // Ledger accounts for every event of a partition since this process first
 // owned it:
@@ -31,6 +35,28 @@ func (l Ledger) Add(m Ledger) Ledger {
 		Read: l.Read + m.Read, Delivered: l.Delivered + m.Delivered, DeadLettered: l.DeadLettered + m.DeadLettered,
 		Skipped: l.Skipped + m.Skipped, Filtered: l.Filtered + m.Filtered, InFlight: l.InFlight + m.InFlight, Dropped: l.Dropped + m.Dropped,
 	}
+}
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (l Ledger) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddInt64("read", l.Read)
+	e.AddInt64("delivered", l.Delivered)
+	e.AddInt64("dead_lettered", l.DeadLettered)
+	e.AddInt64("skipped", l.Skipped)
+	e.AddInt64("filtered", l.Filtered)
+	e.AddInt64("in_flight", l.InFlight)
+	e.AddInt64("dropped", l.Dropped)
+	return nil
+}
+
+// books sums up the ledgers of the process.
+func (g *Group) books() (sum Ledger) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, a := range g.accounts {
+		sum = sum.Add(a.snapshot())
+	}
+	return sum
 }
 
 // account is the ledger of one partition. It outlives the partition's stay, so
