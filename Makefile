@@ -60,15 +60,8 @@ fmt: ## Format the code
 	$(LINT) fmt
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME
-	@go list -f '{{range .TestGoFiles}}{{$$.ImportPath}} {{$$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$.ImportPath}} {{$$.Dir}}/{{.}}{{"\n"}}{{end}}' $(PKGS) | \
-	while read -r pkg file; do \
-		[ -n "$$pkg" ] || continue; \
-		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
-			echo "$$pkg $$target"; \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
-		done; \
-	done
+fuzz: ## Run every fuzz target for FUZZTIME, one on each core
+	@tools/fuzz.sh $(FUZZTIME) $(PKGS)
 
 .PHONY: bench
 bench: ## Measure the bridge as a process: throughput, latency, memory
@@ -95,8 +88,8 @@ image: ## Build the container image; needs Docker
 	docker build --build-arg VERSION=$(VERSION) -t bridge:$(VERSION) .
 
 .PHONY: vuln
-vuln: ## Look for known vulnerabilities; needs https://vuln.go.dev
-	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 $(PKGS)
+vuln: ## Look for known vulnerabilities, where https://vuln.go.dev can be reached
+	@tools/vuln.sh $(PKGS)
 
 .PHONY: clean
 clean: ## Remove what the targets above left; the cache of Kafka's jars stays

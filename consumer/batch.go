@@ -13,6 +13,7 @@ import (
 // partition's goroutine at a time.
 type Batch struct {
 	recs     []*kgo.Record // the records mapped so far, in offset order
+	sizes    []int         // events of record i
 	buf      []byte        // rows back to back
 	ends     []int         // end of row i in buf
 	from     []event       // the event behind row i
@@ -74,7 +75,7 @@ func (b *Batch) reset() {
 	clear(b.filtered)
 	clear(b.dropped)
 	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
-	b.rows, b.rejected, b.dropped = b.rows[:0], b.rejected[:0], b.dropped[:0]
+	b.rows, b.rejected, b.dropped, b.sizes = b.rows[:0], b.rejected[:0], b.dropped[:0], b.sizes[:0]
 	b.events, b.made = 0, 0
 }
 
@@ -84,6 +85,7 @@ func (b *Batch) Add(rec *kgo.Record, m Mapper) {
 	b.index = 0
 	m(rec, b)
 	b.events += b.index
+	b.sizes = append(b.sizes, b.index)
 }
 
 // Rows returns the rows so far. They are views into the batch, good until

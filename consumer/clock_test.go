@@ -28,7 +28,10 @@ func lab(t *testing.T, cfg consumer.Config, body func(t *testing.T, l *consumer.
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer func() {
+			l.Close()
+			balanced(t, l.Group().Status())
+		}()
 		body(t, l, tab)
 	})
 }

@@ -48,6 +48,15 @@ type Config struct {
 	// revoked or the process was told to stop.
 	Drain time.Duration
 
+	// StuckAfter is how long a partition may hold events without delivering
+	// one before the group is not ready and the log says where and why.
+	// 0: never.
+	StuckAfter time.Duration
+	// SinkTrouble returns what the sink says of itself while it has trouble,
+	// and "" while it has none, to explain a partition that stands still. It
+	// may be nil and must not wait.
+	SinkTrouble func() (reason, remedy string)
+
 	Rejects Rejects
 
 	// Tap, if not nil, is shown every batch on its way. Nil costs nothing.
@@ -91,8 +100,13 @@ const (
 	commitInterval = time.Second
 	// commitOnStop and leaveOnStop bound the two requests after the drain,
 	// so that a stop ends within Drain and a second when brokers are gone.
-	commitOnStop = 500 * time.Millisecond
-	leaveOnStop  = 300 * time.Millisecond
+	// What the drain has not used of its time is theirs as well, up to the
+	// larger bounds: a busy coordinator takes longer, and a goodbye it never
+	// hears has the partitions stand still until the session times out.
+	commitOnStop    = 500 * time.Millisecond
+	commitOnStopMax = time.Second
+	leaveOnStop     = 300 * time.Millisecond
+	leaveOnStopMax  = 3 * time.Second
 	// probeInterval is how often a blocked partition tries again.
 	probeInterval = 30 * time.Second
 	// watchInterval is how often end offsets and missing topics are looked up.

@@ -15,17 +15,20 @@ import (
 // record stay as they were; these are appended. Where a name occurs twice (an
 // event that failed again after a redrive) the last one counts.
 const (
-	HeaderCode      = "bridge-error-code"       // closed set
-	HeaderReason    = "bridge-error-reason"     // for people
-	HeaderColumn    = "bridge-error-column"     // left out when no column is at fault
-	HeaderEvents    = "bridge-event-index"      // events of the record that failed, "0" or "1,4"; from 0
-	HeaderTopic     = "bridge-source-topic"     //
-	HeaderPartition = "bridge-source-partition" //
-	HeaderOffset    = "bridge-source-offset"    //
-	HeaderTimestamp = "bridge-source-timestamp" // RFC 3339, UTC, milliseconds
-	HeaderAttempts  = "bridge-attempts"         // times the bridge gave up on this event
-	HeaderFailedAt  = "bridge-failed-at"        // RFC 3339, UTC, milliseconds
-	HeaderVersion   = "bridge-version"          //
+	HeaderCode   = "bridge-error-code"   // closed set
+	HeaderReason = "bridge-error-reason" // for people
+	HeaderColumn = "bridge-error-column" // left out when no column is at fault
+	HeaderEvents = "bridge-event-index"  // events of the record that failed, "0" or "1,4"; from 0
+	// HeaderEventCount is how many events the record held: an index means
+	// nothing once the record is read as another number of them.
+	HeaderEventCount = "bridge-event-count"
+	HeaderTopic      = "bridge-source-topic"     //
+	HeaderPartition  = "bridge-source-partition" //
+	HeaderOffset     = "bridge-source-offset"    //
+	HeaderTimestamp  = "bridge-source-timestamp" // RFC 3339, UTC, milliseconds
+	HeaderAttempts   = "bridge-attempts"         // times the bridge gave up on this event
+	HeaderFailedAt   = "bridge-failed-at"        // RFC 3339, UTC, milliseconds
+	HeaderVersion    = "bridge-version"          //
 )
 
 const (
@@ -49,12 +52,12 @@ func (c *Cluster) deadLetters(b *Batch, now time.Time) []*kgo.Record {
 		for ; i < len(b.rejected) && b.rejected[i].rec == first.rec; i++ {
 			indexes = append(indexes, strconv.Itoa(b.rejected[i].index))
 		}
-		letters = append(letters, c.deadLetter(b.recs[first.rec], first, strings.Join(indexes, ","), now))
+		letters = append(letters, c.deadLetter(b.recs[first.rec], first, strings.Join(indexes, ","), b.sizes[first.rec], now))
 	}
 	return letters
 }
 
-func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, now time.Time) *kgo.Record {
+func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events int, now time.Time) *kgo.Record {
 	attempts := 1
 	for _, h := range rec.Headers {
 		if h.Key == HeaderAttempts {
@@ -63,7 +66,7 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, now time
 			}
 		}
 	}
-	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+11)
+	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+12)
 	copy(headers, rec.Headers)
 	add := func(key, value string) {
 		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
@@ -74,6 +77,7 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, now time
 		add(HeaderColumn, r.Column)
 	}
 	add(HeaderEvents, indexes)
+	add(HeaderEventCount, strconv.Itoa(events))
 	add(HeaderTopic, rec.Topic)
 	add(HeaderPartition, strconv.Itoa(int(rec.Partition)))
 	add(HeaderOffset, strconv.FormatInt(rec.Offset, 10))

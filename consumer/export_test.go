@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -12,6 +13,11 @@ import (
 
 // SetProbe changes how often a blocked partition tries again. Call it before Run.
 func (g *Group) SetProbe(d time.Duration) { g.probe = d }
+
+// SetDial has clients reach the brokers by other means than TCP.
+func (k *Kafka) SetDial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
+	k.dial = dial
+}
 
 // Lab runs one partition without brokers: for tests of what happens between a
 // poll and a mark.
@@ -41,6 +47,12 @@ func (l *Lab) Push(recs ...*kgo.Record) { l.p.push(recs, l.g.share()) }
 // Status is the partition's.
 func (l *Lab) Status() PartitionStatus { return l.p.status(time.Now()) }
 
+// Watch looks for a partition that stands still, as watch does.
+func (l *Lab) Watch() { l.g.dog.look(l.g.stuck(time.Now())) }
+
+// Group is the partition's, which never ran.
+func (l *Lab) Group() *Group { return l.g }
+
 // Buffered is what the budget counts.
 func (l *Lab) Buffered() int64 { return l.g.budget.used.Load() }
 
@@ -49,6 +61,12 @@ func (l *Lab) Paused() bool { return len(l.g.cl.PauseFetchPartitions(nil)["lab"]
 
 // Revoke gives the partition up.
 func (l *Lab) Revoke() { l.g.drain([]*partition{l.p}, l.g.cfg.Drain, errDrained) }
+
+// Reassign gives the partition back after it was lost or revoked.
+func (l *Lab) Reassign() {
+	l.g.assigned(context.Background(), l.g.cl, map[string][]int32{"lab": {0}})
+	l.p = l.g.parts[topicPartition{"lab", 0}]
+}
 
 // Lose takes the partition away.
 func (l *Lab) Lose() { l.g.drain([]*partition{l.p}, 0, errLost) }
@@ -91,3 +109,12 @@ func (b Budget) Give(n int64)                   { b.b.give(n) }
 func (b Budget) Wait(ctx context.Context) error { return b.b.wait(ctx) }
 func (b Budget) Share(n int) int64              { return b.b.share(n) }
 func (b Budget) Tight() bool                    { return b.b.tight() }
+
+// Over replaces the network to the token endpoint.
+func (o *OAuth) Over(rt http.RoundTripper) { o.over = rt }
+
+// CheckTLS tells whether the files of a TLS configuration can be used.
+func CheckTLS(t TLS) error {
+	_, err := t.config()
+	return err
+}

@@ -37,9 +37,13 @@ type Group struct {
 
 	mu    sync.Mutex // guards the fields below
 	parts map[topicPartition]*partition
-	over  bool // no partition may begin any more
+	// accounts holds one entry for each partition this process ever owned.
+	accounts map[topicPartition]*account
+	over     bool                    // no partition may begin any more
+	halted   map[topicPartition]bool // the client reads them no further
 
 	trouble troubles
+	dog     watchdog
 	polled  atomic.Int64 // when the poll loop last came round, Unix nanoseconds
 	running atomic.Bool
 	commits commitLog
@@ -56,9 +60,10 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 	g := &Group{
 		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
 		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes), probe: probeInterval,
-		parts: make(map[topicPartition]*partition),
+		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
 	}
 	g.trouble.log = log
+	g.dog.log = log
 	g.commits.log = log
 	return g
 }
@@ -131,6 +136,7 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		kgo.FetchMaxBytes(g.cfg.FetchMaxBytes),
 		kgo.FetchMaxPartitionBytes(g.cfg.FetchMaxPartitionBytes),
 		kgo.FetchMaxWait(fetchMaxWait),
+		kgo.MaxDecompressBatchBytes(g.cfg.maxBatch()),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commitInterval),
 		kgo.AutoCommitCallback(g.committed),
@@ -201,11 +207,14 @@ func (g *Group) poll(ctx context.Context) error {
 // fetchFailed tells whether polling again at once would meet the error again.
 func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 	var loss *kgo.ErrDataLoss
+	var bomb *kgo.ErrDecompressTooLarge
 	switch {
 	case errors.As(err, &loss):
 		g.log.Error("kafka lost events that this group had read or was about to read; check the brokers' unclean leader elections and retention",
 			zap.String("topic", topic), zap.Int32("partition", id), zap.Int64("consumed_to", loss.ConsumedTo), zap.Int64("reset_to", loss.ResetTo))
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
+	case errors.As(err, &bomb):
+		g.halt(bomb)
 	default:
 		e := g.cfg.Kafka.explain(fmt.Sprintf("fetching %s/%d", topic, id), err)
 		var session *kgo.ErrGroupSession
@@ -256,7 +265,7 @@ func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 
 	// The client has a commit wait for the one before it, however long a
 	// broker takes over that, so the bound must be kept from outside.
-	committing, cancel := context.WithTimeout(ctx, commitOnStop)
+	committing, cancel := context.WithTimeout(ctx, g.goodbye(began, commitOnStop, commitOnStopMax))
 	committed := make(chan struct{})
 	go func() {
 		defer close(committed)
@@ -267,13 +276,19 @@ func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	case <-committed:
 	case <-committing.Done():
 	}
-	leaving, cancel := context.WithTimeout(ctx, leaveOnStop)
+	leaving, cancel := context.WithTimeout(ctx, g.goodbye(began, leaveOnStop, leaveOnStopMax))
 	defer cancel()
 	if err := g.leave(leaving); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
 		g.log.Warn("left without telling the group; its partitions move when the session times out", zap.Error(err), zap.Duration("session_timeout", g.cfg.SessionTimeout))
 	}
-	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)))
+	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)), zap.Object("events", g.books()))
 	return committed
+}
+
+// goodbye is how long a request after the drain may take: least at any rate,
+// and up to most of what the drain that began then has left of its time.
+func (g *Group) goodbye(began time.Time, least, most time.Duration) time.Duration {
+	return max(least, min(g.cfg.Drain-time.Since(began), most))
 }
 
 // leave tells the group that this member goes.

@@ -141,8 +141,48 @@ func startProbing(t *testing.T, cfg consumer.Config, sink consumer.Sink, probe t
 	t.Cleanup(func() {
 		m.cancel()
 		<-m.done
+		m.audit()
 	})
 	return m
+}
+
+// audit holds the ledger of a member that has stopped against itself and
+// against what the member's observer was told.
+func (m *member) audit() {
+	m.t.Helper()
+	l := m.Status().Ledger
+	balanced(m.t, m.Status())
+	m.counts.with(func() {
+		// Rows that are written again for new columns are told twice.
+		if got, told := l.Delivered, int64(m.counts.delivered); got > told {
+			m.t.Errorf("ledger: %d events delivered, and the observer was told of %d rows", got, told)
+		}
+		if got, told := l.Filtered, int64(total(m.counts.filtered)); got != told {
+			m.t.Errorf("ledger: %d events filtered, and the observer was told of %d", got, told)
+		}
+		if got, told := l.DeadLettered+l.Skipped, int64(total(m.counts.rejected)); got != told {
+			m.t.Errorf("ledger: %d events rejected, and the observer was told of %d", got, told)
+		}
+		if got, told := l.Read, int64(m.counts.read); got < told {
+			m.t.Errorf("ledger: %d events read, and the observer was told of %d records", got, told)
+		}
+	})
+}
+
+// balanced wants the equation of a ledger to hold and nothing to be in flight
+// after a stop.
+func balanced(t testing.TB, s consumer.Status) {
+	t.Helper()
+	if l := s.Ledger; s.Imbalance != 0 || l.Imbalance() != 0 || l.InFlight != 0 {
+		t.Errorf("the ledger does not close: %+v, out by %d", l, s.Imbalance)
+	}
+}
+
+func total(by map[string]int) (n int) {
+	for _, some := range by {
+		n += some
+	}
+	return n
 }
 
 func ensureDeadLetters(t *testing.T, cluster *consumer.Cluster) {

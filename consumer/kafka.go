@@ -1,11 +1,13 @@
 package consumer
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -22,6 +24,10 @@ type Kafka struct {
 	ClientID string   // shown in broker logs and quotas
 	TLS      *TLS     // nil: plaintext
 	SASL     SASL
+
+	// dial connects to a broker; nil: over TCP. Tests put brokers into the
+	// process, where time is theirs.
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // TLS verifies brokers always; there is no switch to turn that off.
@@ -78,6 +84,9 @@ func (k *Kafka) options(log *zap.Logger, version string) ([]kgo.Opt, error) {
 		// Failures of the client are reported once, by us; its own log is
 		// for debugging.
 		kgo.WithLogger(kzap.New(log.Named("kafka"), kzap.AtomicLevel(debugOnly(log)))),
+	}
+	if k.dial != nil {
+		opts = append(opts, kgo.Dialer(k.dial))
 	}
 	if k.TLS != nil {
 		c, err := k.TLS.config()
@@ -138,6 +147,7 @@ func (e *KafkaError) Unwrap() error { return e.Err }
 func (k *Kafka) explain(doing string, err error) *KafkaError {
 	e := &KafkaError{Doing: doing, Err: err}
 	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
 	var token *tokenError
 	switch {
 	case errors.As(err, &token):
@@ -152,6 +162,8 @@ func (k *Kafka) explain(doing string, err error) *KafkaError {
 	case errors.As(err, &cert):
 		e.Permanent = true
 		e.Remedy = "set kafka.tls.ca_file to the CA that signed the broker's certificate, and kafka.tls.server_name if its name differs"
+	case errors.As(err, &record):
+		e.Remedy = "the broker does not speak TLS on that port: name its TLS port in kafka.brokers, or set kafka.tls.enabled to false"
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
 		e.Permanent = true
 		e.Remedy = "grant the principal READ on the topic and the group, and WRITE on the dead-letter topic"

@@ -20,6 +20,7 @@ type partition struct {
 	g     *Group
 	log   *zap.Logger
 	next  Mapper
+	books *account
 
 	ctx    context.Context // ends when draining has taken too long, or the partition is lost
 	cancel context.CancelCauseFunc
@@ -31,6 +32,7 @@ type partition struct {
 	pending []chunk    // appended by push, consumed from the front by run
 	held    int64      // bytes of pending, in-flight included
 	events  int        // events of pending, in-flight included
+	moved   time.Time  // when something was last delivered
 	paused  bool
 	stopped bool
 
@@ -40,6 +42,7 @@ type partition struct {
 	lone    []Reject // rows of the batch that were refused standing alone
 	recent  window
 	passage Passage // what the Tap is shown
+	inside  int     // events found inside the batch's records, beyond one each
 
 	unlogged int // rejects since the last line about them
 	logged   time.Time
@@ -75,7 +78,7 @@ const (
 
 func newPartition(g *Group, topic string, id int32) *partition {
 	p := &partition{
-		topic: topic, id: id, g: g, next: g.newMapper(),
+		topic: topic, id: id, g: g, next: g.newMapper(), books: g.account(topicPartition{topic, id}),
 		log:  g.log.With(zap.String("topic", topic), zap.Int32("partition", id)),
 		quit: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
@@ -122,6 +125,7 @@ func (p *partition) wait() {
 		p.g.resume(p.topic, p.id)
 	}
 	p.pending, p.held, p.events = nil, 0, 0
+	p.books.drop()
 }
 
 // cost is what a buffered record counts against the budget: its bytes and the
@@ -142,6 +146,7 @@ func (p *partition) push(recs []*kgo.Record, share int64) (bytes int) {
 		size += cost(r)
 	}
 	p.g.budget.take(size)
+	p.books.read(len(recs))
 	p.mu.Lock()
 	p.pending = append(p.pending, chunk{recs: recs, at: time.Now()})
 	p.held += size
@@ -178,6 +183,7 @@ func (p *partition) release(n int) {
 		}
 	}
 	p.held -= size
+	p.moved = time.Now()
 	if p.paused && p.held <= p.g.share()/2 {
 		p.paused = false
 		p.g.resume(p.topic, p.id)
@@ -200,9 +206,11 @@ func (p *partition) run() {
 		n := len(p.batch.recs)
 		p.showSettled(err)
 		if err != nil {
+			p.auditAbandoned()
 			p.abandon(err)
 			return
 		}
+		p.audit()
 		p.mark(p.batch.recs[n-1])
 		p.release(n)
 		p.g.batches.give(p.batch) // what is given back to the budget must not be held on to
@@ -265,6 +273,7 @@ func (p *partition) fill() {
 	b := p.g.batches.take()
 	b.tapped = p.g.cfg.Tap != nil
 	p.batch = b
+	defer p.unpacked()
 	for _, c := range chunks {
 		for _, rec := range c.recs {
 			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > p.g.cfg.MaxBytes || len(b.recs) >= 2*p.g.cfg.MaxRows

@@ -2,9 +2,13 @@ package consumer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
 	"time"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -35,6 +39,8 @@ type OAuth struct {
 	ClientID     string
 	ClientSecret func() (string, error)
 	Scopes       []string
+
+	over http.RoundTripper // replaces the network in tests
 }
 
 // mechanism returns nil for none.
@@ -110,7 +116,28 @@ func (e *tokenError) Unwrap() error { return e.err }
 // oauthTimeout bounds one token request: the source has no context of its own.
 const oauthTimeout = 20 * time.Second
 
-// Token mints one token; it implements oauth2.TokenSource.
+// newTokenClient returns what carries the client secret. It never follows a
+// redirect, and keeps no connection: a token is asked for once in a lifetime.
+func (o *OAuth) newTokenClient() *http.Client {
+	rt := o.over
+	if rt == nil {
+		rt = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:    10 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableKeepAlives:      true,
+		}
+	}
+	return &http.Client{
+		Transport:     rt,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Token mints one token; it implements oauth2.TokenSource. Nothing the endpoint
+// says gets into an error but its status and an error code in plain letters:
+// the rest could be the secret, sent back.
 func (o *OAuth) Token() (*oauth2.Token, error) {
 	secret, err := o.ClientSecret()
 	if err != nil {
@@ -119,20 +146,40 @@ func (o *OAuth) Token() (*oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), oauthTimeout) //nolint:forbidigo // oauth2.TokenSource has no context; the timeout is the bound
 	defer cancel()
 	cc := clientcredentials.Config{ClientID: o.ClientID, ClientSecret: secret, TokenURL: o.TokenURL, Scopes: o.Scopes}
-	token, err := cc.Token(ctx)
+	token, err := cc.Token(context.WithValue(ctx, oauth2.HTTPClient, o.newTokenClient()))
 	var answer *oauth2.RetrieveError
-	if errors.As(err, &answer) {
-		// The whole error holds the response body, which is not ours to log.
-		status := answer.Response.StatusCode
-		return nil, &tokenError{
-			url: o.TokenURL, err: fmt.Errorf("status %s, code %q", answer.Response.Status, answer.ErrorCode),
-			refused: status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests,
-		}
-	}
-	if err != nil {
-		return nil, &tokenError{url: o.TokenURL, err: err}
+	var wire *url.Error
+	switch {
+	case errors.As(err, &answer):
+		return nil, o.refusal(answer, secret)
+	case errors.As(err, &wire):
+		return nil, &tokenError{url: o.TokenURL, err: wire.Err}
+	case err != nil:
+		return nil, &tokenError{url: o.TokenURL, err: errors.New("the answer is no token")}
+	case strings.ContainsFunc(token.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }):
+		// Control characters separate the fields of what the broker is sent
+		// (RFC 7628, section 3.1).
+		return nil, &tokenError{url: o.TokenURL, err: errors.New("the token holds characters no token may have")}
 	}
 	return token, nil
+}
+
+// oauthCode is what OAuth 2.0 has for error codes (RFC 6749, section 5.2), and
+// what servers make of it.
+var oauthCode = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
+// refusal explains an answer outside 2xx.
+func (o *OAuth) refusal(answer *oauth2.RetrieveError, secret string) *tokenError {
+	status := answer.Response.StatusCode
+	said := fmt.Sprintf("status %d %s", status, http.StatusText(status))
+	if status/100 == 3 {
+		said += ", which sends us elsewhere, and credentials do not follow redirects"
+	}
+	if code := answer.ErrorCode; oauthCode.MatchString(code) && !strings.Contains(code, secret) {
+		said += fmt.Sprintf(", code %q", code)
+	}
+	return &tokenError{url: o.TokenURL, err: errors.New(said),
+		refused: status >= 300 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests}
 }
 
 // mskCredentials asks the AWS default chain (environment, web identity, pod

@@ -280,13 +280,14 @@ func TestMSKIAM(t *testing.T) {
 	t.Setenv("AWS_REGION", "eu-central-1") // the name of a broker of MSK tells it, an address does not
 	b := kafkatest.StartFake(t, kafkatest.Options{SASL: kafkatest.Plain})
 	var mechanism, payload atomic.Value
-	b.Fake().ControlKey(int16(kmsg.SASLHandshake), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		b.Fake().KeepControl()
+	fake := b.Fake() // the broker forgets it when it stops
+	fake.ControlKey(int16(kmsg.SASLHandshake), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		fake.KeepControl()
 		mechanism.Store(req.(*kmsg.SASLHandshakeRequest).Mechanism)
 		return req.ResponseKind(), nil, true
 	})
-	b.Fake().ControlKey(int16(kmsg.SASLAuthenticate), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		b.Fake().KeepControl()
+	fake.ControlKey(int16(kmsg.SASLAuthenticate), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		fake.KeepControl()
 		payload.Store(string(req.(*kmsg.SASLAuthenticateRequest).SASLAuthBytes))
 		resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
 		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code

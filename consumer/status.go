@@ -17,7 +17,11 @@ type Status struct {
 	BufferedLimit int64
 	LastCommit    time.Time // zero before the first
 	Partitions    []PartitionStatus
-	NotReady      []NotReady
+	// Ledger is the sum over all partitions this process ever owned; Imbalance
+	// is the sum of what each is out by, without its sign.
+	Ledger    Ledger
+	Imbalance int64
+	NotReady  []NotReady
 }
 
 // NotReady is one reason why events are not flowing.
@@ -39,6 +43,7 @@ type PartitionStatus struct {
 	Buffered  int64  // their bytes
 	Oldest    time.Duration
 	Rows      int64 // delivered since the partition was assigned
+	Ledger    Ledger
 }
 
 // Status takes a snapshot. It is safe to call from any goroutine and never
@@ -68,6 +73,11 @@ func (g *Group) Status() Status {
 	for _, p := range g.parts {
 		parts = append(parts, p)
 	}
+	for _, a := range g.accounts {
+		l := a.snapshot()
+		s.Ledger = s.Ledger.Add(l)
+		s.Imbalance += max(l.Imbalance(), -l.Imbalance())
+	}
 	g.mu.Unlock()
 	for _, p := range parts {
 		ps := p.status(now)
@@ -84,6 +94,9 @@ func (g *Group) Status() Status {
 	slices.SortFunc(s.Partitions, func(a, b PartitionStatus) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
+	if why, is := g.stuckReason(now); is {
+		s.NotReady = append(s.NotReady, why)
+	}
 	for code, e := range g.trouble.list() {
 		s.NotReady = append(s.NotReady, NotReady{Code: code, Text: e.Doing + ": " + e.Err.Error(), Remedy: e.Remedy})
 	}
@@ -97,7 +110,7 @@ func (p *partition) status(now time.Time) PartitionStatus {
 	c := p.state.Load()
 	s := PartitionStatus{
 		Topic: p.topic, Partition: p.id, State: c.name, Since: c.since, Reason: c.reason,
-		Marked: p.marked.Load(), End: p.end.Load(), Lag: -1, Oldest: p.oldest(now), Rows: p.delivered.Load(),
+		Marked: p.marked.Load(), End: p.end.Load(), Lag: -1, Oldest: p.oldest(now), Rows: p.delivered.Load(), Ledger: p.books.snapshot(),
 	}
 	p.mu.Lock()
 	s.Paused, s.Pending, s.Buffered = p.paused, p.events, p.held

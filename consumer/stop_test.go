@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/kafkatest"
@@ -128,9 +129,11 @@ func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	topic := kafkatest.Topic(t, b, 1)
 	cfg, tab := config(t, b, topic), newTable(t)
+	cfg.Drain = time.Second
 	release, hanging := make(chan struct{}), make(chan struct{}, 1)
-	b.Fake().ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
-		b.Fake().SleepControl(func() {
+	fake := b.Fake() // the broker forgets it when it stops
+	fake.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		fake.SleepControl(func() {
 			hanging <- struct{}{}
 			<-release
 		})
@@ -139,9 +142,32 @@ func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
 	m := start(t, cfg, tab)
 	produce(t, b, topic, 1, texts("e", 100)...)
 	<-hanging // the autocommit
-	if took := m.stop(); took > 2*time.Second {
-		t.Errorf("the stop took %v, want a second at most", took)
+	if took := m.stop(); took > cfg.Drain+time.Second {
+		t.Errorf("the stop took %v, want at most %v", took, cfg.Drain+time.Second)
 	}
 	close(release)
 	tab.verify(texts("e", 100))
+}
+
+// A coordinator that is slow to answer a goodbye is waited for while the drain
+// has time left: unheard, the partitions would stand until the session ends.
+func TestSlowGoodbyeIsHeard(t *testing.T) {
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	topic := kafkatest.Topic(t, b, 1)
+	cfg, tab := config(t, b, topic), newTable(t)
+	fake := b.Fake() // the broker forgets it when it stops
+	fake.ControlKey(int16(kmsg.LeaveGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		fake.SleepControl(func() { _ = wait(context.Background(), time.Second) })
+		return nil, nil, false
+	})
+	m := start(t, cfg, tab)
+	produce(t, b, topic, 1, texts("e", 10)...)
+	eventually(t, "all rows landed", func() bool { return tab.count() == 10 })
+	m.stop()
+	if got := m.logged(zapcore.WarnLevel, "without telling"); got != 0 {
+		t.Errorf("got %d lines about a goodbye that was given up, want none", got)
+	}
+	if members := fake.GroupInfo(cfg.Group).Members; len(members) != 0 {
+		t.Errorf("the group still has members %v, want none", members)
+	}
 }

@@ -20,6 +20,7 @@ func (g *Group) watch(ctx context.Context) error {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
+		g.dog.look(g.stuck(time.Now()))
 		g.look(ctx)
 		select {
 		case <-tick.C:
@@ -32,6 +33,7 @@ func (g *Group) watch(ctx context.Context) error {
 func (g *Group) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, watchInterval)
 	defer cancel()
+	g.unhalt()
 	ends, err := g.cluster.endOffsets(ctx)
 	if err != nil {
 		var failure *KafkaError
@@ -83,6 +85,7 @@ const (
 	reasonFetch  = "fetch_failing"
 	reasonMember = "not_joined"
 	reasonParts  = "partition_blocked"
+	reasonStuck  = "partition_stuck"
 )
 
 // troubles is what keeps the group from being ready. One failure is one log

@@ -72,12 +72,8 @@ func (p *partition) writeOpen() error {
 			lo++
 			continue
 		}
-		hi, size := lo+1, len(p.batch.rows[lo])
-		for hi < len(p.settled) && !p.settled[hi] && hi-lo < p.g.cfg.MaxRows && int64(size+len(p.batch.rows[hi])) <= p.g.cfg.MaxBytes {
-			size += len(p.batch.rows[hi])
-			hi++
-		}
-		if err := p.writeRange(lo, hi, p.g.sink.Write); err != nil {
+		hi := reach(p.batch.rows, p.settled, lo, p.g.cfg.MaxRows, p.g.cfg.MaxBytes)
+		if err := writeHalving(p, lo, hi, false); err != nil {
 			return err
 		}
 		lo = hi
@@ -85,33 +81,31 @@ func (p *partition) writeOpen() error {
 	return nil
 }
 
-// writeRange writes rows lo to hi, halving what is refused until the bad row
-// stands alone. One bad row among n costs at most 2*ceil(log2 n) Probes.
-func (p *partition) writeRange(lo, hi int, write writeFunc) error {
-	err := p.send(lo, hi, write)
-	var no refused
-	switch {
-	case err == nil:
+// sendRows, alone and split make a partition a halver.
+
+func (p *partition) sendRows(lo, hi int, probe bool) error {
+	by := p.g.sink.Write
+	if probe {
+		by = p.g.sink.Probe
+	}
+	err := p.send(lo, hi, by)
+	if err == nil {
 		p.recent.accept(hi - lo)
-		return nil
-	case !errors.As(err, &no):
-		return err
-	case hi-lo == 1:
-		code, column := no.Refused()
-		p.lone = append(p.lone, Reject{Code: code, Column: column, Reason: err.Error(), Told: tellable(err), event: p.batch.from[lo]})
-		p.settled[lo] = true
-		if p.recent.refuse() {
-			return &schemaFault{err: err}
-		}
-		return nil
 	}
-	p.g.obs.BatchHalved(p.topic)
-	mid := lo + (hi-lo)/2
-	if err := p.writeRange(lo, mid, p.g.sink.Probe); err != nil {
-		return err
-	}
-	return p.writeRange(mid, hi, p.g.sink.Probe)
+	return err
 }
+
+func (p *partition) alone(row int, no refused, err error) error {
+	code, column := no.Refused()
+	p.lone = append(p.lone, Reject{Code: code, Column: column, Reason: err.Error(), Told: tellable(err), event: p.batch.from[row]})
+	p.settled[row] = true
+	if p.recent.refuse() {
+		return &schemaFault{err: err}
+	}
+	return nil
+}
+
+func (p *partition) split() { p.g.obs.BatchHalved(p.topic) }
 
 // writeFunc is one of the sink's two methods.
 type writeFunc func(ctx context.Context, made int64, rows [][]byte) error

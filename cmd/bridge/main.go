@@ -95,6 +95,7 @@ offset only after the rows behind it are acknowledged: at-least-once, nothing lo
 		newCheckCommand(),
 		newMapCommand(),
 		newDDLCommand(),
+		newReplayCommand(),
 		newEmulatorCommand(),
 		newStatusCommand(),
 		newVersionCommand(),

@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -45,12 +46,30 @@ func (b *bridge) snapshot() ops.Snapshot {
 				Topic: p.Topic, Partition: p.Partition, State: p.State, Paused: p.Paused, Committed: p.Committed, Marked: p.Marked,
 				EndOffset: p.End, Lag: p.Lag, PendingEvents: p.Pending, BufferedBytes: p.Buffered,
 				OldestUnacked: p.Oldest, Reason: p.Reason, RowsDelivered: p.Rows,
+				Conservation: ledger(p.Ledger, p.Ledger.Imbalance()),
 			})
 		}
+		s.Conservation = ledger(st.Ledger, st.Imbalance)
 	}
 	s.Ready = s.State == ops.StateRunning && len(s.NotReady) == 0
 	if !s.Ready && len(s.NotReady) == 0 {
 		s.NotReady = append(s.NotReady, ops.Reason{Code: s.State, Text: "the bridge is " + s.State, Remedy: "wait; this state passes by itself"})
 	}
 	return s
+}
+
+// ledger says in ops's words what consumer's says.
+func ledger(l consumer.Ledger, imbalance int64) ops.Ledger {
+	return ops.Ledger{
+		Read: l.Read, Delivered: l.Delivered, DeadLettered: l.DeadLettered, Skipped: l.Skipped, Filtered: l.Filtered,
+		InFlight: l.InFlight, Dropped: l.Dropped, Imbalance: imbalance,
+	}
+}
+
+// sinkTrouble says what the sink says of itself while it has trouble.
+func (b *bridge) sinkTrouble() (reason, remedy string) {
+	if s := b.client.State(); s.Name != zerobus.Ready {
+		return "the sink is " + s.Name + ": " + s.Reason, s.Remedy
+	}
+	return "", ""
 }

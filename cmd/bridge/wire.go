@@ -52,7 +52,7 @@ func consumerConfig(c *config.Config) consumer.Config {
 		SessionTimeout: k.SessionTimeout, RebalanceTimeout: k.RebalanceTimeout,
 		FetchMaxBytes: int32(k.FetchMaxBytes), FetchMaxPartitionBytes: int32(k.FetchMaxPartitionBytes),
 		MaxRows: c.Delivery.MaxRows, MaxBytes: int64(c.Delivery.MaxBytes), MaxBuffered: int64(c.Delivery.MaxBuffered),
-		Linger: c.Delivery.Linger, Drain: c.Delivery.Drain,
+		Linger: c.Delivery.Linger, Drain: c.Delivery.Drain, StuckAfter: c.Delivery.StuckAfter,
 		Rejects: consumer.Rejects{Policy: c.Rejects.Policy, Topic: c.Rejects.Topic, Create: c.Rejects.Create,
 			Partitions: int32(c.Rejects.Partitions), ReplicationFactor: int16(c.Rejects.ReplicationFactor)},
 		Version: version(),
@@ -235,7 +235,9 @@ func (b *bridge) run(ctx context.Context) error {
 		}
 		return err
 	}
-	group := consumer.NewGroup(consumerConfig(b.cfg), b.cluster, sink{b.client}, newMapper(&b.rules), b.observer, b.log)
+	cfg := consumerConfig(b.cfg)
+	cfg.SinkTrouble = b.sinkTrouble
+	group := consumer.NewGroup(cfg, b.cluster, sink{b.client}, newMapper(&b.rules), b.observer, b.log)
 	b.group.Store(group)
 	b.state.Store(ops.StateRunning)
 	draining := context.AfterFunc(ctx, func() { b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })

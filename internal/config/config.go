@@ -85,6 +85,7 @@ func Defaults() Config {
 			MaxBytes:    4 * MiB,
 			MaxBuffered: 64 * MiB,
 			Drain:       20 * time.Second,
+			StuckAfter:  5 * time.Minute,
 		},
 		Rejects: Rejects{Policy: "dead_letter", Create: true, ReplicationFactor: -1},
 		Ops:     Ops{Address: "127.0.0.1:9400"},

@@ -46,6 +46,11 @@ type Delivery struct {
 	// slow write is abandoned and its rows are written again by the next
 	// owner.
 	Drain time.Duration `yaml:"drain"`
+	// StuckAfter is how long a partition may hold events without delivering
+	// one before the bridge is not ready and the log names the partition, the
+	// offset and the reason. Default 5m; 0s is never. Lower: a pause of the
+	// target is told sooner, and readiness flaps with it.
+	StuckAfter time.Duration `yaml:"stuck_after"`
 }
 
 // Rejects is what becomes of an event that can never be a row.

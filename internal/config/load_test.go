@@ -104,7 +104,7 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		"zerobus.timeout": "5s", "zerobus.rate_limit": "2.5", "zerobus.gzip": "true", "zerobus.timestamp_format": "rfc3339", "zerobus.ca_file": file,
 		"zerobus.max_request_bytes": "5MiB", "mapping.blueprint": file, "mapping.input": "mapped", "mapping.invalid_utf8": "replace",
 		"mapping.timestamp_fallback": "kafka", "mapping.require_consent": "analytics,marketing", "mapping.on_missing_consent": "drop",
-		"delivery.max_rows": "7", "delivery.max_bytes": "2MiB", "delivery.max_buffered": "8MiB", "delivery.linger": "20ms", "delivery.drain": "3s",
+		"delivery.max_rows": "7", "delivery.max_bytes": "2MiB", "delivery.max_buffered": "8MiB", "delivery.linger": "20ms", "delivery.drain": "3s", "delivery.stuck_after": "90s",
 		"rejects.policy": "skip", "rejects.topic": "bad", "rejects.create": "false", "rejects.partitions": "3", "rejects.replication_factor": "2",
 		"ops.address": ":9400", "ops.pprof": "true", "log.level": "debug", "log.format": "console",
 	}

@@ -129,6 +129,7 @@ func TestRules(t *testing.T) {
 		{"delivery.linger", []string{"delivery.linger=-1s"}, "between 0s and 1m"},
 		{"delivery.linger", []string{"delivery.linger=20s"}, "shorter than delivery.drain (20s)"},
 		{"delivery.drain", []string{"delivery.drain=0s"}, "between 100ms and 10m"},
+		{"delivery.stuck_after", []string{"delivery.stuck_after=25h"}, "between 0s and 24h"},
 		{"delivery.drain", []string{"delivery.drain=60s"}, "shorter than kafka.rebalance_timeout (1m)"},
 		{"rejects.policy", []string{"rejects.policy=dead-leter"}, "did you mean dead_letter?"},
 		{"rejects.topic", []string{"rejects.topic=events"}, "must not be one of kafka.topics"},

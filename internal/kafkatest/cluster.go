@@ -40,6 +40,12 @@ type Options struct {
 	// [UnsecuredToken]). Empty: none.
 	SASL string
 
+	// Advertise names the address by which clients are told to reach broker i,
+	// counted from 0, which listens on addr: that of a proxy, say. It is called
+	// once per broker before the first one starts. Nil, or "": addr itself, by
+	// which this package reaches the broker in any case.
+	Advertise func(i int, addr string) string
+
 	// Private gives the test a cluster of its own under [Each], which it may
 	// stop and restart. Price: one or two seconds on Apache Kafka.
 	Private bool
@@ -113,6 +119,15 @@ func (c *Cluster) start(ctx context.Context, rt runtime, o Options) error {
 		c.nodes = append(c.nodes, n)
 		if err := n.reservePorts(); err != nil {
 			return err
+		}
+	}
+	for i, n := range c.nodes {
+		n.advertised = n.client.addr()
+		if o.Advertise == nil {
+			continue
+		}
+		if addr := o.Advertise(i, n.client.addr()); addr != "" {
+			n.advertised = addr
 		}
 	}
 	id := clusterID()

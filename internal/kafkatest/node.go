@@ -26,6 +26,7 @@ type node struct {
 	client     port // for clients
 	internal   port // between brokers
 	controller port
+	advertised string // what clients are told of the first
 
 	cmd    *exec.Cmd // nil while the broker does not run
 	paused bool

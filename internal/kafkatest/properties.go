@@ -28,7 +28,7 @@ func properties(n *node, all []*node, o Options, sec Security) string {
 		"controller.listener.names":      "CONTROLLER",
 		"inter.broker.listener.name":     "INTERNAL",
 		"listeners":                      fmt.Sprintf("CLIENT://%s,INTERNAL://%s,CONTROLLER://%s", n.client.addr(), n.internal.addr(), n.controller.addr()),
-		"advertised.listeners":           fmt.Sprintf("CLIENT://%s,INTERNAL://%s", n.client.addr(), n.internal.addr()),
+		"advertised.listeners":           fmt.Sprintf("CLIENT://%s,INTERNAL://%s", n.advertised, n.internal.addr()),
 		"listener.security.protocol.map": fmt.Sprintf("CLIENT:%s,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT", sec.protocol()),
 		"log.dirs":                       filepath.Join(n.dir, "data"),
 

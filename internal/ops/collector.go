@@ -19,6 +19,7 @@ type snapshotCollector struct {
 	buildInfo, ready, live, pollAge                   *prometheus.Desc
 	assigned, paused, pending, buffered, bufferBudget *prometheus.Desc
 	lag, oldest                                       *prometheus.Desc
+	books, partitionBooks                             books
 	sinkState, sinkStream, tokenAge, tokenExpires     *prometheus.Desc
 }
 
@@ -47,6 +48,22 @@ func newSnapshotCollector(source Source) *snapshotCollector {
 		oldest: desc("oldest_unacked_age_seconds",
 			"Age in seconds of the oldest event read and not yet acknowledged by the sink; 0 when there is none.",
 			"topic", "partition"),
+		books: books{
+			events: desc("conservation_events_total",
+				"What became of the events this process has read, over all partitions it ever owned: "+
+					"read is the sum of the other accounts and of bridge_conservation_in_flight_events.", "account"),
+			inFlight: desc("conservation_in_flight_events", "Events read that are in no other account yet."),
+			imbalance: desc("conservation_imbalance_events",
+				"By how many events what was read differs from what is accounted for. Anything but 0 is a fault of the bridge."),
+		},
+		partitionBooks: books{
+			events: desc("partition_conservation_events_total",
+				"bridge_conservation_events_total for one partition. The series ends when the partition goes to another member, and goes on should it come back.",
+				"topic", "partition", "account"),
+			inFlight: desc("partition_conservation_in_flight_events", "bridge_conservation_in_flight_events for one partition.", "topic", "partition"),
+			imbalance: desc("partition_conservation_imbalance_events",
+				"bridge_conservation_imbalance_events for one partition.", "topic", "partition"),
+		},
 		sinkState: desc("sink_state", "1 for the state the sink is in, 0 for the others.", "state"),
 		sinkStream: desc("sink_stream_info",
 			"Always 1; the label is the service's name of an open stream, as its own monitoring tables have it. None where the wire has no streams.", "stream_id"),
@@ -74,7 +91,8 @@ func revision() string {
 func (c *snapshotCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.buildInfo, c.ready, c.live, c.pollAge, c.assigned, c.paused, c.pending, c.buffered, c.bufferBudget,
-		c.lag, c.oldest, c.sinkState, c.sinkStream, c.tokenAge, c.tokenExpires,
+		c.lag, c.oldest, c.books.events, c.books.inFlight, c.books.imbalance,
+		c.partitionBooks.events, c.partitionBooks.inFlight, c.partitionBooks.imbalance, c.sinkState, c.sinkStream, c.tokenAge, c.tokenExpires,
 	} {
 		ch <- d
 	}
@@ -101,6 +119,10 @@ func (c *snapshotCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.bufferBudget, float64(s.BufferedLimit))
 
 	c.collectPartitions(s.Partitions, gauge)
+	c.books.collect(s.Conservation, ch)
+	for _, p := range s.Partitions {
+		c.partitionBooks.collect(p.Conservation, ch, valid(p.Topic), strconv.Itoa(int(p.Partition)))
+	}
 
 	for _, state := range []string{SinkReady, SinkRetrying, SinkBlocked} {
 		gauge(c.sinkState, oneIf(s.Sink.State == state), state)
@@ -139,6 +161,22 @@ func (c *snapshotCollector) collectPartitions(
 	}
 	gauge(c.paused, float64(paused))
 	gauge(c.pending, float64(pending))
+}
+
+// books are the families of a Ledger.
+type books struct{ events, inFlight, imbalance *prometheus.Desc }
+
+func (b books) collect(l Ledger, ch chan<- prometheus.Metric, labels ...string) {
+	for _, a := range []struct {
+		account string
+		events  int64
+	}{
+		{"read", l.Read}, {"delivered", l.Delivered}, {"dead_lettered", l.DeadLettered}, {"skipped", l.Skipped}, {"filtered", l.Filtered}, {"dropped", l.Dropped},
+	} {
+		ch <- prometheus.MustNewConstMetric(b.events, prometheus.CounterValue, float64(a.events), append(labels[:len(labels):len(labels)], a.account)...)
+	}
+	ch <- prometheus.MustNewConstMetric(b.inFlight, prometheus.GaugeValue, float64(l.InFlight), labels...)
+	ch <- prometheus.MustNewConstMetric(b.imbalance, prometheus.GaugeValue, float64(l.Imbalance), labels...)
 }
 
 func oneIf(b bool) float64 {

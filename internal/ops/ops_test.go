@@ -45,6 +45,7 @@ func healthy() ops.Snapshot {
 			TokenMintedAt: now.Add(-10 * time.Minute), TokenExpiresAt: now.Add(50 * time.Minute),
 		},
 		BufferedBytes: 64 << 20, BufferedLimit: 256 << 20,
+		Conservation: ops.Ledger{Read: 2000, Delivered: 1267, DeadLettered: 5, Skipped: 7, Filtered: 21, InFlight: 300, Dropped: 400},
 		Partitions: []ops.PartitionStatus{
 			{
 				Topic: "events", Partition: 10, State: ops.PartitionWaiting, Committed: 500, Marked: 500, EndOffset: -1, Lag: -1,
@@ -54,6 +55,7 @@ func healthy() ops.Snapshot {
 				Topic: "events", Partition: 2, State: ops.PartitionWriting, Paused: true, Committed: 1000, Marked: 1200,
 				EndOffset: 5000, Lag: 4000, PendingEvents: 300, BufferedBytes: 64 << 20, OldestUnacked: 1500 * time.Millisecond,
 				RowsDelivered: 1190,
+				Conservation:  ops.Ledger{Read: 1500, Delivered: 1190, DeadLettered: 4, Filtered: 5, InFlight: 300, Imbalance: 1},
 			},
 		},
 	}

@@ -70,6 +70,10 @@ type Snapshot struct {
 
 	Partitions []PartitionStatus `json:"partitions"`
 
+	// Conservation accounts for every event this process has read, over all
+	// partitions it ever owned.
+	Conservation Ledger `json:"conservation"`
+
 	// Totals are filled by the server from Metrics.
 	Totals Totals `json:"totals"`
 
@@ -122,6 +126,26 @@ type PartitionStatus struct {
 
 	Reason        string `json:"reason,omitempty"` // why State is blocked
 	RowsDelivered int64  `json:"rows_delivered"`   // since the partition was assigned
+
+	// Conservation accounts for every event of the partition since this
+	// process first owned it.
+	Conservation Ledger `json:"conservation"`
+}
+
+// Ledger accounts for events: what was read is what was delivered,
+// dead-lettered, skipped, filtered, dropped and is in flight.
+type Ledger struct {
+	Read         int64 `json:"read"`
+	Delivered    int64 `json:"delivered"`     // rows acknowledged by the sink
+	DeadLettered int64 `json:"dead_lettered"` // acknowledged by the dead-letter topic
+	Skipped      int64 `json:"skipped"`       // rejected under the skip policy
+	Filtered     int64 `json:"filtered"`      // dropped by rule
+	InFlight     int64 `json:"in_flight"`     // read, and none of the others yet
+	Dropped      int64 `json:"dropped"`       // let go by a revoke or a stop, for the next owner to read again
+	// Imbalance is by how many events the books do not balance; anything but
+	// 0 is a fault of the bridge. Over several partitions it is the sum
+	// without signs.
+	Imbalance int64 `json:"imbalance"`
 }
 
 // Totals count since the process started, over all topics and partitions.

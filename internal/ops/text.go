@@ -81,6 +81,17 @@ func writeCounts(b *bytes.Buffer, s Snapshot) {
 	t := s.Totals
 	fmt.Fprintf(b, "%-10s %d events read, %d rows delivered, %d rejected, %d filtered, %d dead letters, %d retries\n",
 		"totals", t.EventsRead, t.RowsDelivered, t.EventsRejected, t.EventsFiltered, t.DeadLetters, t.SinkRetries)
+	writeLedger(b, s.Conservation)
+}
+
+// writeLedger prints the equation that tells whether an event got lost.
+func writeLedger(b *bytes.Buffer, l Ledger) {
+	verdict := "balanced"
+	if l.Imbalance != 0 {
+		verdict = fmt.Sprintf("OUT BY %d: a fault of the bridge, please report it", l.Imbalance)
+	}
+	fmt.Fprintf(b, "%-10s read %d = delivered %d + dead-lettered %d + skipped %d + filtered %d + in flight %d + dropped to be read again %d; %s\n",
+		"events", l.Read, l.Delivered, l.DeadLettered, l.Skipped, l.Filtered, l.InFlight, l.Dropped, verdict)
 }
 
 func writePartitions(b *bytes.Buffer, partitions []PartitionStatus) {

@@ -132,7 +132,44 @@ func (s *stage) begin(sets ...string) *member {
 	s.t.Helper()
 	address := freeAddress(s.t)
 	p := start(s.t, s.e, command{args: append(s.args("run", sets...), "--ops-address", address), plain: s.plain})
-	return &member{process: p, s: s, address: address}
+	m := &member{process: p, s: s, address: address}
+	s.t.Cleanup(m.audit)
+	return m
+}
+
+// audit wants the books of the member to balance: those it showed when it
+// stopped, or those it shows now. A member that was killed shows none.
+func (m *member) audit() {
+	var l ops.Ledger
+	if m.running() {
+		resp, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + m.address + "/status")
+		if err != nil {
+			return // it is still starting, or frozen
+		}
+		defer resp.Body.Close()
+		var s ops.Snapshot
+		if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+			m.t.Errorf("reading the status of %s: %v", m.name, err)
+			return
+		}
+		l = s.Conservation
+	} else {
+		for line := range strings.Lines(m.stderr.String()) {
+			var entry struct {
+				Msg    string
+				Events ops.Ledger
+			}
+			if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "stopped" {
+				l = entry.Events
+			}
+		}
+		if l.InFlight != 0 {
+			m.t.Errorf("%s stopped with %d events in flight, want them delivered or dropped: %+v", m.name, l.InFlight, l)
+		}
+	}
+	if out := l.Read - l.Delivered - l.DeadLettered - l.Skipped - l.Filtered - l.InFlight - l.Dropped; out != 0 || l.Imbalance != 0 {
+		m.t.Errorf("the books of %s are out by %d: %+v", m.name, out, l)
+	}
 }
 
 // beginReady starts `bridge run` and waits until it delivers.

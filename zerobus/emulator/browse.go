@@ -16,10 +16,10 @@ func (t *Table) Bytes() int64 {
 }
 
 // Distinct is the number of different non-NULL values of a column. For
-// message_id it counts every row ever kept; for any other column it reads the
+// message_id it counts every row ever kept, unless Config.NoIndex is set; for any other column it reads the
 // rows still in the ring.
 func (t *Table) Distinct(column string) int {
-	if column == idColumn {
+	if column == idColumn && !t.noIndex {
 		t.mu.RLock()
 		defer t.mu.RUnlock()
 		return t.ids.seen.size
@@ -30,7 +30,7 @@ func (t *Table) Distinct(column string) int {
 // Duplicates lists the values of a column that more than one row has, the
 // most frequent first, over the same rows as Distinct.
 func (t *Table) Duplicates(column string) []Duplicate {
-	if column == idColumn {
+	if column == idColumn && !t.noIndex {
 		t.mu.RLock()
 		defer t.mu.RUnlock()
 		return duplicates(t.ids.repeats)
@@ -85,7 +85,11 @@ func (t *Table) Stream(id string) []Row {
 
 // snapshot lists the newest n rows (0: all that are kept), the oldest first.
 func (t *Table) snapshot(n int) []Row {
-	rows, last := t.held(n)
+	return t.asRows(t.held(n))
+}
+
+// asRows shows rows, the last of which is the table's row number last.
+func (t *Table) asRows(rows []storedRow, last int64) []Row {
 	out := make([]Row, len(rows))
 	for i, s := range rows {
 		b := s.batch

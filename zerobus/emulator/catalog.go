@@ -10,6 +10,8 @@ import (
 // catalog holds the tables. Names are compared without regard to case, as
 // Unity Catalog does.
 type catalog struct {
+	noIndex bool // of new tables
+
 	mu     sync.RWMutex
 	tables map[string]*Table
 }
@@ -56,7 +58,7 @@ func (c *catalog) create(ddl string, maxRows int, j *journal) ([]string, error) 
 			}
 			replaced = append(replaced, def.name)
 		}
-		fresh[def.name] = newTable(def, maxRows, j)
+		fresh[def.name] = newTable(def, maxRows, c.noIndex, j)
 		made = append(made, def.name)
 	}
 	for _, name := range replaced {

@@ -56,6 +56,9 @@ type Config struct {
 	// first. Counts and the index of message_id go on beyond it, at about 40
 	// bytes of memory per row. 0 keeps all rows in memory.
 	MaxRows int
+	// NoIndex leaves message_id out of the index, for runs too long for its
+	// memory: Distinct and Duplicates then cover the rows still kept only.
+	NoIndex bool
 	// JSONL is the path of a file that rows are appended to and reloaded from;
 	// empty for none. Rows are written before they are acknowledged.
 	JSONL string
@@ -181,7 +184,7 @@ func New(cfg Config) (*Emulator, error) {
 	}
 	e := &Emulator{
 		cfg: cfg, log: cfg.Log,
-		catalog:    catalog{tables: map[string]*Table{}},
+		catalog:    catalog{tables: map[string]*Table{}, noIndex: cfg.NoIndex},
 		journal:    &journal{path: cfg.JSONL},
 		tokens:     tokens{lifetime: cfg.TokenLifetime, clientID: cfg.ClientID, secret: cfg.ClientSecret, live: map[string]grant{}},
 		privileges: privileges{revoked: map[string]bool{}},

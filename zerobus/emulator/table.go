@@ -84,6 +84,7 @@ type accepted struct {
 type Table struct {
 	name    string // catalog.schema.table, lower case
 	maxRows int    // rows kept for browsing, 0: all
+	noIndex bool   // message_id is a column like any other
 	journal *journal
 
 	mu      sync.RWMutex
@@ -94,6 +95,7 @@ type Table struct {
 	ring    []storedRow
 	oldest  int // position in ring of the oldest row once it is full
 	ids     idIndex
+	hook    func(rows []Row)
 	changed chan struct{} // closed and replaced whenever rows are kept or removed
 }
 
@@ -102,9 +104,9 @@ var (
 	errAltered = errors.New("the table's columns have changed")
 )
 
-func newTable(def tableDef, maxRows int, j *journal) *Table {
+func newTable(def tableDef, maxRows int, noIndex bool, j *journal) *Table {
 	return &Table{
-		name: def.name, maxRows: maxRows, journal: j,
+		name: def.name, maxRows: maxRows, noIndex: noIndex, journal: j,
 		schema: newSchema(def.columns), ids: newIDIndex(), changed: make(chan struct{}),
 	}
 }
@@ -148,13 +150,30 @@ func (t *Table) keep(a *accepted, b *batch) error {
 	}
 	for i, row := range rows {
 		t.push(row)
+		if t.noIndex {
+			continue
+		}
 		t.ids.add(a.ids[i], func() string {
 			text, _ := a.text(a.src[a.idText[i].start:a.idText[i].end])
 			return string(text)
 		})
 	}
+	if t.hook != nil {
+		t.hook(t.asRows(rows, t.count))
+	}
 	t.wake()
 	return nil
+}
+
+// OnRows sets a hook that is handed the rows of each request when they are
+// kept, before they are acknowledged, in the order in which they stand in the
+// table. It runs while the table is locked: it should be quick and must not
+// use the table. The rows are valid during the call only. A nil hook removes
+// it.
+func (t *Table) OnRows(hook func(rows []Row)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hook = hook
 }
 
 func (t *Table) push(row storedRow) {
@@ -174,7 +193,7 @@ func (t *Table) restore(row []byte, b *batch) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.push(storedRow{row, b})
-	if t.schema.id >= 0 {
+	if t.schema.id >= 0 && !t.noIndex {
 		var r rowReader
 		if text, ok := r.column(row, idColumn); ok {
 			t.ids.add(hashID(text), func() string { return string(text) })

@@ -84,6 +84,17 @@ func (e *Emulator) RevokeTokens() {
 	clear(e.tokens.live)
 }
 
+// AgeTokens makes every token handed out so far d older, as a jump of the
+// service's clock does: they end earlier than their holders were told.
+func (e *Emulator) AgeTokens(d time.Duration) {
+	e.tokens.mu.Lock()
+	defer e.tokens.mu.Unlock()
+	for token, g := range e.tokens.live {
+		g.expires = g.expires.Add(-d)
+		e.tokens.live[token] = g
+	}
+}
+
 // token serves the OAuth 2.0 client credentials grant (RFC 6749, section
 // 4.4); the client may identify itself by HTTP Basic or in the form.
 func (e *Emulator) token(c *call) answer {

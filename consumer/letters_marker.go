@@ -1,0 +1,105 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// markTimeout bounds the writing of the markers for one batch. It goes on when
+// the redrive is told to stop: what landed is to be noted.
+const markTimeout = 30 * time.Second
+
+// newMarkers prepares a client that writes to the partition it is told.
+func (c *Cluster) newMarkers() (*kgo.Client, error) {
+	opts, err := c.cfg.Kafka.options(c.log, c.cfg.Version)
+	if err != nil {
+		return nil, err
+	}
+	cl, err := kgo.NewClient(append(opts,
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
+		kgo.RecordDeliveryTimeout(markTimeout), kgo.AllowIdempotentProduceCancellation(), kgo.RetryTimeout(10*time.Second))...)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the kafka client: %w", err)
+	}
+	return cl, nil
+}
+
+// mark writes markers for the letters of the batch that landed, and returns nil
+// once they are acknowledged.
+func (r *redrive) mark(ctx context.Context) error {
+	if r.markers == nil {
+		return nil
+	}
+	lists := r.lists()
+	if len(lists) == 0 {
+		return nil
+	}
+	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
+	recs := make([]*kgo.Record, len(lists))
+	now := time.Now().UTC().Format(instant)
+	for i, list := range lists {
+		recs[i] = &kgo.Record{Topic: r.part.topic, Partition: r.part.id, Headers: []kgo.RecordHeader{
+			{Key: HeaderRedriven, Value: list},
+			{Key: HeaderRedrivenIn, Value: []byte(r.l.home(r.part))},
+			{Key: HeaderRedrivenAt, Value: []byte(now)},
+			{Key: HeaderRedrivenBy, Value: []byte(r.o.By)},
+			{Key: HeaderVersion, Value: []byte(r.l.c.cfg.Version)},
+		}}
+	}
+	if err := r.markers.ProduceSync(writing, recs...).FirstErr(); err != nil {
+		e := r.l.c.cfg.Kafka.explain(fmt.Sprintf("writing %d markers to %s/%d", len(recs), r.part.topic, r.part.id), err)
+		e.Remedy = fmt.Sprintf("check that topic %s may be written to; until then a redrive writes the same rows again, under the same message_id", r.part.topic)
+		return e
+	}
+	for _, list := range lists {
+		parseRedriven(string(list), func(at stretch, events []int) bool { r.part.landed.add(at, events); return true })
+	}
+	return nil
+}
+
+// lists are what the markers of this batch say, each within maxMarker.
+func (r *redrive) lists() [][]byte {
+	var lists [][]byte
+	var list []byte
+	add := func(at stretch, events []int) {
+		item := appendRedriven(nil, at, events)
+		if len(list) > 0 && len(list)+1+len(item) > maxMarker {
+			lists, list = append(lists, list), nil
+		}
+		list = appendRedriven(list, at, events)
+	}
+	whole := stretch{first: -1, last: -1}
+	flush := func() {
+		if whole.first >= 0 {
+			add(whole, nil)
+		}
+		whole = stretch{first: -1, last: -1}
+	}
+	for _, d := range r.letters { // in the order of their offsets
+		offset := d.Letter.Offset
+		switch {
+		case d.Outcome == FateLanded && whole.first >= 0 && offset == whole.last+1:
+			whole.last = offset
+		case d.Outcome == FateLanded:
+			flush()
+			whole = stretch{offset, offset}
+		case d.Rows > 0 && !d.whole && !slices.Equal(d.landed, d.Letter.Landed):
+			flush()
+			// Of one letter a list speaks once.
+			for some := range slices.Chunk(d.landed, maxMarker/16) {
+				add(stretch{offset, offset}, some)
+				lists, list = append(lists, list), nil
+			}
+		}
+	}
+	flush()
+	if len(list) > 0 {
+		lists = append(lists, list)
+	}
+	return lists
+}

@@ -1,0 +1,253 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+)
+
+// Letters is what lay in the dead-letter topics when it was opened. It is read
+// without a group, one partition after the other, and never held: reading takes
+// about two fetch answers of memory, and 16 bytes for each run of letters that
+// have landed. It is for one goroutine.
+type Letters struct {
+	c         *Cluster
+	clusterID string
+	parts     []*letterPartition
+	topics    []Topic
+	doubtful  int
+}
+
+// letterPartition is one partition of a dead-letter topic, from its first
+// offset to the one after its last.
+type letterPartition struct {
+	topic      string
+	id         int32
+	start, end int64
+	landed     *settled // nil until the markers were read
+}
+
+// OpenLetters looks up the dead-letter topics of the configured topics, under
+// any reject policy. The error is a *[KafkaError].
+func (c *Cluster) OpenLetters(ctx context.Context) (*Letters, error) {
+	id, err := c.ID(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, t := range c.cfg.Topics {
+		names = append(names, c.cfg.Rejects.deadLetterTopic(t))
+	}
+	slices.Sort(names)
+	l := &Letters{c: c, clusterID: id}
+	if l.topics, err = c.topics(ctx, slices.Compact(names)); err != nil {
+		return nil, err
+	}
+	names = names[:0]
+	for _, t := range l.topics {
+		if t.Exists {
+			names = append(names, t.Name)
+		}
+	}
+	if len(names) == 0 {
+		return l, nil
+	}
+	starts, ends, err := c.bounds(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	starts.Each(func(start kadm.ListedOffset) {
+		if end, ok := ends.Lookup(start.Topic, start.Partition); ok {
+			l.parts = append(l.parts, &letterPartition{topic: start.Topic, id: start.Partition, start: start.Offset, end: end.Offset})
+		}
+	})
+	slices.SortFunc(l.parts, func(a, b *letterPartition) int {
+		if a.topic != b.topic {
+			return slices.Index(names, a.topic) - slices.Index(names, b.topic)
+		}
+		return int(a.id - b.id)
+	})
+	return l, nil
+}
+
+func (c *Cluster) bounds(ctx context.Context, topics []string) (starts, ends kadm.ListedOffsets, err error) {
+	if starts, err = c.adm.ListStartOffsets(ctx, topics...); err == nil {
+		err = starts.Error()
+	}
+	if err == nil {
+		if ends, err = c.adm.ListEndOffsets(ctx, topics...); err == nil {
+			err = ends.Error()
+		}
+	}
+	if err != nil {
+		return nil, nil, c.cfg.Kafka.explain("reading offsets of the dead-letter topics", err)
+	}
+	return starts, ends, nil
+}
+
+// Topics are the dead-letter topics; those that do not exist hold no letters.
+func (l *Letters) Topics() []Topic { return l.topics }
+
+// Doubtful is how many markers were not believed so far: they could not be
+// read, or speak of another topic.
+func (l *Letters) Doubtful() int { return l.doubtful }
+
+// Each hands over every letter, settled or not, by topic, partition and offset,
+// until one is refused with an error, which is returned. A letter is good until
+// the call ends.
+func (l *Letters) Each(ctx context.Context, take func(*Letter) error) error {
+	for _, p := range l.parts {
+		if err := l.each(ctx, p, p.start, take); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errEnough ends a reading that has found what it looked for.
+var errEnough = errors.New("enough was read")
+
+// At returns the letter at an offset; nil if there is none.
+func (l *Letters) At(ctx context.Context, topic string, partition int32, offset int64) (*Letter, error) {
+	var found *Letter
+	for _, p := range l.parts {
+		if p.topic != topic || p.id != partition || offset < p.start || offset >= p.end {
+			continue
+		}
+		err := l.each(ctx, p, offset, func(letter *Letter) error {
+			if letter.Offset == offset {
+				found = letter
+			}
+			return errEnough
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+func (l *Letters) each(ctx context.Context, p *letterPartition, from int64, take func(*Letter) error) error {
+	if err := l.readMarkers(ctx, p); err != nil {
+		return err
+	}
+	return l.c.readLog(ctx, p.topic, p.id, from, p.end, func(rec *kgo.Record) error {
+		if isMarker(rec) {
+			return nil
+		}
+		letter := ParseLetter(rec)
+		letter.Settled, letter.Landed = p.landed.has(rec.Offset)
+		return take(letter)
+	})
+}
+
+// readMarkers reads the partition once for its markers, which lie behind the
+// letters they speak of.
+func (l *Letters) readMarkers(ctx context.Context, p *letterPartition) error {
+	if p.landed != nil {
+		return nil
+	}
+	landed, doubtful := &settled{}, 0
+	err := l.c.readLog(ctx, p.topic, p.id, p.start, p.end, func(rec *kgo.Record) error {
+		if isMarker(rec) && !landed.take(rec, l.home(p)) {
+			doubtful++
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if doubtful > 0 {
+		l.c.log.Warn("markers of a redrive are not believed: they cannot be read, or were copied from another topic",
+			zap.String("topic", p.topic), zap.Int32("partition", p.id), zap.Int("markers", doubtful))
+	}
+	p.landed, l.doubtful = landed, l.doubtful+doubtful
+	return nil
+}
+
+// home is what markers of the partition name as where they are.
+func (l *Letters) home(p *letterPartition) string {
+	return fmt.Sprintf("%s/%s/%d", l.clusterID, p.topic, p.id)
+}
+
+const (
+	// logPatience is how long a partition may bring nothing while it is read
+	// to an end that is known to be there.
+	logPatience = 30 * time.Second
+	// logPoll bounds the records that are handed over at once.
+	logPoll = 500
+)
+
+// readLog hands over the records of one partition from an offset to the one
+// before end. Control records count on the way and are not handed over.
+func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end int64, take func(*kgo.Record) error) error {
+	if from >= end {
+		return nil
+	}
+	doing := fmt.Sprintf("reading %s/%d", topic, id)
+	opts, err := c.cfg.Kafka.options(c.log, c.cfg.Version)
+	if err != nil {
+		return err
+	}
+	cl, err := kgo.NewClient(append(opts,
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {id: kgo.NewOffset().At(from)}}),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // retention may overtake us
+		kgo.FetchMaxBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxPartitionBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxWait(fetchMaxWait),
+		kgo.KeepControlRecords(), // the last record may be one
+	)...)
+	if err != nil {
+		return fmt.Errorf("preparing the kafka client: %w", err)
+	}
+	defer cl.Close()
+	for next := from; next < end; {
+		polling, cancel := context.WithTimeout(ctx, logPatience)
+		fetches := cl.PollRecords(polling, logPoll)
+		idle := polling.Err() != nil
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		for _, e := range fetches.Errors() {
+			if !errors.Is(e.Err, context.DeadlineExceeded) {
+				return c.cfg.Kafka.explain(doing, e.Err)
+			}
+		}
+		for iter := fetches.RecordIter(); !iter.Done() && next < end; {
+			rec := iter.Next()
+			if rec.Offset >= end {
+				return nil
+			}
+			next = rec.Offset + 1
+			if rec.Attrs.IsControl() {
+				continue
+			}
+			if err := take(rec); err != nil {
+				return err
+			}
+		}
+		if idle && fetches.NumRecords() == 0 {
+			return c.stalled(ctx, doing, topic, id, next, end)
+		}
+	}
+	return nil
+}
+
+// stalled says why a log brought nothing: its retention removed the rest, which
+// is no error, or it should have.
+func (c *Cluster) stalled(ctx context.Context, doing, topic string, id int32, next, end int64) error {
+	starts, _, err := c.bounds(ctx, []string{topic})
+	if err != nil {
+		return err
+	}
+	if start, ok := starts.Lookup(topic, id); ok && start.Offset >= end {
+		return nil
+	}
+	return &KafkaError{Doing: doing, Err: fmt.Errorf("nothing came within %v from offset %d, and the log ends at %d", logPatience, next, end),
+		Remedy: "check that the partition's leader is up, and try again"}
+}

@@ -1,0 +1,297 @@
+package charttest_test
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v4/pkg/chart/v2/lint"
+	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
+	apps "k8s.io/api/apps/v1"
+	batch "k8s.io/api/batch/v1"
+	core "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/datafly/bridge/internal/config"
+)
+
+// cases are values that people combine.
+var cases = map[string][]string{
+	"minimal":           {minimal},
+	"everything":        {minimal, everything},
+	"static membership": {minimal, everything, `{staticMembership: true, keda: {enabled: false}}`},
+	"no account":        {minimal, `{serviceAccount: {create: false}, podDisruptionBudget: {enabled: false}, goMemLimitPercent: 0}`},
+	"own account":       {minimal, `{serviceAccount: {create: false, name: mine}, image: {tag: v1.2.3}}`},
+	"oauthbearer":       {minimal, `{kafka: {existingSecret: kafka}, config: {kafka: {sasl: {mechanism: OAUTHBEARER, oauth: {token_url: "https://login.example.com/token", client_id: bridge}}}}}`},
+	"one way TLS":       {minimal, `{kafka: {tlsSecret: kafka-tls}}`},
+	"public CA":         {minimal, `{kafka: {tlsSecret: kafka-tls, tlsCA: false, tlsClient: true}}`},
+	"grpc":              {minimal, `{config: {zerobus: {transport: grpc, endpoint: "1.zerobus.us-west-2.cloud.databricks.com"}}}`},
+	"nobody watches":    {minimal, `{networkPolicy: {enabled: true, metricsFrom: []}}`},
+	"recreate":          {minimal, `{strategy: {type: Recreate, rollingUpdate: null}}`},
+	"long drain":        {minimal, `{config: {delivery: {drain: 50s}}, terminationGracePeriodSeconds: 55}`},
+}
+
+func TestChartLints(t *testing.T) {
+	docs := map[string]map[string]any{"as it is": {}}
+	for name, c := range cases {
+		docs[name] = values(t, c...)
+	}
+	for name, vals := range docs {
+		for _, m := range lint.RunAll(chartDir, vals, "datafly").Messages {
+			if m.Severity > support.InfoSev {
+				t.Errorf("%s: helm lint: %s", name, m)
+			}
+		}
+	}
+}
+
+func TestChartRendersWhatKubernetesTakes(t *testing.T) {
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			files := mustRender(t, values(t, c...))
+			m := parse(t, joined(files))
+			consistent(t, m)
+			for n, o := range m.objects {
+				if strings.HasPrefix(n, "ScaledObject/") {
+					scaledObject(t, o)
+				}
+			}
+			cfg := loadConfig(t, configMap(t, m).Data["config.yaml"])
+			if cfg.Ops.Address != ":9400" {
+				t.Errorf("ops.address: got %q, want :9400, where the probes ask", cfg.Ops.Address)
+			}
+			for n, o := range m.objects {
+				template, _, ok := pod(o)
+				if grace := template.Spec.TerminationGracePeriodSeconds; ok && grace != nil && time.Duration(*grace)*time.Second <= cfg.Delivery.Drain {
+					t.Errorf("%s: got a grace period of %d s, want more than delivery.drain, %s", n, *grace, cfg.Delivery.Drain)
+				}
+			}
+			if !strings.Contains(files["NOTES.txt"], "helm test bridge") {
+				t.Errorf("the notes name no next command:\n%s", files["NOTES.txt"])
+			}
+		})
+	}
+}
+
+func configMap(t *testing.T, m manifest) *core.ConfigMap {
+	t.Helper()
+	for _, o := range m.objects {
+		if c, ok := o.(*core.ConfigMap); ok && c.Data["config.yaml"] != "" {
+			return c
+		}
+	}
+	t.Fatalf("got no ConfigMap with config.yaml, have %v", m.names)
+	return nil
+}
+
+// loadConfig reads a rendered configuration as the bridge does at its start, with
+// what the pods mount laid out in a folder.
+func loadConfig(t *testing.T, text string) *config.Config {
+	t.Helper()
+	mounted := t.TempDir()
+	for _, name := range []string{"zerobus/client-secret", "kafka/password", "kafka-tls/ca.crt", "kafka-tls/tls.crt", "kafka-tls/tls.key", "blueprint/blueprint.yaml"} {
+		path := filepath.Join(mounted, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(mounted, "config.yaml")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "/etc/bridge/", mounted+"/")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(config.Options{File: file, FileRequired: true})
+	if err != nil {
+		t.Fatalf("the bridge refuses the rendered config.yaml:\n%v\n%s", err, text)
+	}
+	return cfg
+}
+
+func TestChartRefuses(t *testing.T) {
+	for _, tc := range []struct{ name, values, says string }{
+		{"an unknown value", `replcias: 3`, "replcias"},
+		{"an unknown section of the configuration", `config: {kafak: {}}`, "kafak"},
+		{"a secret among the values", `config: {zerobus: {client_secret: hunter2}}`, "client_secret"},
+		{"a password among the values", `config: {kafka: {sasl: {password: hunter2}}}`, "password"},
+		{"one name for all members", `config: {kafka: {instance_id: bridge-0}}`, "instance_id"},
+		{"no secret", `zerobus: {existingSecret: ""}`, "zerobus.existingSecret: name the Secret"},
+		{"a drain longer than the grace period", `config: {delivery: {drain: 40s}}`, "would be killed while they drain"},
+		{"scaling members with fixed names", `{staticMembership: true, keda: {enabled: true}}`, "choose one of them"},
+		{"a replay within the live group", `replay: {enabled: true, group: zerobus-bridge, from: -2h, until: now}`, "the group of the deployment"},
+		{"a replay without a group", `replay: {enabled: true, from: -2h, until: now}`, "replay.group: name a group"},
+		{"a replay without an end", `replay: {enabled: true, group: again, from: -2h}`, "replay.until"},
+		{"a memory limit the arithmetic does not know", `resources: {limits: {memory: 512M}}`, "memory"},
+	} {
+		_, err := render(t, values(t, minimal, tc.values))
+		if err == nil || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: got %v, want an error that says %q", tc.name, err, tc.says)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: the error repeats the secret: %v", tc.name, err)
+		}
+	}
+}
+
+func TestChartNamesWhatIsMissing(t *testing.T) {
+	for path, says := range map[string]string{
+		"config.kafka.brokers":         "name two",
+		"config.kafka.topics":          "name the topics",
+		"config.zerobus.workspace_url": "https://",
+		"config.zerobus.client_id":     "application id",
+		"config.zerobus.table":         "catalog.schema.table",
+		"zerobus.existingSecret":       "kubectl create secret",
+	} {
+		vals := values(t, minimal)
+		at, parts := vals, strings.Split(path, ".")
+		for _, part := range parts[:len(parts)-1] {
+			at = at[part].(map[string]any)
+		}
+		delete(at, parts[len(parts)-1])
+		_, err := render(t, vals)
+		if err == nil || !strings.Contains(err.Error(), path+": ") || !strings.Contains(err.Error(), says) {
+			t.Errorf("without %s: got %v, want an error that names it and says %q", path, err, says)
+		}
+	}
+}
+
+// The sections the chart lets through are the bridge's.
+func TestSchemaHasTheSectionsOfTheConfiguration(t *testing.T) {
+	var schema struct {
+		Properties struct {
+			Config struct{ Properties map[string]any }
+		}
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "deploy/helm/bridge/values.schema.json")), &schema); err != nil {
+		t.Fatal(err)
+	}
+	got := schema.Properties.Config.Properties
+	kind := reflect.TypeFor[config.Config]()
+	for i := range kind.NumField() {
+		section := kind.Field(i).Tag.Get("yaml")
+		if _, ok := got[section]; !ok {
+			t.Errorf("values.schema.json: config has no section %s; add it", section)
+		}
+		delete(got, section)
+	}
+	for section := range got {
+		t.Errorf("values.schema.json: config has a section %s, which the bridge does not know", section)
+	}
+}
+
+// A golden file shows a change of the manifests to whoever reads the change.
+func TestChartDefaults(t *testing.T) {
+	got := joined(mustRender(t, values(t, minimal)))
+	const file = "testdata/defaults.golden.yaml"
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("the manifests of the defaults changed; go -C deploy/charttest test -run Defaults -update . writes them anew. Got:\n%s", got)
+	}
+}
+
+func TestMembers(t *testing.T) {
+	m := parse(t, joined(mustRender(t, values(t, minimal))))
+	d := one[*apps.Deployment](t, m, "Deployment/bridge")
+	c := d.Spec.Template.Spec.Containers[0]
+	if c.LivenessProbe.HTTPGet.Path != "/livez" || c.StartupProbe.HTTPGet.Path != "/livez" || c.ReadinessProbe.HTTPGet.Path != "/readyz" {
+		t.Errorf("probes: got %s, %s, %s, want /livez, /livez, /readyz", c.StartupProbe.HTTPGet.Path, c.LivenessProbe.HTTPGet.Path, c.ReadinessProbe.HTTPGet.Path)
+	}
+	if got := c.Env; len(got) != 1 || got[0].Name != "GOMEMLIMIT" || got[0].Value != "409MiB" {
+		t.Errorf("variables: got %v, want GOMEMLIMIT at 80 %% of 512Mi, 409MiB", got)
+	}
+	if !c.Resources.Limits.Cpu().IsZero() {
+		t.Errorf("got a CPU limit of %s; a throttled member misses heartbeats", c.Resources.Limits.Cpu())
+	}
+	scaled := parse(t, joined(mustRender(t, values(t, minimal, `keda: {enabled: true}`))))
+	if got := one[*apps.Deployment](t, scaled, "Deployment/bridge").Spec.Replicas; got != nil {
+		t.Errorf("replicas beside KEDA: got %d, want none: each upgrade would undo the scaling", *got)
+	}
+}
+
+func TestStaticMembersAreNamedAfterTheirPods(t *testing.T) {
+	m := parse(t, joined(mustRender(t, values(t, minimal, `staticMembership: true`))))
+	s := one[*apps.StatefulSet](t, m, "StatefulSet/bridge")
+	env := s.Spec.Template.Spec.Containers[0].Env
+	if len(env) == 0 || env[0].Name != "BRIDGE_KAFKA_INSTANCE_ID" || env[0].ValueFrom.FieldRef.FieldPath != "metadata.name" {
+		t.Fatalf("variables: got %v, want BRIDGE_KAFKA_INSTANCE_ID from metadata.name", env)
+	}
+	cfg, err := config.Load(config.Options{File: os.DevNull, Partial: true, Env: []string{env[0].Name + "=bridge-0"}})
+	if err != nil || cfg.Kafka.InstanceID != "bridge-0" {
+		t.Errorf("the bridge makes of that variable: %v, %v", cfg, err)
+	}
+	if m.objects["Service/"+s.Spec.ServiceName] == nil {
+		t.Errorf("serviceName is %q, which is none of %v", s.Spec.ServiceName, m.names)
+	}
+}
+
+// What restarts pods and what does not.
+func TestChecksumCoversTheConfigurationAlone(t *testing.T) {
+	sum := func(extra string) string {
+		m := parse(t, joined(mustRender(t, values(t, minimal, `blueprint: "version: 1"`, extra))))
+		return one[*apps.Deployment](t, m, "Deployment/bridge").Spec.Template.Annotations["checksum/config"]
+	}
+	before := sum(``)
+	if got := sum(`config: {delivery: {max_rows: 100}}`); got == before {
+		t.Error("a changed configuration leaves the pods as they are")
+	}
+	if got := sum(`blueprint: "version: 2"`); got != before {
+		t.Error("a changed blueprint restarts the pods, which read it anew themselves")
+	}
+}
+
+func TestReplayJob(t *testing.T) {
+	name := func(extra string) (string, *batch.Job) {
+		m := parse(t, joined(mustRender(t, values(t, minimal, everything, extra))))
+		for n, o := range m.objects {
+			if job, ok := o.(*batch.Job); ok {
+				return n, job
+			}
+		}
+		t.Fatalf("got no Job, have %v", m.names)
+		return "", nil
+	}
+	first, job := name(``)
+	want := []string{"run", "--config", "/etc/bridge/config/config.yaml", "--group", "replay-1",
+		"--from=2026-11-22T06:00:00Z", "--until=-1h", "--set", "zerobus.table=stream_replay"}
+	if got := job.Spec.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
+		t.Errorf("arguments: got %q, want %q", got, want)
+	}
+	if again, _ := name(``); again != first {
+		t.Errorf("the same window: got Job %s, want %s", again, first)
+	}
+	if other, _ := name(`replay: {until: "-2h"}`); other == first {
+		t.Errorf("another window: got Job %s again, which Kubernetes would refuse to change", other)
+	}
+	if job.Spec.Completions != nil {
+		t.Errorf("completions: got %d, want none: members that share the work end together", *job.Spec.Completions)
+	}
+}
+
+func TestRulesAreThoseOfPrometheus(t *testing.T) {
+	if read(t, "deploy/helm/bridge/files/rules.yaml") != read(t, "deploy/prometheus/rules.yaml") {
+		t.Error("deploy/helm/bridge/files/rules.yaml is not deploy/prometheus/rules.yaml; cp deploy/prometheus/rules.yaml deploy/helm/bridge/files/")
+	}
+	m := parse(t, joined(mustRender(t, values(t, minimal, `prometheusRule: {enabled: true}`))))
+	got := one[*monitoring.PrometheusRule](t, m, "PrometheusRule/bridge")
+	var want monitoring.PrometheusRuleSpec
+	if err := yaml.UnmarshalStrict([]byte(read(t, "deploy/prometheus/rules.yaml")), &want); err != nil {
+		t.Fatal(err)
+	}
+	if len(want.Groups) == 0 || !reflect.DeepEqual(got.Spec, want) {
+		t.Errorf("rules: got %d groups, want the %d of deploy/prometheus/rules.yaml unchanged", len(got.Spec.Groups), len(want.Groups))
+	}
+}

@@ -1,0 +1,180 @@
+{{- define "bridge.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* The name of nearly everything. 50 characters leave room for suffixes. */}}
+{{- define "bridge.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "bridge.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "bridge.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "bridge.selector" -}}
+app.kubernetes.io/name: {{ include "bridge.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "bridge.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "bridge.selector" . }}
+app.kubernetes.io/version: {{ default .Chart.AppVersion .Values.image.tag | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* What pods carry: nothing that changes with the chart's version and would restart them. */}}
+{{- define "bridge.podLabels" -}}
+{{ include "bridge.selector" . }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "bridge.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "bridge.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "bridge.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* config.yaml: the user's keys, and over them those that the chart's mounts decide. */}}
+{{- define "bridge.config" -}}
+{{- $own := dict
+  "ops" (dict "address" ":9400")
+  "zerobus" (dict "client_secret_file" (printf "/etc/bridge/zerobus/%s" .Values.zerobus.key)) -}}
+{{- if .Values.blueprint -}}
+{{- $_ := set $own "mapping" (dict "blueprint" "/etc/bridge/blueprint/blueprint.yaml") -}}
+{{- end -}}
+{{- $kafka := dict -}}
+{{- if .Values.kafka.existingSecret -}}
+{{- $file := printf "/etc/bridge/kafka/%s" .Values.kafka.key -}}
+{{- $mechanism := dig "kafka" "sasl" "mechanism" "none" .Values.config | toString | lower -}}
+{{- if eq $mechanism "oauthbearer" -}}
+{{- $_ := set $kafka "sasl" (dict "oauth" (dict "client_secret_file" $file)) -}}
+{{- else -}}
+{{- $_ := set $kafka "sasl" (dict "password_file" $file) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.kafka.tlsSecret -}}
+{{- $tls := dict "enabled" true -}}
+{{- if .Values.kafka.tlsCA -}}{{- $_ := set $tls "ca_file" "/etc/bridge/kafka-tls/ca.crt" -}}{{- end -}}
+{{- if .Values.kafka.tlsClient -}}
+{{- $_ := set $tls "cert_file" "/etc/bridge/kafka-tls/tls.crt" -}}
+{{- $_ := set $tls "key_file" "/etc/bridge/kafka-tls/tls.key" -}}
+{{- end -}}
+{{- $_ := set $kafka "tls" $tls -}}
+{{- end -}}
+{{- if $kafka -}}{{- $_ := set $own "kafka" $kafka -}}{{- end -}}
+{{- mergeOverwrite (deepCopy .Values.config) $own | toYaml -}}
+{{- end -}}
+
+{{/* A memory quantity of Mi or Gi, in MiB. */}}
+{{- define "bridge.mebibytes" -}}
+{{- if hasSuffix "Gi" . -}}{{ mul 1024 (trimSuffix "Gi" . | int) }}{{- else -}}{{ trimSuffix "Mi" . | int }}{{- end -}}
+{{- end -}}
+
+{{- define "bridge.env" -}}
+{{- if .Values.goMemLimitPercent -}}
+- name: GOMEMLIMIT
+  value: {{ div (mul (include "bridge.mebibytes" .Values.resources.limits.memory | int) .Values.goMemLimitPercent) 100 }}MiB
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The parts that the members, the replay and the test share. */}}
+{{- define "bridge.podSpec" -}}
+serviceAccountName: {{ include "bridge.serviceAccountName" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+volumes:
+  - name: config
+    configMap:
+      name: {{ include "bridge.fullname" . }}
+  {{- if .Values.blueprint }}
+  - name: blueprint
+    configMap:
+      name: {{ include "bridge.fullname" . }}-blueprint
+  {{- end }}
+  - name: zerobus
+    secret:
+      secretName: {{ required "zerobus.existingSecret: name the Secret that holds the OAuth secret of the service principal; kubectl create secret generic zerobus --from-file=client-secret makes one" .Values.zerobus.existingSecret }}
+      defaultMode: 0440
+  {{- if .Values.kafka.existingSecret }}
+  - name: kafka
+    secret:
+      secretName: {{ .Values.kafka.existingSecret }}
+      defaultMode: 0440
+  {{- end }}
+  {{- if .Values.kafka.tlsSecret }}
+  - name: kafka-tls
+    secret:
+      secretName: {{ .Values.kafka.tlsSecret }}
+      defaultMode: 0440
+  {{- end }}
+{{- end -}}
+
+{{- define "bridge.container" -}}
+name: bridge
+image: {{ include "bridge.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+volumeMounts:
+  - {name: config, mountPath: /etc/bridge/config, readOnly: true}
+  {{- if .Values.blueprint }}
+  - {name: blueprint, mountPath: /etc/bridge/blueprint, readOnly: true}
+  {{- end }}
+  - {name: zerobus, mountPath: /etc/bridge/zerobus, readOnly: true}
+  {{- if .Values.kafka.existingSecret }}
+  - {name: kafka, mountPath: /etc/bridge/kafka, readOnly: true}
+  {{- end }}
+  {{- if .Values.kafka.tlsSecret }}
+  - {name: kafka-tls, mountPath: /etc/bridge/kafka-tls, readOnly: true}
+  {{- end }}
+{{- end -}}

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of the packages for a while each, as many at a time as
+# there are cores, from test binaries that are built first. One line per target;
+# the output of one that fails, the input that made it fail, and how to repeat
+# it. Ends with 1 if any failed.
+#
+#   tools/fuzz.sh 60s ./...
+#
+# The emulator reads what its own users send it, so its targets run for a third
+# of the time. The time is in seconds, or a number of inputs such as 1000x.
+#
+# Settings by environment: FUZZ_JOBS, targets at a time (the number of cores);
+# FUZZ_TARGETS, a regular expression of the targets to run (all).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+one() { # package directory binary target: fuzz one target
+	local pkg=$1 dir=$2 binary=$3 target=$4 log status=0 line runs
+	local here=${dir#"$root"/}
+	local time=$fuzztime
+	[[ $here == zerobus/emulator && $time == *s ]] && time=$(((${time%s} + 2) / 3))s
+	log=$work/$target.$$.log
+	(cd "$dir" && exec "$binary" -test.run='^$' -test.fuzz="^$target\$" -test.fuzztime="$time" -test.parallel=1 \
+		-test.fuzzminimizetime=10s -test.fuzzcachedir="$cache/$pkg") >"$log" 2>&1 </dev/null || status=$?
+	line=$(grep -o 'elapsed: .*' "$log" | tail -1 || true)
+	runs=$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' <<<"$line")
+	if [ "$status" -eq 0 ] && [ "${runs:-0}" -gt 0 ]; then
+		printf 'ok    %-22s %-18s %s\n' "$target" "$here" "${line#elapsed: }"
+		return
+	fi
+	{
+		printf 'FAIL  %-22s %-18s ended with %d after %s inputs\n' "$target" "$here" "$status" "${runs:-0}"
+		sed -n '/^fuzz: elapsed/!p' "$log" | tail -60
+		local input
+		input=$(sed -n 's|^ *Failing input written to ||p' "$log" | tail -1)
+		if [ -n "$input" ]; then
+			echo "The input is in $here/$input:"
+			sed 's/^/    /' "$dir/$input" | cut -c 1-2000
+			echo "Repeat with: go test -run '^$target\$/^${input##*/}\$' ./$here"
+		else
+			echo "Repeat with: go test -run '^$target\$' -fuzz '^$target\$' -fuzztime $time ./$here"
+		fi
+	} >"$log.said"
+	cat "$log.said"
+	exit 1
+}
+
+if [ "${1:-}" = --one ]; then # as called back by xargs below
+	shift
+	one "$@"
+	exit
+fi
+
+fuzztime=${1:?say how long each target runs, as in: tools/fuzz.sh 60s ./...}
+shift
+[[ $fuzztime =~ ^[1-9][0-9]*[sx]$ ]] || { echo "the time must be in seconds, as in 60s, got $fuzztime" >&2; exit 2; }
+root=$PWD
+cache=$(go env GOCACHE)/fuzz
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export fuzztime root cache work
+
+n=0
+while read -r pkg dir; do
+	targets=$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$dir"/*_test.go | grep -E "${FUZZ_TARGETS:-.}" || true)
+	[ -n "$targets" ] || continue
+	n=$((n + 1))
+	go test -c -fuzz=. -o "$work/$n.test" "$pkg"
+	for target in $targets; do
+		echo "$pkg $dir $work/$n.test $target"
+	done
+done < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' "${@:-./...}" | grep .) >"$work/targets"
+
+echo "$(wc -l <"$work/targets") fuzz targets, $fuzztime each"
+cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
+xargs -L 1 -P "${FUZZ_JOBS:-$cores}" "$0" --one <"$work/targets" || {
+	echo "at least one fuzz target failed, see above" >&2
+	exit 1
+}
