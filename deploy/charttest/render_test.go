@@ -46,7 +46,7 @@ config:
   delivery: {max_buffered: 128MiB, max_rows: 1000000}
   zerobus: {rate_limit: 2000000}
 blueprint: |
-  version: "2.0"
+  version: 2
   extends: default
 kafka: {existingSecret: kafka, tlsSecret: kafka-tls, tlsCA: true, tlsClient: true}
 resources: {requests: {cpu: 1, memory: 512Mi}, limits: {memory: 1Gi}}
