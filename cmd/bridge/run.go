@@ -64,7 +64,11 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 	}
 	defer b.close()
 
-	server := ops.New(ops.Config{Address: cfg.Ops.Address, Pprof: cfg.Ops.Pprof}, b.metrics, b.snapshot, log)
+	opsConfig := ops.Config{Address: cfg.Ops.Address, Pprof: cfg.Ops.Pprof}
+	if page := b.livePage(); page != nil {
+		opsConfig.Live = page
+	}
+	server := ops.New(opsConfig, b.metrics, b.snapshot, log)
 	if err := server.Start(ctx); err != nil {
 		return fmt.Errorf("starting the ops endpoints: %w", err)
 	}

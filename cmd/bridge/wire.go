@@ -16,6 +16,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -188,6 +189,7 @@ type bridge struct {
 	cluster  *consumer.Cluster
 	plan     *mapping.Blueprint
 	started  time.Time
+	feed     *live.Feed // nil when ops.live_events is off
 
 	rules   atomic.Pointer[rules]          // fit the table as last seen
 	group   atomic.Pointer[consumer.Group] // nil until everything is proven
@@ -200,6 +202,9 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 	b := &bridge{cfg: cfg, log: log, metrics: ops.NewMetrics(known(cfg)), started: time.Now()}
 	b.observer = b.metrics
 	b.state.Store(ops.StateStarting)
+	if mode := cfg.Ops.LiveEvents; mode != "off" {
+		b.feed = live.NewFeed(mode)
+	}
 	var err error
 	if b.plan, err = loadBlueprint(cfg.Mapping.Blueprint); err != nil {
 		return nil, &usageError{err}
@@ -237,6 +242,7 @@ func (b *bridge) run(ctx context.Context) error {
 	}
 	cfg := consumerConfig(b.cfg)
 	cfg.SinkTrouble = b.sinkTrouble
+	cfg.Tap = b.tap()
 	group := consumer.NewGroup(cfg, b.cluster, sink{b.client}, newMapper(&b.rules), b.observer, b.log)
 	b.group.Store(group)
 	b.state.Store(ops.StateRunning)

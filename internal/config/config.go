@@ -8,7 +8,11 @@
 // environment, named flags, --set. Every problem is reported at once.
 package config
 
-import "time"
+import (
+	"net"
+	"net/netip"
+	"time"
+)
 
 // Config is everything `bridge run` can be told. The yaml tags are the key
 // names, dotted into paths such as kafka.tls.ca_file. A Config from Load is
@@ -33,6 +37,34 @@ type Ops struct {
 	// heap profile is cheap, but whoever reaches the address can take a CPU
 	// profile or an execution trace, which slow the process.
 	Pprof bool `yaml:"pprof"`
+	// LiveEvents is what the page of live events shows: off is no page,
+	// metadata names, ids and states but no value of a field, full the events
+	// and their rows. Default metadata. Price of full: personal data on a page;
+	// up to 4 MiB of memory for it; Token is required unless Address is on the
+	// loopback.
+	LiveEvents string `yaml:"live_events"`
+	// Token is what the page of live events asks for, as a bearer header or in
+	// its login form. Default empty: it asks for nothing. TokenFile names a
+	// file that holds it instead, read anew for each request.
+	Token     Secret `yaml:"token"`
+	TokenFile string `yaml:"token_file"`
+}
+
+// TokenSource is where the token comes from; ok is false when there is none.
+func (o Ops) TokenSource() (s SecretSource, ok bool) {
+	return SecretSource{Key: "ops.token", Value: o.Token, File: o.TokenFile}, o.Token != "" || o.TokenFile != ""
+}
+
+// Loopback reports whether the address is one that only this machine reaches.
+// Names other than localhost are none:
+// what they stand for can change.
+func (o Ops) Loopback() bool {
+	host, _, err := net.SplitHostPort(o.Address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // Log is where and how the process speaks; always on standard error.
@@ -88,7 +120,7 @@ func Defaults() Config {
 			StuckAfter:  5 * time.Minute,
 		},
 		Rejects: Rejects{Policy: "dead_letter", Create: true, ReplicationFactor: -1},
-		Ops:     Ops{Address: "127.0.0.1:9400"},
+		Ops:     Ops{Address: "127.0.0.1:9400", LiveEvents: "metadata"},
 		Log:     Log{Level: "info", Format: "json"},
 	}
 }
@@ -107,6 +139,7 @@ var choices = map[string][]string{
 	"mapping.timestamp_fallback": {"none", "kafka"},
 	"mapping.on_missing_consent": {"allow", "drop"},
 	"rejects.policy":             {"dead_letter", "skip", "stop"},
+	"ops.live_events":            {"off", "metadata", "full"},
 	"log.level":                  {"debug", "info", "warn", "error"},
 	"log.format":                 {"json", "console"},
 }

@@ -92,7 +92,11 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 	if err := os.WriteFile(file, []byte("x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Three environments, since keys exclude one another.
+	token := filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte("sixteen characters\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Several environments, since keys exclude one another.
 	shared := map[string]string{
 		"kafka.brokers": "b1,b2:9093", "kafka.topics": "t1, t2", "kafka.group": "g", "kafka.start": "latest", "kafka.protocol": "consumer",
 		"kafka.instance_id": "pod-0", "kafka.client_id": "cl", "kafka.session_timeout": "10s", "kafka.rebalance_timeout": "2m",
@@ -106,14 +110,14 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		"mapping.timestamp_fallback": "kafka", "mapping.require_consent": "analytics,marketing", "mapping.on_missing_consent": "drop",
 		"delivery.max_rows": "7", "delivery.max_bytes": "2MiB", "delivery.max_buffered": "8MiB", "delivery.linger": "20ms", "delivery.drain": "3s", "delivery.stuck_after": "90s",
 		"rejects.policy": "skip", "rejects.topic": "bad", "rejects.create": "false", "rejects.partitions": "3", "rejects.replication_factor": "2",
-		"ops.address": ":9400", "ops.pprof": "true", "log.level": "debug", "log.format": "console",
+		"ops.address": ":9400", "ops.pprof": "true", "ops.live_events": "full", "log.level": "debug", "log.format": "console",
 	}
 	variants := []map[string]string{
-		{"zerobus.client_secret": "v", "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "u", "kafka.sasl.password": "p"},
-		{"zerobus.client_secret_file": file, "kafka.sasl.mechanism": "plain", "kafka.sasl.username": "u", "kafka.sasl.password_file": file},
-		{"zerobus.client_secret": "v", "kafka.sasl.mechanism": "OAUTHBEARER", "kafka.sasl.oauth.token_url": "https://idp.example", "kafka.sasl.oauth.client_id": "i",
+		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "u", "kafka.sasl.password": "p"},
+		{"zerobus.client_secret_file": file, "ops.token_file": token, "kafka.sasl.mechanism": "plain", "kafka.sasl.username": "u", "kafka.sasl.password_file": file},
+		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "OAUTHBEARER", "kafka.sasl.oauth.token_url": "https://idp.example", "kafka.sasl.oauth.client_id": "i",
 			"kafka.sasl.oauth.client_secret": "s", "kafka.sasl.oauth.scopes": "a,b"},
-		{"zerobus.client_secret": "v", "kafka.sasl.mechanism": "oauthbearer", "kafka.sasl.oauth.token_url": "https://idp.example", "kafka.sasl.oauth.client_id": "i",
+		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "oauthbearer", "kafka.sasl.oauth.token_url": "https://idp.example", "kafka.sasl.oauth.client_id": "i",
 			"kafka.sasl.oauth.client_secret_file": file},
 	}
 	defaults := leaves(reflect.ValueOf(config.Defaults()), "")

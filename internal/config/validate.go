@@ -154,6 +154,32 @@ func (v *checker) ops() {
 	if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 0 || n > 65535 {
 		v.fail("ops.address", "must be host:port with a port from 0 to 65535", "write it as 127.0.0.1:9400, or :9400 for every interface")
 	}
+	v.liveEvents()
+}
+
+// minToken is what a token that guards events has at least, in bytes: guesses
+// are slowed down, not made impossible.
+const minToken = 16
+
+func (v *checker) liveEvents() {
+	o := &v.c.Ops
+	token, given := o.TokenSource()
+	v.secret(token)
+	if !v.ok("ops.address", "ops.live_events", "ops.token", "ops.token_file") {
+		return
+	}
+	if o.LiveEvents == "full" && !given && !o.Loopback() {
+		v.fail("ops.live_events", "must not be full without ops.token while ops.address can be reached from other machines",
+			"set ops.token_file to a file with a long random text, or ops.live_events to metadata, or ops.address to 127.0.0.1:9400")
+	}
+	text, err := token.Read()
+	if given && !v.partial && err == nil && len(text) < minToken {
+		key := token.Key
+		if token.File != "" {
+			key += "_file"
+		}
+		v.failValue(key, "", fmt.Sprintf("must be at least %d characters long, or it could be guessed", minToken), "make one with: openssl rand -hex 24")
+	}
 }
 
 // count, size and duration hold a number between two bounds, both included.

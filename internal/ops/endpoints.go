@@ -18,11 +18,17 @@ type endpoints struct {
 	metrics *Metrics
 	source  Source
 	index   string
+	live    bool
 }
 
-func newHandler(withPprof bool, metrics *Metrics, source Source, log *zap.Logger) http.Handler {
+func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) http.Handler {
 	e := &endpoints{metrics: metrics, source: source, index: indexText}
 	mux := http.NewServeMux()
+	if cfg.Live != nil {
+		e.index, e.live = e.index+indexLive, true
+		mux.Handle(LivePath, cfg.Live)
+		mux.Handle("GET "+strings.TrimSuffix(LivePath, "/"), http.RedirectHandler(LivePath, http.StatusSeeOther))
+	}
 	mux.HandleFunc("GET /{$}", e.serveIndex)
 	mux.Handle("GET /metrics", metricsHandler(metrics, source, log))
 	for _, path := range []string{"/livez", "/healthz", "/health"} {
@@ -30,7 +36,7 @@ func newHandler(withPprof bool, metrics *Metrics, source Source, log *zap.Logger
 	}
 	mux.HandleFunc("GET /readyz", e.serveReady)
 	mux.HandleFunc("GET /status", e.serveStatus)
-	if withPprof {
+	if cfg.Pprof {
 		e.index += indexPprof
 		// /debug/pprof/cmdline is left out on purpose: a secret given as a
 		// flag would be in it.
@@ -87,9 +93,16 @@ const indexText = `bridge: Signal events from Kafka to Databricks Zerobus
 /status    everything at a glance, as JSON; bridge status prints it
 `
 
+const indexLive = "/live/     live events, for a browser\n"
+
 const indexPprof = "/debug/pprof/   Go profiles\n"
 
-func (e *endpoints) serveIndex(w http.ResponseWriter, _ *http.Request) {
+func (e *endpoints) serveIndex(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Vary", "Accept")
+	if e.live && strings.Contains(r.Header.Get("Accept"), "text/html") {
+		http.Redirect(w, r, LivePath, http.StatusSeeOther)
+		return
+	}
 	writeText(w, http.StatusOK, e.index)
 }
 

@@ -27,6 +27,20 @@ type Config struct {
 	// the code handles; keep the address on the loopback while it is on.
 	// Default false.
 	Pprof bool
+
+	// Live, if not nil, answers everything under LivePath, and a browser that
+	// asks for / is sent there. Default nil.
+	Live Live
+}
+
+// LivePath is where the page of live events is.
+const LivePath = "/live/"
+
+// Live is a page of live events.
+type Live interface {
+	http.Handler
+	// Stop ends the answers that would otherwise go on, for good.
+	Stop()
 }
 
 // The server's bounds. Requests have no bodies worth reading and answers are
@@ -44,6 +58,7 @@ type Server struct {
 	address string
 	log     *zap.Logger
 	http    *http.Server
+	live    Live // may be nil
 
 	listener net.Listener       // set by Start
 	cancel   context.CancelFunc // ends the contexts of all requests
@@ -57,9 +72,9 @@ func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
 	if cfg.Address == "" {
 		cfg.Address = DefaultAddress
 	}
-	s := &Server{address: cfg.Address, log: log, done: make(chan struct{})}
+	s := &Server{address: cfg.Address, log: log, live: cfg.Live, done: make(chan struct{})}
 	s.http = &http.Server{
-		Handler:        newHandler(cfg.Pprof, metrics, source, log),
+		Handler:        newHandler(cfg, metrics, source, log),
 		ReadTimeout:    readTimeout,
 		WriteTimeout:   writeTimeout,
 		IdleTimeout:    idleTimeout,
@@ -111,6 +126,9 @@ func (s *Server) Close(ctx context.Context) error {
 		return nil
 	}
 	defer s.cancel()
+	if s.live != nil {
+		s.live.Stop()
+	}
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		s.cancel() // a running profile ends with its request's context

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/ops/live"
+)
+
+const (
+	// maxShown is how much of a record is kept for the page, in bytes. Of a
+	// longer one the beginning is shown, and no row can be told.
+	maxShown = 64 << 10
+	// maxShownHeaders and maxShownKey bound the rest of it.
+	maxShownHeaders, maxShownKey = 32, 1 << 10
+)
+
+// eventTap shows the page a sample of what passes. What it costs is bounded by
+// the feed, which says how much is wanted.
+type eventTap struct {
+	feed    *live.Feed
+	explain func(rec *kgo.Record, index int) live.Content
+
+	mu   sync.Mutex // guards open
+	open map[partitionID][]picked
+}
+
+type partitionID struct {
+	topic string
+	id    int32
+}
+
+// picked is an event of the batch that a partition writes at the moment.
+type picked struct {
+	consumer.Event
+	id uint64
+}
+
+// tap is what the delivery shows its batches to; nil when nobody may look.
+func (b *bridge) tap() consumer.Tap {
+	if b.feed == nil {
+		return nil
+	}
+	return &eventTap{feed: b.feed, explain: b.content, open: make(map[partitionID][]picked)}
+}
+
+// livePage is the page of live events; nil when it is off.
+func (b *bridge) livePage() *live.Page {
+	if b.feed == nil {
+		return nil
+	}
+	c := live.Config{Mode: b.cfg.Ops.LiveEvents, Loopback: b.cfg.Ops.Loopback()}
+	if token, given := b.cfg.Ops.TokenSource(); given {
+		c.Token = token.Read
+	}
+	if b.cfg.Rejects.Policy == consumer.PolicyDeadLetter {
+		c.Letters = letters{b}
+	}
+	return live.New(c, b.feed, b.snapshot, b.metrics, b.log)
+}
+
+// Taken implements consumer.Tap: some of the rows are shown in flight.
+func (t *eventTap) Taken(p *consumer.Passage) {
+	t.feed.Passed(p.Rows() + p.Rejects() + p.Filtered())
+	n := t.feed.Admit(p.Rows())
+	if n == 0 {
+		return
+	}
+	var sample []picked
+	for i := range n {
+		at := p.Row(i * p.Rows() / n) // spread over the batch
+		sample = append(sample, picked{at, t.add(p, at, live.Outcome{Status: live.InFlight})})
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open[partitionID{p.Topic, p.Partition}] = sample
+}
+
+// Settled implements consumer.Tap: what was shown gets its end, and some of the
+// rejects and of what was filtered are shown that were not.
+func (t *eventTap) Settled(p *consumer.Passage) {
+	key := partitionID{p.Topic, p.Partition}
+	t.mu.Lock()
+	sample := t.open[key]
+	delete(t.open, key)
+	t.mu.Unlock()
+	for _, s := range sample {
+		t.feed.Settle(s.id, ended(p, s.Event))
+	}
+	if p.Err != nil {
+		return // it comes again
+	}
+	for i := range t.feed.Admit(p.Rejects()) {
+		at, r := p.Reject(i)
+		if !slices.ContainsFunc(sample, func(s picked) bool { return s.Event == at }) {
+			t.add(p, at, rejected(p, r))
+		}
+	}
+	for i := range t.feed.Admit(min(p.Filtered(), 2)) {
+		at, reason := p.Drop(i)
+		t.add(p, at, filtered(p, reason))
+	}
+}
+
+// ended tells how one event of a settled batch ended.
+func ended(p *consumer.Passage, at consumer.Event) live.Outcome {
+	if p.Err != nil {
+		return outcome(p, live.Abandoned)
+	}
+	if i, ok := search(p.Rejects(), at, func(i int) consumer.Event { e, _ := p.Reject(i); return e }); ok {
+		_, r := p.Reject(i)
+		return rejected(p, r)
+	}
+	if i, ok := search(p.Filtered(), at, func(i int) consumer.Event { e, _ := p.Drop(i); return e }); ok {
+		_, reason := p.Drop(i)
+		return filtered(p, reason)
+	}
+	return outcome(p, live.Delivered)
+}
+
+// search finds an event among n that are in order.
+func search(n int, at consumer.Event, get func(int) consumer.Event) (int, bool) {
+	lo, hi := 0, n
+	for lo < hi {
+		mid := (lo + hi) / 2
+		e := get(mid)
+		switch c := cmp.Or(cmp.Compare(e.Record, at.Record), cmp.Compare(e.Index, at.Index)); {
+		case c == 0:
+			return mid, true
+		case c < 0:
+			lo = mid + 1
+		default:
+			hi = mid
+		}
+	}
+	return 0, false
+}
+
+func outcome(p *consumer.Passage, status string) live.Outcome {
+	return live.Outcome{Status: status, Ack: p.Took, Batch: live.Batch{
+		Records: len(p.Records), Rows: p.Rows(), RowBytes: p.RowBytes,
+		FirstOffset: p.Records[0].Offset, LastOffset: p.Records[len(p.Records)-1].Offset,
+	}}
+}
+
+func rejected(p *consumer.Passage, r consumer.Reject) live.Outcome {
+	o := outcome(p, live.Rejected)
+	o.Code, o.Column, o.Reason, o.Meaning = r.Code, r.Column, r.Reason, meanings[r.Code]
+	return o
+}
+
+func filtered(p *consumer.Passage, reason string) live.Outcome {
+	o := outcome(p, live.Filtered)
+	o.Code, o.Meaning = reason, meanings[reason]
+	return o
+}
+
+// add takes one event up. What is kept of it is a copy.
+func (t *eventTap) add(p *consumer.Passage, at consumer.Event, o live.Outcome) uint64 {
+	rec := p.Records[at.Record]
+	if o.Batch.Records == 0 {
+		o = outcome(p, o.Status)
+	}
+	who := sketchOf(rec.Value, at.Index)
+	e := live.Event{
+		Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Index: at.Index, Produced: rec.Timestamp, Taken: time.Now(), Size: len(rec.Value),
+		Type: who.kind, Name: who.name, MessageID: who.id,
+		Status: o.Status, Code: o.Code, Column: o.Column, Meaning: o.Meaning, Reason: o.Reason, Batch: o.Batch, Ack: o.Ack.Seconds(),
+	}
+	if !t.feed.Full() {
+		return t.feed.Add(e, 0, nil)
+	}
+	kept, size := copyRecord(rec)
+	return t.feed.Add(e, size, func() live.Content { return t.explain(kept, at.Index) })
+}
+
+// copyRecord keeps what the page may show of a record, and how many bytes that is.
+func copyRecord(rec *kgo.Record) (kept *kgo.Record, size int) {
+	kept = &kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Timestamp: rec.Timestamp, Key: bytes.Clone(rec.Key[:min(len(rec.Key), maxShownKey)])}
+	if rec.Value != nil {
+		kept.Value = bytes.Clone(rec.Value[:min(len(rec.Value), maxShown+1)]) // one more says that it was longer
+	}
+	size = len(kept.Key) + len(kept.Value)
+	for _, h := range rec.Headers[:min(len(rec.Headers), maxShownHeaders)] {
+		kept.Headers = append(kept.Headers, kgo.RecordHeader{Key: h.Key, Value: bytes.Clone(h.Value[:min(len(h.Value), maxShownKey)])})
+		size += len(h.Key) + min(len(h.Value), maxShownKey)
+	}
+	return kept, size
+}

@@ -1,0 +1,64 @@
+// The page makes elements only here, and text only as text: nothing that comes
+// from an event can become markup.
+
+export const $ = (id) => document.getElementById(id);
+
+// el makes an element. Attributes: class, data-*, aria-*, on* handlers, and
+// properties such as title; children are elements or texts.
+export function el(tag, attrs, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attrs || {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  add(node, children);
+  return node;
+}
+
+function add(node, children) {
+  for (const child of children.flat()) {
+    if (child === undefined || child === null || child === false) continue;
+    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+  }
+}
+
+export function fill(node, ...children) {
+  node.replaceChildren();
+  add(node, children);
+}
+
+// say sets a text only when it differs, so that nothing is announced or drawn
+// twice.
+export function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+export function tone(node, name) {
+  if (node.dataset.tone !== name) node.dataset.tone = name;
+}
+
+// facts are the rows of a definition list; those without a value are left out.
+export function facts(pairs) {
+  return pairs.filter(([, value]) => value !== undefined && value !== null && value !== "")
+    .flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
+}
+
+export function copyButton(text, what) {
+  const button = el("button", { type: "button", class: "quiet", "aria-label": "Copy " + what, onclick: copy }, "Copy");
+  async function copy() {
+    try {
+      await navigator.clipboard.writeText(text);
+      say(button, "Copied");
+    } catch {
+      say(button, "Not allowed");
+    }
+    setTimeout(() => say(button, "Copy"), 1500);
+  }
+  return button;
+}
+
+// announce speaks to a screen reader, politely.
+export function announce(text) {
+  say($("says"), text);
+}

@@ -1,0 +1,152 @@
+// The upper half: is it healthy, why not, what to do, and the figures.
+
+import { $, el, fill, say, tone, facts, copyButton, announce } from "./dom.js";
+import { Chart } from "./chart.js";
+import { count, rate, short, bytes, seconds, ago, clock } from "./format.js";
+
+const figures = {
+  in: figure("fig-in", new Chart("Events read per second")),
+  out: figure("fig-out", new Chart("Rows delivered per second")),
+  lag: figure("fig-lag", new Chart("Events not delivered yet")),
+  ack: figure("fig-ack", new Chart("Time to acknowledge, half of the writes and 99 of 100", { second: true })),
+  buffer: figure("fig-buffer", new Chart("Buffered bytes", { limit: 1 })),
+};
+let before = null; // the last status
+let last = null; // for when the connection is lost
+let verdict = "";
+let reasonsShown = "";
+
+function figure(id, chart) {
+  const value = el("p", { class: "value" }, "–"), under = el("p", { class: "under" });
+  $(id).append(value, under, chart.node);
+  return { value, under, chart };
+}
+
+function show(f, big, unit, under) {
+  fill(f.value, big, unit ? el("small", {}, " " + unit) : "");
+  say(f.under, under);
+  f.chart.describe(big + (unit ? " " + unit : "") + (under ? ", " + under : ""));
+}
+
+export function status(s) {
+  last = s;
+  header(s);
+  const flow = rates(s);
+  health(s, flow);
+  draw(s, flow);
+  ledger(s.conservation);
+  sink(s);
+  before = s;
+}
+
+function header(s) {
+  say($("route"), "group " + s.group + "  →  " + s.sink.table + "   ·   " + s.version + (s.started ? "   ·   up " + seconds(ago(s.started, s.time)) : ""));
+}
+
+// rates are those since the last status of the same process.
+function rates(s) {
+  if (!before || before.started !== s.started || !s.totals) return null;
+  const dt = (new Date(s.time) - new Date(before.time)) / 1000;
+  if (dt <= 0 || dt > 30) return null;
+  const per = (key) => Math.max(s.totals[key] - before.totals[key], 0) / dt;
+  return { in: per("events_read"), out: per("rows_delivered"), bytesIn: per("event_bytes_read"), bytesOut: per("row_bytes_delivered"), lost: per("events_rejected"), filtered: per("events_filtered") };
+}
+
+function health(s, flow) {
+  let word = "Delivering", name = "ok", line;
+  if (!s.live) {
+    [word, name, line] = ["Not alive", "bad", s.live_reason + ". Only a restart helps."];
+  } else if (!s.ready) {
+    word = s.state === "running" ? "Not delivering" : { starting: "Starting", draining: "Draining", stopped: "Stopped" }[s.state] || s.state;
+    name = s.sink.state === "blocked" || s.blocked_partitions > 0 ? "bad" : "warn";
+    line = (s.sink.state !== "ready" && s.sink.since ? "The sink is " + s.sink.state + " for " + seconds(ago(s.sink.since, s.time)) + ". " : "") + "Nothing is lost: what is not acknowledged is not committed.";
+  } else if (s.sink.state === "retrying") {
+    [word, name, line] = ["Retrying", "warn", "The sink does not take rows at the moment; this mends itself. " + (s.sink.reason || "")];
+  } else {
+    line = fine(s, flow);
+  }
+  const box = $("health");
+  tone(box, name);
+  say($("health-word"), word);
+  say($("health-line"), line);
+  document.title = (name === "ok" ? "● " : name === "warn" ? "▲ " : "■ ") + word + " · bridge";
+  reasons(s.not_ready || []);
+  const spoken = word + (s.not_ready && s.not_ready.length ? ": " + s.not_ready[0].text : "");
+  if (spoken !== verdict) announce(spoken);
+  verdict = spoken;
+}
+
+function fine(s, flow) {
+  if (s.partitions === 0) return "No partition is assigned to this member: others in the group have them all.";
+  const parts = [];
+  if (s.lag > 0 && flow && flow.out - flow.in > 1 && s.lag > 5 * flow.out) parts.push(count(s.lag) + " events behind, caught up in about " + seconds(s.lag / (flow.out - flow.in)));
+  else if (s.lag >= 0) parts.push(s.lag === 0 ? "Everything read is delivered" : "Keeping up");
+  if (s.oldest_unacked_seconds > 10) parts.push("the oldest event in hand waits for " + seconds(s.oldest_unacked_seconds));
+  return parts.join("; ") + ".";
+}
+
+function reasons(list) {
+  const key = JSON.stringify(list);
+  if (key === reasonsShown) return; // a selection in the text survives
+  reasonsShown = key;
+  fill($("reasons"), list.slice(0, 20).map((r) => el("li", {},
+    el("p", {}, el("span", { class: "tag", "data-tone": "bad" }, r.code), " " + r.text),
+    r.remedy ? el("div", { class: "remedy" }, el("b", {}, "What to do"), el("span", {}, r.remedy), copyButton(r.remedy, "the remedy")) : null)));
+}
+
+function draw(s, flow) {
+  if (flow) {
+    show(figures.in, rate(flow.in), "/s", bytes(flow.bytesIn) + "/s");
+    show(figures.out, rate(flow.out), "/s", bytes(flow.bytesOut) + "/s");
+    figures.in.chart.push(flow.in);
+    figures.out.chart.push(flow.out);
+  }
+  show(figures.lag, s.lag < 0 ? "–" : short(s.lag), "events", s.oldest_unacked_seconds > 0 ? "oldest in hand " + seconds(s.oldest_unacked_seconds) : "none in hand");
+  figures.lag.chart.push(Math.max(s.lag, 0));
+  if (s.ack) show(figures.ack, seconds(s.ack.p50_seconds), "half", seconds(s.ack.p99_seconds) + " for 99 of 100");
+  else show(figures.ack, "–", "", "no write in the last 10 s");
+  figures.ack.chart.push(s.ack ? s.ack.p50_seconds : null, s.ack ? s.ack.p99_seconds : null);
+  const share = s.buffered_limit_bytes > 0 ? s.buffered_bytes / s.buffered_limit_bytes : 0;
+  show(figures.buffer, (100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0) + " %", "", bytes(s.buffered_bytes) + " of " + bytes(s.buffered_limit_bytes));
+  figures.buffer.chart.push(share);
+}
+
+// ledger is the equation that every event is in.
+function ledger(l) {
+  const box = $("ledger");
+  box.hidden = !l;
+  if (!l) return;
+  const term = (n, name) => el("span", { class: n === 0 ? "zero" : "" }, el("b", {}, count(n)), " " + name);
+  const op = (text) => el("span", { class: "op" }, text);
+  fill(box, term(l.read, "read"), op("="), term(l.delivered, "delivered"), op("+"), term(l.dead_lettered, "dead-lettered"), op("+"), term(l.skipped, "skipped"), op("+"),
+    term(l.filtered, "filtered"), op("+"), term(l.in_flight, "in flight"), op("+"), term(l.dropped, "dropped to be read again"),
+    el("span", { class: "tag", "data-tone": l.imbalance === 0 ? "ok" : "bad" }, l.imbalance === 0 ? "balanced" : "out by " + count(l.imbalance) + ": a fault of the bridge, please report it"));
+}
+
+const sinkTones = { ready: "ok", retrying: "warn", blocked: "bad" };
+
+function sink(s) {
+  const k = s.sink;
+  const expires = k.token_expires_at ? ago(s.time, k.token_expires_at) : null;
+  fill($("sink"), facts([
+    ["State", el("span", {}, el("span", { class: "tag", "data-tone": sinkTones[k.state] || "idle" }, k.state), k.since ? " for " + seconds(ago(k.since, s.time)) : "")],
+    ["Reason", k.state !== "ready" ? k.reason : ""],
+    ["Table", el("code", {}, k.table)],
+    ["Transport", k.transport],
+    ["Streams", (k.streams || []).length ? el("code", {}, k.streams.join(" ")) : ""],
+    ["Token", k.token_minted_at ? seconds(ago(k.token_minted_at, s.time)) + " old" + (expires === null ? "" : expires > 0 ? ", expires in " + seconds(expires) : ", expired") : "none yet"],
+    ["Requests", count(s.totals.sink_requests) + (s.totals.sink_retries ? ", " + count(s.totals.sink_retries) + " repeated" : "")],
+    ["Commits", count(s.totals.commits) + (s.totals.commit_errors ? ", " + count(s.totals.commit_errors) + " failed" : "")],
+    ["Rebalances", count(s.totals.rebalances)],
+  ]));
+}
+
+// lost says that what is shown is old.
+export function lost(text) {
+  tone($("health"), "idle");
+  say($("health-word"), text);
+  say($("health-line"), last ? "What you see is from " + clock(last.time) + "." : "");
+  document.title = "○ " + text + " · bridge";
+  if (verdict !== text) announce(text);
+  verdict = text;
+}

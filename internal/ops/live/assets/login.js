@@ -1,0 +1,8 @@
+// Says why the last try was not let in; the form itself works without this.
+const said = {
+  wrong: "That is not the token.",
+  wait: "Too many wrong tokens. Wait a minute and try again.",
+  broken: "The bridge cannot read its token. Mend ops.token_file.",
+};
+const why = said[location.search.slice(1)];
+if (why) document.getElementById("wrong").textContent = why;

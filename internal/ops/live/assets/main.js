@@ -1,0 +1,107 @@
+// Puts the parts together: the stream, the views, the keyboard.
+
+import { $, say, tone } from "./dom.js";
+import { connect } from "./stream.js";
+import * as health from "./health.js";
+import * as partitions from "./partitions.js";
+import * as events from "./events.js";
+import * as detail from "./detail.js";
+import * as letters from "./letters.js";
+import * as config from "./config.js";
+
+events.setup(detail.show, detail.changed);
+partitions.setup();
+detail.setup();
+letters.setup();
+views();
+theme();
+keys();
+
+let started = "";
+connect({
+  hello(h) {
+    letters.allow(h.letters);
+    $("logout").hidden = !h.login;
+  },
+  status(s) {
+    if (started && s.started !== started) events.restart();
+    started = s.started;
+    partitions.setTotal(s.partitions);
+    health.status(s);
+    events.sample(s);
+  },
+  partitions: partitions.partitions,
+  events: (message) => events.take(message.events),
+  link(state) {
+    const [word, name] = { connecting: ["connecting", "idle"], live: ["live", "ok"], lost: ["no connection", "bad"], resting: ["resting", "idle"] }[state];
+    say($("link"), word);
+    tone($("link"), name);
+    if (state === "lost") health.lost("No connection to the bridge");
+  },
+});
+
+function views() {
+  const tabs = [...document.querySelectorAll('[role="tab"]')];
+  const opened = { letters: letters.opened, config: config.opened };
+  function choose(tab, focus) {
+    for (const t of tabs) {
+      const on = t === tab;
+      t.setAttribute("aria-selected", String(on));
+      t.tabIndex = on ? 0 : -1;
+      $(t.getAttribute("aria-controls")).hidden = !on;
+    }
+    if (focus) tab.focus();
+    const name = tab.getAttribute("aria-controls");
+    if (opened[name]) opened[name]();
+  }
+  for (const tab of tabs) {
+    tab.addEventListener("click", () => choose(tab));
+    tab.addEventListener("keydown", (e) => {
+      const by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
+      if (by) choose(tabs[(tabs.indexOf(tab) + by + tabs.length) % tabs.length], true);
+    });
+  }
+}
+
+function theme() {
+  const order = ["auto", "light", "dark"], words = { auto: ["Auto", "as the system"], light: ["Light", "light"], dark: ["Dark", "dark"] };
+  const root = document.documentElement, button = $("theme");
+  const now = () => root.dataset.theme || "auto";
+  function label() {
+    say(button, words[now()][0]);
+    button.title = "Colours: " + words[now()][1];
+    button.setAttribute("aria-label", "Colours: " + words[now()][1] + ", change");
+  }
+  button.addEventListener("click", () => {
+    const next = order[(order.indexOf(now()) + 1) % order.length];
+    if (next === "auto") delete root.dataset.theme; else root.dataset.theme = next;
+    try { localStorage.setItem("bridge-theme", next); } catch { /* then it holds for this visit */ }
+    label();
+  });
+  label();
+}
+
+function keys() {
+  const dialog = $("keys");
+  $("help").addEventListener("click", () => dialog.showModal());
+  document.addEventListener("keydown", (e) => {
+    if (e.ctrlKey || e.metaKey || e.altKey || dialog.open) return;
+    const field = /^(INPUT|SELECT|TEXTAREA)$/.test(e.target.tagName), button = e.target.tagName === "BUTTON";
+    if (e.key === "Escape") {
+      if (detail.isOpen()) detail.close();
+      else if (field) e.target.blur();
+      return;
+    }
+    if (field) return;
+    const watching = !$("events").hidden;
+    const does = {
+      "/": () => watching && ($("q").focus(), $("q").select()),
+      "?": () => dialog.showModal(),
+      j: () => watching && events.step(1),
+      k: () => watching && events.step(-1),
+      // Space presses a button that has the focus, but for those of the list.
+      " ": () => watching && (!button || e.target.classList.contains("open")) && events.pause(),
+    }[e.key];
+    if (does && does() !== false) e.preventDefault();
+  });
+}

@@ -1,0 +1,113 @@
+package live
+
+import (
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/datafly/bridge/internal/ops"
+)
+
+const (
+	// ackWindow is what the shown acknowledgement times are taken over.
+	ackWindow = 10 * time.Second
+	// maxPartitions bounds those sent in full; the rest is counted.
+	maxPartitions = 1000
+)
+
+// board makes the state once for all viewers.
+type board struct {
+	mu         sync.Mutex // guards the fields below
+	at         time.Time
+	status     []byte
+	partitions []byte
+	history    []ackMark // oldest first
+}
+
+type ackMark struct {
+	at   time.Time
+	acks ops.AckTimes
+}
+
+// status is what a viewer is told each second: a snapshot without the parts
+// that have messages of their own, and what is not in a snapshot.
+type status struct {
+	ops.Snapshot
+	Partitions int        `json:"partitions"` // shadows the list
+	Lag        int64      `json:"lag"`        // over all partitions whose lag is known; -1: none is
+	Oldest     float64    `json:"oldest_unacked_seconds"`
+	Blocked    int        `json:"blocked_partitions"`
+	Ack        *quantiles `json:"ack,omitempty"`
+	Sample     sample     `json:"sample"`
+	Viewers    int32      `json:"viewers"`
+}
+
+type quantiles struct {
+	P50   float64 `json:"p50_seconds"`
+	P99   float64 `json:"p99_seconds"`
+	Count uint64  `json:"count"`
+}
+
+type sample struct {
+	Seen int64 `json:"seen"`
+	Kept int64 `json:"kept"`
+}
+
+// read returns the state and the partitions as JSON, at most a second old.
+func (p *Page) read() (statusJSON, partitionsJSON []byte) {
+	b := &p.board
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if now.Sub(b.at) < 900*time.Millisecond {
+		return b.status, b.partitions
+	}
+	b.at = now
+	s := p.source()
+	if s.Time.IsZero() {
+		s.Time = now
+	}
+	s.Totals = p.counts.Totals()
+	if s.Sink.State != "" && s.Sink.State != ops.SinkReady {
+		p.feed.trouble()
+	}
+	out := status{Snapshot: s, Partitions: len(s.Partitions), Lag: -1, Viewers: p.feed.viewers.Load()}
+	out.Config = nil
+	out.Sample.Seen, out.Sample.Kept = p.feed.Counts()
+	for _, part := range s.Partitions {
+		if part.Lag >= 0 {
+			out.Lag = max(out.Lag, 0) + part.Lag
+		}
+		out.Oldest = max(out.Oldest, part.OldestUnacked.Seconds())
+		if part.State == ops.PartitionBlocked {
+			out.Blocked++
+		}
+	}
+	out.Ack = b.acks(now, p.counts.AckTimes())
+	// Every part is ours and can be written; a failure would show as a stale page.
+	if text, err := json.Marshal(out); err == nil {
+		b.status = text
+	}
+	if s.Partitions == nil {
+		s.Partitions = []ops.PartitionStatus{}
+	}
+	if text, err := json.Marshal(s.Partitions[:min(len(s.Partitions), maxPartitions)]); err == nil {
+		b.partitions = text
+	}
+	return b.status, b.partitions
+}
+
+// acks holds the counts against those of ackWindow ago.
+func (b *board) acks(now time.Time, a ops.AckTimes) *quantiles {
+	for len(b.history) > 0 && now.Sub(b.history[0].at) > ackWindow {
+		b.history = b.history[1:]
+	}
+	b.history = append(b.history, ackMark{now, a})
+	before := b.history[0].acks
+	p50, ok := a.Quantile(0.50, before)
+	if !ok {
+		return nil
+	}
+	p99, _ := a.Quantile(0.99, before)
+	return &quantiles{P50: p50, P99: p99, Count: a.Count(before)}
+}

@@ -1,0 +1,159 @@
+// Package live is the page of live events that the ops server shows: health at
+// a glance, a sample of the events that pass, with what became of each, and
+// the newest dead letters.
+//
+// Like package ops it knows nothing of Kafka, blueprints or Zerobus. Events come
+// through a [Feed], the state through an ops.Source.
+//
+// Nothing here runs while nobody looks: a viewer's request is the only goroutine
+// that works for it, and it reads the feed when it comes round. A viewer that is
+// slow misses events; it holds up nobody.
+package live
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/ops"
+)
+
+// What the page may show.
+const (
+	ModeMetadata = "metadata" // names, ids and states; no value of a field
+	ModeFull     = "full"     // the events and their rows as well
+)
+
+const base = ops.LivePath
+
+// Config of a Page.
+type Config struct {
+	Mode string // ModeMetadata or ModeFull
+	// Token returns what a visitor must know; nil asks for nothing. It is read
+	// for each request, so that it can be replaced.
+	Token func() (string, error)
+	// Loopback says that the server listens on the loopback only. Then requests
+	// without a token must name it by address or as localhost.
+	Loopback bool
+	// Letters reads dead letters; nil where there are none to read.
+	Letters Letters
+}
+
+// Page serves everything under ops.LivePath. It is safe for concurrent use.
+type Page struct {
+	cfg    Config
+	feed   *Feed
+	source ops.Source
+	counts *ops.Metrics
+	log    *zap.Logger
+	door   *door
+	mux    *http.ServeMux
+	board  board
+
+	stopped context.Context // ends with Stop
+	stop    context.CancelFunc
+	reading chan struct{} // admits one reader of dead letters at a time
+	epoch   string        // tells this process from the one before, in event ids
+}
+
+// New makes a page. It does no I/O and starts no goroutine.
+func New(cfg Config, feed *Feed, source ops.Source, counts *ops.Metrics, log *zap.Logger) *Page {
+	p := &Page{cfg: cfg, feed: feed, source: source, counts: counts, log: log, door: newDoor(cfg.Token, cfg.Loopback),
+		reading: make(chan struct{}, 1), epoch: strconv.FormatInt(time.Now().UnixNano(), 36)}
+	// Not a request's context: it ends all streams at once when the server closes.
+	p.stopped, p.stop = context.WithCancel(context.Background()) //nolint:forbidigo // bounded by Stop
+	p.mux = http.NewServeMux()
+	p.mux.HandleFunc("GET "+base+"{$}", p.private(p.servePage))
+	p.mux.HandleFunc("GET "+base+"assets/{name}", p.serveAsset)
+	p.mux.HandleFunc("GET "+base+"login", p.serveLogin)
+	p.mux.HandleFunc("POST "+base+"login", p.takeLogin)
+	p.mux.HandleFunc("POST "+base+"logout", p.takeLogout)
+	p.mux.HandleFunc("GET "+base+"stream", p.private(p.serveStream))
+	p.mux.HandleFunc("GET "+base+"events", p.private(p.serveEvents))
+	p.mux.HandleFunc("GET "+base+"events/{id}", p.private(p.serveEvent))
+	p.mux.HandleFunc("GET "+base+"config", p.private(p.serveConfig))
+	p.mux.HandleFunc("GET "+base+"letters", p.private(p.serveLetters))
+	p.mux.HandleFunc("POST "+base+"letters/trial", p.private(p.serveTrial))
+	return p
+}
+
+// Stop ends all streams and lets no new one begin.
+func (p *Page) Stop() { p.stop() }
+
+// ServeHTTP implements http.Handler.
+func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	if !p.door.ownHost(r) {
+		fail(w, http.StatusMisdirectedRequest, "this page answers to localhost or an address only; set ops.token to reach it by name")
+		return
+	}
+	if site := r.Header.Get("Sec-Fetch-Site"); r.Method != http.MethodGet && site != "" && site != "same-origin" && site != "none" {
+		fail(w, http.StatusForbidden, "the request comes from another site")
+		return
+	}
+	p.mux.ServeHTTP(w, r)
+}
+
+// private lets in who knows the token. A browser that asks for the page is sent
+// to the login form.
+func (p *Page) private(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch v := p.door.judge(r); {
+		case v == welcome:
+			next(w, r)
+		case v == stranger && r.URL.Path == base:
+			http.Redirect(w, r, base+"login", http.StatusSeeOther)
+		default:
+			refuse(w, v)
+		}
+	}
+}
+
+// refuse answers a request that is not let in.
+func refuse(w http.ResponseWriter, v verdict) {
+	switch v {
+	case tooMany:
+		w.Header().Set("Retry-After", strconv.Itoa(int(failEvery.Seconds())))
+		fail(w, http.StatusTooManyRequests, "too many wrong tokens; wait a minute")
+	case broken:
+		fail(w, http.StatusServiceUnavailable, "the token cannot be read; mend ops.token_file")
+	case welcome, stranger, wrong:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="bridge"`)
+		fail(w, http.StatusUnauthorized, "this needs the token of ops.token, as a bearer header or through "+base+"login")
+	}
+}
+
+func (p *Page) serveLogin(w http.ResponseWriter, r *http.Request) {
+	if p.door.judge(r) == welcome {
+		http.Redirect(w, r, base, http.StatusSeeOther)
+		return
+	}
+	writeAsset(w, r, "login.html")
+}
+
+func (p *Page) takeLogin(w http.ResponseWriter, r *http.Request) {
+	v := p.door.login(r, strings.TrimSpace(r.PostFormValue("token")))
+	if v == welcome {
+		if p.door.token != nil {
+			p.door.letIn(w, r)
+		}
+		http.Redirect(w, r, base, http.StatusSeeOther)
+		return
+	}
+	// A form without script has no other way to hear it than the next page.
+	why := map[verdict]string{wrong: "wrong", tooMany: "wait", broken: "broken"}[v]
+	http.Redirect(w, r, base+"login?"+why, http.StatusSeeOther)
+}
+
+func (p *Page) takeLogout(w http.ResponseWriter, r *http.Request) {
+	p.door.letOut(w, r)
+	http.Redirect(w, r, base+"login", http.StatusSeeOther)
+}

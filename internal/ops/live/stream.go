@@ -1,0 +1,174 @@
+package live
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/datafly/bridge/internal/ops"
+)
+
+const (
+	maxViewers  = 16
+	eventsEvery = 250 * time.Millisecond
+	statusEvery = time.Second
+	// partitionsEvery is longer where there are many of them.
+	partitionsEvery, manyPartitionsEvery = 2 * time.Second, 10 * time.Second
+	manyPartitions                       = 64 << 10 // bytes of JSON
+	// A viewer that takes longer over one message is cut off, and comes back by
+	// itself if it is still there.
+	viewerTimeout = 15 * time.Second
+	// streamLife ends a stream now and then, so that what lies between
+	// (proxies, logins that have run out) is put to the proof.
+	streamLife = 30 * time.Minute
+	// eventsAtOnce bounds one message, backlogEvents the first.
+	eventsAtOnce, backlogEvents = 200, 300
+)
+
+// hello is the first message of a stream.
+type hello struct {
+	Mode      string `json:"mode"`
+	Letters   bool   `json:"letters"`    // dead letters can be read from their topic
+	MaxEvents int    `json:"max_events"` // kept
+	Rate      int    `json:"rate"`       // events a second that are shown at most
+	Login     bool   `json:"login"`      // a token was asked for, so that one can log out
+}
+
+// passing are events that were added or have changed.
+type passing struct {
+	Events []Event `json:"events"`
+}
+
+// viewer is one open stream.
+type viewer struct {
+	p   *Page
+	w   http.ResponseWriter
+	rc  *http.ResponseController
+	buf bytes.Buffer
+	rev uint64
+}
+
+// serveStream sends server-sent events until the viewer leaves.
+func (p *Page) serveStream(w http.ResponseWriter, r *http.Request) {
+	if n := p.feed.viewers.Add(1); n > maxViewers {
+		p.feed.viewers.Add(-1)
+		w.Header().Set("Retry-After", "10")
+		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d viewers are watching already; close one", maxViewers))
+		return
+	}
+	defer p.feed.viewers.Add(-1)
+	v := &viewer{p: p, w: w, rc: http.NewResponseController(w), rev: p.resume(r.Header.Get("Last-Event-ID"))}
+	// The bound on reading a request would end it, though it has been read.
+	if err := v.rc.SetReadDeadline(time.Time{}); err != nil {
+		fail(w, http.StatusInternalServerError, "this connection cannot stream: "+err.Error())
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold it back
+	if err := v.run(r); err != nil && r.Context().Err() == nil {
+		p.log.Debug("a viewer of live events was cut off: " + err.Error())
+	}
+}
+
+// resume returns the revision a viewer has seen, when it saw this process.
+func (p *Page) resume(lastID string) uint64 {
+	epoch, rev, ok := strings.Cut(lastID, "-")
+	if n, err := strconv.ParseUint(rev, 10, 64); ok && err == nil && epoch == p.epoch {
+		return n
+	}
+	return 0
+}
+
+func (v *viewer) run(r *http.Request) error {
+	_, partitions := v.p.read()
+	v.put("hello", hello{Mode: v.p.cfg.Mode, Letters: v.p.cfg.Letters != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.p.cfg.Token != nil})
+	v.status()
+	v.raw("partitions", partitions)
+	v.events(backlogEvents)
+	if err := v.flush(); err != nil {
+		return err
+	}
+	events, status, partitionsTick := time.NewTicker(eventsEvery), time.NewTicker(statusEvery), time.NewTicker(every(partitions))
+	defer events.Stop()
+	defer status.Stop()
+	defer partitionsTick.Stop()
+	life := time.NewTimer(streamLife)
+	defer life.Stop()
+	for {
+		select {
+		case <-events.C:
+			v.events(eventsAtOnce)
+		case <-status.C:
+			v.status() // the heartbeat, too
+		case <-partitionsTick.C:
+			_, partitions = v.p.read()
+			v.raw("partitions", partitions)
+			partitionsTick.Reset(every(partitions))
+		case <-life.C:
+			return nil
+		case <-r.Context().Done():
+			return nil
+		case <-v.p.stopped.Done():
+			return nil
+		}
+		if err := v.flush(); err != nil {
+			return err
+		}
+	}
+}
+
+func every(partitions []byte) time.Duration {
+	if len(partitions) > manyPartitions {
+		return manyPartitionsEvery
+	}
+	return partitionsEvery
+}
+
+func (v *viewer) status() {
+	status, _ := v.p.read()
+	v.raw("status", status)
+}
+
+func (v *viewer) events(limit int) {
+	changed, rev := v.p.feed.Since(v.rev, limit)
+	if len(changed) == 0 {
+		return
+	}
+	v.rev = rev
+	fmt.Fprintf(&v.buf, "id: %s-%d\n", v.p.epoch, rev)
+	v.put("events", passing{changed})
+}
+
+func (v *viewer) put(name string, what any) {
+	if text, err := json.Marshal(what); err == nil { // plain structs of ours
+		v.raw(name, text)
+	}
+}
+
+// raw adds one message; JSON has no line breaks outside its strings.
+func (v *viewer) raw(name string, text []byte) {
+	fmt.Fprintf(&v.buf, "event: %s\ndata: %s\n\n", name, text)
+}
+
+// flush sends what was put. The deadline is this message's own, in place of the
+// one the server sets for whole answers.
+func (v *viewer) flush() error {
+	if v.buf.Len() == 0 {
+		return nil
+	}
+	if err := v.rc.SetWriteDeadline(time.Now().Add(viewerTimeout)); err != nil {
+		return err
+	}
+	if _, err := v.w.Write(v.buf.Bytes()); err != nil {
+		return err
+	}
+	v.buf.Reset()
+	return v.rc.Flush()
+}
+
+var _ ops.Live = (*Page)(nil)
