@@ -30,7 +30,11 @@ require (
 	golang.org/x/tools v0.49.0
 )
 
-require golang.org/x/net v0.60.0 // indirect
+require (
+	github.com/chromedp/cdproto v0.159.0 // indirect
+	github.com/chromedp/chromedp v0.23.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
+)
 
 require (
 	github.com/aws/aws-sdk-go-v2 v1.47.7 // indirect

@@ -90,7 +90,7 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 		carried <- serve(carrying, cfg, newLogger(cfg.Log, d.log), func(b *bridge, address string) {
 			b.observer = &ackTap{Observer: b.metrics, acks: &d.acks}
 			d.bridge = b
-			d.screen.say("bridge: %s -> %s; metrics and status at http://%s", d.o.topic, demoTable, address)
+			d.screen.say("bridge: %s -> %s; live events at http://%s%s, metrics at /metrics", d.o.topic, demoTable, address, ops.LivePath)
 			close(begun)
 		})
 	}()

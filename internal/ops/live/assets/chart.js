@@ -37,14 +37,16 @@ export class Chart {
   }
 
   draw() {
+    // A young page shows its first minute over the whole width.
+    const step = 300 / Math.max(this.values.length, 60);
     const all = (this.seconds ? this.values.concat(this.seconds) : this.values).filter((v) => v !== null && v !== undefined);
     const top = this.limit || Math.max(...all, 1e-9) * 1.1;
     const points = (list) => {
       const out = [];
       list.forEach((v, i) => {
         if (v === null || v === undefined) return;
-        const x = 300 - (list.length - 1 - i);
-        out.push(x + "," + (43 - 41 * Math.min(v / top, 1)).toFixed(2));
+        const x = 300 - (list.length - 1 - i) * step;
+        out.push(x.toFixed(1) + "," + (43 - 41 * Math.min(v / top, 1)).toFixed(2));
       });
       return out;
     };

@@ -56,7 +56,7 @@ export function changed(e) {
 
 function head(e) {
   const [word, tone] = statusWords[e.status] || [e.status, "idle"];
-  const said = e.reason || e.meaning;
+  const said = e.reason || e.meaning || (e.status === "abandoned" ? "its batch was given up unmarked by a stop or a rebalance; the next owner of the partition reads it again" : "");
   return [
     el("div", { class: "lead" }, el("span", { class: "tag", "data-tone": tone }, word), e.code ? el("code", {}, e.code) : null, e.column ? el("span", {}, "column ", el("code", {}, e.column)) : null,
       said ? el("span", {}, said) : null),

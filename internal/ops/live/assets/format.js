@@ -55,5 +55,5 @@ export const ago = (then, now) => (new Date(now) - new Date(then)) / 1000;
 
 export const statusWords = {
   delivered: ["Delivered", "ok"], in_flight: ["In flight", "info"], retrying: ["Retrying", "warn"],
-  rejected: ["Rejected", "bad"], filtered: ["Filtered", "idle"], abandoned: ["To be read again", "idle"],
+  rejected: ["Rejected", "bad"], filtered: ["Filtered", "idle"], abandoned: ["Again", "idle"],
 };

@@ -80,7 +80,8 @@ function fine(s, flow) {
   if (s.partitions === 0) return "No partition is assigned to this member: others in the group have them all.";
   const parts = [];
   if (s.lag > 0 && flow && flow.out - flow.in > 1 && s.lag > 5 * flow.out) parts.push(count(s.lag) + " events behind, caught up in about " + seconds(s.lag / (flow.out - flow.in)));
-  else if (s.lag >= 0) parts.push(s.lag === 0 ? "Everything read is delivered" : "Keeping up");
+  else if (s.lag >= 0) parts.push(s.lag === 0 ? "Everything in the topics is delivered" : "Keeping up");
+  if (s.ack) parts.push("half of the writes are acknowledged within " + seconds(s.ack.p50_seconds));
   if (s.oldest_unacked_seconds > 10) parts.push("the oldest event in hand waits for " + seconds(s.oldest_unacked_seconds));
   return parts.join("; ") + ".";
 }

@@ -1,0 +1,168 @@
+package browser_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// page is a tab of the browser on a bridge.
+type page struct {
+	t   *testing.T
+	ctx context.Context
+	s   *stage
+}
+
+func (p *page) run(actions ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		p.t.Fatalf("in the browser: %v", err)
+	}
+}
+
+// open goes to the page and waits until it is live.
+func (p *page) open() {
+	p.t.Helper()
+	p.visit("/live/")
+	p.text("#link", "live")
+}
+
+func (p *page) visit(path string) {
+	p.t.Helper()
+	p.run(chromedp.Navigate("http://" + p.s.address + path))
+}
+
+// js evaluates an expression and returns what it yields.
+func js[T any](p *page, expression string) T {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	if err != nil {
+		p.t.Fatalf("in the browser: %s: %v", expression, err)
+	}
+	return v
+}
+
+// do evaluates an expression for its effect.
+func (p *page) do(expression string) {
+	p.t.Helper()
+	js[bool](p, "("+expression+", true)")
+}
+
+// is tells whether an expression holds.
+func (p *page) is(expression string) bool {
+	p.t.Helper()
+	return js[bool](p, "Boolean("+expression+")")
+}
+
+// until waits for an expression to hold.
+func (p *page) until(expression string) {
+	p.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	for !p.is(expression) {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			p.t.Fatalf("after %v: not seen: %s; the page says:\n%.3000s", patience, expression, p.all())
+		}
+	}
+}
+
+// text waits until an element shows a text.
+func (p *page) text(selector, want string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf("(document.querySelector(%s)?.innerText || '').includes(%s)", quote(selector), quote(want)))
+}
+
+// all is the text of the page as people see it.
+func (p *page) all() string {
+	p.t.Helper()
+	return js[string](p, "document.body.innerText")
+}
+
+func (p *page) click(selector string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf("document.querySelector(%s)", quote(selector)))
+	p.do(fmt.Sprintf("document.querySelector(%s).click()", quote(selector)))
+}
+
+func (p *page) keys(text string) {
+	p.t.Helper()
+	p.run(chromedp.KeyEvent(text))
+}
+
+// row waits for the row of an event that shows all these texts.
+func (p *page) row(texts ...string) {
+	p.t.Helper()
+	p.until("(" + rowWith(texts...) + ")")
+}
+
+// rowWith is an expression for the first row that shows all these texts.
+func rowWith(texts ...string) string {
+	list, _ := json.Marshal(texts) // strings can always be written
+	return fmt.Sprintf("[...document.querySelectorAll('#events-table tbody tr')].find(r => %s.every(t => r.innerText.includes(t)))", list)
+}
+
+func (p *page) openRow(texts ...string) {
+	p.t.Helper()
+	p.row(texts...)
+	p.do(rowWith(texts...)+".querySelector('button').click()")
+	p.until("!document.querySelector('#drawer').hidden && document.querySelector('#drawer .facts')")
+}
+
+// listed are the names of the events that are shown.
+func (p *page) listed() []string {
+	p.t.Helper()
+	return js[[]string](p, "[...document.querySelectorAll('#events-table tbody button.open')].map(b => b.firstChild.textContent)")
+}
+
+// look sets the window and the colours the system asks for.
+func (p *page) look(width, height int64, scheme string) {
+	p.t.Helper()
+	p.run(chromedp.EmulateViewport(width, height),
+		chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+			return err
+		}))
+}
+
+// picture takes one of the window when pictures are wanted.
+func (p *page) picture(name string) {
+	p.t.Helper()
+	dir := os.Getenv("BRIDGE_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		p.t.Fatalf("taking the picture %s: %v", name, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+const escape = kb.Escape
+
+func quote(text string) string {
+	q, _ := json.Marshal(text) // a string can always be written
+	return strings.ReplaceAll(string(q), "\u2028", `\u2028`)
+}

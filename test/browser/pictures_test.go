@@ -1,0 +1,89 @@
+package browser_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/internal/traffic"
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+// flow keeps traffic coming until the test ends.
+func (s *stage) flow(perSecond int) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	s.t.Cleanup(func() { close(done); <-ended })
+	go func() { // ends with the test
+		defer close(ended)
+		gen := traffic.New(traffic.Config{Seed: 7, MalformedEvery: 60, TombstoneEvery: 90})
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		var e traffic.Event
+		for n := 0; ; n++ {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			for i := range max(perSecond/50, 1) {
+				gen.Next(&e)
+				rec := &kgo.Record{Partition: int32((n + i) % 3), Key: append([]byte{}, e.Key...), Value: append([]byte{}, e.Value...)}
+				if e.Value == nil {
+					rec.Value = nil
+				}
+				s.cl.Produce(s.t.Context(), rec, nil)
+			}
+		}
+	}()
+}
+
+// Pictures for the documentation, from traffic that looks like Signal's.
+func TestPictures(t *testing.T) {
+	if os.Getenv("BRIDGE_SCREENSHOTS") == "" {
+		t.Skip("BRIDGE_SCREENSHOTS names no folder")
+	}
+	s, p := newStage(t, emulator.Latency{P50: 40 * time.Millisecond, P95: 120 * time.Millisecond}, "ops.live_events=full")
+	s.flow(400)
+	p.look(1360, 900, "light")
+	p.open()
+	p.until("(document.querySelector('#fig-in .line').getAttribute('points') || '').split(' ').length > 15")
+	p.picture("live-light")
+	p.look(1360, 900, "dark")
+	p.picture("live-dark")
+	p.openRow("Delivered", "track")
+	p.text("#drawer", "Fed by")
+	p.picture("detail-dark")
+	p.look(1360, 900, "light")
+	p.picture("detail-light")
+	p.keys(escape)
+	p.openRow("Rejected")
+	p.text("#drawer", "Event")
+	p.picture("rejected")
+	p.keys(escape)
+	p.look(400, 860, "light")
+	p.picture("narrow-light")
+	p.look(400, 860, "dark")
+	p.do("document.querySelector('.views').scrollIntoView()")
+	p.picture("narrow-events")
+	p.look(1360, 900, "light")
+	p.do("scrollTo(0, 0)")
+	p.click("#tab-letters")
+	p.until("document.querySelector('#letters-table tbody tr')")
+	p.click("#letters-trial")
+	p.text("#trial", "would be rows now")
+	p.do("document.querySelector('.views').scrollIntoView()")
+	p.picture("letters")
+	p.click("#tab-config")
+	p.text("#config-body", "max_rows")
+	p.picture("config")
+	if err := s.ws.Revoke(emulator.PrivilegeModify, tableName); err != nil {
+		t.Fatal(err)
+	}
+	p.click("#tab-events")
+	p.do("scrollTo(0, 0)")
+	p.text("#health", "GRANT")
+	p.row("Retrying")
+	p.picture("blocked")
+}

@@ -1,0 +1,206 @@
+package browser_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/internal/kafkatest"
+	"github.com/datafly/bridge/zerobus/emulator"
+)
+
+const tableName = "datafly.events.stream"
+
+// stage is a running bridge and what it stands between.
+type stage struct {
+	t       *testing.T
+	ws      *emulator.Emulator
+	cl      *kgo.Client
+	topic   string
+	address string // of the ops server
+	log     *output
+}
+
+// output collects what the child writes.
+type output struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// newStage starts a bridge; sets are key=value. It looks for the browser first,
+// so that without one nothing is started.
+func newStage(t *testing.T, latency emulator.Latency, sets ...string) (*stage, *page) {
+	t.Helper()
+	ctx := chromium(t)
+	program, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	broker := kafkatest.StartFake(t, kafkatest.Options{})
+	s := &stage{t: t, topic: kafkatest.Name(t), address: freeAddress(t), log: &output{}}
+	broker.CreateTopic(t, s.topic, 3, nil)
+	if s.ws, err = emulator.New(emulator.Config{Latency: latency}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ws.Start("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = s.ws.Close(ctx) // what is cut off is the child's, and it is gone
+	})
+	if s.cl, err = kgo.NewClient(append(broker.ClientOpts(), kgo.DefaultProduceTopic(s.topic), kgo.RecordPartitioner(kgo.ManualPartitioner()))...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.cl.Close)
+	config := filepath.Join(t.TempDir(), "bridge.yaml")
+	text := fmt.Sprintf(`kafka: {brokers: ["%s"], topics: [%s], group: %s}
+zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, table: %s}
+ops: {address: "%s"}
+`, strings.Join(broker.Addrs(), `", "`), s.topic, s.topic, s.ws.URL(), emulator.DefaultClientID, emulator.DefaultClientSecret, tableName, s.address)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"run", "--config", config}
+	for _, set := range sets {
+		args = append(args, "--set", set)
+	}
+	s.run(program, args)
+	s.eventually("the bridge to be ready", func() bool {
+		status, _ := s.get("/readyz")
+		return status == http.StatusOK
+	})
+	return s, &page{t: t, ctx: ctx, s: s}
+}
+
+func (s *stage) run(program string, args []string) {
+	s.t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Dir = s.t.TempDir()
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GORACE=atexit_sleep_ms=0"}
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	if err := cmd.Start(); err != nil {
+		s.t.Fatalf("starting the bridge: %v", err)
+	}
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended just now
+		killer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+		err := cmd.Wait()
+		killer.Stop()
+		if err != nil && !s.t.Failed() {
+			s.t.Errorf("the bridge ended with %v", err)
+		}
+		if text := s.log.String(); s.t.Failed() || strings.Contains(text, "DATA RACE") {
+			s.t.Errorf("the bridge said:\n%s", text[max(len(text)-8000, 0):])
+		}
+	})
+}
+
+// freeAddress finds a loopback port below those the kernel hands out.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("no free loopback port between 20000 and 29999")
+	return ""
+}
+
+// produce writes records, each to the partition it names.
+func (s *stage) produce(recs ...*kgo.Record) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	if err := s.cl.ProduceSync(ctx, recs...).FirstErr(); err != nil {
+		s.t.Fatalf("producing: %v", err)
+	}
+}
+
+// event writes one record with this value.
+func (s *stage) event(value string) {
+	s.t.Helper()
+	s.produce(&kgo.Record{Value: []byte(value)})
+}
+
+// track is an event of that type.
+func track(name, id string) string {
+	return fmt.Sprintf(`{"type":"track","event":%q,"message_id":%q,"user_id":"u-1","timestamp":"2026-03-01T12:00:00Z","properties":{"total":12.50}}`, name, id)
+}
+
+func (s *stage) rows() int { return s.ws.Table(tableName).Count() }
+
+func (s *stage) eventually(what string, holds func() bool) {
+	s.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			s.t.Fatalf("after %v: not seen: %s", patience, what)
+		}
+	}
+}
+
+// get asks the ops server; headers are name, value pairs. Status 0 is no answer.
+func (s *stage) get(path string, headers ...string) (status int, body string) {
+	s.t.Helper()
+	return s.ask(http.MethodGet, path, headers...)
+}
+
+func (s *stage) ask(method, path string, headers ...string) (status int, body string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.address+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return 0, ""
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, ""
+	}
+	return resp.StatusCode, string(text)
+}
