@@ -15,9 +15,15 @@ ARG TARGETOS
 ARG TARGETARCH
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags "-s -w -X main.release=$VERSION" -o /bridge ./cmd/bridge
+    go build -trimpath -ldflags "-s -w -buildid= -X main.release=$VERSION" -o /bridge ./cmd/bridge
 
 FROM scratch
+ARG VERSION=dev
+LABEL org.opencontainers.image.title="bridge" \
+      org.opencontainers.image.description="Carries Datafly Signal events from Kafka into Databricks through Zerobus" \
+      org.opencontainers.image.source="https://github.com/datafly/bridge" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION"
 # TLS to the workspace and to Kafka is checked against these authorities.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /bridge /bridge
@@ -28,5 +34,9 @@ WORKDIR /etc/bridge
 ENV BRIDGE_OPS_ADDRESS=:9400
 EXPOSE 9400
 USER 65532:65532
+# For Docker; Kubernetes asks /livez and /readyz itself. Ready is what counts here:
+# the status says why it is not and what to do.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=15s --retries=3 \
+    CMD ["/bridge", "status", "--address", "127.0.0.1:9400"]
 ENTRYPOINT ["/bridge"]
 CMD ["run"]

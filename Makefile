@@ -21,6 +21,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 LINT := go tool -modfile=tools/go.mod golangci-lint
 
+# The tests of the Helm chart and the release have dependencies that are not the
+# bridge's, so they are modules of their own, tested and linted with ./... only.
+MODULES := $(if $(filter ./...,$(PKGS)),deploy/charttest deploy/release)
+
 .PHONY: help
 help: ## List the targets and their settings
 	@echo "Targets:"
@@ -35,6 +39,7 @@ build: ## Build bin/bridge, static
 .PHONY: test
 test: vet ## Vet, then run every test with the race detector, on Apache Kafka too
 	@counts=$$(mktemp); trap 'rm -f "$$counts"' EXIT; status=0; \
+	for module in $(MODULES); do go -C $$module test -count=1 -timeout 12m ./... || status=$$?; done; \
 	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 12m -p $(PARALLEL) $(TESTARGS) $(PKGS) || status=$$?; \
 	if [ -s "$$counts" ]; then \
 		awk '{ n++; v = $$1 } END { printf "%d tests ran on Apache Kafka %s\n", n, v }' "$$counts"; \
@@ -50,10 +55,14 @@ short: ## Run the tests without the race detector and without Apache Kafka
 .PHONY: vet
 vet: ## Run go vet
 	go vet $(PKGS)
+	@for module in $(MODULES); do go -C $$module vet ./...; done
 
 .PHONY: lint
 lint: ## Run the linters of .golangci.yml and check the formatting
 	$(LINT) run $(PKGS)
+	@for module in $(MODULES); do \
+		(cd $$module && go tool -modfile=../../tools/go.mod golangci-lint run -c ../../.golangci.yml ./...); \
+	done
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -86,6 +95,10 @@ demo: ## See the bridge work, without Kafka or a workspace
 .PHONY: image
 image: ## Build the container image; needs Docker
 	docker build --build-arg VERSION=$(VERSION) -t bridge:$(VERSION) .
+
+.PHONY: release
+release: ## Build dist/: binaries, checksums, bills of materials, the chart; with VERSION=v1.2.3
+	@go -C deploy/release run . -root $(CURDIR) -out $(CURDIR)/dist -version '$(VERSION)'
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities, where https://vuln.go.dev can be reached

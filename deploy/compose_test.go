@@ -3,9 +3,11 @@ package deploy_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafkatest"
@@ -33,23 +36,46 @@ func compose(t *testing.T) *types.Project {
 	return project
 }
 
+// upstream are the images that others publish.
+var upstream = regexp.MustCompile(`^(apache/kafka:\d+\.\d+\.\d+|prom/prometheus:v3\.\d+\.\d+|grafana/grafana:12\.\d+\.\d+)$`)
+
 func TestComposeHasTheWholePath(t *testing.T) {
 	p := compose(t)
-	want := []string{"bridge", "emulator", "kafka", "producer", "topic"}
+	want := []string{"bridge", "emulator", "grafana", "kafka", "producer", "prometheus", "topic"}
 	if got := p.ServiceNames(); !slices.Equal(got, want) {
 		t.Errorf("services: got %v, want %v", got, want)
 	}
-	for _, name := range []string{"kafka", "bridge"} {
-		if p.Services[name].HealthCheck == nil {
-			t.Errorf("service %s has no health check", name)
+	for name, want := range map[string]bool{"kafka": true, "bridge": true, "emulator": false, "producer": false} {
+		if h := p.Services[name].HealthCheck; h == nil || h.Disable == want {
+			t.Errorf("health check of service %s: got %+v, want %v; the image's asks a bridge", name, h, want)
 		}
 	}
+	published := map[string]string{}
+	signals := []string{"3000", "8080", "8081", "8082", "8083", "8084"}
 	for name, s := range p.Services {
+		if s.Image != "bridge" && !upstream.MatchString(s.Image) {
+			t.Errorf("image of service %s: got %s, want the bridge or a pinned version of one that is known to be there", name, s.Image)
+		}
+		for _, v := range s.Volumes {
+			if v.Type != types.VolumeTypeBind {
+				continue
+			}
+			if _, err := os.Stat(v.Source); err != nil || !v.ReadOnly {
+				t.Errorf("service %s mounts %s: %v, read-only %v", name, v.Source, err, v.ReadOnly)
+			}
+		}
 		// Without a policy docker would look for the image in a registry.
 		if want := map[bool]string{true: "build", false: "never"}[s.Build != nil]; s.Image == "bridge" && s.PullPolicy != want {
 			t.Errorf("pull_policy of service %s: got %q, want %s", name, s.PullPolicy, want)
 		}
 		for _, port := range s.Ports {
+			if other, taken := published[port.Published]; taken {
+				t.Errorf("services %s and %s both publish port %s", name, other, port.Published)
+			}
+			published[port.Published] = name
+			if slices.Contains(signals, port.Published) {
+				t.Errorf("service %s publishes port %s, which Signal's own services use", name, port.Published)
+			}
 			if port.HostIP != "127.0.0.1" {
 				t.Errorf("service %s publishes port %s on %q; nothing here asks for a password, publish on 127.0.0.1", name, port.Published, port.HostIP)
 			}
@@ -96,6 +122,68 @@ func TestComposeConfiguresTheBridge(t *testing.T) {
 	}
 }
 
+// What Prometheus asks and what Grafana asks is there to answer.
+func TestComposeWatchesTheBridge(t *testing.T) {
+	p := compose(t)
+	var prometheus struct {
+		RuleFiles []string `yaml:"rule_files"`
+		Scrape    []struct {
+			Job    string `yaml:"job_name"`
+			Static []struct {
+				Targets []string `yaml:"targets"`
+			} `yaml:"static_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	parse(t, "deploy/compose/prometheus.yml", &prometheus)
+	for _, rules := range prometheus.RuleFiles {
+		if !slices.ContainsFunc(p.Services["prometheus"].Volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == rules }) {
+			t.Errorf("prometheus.yml reads %s, which is not mounted", rules)
+		}
+	}
+	targets := prometheus.Scrape[0].Static[0].Targets
+	aliases := p.Services["emulator"].Networks["default"].Aliases
+	if want := []string{"bridge:9400"}; !slices.Equal(targets, want) || !slices.Contains(aliases, "bridge") {
+		t.Errorf("prometheus.yml asks %v, want %v, a name of the network the bridge shares, %v", targets, want, aliases)
+	}
+
+	var sources struct {
+		Sources []struct {
+			UID string `yaml:"uid"`
+			URL string `yaml:"url"`
+		} `yaml:"datasources"`
+	}
+	parse(t, "deploy/compose/grafana/datasources/prometheus.yaml", &sources)
+	if got := sources.Sources[0]; got.UID != "prometheus" || got.URL != "http://prometheus:9090" {
+		t.Errorf("Grafana's data source: got %+v, want prometheus at http://prometheus:9090", got)
+	}
+	var boards struct {
+		Providers []struct {
+			Options struct {
+				Path string `yaml:"path"`
+			} `yaml:"options"`
+		} `yaml:"providers"`
+	}
+	parse(t, "deploy/compose/grafana/dashboards/bridge.yaml", &boards)
+	path := boards.Providers[0].Options.Path
+	for _, v := range p.Services["grafana"].Volumes {
+		if v.Target != path {
+			continue
+		}
+		if found, err := filepath.Glob(filepath.Join(v.Source, "*.json")); err != nil || len(found) == 0 {
+			t.Errorf("%s holds no dashboard: %v", v.Source, err)
+		}
+		return
+	}
+	t.Errorf("Grafana looks for dashboards in %s, where nothing is mounted", path)
+}
+
+func parse(t *testing.T, name string, into any) {
+	t.Helper()
+	if err := yaml.Unmarshal([]byte(read(t, name)), into); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+}
+
 // Every command line is tried on the command itself: with --help a known command
 // with known flags prints its help and a wrong one fails.
 func TestComposeCommandsExist(t *testing.T) {
@@ -106,11 +194,12 @@ func TestComposeCommandsExist(t *testing.T) {
 		"bridge":   p.Services["bridge"].Command,
 		"producer": p.Services["producer"].Command,
 	}
-	if test := p.Services["bridge"].HealthCheck.Test; len(test) > 2 && test[0] == "CMD" && test[1] == "/bridge" {
-		lines["health check"] = types.ShellCommand(test[2:])
-	} else {
-		t.Errorf("the bridge's health check is %q; run /bridge status", test)
+	check := regexp.MustCompile(`(?s)HEALTHCHECK .*?CMD (\[.*?\])`).FindStringSubmatch(read(t, "Dockerfile"))
+	var test []string
+	if check == nil || json.Unmarshal([]byte(check[1]), &test) != nil || len(test) < 2 || test[0] != "/bridge" {
+		t.Fatalf("the image's health check is %q; run /bridge status", check)
 	}
+	lines["health check"] = test[1:]
 	for name, args := range lines {
 		out, err := run(t, bridge, args...)
 		if err != nil {

@@ -17,6 +17,7 @@ func TestDockerfileBuildsAStaticNonRootImage(t *testing.T) {
 		`-X main\.release=\$VERSION`:        "the binary knows its version",
 		`ca-certificates\.crt`:              "TLS needs authorities",
 		`(?m)^ENTRYPOINT \["/bridge"\]$`:    "arguments are the bridge's, signals reach it",
+		`(?m)^HEALTHCHECK `:                 "Docker knows whether it delivers",
 		`(?m)^ENV BRIDGE_OPS_ADDRESS=:9400`: "metrics are reachable from outside the container",
 	} {
 		if !regexp.MustCompile(pattern).MatchString(docker) {

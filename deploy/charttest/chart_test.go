@@ -1,23 +1,19 @@
 package charttest_test
 
 import (
+	"maps"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"helm.sh/helm/v4/pkg/chart/v2/lint"
 	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	apps "k8s.io/api/apps/v1"
 	batch "k8s.io/api/batch/v1"
-	core "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
-
-	"github.com/datafly/bridge/internal/config"
 )
 
 // cases are values that people combine.
@@ -61,57 +57,12 @@ func TestChartRendersWhatKubernetesTakes(t *testing.T) {
 					scaledObject(t, o)
 				}
 			}
-			cfg := loadConfig(t, configMap(t, m).Data["config.yaml"])
-			if cfg.Ops.Address != ":9400" {
-				t.Errorf("ops.address: got %q, want :9400, where the probes ask", cfg.Ops.Address)
-			}
-			for n, o := range m.objects {
-				template, _, ok := pod(o)
-				if grace := template.Spec.TerminationGracePeriodSeconds; ok && grace != nil && time.Duration(*grace)*time.Second <= cfg.Delivery.Drain {
-					t.Errorf("%s: got a grace period of %d s, want more than delivery.drain, %s", n, *grace, cfg.Delivery.Drain)
-				}
-			}
+			configured(t, m)
 			if !strings.Contains(files["NOTES.txt"], "helm test bridge") {
 				t.Errorf("the notes name no next command:\n%s", files["NOTES.txt"])
 			}
 		})
 	}
-}
-
-func configMap(t *testing.T, m manifest) *core.ConfigMap {
-	t.Helper()
-	for _, o := range m.objects {
-		if c, ok := o.(*core.ConfigMap); ok && c.Data["config.yaml"] != "" {
-			return c
-		}
-	}
-	t.Fatalf("got no ConfigMap with config.yaml, have %v", m.names)
-	return nil
-}
-
-// loadConfig reads a rendered configuration as the bridge does at its start, with
-// what the pods mount laid out in a folder.
-func loadConfig(t *testing.T, text string) *config.Config {
-	t.Helper()
-	mounted := t.TempDir()
-	for _, name := range []string{"zerobus/client-secret", "kafka/password", "kafka-tls/ca.crt", "kafka-tls/tls.crt", "kafka-tls/tls.key", "blueprint/blueprint.yaml"} {
-		path := filepath.Join(mounted, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	file := filepath.Join(mounted, "config.yaml")
-	if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "/etc/bridge/", mounted+"/")), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := config.Load(config.Options{File: file, FileRequired: true})
-	if err != nil {
-		t.Fatalf("the bridge refuses the rendered config.yaml:\n%v\n%s", err, text)
-	}
-	return cfg
 }
 
 func TestChartRefuses(t *testing.T) {
@@ -124,6 +75,8 @@ func TestChartRefuses(t *testing.T) {
 		{"no secret", `zerobus: {existingSecret: ""}`, "zerobus.existingSecret: name the Secret"},
 		{"a drain longer than the grace period", `config: {delivery: {drain: 40s}}`, "would be killed while they drain"},
 		{"scaling members with fixed names", `{staticMembership: true, keda: {enabled: true}}`, "choose one of them"},
+		{"events shown to everybody", `config: {ops: {live_events: full}}`, "ops.existingSecret"},
+		{"a token among the values", `config: {ops: {token: hunter2}}`, "token"},
 		{"a replay within the live group", `replay: {enabled: true, group: zerobus-bridge, from: -2h, until: now}`, "the group of the deployment"},
 		{"a replay without a group", `replay: {enabled: true, from: -2h, until: now}`, "replay.group: name a group"},
 		{"a replay without an end", `replay: {enabled: true, group: again, from: -2h}`, "replay.until"},
@@ -171,17 +124,13 @@ func TestSchemaHasTheSectionsOfTheConfiguration(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(read(t, "deploy/helm/bridge/values.schema.json")), &schema); err != nil {
 		t.Fatal(err)
 	}
-	got := schema.Properties.Config.Properties
-	kind := reflect.TypeFor[config.Config]()
-	for i := range kind.NumField() {
-		section := kind.Field(i).Tag.Get("yaml")
-		if _, ok := got[section]; !ok {
-			t.Errorf("values.schema.json: config has no section %s; add it", section)
-		}
-		delete(got, section)
+	var example map[string]any
+	if err := yaml.Unmarshal([]byte(read(t, "config.example.yaml")), &example); err != nil {
+		t.Fatal(err)
 	}
-	for section := range got {
-		t.Errorf("values.schema.json: config has a section %s, which the bridge does not know", section)
+	got := slices.Sorted(maps.Keys(schema.Properties.Config.Properties))
+	if want := slices.Sorted(maps.Keys(example)); !slices.Equal(got, want) {
+		t.Errorf("values.schema.json: config has the sections %v, config.example.yaml has %v", got, want)
 	}
 }
 
@@ -229,9 +178,11 @@ func TestStaticMembersAreNamedAfterTheirPods(t *testing.T) {
 	if len(env) == 0 || env[0].Name != "BRIDGE_KAFKA_INSTANCE_ID" || env[0].ValueFrom.FieldRef.FieldPath != "metadata.name" {
 		t.Fatalf("variables: got %v, want BRIDGE_KAFKA_INSTANCE_ID from metadata.name", env)
 	}
-	cfg, err := config.Load(config.Options{File: os.DevNull, Partial: true, Env: []string{env[0].Name + "=bridge-0"}})
-	if err != nil || cfg.Kafka.InstanceID != "bridge-0" {
-		t.Errorf("the bridge makes of that variable: %v, %v", cfg, err)
+	if out, code := bridge(t, []string{env[0].Name + "=bridge-0"}, "ddl"); code != 0 {
+		t.Errorf("the bridge refuses %s=bridge-0: exit code %d\n%s", env[0].Name, code, out)
+	}
+	if _, code := bridge(t, []string{env[0].Name + "S=bridge-0"}, "ddl"); code != 2 {
+		t.Errorf("an unknown variable: got exit code %d, want 2, or this test proves nothing", code)
 	}
 	if m.objects["Service/"+s.Spec.ServiceName] == nil {
 		t.Errorf("serviceName is %q, which is none of %v", s.Spec.ServiceName, m.names)

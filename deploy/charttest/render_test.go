@@ -45,9 +45,11 @@ config:
   kafka: {topics: [one, two], group: orders, sasl: {mechanism: scram-sha-512, username: bridge}}
   delivery: {max_buffered: 128MiB, max_rows: 1000000}
   zerobus: {rate_limit: 2000000}
+  ops: {live_events: full}
 blueprint: |
   version: 2
   extends: default
+ops: {existingSecret: page}
 kafka: {existingSecret: kafka, tlsSecret: kafka-tls, tlsCA: true, tlsClient: true}
 resources: {requests: {cpu: 1, memory: 512Mi}, limits: {memory: 1Gi}}
 serviceAccount: {annotations: {eks.amazonaws.com/role-arn: arn:aws:iam::1:role/bridge}}

@@ -33,7 +33,7 @@ var changed = map[string]any{
 }
 
 // refusals say that one value may not stand with another: it is used.
-var refusals = []string{"choose one of them", "replay.group: name a group"}
+var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token"}
 
 // Every value of values.yaml is changed by itself; a value whose change nothing
 // shows does nothing.

@@ -55,7 +55,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* config.yaml: the user's keys, and over them those that the chart's mounts decide. */}}
 {{- define "bridge.config" -}}
 {{- $own := dict
-  "ops" (dict "address" ":9400")
+  "ops" (merge (dict "address" ":9400") (ternary (dict "token_file" (printf "/etc/bridge/ops/%s" .Values.ops.key)) dict (ne .Values.ops.existingSecret "")))
   "zerobus" (dict "client_secret_file" (printf "/etc/bridge/zerobus/%s" .Values.zerobus.key)) -}}
 {{- if .Values.blueprint -}}
 {{- $_ := set $own "mapping" (dict "blueprint" "/etc/bridge/blueprint/blueprint.yaml") -}}
@@ -147,6 +147,12 @@ volumes:
       secretName: {{ .Values.kafka.existingSecret }}
       defaultMode: 0440
   {{- end }}
+  {{- if .Values.ops.existingSecret }}
+  - name: ops
+    secret:
+      secretName: {{ .Values.ops.existingSecret }}
+      defaultMode: 0440
+  {{- end }}
   {{- if .Values.kafka.tlsSecret }}
   - name: kafka-tls
     secret:
@@ -173,6 +179,9 @@ volumeMounts:
   - {name: zerobus, mountPath: /etc/bridge/zerobus, readOnly: true}
   {{- if .Values.kafka.existingSecret }}
   - {name: kafka, mountPath: /etc/bridge/kafka, readOnly: true}
+  {{- end }}
+  {{- if .Values.ops.existingSecret }}
+  - {name: ops, mountPath: /etc/bridge/ops, readOnly: true}
   {{- end }}
   {{- if .Values.kafka.tlsSecret }}
   - {name: kafka-tls, mountPath: /etc/bridge/kafka-tls, readOnly: true}
