@@ -100,7 +100,6 @@ type redrive struct {
 	ctx     context.Context // of the Writes; outlives the caller's by the drain
 	durable []bool          // by row of the batch
 	settled []bool          // durable or refused
-	recent  window
 }
 
 // redriven is a letter in the batch.
@@ -294,17 +293,15 @@ func (r *redrive) sendRows(lo, hi int, probe bool) error {
 	for i := lo; i < hi; i++ {
 		r.durable[i], r.settled[i] = true, true
 	}
-	r.recent.accept(hi - lo)
 	return nil
 }
 
+// However many rows are refused, this is no schema fault to stop for: nothing is
+// given up here, their letters stay what they are.
 func (r *redrive) alone(row int, no refused, err error) error {
 	code, column := no.Refused()
 	r.batch.rejected = append(r.batch.rejected, Reject{Code: code, Column: column, Reason: err.Error(), event: r.batch.from[row]})
 	r.settled[row] = true
-	if r.recent.refuse() {
-		return fmt.Errorf("%w; %s, then redrive again", &schemaFault{err: err}, "compare the blueprint's columns with the table's (bridge check shows both)")
-	}
 	return nil
 }
 
