@@ -34,6 +34,7 @@ type Group struct {
 	// given, and partitions have no use for one before something is pushed.
 	cl   *kgo.Client
 	stop context.CancelCauseFunc // set by Run, too
+	ends *Ends                   // of a bounded run; else nil
 
 	mu    sync.Mutex // guards the fields below
 	parts map[topicPartition]*partition
@@ -90,7 +91,10 @@ func (g *Group) Run(ctx context.Context) error {
 	eg, egCtx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return g.poll(egCtx) })
 	eg.Go(func() error { return g.watch(egCtx) })
-	_ = eg.Wait() // both end with ctx only; why it ended is its cause
+	if g.ends != nil {
+		eg.Go(func() error { return g.approach(egCtx) })
+	}
+	_ = eg.Wait() // they end with ctx only; why it ended is its cause
 	g.running.Store(false)
 
 	committed := g.shutdown(clientCtx)
@@ -122,6 +126,12 @@ func (g *Group) options() ([]kgo.Opt, error) {
 	start := kgo.NewOffset().AtStart()
 	if g.cfg.Start == "latest" {
 		start = kgo.NewOffset().AtEnd()
+	}
+	if !g.cfg.StartAt.IsZero() {
+		start = kgo.NewOffset().AfterMilli(Position{Time: g.cfg.StartAt}.milli())
+	}
+	if g.ends != nil {
+		opts = append(opts, kgo.KeepControlRecords()) // or a log that ends with one would never be read to its end
 	}
 	opts = append(opts,
 		kgo.ConsumerGroup(g.cfg.Group),
@@ -189,8 +199,11 @@ func (g *Group) poll(ctx context.Context) error {
 				return // unmarked, so the owner reads it again
 			}
 			p.end.Store(f.HighWatermark)
-			bytes := p.push(f.Records, share)
-			g.obs.EventsRead(f.Topic, f.Partition, len(f.Records), bytes)
+			if recs := g.clip(p, f.Records); len(recs) > 0 {
+				bytes := p.push(recs, share)
+				g.obs.EventsRead(f.Topic, f.Partition, len(recs), bytes)
+			}
+			g.passed(p, f.Records[len(f.Records)-1])
 		})
 		g.cl.AllowRebalance()
 		if failed {
