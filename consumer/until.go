@@ -12,22 +12,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// Begin commits where the group begins (Start and StartAt) for every partition
-// that has no committed offset, so that a member that starts again begins at the
-// same place. It returns how many partitions begin there and how many have
-// offsets already, which are kept. While the group has members it changes
-// nothing: they have done it.
-func (c *Cluster) Begin(ctx context.Context) (begun, kept int, err error) {
+// Begin commits from for every partition of the group that has no committed
+// offset, so that a member that starts again begins at the same place. It
+// returns how many partitions begin there and how many have offsets already,
+// which are kept. While the group has members it changes nothing: they have
+// done it.
+func (c *Cluster) Begin(ctx context.Context, from Position) (begun, kept int, err error) {
 	logs, err := c.spans(ctx, c.cfg.Topics)
 	if err != nil {
 		return 0, 0, err
-	}
-	from := Position{Kind: Earliest}
-	if c.cfg.Start == "latest" {
-		from.Kind = Latest
-	}
-	if !c.cfg.StartAt.IsZero() {
-		from = Position{Kind: AtTime, Time: c.cfg.StartAt}
 	}
 	at, err := c.find(ctx, from, c.cfg.Topics, logs)
 	if err != nil {

@@ -31,7 +31,11 @@ func startUntil(t *testing.T, cfg consumer.Config, sink consumer.Sink, until con
 	ensureDeadLetters(t, cluster)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, _, err := cluster.Begin(ctx); err != nil {
+	from := earliest
+	if !cfg.StartAt.IsZero() {
+		from = at(cfg.StartAt)
+	}
+	if _, _, err := cluster.Begin(ctx, from); err != nil {
 		t.Fatal(err)
 	}
 	ends, err := cluster.Ends(ctx, until)
@@ -272,14 +276,13 @@ func TestBeginKeepsWhatIsCommitted(t *testing.T) {
 		produceMinutes(t, b, topic, 0, 10)
 		produceMinutes(t, b, topic, 1, 10)
 		cfg := config(t, b, topic)
-		cfg.StartAt = minute(4)
 		r := newReplayer(t, b, cfg)
 		if err := r.commit([]consumer.Move{{Topic: topic, Partition: 1, Target: 7}}); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		begun, kept, err := r.cluster.Begin(ctx)
+		begun, kept, err := r.cluster.Begin(ctx, at(minute(4)))
 		if err != nil || begun != 1 || kept != 1 {
 			t.Fatalf("got %d begun, %d kept, %v; want one of each", begun, kept, err)
 		}

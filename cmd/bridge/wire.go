@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -188,6 +187,8 @@ type bridge struct {
 	cluster  *consumer.Cluster
 	plan     *mapping.Blueprint
 	started  time.Time
+	window   *window // of a bounded run; else nil
+	screen   *bar    // shows a bounded run's progress; nil without a terminal
 
 	rules   atomic.Pointer[rules]          // fit the table as last seen
 	group   atomic.Pointer[consumer.Group] // nil until everything is proven
@@ -222,38 +223,6 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 func (b *bridge) close() {
 	b.cluster.Close()
 	b.client.Close()
-}
-
-// run proves the connections, joins the group and delivers until ctx ends. It
-// returns nil when ctx ended it.
-func (b *bridge) run(ctx context.Context) error {
-	defer b.state.Store(ops.StateStopped)
-	clusterID, err := b.prove(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // told to stop while it was waiting
-		}
-		return err
-	}
-	cfg := consumerConfig(b.cfg)
-	cfg.SinkTrouble = b.sinkTrouble
-	group := consumer.NewGroup(cfg, b.cluster, sink{b.client}, newMapper(&b.rules), b.observer, b.log)
-	b.group.Store(group)
-	b.state.Store(ops.StateRunning)
-	draining := context.AfterFunc(ctx, func() { b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })
-	defer draining()
-	b.log.Info("joining the group", zap.String("group", b.cfg.Kafka.Group), zap.Strings("topics", b.cfg.Kafka.Topics),
-		zap.String("table", b.client.Table().String()), zap.String("version", version()))
-	watching, unwatch := context.WithCancel(ctx)
-	defer unwatch()
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		b.client.Watch(watching, func(columns []zerobus.Column, misfit error) { b.refit(clusterID, columns, misfit) })
-	})
-	err = group.Run(ctx)
-	unwatch()
-	watch.Wait()
-	return err
 }
 
 // adopt has rows made by m from the next batch on.
