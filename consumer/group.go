@@ -41,6 +41,7 @@ type Group struct {
 	// accounts holds one entry for each partition this process ever owned.
 	accounts map[topicPartition]*account
 	over     bool                    // no partition may begin any more
+	ended    time.Time               // when that came to be
 	halted   map[topicPartition]bool // the client reads them no further
 
 	trouble troubles
@@ -91,6 +92,7 @@ func (g *Group) Run(ctx context.Context) error {
 	eg, egCtx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return g.poll(egCtx) })
 	eg.Go(func() error { return g.watch(egCtx) })
+	eg.Go(func() error { return g.retire(egCtx) })
 	if g.ends != nil {
 		eg.Go(func() error { return g.approach(egCtx) })
 	}
@@ -263,18 +265,32 @@ func (g *Group) resume(topic string, id int32) {
 
 func (g *Group) mark(rec *kgo.Record) { g.cl.MarkCommitRecords(rec) }
 
+// retire has every partition take no more from the moment the run ends. A
+// rebalance may hold the poll loop, and shutdown after it, for as long as its
+// own drain takes: the drain of a stop begins beside that, not behind it.
+func (g *Group) retire(ctx context.Context) error {
+	<-ctx.Done()
+	g.mu.Lock()
+	g.over, g.ended = true, time.Now()
+	all := slices.Collect(maps.Values(g.parts))
+	g.mu.Unlock()
+	for _, p := range all {
+		p.stop()
+	}
+	return ctx.Err()
+}
+
 // shutdown is what a stop does between the last poll and the last goodbye. The
 // channel it returns is closed when the last commit has ended, which is after
 // the client was closed if the brokers hang.
 func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	g.cl.AllowRebalance()
 	g.mu.Lock()
-	g.over = true
+	began := g.ended
 	all := slices.Collect(maps.Values(g.parts))
 	g.mu.Unlock()
 
-	began := time.Now()
-	g.drain(all, g.cfg.Drain, errDrained)
+	g.drain(all, g.cfg.Drain-time.Since(began), errDrained)
 
 	// The client has a commit wait for the one before it, however long a
 	// broker takes over that, so the bound must be kept from outside.
