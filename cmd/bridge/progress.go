@@ -17,7 +17,7 @@ import (
 const (
 	barInterval      = 200 * time.Millisecond
 	progressInterval = 10 * time.Second // between log lines
-	barWidth         = 24
+	barWidth         = 20
 	rateOver         = 10 * time.Second // what the rate is an average of
 )
 
@@ -75,8 +75,8 @@ func (b *bar) clear() {
 
 func (b *bar) draw() {
 	line := b.line
-	if b.colour {
-		line = strings.ReplaceAll(line, "=", "\x1b[32m=\x1b[0m")
+	if from, to := strings.IndexByte(line, '='), strings.LastIndexByte(line, '=')+1; b.colour && from >= 0 {
+		line = line[:from] + "\x1b[32m" + line[from:to] + "\x1b[0m" + line[to:]
 	}
 	fmt.Fprint(b.w, line)
 }

@@ -127,8 +127,11 @@ func (r *replayReport) write(w io.Writer, form outputForm) error {
 	}
 	var b strings.Builder
 	mode := "dry run, nothing is changed"
-	if r.Executed {
+	switch {
+	case r.Executed:
 		mode = "done, and read back"
+	case r.execute:
+		mode = "refused, nothing is changed"
 	}
 	fmt.Fprintf(&b, "group %s to %s: %s\n\n", r.Group, r.To, mode)
 	r.table(&b)
@@ -143,13 +146,17 @@ func (r *replayReport) write(w io.Writer, form outputForm) error {
 }
 
 func (r *replayReport) table(w io.Writer) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TOPIC\tPARTITION\tCOMMITTED\tTARGET\tLOG END\tTO READ\tAGAIN\tSKIPPED\tNOTE")
 	for _, p := range r.Partitions {
 		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Topic, p.Partition, offsetText(p.Committed), p.Target, p.LogEnd, p.ToRead, p.Again, p.Skipped, p.Note)
 	}
-	fmt.Fprintf(t, "total\t%d\t\t\t\t%d\t%d\t%d\t\n", r.Totals.Partitions, r.Totals.ToRead, r.Totals.Again, r.Totals.Skipped)
+	fmt.Fprintf(t, "total\t\t\t\t\t%d\t%d\t%d\t\n", r.Totals.ToRead, r.Totals.Again, r.Totals.Skipped)
 	_ = t.Flush() // into memory
+	for line := range strings.Lines(b.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
 }
 
 // expect says what the moves mean for the table's rows.
@@ -181,7 +188,7 @@ func (r *replayReport) standing(w io.Writer) {
 	case len(r.Members) == 0:
 		return
 	}
-	fmt.Fprintf(w, "\nThe group has %d members; --execute needs it to have none:\n\n", len(r.Members))
+	fmt.Fprintf(w, "\nThe group has %s; --execute needs it to have none:\n\n", counted(len(r.Members), "member"))
 	t := tabwriter.NewWriter(w, 2, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "MEMBER\tCLIENT\tHOST\tINSTANCE\tPARTITIONS")
 	static := false
@@ -198,4 +205,11 @@ func (r *replayReport) standing(w io.Writer) {
 	if static {
 		fmt.Fprintln(w, "A member with an instance id may stay listed until kafka.session_timeout has passed after its end.")
 	}
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
