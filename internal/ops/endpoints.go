@@ -29,16 +29,15 @@ func newHandler(withPprof bool, metrics *Metrics, source Source, log *zap.Logger
 		mux.HandleFunc("GET "+path, e.serveLive)
 	}
 	mux.HandleFunc("GET /readyz", e.serveReady)
-	mux.HandleFunc("GET /status", e.serveStatus)
+	mux.HandleFunc("GET /status", atOnce(4, e.serveStatus))
 	if withPprof {
 		e.index += indexPprof
 		// /debug/pprof/cmdline is left out on purpose: a secret given as a
 		// flag would be in it.
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/", localOnly(pprof.Index))
+		mux.HandleFunc("GET /debug/pprof/profile", localOnly(pprof.Profile))
+		mux.HandleFunc("GET /debug/pprof/trace", localOnly(pprof.Trace))
+		mux.HandleFunc("GET /debug/pprof/symbol", localOnly(pprof.Symbol))
 	}
 	return guard(mux)
 }
@@ -87,7 +86,7 @@ const indexText = `bridge: Signal events from Kafka to Databricks Zerobus
 /status    everything at a glance, as JSON; bridge status prints it
 `
 
-const indexPprof = "/debug/pprof/   Go profiles\n"
+const indexPprof = "/debug/pprof/   Go profiles, for this machine only\n"
 
 func (e *endpoints) serveIndex(w http.ResponseWriter, _ *http.Request) {
 	writeText(w, http.StatusOK, e.index)
