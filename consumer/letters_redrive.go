@@ -12,7 +12,7 @@ import (
 
 // RedriveOptions say which letters are redriven, and how.
 type RedriveOptions struct {
-	Match  func(*Letter) bool // settled letters are left out before it is asked
+	Match  func(*Letter) bool // asked of every letter; settled ones are left out whatever it says
 	Limit  int                // at most so many matching letters; 0: all
 	Mapper Mapper
 	Sink   Sink        // nil: a dry run, in which every row lands
@@ -64,7 +64,7 @@ func (l *Letters) Redrive(ctx context.Context, o RedriveOptions) error {
 	for _, p := range l.parts {
 		r.part = p
 		err := l.each(ctx, p, p.start, func(letter *Letter) error {
-			if letter.Settled || !o.Match(letter) {
+			if !o.Match(letter) || letter.Settled {
 				return nil
 			}
 			if matched++; o.Limit > 0 && matched > o.Limit {
