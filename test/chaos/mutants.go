@@ -117,7 +117,7 @@ func tryMutants(ctx context.Context, o *options, stdout, stderr io.Writer) error
 
 // copyTree copies the module's files, as they are now, to a folder of its own.
 func copyTree(ctx context.Context, to string) error {
-	out, err := exec.CommandContext(ctx, "git", "ls-files", "-z").Output()
+	out, err := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {
 		return fmt.Errorf("listing the module's files: %w; run this at the root of the repository", err)
 	}

@@ -9,10 +9,10 @@ import (
 type tenure struct {
 	lo, hi   int64 // the offsets of its last write
 	at       time.Time
-	begun    int       // times it began with the partition, by what it wrote
-	assigned int       // times it was given the partition, by its log
-	last     string    // where it last began
-	drift    int       // changes of the columns when it last began a batch anew
+	begun    int    // times it began with the partition, by what it wrote
+	assigned int    // times it was given the partition, by its log
+	last     string // where it last began
+	drift    int    // changes of the columns when it last began a batch anew
 }
 
 // assigned enters that a process was given partitions.
