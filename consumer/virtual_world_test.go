@@ -123,6 +123,10 @@ func newWorld(t *testing.T, s setting) *world {
 		w.committing(req.(*kmsg.OffsetCommitRequest))
 		return nil, nil, false
 	})
+	w.kafka.ControlKey(int16(kmsg.OffsetForLeaderEpoch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.kafka.KeepControl()
+		return w.neverTruncated(req.(*kmsg.OffsetForLeaderEpochRequest)), nil, true
+	})
 	letters := w.kafka.TopicInfo(vdead).TopicID
 	w.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		w.kafka.KeepControl()
@@ -139,6 +143,25 @@ func newWorld(t *testing.T, s setting) *world {
 		return nil, nil, false
 	})
 	return w
+}
+
+// neverTruncated answers where an epoch ended. This kfake does not know while
+// nothing was produced since a leader moved, which the client takes for a log
+// that was cut off; ours never are.
+func (w *world) neverTruncated(req *kmsg.OffsetForLeaderEpochRequest) kmsg.Response {
+	ends := w.ends()
+	resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
+	for _, t := range req.Topics {
+		topic := kmsg.NewOffsetForLeaderEpochResponseTopic()
+		topic.Topic = t.Topic
+		for _, p := range t.Partitions {
+			part := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
+			part.Partition, part.LeaderEpoch, part.EndOffset = p.Partition, p.LeaderEpoch, ends[p.Partition]
+			topic.Partitions = append(topic.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, topic)
+	}
+	return resp
 }
 
 func refuseProduce(req *kmsg.ProduceRequest, with *kerr.Error) kmsg.Response {
@@ -288,7 +311,9 @@ func (w *world) finish() {
 	w.settled(10 * time.Minute)
 	w.look()
 	for _, m := range w.members {
-		m.stop()
+		if !m.isKilled() {
+			m.stop()
+		}
 	}
 	for p, end := range w.ends() {
 		if got := w.committedTo(int32(p)); got != end {
@@ -300,6 +325,9 @@ func (w *world) finish() {
 // close ends what is left, which after a failure is much.
 func (w *world) close() {
 	for _, m := range w.members {
+		m.mu.Lock()
+		m.cut = false
+		m.mu.Unlock()
 		m.mend()
 		m.cancel()
 	}
@@ -411,13 +439,15 @@ func (m *vmember) sever() {
 	clear(m.conns)
 }
 
-// kill ends the member without a word to anyone.
+// kill ends the member without a word to anyone: nobody hears of it any more,
+// and nothing of it lands. What is left of it ends with the world, over a network
+// that works: without one, franz-go 1.22.2 leaves the goroutine behind that
+// tried to leave the group.
 func (m *vmember) kill() {
 	m.mu.Lock()
 	m.killed = true
 	m.mu.Unlock()
 	m.sever()
-	m.cancel()
 }
 
 func (m *vmember) strayed() bool {
@@ -453,6 +483,15 @@ func (m *vmember) mend() {
 		close(m.mended)
 		m.mended = make(chan struct{})
 	}
+}
+
+// mendSink ends the troubles of the member's sink.
+func (m *vmember) mendSink() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.script = nil
+	close(m.mended)
+	m.mended = make(chan struct{})
 }
 
 // stop ends the member as a signal does and returns how long that took.
@@ -502,7 +541,7 @@ func (m *vmember) Write(ctx context.Context, _ int64, raw [][]byte) error {
 			return &refusal{"test"}
 		}
 	}
-	if m.killedNow() {
+	if m.isKilled() {
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -510,7 +549,7 @@ func (m *vmember) Write(ctx context.Context, _ int64, raw [][]byte) error {
 	return nil
 }
 
-func (m *vmember) killedNow() bool {
+func (m *vmember) isKilled() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.killed
@@ -596,4 +635,28 @@ func (w *world) release() {
 	w.released = make(chan struct{})
 	w.mapping(nil)
 	w.letterFault.Store(nil)
+}
+
+// addPartitions has the topic hold n partitions.
+func (w *world) addPartitions(n int32) {
+	w.t.Helper()
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	req.TimeoutMillis = 1000
+	topic := kmsg.NewCreatePartitionsRequestTopic()
+	topic.Topic, topic.Count = vtopic, n
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(w.t.Context(), w.client)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		w.t.Fatalf("adding partitions: %v", err)
+	}
+	w.mu.Lock()
+	for int(n) > len(w.logs) {
+		w.logs = append(w.logs, nil)
+	}
+	w.mu.Unlock()
+	w.client.ForceMetadataRefresh()
+	w.pass(time.Second)
 }
