@@ -48,10 +48,11 @@ func (f *fleet) roll(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := f.quiet(ctx, began, nil); err != nil {
+	_, full, err := f.quiet(ctx, began, "")
+	if err != nil {
 		return fmt.Errorf("waiting for the first assignment: %w", err)
 	}
-	f.run.Started = time.Since(began) - quietFor
+	f.run.Started = full.Sub(began)
 
 	rolling := time.Now()
 	var takeovers, stood []time.Duration
@@ -92,7 +93,7 @@ func (f *fleet) replace(ctx context.Context, i int) (one restart, takeovers, sto
 	if err := f.begin(ctx, i); err != nil {
 		return one, nil, nil, err
 	}
-	after, err := f.quiet(ctx, told, []string{gone})
+	after, _, err := f.quiet(ctx, told, gone)
 	if err != nil {
 		return one, nil, nil, err
 	}
@@ -124,7 +125,7 @@ func (f *fleet) kill(ctx context.Context, i int) error {
 	}
 	<-m.done
 	m.cancel()
-	after, err := f.quiet(ctx, killed, []string{f.names[i]})
+	after, _, err := f.quiet(ctx, killed, f.names[i])
 	if err != nil {
 		return fmt.Errorf("after the kill: %w", err)
 	}
@@ -142,43 +143,56 @@ func (f *fleet) kill(ctx context.Context, i int) error {
 const quietFor = 4 * time.Second
 
 // quiet waits until every partition has had rows since a time, none of them by
-// the members who are gone, and no partition has moved for a while.
-func (f *fleet) quiet(ctx context.Context, since time.Time, gone []string) (o ownership, err error) {
-	tick := time.NewTicker(100 * time.Millisecond)
+// the member that is gone, which is when it was full, and then until no
+// partition has moved for a while.
+func (f *fleet) quiet(ctx context.Context, since time.Time, gone string) (o ownership, full time.Time, err error) {
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		if o, err = f.r.workspace.owners(ctx); err != nil {
-			return o, err
+			return o, full, err
 		}
-		n, calm := 0, time.Now().Add(-quietFor)
+		n, last := 0, since
 		for _, p := range o.Partitions {
-			if p.At.After(since) && (len(gone) == 0 || p.Member != gone[0]) {
+			if p.At.After(since) && p.Member != gone {
 				n++
 			}
 		}
-		last := since
 		if len(o.Moves) > 0 {
 			last = o.Moves[len(o.Moves)-1].First
 		}
-		if n == f.run.Partitions && last.Before(calm) && since.Before(calm) {
-			return o, nil
+		if n == f.run.Partitions {
+			if full.IsZero() {
+				full = time.Now()
+			}
+			if time.Since(last) > quietFor && time.Since(full) > quietFor {
+				return o, full, nil
+			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return o, fmt.Errorf("%d of %d partitions are written: %w", n, f.run.Partitions, context.Cause(ctx))
+			return o, full, fmt.Errorf("%d of %d partitions are written: %w", n, f.run.Partitions, context.Cause(ctx))
 		}
-		for _, m := range f.members {
-			if m == nil {
-				continue
-			}
-			select {
-			case <-m.done:
-				return o, m.died()
-			default:
-			}
+		if err := f.alive(); err != nil {
+			return o, full, err
 		}
 	}
+}
+
+// alive returns why a member has ended that should be running.
+func (f *fleet) alive() error {
+	for _, m := range f.members {
+		if m == nil {
+			continue
+		}
+		select {
+		case <-m.done:
+			return m.died()
+		default:
+		}
+	}
+	return nil
 }
 
 // account adds what a member says of itself, before it goes.

@@ -77,6 +77,8 @@ var measurements = []struct {
 	{"partitions", "the same topic in 1, 4, 64 and 256 partitions: processor time per row and memory", partitions},
 	{"transports", "an acknowledgement time like the service's: the three transports side by side on 1, 4 and 16 partitions", transports},
 	{"streams", "gRPC with 1, 2, 4 and 8 streams for 16 partitions, at three acknowledgement times", streams},
+	{"acks", "one partition at four acknowledgement times: what topics are sized by", acks},
+	{"bound", "many busy partitions and slow acknowledgements: peak memory beside the bound to plan with", bounds},
 	{"scale", "eight members share a thousand partitions under a steady load and are replaced one by one; then one is killed", scale},
 	{"startup", "the released binary: its size, and how long it takes to its first row", startup},
 }
@@ -94,8 +96,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "times each subject of throughput runs, in turns")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic")
 	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, none, or lz4,none for both in throughput")
-	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions: `workspace`, rest or grpc")
-	f.TextVar(&o.ack, "ack", emulator.Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}, "transports, streams: `time` until rows are acknowledged, such as 20ms or p50=150ms,p95=500ms")
+	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions, acks, bound: `workspace`, rest or grpc")
+	f.TextVar(&o.ack, "ack", emulator.Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}, "transports, streams, bound: `time` until rows are acknowledged, such as 20ms or p50=150ms,p95=500ms")
 	f.BoolVar(&o.tls, "tls", false, "write rows over TLS")
 	f.BoolVar(&o.apache, "apache", false, "use Apache Kafka (needs Java and Maven) instead of the in-process broker of franz-go")
 	f.IntVar(&o.rate, "rate", 0, "latency, scale: `events` per second; 0 takes --load, in scale two for each partition")
