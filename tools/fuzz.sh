@@ -6,8 +6,9 @@
 #
 #   tools/fuzz.sh 60s ./...
 #
-# The emulator reads what its own users send it, so its targets run for a third
-# of the time. The time is in seconds, or a number of inputs such as 1000x.
+# The time is in seconds, or a number of inputs such as 1000x. Targets that read
+# nothing from outside the bridge run for a sixth of it: those of the emulator,
+# whose own users talk to it, and those that search schedules.
 #
 # Settings by environment: FUZZ_JOBS, targets at a time (the number of cores);
 # FUZZ_TARGETS, a regular expression of the targets to run (all).
@@ -18,7 +19,10 @@ one() { # package directory binary target: fuzz one target
 	local pkg=$1 dir=$2 binary=$3 target=$4 log status=0 line runs
 	local here=${dir#"$root"/}
 	local time=$fuzztime
-	[[ $here == zerobus/emulator && $time == *s ]] && time=$(((${time%s} + 2) / 3))s
+	case $here/$target in
+	zerobus/emulator/* | */FuzzHalving | */FuzzVirtualSchedule)
+		[[ $time == *s ]] && time=$(((${time%s} + 5) / 6))s ;;
+	esac
 	log=$work/$target.$$.log
 	(cd "$dir" && exec "$binary" -test.run='^$' -test.fuzz="^$target\$" -test.fuzztime="$time" -test.parallel=1 \
 		-test.fuzzminimizetime=10s -test.fuzzcachedir="$cache/$pkg") >"$log" 2>&1 </dev/null || status=$?
