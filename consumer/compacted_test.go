@@ -34,6 +34,7 @@ func kept(t *testing.T, b kafkatest.Broker, topic string, last int64) (n int) {
 // Compaction leaves offsets without events, also right before the end of a
 // bounded run: minutes 1 to 9 are superseded by minute 20.
 func TestCompactionGapsAreSteppedOver(t *testing.T) {
+	t.Parallel()
 	o := kafkatest.Options{Private: true, Config: map[string]string{"log.cleaner.backoff.ms": "100"}}
 	kafkatest.Each(t, o, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Name(t)

@@ -93,6 +93,7 @@ var earliest, latest = consumer.Position{Kind: consumer.Earliest}, consumer.Posi
 // Three partitions: 0 is committed to 6 of 10, the log beginning at 2; 1 is
 // empty; 2 holds 5 and has no commit.
 func TestReplayIsPlannedWithinTheLog(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 3)
 		produceMinutes(t, b, topic, 0, 10)
@@ -147,6 +148,7 @@ func TestReplayIsPlannedWithinTheLog(t *testing.T) {
 }
 
 func TestReplayRefusesWhatDoesNotExist(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		r := newReplayer(t, b, config(t, b, topic))
@@ -167,6 +169,7 @@ func TestReplayRefusesWhatDoesNotExist(t *testing.T) {
 }
 
 func TestReplayOfAnActiveGroupNamesItsMembers(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{"classic", "consumer"} {
 		t.Run(protocol, func(t *testing.T) {
 			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {

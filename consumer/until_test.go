@@ -62,7 +62,7 @@ func startUntil(t *testing.T, cfg consumer.Config, sink consumer.Sink, until con
 // finish waits until the member has ended by itself.
 func (b *bounded) finish() {
 	b.t.Helper()
-	eventually(b.t, "the end of the bounded run", func() bool {
+	within(b.t, 3*patience, "the end of the bounded run", func() bool {
 		select {
 		case <-b.done:
 			return true
@@ -100,6 +100,7 @@ func minutes(from, until int) []string {
 // One partition holds an hour, one nothing, one only what is before the
 // window, one only what is after it.
 func TestBoundedRunDeliversItsWindowAndEnds(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{"classic", "consumer"} {
 		t.Run(protocol, func(t *testing.T) {
 			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
@@ -137,6 +138,7 @@ func TestBoundedRunDeliversItsWindowAndEnds(t *testing.T) {
 // What is produced while the run goes on lies past its end, and so do
 // partitions that are added.
 func TestBoundedRunEndsBesideLiveTraffic(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		produce(t, b, topic, 2, texts("a", 200)...)
@@ -174,6 +176,7 @@ func TestBoundedRunEndsBesideLiveTraffic(t *testing.T) {
 }
 
 func TestBoundedRunIsSharedByMembers(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		produce(t, b, topic, 2, texts("a", 2000)...)
@@ -194,6 +197,7 @@ func TestBoundedRunIsSharedByMembers(t *testing.T) {
 }
 
 func TestBoundedRunGoesOnWhereItWasCut(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 1)
 		produceMinutes(t, b, topic, 0, 60)
@@ -226,6 +230,7 @@ func TestBoundedRunGoesOnWhereItWasCut(t *testing.T) {
 // A log may end with a transaction's marker, which is no event, and the events
 // of an aborted transaction are read as all others.
 func TestBoundedRunReachesAnEndBehindATransaction(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 1)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -256,6 +261,7 @@ func TestBoundedRunReachesAnEndBehindATransaction(t *testing.T) {
 
 // What lies before the end may be gone when the run gets there.
 func TestBoundedRunEndsWhereTheLogWasCut(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		produceMinutes(t, b, topic, 0, 10)
@@ -271,6 +277,7 @@ func TestBoundedRunEndsWhereTheLogWasCut(t *testing.T) {
 }
 
 func TestBeginKeepsWhatIsCommitted(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		produceMinutes(t, b, topic, 0, 10)
