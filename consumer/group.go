@@ -102,6 +102,9 @@ func (g *Group) Run(ctx context.Context) error {
 	committed := g.shutdown(clientCtx)
 	closeClient() // without brokers, leaving would otherwise be retried
 	g.cl.CloseAllowingRebalance()
+	// franz-go 1.22.2 polls once more in Close, and what it began to leave the
+	// group with would wait for ever for that poll to be over.
+	g.cl.AllowRebalance()
 	<-committed
 
 	var failed *failure
