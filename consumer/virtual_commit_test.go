@@ -55,7 +55,7 @@ func TestVirtualCommitsRefused(t *testing.T) {
 			bothProtocols(t, setting{partitions: 2}, func(w *world) {
 				m := w.join().joined(2)
 				w.pass(vcommit / 2) // between two ticks
-				h := w.kafka.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: c.code, Count: 3})
+				h := w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: c.code, Count: 3})
 				both(w, plain(25)...)
 				if took := w.settled(time.Minute); took != 0 {
 					w.t.Errorf("it took %v until the events had flowed, want no time", took)
@@ -86,7 +86,7 @@ func TestVirtualCommitsRefused(t *testing.T) {
 func TestVirtualCommitTimesOutAndIsApplied(t *testing.T) {
 	bothProtocols(t, setting{partitions: 1}, func(w *world) {
 		m := w.join().joined(1)
-		w.kafka.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: kerr.RequestTimedOut, Count: 1})
+		w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: kerr.RequestTimedOut, Count: 1})
 		w.produce(0, plain(25)...)
 		w.until("all is committed", time.Minute, func() bool { return w.committedTo(0) == 25 })
 		w.pass(3 * vcommit)
@@ -105,7 +105,7 @@ func TestVirtualKilledWhileCommitsAreRefused(t *testing.T) {
 		m.act(takes(100 * time.Millisecond))
 		w.produce(0, plain(1000)...)
 		w.pass(2500 * time.Millisecond)
-		w.kafka.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: kerr.GroupAuthorizationFailed, Count: 3})
+		w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: kerr.GroupAuthorizationFailed, Count: 3})
 		w.pass(3 * time.Second)
 		before, landed := w.committedTo(0), w.landings()
 		m.kill()

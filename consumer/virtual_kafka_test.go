@@ -40,7 +40,7 @@ func TestVirtualFetchesRefused(t *testing.T) {
 				w.produce(0, plain(25)...)
 				w.settled(time.Minute)
 				w.until("they are committed", time.Minute, func() bool { return w.committedTo(0) == 25 })
-				h := w.kafka.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: vtopic, Partitions: []int32{0}, Err: refusal, Count: 20})
+				h := w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: vtopic, Partitions: []int32{0}, Err: refusal, Count: 20})
 				both(w, plain(25)...)
 				if took := w.settled(5 * time.Minute); took > 15*time.Second {
 					w.t.Errorf("it took %v until events flowed again, want at most 20 fetches of half a second and a look at the leaders", took)

@@ -263,7 +263,7 @@ func TestVirtualLostWhileWriting(t *testing.T) {
 				})
 				both(w, plain(25)...)
 				m.inState(consumer.StateWriting)
-				h := w.kafka.Fault(fault)
+				h := w.fault(fault)
 				began := time.Now()
 				w.until("the heartbeat is refused", time.Minute, func() bool { return h.Hits() == 1 })
 				if at := w.committedTo(0); at != -1 {

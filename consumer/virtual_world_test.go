@@ -46,6 +46,7 @@ type world struct {
 	client  *kgo.Client
 	members []*vmember
 
+	faults      []*kfake.FaultHandle
 	released    chan struct{}              // closed by release
 	letterFault atomic.Pointer[kerr.Error] // what dead letters are refused with
 }
@@ -177,6 +178,13 @@ func refuseProduce(req *kmsg.ProduceRequest, with *kerr.Error) kmsg.Response {
 		resp.Topics = append(resp.Topics, topic)
 	}
 	return resp
+}
+
+// fault has the brokers refuse requests until release.
+func (w *world) fault(f kfake.Fault) *kfake.FaultHandle {
+	h := w.kafka.Fault(f)
+	w.faults = append(w.faults, h)
+	return h
 }
 
 // refuseLetters has the brokers refuse dead letters until release.
@@ -635,6 +643,10 @@ func (w *world) release() {
 	w.released = make(chan struct{})
 	w.mapping(nil)
 	w.letterFault.Store(nil)
+	for _, h := range w.faults {
+		h.Remove()
+	}
+	w.faults = nil
 }
 
 // addPartitions has the topic hold n partitions.
