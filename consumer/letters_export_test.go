@@ -24,6 +24,6 @@ func Marked(list string, at int64) (again string, whole func(offset int64) bool)
 func DeadLetter(rec *kgo.Record, m Mapper) *kgo.Record {
 	var b Batch
 	b.Add(rec, m)
-	c := &Cluster{cfg: Config{Version: "1.2.3"}}
+	c := &Cluster{cfg: Config{Version: "1.2.3", Group: "g"}}
 	return c.deadLetters(&b, time.Unix(1_800_000_000, 0))[0]
 }

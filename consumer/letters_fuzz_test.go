@@ -109,7 +109,7 @@ func TestLetterBringsTheRecordBack(t *testing.T) {
 			if got, want := fmt.Sprintf("%+v", *l.Original), fmt.Sprintf("%+v", *rec); got != want {
 				t.Errorf("got original\n%s, want\n%s", got, want)
 			}
-			if l.Fault != "" || l.Code != "bad" || !slices.Equal(l.Events, []int{1, 3}) || l.EventCount != 4 || l.Version != "1.2.3" || l.FailedAt.Unix() != 1_800_000_000 {
+			if l.Fault != "" || l.Code != "bad" || !slices.Equal(l.Events, []int{1, 3}) || l.EventCount != 4 || l.Version != "1.2.3" || l.Group != "g" || l.FailedAt.Unix() != 1_800_000_000 {
 				t.Errorf("got %+v", l)
 			}
 		})

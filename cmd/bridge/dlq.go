@@ -46,7 +46,7 @@ they are.`,
 // letterFlags say which letters are meant.
 type letterFlags struct {
 	topics, codes, partitions    []string
-	column, since, until         string
+	column, since, until, group  string
 	all                          bool
 	from, to                     time.Time
 	parts                        []int32
@@ -113,6 +113,7 @@ func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, erro
 			return nil, &usageError{fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(cfg.Kafka.Topics, " or "))}
 		}
 	}
+	f.group = cfg.Kafka.Group
 	if len(f.topics) > 0 {
 		cfg.Kafka.Topics = slices.Compact(slices.Sorted(slices.Values(f.topics)))
 	} else {
@@ -123,9 +124,9 @@ func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, erro
 
 // match tells whether the letter is meant, and counts those that are not ours
 // or have landed. A dead-letter topic may be shared with bridges that write to
-// other tables, so letters of topics that are not configured are passed over.
+// other tables, so letters of topics and groups that are not configured are passed over.
 func (f *letterFlags) match(l *consumer.Letter) bool {
-	if l.Original.Topic != "" && !slices.Contains(f.topics, l.Original.Topic) {
+	if l.Original.Topic != "" && !slices.Contains(f.topics, l.Original.Topic) || l.Group != "" && l.Group != f.group {
 		f.elsewhere++
 		return false
 	}

@@ -101,7 +101,7 @@ type letterList struct {
 	Missing   []string       `json:"missing_topics,omitempty"`
 	Matched   int            `json:"matched"`
 	Settled   int            `json:"settled"`   // among those asked for
-	Elsewhere int            `json:"elsewhere"` // of topics that are not configured
+	Elsewhere int            `json:"elsewhere"` // of topics or groups that are not configured
 	Doubtful  int            `json:"doubtful_markers,omitempty"`
 	Groups    []*letterGroup `json:"groups"`
 	Letters   []listedLetter `json:"letters"`
@@ -219,7 +219,7 @@ func passedOver(w io.Writer, missing []string, elsewhere, doubtful int) {
 		fmt.Fprintf(w, "there is no topic %s: nothing was ever dead-lettered there\n", strings.Join(missing, ", "))
 	}
 	if elsewhere > 0 {
-		fmt.Fprintf(w, "%d letters from topics that are not among those asked for are passed over\n", elsewhere)
+		fmt.Fprintf(w, "%d letters of other topics or consumer groups are passed over\n", elsewhere)
 	}
 	if doubtful > 0 {
 		fmt.Fprintf(w, "%d markers are not believed: they cannot be read, or were copied from another topic\n", doubtful)

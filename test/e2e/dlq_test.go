@@ -31,6 +31,7 @@ func (s *stage) orders(n, poison int) {
 	s.t.Helper()
 	var records []*kgo.Record
 	partitions, before := len(s.p.next), s.p.total()
+	began := time.Now().Add(-time.Hour) // old enough to tell, too young for the topic's retention
 	for i := range n + poison {
 		id, revenue := fmt.Sprintf(`"message_id":"order-%d",`, before+i), fmt.Sprintf("%d.25", i)
 		if i%3 == 0 {
@@ -39,7 +40,7 @@ func (s *stage) orders(n, poison int) {
 		if every := (n + poison) / max(poison, 1); poison > 0 && i%every == every/2 && i/every < poison {
 			revenue = `"n/a"`
 		}
-		records = append(records, &kgo.Record{Partition: int32(i % partitions), Timestamp: time.UnixMilli(1_790_000_000_000 + int64(i)), Key: fmt.Appendf(nil, "k%d", i),
+		records = append(records, &kgo.Record{Partition: int32(i % partitions), Timestamp: began.Add(time.Duration(i) * time.Millisecond), Key: fmt.Appendf(nil, "k%d", i),
 			Headers: []kgo.RecordHeader{{Key: "origin", Value: []byte("shop")}},
 			Value:   fmt.Appendf(nil, `{"type":"track","event":"Order Completed",%s"user_id":"u-%d","timestamp":"2026-03-04T09:00:00Z","properties":{"revenue":%s,"note":"gift wrap"}}`, id, i, revenue)})
 		s.p.next[i%partitions]++
@@ -154,6 +155,13 @@ func TestRedriveOf1000DeadLetters(t *testing.T) {
 		r.wants(t, "dry run", good+poison, good, poison, 0)
 		if s.ws.table().Count() != 0 || length(t, s.adm, s.topic+"-dlq") != good+poison {
 			t.Errorf("dry run: got %d rows and %d dead letters, want nothing changed", s.ws.table().Count(), length(t, s.adm, s.topic+"-dlq"))
+		}
+
+		// What another group lost, into another table perhaps, is not ours to settle.
+		var other redriven
+		s.dlq(0, &other, "redrive", "--set", right, "--group", "another", "--execute")
+		if other.Matched != 0 || other.Elsewhere != good+poison {
+			t.Errorf("redrive for another group: got %+v, want all letters passed over", other)
 		}
 
 		s.orders(50, 0) // for the live one
