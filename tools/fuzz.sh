@@ -25,9 +25,15 @@ one() { # package directory binary target: fuzz one target
 	esac
 	log=$work/$target.$$.log
 	(cd "$dir" && exec "$binary" -test.run='^$' -test.fuzz="^$target\$" -test.fuzztime="$time" -test.parallel=1 \
-		-test.fuzzminimizetime=10s -test.fuzzcachedir="$cache/$pkg") >"$log" 2>&1 </dev/null || status=$?
+		-test.fuzzminimizetime=2s -test.fuzzcachedir="$cache/$pkg") >"$log" 2>&1 </dev/null || status=$?
 	line=$(grep -o 'elapsed: .*' "$log" | tail -1 || true)
 	runs=$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' <<<"$line")
+	# Go may report its own deadline as a failure, when the time ends while an
+	# input is being made smaller. Then there is nothing else in the output.
+	if [ "$status" -ne 0 ] && grep -q '^ *context deadline exceeded$' "$log" &&
+		! grep -Evq '^fuzz: elapsed|^--- FAIL: Fuzz|^ *context deadline exceeded$|^FAIL$|^$' "$log"; then
+		status=0
+	fi
 	if [ "$status" -eq 0 ] && [ "${runs:-0}" -gt 0 ]; then
 		printf 'ok    %-22s %-18s %s\n' "$target" "$here" "${line#elapsed: }"
 		return
