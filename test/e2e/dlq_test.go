@@ -98,11 +98,10 @@ type listing struct {
 }
 
 type redriven struct {
-	Executed                                bool
-	Matched, Landed, Rows, Rejected, Failed int
-	SettledBefore                           int                                                       `json:"settled_before"`
-	Groups                                  []struct{ Outcome, Code, Column, Example, Reason string } `json:"did_not_land"`
-	Error                                   string
+	Matched, Landed, Rows, Rejected, Failed, Elsewhere int
+	SettledBefore                                      int                                              `json:"settled_before"`
+	Groups                                             []struct{ Outcome, Code, Column, Reason string } `json:"did_not_land"`
+	Error                                              string
 }
 
 // wants holds the counts of a redrive.
