@@ -62,7 +62,7 @@ func ParseLetter(rec *kgo.Record) *Letter {
 	if n, err := strconv.Atoi(said[HeaderAttempts]); err == nil && n > 0 {
 		l.Attempts = n
 	}
-	l.FailedAt, _ = time.Parse(time.RFC3339, said[HeaderFailedAt]) //nolint:errcheck // for people; zero says that it is not known
+	l.FailedAt, _ = time.Parse(time.RFC3339, said[HeaderFailedAt]) // for people; zero says that it is not known
 	if n, err := strconv.Atoi(said[HeaderEventCount]); err == nil && n > 0 && n <= maxLetterEvents {
 		l.EventCount = n
 	}
