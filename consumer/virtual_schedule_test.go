@@ -20,7 +20,7 @@ import (
 
 var (
 	seedFlag      = flag.Uint64("seed", 0, "run TestVirtualSchedules with this seed alone")
-	schedulesFlag = flag.Int("schedules", 200, "how many schedules TestVirtualSchedules runs")
+	schedulesFlag = flag.Int("schedules", 400, "how many schedules TestVirtualSchedules runs")
 )
 
 // schedule decides by bytes: the same bytes are the same steps. When they are
