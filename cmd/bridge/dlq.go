@@ -45,12 +45,12 @@ they are.`,
 
 // letterFlags say which letters are meant.
 type letterFlags struct {
-	topics, codes, partitions    []string
-	column, since, until, group  string
-	all                          bool
-	from, to                     time.Time
-	parts                        []int32
-	elsewhere, settled, doubtful int // letters and markers passed over
+	topics, codes, partitions   []string
+	column, since, until, group string
+	all                         bool
+	from, to                    time.Time
+	parts                       []int32
+	elsewhere, settled          int // letters passed over
 }
 
 // addTopics adds the flags of the configuration and --topic, which here is one
