@@ -177,6 +177,9 @@ func (r *replayReport) expect(w io.Writer) {
 	}
 }
 
+// nameMax is how many bytes of a member's names are shown: it chose them itself.
+const nameMax = 100
+
 // standing lists who is in the group and how to end that.
 func (r *replayReport) standing(w io.Writer) {
 	switch {
@@ -198,7 +201,7 @@ func (r *replayReport) standing(w io.Writer) {
 		if instance == "" {
 			instance = "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\n", m.ID, m.ClientID, m.Host, instance, m.Partitions)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\n", legible(m.ID, nameMax), legible(m.ClientID, nameMax), legible(m.Host, nameMax), legible(instance, nameMax), m.Partitions)
 	}
 	_ = t.Flush() // into memory
 	fmt.Fprint(w, "\nStop them in the way they were started:\n  kubectl scale deployment/bridge --replicas=0\n  docker compose stop bridge\n  systemctl stop bridge\n")
