@@ -344,9 +344,12 @@ func (g *Group) leave(ctx context.Context) error {
 	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
-// commit commits what is marked, now.
-func (g *Group) commit(ctx context.Context, cl *kgo.Client) {
+// commit commits what is marked, now, but of the partitions named.
+func (g *Group) commit(ctx context.Context, cl *kgo.Client, but ...*partition) {
 	marked := cl.MarkedOffsets()
+	for _, p := range but {
+		delete(marked[p.topic], p.id)
+	}
 	if len(marked) == 0 {
 		return
 	}

@@ -20,7 +20,10 @@ type partition struct {
 	g     *Group
 	log   *zap.Logger
 	next  Mapper
-	books *account
+	// member is the id under which the group gave us the partition; set before
+	// start.
+	member string
+	books  *account
 
 	ctx    context.Context // ends when draining has taken too long, or the partition is lost
 	cancel context.CancelCauseFunc
