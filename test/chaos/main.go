@@ -209,6 +209,8 @@ func once(ctx context.Context, o *options, faults []fault, stderr io.Writer) (*r
 	}
 	rep, err := carryOut(ctx, o, dir, faults, stderr)
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, errors.Join(errors.New("interrupted before the first fault"), os.RemoveAll(dir))
 	case err != nil:
 		return nil, fmt.Errorf("%w; logs are in %s", err, dir)
 	case o.keep || rep.failed() && !o.first:

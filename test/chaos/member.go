@@ -140,13 +140,15 @@ func (p *process) running() bool {
 	}
 }
 
-// ask sends a signal that is to end the process, and remembers it.
+// ask sends a signal that is to end the process, and remembers it. SIGTERM is
+// sent once: a second one ends the bridge at once.
 func (p *process) ask(s syscall.Signal) {
 	p.mu.Lock()
-	if p.asked != syscall.SIGKILL {
-		p.asked, p.askedAt = s, time.Now()
+	defer p.mu.Unlock()
+	if p.asked == s || p.asked == syscall.SIGKILL {
+		return
 	}
-	p.mu.Unlock()
+	p.asked, p.askedAt = s, time.Now()
 	_ = p.cmd.Process.Signal(s) // it may have ended just now
 }
 

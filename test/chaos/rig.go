@@ -72,8 +72,10 @@ func newRig(ctx context.Context, o *options, dir string) (r *rig, err error) {
 		return r, err
 	}
 	r.adm = kadm.NewClient(r.cl)
-	for _, t := range []string{topic, letters} {
-		if _, err = r.adm.CreateTopic(ctx, partitions, -1, nil, t); err != nil {
+	// A day's events must not fill the disk, and members are never an hour behind.
+	hour := "3600000"
+	for t, settings := range map[string]map[string]*string{topic: {"retention.ms": &hour}, letters: nil} {
+		if _, err = r.adm.CreateTopic(ctx, partitions, -1, settings, t); err != nil {
 			return r, fmt.Errorf("creating topic %s: %w", t, err)
 		}
 	}
@@ -127,8 +129,7 @@ func (r *rig) startKafka(ctx context.Context) error {
 		Brokers: r.o.brokers,
 		Config: map[string]string{
 			"group.consumer.session.timeout.ms": fmt.Sprint(session.Milliseconds()),
-			// An hour's events must not fill the disk.
-			"log.segment.bytes": "67108864",
+			"log.segment.bytes":                 "67108864",
 		},
 		Advertise: func(_ int, addr string) string {
 			p, err := newProxy(addr)

@@ -52,6 +52,7 @@ func carryOut(ctx context.Context, o *options, dir string, faults []fault, stder
 		defer saying.Unlock()
 		fmt.Fprintf(stderr, "%7.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
+	r.v.tell = func(rule, example string) { r.say("rule %s is broken: %s", rule, example) }
 	r.say("starting %d brokers, the workspace and %d members; everything of this run is in %s", o.brokers, o.members, dir)
 	if r.rig, err = newRig(ctx, o, dir); err != nil {
 		return nil, err
@@ -99,6 +100,9 @@ func carryOut(ctx context.Context, o *options, dir string, faults []fault, stder
 	if ctx.Err() == nil && !r.given() {
 		r.settle(inner)
 	}
+	ending, stop := context.WithTimeout(context.WithoutCancel(ctx), drain+patience)
+	defer stop()
+	r.fleet.end(ending) // unless the rest has done so: what members do wrong now counts
 	return r.report(start, faults, ctx.Err() != nil), nil
 }
 

@@ -35,7 +35,8 @@ type violation struct {
 
 // violations collects what was broken. It is safe for concurrent use.
 type violations struct {
-	first chan struct{} // closed with the first
+	first chan struct{}              // closed with the first
+	tell  func(rule, example string) // hears the first of each rule, if not nil
 
 	mu  sync.Mutex // guards all
 	all []*violation
@@ -58,6 +59,9 @@ func (v *violations) add(rule, format string, args ...any) {
 	if of == nil {
 		of = &violation{Rule: rule}
 		v.all = append(v.all, of)
+		if v.tell != nil {
+			v.tell(rule, fmt.Sprintf(format, args...))
+		}
 	}
 	of.Count++
 	if len(of.Examples) < maxExamples {
