@@ -13,6 +13,10 @@ TESTARGS ?=
 PARALLEL ?= 2
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
+# How long faults go on in make chaos
+DURATION ?= 2m
+# What decides the faults of make chaos; 0 takes a seed at random and says it
+SEED ?= 0
 # Which Go benchmarks run, as in make microbench BENCH=Map
 BENCH ?= .
 # What bridge version prints.
@@ -71,6 +75,14 @@ fmt: ## Format the code
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME, one on each core
 	@tools/fuzz.sh $(FUZZTIME) $(PKGS)
+
+.PHONY: chaos
+chaos: ## Prove on real brokers that nothing is lost while things go wrong, for DURATION
+	go run ./test/chaos -seed $(SEED) -duration $(DURATION)
+
+.PHONY: mutants
+mutants: ## Build the bridge with known mistakes; each must be found as make chaos finds them
+	go run ./test/chaos mutants -seed 5
 
 .PHONY: bench
 bench: ## Measure the bridge as a process: throughput, latency, memory

@@ -42,7 +42,7 @@ func TestMeasurements(t *testing.T) {
 	}
 	var stdout, stderr bytes.Buffer
 	code := bench(t.Context(), []string{"--events", "12000", "--rounds", "1", "--rate", "500", "--duration", "1s", "--stall", "2s",
-		"--wide", "8", "--partitions", "2", "--timeout", "8m", "--output", "json", "--tls", "--codec", "lz4,none", "--ack", "5ms",
+		"--wide", "8", "--partitions", "2", "--timeout", "8m", "--output", "json", "--tls", "--across", "8", "--members", "2", "--groups", "classic", "--codec", "lz4,none", "--ack", "5ms",
 		// The topic is small: read little ahead, and give hung requests up soon.
 		"--set", "delivery.max_rows=500", "--set", "delivery.max_buffered=4MiB", "--set", "zerobus.timeout=2s"}, &stdout, &stderr)
 	if code != 0 {
@@ -56,6 +56,7 @@ func TestMeasurements(t *testing.T) {
 		Transports comparisons
 		Streams    comparisons
 		Startup    startupResult
+		Scale      scaleResult
 	}
 	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
 		t.Fatalf("%v\n%s", err, &stdout)
@@ -98,6 +99,12 @@ func TestMeasurements(t *testing.T) {
 			}
 		}
 	}
+	if len(got.Scale) != 1 {
+		t.Fatalf("got %d kinds of groups, want 1", len(got.Scale))
+	}
+	if s := got.Scale[0]; s.Produced == 0 || len(s.Restarts) != 2 || s.Takeover.Count != 8 || s.Takeover.P50 <= 0 || s.KillTook.Count == 0 || s.KillTook.Max < s.KillTook.P50 || s.Commits <= 0 || s.PeakMemory < 1<<20 {
+		t.Errorf("scale does not hold together: %+v", s)
+	}
 	if s := got.Startup; s.Size < 1<<20 || s.Version <= 0 || len(s.FirstRow) != 3 {
 		t.Errorf("start-up does not hold together: %+v", s)
 	}
@@ -122,6 +129,9 @@ func TestCommandLine(t *testing.T) {
 		{"throughput --transport grpc --tls", ""},
 		{"latency --transport rest", "transport workspace only"},
 		{"transports --ack soon", "soon"},
+		{"scale --members 9 --across 8", "--across is 8"},
+		{"scale --members 0", "at least 1"},
+		{"scale --groups share", `names "share"`},
 		{"--output xml", `"xml"`},
 	} {
 		_, err := parse(strings.Fields(tc.args), io.Discard)

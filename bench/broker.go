@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 
@@ -15,10 +16,15 @@ type atBroker struct {
 	Addresses []string `json:"addresses"`
 }
 
+// brokerConfig has groups of the KIP-848 protocol give a silent member up as
+// soon as classic ones do in scale: there the brokers' setting counts, not the
+// member's.
+var brokerConfig = map[string]string{"group.consumer.session.timeout.ms": strconv.FormatInt(scaleSession.Milliseconds(), 10)}
+
 // playBroker is the role of the in-process Kafka of franz-go, in a process of
 // its own so that its processor time is not the bridge's.
 func playBroker(ctx context.Context, _ []byte) error {
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(brokerConfig))
 	if err != nil {
 		return fmt.Errorf("starting the in-process kafka: %w", err)
 	}
@@ -34,7 +40,7 @@ func playBroker(ctx context.Context, _ []byte) error {
 // and how to stop it.
 func startBroker(ctx context.Context, o *options, dir string) (addresses []string, stop func() error, err error) {
 	if o.apache {
-		cluster, err := kafkatest.Run(ctx, dir, kafkatest.Options{JVM: []string{"-Xmx1g"}})
+		cluster, err := kafkatest.Run(ctx, dir, kafkatest.Options{JVM: []string{"-Xmx1g"}, Config: brokerConfig})
 		if err != nil {
 			return nil, nil, err
 		}

@@ -56,6 +56,9 @@ type options struct {
 	duration   time.Duration
 	stall      time.Duration
 	wide       int
+	across     int // partitions, for scale
+	members    int
+	groups     []string // of groupKinds
 	timeout    time.Duration
 	bridge     string
 	profile    string
@@ -74,6 +77,9 @@ var measurements = []struct {
 	{"partitions", "the same topic in 1, 4, 64 and 256 partitions: processor time per row and memory", partitions},
 	{"transports", "an acknowledgement time like the service's: the three transports side by side on 1, 4 and 16 partitions", transports},
 	{"streams", "gRPC with 1, 2, 4 and 8 streams for 16 partitions, at three acknowledgement times", streams},
+	{"acks", "one partition at four acknowledgement times: what topics are sized by", acks},
+	{"bound", "many busy partitions and slow acknowledgements: peak memory beside the bound to plan with", bounds},
+	{"scale", "eight members share a thousand partitions under a steady load and are replaced one by one; then one is killed", scale},
 	{"startup", "the released binary: its size, and how long it takes to its first row", startup},
 }
 
@@ -82,7 +88,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		o.what, args = args[0], args[1:]
 	}
-	var codecs, output string
+	var codecs, groups, output string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() { usage(f) }
@@ -90,15 +96,18 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "times each subject of throughput runs, in turns")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic")
 	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, none, or lz4,none for both in throughput")
-	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions: `workspace`, rest or grpc")
-	f.TextVar(&o.ack, "ack", emulator.Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}, "transports, streams: `time` until rows are acknowledged, such as 20ms or p50=150ms,p95=500ms")
+	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions, acks, bound: `workspace`, rest or grpc")
+	f.TextVar(&o.ack, "ack", emulator.Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}, "transports, streams, bound: `time` until rows are acknowledged, such as 20ms or p50=150ms,p95=500ms")
 	f.BoolVar(&o.tls, "tls", false, "write rows over TLS")
 	f.BoolVar(&o.apache, "apache", false, "use Apache Kafka (needs Java and Maven) instead of the in-process broker of franz-go")
-	f.IntVar(&o.rate, "rate", 0, "latency: `events` per second; 0 takes --load")
+	f.IntVar(&o.rate, "rate", 0, "latency, scale: `events` per second; 0 takes --load, in scale two for each partition")
 	f.Float64Var(&o.load, "load", 0.5, "latency: `share` of what lands while the producer goes flat out, which is measured first")
 	f.DurationVar(&o.duration, "duration", 15*time.Second, "latency: how long the load lasts once it is steady")
 	f.DurationVar(&o.stall, "stall", 20*time.Second, "memory: how long the sink stands still")
 	f.IntVar(&o.wide, "wide", 300, "memory: partitions of the second topic")
+	f.IntVar(&o.across, "across", 1000, "scale: partitions of the topic")
+	f.IntVar(&o.members, "members", 8, "scale: members of the group")
+	f.StringVar(&groups, "groups", strings.Join(groupKinds, ","), "scale: `kinds` of groups: classic (cooperative-sticky) or consumer (KIP-848), each with -static members or without")
 	f.DurationVar(&o.timeout, "timeout", 40*time.Minute, "give up after this time")
 	f.StringVar(&o.bridge, "bridge", "", "`file` of a bridge that is built already (default: build ./cmd/bridge)")
 	f.StringVar(&o.profile, "profile", "", "throughput: write a processor profile of the bridge's last round to this `file`")
@@ -110,7 +119,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
-	o.codecs, o.json, o.counts = strings.Split(codecs, ","), output == "json", []int{1, 4, 64, 256}
+	o.codecs, o.groups = strings.Split(codecs, ","), strings.Split(groups, ",")
+	o.json, o.counts = output == "json", []int{1, 4, 64, 256}
 	return o, o.check(f.Args(), output)
 }
 
@@ -126,8 +136,10 @@ func (o *options) check(rest []string, output string) error {
 		return fmt.Errorf("unexpected argument %q; the measurement comes first, then the flags", rest[0])
 	case o.events < 1000 || o.events > 20_000_000:
 		return fmt.Errorf("--events is %d; take 1000 to 20000000", o.events)
-	case o.rounds < 1 || o.partitions < 1 || o.wide < 1:
-		return errors.New("--rounds, --partitions and --wide are at least 1")
+	case o.rounds < 1 || o.partitions < 1 || o.wide < 1 || o.members < 1:
+		return errors.New("--rounds, --partitions, --wide and --members are at least 1")
+	case o.across < o.members:
+		return fmt.Errorf("--across is %d; a member without a partition cannot be timed, so take at least --members %d", o.across, o.members)
 	case o.rate < 0 || o.load <= 0 || o.load > 1:
 		return errors.New("--rate is not negative and --load is above 0 and at most 1")
 	case o.duration <= 0 || o.stall <= 0 || o.timeout <= 0:
@@ -138,6 +150,11 @@ func (o *options) check(rest []string, output string) error {
 		return errors.New("latency is taken with transport workspace only: the clock stands at that door; leave --transport out")
 	case output != "text" && output != "json":
 		return fmt.Errorf("--output is %q; take text or json", output)
+	}
+	for _, kind := range o.groups {
+		if !slices.Contains(groupKinds, kind) {
+			return fmt.Errorf("--groups names %q; take of %s", kind, strings.Join(groupKinds, ", "))
+		}
 	}
 	for _, c := range o.codecs {
 		if c != "lz4" && c != "none" {
@@ -155,7 +172,7 @@ func usage(f *flag.FlagSet) {
 	}
 	fmt.Fprint(w, `
 Examples:
-  go run ./bench                                         everything, about twenty minutes
+  go run ./bench                                         everything, about half an hour
   go run ./bench throughput --codec lz4,none             with a compressed and an uncompressed topic
   go run ./bench throughput --tls --rounds 7             rows over HTTPS
   go run ./bench throughput --apache                     from Apache Kafka
@@ -163,6 +180,8 @@ Examples:
   go run ./bench transports --rounds 3
   go run ./bench throughput --profile cpu.pprof --rounds 1
   go run ./bench latency --rate 10000
+  go run ./bench scale --groups classic,consumer
+  go run ./bench scale --apache --across 300
   go run ./bench memory --stall 60s --output json
 
 Flags:

@@ -93,6 +93,7 @@ func playEmulator(ctx context.Context, settings []byte) (err error) {
 type watched struct {
 	emulator *emulator.Emulator
 	next     http.Handler
+	owners   owners
 
 	mu       sync.Mutex // guards the fields below
 	served   []time.Duration
@@ -108,6 +109,7 @@ type timings struct {
 func (w *watched) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", w.next)
+	w.owners.routes(mux, w.next)
 	mux.HandleFunc("POST "+emulator.IngestPath, w.ingest)
 	mux.HandleFunc("GET /bench/wait", func(rw http.ResponseWriter, r *http.Request) {
 		rows, err := strconv.Atoi(r.FormValue("rows"))

@@ -15,6 +15,9 @@ type Config struct {
 	// Start is where a partition without a committed offset begins:
 	// "earliest" or "latest". "latest" leaves unread what is already there.
 	Start string
+	// StartAt, if not zero, goes before Start: a partition without a
+	// committed offset begins at the first event with this timestamp or later.
+	StartAt time.Time
 	// Protocol is "classic" (cooperative-sticky) or "consumer" (KIP-848,
 	// brokers of 4.0 and later).
 	Protocol string

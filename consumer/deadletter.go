@@ -29,6 +29,7 @@ const (
 	HeaderAttempts   = "bridge-attempts"         // times the bridge gave up on this event
 	HeaderFailedAt   = "bridge-failed-at"        // RFC 3339, UTC, milliseconds
 	HeaderVersion    = "bridge-version"          //
+	HeaderGroup      = "bridge-group"            // consumer group: two of them may read a topic into two tables
 )
 
 const (
@@ -66,7 +67,7 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events i
 			}
 		}
 	}
-	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+12)
+	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+13)
 	copy(headers, rec.Headers)
 	add := func(key, value string) {
 		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
@@ -85,6 +86,7 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events i
 	add(HeaderAttempts, strconv.Itoa(attempts))
 	add(HeaderFailedAt, now.UTC().Format(instant))
 	add(HeaderVersion, c.cfg.Version)
+	add(HeaderGroup, c.cfg.Group)
 	return &kgo.Record{Topic: c.cfg.Rejects.deadLetterTopic(rec.Topic), Key: rec.Key, Value: rec.Value, Headers: headers}
 }
 

@@ -34,12 +34,14 @@ type Group struct {
 	// given, and partitions have no use for one before something is pushed.
 	cl   *kgo.Client
 	stop context.CancelCauseFunc // set by Run, too
+	ends *Ends                   // of a bounded run; else nil
 
 	mu    sync.Mutex // guards the fields below
 	parts map[topicPartition]*partition
 	// accounts holds one entry for each partition this process ever owned.
 	accounts map[topicPartition]*account
 	over     bool                    // no partition may begin any more
+	ended    time.Time               // when that came to be
 	halted   map[topicPartition]bool // the client reads them no further
 
 	trouble troubles
@@ -90,12 +92,19 @@ func (g *Group) Run(ctx context.Context) error {
 	eg, egCtx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return g.poll(egCtx) })
 	eg.Go(func() error { return g.watch(egCtx) })
-	_ = eg.Wait() // both end with ctx only; why it ended is its cause
+	eg.Go(func() error { return g.retire(egCtx) })
+	if g.ends != nil {
+		eg.Go(func() error { return g.approach(egCtx) })
+	}
+	_ = eg.Wait() // they end with ctx only; why it ended is its cause
 	g.running.Store(false)
 
 	committed := g.shutdown(clientCtx)
 	closeClient() // without brokers, leaving would otherwise be retried
 	g.cl.CloseAllowingRebalance()
+	// franz-go 1.22.2 polls once more in Close, and what it began to leave the
+	// group with would wait for ever for that poll to be over.
+	g.cl.AllowRebalance()
 	<-committed
 
 	var failed *failure
@@ -122,6 +131,12 @@ func (g *Group) options() ([]kgo.Opt, error) {
 	start := kgo.NewOffset().AtStart()
 	if g.cfg.Start == "latest" {
 		start = kgo.NewOffset().AtEnd()
+	}
+	if !g.cfg.StartAt.IsZero() {
+		start = kgo.NewOffset().AfterMilli(Position{Time: g.cfg.StartAt}.milli())
+	}
+	if g.ends != nil {
+		opts = append(opts, kgo.KeepControlRecords()) // or a log that ends with one would never be read to its end
 	}
 	opts = append(opts,
 		kgo.ConsumerGroup(g.cfg.Group),
@@ -189,8 +204,11 @@ func (g *Group) poll(ctx context.Context) error {
 				return // unmarked, so the owner reads it again
 			}
 			p.end.Store(f.HighWatermark)
-			bytes := p.push(f.Records, share)
-			g.obs.EventsRead(f.Topic, f.Partition, len(f.Records), bytes)
+			if recs := g.clip(p, f.Records); len(recs) > 0 {
+				bytes := p.push(recs, share)
+				g.obs.EventsRead(f.Topic, f.Partition, len(recs), bytes)
+			}
+			g.passed(p, f.Records[len(f.Records)-1])
 		})
 		g.cl.AllowRebalance()
 		if failed {
@@ -250,18 +268,32 @@ func (g *Group) resume(topic string, id int32) {
 
 func (g *Group) mark(rec *kgo.Record) { g.cl.MarkCommitRecords(rec) }
 
+// retire has every partition take no more from the moment the run ends. A
+// rebalance may hold the poll loop, and shutdown after it, for as long as its
+// own drain takes: the drain of a stop begins beside that, not behind it.
+func (g *Group) retire(ctx context.Context) error {
+	<-ctx.Done()
+	g.mu.Lock()
+	g.over, g.ended = true, time.Now()
+	all := slices.Collect(maps.Values(g.parts))
+	g.mu.Unlock()
+	for _, p := range all {
+		p.stop()
+	}
+	return ctx.Err()
+}
+
 // shutdown is what a stop does between the last poll and the last goodbye. The
 // channel it returns is closed when the last commit has ended, which is after
 // the client was closed if the brokers hang.
 func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	g.cl.AllowRebalance()
 	g.mu.Lock()
-	g.over = true
+	began := g.ended
 	all := slices.Collect(maps.Values(g.parts))
 	g.mu.Unlock()
 
-	began := time.Now()
-	g.drain(all, g.cfg.Drain, errDrained)
+	g.drain(all, g.cfg.Drain-time.Since(began), errDrained)
 
 	// The client has a commit wait for the one before it, however long a
 	// broker takes over that, so the bound must be kept from outside.
@@ -312,9 +344,12 @@ func (g *Group) leave(ctx context.Context) error {
 	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
-// commit commits what is marked, now.
-func (g *Group) commit(ctx context.Context, cl *kgo.Client) {
+// commit commits what is marked, now, but of the partitions named.
+func (g *Group) commit(ctx context.Context, cl *kgo.Client, but ...*partition) {
 	marked := cl.MarkedOffsets()
+	for _, p := range but {
+		delete(marked[p.topic], p.id)
+	}
 	if len(marked) == 0 {
 		return
 	}

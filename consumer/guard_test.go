@@ -97,7 +97,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair},
-		MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}) //nolint:gosec // the server that must be refused
+		MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}) // the server that must be refused
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ type Letter struct {
 	Attempts int    // times the bridge gave up on it; 0: not told
 	FailedAt time.Time
 	Version  string // of the bridge that wrote it
+	Group    string // consumer group it was lost to; empty in letters of bridges that did not say
 
 	// Events are those of the record that failed, from 0, rising. The others
 	// were delivered.
@@ -57,11 +58,11 @@ func ParseLetter(rec *kgo.Record) *Letter {
 			said[h.Key] = string(h.Value)
 		}
 	}
-	l.Code, l.Column, l.Reason, l.Version = said[HeaderCode], said[HeaderColumn], said[HeaderReason], said[HeaderVersion]
+	l.Code, l.Column, l.Reason, l.Version, l.Group = said[HeaderCode], said[HeaderColumn], said[HeaderReason], said[HeaderVersion], said[HeaderGroup]
 	if n, err := strconv.Atoi(said[HeaderAttempts]); err == nil && n > 0 {
 		l.Attempts = n
 	}
-	l.FailedAt, _ = time.Parse(time.RFC3339, said[HeaderFailedAt]) //nolint:errcheck // for people; zero says that it is not known
+	l.FailedAt, _ = time.Parse(time.RFC3339, said[HeaderFailedAt]) // for people; zero says that it is not known
 	if n, err := strconv.Atoi(said[HeaderEventCount]); err == nil && n > 0 && n <= maxLetterEvents {
 		l.EventCount = n
 	}
@@ -119,7 +120,7 @@ func parseEvents(text string) ([]int, bool) {
 var ours = map[string]bool{
 	HeaderCode: true, HeaderReason: true, HeaderColumn: true, HeaderEvents: true, HeaderEventCount: true,
 	HeaderTopic: true, HeaderPartition: true, HeaderOffset: true, HeaderTimestamp: true,
-	HeaderAttempts: true, HeaderFailedAt: true, HeaderVersion: true,
+	HeaderAttempts: true, HeaderFailedAt: true, HeaderVersion: true, HeaderGroup: true,
 }
 
 // splitHeaders tells the headers of the original from those deadLetter

@@ -57,7 +57,7 @@ func (r *redrive) mark(ctx context.Context) error {
 		return e
 	}
 	for _, list := range lists {
-		parseRedriven(string(list), func(at stretch, events []int) bool { r.part.landed.add(at, events); return true })
+		parseRedriven(string(list), func(at landedRun, events []int) bool { r.part.landed.add(at, events); return true })
 	}
 	return nil
 }
@@ -66,19 +66,19 @@ func (r *redrive) mark(ctx context.Context) error {
 func (r *redrive) lists() [][]byte {
 	var lists [][]byte
 	var list []byte
-	add := func(at stretch, events []int) {
+	add := func(at landedRun, events []int) {
 		item := appendRedriven(nil, at, events)
 		if len(list) > 0 && len(list)+1+len(item) > maxMarker {
 			lists, list = append(lists, list), nil
 		}
 		list = appendRedriven(list, at, events)
 	}
-	whole := stretch{first: -1, last: -1}
+	whole := landedRun{first: -1, last: -1}
 	flush := func() {
 		if whole.first >= 0 {
 			add(whole, nil)
 		}
-		whole = stretch{first: -1, last: -1}
+		whole = landedRun{first: -1, last: -1}
 	}
 	for _, d := range r.letters { // in the order of their offsets
 		offset := d.Letter.Offset
@@ -87,12 +87,12 @@ func (r *redrive) lists() [][]byte {
 			whole.last = offset
 		case d.Outcome == FateLanded:
 			flush()
-			whole = stretch{offset, offset}
+			whole = landedRun{offset, offset}
 		case d.Rows > 0 && !d.whole && !slices.Equal(d.landed, d.Letter.Landed):
 			flush()
 			// Of one letter a list speaks once.
 			for some := range slices.Chunk(d.landed, maxMarker/16) {
-				add(stretch{offset, offset}, some)
+				add(landedRun{offset, offset}, some)
 				lists, list = append(lists, list), nil
 			}
 		}

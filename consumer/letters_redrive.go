@@ -12,7 +12,7 @@ import (
 
 // RedriveOptions say which letters are redriven, and how.
 type RedriveOptions struct {
-	Match  func(*Letter) bool // settled letters are left out before it is asked
+	Match  func(*Letter) bool // asked of every letter; settled ones are left out whatever it says
 	Limit  int                // at most so many matching letters; 0: all
 	Mapper Mapper
 	Sink   Sink        // nil: a dry run, in which every row lands
@@ -64,7 +64,7 @@ func (l *Letters) Redrive(ctx context.Context, o RedriveOptions) error {
 	for _, p := range l.parts {
 		r.part = p
 		err := l.each(ctx, p, p.start, func(letter *Letter) error {
-			if letter.Settled || !o.Match(letter) {
+			if !o.Match(letter) || letter.Settled {
 				return nil
 			}
 			if matched++; o.Limit > 0 && matched > o.Limit {
@@ -100,7 +100,6 @@ type redrive struct {
 	ctx     context.Context // of the Writes; outlives the caller's by the drain
 	durable []bool          // by row of the batch
 	settled []bool          // durable or refused
-	recent  window
 }
 
 // redriven is a letter in the batch.
@@ -294,17 +293,15 @@ func (r *redrive) sendRows(lo, hi int, probe bool) error {
 	for i := lo; i < hi; i++ {
 		r.durable[i], r.settled[i] = true, true
 	}
-	r.recent.accept(hi - lo)
 	return nil
 }
 
+// However many rows are refused, this is no schema fault to stop for: nothing is
+// given up here, their letters stay what they are.
 func (r *redrive) alone(row int, no refused, err error) error {
 	code, column := no.Refused()
 	r.batch.rejected = append(r.batch.rejected, Reject{Code: code, Column: column, Reason: err.Error(), event: r.batch.from[row]})
 	r.settled[row] = true
-	if r.recent.refuse() {
-		return fmt.Errorf("%w; %s, then redrive again", &schemaFault{err: err}, "compare the blueprint's columns with the table's (bridge check shows both)")
-	}
 	return nil
 }
 

@@ -26,19 +26,19 @@ const (
 // maxMarker bounds the list of one marker, in bytes.
 const maxMarker = 16 << 10
 
-// stretch is a run of offsets, both included.
-type stretch struct{ first, last int64 }
+// landedRun is a run of offsets, both included.
+type landedRun struct{ first, last int64 }
 
 // settled says which letters of a partition have landed. It takes 16 bytes for
 // each run of them.
 type settled struct {
-	whole []stretch       // rising and apart once sorted
+	whole []landedRun     // rising and apart once sorted
 	part  map[int64][]int // letters of which some events have landed
 	dirty bool
 }
 
 // add notes what one item of a marker says; no events means all of them.
-func (s *settled) add(at stretch, events []int) {
+func (s *settled) add(at landedRun, events []int) {
 	if len(events) == 0 {
 		s.whole, s.dirty = append(s.whole, at), true
 		return
@@ -57,7 +57,7 @@ func (s *settled) sort() {
 		return
 	}
 	s.dirty = false
-	slices.SortFunc(s.whole, func(a, b stretch) int { return cmp.Compare(a.first, b.first) })
+	slices.SortFunc(s.whole, func(a, b landedRun) int { return cmp.Compare(a.first, b.first) })
 	joined := s.whole[:0]
 	for _, r := range s.whole {
 		if n := len(joined); n > 0 && r.first <= joined[n-1].last+1 {
@@ -72,7 +72,7 @@ func (s *settled) sort() {
 // has tells whether the letter has landed, and which of its events have if not.
 func (s *settled) has(offset int64) (bool, []int) {
 	s.sort()
-	_, found := slices.BinarySearchFunc(s.whole, offset, func(r stretch, at int64) int {
+	_, found := slices.BinarySearchFunc(s.whole, offset, func(r landedRun, at int64) int {
 		switch {
 		case r.last < at:
 			return -1
@@ -111,15 +111,15 @@ func (s *settled) take(rec *kgo.Record, in string) bool {
 			home = string(h.Value)
 		}
 	}
-	if home != in || !parseRedriven(list, func(at stretch, _ []int) bool { return at.last < rec.Offset }) {
+	if home != in || !parseRedriven(list, func(at landedRun, _ []int) bool { return at.last < rec.Offset }) {
 		return false
 	}
-	return parseRedriven(list, func(at stretch, events []int) bool { s.add(at, events); return true })
+	return parseRedriven(list, func(at landedRun, events []int) bool { s.add(at, events); return true })
 }
 
 // parseRedriven hands over the items of a marker's list. It returns false where
 // the list makes no sense or item does not want it.
-func parseRedriven(list string, item func(at stretch, events []int) bool) bool {
+func parseRedriven(list string, item func(at landedRun, events []int) bool) bool {
 	offset := func(text string) (int64, bool) {
 		n, err := strconv.ParseInt(text, 10, 64)
 		return n, err == nil && n >= 0 && text[0] != '+' && text[0] != '-'
@@ -128,7 +128,7 @@ func parseRedriven(list string, item func(at stretch, events []int) bool) bool {
 	for text := range strings.SplitSeq(list, ",") {
 		where, which, some := strings.Cut(text, ":")
 		from, to, run := strings.Cut(where, "-")
-		var at stretch
+		var at landedRun
 		var ok bool
 		if at.first, ok = offset(from); !ok {
 			return false
@@ -153,7 +153,7 @@ func parseRedriven(list string, item func(at stretch, events []int) bool) bool {
 }
 
 // appendRedriven appends one item to a list.
-func appendRedriven(list []byte, at stretch, events []int) []byte {
+func appendRedriven(list []byte, at landedRun, events []int) []byte {
 	if len(list) > 0 {
 		list = append(list, ',')
 	}

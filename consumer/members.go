@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -18,14 +19,23 @@ type Member struct {
 }
 
 // Members returns who is in a group, of either protocol; none when the group is
-// empty or does not exist.
-func (c *Cluster) Members(ctx context.Context, group string) ([]Member, error) {
-	doing := "looking up the members of group " + group
-	var members []Member
+// empty or does not exist. A static member that has stopped is in its group
+// until its session times out.
+func (c *Cluster) Members(ctx context.Context, group string) (members []Member, err error) {
+	err = coordinated(ctx, func() error {
+		members, err = c.members(ctx, group)
+		return err
+	})
+	if err != nil {
+		return nil, c.cfg.Kafka.explain("looking up the members of group "+group, err)
+	}
+	return members, nil
+}
 
+func (c *Cluster) members(ctx context.Context, group string) (members []Member, err error) {
 	described, err := c.adm.DescribeConsumerGroups(ctx, group)
 	if errors.Is(err, kerr.GroupAuthorizationFailed) {
-		return nil, c.cfg.Kafka.explain(doing, err)
+		return nil, err
 	}
 	// Any other failure is that of a broker that knows no such groups, or one
 	// that asking the classic way meets again.
@@ -48,7 +58,7 @@ func (c *Cluster) Members(ctx context.Context, group string) ([]Member, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, c.cfg.Kafka.explain(doing, err)
+		return nil, err
 	}
 	for _, m := range g.Members {
 		n := 0
@@ -60,6 +70,22 @@ func (c *Cluster) Members(ctx context.Context, group string) ([]Member, error) {
 		members = append(members, Member{ID: m.MemberID, InstanceID: text(m.InstanceID), ClientID: m.ClientID, Host: m.ClientHost, Partitions: n})
 	}
 	return members, nil
+}
+
+// coordinated repeats ask while the group's coordinator is on its way: the first
+// group of a cluster has the topic of offsets made, and an elected one loads.
+func coordinated(ctx context.Context, ask func() error) error {
+	for {
+		err := ask()
+		if !errors.Is(err, kerr.CoordinatorNotAvailable) && !errors.Is(err, kerr.CoordinatorLoadInProgress) && !errors.Is(err, kerr.NotCoordinator) {
+			return err
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func text(s *string) string {

@@ -135,7 +135,11 @@ func (c *Cluster) find(ctx context.Context, at Position, topics []string, logs m
 // no such group.
 func (c *Cluster) commits(ctx context.Context, group string, topics []string) (map[topicPartition]int64, error) {
 	doing := "reading the committed offsets of group " + group
-	offsets, err := c.adm.FetchOffsets(ctx, group)
+	var offsets kadm.OffsetResponses
+	err := coordinated(ctx, func() (err error) {
+		offsets, err = c.adm.FetchOffsets(ctx, group)
+		return err
+	})
 	if errors.Is(err, kerr.GroupIDNotFound) {
 		return nil, nil
 	}
@@ -164,14 +168,15 @@ func (c *Cluster) commitOutside(ctx context.Context, group string, at map[topicP
 		// No leader epoch: the offset may be older than any that is known.
 		offsets.Add(kadm.Offset{Topic: tp.topic, Partition: tp.id, At: offset, LeaderEpoch: -1})
 	}
-	answers, err := c.adm.CommitOffsets(ctx, group, offsets)
-	var refused []error
-	answers.Each(func(o kadm.OffsetResponse) {
-		if o.Err != nil {
-			refused = append(refused, fmt.Errorf("%s/%d: %w", o.Topic, o.Partition, o.Err))
-		}
+	err := coordinated(ctx, func() error {
+		answers, err := c.adm.CommitOffsets(ctx, group, offsets)
+		answers.Each(func(o kadm.OffsetResponse) {
+			if o.Err != nil {
+				err = errors.Join(err, fmt.Errorf("%s/%d: %w", o.Topic, o.Partition, o.Err))
+			}
+		})
+		return err
 	})
-	err = errors.Join(err, errors.Join(refused...))
 	if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.StaleMemberEpoch) || errors.Is(err, kerr.IllegalGeneration) || errors.Is(err, kerr.RebalanceInProgress) {
 		return &KafkaError{Doing: doing, Err: &joinedError{err}, Permanent: true, Remedy: "stop the group's members and try again"}
 	}

@@ -20,7 +20,10 @@ type partition struct {
 	g     *Group
 	log   *zap.Logger
 	next  Mapper
-	books *account
+	// member is the id under which the group gave us the partition; set before
+	// start.
+	member string
+	books  *account
 
 	ctx    context.Context // ends when draining has taken too long, or the partition is lost
 	cancel context.CancelCauseFunc
@@ -48,9 +51,10 @@ type partition struct {
 	logged   time.Time
 
 	state     atomic.Pointer[condition]
-	marked    atomic.Int64 // offset after the last marked record; -1 before the first
-	end       atomic.Int64 // offset after the last record of the log, as last heard; -1 unknown
-	delivered atomic.Int64 // rows
+	marked    atomic.Int64                    // offset after the last marked record; -1 before the first
+	end       atomic.Int64                    // offset after the last record of the log, as last heard; -1 unknown
+	delivered atomic.Int64                    // rows
+	polled    atomic.Pointer[kgo.EpochOffset] // how far, by a bounded run; else nil
 }
 
 // chunk is a run of records that were polled together.

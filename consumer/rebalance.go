@@ -16,6 +16,7 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 	// goroutines must not write the same events.
 	g.drain(g.named(partitions), 0, errLost)
 	n := 0
+	member, _ := cl.GroupMetadata()
 	g.mu.Lock()
 	if g.over {
 		partitions = nil // nothing polls any more
@@ -23,6 +24,7 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 	for topic, ids := range partitions {
 		for _, id := range ids {
 			p := newPartition(g, topic, id)
+			p.member = member
 			g.parts[topicPartition{topic, id}] = p
 			p.start()
 			n++
@@ -41,7 +43,12 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 // revoked gives partitions up: what is in flight may finish, what is not
 // started is dropped, what is marked is committed.
 func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[string][]int32) {
-	gone := g.named(partitions)
+	gone, foreign := g.ours(cl, g.named(partitions))
+	if len(foreign) > 0 {
+		g.drain(foreign, 0, errLost)
+		g.obs.Rebalanced("lost", len(foreign))
+		g.log.Warn("partitions lost: the group had forgotten this member, which has joined anew; what it had not committed by then is read again by the new owners", zap.Any("partitions", partitions))
+	}
 	if len(gone) > 0 {
 		began := time.Now()
 		g.drain(gone, g.cfg.Drain, errDrained)
@@ -51,7 +58,23 @@ func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[stri
 	// Also when nothing is revoked: the callback ends a generation.
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	g.commit(ctx, cl)
+	g.commit(ctx, cl, foreign...)
+}
+
+// ours tells partitions apart that were assigned to a membership which has
+// ended since. When the coordinator no longer knows a member that joins again,
+// the client joins anew without a word and then gives up what it had. Others
+// may have owned that meanwhile: to commit our marks would set theirs back.
+func (g *Group) ours(cl *kgo.Client, all []*partition) (ours, foreign []*partition) {
+	member, _ := cl.GroupMetadata()
+	for _, p := range all {
+		if p.member == member || member == "" {
+			ours = append(ours, p)
+		} else {
+			foreign = append(foreign, p)
+		}
+	}
+	return ours, foreign
 }
 
 // lost ends partitions that another member may already own: nothing of theirs

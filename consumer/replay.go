@@ -103,7 +103,7 @@ type ActiveGroupError struct {
 }
 
 func (e *ActiveGroupError) Error() string {
-	return fmt.Sprintf("group %s has %d members, which would commit over the new offsets; stop them first", e.Group, len(e.Members))
+	return fmt.Sprintf("group %s is in use (members: %d), and they would commit over the new offsets; stop them first", e.Group, len(e.Members))
 }
 
 // CommitReplay commits the targets of moves for a group without members, reads

@@ -225,6 +225,45 @@ func TestAWaitingProberThatLeavesIsReplaced(t *testing.T) {
 	})
 }
 
+// However many bad rows came before, and however lately the table was found to
+// fit: a row that is refused for a dropped column is not given up.
+func TestAColumnDroppedAmongBadRowsGivesUpNoGoodRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := virtual(t, nil)
+		b.Expect(rowColumns)
+		var dropped atomic.Bool
+		b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, rows []json.RawMessage) bool {
+			bad := dropped.Load() || strings.Contains(string(rows[0]), `"bad"`)
+			return bad && fail(w, 400, "INVALID_PARAMETER_VALUE", "row 0 is refused")
+		}
+		bad := [][]byte{[]byte(`{"message_id":"bad","n":1}`)}
+		for i := range 30 {
+			var no *zerobus.RefusedError
+			if err := b.Write(t.Context(), bad); !errors.As(err, &no) {
+				t.Fatalf("bad row %d: got %v, want it refused", i, err)
+			}
+		}
+		whole := b.space.columns
+		b.space.set(func() { b.space.columns = `{"columns":[{"name":"message_id","position":0,"type_text":"string"}]}` })
+		dropped.Store(true)
+		var all []<-chan error
+		for range 30 {
+			all = append(all, inBackground(t.Context(), b, rows(1)))
+		}
+		after(2 * time.Second)
+		if got := b.State(); got.Name != zerobus.Blocked {
+			t.Errorf("state is %+v, want blocked", got)
+		}
+		b.space.set(func() { b.space.columns = whole })
+		dropped.Store(false)
+		for i, done := range all {
+			if err := <-done; err != nil {
+				t.Errorf("good row %d: got %v, want it written once the column is back", i, err)
+			}
+		}
+	})
+}
+
 func TestAColumnDroppedInMidRunBlocksAndGivesUpNoRow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
@@ -286,9 +325,10 @@ func TestRefusalsOfBatchesShareOneReadingOfColumns(t *testing.T) {
 		if reads != 1 {
 			t.Errorf("%d readings for ten refused batches, want 1", reads)
 		}
-		refuse(1, 20) // each is final, but readings are rationed
-		if reads < 2 || reads > 7 {
-			t.Errorf("%d readings after 20 refused rows, want a few", reads)
+		began := time.Now()
+		refuse(1, 21) // each is final and has a reading of its own, but there are ten a second
+		if took := time.Since(began); reads != 22 || took < time.Second || took > 2*time.Second {
+			t.Errorf("%d readings after 21 refused rows in %v, want 22 in a second or so", reads, took)
 		}
 		known := reads
 		after(6 * time.Second)

@@ -227,7 +227,7 @@ type columnCheck struct {
 }
 
 func newColumnCheck() *columnCheck {
-	k := &columnCheck{turn: make(chan struct{}, 1), limit: rate.NewLimiter(rate.Every(verdictLife), 5)}
+	k := &columnCheck{turn: make(chan struct{}, 1), limit: rate.NewLimiter(10, 10)}
 	k.turn <- struct{}{}
 	return k
 }
@@ -248,8 +248,10 @@ func (k *columnCheck) expects(name string) bool {
 
 // compare returns what CheckColumns does. Callers share one reading per 5 s.
 // A batch of one row is about to be given up for good, so it gets a reading
-// younger than its refusal, as long as such rows are rare: five at once, then
-// one per 5 s.
+// younger than its refusal, always: an older one says nothing of a column that
+// was dropped since, and good rows would become dead letters. Where such rows
+// are many they share readings or wait for them: ten at once, then ten a
+// second.
 func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
 	if len(k.expect()) == 0 {
 		return nil
@@ -263,8 +265,14 @@ func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
 	defer func() { k.turn <- struct{}{} }()
 	made := c.rowsMade.Load()
 	known := !k.at.IsZero() && k.made == made && asked.Sub(k.at) < verdictLife
-	if known && (rows > 1 || k.at.After(asked) || !k.limit.Allow()) {
+	var hidden *ColumnsUnreadable
+	if known && (rows > 1 || k.at.After(asked) || errors.As(k.verdict, &hidden)) {
 		return k.verdict
+	}
+	if known {
+		if err := k.limit.Wait(ctx); err != nil {
+			return err
+		}
 	}
 	at := time.Now()
 	err := c.CheckColumns(ctx)

@@ -236,11 +236,14 @@ func errorCode(code string, secrets []string) string {
 func clean(text string, limit int, secrets ...string) string {
 	secrets = slices.Clone(secrets) // longest first: one may be part of another
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-	for _, s := range secrets {
-		if s != "" {
-			text = strings.ReplaceAll(text, s, "[redacted]")
+	redact := func() {
+		for _, s := range secrets {
+			if s != "" {
+				text = strings.ReplaceAll(text, s, "[redacted]")
+			}
 		}
 	}
+	redact()
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
 			return ' '
@@ -250,6 +253,7 @@ func clean(text string, limit int, secrets ...string) string {
 		}
 		return r
 	}, text)
+	redact() // what was dropped may have stood inside one
 	text = strings.TrimSpace(text)
 	if len(text) > limit {
 		text = strings.ToValidUTF8(text[:limit], "")

@@ -33,6 +33,8 @@ var (
 	ParseRetryAfter = retryAfter
 	Confirm         = confirm
 	DeltaText       = deltaText
+	ReadRoots       = readRoots
+	StreamCodec     = codec{}
 )
 
 // StreamFault returns what is said of a stream that ended so, and whether it

@@ -108,6 +108,7 @@ func (c *conns) connect() (*conn, error) {
 		grpc.WithStaticStreamWindowSize(64 << 10),
 		grpc.WithStaticConnWindowSize(1 << 20),
 		grpc.WithWriteBufferSize(128 << 10),
+		grpc.WithMaxHeaderListSize(headersMax),
 		grpc.WithDisableRetry(), // retrying is ours; gRPC would keep copies of messages for it
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(answerMax), grpc.MaxCallSendMsgSize(maxMessage)),

@@ -96,7 +96,7 @@ func (a adviser) ended(end ending, secrets []string) *Error {
 	if !ok {
 		known.name, known.http = fmt.Sprintf("CODE_%d", code), http.StatusInternalServerError
 	}
-	e := &Error{Op: opInsert, RPC: known.name, Status: known.http, RequestID: clean(end.stream, 100),
+	e := &Error{Op: opInsert, RPC: known.name, Status: known.http, RequestID: clean(end.stream, 100, secrets...),
 		Message: clean(or(end.status.Message(), end.phrase), 500, secrets...)}
 	e.kind, e.reason = classify(known.http)
 	a.details(e, end.status, secrets)

@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// headersMax bounds the headers of an answer, and the trailers of a stream.
+const headersMax = 256 << 10
+
 // newHTTPClient returns the client all requests go through. It never follows a
 // redirect: they carry credentials.
 func newHTTPClient(rt http.RoundTripper) *http.Client {
@@ -76,6 +79,8 @@ func (r *roundTripper) transport() (*http.Transport, error) {
 		IdleConnTimeout:     90 * time.Second,
 		WriteBufferSize:     32 << 10,
 		ReadBufferSize:      4 << 10,
+
+		MaxResponseHeaderBytes: headersMax,
 	}
 	return r.made, nil
 }

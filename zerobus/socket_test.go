@@ -2,6 +2,7 @@ package zerobus_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -291,4 +292,38 @@ func drain(r *http.Request) error {
 	}
 	_, err := io.Copy(io.Discard, r.Body)
 	return errors.Join(err, r.Body.Close())
+}
+
+// Neither the workspace nor the endpoint is spoken to below TLS 1.2.
+func TestOldTLSIsRefused(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s came through with %v", r.URL, r.Header)
+	}))
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11} // the server that must be refused
+	server.Config.ErrorLog = zap.NewStdLog(zap.NewNop())
+	server.StartTLS()
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	modern := httptest.NewTLSServer(newWorkspace()) // mints tokens; its certificate is the same
+	defer modern.Close()
+	for _, transport := range []string{zerobus.TransportWorkspace, zerobus.TransportREST, zerobus.TransportGRPC} {
+		t.Run(transport, func(t *testing.T) {
+			cfg := config(server.URL)
+			cfg.CAFile, cfg.Transport = file, transport
+			if transport != zerobus.TransportWorkspace {
+				cfg.WorkspaceURL, cfg.Endpoint, cfg.WorkspaceID = modern.URL, server.URL, "1234567890123456"
+			}
+			c, err := zerobus.New(cfg, zap.NewNop(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := c.Reachable(t.Context()); err == nil || !strings.Contains(err.Error(), "tls: ") {
+				t.Errorf("got %v, want a fault of TLS", err)
+			}
+		})
+	}
 }

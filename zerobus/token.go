@@ -185,7 +185,7 @@ func (s *tokens) explain(err error) error {
 	e := &Error{Op: opToken, Status: status,
 		Code:       errorCode(or(answered.ErrorCode, body.code), secrets),
 		Message:    clean(or(answered.ErrorDescription, body.message), 500, secrets...),
-		RequestID:  requestID(answered.Response.Header),
+		RequestID:  requestID(answered.Response.Header, secrets),
 		RetryAfter: retryAfter(answered.Response.Header.Get("Retry-After"), time.Now()),
 	}
 	if e.kind, e.reason = classify(status); e.kind != transient {

@@ -202,7 +202,7 @@ func (a adviser) answered(op string, resp *http.Response, text []byte, secrets [
 	e := &Error{Op: op, Status: resp.StatusCode,
 		Code:       errorCode(said.code, secrets),
 		Message:    clean(or(said.message, resp.Header.Get("X-Databricks-Reason-Phrase")), 500, secrets...),
-		RequestID:  requestID(resp.Header),
+		RequestID:  requestID(resp.Header, secrets),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 		column:     clean(said.column, 255, secrets...),
 	}
@@ -210,4 +210,8 @@ func (a adviser) answered(op string, resp *http.Response, text []byte, secrets [
 	return a.fill(e)
 }
 
-func requestID(h http.Header) string { return clean(h.Get("X-Request-Id"), 100) }
+// requestID returns what the service calls the request, which is as much its
+// own to say as all the rest.
+func requestID(h http.Header, secrets []string) string {
+	return clean(h.Get("X-Request-Id"), 100, secrets...)
+}

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// maxShown is how much of a record is kept for the page, in bytes. Of a
+	// maxKept is how much of a record is kept for the page, in bytes. Of a
 	// longer one the beginning is shown, and no row can be told.
-	maxShown = 64 << 10
-	// maxShownHeaders and maxShownKey bound the rest of it.
-	maxShownHeaders, maxShownKey = 32, 1 << 10
+	maxKept = 64 << 10
+	// maxKeptHeaders and maxKeptKey bound the rest of it.
+	maxKeptHeaders, maxKeptKey = 32, 1 << 10
 )
 
 // eventTap shows the page a sample of what passes. What it costs is bounded by
@@ -182,14 +182,14 @@ func (t *eventTap) add(p *consumer.Passage, at consumer.Event, o live.Outcome) u
 
 // copyRecord keeps what the page may show of a record, and how many bytes that is.
 func copyRecord(rec *kgo.Record) (kept *kgo.Record, size int) {
-	kept = &kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Timestamp: rec.Timestamp, Key: bytes.Clone(rec.Key[:min(len(rec.Key), maxShownKey)])}
+	kept = &kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Timestamp: rec.Timestamp, Key: bytes.Clone(rec.Key[:min(len(rec.Key), maxKeptKey)])}
 	if rec.Value != nil {
-		kept.Value = bytes.Clone(rec.Value[:min(len(rec.Value), maxShown+1)]) // one more says that it was longer
+		kept.Value = bytes.Clone(rec.Value[:min(len(rec.Value), maxKept+1)]) // one more says that it was longer
 	}
 	size = len(kept.Key) + len(kept.Value)
-	for _, h := range rec.Headers[:min(len(rec.Headers), maxShownHeaders)] {
-		kept.Headers = append(kept.Headers, kgo.RecordHeader{Key: h.Key, Value: bytes.Clone(h.Value[:min(len(h.Value), maxShownKey)])})
-		size += len(h.Key) + min(len(h.Value), maxShownKey)
+	for _, h := range rec.Headers[:min(len(rec.Headers), maxKeptHeaders)] {
+		kept.Headers = append(kept.Headers, kgo.RecordHeader{Key: h.Key, Value: bytes.Clone(h.Value[:min(len(h.Value), maxKeptKey)])})
+		size += len(h.Key) + min(len(h.Value), maxKeptKey)
 	}
 	return kept, size
 }

@@ -11,15 +11,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/internal/ops/live"
-	"github.com/datafly/bridge/mapping"
 )
 
 // content tells what a record holds and what the rules of now make of one of
 // its events. It is slow and for people; it runs when somebody opens the event.
 func (b *bridge) content(rec *kgo.Record, index int) live.Content {
-	c := live.Content{Key: shownText(rec.Key), Value: shownValue(rec.Value), Truncated: len(rec.Value) > maxShown}
+	c := live.Content{Key: pageText(rec.Key), Value: pageValue(rec.Value), Truncated: len(rec.Value) > maxKept}
 	for _, h := range rec.Headers {
-		c.Headers = append(c.Headers, live.Header{Key: h.Key, Value: shownText(h.Value)})
+		c.Headers = append(c.Headers, live.Header{Key: h.Key, Value: pageText(h.Value)})
 	}
 	now := b.rules.Load()
 	if c.Truncated || now == nil {
@@ -30,36 +29,27 @@ func (b *bridge) content(rec *kgo.Record, index int) live.Content {
 		return c
 	}
 	x := all[index]
-	c.Outcome, c.Reason, c.Section, c.Shape, c.Row = x.Outcome, x.Reason, x.Section, x.Shape, shownJSON(x.Row)
+	c.Outcome, c.Reason, c.Section, c.Shape, c.Row = x.Outcome, x.Reason, x.Section, x.Shape, pageJSON(x.Row)
 	for _, col := range x.Columns {
 		c.Columns = append(c.Columns, live.Column{Name: col.Name, Type: col.Type, Value: col.Value, Source: col.Source, Why: col.Why})
 	}
 	return c
 }
 
-// mappingRecord is a record as the mapping wants it.
-func mappingRecord(rec *kgo.Record) *mapping.Record {
-	in := &mapping.Record{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Timestamp: rec.Timestamp, Key: rec.Key, Value: rec.Value}
-	for _, h := range rec.Headers {
-		in.Headers = append(in.Headers, mapping.Header{Key: h.Key, Value: h.Value})
+// pageValue is a record's value for people: indented JSON, text, or bytes.
+func pageValue(value []byte) string {
+	if len(value) > maxKept {
+		return pageText(value[:maxKept])
 	}
-	return in
-}
-
-// shownValue is a record's value for people: indented JSON, text, or bytes.
-func shownValue(value []byte) string {
-	if len(value) > maxShown {
-		return shownText(value[:maxShown])
-	}
-	if text := shownJSON(value); text != "" {
+	if text := pageJSON(value); text != "" {
 		return text
 	}
-	return shownText(value)
+	return pageText(value)
 }
 
-// shownJSON indents JSON and leaves numbers as they were written; "" when it is
+// pageJSON indents JSON and leaves numbers as they were written; "" when it is
 // none.
-func shownJSON(value []byte) string {
+func pageJSON(value []byte) string {
 	var out bytes.Buffer
 	if !utf8.Valid(value) || json.Indent(&out, value, "", "  ") != nil {
 		return ""
@@ -67,9 +57,9 @@ func shownJSON(value []byte) string {
 	return out.String()
 }
 
-// shownText is text as it is, with what does not print replaced; other bytes
+// pageText is text as it is, with what does not print replaced; other bytes
 // in hexadecimal.
-func shownText(b []byte) string {
+func pageText(b []byte) string {
 	for cut := 1; !utf8.Valid(b) && cut < utf8.UTFMax && cut <= len(b); cut++ {
 		if utf8.Valid(b[:len(b)-cut]) {
 			b = b[:len(b)-cut] // it was cut within a character

@@ -16,8 +16,8 @@ import (
 // letters looks into the dead-letter topics for the page.
 type letters struct{ b *bridge }
 
-// maxShownLetter bounds what is shown of one letter in a list, in bytes.
-const maxShownLetter = 8 << 10
+// maxPagedLetter bounds what is shown of one letter in a list, in bytes.
+const maxPagedLetter = 8 << 10
 
 func (l letters) newest(ctx context.Context, limit int) ([]*consumer.Letter, error) {
 	all, err := l.b.cluster.OpenLetters(ctx)
@@ -50,7 +50,7 @@ func (l letters) Newest(ctx context.Context, limit int, content bool) ([]live.Le
 			letter.Meaning = "the headers of this letter are not whole, so it cannot be redriven as it was"
 		}
 		if content {
-			letter.Value = shownValue(o.Value[:min(len(o.Value), maxShownLetter)])
+			letter.Value = pageValue(o.Value[:min(len(o.Value), maxPagedLetter)])
 		}
 		all = append(all, letter)
 	}

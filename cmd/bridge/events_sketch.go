@@ -15,7 +15,7 @@ type sketch struct{ kind, name, id string }
 
 // maxSketched bounds the records whose names are read: it is done for a few a
 // second, on the goroutine that delivers.
-const maxSketched = maxShown
+const maxSketched = maxKept
 
 // outline has the places where an event keeps its names, in either spelling, or
 // where an object around it keeps the event.

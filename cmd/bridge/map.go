@@ -166,6 +166,13 @@ func (r *mapRun) explainOne(rec *mapping.Record) {
 }
 
 func (r *mapRun) explainText(e mapping.Explained) {
+	if err := writeExplained(r.out, fmt.Sprintf("line %d", r.line), e); err != nil {
+		r.werr = err
+	}
+}
+
+// writeExplained shows what became of one event, for people.
+func writeExplained(w io.Writer, title string, e mapping.Explained) error {
 	said := e.Outcome
 	for _, part := range []string{e.Code, e.Reason} {
 		if part != "" {
@@ -175,8 +182,8 @@ func (r *mapRun) explainText(e mapping.Explained) {
 	if e.Section != "" {
 		said += ", section " + e.Section
 	}
-	tw := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "line %d: %s\n", r.line, said)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "%s: %s\n", title, said)
 	for _, c := range e.Columns {
 		switch {
 		case c.Value == "":
@@ -185,7 +192,5 @@ func (r *mapRun) explainText(e mapping.Explained) {
 			fmt.Fprintf(tw, "  %s\t%s\t%s\tfrom %s\n", c.Name, c.Type, c.Value, c.Source)
 		}
 	}
-	if err := tw.Flush(); err != nil {
-		r.werr = err
-	}
+	return tw.Flush()
 }

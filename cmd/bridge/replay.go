@@ -210,13 +210,9 @@ func (r *replayReport) audit() []zap.Field {
 
 // operator names who runs the command.
 func operator() string {
-	name := "unknown"
+	name := "uid " + strconv.Itoa(os.Getuid()) // a container's user may have no entry
 	if u, err := user.Current(); err == nil {
 		name = u.Username
-	} else if n := os.Getenv("USER"); n != "" {
-		name = n // a container's user may have no entry
-	} else {
-		name = "uid " + strconv.Itoa(os.Getuid())
 	}
 	host, err := os.Hostname()
 	if err != nil {

@@ -127,8 +127,11 @@ func (r *replayReport) write(w io.Writer, form outputForm) error {
 	}
 	var b strings.Builder
 	mode := "dry run, nothing is changed"
-	if r.Executed {
+	switch {
+	case r.Executed:
 		mode = "done, and read back"
+	case r.execute:
+		mode = "refused, nothing is changed"
 	}
 	fmt.Fprintf(&b, "group %s to %s: %s\n\n", r.Group, r.To, mode)
 	r.table(&b)
@@ -143,13 +146,17 @@ func (r *replayReport) write(w io.Writer, form outputForm) error {
 }
 
 func (r *replayReport) table(w io.Writer) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TOPIC\tPARTITION\tCOMMITTED\tTARGET\tLOG END\tTO READ\tAGAIN\tSKIPPED\tNOTE")
 	for _, p := range r.Partitions {
 		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Topic, p.Partition, offsetText(p.Committed), p.Target, p.LogEnd, p.ToRead, p.Again, p.Skipped, p.Note)
 	}
-	fmt.Fprintf(t, "total\t%d\t\t\t\t%d\t%d\t%d\t\n", r.Totals.Partitions, r.Totals.ToRead, r.Totals.Again, r.Totals.Skipped)
+	fmt.Fprintf(t, "total\t\t\t\t\t%d\t%d\t%d\t\n", r.Totals.ToRead, r.Totals.Again, r.Totals.Skipped)
 	_ = t.Flush() // into memory
+	for line := range strings.Lines(b.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
 }
 
 // expect says what the moves mean for the table's rows.
@@ -170,6 +177,9 @@ func (r *replayReport) expect(w io.Writer) {
 	}
 }
 
+// nameMax is how many bytes of a member's names are shown: it chose them itself.
+const nameMax = 100
+
 // standing lists who is in the group and how to end that.
 func (r *replayReport) standing(w io.Writer) {
 	switch {
@@ -181,7 +191,7 @@ func (r *replayReport) standing(w io.Writer) {
 	case len(r.Members) == 0:
 		return
 	}
-	fmt.Fprintf(w, "\nThe group has %d members; --execute needs it to have none:\n\n", len(r.Members))
+	fmt.Fprintf(w, "\nThe group has %s; --execute needs it to have none:\n\n", counted(len(r.Members), "member"))
 	t := tabwriter.NewWriter(w, 2, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "MEMBER\tCLIENT\tHOST\tINSTANCE\tPARTITIONS")
 	static := false
@@ -191,11 +201,18 @@ func (r *replayReport) standing(w io.Writer) {
 		if instance == "" {
 			instance = "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\n", m.ID, m.ClientID, m.Host, instance, m.Partitions)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\n", legible(m.ID, nameMax), legible(m.ClientID, nameMax), legible(m.Host, nameMax), legible(instance, nameMax), m.Partitions)
 	}
 	_ = t.Flush() // into memory
 	fmt.Fprint(w, "\nStop them in the way they were started:\n  kubectl scale deployment/bridge --replicas=0\n  docker compose stop bridge\n  systemctl stop bridge\n")
 	if static {
 		fmt.Fprintln(w, "A member with an instance id may stay listed until kafka.session_timeout has passed after its end.")
 	}
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -5,17 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/zerobus"
 )
 
 func newRunCommand() *cobra.Command {
+	var limits windowFlags
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Carry events from Kafka to the table until told to stop",
@@ -25,21 +29,36 @@ member leaves its group, and the exit code is 0.
 
 Settings come from the file, then BRIDGE_<SECTION>_<KEY> variables, then flags.
 The exit code is 2 when the configuration is wrong, 1 when Kafka or the
-workspace refuses for a reason that waiting cannot mend.`,
+workspace refuses for a reason that waiting cannot mend.
+
+With --until the run is bounded: it ends by itself, with exit code 0, when its
+group has delivered and committed everything before that position, and with 1
+when it is stopped earlier; started again with the same --group it goes on. With
+--from a group begins there. Both need a --group of their own, beside the live
+one; --set zerobus.table= sends the rows to another table.`,
 		Example: `  bridge run --config /etc/bridge/config.yaml
   BRIDGE_ZEROBUS_CLIENT_SECRET_FILE=/secrets/zerobus bridge run --topics delivery-int_xyz789
-  bridge run --set delivery.max_rows=1000 --log-level debug`,
+  bridge run --set delivery.max_rows=1000 --log-level debug
+  bridge run --group shadow-1 --from 2026-11-22T06:00:00Z --until 2026-11-22T07:00:00Z --set zerobus.table=stream_shadow`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(cmd)
+			cfg, span, err := limits.load(cmd)
 			if err != nil {
 				return err
 			}
-			log := newLogger(cfg.Log, zapcore.AddSync(cmd.ErrOrStderr()))
+			stderr := cmd.ErrOrStderr()
+			var screen *bar
+			if span != nil && span.until != nil {
+				if screen = newBar(stderr); screen != nil {
+					stderr = screen
+				}
+			}
+			log := newLogger(cfg.Log, zapcore.AddSync(stderr))
 			defer func() { _ = log.Sync() }() // standard error cannot always be synced
-			return serve(cmd.Context(), cfg, log, nil)
+			return serve(cmd.Context(), cfg, log, func(b *bridge, _ string) { b.window, b.screen = span, screen })
 		},
 	}
 	config.AddFlags(cmd.Flags())
+	limits.add(cmd)
 	return cmd
 }
 
@@ -83,4 +102,52 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 		started(b, server.Addr())
 	}
 	return b.run(ctx)
+}
+
+// run proves the connections, joins the group and delivers until ctx ends or,
+// when the run is bounded, its group has reached the end. It returns nil then,
+// and an error when a bounded run was cut.
+func (b *bridge) run(ctx context.Context) error {
+	defer b.state.Store(ops.StateStopped)
+	cfg := consumerConfig(b.cfg)
+	cfg.SinkTrouble = b.sinkTrouble
+	cfg.Tap = b.tap()
+	var ends *consumer.Ends
+	clusterID, err := b.prove(ctx)
+	if err == nil {
+		ends, err = b.window.begin(ctx, b, &cfg)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			return err
+		}
+		if b.window != nil && b.window.until != nil {
+			return errCut
+		}
+		return nil // told to stop while it was waiting
+	}
+	group := consumer.NewGroup(cfg, b.cluster, sink{b.client}, newMapper(&b.rules), b.observer, b.log)
+	b.group.Store(group)
+	b.state.Store(ops.StateRunning)
+	draining := context.AfterFunc(ctx, func() { b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })
+	defer draining()
+	b.log.Info("joining the group", zap.String("group", b.cfg.Kafka.Group), zap.Strings("topics", b.cfg.Kafka.Topics),
+		zap.String("table", b.client.Table().String()), zap.String("version", version()))
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		b.client.Watch(watching, func(columns []zerobus.Column, misfit error) { b.refit(clusterID, columns, misfit) })
+	})
+	if ends != nil {
+		group.Until(ends)
+		watch.Go(func() { follow(watching, ends, b.screen, b.log) })
+	}
+	err = group.Run(ctx)
+	unwatch()
+	watch.Wait()
+	if err == nil && ends != nil {
+		err = b.outcome(ends)
+	}
+	return err
 }

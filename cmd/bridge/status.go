@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -100,9 +101,11 @@ func fetchStatus(ctx context.Context, target *url.URL) ([]byte, ops.Snapshot, er
 		return nil, snapshot, fmt.Errorf("asking for the status: %w; give --address as host:port", err)
 	}
 	// No proxy: a status comes from the bridge itself.
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
 	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport}).Do(req)
+	// Nor a redirect: the address may hold a password.
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, snapshot, fmt.Errorf("asking for the status: %w; start `bridge run`, or give its ops.address as --address", err)
 	}

@@ -162,3 +162,17 @@ func TestStatusRefusesWhatIsNoAddress(t *testing.T) {
 		t.Errorf("--output yaml: got exit code %d and stderr %q, want %d and the forms there are", code, errs, exitUsage)
 	}
 }
+
+// An address may hold a password, which goes to that address alone.
+func TestStatusFollowsNoRedirect(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("the redirect was followed with %v", r.Header)
+	}))
+	defer elsewhere.Close()
+	bridge := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	defer bridge.Close()
+	code, _, stderr := status(t, "--address", strings.Replace(bridge.URL, "//", "//operator:open-sesame@", 1))
+	if code != 1 || !strings.Contains(stderr, "answered HTTP 307") || strings.Contains(stderr, "open-sesame") {
+		t.Errorf("got code %d and %q, want 1, to be told of the redirect, and no password", code, stderr)
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -190,6 +189,8 @@ type bridge struct {
 	plan     *mapping.Blueprint
 	started  time.Time
 	feed     *live.Feed // nil when ops.live_events is off
+	window   *window    // of a bounded run; else nil
+	screen   *bar       // shows a bounded run's progress; nil without a terminal
 
 	rules   atomic.Pointer[rules]          // fit the table as last seen
 	group   atomic.Pointer[consumer.Group] // nil until everything is proven
@@ -227,39 +228,6 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 func (b *bridge) close() {
 	b.cluster.Close()
 	b.client.Close()
-}
-
-// run proves the connections, joins the group and delivers until ctx ends. It
-// returns nil when ctx ended it.
-func (b *bridge) run(ctx context.Context) error {
-	defer b.state.Store(ops.StateStopped)
-	clusterID, err := b.prove(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // told to stop while it was waiting
-		}
-		return err
-	}
-	cfg := consumerConfig(b.cfg)
-	cfg.SinkTrouble = b.sinkTrouble
-	cfg.Tap = b.tap()
-	group := consumer.NewGroup(cfg, b.cluster, sink{b.client}, newMapper(&b.rules), b.observer, b.log)
-	b.group.Store(group)
-	b.state.Store(ops.StateRunning)
-	draining := context.AfterFunc(ctx, func() { b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })
-	defer draining()
-	b.log.Info("joining the group", zap.String("group", b.cfg.Kafka.Group), zap.Strings("topics", b.cfg.Kafka.Topics),
-		zap.String("table", b.client.Table().String()), zap.String("version", version()))
-	watching, unwatch := context.WithCancel(ctx)
-	defer unwatch()
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		b.client.Watch(watching, func(columns []zerobus.Column, misfit error) { b.refit(clusterID, columns, misfit) })
-	})
-	err = group.Run(ctx)
-	unwatch()
-	watch.Wait()
-	return err
 }
 
 // adopt has rows made by m from the next batch on.

@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"internal/archtest":  {},
 	"deploy":             {},
 	"test":               {},
+	"test/chaos":         {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
 	"bench":              {"internal/kafkatest", "internal/traffic", "zerobus", "zerobus/emulator"},
 	"cmd/bridge":         {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/traffic"},
 }
@@ -43,12 +44,12 @@ type border struct {
 // borders stand narrow before wide: the first that matches counts.
 var borders = []border{
 	{"github.com/twmb/franz-go/pkg/kfake", "an in-process Kafka has no place in the delivery path", []string{"cmd/bridge", "internal/kafkatest", "bench"}},
-	{"github.com/twmb/franz-go", "Kafka is the consumer's business", []string{"consumer", "cmd/bridge", "internal/kafkatest", "bench"}},
+	{"github.com/twmb/franz-go", "Kafka is the consumer's business", []string{"consumer", "cmd/bridge", "internal/kafkatest", "bench", "test/chaos"}},
 	{"github.com/spf13/viper", "configuration is read in one place", []string{"internal/config"}},
 	{"github.com/spf13/cobra", "the command line is read in one place", []string{"cmd/bridge"}},
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/ops", "internal/kafkatest", "bench"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/ops", "internal/kafkatest", "bench", "test/chaos"}},
 }
 
 func TestArrows(t *testing.T) {

@@ -81,7 +81,11 @@ type SASL struct {
 	// is read anew at each login, so it can be rotated. One of the two.
 	Password     Secret `yaml:"password"`
 	PasswordFile string `yaml:"password_file"`
-	OAuth        OAuth  `yaml:"oauth"`
+	// AllowPlaintext lets plain and oauthbearer go without TLS to brokers that
+	// are not on the loopback. Default false. Price of true: whoever sees the
+	// traffic has the password or the token.
+	AllowPlaintext bool  `yaml:"allow_plaintext"`
+	OAuth          OAuth `yaml:"oauth"`
 }
 
 // OAuth is the client-credentials grant behind mechanism oauthbearer.

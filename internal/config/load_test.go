@@ -101,7 +101,7 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		"kafka.brokers": "b1,b2:9093", "kafka.topics": "t1, t2", "kafka.group": "g", "kafka.start": "latest", "kafka.protocol": "consumer",
 		"kafka.instance_id": "pod-0", "kafka.client_id": "cl", "kafka.session_timeout": "10s", "kafka.rebalance_timeout": "2m",
 		"kafka.fetch_max_bytes": "1MiB", "kafka.fetch_max_partition_bytes": "2048",
-		"kafka.tls.enabled": "true", "kafka.tls.ca_file": file, "kafka.tls.cert_file": file, "kafka.tls.key_file": file, "kafka.tls.server_name": "k",
+		"kafka.tls.enabled": "true", "kafka.tls.ca_file": file, "kafka.tls.cert_file": file, "kafka.tls.key_file": file, "kafka.tls.server_name": "k", "kafka.sasl.allow_plaintext": "true",
 		"zerobus.workspace_url": "https://w.example", "zerobus.client_id": "id", "zerobus.catalog": "c", "zerobus.schema": "s", "zerobus.table": "t",
 		"zerobus.transport": "grpc", "zerobus.endpoint": "https://z.example", "zerobus.workspace_id": "12", "zerobus.record_format": "json", "zerobus.streams": "2",
 		"zerobus.max_in_flight": "8MiB", "zerobus.columns_refresh": "1m", "zerobus.omit_operations": "true", "zerobus.token_url": "https://idp.example/token", "zerobus.scope": "sc", "zerobus.ingest_path": "/in",
@@ -178,7 +178,7 @@ func TestFlags(t *testing.T) {
 		t.Errorf("no flags: got %+v, want nothing asked for", o)
 	}
 	c := load(t, parse("--config", file, "--verbose", "--brokers", "a:1,b:2", "--topic", "x", "--log-level=warn", "--ops-address=:0",
-		"--set", "delivery.drain=10s", "--set", "kafka.sasl.mechanism=plain", "--set", "kafka.sasl.username=u", "--set", "kafka.sasl.password=p,q"))
+		"--set", "delivery.drain=10s", "--set", "kafka.sasl.mechanism=plain", "--set", "kafka.sasl.username=u", "--set", "kafka.sasl.password=p,q", "--set", "kafka.tls.enabled=true"))
 	if got := c.Kafka; !reflect.DeepEqual(got.Brokers, []string{"a:1", "b:2"}) || !reflect.DeepEqual(got.Topics, []string{"x"}) || got.Group != "env" ||
 		got.SASL.Password.Reveal() != "p,q" {
 		t.Errorf("kafka: got %+v", got)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Problem is one thing wrong with the configuration. The value of a secret key
@@ -42,7 +43,18 @@ func (p *Problem) Error() string {
 	if p.Remedy != "" {
 		b.WriteString("; " + p.Remedy)
 	}
-	return b.String()
+	return printable(b.String())
+}
+
+// printable puts U+FFFD for what does not print: keys and the names of
+// variables come from outside as values do, and end in a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
 }
 
 // Problems returns the problems joined in an error of Load, in the order they
@@ -62,7 +74,7 @@ func Problems(err error) []*Problem {
 	return nil
 }
 
-// shown shortens a value for a message and keeps it on one line.
+// shown shortens a value for a message.
 func shown(value string) string {
 	const most = 120
 	if len(value) > most {

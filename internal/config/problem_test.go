@@ -62,6 +62,9 @@ func TestRules(t *testing.T) {
 		{"kafka.tls.key_file", []string{"kafka.tls.enabled=true", "kafka.tls.key_file=" + some}, "needs kafka.tls.cert_file"},
 		{"kafka.sasl.mechanism", []string{"kafka.sasl.mechanism=SCRAM-SHA-215"}, "did you mean scram-sha-256?"},
 		{"kafka.sasl.mechanism", []string{"kafka.sasl.mechanism=AWS_MSK_IAM"}, "needs TLS"},
+		{"kafka.sasl.mechanism", append(plain, "kafka.sasl.password=p", "kafka.brokers=localhost:9092,kafka-0.example:9092"), "would send the password readable to kafka-0.example:9092"},
+		{"kafka.sasl.mechanism", []string{"kafka.sasl.mechanism=oauthbearer", "kafka.sasl.oauth.token_url=https://i", "kafka.sasl.oauth.client_id=i", "kafka.sasl.oauth.client_secret=s", "kafka.brokers=10.0.0.1"},
+			"would send the token readable to 10.0.0.1"},
 		{"kafka.sasl.username", []string{"kafka.sasl.username=u"}, "no effect with kafka.sasl.mechanism none"},
 		{"kafka.sasl.username", []string{"kafka.sasl.mechanism=scram-sha-256", "kafka.sasl.password=p"}, "is required with kafka.sasl.mechanism scram-sha-256"},
 		{"kafka.sasl.password", plain, "set kafka.sasl.password or kafka.sasl.password_file"},
@@ -308,4 +311,22 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Credentials that a thief could use go without TLS where nobody listens, or
+// where the operator says so.
+func TestPasswordsWithoutTLS(t *testing.T) {
+	login := func(mechanism string, sets ...string) []string {
+		return append([]string{"kafka.sasl.mechanism=" + mechanism, "kafka.sasl.username=u", "kafka.sasl.password=p"}, sets...)
+	}
+	for name, sets := range map[string][]string{
+		"over TLS":    login("plain", "kafka.brokers=kafka-0.example:9093", "kafka.tls.enabled=true"),
+		"to loopback": login("plain", "kafka.brokers=127.0.0.1:9092,[::1]:9092,localhost"),
+		"allowed":     login("plain", "kafka.brokers=kafka-0.example:9092", "kafka.sasl.allow_plaintext=true"),
+		"scram":       login("scram-sha-256", "kafka.brokers=kafka-0.example:9092"),
+	} {
+		if _, err := config.Load(config.Options{File: write(t, complete), Sets: sets}); err != nil {
+			t.Errorf("%s: got %v, want it accepted", name, err)
+		}
+	}
 }

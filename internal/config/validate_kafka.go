@@ -153,10 +153,12 @@ func (v *checker) sasl() {
 	case "none":
 		v.idle(append(login, oauth...))
 	case "plain", "scram-sha-256", "scram-sha-512":
+		v.inClear("password")
 		v.idle(oauth)
 		v.needs("kafka.sasl.username")
 		v.needs("kafka.sasl.password", "kafka.sasl.password_file")
 	case "oauthbearer":
+		v.inClear("token")
 		v.idle(login)
 		v.needs("kafka.sasl.oauth.token_url")
 		v.needs("kafka.sasl.oauth.client_id")
@@ -166,6 +168,27 @@ func (v *checker) sasl() {
 		v.idle(append(login, oauth...))
 		if v.ok("kafka.tls.enabled") && !v.c.Kafka.TLS.Enabled {
 			v.fail("kafka.sasl.mechanism", "needs TLS, which is all that MSK's IAM listener speaks", "set kafka.tls.enabled to true and use the brokers' port 9098")
+		}
+	}
+}
+
+// inClear refuses to send what a thief could use as it is: plain and
+// oauthbearer do, scram proves the password without sending it.
+func (v *checker) inClear(what string) {
+	k := &v.c.Kafka
+	if strings.HasPrefix(k.SASL.Mechanism, "scram") || k.TLS.Enabled || k.SASL.AllowPlaintext ||
+		!v.ok("kafka.sasl.mechanism", "kafka.sasl.allow_plaintext", "kafka.tls.enabled", "kafka.brokers") {
+		return
+	}
+	for _, b := range k.Brokers {
+		host, _, err := net.SplitHostPort(b)
+		if err != nil {
+			host = b
+		}
+		if !loopback(host) {
+			v.fail("kafka.sasl.mechanism", fmt.Sprintf("would send the %s readable to %s, since kafka.tls.enabled is false", what, b),
+				"set kafka.tls.enabled to true, or use scram-sha-512; where the network is trusted, kafka.sasl.allow_plaintext: true accepts it")
+			return
 		}
 	}
 }

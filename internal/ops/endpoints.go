@@ -35,16 +35,15 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 		mux.HandleFunc("GET "+path, e.serveLive)
 	}
 	mux.HandleFunc("GET /readyz", e.serveReady)
-	mux.HandleFunc("GET /status", e.serveStatus)
+	mux.HandleFunc("GET /status", atOnce(4, e.serveStatus))
 	if cfg.Pprof {
 		e.index += indexPprof
 		// /debug/pprof/cmdline is left out on purpose: a secret given as a
 		// flag would be in it.
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/", localOnly(pprof.Index))
+		mux.HandleFunc("GET /debug/pprof/profile", localOnly(pprof.Profile))
+		mux.HandleFunc("GET /debug/pprof/trace", localOnly(pprof.Trace))
+		mux.HandleFunc("GET /debug/pprof/symbol", localOnly(pprof.Symbol))
 	}
 	return guard(mux)
 }
@@ -95,7 +94,7 @@ const indexText = `bridge: Signal events from Kafka to Databricks Zerobus
 
 const indexLive = "/live/     live events, for a browser\n"
 
-const indexPprof = "/debug/pprof/   Go profiles\n"
+const indexPprof = "/debug/pprof/   Go profiles, for this machine only\n"
 
 func (e *endpoints) serveIndex(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Vary", "Accept")

@@ -22,10 +22,10 @@ type Config struct {
 	// the redacted configuration; there is no password. Default DefaultAddress.
 	Address string
 
-	// Pprof serves Go's profiler under /debug/pprof/. A CPU profile costs a few
-	// per cent of CPU while it runs, and heap profiles and traces name what
-	// the code handles; keep the address on the loopback while it is on.
-	// Default false.
+	// Pprof serves Go's profiler under /debug/pprof/, to requests that come
+	// over the loopback only, whatever the address. A CPU profile costs a few
+	// per cent of CPU while it runs, and profiles and traces name what the
+	// code handles. Default false.
 	Pprof bool
 
 	// Live, if not nil, answers everything under LivePath, and a browser that
@@ -102,7 +102,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.http.BaseContext = func(net.Listener) context.Context { return requests }
 	go func() {
 		defer close(s.done)
-		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(newLimited(l, s.log)); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("ops endpoints are gone until the next start", zap.String("address", s.Addr()), zap.Error(err))
 		}
 	}()

@@ -126,7 +126,7 @@ func TestCloseCutsOffWhatTakesTooLong(t *testing.T) {
 	defer conn.Close()
 	// While a body is outstanding net/http does not notice that a connection
 	// has gone, so it is the server that has to end this request.
-	const request = "GET /debug/pprof/goroutine?seconds=600 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+	const request = "GET /debug/pprof/goroutine?seconds=600 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
 	if _, err := conn.Write([]byte(request)); err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestHugeBodiesAreNotRead(t *testing.T) {
 	url := start(t, ops.Config{Pprof: true}, ops.NewMetrics(known), fixed(healthy()), zaptest.NewLogger(t))
 	const offered, most = 256 << 20, 64 << 20 // the sockets of both ends buffer some
 	body := &endless{}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/debug/pprof/symbol", io.LimitReader(body, offered))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/debug/pprof/symbol", io.LimitReader(body, offered))
 	if err != nil {
 		t.Fatal(err)
 	}

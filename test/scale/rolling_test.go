@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
 const (
 	partitions = 1000
 	members    = 8
-	portion    = 20 // events produced to each partition for each restart
+	portion    = 12 // events produced to each partition for each restart
 	batch      = 4  // delivery.max_rows: each portion takes a partition some Writes
 
 	ack = 50 * time.Millisecond

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
+)
+
+func newDLQCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dlq",
+		Short: "List, show and redrive dead letters",
+		Long: `dlq works on the dead-letter topics of kafka.topics (rejects.topic, or each topic's
+name with -dlq): what lies there when the command begins, read without a group.
+
+Letters that a redrive brought into the table are settled and left out. Kafka
+removes nothing from the middle of a topic: a marker behind the letters says which
+they are.`,
+		Example: `  bridge dlq list --config config.yaml                    what is there, and why
+  bridge dlq show --config config.yaml 0/17               one letter, and what the blueprint makes of it now
+  bridge dlq redrive --config config.yaml                 what would land now
+  bridge dlq redrive --config config.yaml --execute`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, sub := range []*cobra.Command{newDLQListCommand(), newDLQShowCommand(), newDLQRedriveCommand()} {
+		misuse(sub)
+		cmd.AddCommand(sub)
+	}
+	return cmd
+}
+
+// letterFlags say which letters are meant.
+type letterFlags struct {
+	topics, codes, partitions   []string
+	column, since, until, group string
+	all                         bool
+	from, to                    time.Time
+	parts                       []int32
+	elsewhere, settled          int // letters passed over
+}
+
+// addTopics adds the flags of the configuration and --topic, which here is one
+// of kafka.topics and not another name of that key.
+func (f *letterFlags) addTopics(cmd *cobra.Command) {
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	config.AddFlags(all)
+	all.VisitAll(func(flag *pflag.Flag) {
+		if flag.Name != "topic" {
+			cmd.Flags().AddFlag(flag)
+		}
+	})
+	cmd.Flags().StringArrayVar(&f.topics, "topic", nil, "only letters from this one of kafka.topics; repeatable")
+}
+
+func (f *letterFlags) add(cmd *cobra.Command) {
+	f.addTopics(cmd)
+	cmd.Flags().StringArrayVar(&f.codes, "code", nil, "only letters with this error code; repeatable")
+	cmd.Flags().StringVar(&f.column, "column", "", "only letters with this column at fault")
+	cmd.Flags().StringVar(&f.since, "since", "", "only letters that failed then or later: an RFC 3339 time, or a time before now (-2h)")
+	cmd.Flags().StringVar(&f.until, "until", "", "only letters that failed before then")
+	cmd.Flags().StringArrayVar(&f.partitions, "partition", nil, "only letters from these partitions of the source topic, as in 0,3-5; repeatable")
+}
+
+// read makes sense of the command line and the configuration. Without a table
+// only the kafka and rejects sections are needed.
+func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, error) {
+	now := time.Now()
+	for _, bound := range []struct {
+		flag, text string
+		at         *time.Time
+	}{{"--since", f.since, &f.from}, {"--until", f.until, &f.to}} {
+		if bound.text == "" {
+			continue
+		}
+		p, err := parsePosition(bound.text, formNow, now)
+		if err != nil {
+			return nil, &usageError{fmt.Errorf("%s %w", bound.flag, err)}
+		}
+		if *bound.at = p.Time; p.Kind == consumer.Latest {
+			*bound.at = now
+		}
+	}
+	var err error
+	if f.parts, err = parsePartitions(f.partitions); err != nil {
+		return nil, &usageError{err}
+	}
+	o := config.FromFlags(cmd.Flags(), os.Environ())
+	delete(o.Flags, "topic")
+	o.Partial = !table
+	cfg, err := config.Load(o)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	if len(cfg.Kafka.Topics) == 0 {
+		return nil, &usageError{errors.New("kafka.topics is required; set it in the file, by BRIDGE_KAFKA_TOPICS or --topics")}
+	}
+	for _, t := range f.topics {
+		if !slices.Contains(cfg.Kafka.Topics, t) {
+			return nil, &usageError{fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(cfg.Kafka.Topics, " or "))}
+		}
+	}
+	f.group = cfg.Kafka.Group
+	if len(f.topics) > 0 {
+		cfg.Kafka.Topics = slices.Compact(slices.Sorted(slices.Values(f.topics)))
+	} else {
+		f.topics = cfg.Kafka.Topics
+	}
+	return cfg, nil
+}
+
+// match tells whether the letter is meant, and counts those that are not ours
+// or have landed. A dead-letter topic may be shared with bridges that write to
+// other tables, so letters of topics and groups that are not configured are passed over.
+func (f *letterFlags) match(l *consumer.Letter) bool {
+	if l.Original.Topic != "" && !slices.Contains(f.topics, l.Original.Topic) || l.Group != "" && l.Group != f.group {
+		f.elsewhere++
+		return false
+	}
+	switch {
+	case len(f.codes) > 0 && !slices.Contains(f.codes, l.Code),
+		f.column != "" && f.column != l.Column,
+		!f.from.IsZero() && l.FailedAt.Before(f.from),
+		!f.to.IsZero() && (l.FailedAt.IsZero() || !l.FailedAt.Before(f.to)),
+		len(f.parts) > 0 && (l.Original.Topic == "" || !slices.Contains(f.parts, l.Original.Partition)):
+		return false
+	}
+	if l.Settled {
+		f.settled++
+		return f.all
+	}
+	return true
+}
+
+// commandLogger logs what the command does, whatever a deployment's level is.
+func commandLogger(cmd *cobra.Command, cfg *config.Config) *zap.Logger {
+	if cfg.Log.Level != "debug" {
+		cfg.Log.Level = "info"
+	}
+	return newLogger(cfg.Log, zapcore.AddSync(cmd.ErrOrStderr()))
+}
+
+// lookTimeout bounds the look-ups before letters are read.
+const lookTimeout = 30 * time.Second
+
+// openLetters looks the dead-letter topics up.
+func openLetters(ctx context.Context, cluster *consumer.Cluster) (*consumer.Letters, error) {
+	looking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	return cluster.OpenLetters(looking)
+}
+
+// letterTopics are the dead-letter topics by name; missing ones with the fact.
+func letterTopics(letters *consumer.Letters) (names, missing []string) {
+	for _, t := range letters.Topics() {
+		names = append(names, t.Name)
+		if !t.Exists {
+			missing = append(missing, t.Name)
+		}
+	}
+	return names, missing
+}
+
+// letterName is what `bridge dlq show` takes: partition/offset, with the
+// dead-letter topic in front where there are several.
+func letterName(l *consumer.Letter, topics int) string {
+	name := fmt.Sprintf("%d/%d", l.Partition, l.Offset)
+	if topics > 1 {
+		name = l.Topic + "/" + name
+	}
+	return name
+}
+
+// sourceName is where the event came from.
+func sourceName(l *consumer.Letter) string {
+	if l.Original.Topic == "" {
+		return "unknown"
+	}
+	return fmt.Sprintf("%s/%d/%d", legible(l.Original.Topic, 249), l.Original.Partition, l.Original.Offset)
+}
+
+// legible is text from a topic as it may be shown on a terminal: on one line,
+// without control characters, and cut to so many bytes.
+func legible(text string, most int) string {
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	for _, r := range text {
+		if !unicode.IsPrint(r) {
+			quoted := strconv.Quote(text)
+			return quoted[1 : len(quoted)-1]
+		}
+	}
+	return text
+}
+
+// timeText is a time in UTC; empty if it is not known.
+func timeText(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return at.UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+// eventsText is the list of events as headers have it.
+func eventsText(events []int) string {
+	const most = 20
+	texts := make([]string, 0, most+1)
+	for i, e := range events {
+		if i == most {
+			texts = append(texts, fmt.Sprintf("... %d more", len(events)-most))
+			break
+		}
+		texts = append(texts, strconv.Itoa(e))
+	}
+	return strings.Join(texts, ",")
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/consumer"
+)
+
+// hostile is a letter whose every header and byte is meant to hurt a terminal.
+func hostile(value []byte) *consumer.Letter {
+	const esc = "\x1b[2J\r\n\u202e"
+	var headers []kgo.RecordHeader
+	for _, key := range []string{"h" + esc, consumer.HeaderCode, consumer.HeaderColumn, consumer.HeaderReason, consumer.HeaderTopic, consumer.HeaderVersion, consumer.HeaderEvents, consumer.HeaderFailedAt} {
+		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(strings.Repeat(esc, 2000))})
+	}
+	return consumer.ParseLetter(&kgo.Record{Topic: "t-dlq", Headers: headers, Key: []byte{0, 0xff, 0x1b}, Value: value})
+}
+
+func harmless(t *testing.T, what, text string) {
+	t.Helper()
+	if strings.ContainsAny(text, "\x1b\r\u202e") {
+		t.Errorf("%s: got a control character in %.200q", what, text)
+	}
+}
+
+func TestHostileLettersAreShownHarmlessly(t *testing.T) {
+	for name, value := range map[string][]byte{
+		"null": nil, "empty": {}, "binary": {0, 0xff, 0x1b, '['}, "text with escapes": []byte("\x1b[2Jhello"),
+		"JSON with a raw override": []byte("{\"a\":\"\u202e\"}"), "huge": []byte(`{"a":"` + strings.Repeat("x", 1<<20) + `"}`),
+		"huge binary": bytes.Repeat([]byte{0xfe}, 1<<20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := hostile(value)
+			s := &shownLetter{listedLetter: describeLetter(l, 1), letter: l}
+			s.mapNow(t.Context(), nil) // a letter at fault is not mapped
+			var text, doc bytes.Buffer
+			if err := s.write(&text, outputText); err != nil {
+				t.Fatal(err)
+			}
+			harmless(t, "text", text.String())
+			if text.Len() > 2*maxShown {
+				t.Errorf("got %d bytes of text, want it cut", text.Len())
+			}
+			if err := s.write(&doc, outputJSON); err != nil || !json.Valid(doc.Bytes()) {
+				t.Errorf("got JSON %.200q, %v", doc.String(), err)
+			}
+			list := &letterList{Topics: []string{"t-dlq"}, groups: map[groupKey]*letterGroup{}}
+			list.add(l, 10)
+			text.Reset()
+			if err := list.write(&text, outputText, false); err != nil {
+				t.Fatal(err)
+			}
+			harmless(t, "list", text.String())
+			if !strings.Contains(text.String(), "cannot be redriven") {
+				t.Errorf("got list %q, want the fault told", text.String())
+			}
+		})
+	}
+}
+
+func TestGroupsAreBounded(t *testing.T) {
+	list := &letterList{groups: map[groupKey]*letterGroup{}}
+	for i := range 3 * maxGroups {
+		list.add(&consumer.Letter{Code: strings.Repeat("c", i%60) + time.Duration(i).String(), Original: &kgo.Record{}}, 0)
+	}
+	if got := len(list.groups); got > maxGroups+1 {
+		t.Errorf("got %d groups, want at most %d and the others", got, maxGroups)
+	}
+	if list.Matched != 3*maxGroups || len(list.Letters) != 0 {
+		t.Errorf("got %d matched, %d letters, want all counted and none shown", list.Matched, len(list.Letters))
+	}
+}
+
+func TestFilterOfLetters(t *testing.T) {
+	at := time.Date(2026, 3, 4, 9, 0, 0, 0, time.UTC)
+	letter := func() *consumer.Letter {
+		return &consumer.Letter{Code: "bad", Column: "col", FailedAt: at, Group: "g", Original: &kgo.Record{Topic: "t", Partition: 3}}
+	}
+	for _, tc := range []struct {
+		name   string
+		filter letterFlags
+		change func(*consumer.Letter)
+		want   bool
+	}{
+		{"no filter", letterFlags{}, nil, true},
+		{"code", letterFlags{codes: []string{"other", "bad"}}, nil, true},
+		{"another code", letterFlags{codes: []string{"other"}}, nil, false},
+		{"another column", letterFlags{column: "other"}, nil, false},
+		{"since that instant", letterFlags{from: at}, nil, true},
+		{"since later", letterFlags{from: at.Add(1)}, nil, false},
+		{"until that instant", letterFlags{to: at}, nil, false},
+		{"until later", letterFlags{to: at.Add(1)}, nil, true},
+		{"since, and not known when", letterFlags{from: at}, func(l *consumer.Letter) { l.FailedAt = time.Time{} }, false},
+		{"until, and not known when", letterFlags{to: at}, func(l *consumer.Letter) { l.FailedAt = time.Time{} }, false},
+		{"partition", letterFlags{parts: []int32{1, 3}}, nil, true},
+		{"another partition", letterFlags{parts: []int32{1}}, nil, false},
+		{"another topic", letterFlags{}, func(l *consumer.Letter) { l.Original.Topic = "u" }, false},
+		{"another group", letterFlags{}, func(l *consumer.Letter) { l.Group = "h" }, false},
+		{"no group told", letterFlags{}, func(l *consumer.Letter) { l.Group = "" }, true},
+		{"no topic told", letterFlags{}, func(l *consumer.Letter) { l.Original.Topic = "" }, true},
+		{"settled", letterFlags{}, func(l *consumer.Letter) { l.Settled = true }, false},
+		{"settled, and all", letterFlags{all: true}, func(l *consumer.Letter) { l.Settled = true }, true},
+	} {
+		l := letter()
+		if tc.change != nil {
+			tc.change(l)
+		}
+		tc.filter.topics, tc.filter.group = []string{"t"}, "g"
+		if got := tc.filter.match(l); got != tc.want {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestLetterNames(t *testing.T) {
+	for name, want := range map[string]bool{"0/17": true, "a-dlq/0/17": true, "": false, "17": false, "0/": false, "-1/3": false, "0/-3": false, "a/b/0/17": false, "4294967296/1": false} {
+		topic, partition, offset, err := parseLetterName(name)
+		if got := err == nil; got != want {
+			t.Errorf("%q: got error %v, want it read: %v", name, err, want)
+		}
+		if err != nil {
+			continue
+		}
+		topics := 1
+		if topic != "" {
+			topics = 2
+		}
+		if again := letterName(&consumer.Letter{Topic: topic, Partition: partition, Offset: offset}, topics); again != name {
+			t.Errorf("got %q of %q", again, name)
+		}
+	}
+}

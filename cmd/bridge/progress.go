@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/consumer"
+)
+
+const (
+	barInterval      = 200 * time.Millisecond
+	progressInterval = 10 * time.Second // between log lines
+	barWidth         = 20
+	rateOver         = 10 * time.Second // what the rate is an average of
+)
+
+// bar keeps the progress of a bounded run in the last line of a terminal.
+// Everything else that goes to the terminal is written through it.
+type bar struct {
+	w      io.Writer
+	colour bool
+
+	mu   sync.Mutex // guards line and the terminal
+	line string     // what is shown, without colours
+}
+
+// newBar returns nil when w is no terminal.
+func newBar(w io.Writer) *bar {
+	if !isTerminal(w) || os.Getenv("TERM") == "dumb" {
+		return nil
+	}
+	return &bar{w: w, colour: os.Getenv("NO_COLOR") == ""} // see no-color.org
+}
+
+// Write puts lines above the bar.
+func (b *bar) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clear()
+	n, err := b.w.Write(p)
+	b.draw()
+	return n, err
+}
+
+func (b *bar) show(line string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clear()
+	b.line = line
+	b.draw()
+}
+
+// end leaves the last line standing.
+func (b *bar) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.line != "" {
+		fmt.Fprintln(b.w)
+		b.line = ""
+	}
+}
+
+func (b *bar) clear() {
+	if b.line != "" {
+		fmt.Fprint(b.w, "\r\x1b[2K")
+	}
+}
+
+func (b *bar) draw() {
+	line := b.line
+	if from, to := strings.IndexByte(line, '='), strings.LastIndexByte(line, '=')+1; b.colour && from >= 0 {
+		line = line[:from] + "\x1b[32m" + line[from:to] + "\x1b[0m" + line[to:]
+	}
+	fmt.Fprint(b.w, line)
+}
+
+// pace turns progress at moments into a rate.
+type pace struct {
+	at   []time.Time // of the last rateOver, oldest first
+	done []int64
+}
+
+func (p *pace) note(at time.Time, done int64) {
+	p.at, p.done = append(p.at, at), append(p.done, done)
+	for len(p.at) > 2 && at.Sub(p.at[1]) >= rateOver {
+		p.at, p.done = p.at[1:], p.done[1:]
+	}
+}
+
+// rate returns events per second; 0 before two moments are known.
+func (p *pace) rate() float64 {
+	last := len(p.at) - 1
+	if last < 1 || p.at[last].Equal(p.at[0]) {
+		return 0
+	}
+	return float64(p.done[last]-p.done[0]) / p.at[last].Sub(p.at[0]).Seconds()
+}
+
+// eta returns how long the rest takes at this pace; 0 unknown.
+func (p *pace) eta(left int64) time.Duration {
+	rate := p.rate()
+	if rate <= 0 {
+		return 0
+	}
+	return time.Duration(float64(left) / rate * float64(time.Second)).Round(time.Second)
+}
+
+// percent is 100 only when every partition has reached its end.
+func percent(p consumer.Progress) float64 {
+	switch {
+	case p.Reached == p.Partitions:
+		return 100
+	case p.Total == 0:
+		return 0
+	}
+	return min(float64(p.Done)*100/float64(p.Total), 99.9)
+}
+
+// progressLine is one line of at most 80 columns for a terminal.
+func progressLine(p consumer.Progress, pc *pace) string {
+	full := int(percent(p) / 100 * barWidth)
+	eta := "-"
+	if d := pc.eta(p.Total - p.Done); d > 0 {
+		eta = d.String()
+	}
+	return fmt.Sprintf("[%s%s] %5.1f%%  %.0f events/s  ETA %s  lag %d", strings.Repeat("=", full), strings.Repeat(" ", barWidth-full),
+		percent(p), pc.rate(), eta, p.Total-p.Done)
+}
+
+// follow tells the progress of a bounded run until ctx ends: by a bar, or by log
+// lines where there is no terminal.
+func follow(ctx context.Context, ends *consumer.Ends, screen *bar, log *zap.Logger) {
+	interval := progressInterval
+	var pc pace
+	tell := func() {
+		p := ends.Progress()
+		pc.note(time.Now(), p.Done)
+		if screen != nil {
+			screen.show(progressLine(p, &pc))
+			return
+		}
+		log.Info("bounded run: progress", zap.String("percent", fmt.Sprintf("%.1f", percent(p))), zap.Int64("events", p.Done), zap.Int64("lag", p.Total-p.Done),
+			zap.Int("events_per_second", int(pc.rate())), zap.Duration("eta", pc.eta(p.Total-p.Done)), zap.Int("partitions", p.Partitions), zap.Int("reached", p.Reached))
+	}
+	pc.note(time.Now(), ends.Progress().Done)
+	if screen != nil {
+		interval = barInterval
+		defer screen.end()
+		defer tell()
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			tell()
+		case <-ctx.Done():
+			return
+		}
+	}
+}

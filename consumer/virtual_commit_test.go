@@ -1,0 +1,146 @@
+//go:build synctests
+
+package consumer_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// commitRefusals are what brokers may answer an OffsetCommit with.
+var commitRefusals = []struct {
+	code *kerr.Error
+	// told is how many refusals the bridge hears of; the client tries again
+	// by itself where the coordinator is on its way.
+	told int
+	// in is how long it takes until all is committed: the ticks that were
+	// refused and the one that was not. 0: sooner than that.
+	in time.Duration
+}{
+	{kerr.UnknownServerError, 3, threeTicks},
+	{kerr.OffsetMetadataTooLarge, 3, threeTicks},
+	{kerr.UnknownTopicOrPartition, 3, threeTicks},
+	{kerr.UnknownTopicID, 3, threeTicks},
+	{kerr.TopicAuthorizationFailed, 3, threeTicks},
+	{kerr.GroupAuthorizationFailed, 3, threeTicks},
+	{kerr.InvalidCommitOffsetSize, 3, threeTicks},
+	{kerr.InvalidGroupID, 3, threeTicks},
+	{kerr.GroupIDNotFound, 3, threeTicks},
+	{kerr.FencedInstanceID, 3, threeTicks},
+	{kerr.FencedMemberEpoch, 3, threeTicks},
+	{kerr.RebalanceInProgress, 3, threeTicks},
+	{kerr.StaleMemberEpoch, 3, threeTicks},
+	{kerr.UnsupportedVersion, 3, threeTicks},
+	// A classic member joins again, and gives up its generation with a
+	// commit each time.
+	{kerr.IllegalGeneration, 3, 0},
+	{kerr.UnknownMemberID, 3, 0},
+	{kerr.NotCoordinator, 0, 0},
+	{kerr.CoordinatorNotAvailable, 0, 0},
+	{kerr.CoordinatorLoadInProgress, 0, 0},
+}
+
+const threeTicks = 3*vcommit + vcommit/2
+
+// Commits that are refused cost nothing but what would be repeated after a
+// crash: events flow on, nothing is committed that was not acknowledged, no
+// partition is given up, and the first commit that is taken covers it all.
+func TestVirtualCommitsRefused(t *testing.T) {
+	for _, c := range commitRefusals {
+		t.Run(c.code.Message, func(t *testing.T) {
+			bothProtocols(t, setting{partitions: 2}, func(w *world) {
+				m := w.join().joined(2)
+				w.pass(vcommit / 2) // between two ticks
+				h := w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: c.code, Count: 3})
+				both(w, plain(25)...)
+				if took := w.settled(time.Minute); took != 0 {
+					w.t.Errorf("it took %v until the events had flowed, want no time", took)
+				}
+				took := w.until("all is committed", time.Minute, func() bool { return w.committedTo(0) == 25 && w.committedTo(1) == 25 })
+				if c.in > 0 && took != c.in || took > threeTicks {
+					w.t.Errorf("all was committed after %v, want %v", took, max(c.in, threeTicks))
+				}
+				if h.Hits() != 3 {
+					w.t.Errorf("%d commits were refused, want 3", h.Hits())
+				}
+				if got := m.counts.get(func() int { return m.counts.commitErrors }); got != c.told {
+					w.t.Errorf("%d refusals were told, want %d", got, c.told)
+				}
+				if got := m.logs.FilterMessageSnippet("committing offsets fails").Len(); got != min(c.told, 1) {
+					w.t.Errorf("got %d lines about failing commits, want %d", got, min(c.told, 1))
+				}
+				if got := m.counts.get(func() int { return m.counts.rebalanced["lost"] + m.counts.rebalanced["revoked"] }); got != 0 {
+					w.t.Errorf("%d partitions were given up", got)
+				}
+				w.look()
+			})
+		})
+	}
+}
+
+// A commit may be applied though its answer says that it timed out.
+func TestVirtualCommitTimesOutAndIsApplied(t *testing.T) {
+	bothProtocols(t, setting{partitions: 1}, func(w *world) {
+		m := w.join().joined(1)
+		w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: kerr.RequestTimedOut, Count: 1})
+		w.produce(0, plain(25)...)
+		w.until("all is committed", time.Minute, func() bool { return w.committedTo(0) == 25 })
+		w.pass(3 * vcommit)
+		if got := m.counts.get(func() int { return m.counts.commitErrors }); got != 1 {
+			w.t.Errorf("%d refusals were told, want 1", got)
+		}
+		w.look()
+	})
+}
+
+// What is not committed when a member is killed is delivered again: what was
+// in flight and what was marked since the last commit that was taken.
+func TestVirtualKilledWhileCommitsAreRefused(t *testing.T) {
+	bothProtocols(t, setting{partitions: 1}, func(w *world) {
+		m := w.join().joined(1)
+		m.act(takes(100 * time.Millisecond))
+		w.produce(0, plain(1000)...)
+		w.pass(2500 * time.Millisecond)
+		w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: kerr.GroupAuthorizationFailed, Count: 3})
+		w.pass(3 * time.Second)
+		before, landed := w.committedTo(0), w.landings()
+		m.kill()
+		w.join().joined(1)
+		w.settled(time.Minute)
+		if got, want := w.duplicates(), landed-int(before); got != want {
+			w.t.Errorf("%d rows landed again, want the %d between the last commit and the kill", got, want)
+		}
+	})
+}
+
+// A killed member's partitions move when the session is over, and what lands
+// again is what was in flight and one commit interval's worth.
+func TestVirtualKilled(t *testing.T) {
+	bothProtocols(t, setting{partitions: 4}, func(w *world) {
+		first, second := w.join(), w.join()
+		first.joined(2)
+		second.joined(2)
+		w.pass(10 * time.Second) // nobody's first heartbeat
+		const ack = 100 * time.Millisecond
+		first.act(takes(ack))
+		second.act(takes(ack))
+		for p := range int32(4) {
+			w.produce(p, plain(1000)...)
+		}
+		w.pass(3300 * time.Millisecond)
+		first.kill()
+		took := w.until("the other member has all partitions", time.Minute, func() bool { return len(second.Status().Partitions) == 4 })
+		if took > vexpiry+vbeat {
+			w.t.Errorf("the takeover took %v, want at most the session and a heartbeat: %v", took, vexpiry+vbeat)
+		}
+		w.settled(5 * time.Minute)
+		most := 2 * (vrows + vrows*int(vcommit/ack)) // of each of its partitions
+		if got := w.duplicates(); got == 0 || got > most {
+			w.t.Errorf("%d rows landed again, want some and at most %d: those in flight and a commit interval's", got, most)
+		}
+	})
+}

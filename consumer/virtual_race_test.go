@@ -1,0 +1,5 @@
+//go:build synctests && race
+
+package consumer_test
+
+const raceEnabled = true

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// account is a member's own count of events, as /status and its last log line
+// have it.
+type account struct {
+	Read         int64 `json:"read"`
+	Delivered    int64 `json:"delivered"`
+	DeadLettered int64 `json:"dead_lettered"`
+	Skipped      int64 `json:"skipped"`
+	Filtered     int64 `json:"filtered"`
+	InFlight     int64 `json:"in_flight"`
+	Dropped      int64 `json:"dropped"`
+	Imbalance    int64 `json:"imbalance"`
+}
+
+// wrong says how the books do not balance; "" if they do. It is computed here:
+// the member's word for it is not enough.
+func (a account) wrong() string {
+	sum := a.Delivered + a.DeadLettered + a.Skipped + a.Filtered + a.InFlight + a.Dropped
+	if a.Read == sum && a.Imbalance == 0 {
+		return ""
+	}
+	return fmt.Sprintf("read %d is not %d: delivered %d, dead-lettered %d, skipped %d, filtered %d, in flight %d, dropped %d; imbalance %d",
+		a.Read, sum, a.Delivered, a.DeadLettered, a.Skipped, a.Filtered, a.InFlight, a.Dropped, a.Imbalance)
+}
+
+// watchBooks asks all members for their books, again and again.
+func (r *run) watchBooks(ctx context.Context) {
+	for hold(ctx, 2*time.Second) {
+		r.holdBooks(ctx)
+	}
+}
+
+func (r *run) holdBooks(ctx context.Context) {
+	for _, s := range r.fleet.running() {
+		p := r.fleet.process(s)
+		var status struct {
+			Conservation account `json:"conservation"`
+			Partitions   []struct {
+				Partition    int32   `json:"partition"`
+				Conservation account `json:"conservation"`
+			} `json:"partitions"`
+		}
+		if p == nil || p.status(ctx, &status) != nil {
+			continue // it is starting, ending or stopped
+		}
+		r.entered(p.name+" at /status", status.Conservation)
+		for _, part := range status.Partitions {
+			r.entered(fmt.Sprintf("%s at /status, partition %d", p.name, part.Partition), part.Conservation)
+		}
+	}
+}
+
+func (r *run) entered(where string, a account) {
+	if wrong := a.wrong(); wrong != "" {
+		r.v.add(ruleBooks, "%s: %s", where, wrong)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.books++
+}
+
+// lastWords holds the books of a member's last log line, if line is that.
+func (r *run) lastWords(p *process, line []byte) {
+	if !bytes.Contains(line, []byte(`"msg":"stopped"`)) {
+		return
+	}
+	var entry struct {
+		Events *account `json:"events"`
+	}
+	if err := json.Unmarshal(line, &entry); err != nil || entry.Events == nil {
+		r.v.add(ruleBooks, "the last line of %s has no count of events: %s", p.name, line)
+		return
+	}
+	if entry.Events.InFlight != 0 {
+		r.v.add(ruleBooks, "%s stopped with %d events in flight", p.name, entry.Events.InFlight)
+	}
+	r.entered(p.name+" when it stopped", *entry.Events)
+}
+
+// status asks a member what it is doing.
+func (p *process) status(ctx context.Context, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+"/status", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := browser.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("/status of %s: HTTP %d", p.name, resp.StatusCode)
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+var browser = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}

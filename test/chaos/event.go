@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/internal/traffic"
+)
+
+// What an event is, and so where it must end.
+const (
+	fine      = iota // a row of the table
+	unfit            // a row that the table refuses: a dead letter
+	malformed        // no row at all: a dead letter
+	tombstone        // a null value: nowhere, and committed past
+)
+
+// unfitName is the event name of rows that the service is told to refuse.
+const unfitName = "never_fits"
+
+// numberHeader carries an event's number, so that a dead letter tells it.
+const numberHeader = "chaos-number"
+
+// maker makes the events of one seed. An event is made of the seed and its
+// number alone, so that nothing need be kept to know what it was.
+type maker struct{ seed uint64 }
+
+// dice are the random bits of one event: SplitMix64 over seed and number.
+func (m maker) dice(number uint32) uint64 {
+	z := m.seed + (uint64(number)+1)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+func (m maker) kind(number uint32) int {
+	switch n := m.dice(number) % 10_000; {
+	case n < 20:
+		return tombstone
+	case n < 60:
+		return malformed
+	case n < 64:
+		return unfit
+	}
+	return fine
+}
+
+// record makes the Kafka record of an event.
+func (m maker) record(number uint32) *kgo.Record {
+	r := &kgo.Record{
+		Key: fmt.Appendf(nil, "visitor-%d", m.dice(number)%5000),
+		Headers: []kgo.RecordHeader{
+			{Key: numberHeader, Value: strconv.AppendUint(nil, uint64(number), 10)},
+			{Key: "bytes", Value: []byte{0, 0xff, byte(number)}},
+		},
+	}
+	switch m.kind(number) {
+	case tombstone:
+	case malformed:
+		r.Value, _ = m.malformed(number)
+	default:
+		r.Value = m.value(number)
+	}
+	return r
+}
+
+// malformed makes the value of a malformed event, and says under which code it
+// must be rejected.
+func (m maker) malformed(number uint32) (value []byte, code string) {
+	faults := traffic.Faults()
+	g := traffic.New(traffic.Config{Seed: m.dice(number), MalformedEvery: 1})
+	var e traffic.Event
+	n := int(m.dice(number)>>32) % len(faults)
+	for range n + 1 { // the kinds take turns
+		g.Next(&e)
+	}
+	return bytes.Clone(e.Value), faults[n].Code
+}
+
+// fields are what an event says, by column of the table.
+func (m maker) fields(number uint32) map[string]string {
+	d := m.dice(number)
+	at := time.Date(2026, 3, 4, 9, 0, 0, 0, time.UTC).Add(time.Duration(number) * time.Millisecond)
+	f := map[string]string{
+		"event_type":      "track",
+		"event_name":      []string{"order_completed", "product_viewed", "cart_updated"}[d%3],
+		"message_id":      m.id(number),
+		"anonymous_id":    fmt.Sprintf("a-%016x", d),
+		"event_timestamp": strconv.FormatInt(at.UnixMicro(), 10),
+		"ip_address":      fmt.Sprintf("203.0.113.%d", d>>8&255),
+		"user_agent":      awkward[d>>16%uint64(len(awkward))] + strings.Repeat("x", int(d>>24&255)),
+		"locale":          []string{"en-GB", "de-DE", "zh-Hant-TW"}[d>>32%3],
+		"timezone":        "Europe/Berlin",
+		"page_url":        fmt.Sprintf("https://shop.example/p/%d?q=%s", number, awkward[d>>40%uint64(len(awkward))]),
+		"source_id":       fmt.Sprintf("s-%d", d>>48&7),
+	}
+	if d>>52&3 != 0 { // sometimes NULL
+		f["user_id"] = fmt.Sprintf("u-%d", d%100_000)
+	}
+	if d>>54&3 == 0 {
+		f["page_referrer"] = ""
+	}
+	if m.kind(number) == unfit {
+		f["event_name"] = unfitName
+	}
+	return f
+}
+
+// awkward are texts that an encoder can get wrong.
+var awkward = []string{
+	"plain", `quote " and \ backslash`, "line\nbreak\ttab", "Grüße aus Köln", "𝄞 and 😀", "null\u0000byte", "<script>&amp;", "\u2028 separator", `{"a":1}`, "",
+}
+
+// value is the event as Signal writes it.
+func (m maker) value(number uint32) []byte {
+	f := m.fields(number)
+	micros, _ := strconv.ParseInt(f["event_timestamp"], 10, 64) // written by fields
+	page := map[string]any{"url": f["page_url"]}
+	if r, ok := f["page_referrer"]; ok {
+		page["referrer"] = r
+	}
+	e := map[string]any{
+		"type": f["event_type"], "event": f["event_name"], "message_id": f["message_id"], "anonymous_id": f["anonymous_id"],
+		"timestamp": time.UnixMicro(micros).UTC().Format("2006-01-02T15:04:05.000Z"),
+		"source_id": f["source_id"],
+		"context": map[string]any{
+			"ip": f["ip_address"], "user_agent": f["user_agent"], "locale": f["locale"], "timezone": f["timezone"], "page": page,
+		},
+		"properties": map[string]any{"order_id": number, "note": "not a column"},
+	}
+	if u, ok := f["user_id"]; ok {
+		e["user_id"] = u
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // maps of strings and numbers
+	}
+	return text
+}
+
+// id is an event's message_id; number reads it back.
+func (m maker) id(number uint32) string { return fmt.Sprintf("%016x-%08x", m.seed, number) }
+
+func (m maker) number(id string) (uint32, bool) {
+	head, tail, ok := strings.Cut(id, "-")
+	n, err := strconv.ParseUint(tail, 16, 32)
+	return uint32(n), ok && err == nil && head == fmt.Sprintf("%016x", m.seed)
+}
+
+// The table: the columns of the integration's page, and where a row came from.
+const (
+	tableName = "datafly.events.stream"
+	tableDDL  = `CREATE TABLE datafly.events.stream (
+  event_name STRING, event_type STRING, message_id STRING, user_id STRING, anonymous_id STRING, event_timestamp TIMESTAMP, ip_address STRING,
+  user_agent STRING, locale STRING, timezone STRING, page_url STRING, page_referrer STRING, source_id STRING,
+  source_partition INT, source_offset BIGINT, written_by STRING)`
+	driftColumn = "locale"
+)
+
+// blueprint has a member put its own name into its rows.
+func blueprint(member string) string {
+	return `version: 2
+extends: default
+global:
+  mappings:
+    - {source: $kafka.partition, target: source_partition, type: INT}
+    - {source: $kafka.offset, target: source_offset, type: BIGINT}
+    - {source: nowhere.at_all, target: written_by, default_value: ` + member + `}
+`
+}
+
+// row is a row of the table, taken apart.
+type row struct {
+	number    uint32
+	partition int32
+	offset    int64
+	member    string
+	wrong     string // what differs from the event, "" if nothing does
+}
+
+// read takes a row apart and holds it against the event it says it is.
+func (m maker) read(text []byte) (r row, err error) {
+	var columns map[string]any
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&columns); err != nil {
+		return r, fmt.Errorf("a row is not JSON: %w", err)
+	}
+	said := func(column string) string {
+		defer delete(columns, column)
+		if columns[column] == nil {
+			return ""
+		}
+		return fmt.Sprint(columns[column])
+	}
+	p, perr := strconv.ParseInt(said("source_partition"), 10, 32)
+	o, oerr := strconv.ParseInt(said("source_offset"), 10, 64)
+	r.partition, r.offset, r.member = int32(p), o, said("written_by")
+	id, _ := columns["message_id"].(string)
+	number, ok := m.number(id)
+	r.number = number
+	if !ok || perr != nil || oerr != nil {
+		return r, fmt.Errorf("a row of no event: message_id %q, partition %d, offset %d", id, p, o)
+	}
+	want := m.fields(number)
+	for column, text := range want {
+		got, ok := columns[column]
+		if !ok || fmt.Sprint(got) != text {
+			r.wrong = fmt.Sprintf("column %s is %q, want %q", column, fmt.Sprint(got), text)
+		}
+		delete(columns, column)
+	}
+	for column, got := range columns {
+		if got != nil {
+			r.wrong = fmt.Sprintf("column %s is %q, want NULL", column, fmt.Sprint(got))
+		}
+	}
+	return r, nil
+}
+
+// differs says how a dead letter differs from the event it says it is.
+func (m maker) differs(number uint32, letter *kgo.Record, code string) string {
+	want := m.record(number)
+	switch {
+	case !bytes.Equal(letter.Key, want.Key):
+		return fmt.Sprintf("key %q, want %q", letter.Key, want.Key)
+	case !bytes.Equal(letter.Value, want.Value) || (letter.Value == nil) != (want.Value == nil):
+		return fmt.Sprintf("value %.80q, want %.80q", letter.Value, want.Value)
+	case len(letter.Headers) < len(want.Headers):
+		return fmt.Sprintf("%d headers, want at least %d", len(letter.Headers), len(want.Headers))
+	}
+	for i, h := range want.Headers {
+		if got := letter.Headers[i]; got.Key != h.Key || !bytes.Equal(got.Value, h.Value) {
+			return fmt.Sprintf("header %d is %s=%q, want %s=%q", i, got.Key, got.Value, h.Key, h.Value)
+		}
+	}
+	if m.kind(number) == malformed {
+		if _, want := m.malformed(number); code != want {
+			return fmt.Sprintf("code %s, want %s", code, want)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+// page is a ledger with one partition, on which events 0 to n-1 were
+// acknowledged at the offsets of the same number. All events are fine.
+type page struct {
+	*ledger
+	now time.Time
+}
+
+// fineSeed is a seed whose first events are all fine.
+var fineSeed = func() uint64 {
+	for seed := uint64(1); ; seed++ {
+		all := true
+		for n := range uint32(200) {
+			all = all && maker{seed}.kind(n) == fine
+		}
+		if all {
+			return seed
+		}
+	}
+}()
+
+func newPage(n int) *page {
+	p := &page{newLedger(maker{fineSeed}, newViolations(), limits{maxRows: 10, uncommitted: time.Minute}), time.Unix(1e9, 0)}
+	for i := range n {
+		p.acked(uint32(i), 0, int64(i))
+	}
+	p.assigned("a", []int32{0})
+	return p
+}
+
+// write enters rows from..to-1 as written by a member.
+func (p *page) write(member string, from, to int) {
+	var rows []row
+	for i := from; i < to; i++ {
+		rows = append(rows, row{number: uint32(i), offset: int64(i), member: member})
+	}
+	p.now = p.now.Add(time.Second)
+	p.written(rows, p.now)
+}
+
+func (p *page) commit(offset int64) []place {
+	p.now = p.now.Add(time.Second)
+	return p.commits(map[int32]int64{0: offset}, p.now)
+}
+
+func (p *page) end() {
+	p.close()
+	p.tenures(func(string) bool { return false })
+}
+
+func TestEveryRuleFires(t *testing.T) {
+	bad := func(kind int) uint32 { // an event of a kind, far behind those of the page
+		for n := uint32(1000); ; n++ {
+			if (maker{fineSeed}).kind(n) == kind {
+				return n
+			}
+		}
+	}
+	for _, tc := range []struct {
+		name string
+		rule string // "": all is well
+		do   func(p *page)
+	}{
+		{"all in order", "", func(p *page) { p.write("a", 0, 50); p.write("a", 50, 100); p.commit(100) }},
+		{"a row is missing", ruleLost, func(p *page) { p.write("a", 0, 50); p.write("a", 51, 100) }},
+		{"a dead letter is missing", ruleLost, func(p *page) { p.acked(bad(malformed), 0, 100); p.write("a", 0, 100) }},
+		{"a tombstone needs nothing", "", func(p *page) { p.acked(bad(tombstone), 0, 100); p.write("a", 0, 100); p.commit(101) }},
+		{"a row of nowhere", ruleInvented, func(p *page) { p.write("a", 0, 101) }},
+		{"a row of another event", ruleInvented, func(p *page) {
+			p.write("a", 0, 99)
+			p.written([]row{{number: 98, offset: 99, member: "a"}}, p.now)
+		}},
+		{"a row that came before its acknowledgement", "", func(p *page) { p.write("a", 0, 101); p.acked(100, 0, 100) }},
+		{"a row of another event that came before its acknowledgement", ruleInvented, func(p *page) { p.write("a", 0, 101); p.acked(150, 0, 100) }},
+		{"a column differs", ruleValue, func(p *page) {
+			p.written([]row{{number: 0, offset: 0, member: "a", wrong: "column x"}}, p.now)
+			p.write("a", 1, 100)
+		}},
+		{"a dead letter differs", ruleValue, func(p *page) {
+			n := bad(malformed)
+			p.acked(n, 0, 100)
+			p.write("a", 0, 100)
+			p.letter(n, 0, 100, "key")
+		}},
+		{"a good event is a dead letter", ruleMisplaced, func(p *page) { p.write("a", 0, 100); p.letter(5, 0, 5, "") }},
+		{"a bad event is a row", ruleMisplaced, func(p *page) {
+			n := bad(unfit)
+			p.acked(n, 0, 100)
+			p.letter(n, 0, 100, "")
+			p.write("a", 0, 100)
+			p.written([]row{{number: n, offset: 100, member: "a"}}, p.now)
+		}},
+		{"the dead letter of a refused row", "", func(p *page) {
+			n := bad(unfit)
+			p.acked(n, 0, 100)
+			p.write("a", 0, 100)
+			p.letter(n, 0, 100, "")
+			p.commit(101)
+		}},
+		{"a gap is filled later", ruleOrder, func(p *page) {
+			p.write("a", 0, 50)
+			p.write("a", 60, 100)
+			p.assigned("a", []int32{0})
+			p.write("a", 50, 60)
+		}},
+		{"two members overlap", "", func(p *page) {
+			p.write("a", 0, 50)
+			p.write("a", 60, 100)
+			p.assigned("b", []int32{0})
+			p.write("b", 50, 100)
+		}},
+		{"rows of a request are out of order", ruleOrder, func(p *page) {
+			p.written([]row{{number: 1, offset: 1, member: "a"}, {number: 0, offset: 0, member: "a"}}, p.now)
+			p.write("a", 0, 100)
+		}},
+		{"the last write again, with no reason", ruleDuplicate, func(p *page) { p.write("a", 0, 50); p.write("a", 50, 100); p.write("a", 50, 100) }},
+		{"the last write again, its acknowledgement lost", "", func(p *page) {
+			p.excused = func(string, time.Time) bool { return true }
+			p.write("a", 0, 50)
+			p.write("a", 50, 100)
+			p.write("a", 50, 100)
+		}},
+		{"an earlier write again", ruleDuplicate, func(p *page) {
+			p.excused = func(string, time.Time) bool { return true }
+			p.write("a", 0, 50)
+			p.write("a", 50, 100)
+			p.write("a", 0, 50)
+		}},
+		{"an earlier write again, given anew", "", func(p *page) {
+			p.write("a", 0, 50)
+			p.write("a", 50, 100)
+			p.assigned("a", []int32{0})
+			p.write("a", 90, 100)
+		}},
+		{"the batch made anew for other columns", "", func(p *page) {
+			p.write("a", 0, 80)
+			p.write("a", 80, 85)
+			p.columnsChanged()
+			p.write("a", 75, 100)
+		}},
+		{"a member that was never given the partition", ruleDuplicate, func(p *page) { p.write("a", 0, 50); p.write("b", 50, 100) }},
+		{"a new member goes back further than it may", ruleBound, func(p *page) {
+			for i := range 100 {
+				p.write("a", i, i+1)
+				p.commit(0)
+			}
+			p.now = p.now.Add(2 * time.Minute)
+			p.commit(0)
+			p.commit(0)
+			p.assigned("b", []int32{0})
+			p.now = p.now.Add(2 * time.Minute)
+			p.write("b", 0, 100)
+		}},
+		{"a commit ahead of the rows", ruleCommit, func(p *page) { p.write("a", 0, 50); p.commit(51); p.write("a", 50, 100) }},
+		{"a commit ahead of a dead letter", ruleCommit, func(p *page) {
+			n := bad(malformed)
+			p.acked(n, 0, 100)
+			p.write("a", 0, 100)
+			missing := p.commit(101)
+			if len(p.overdue(missing)) != 1 {
+				panic("the dead letter is not missed")
+			}
+			p.unlettered(missing)
+			p.letter(n, 0, 100, "")
+		}},
+		{"a new member begins below the commit", ruleTakeover, func(p *page) {
+			p.write("a", 0, 50)
+			p.commit(50)
+			p.assigned("b", []int32{0})
+			p.write("b", 45, 100)
+		}},
+		{"a new member begins below the commit, having stood still", "", func(p *page) {
+			p.stopped = func(string, time.Time) bool { return true }
+			p.write("a", 0, 50)
+			p.commit(50)
+			p.assigned("b", []int32{0})
+			p.write("b", 45, 100)
+		}},
+		{"two events at one place", rulePromise, func(p *page) { p.acked(150, 0, 5); p.write("a", 0, 100) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newPage(100)
+			tc.do(p)
+			p.end()
+			got := p.v.list()
+			if tc.rule == "" {
+				if len(got) > 0 {
+					t.Fatalf("got %+v, want no violation", got)
+				}
+				return
+			}
+			for _, v := range got {
+				if v.Rule == tc.rule {
+					return
+				}
+			}
+			t.Fatalf("got %+v, want rule %s", got, tc.rule)
+		})
+	}
+}
+
+func TestDuplicatesAreCountedByCause(t *testing.T) {
+	p := newPage(100)
+	p.excused = func(string, time.Time) bool { return true }
+	p.write("a", 0, 50)
+	p.write("a", 0, 50) // lost acknowledgement
+	p.write("a", 50, 90)
+	p.assigned("b", []int32{0})
+	p.write("b", 70, 100)
+	p.end()
+	got := p.totals()
+	if got.Rows != 170 || got.Distinct != 100 || got.AgainAck != 50 || got.AgainTakeover != 20 || got.LongestBack != 20 || p.remaining() != 0 {
+		t.Errorf("got %+v, remaining %d; want 170 rows of 100 events, 50 by a lost ack, 20 by a takeover", got, p.remaining())
+	}
+}
+
+func TestFewExamplesAreKept(t *testing.T) {
+	v := newViolations()
+	for i := range 100 {
+		v.add(ruleLost, "event %d", i)
+	}
+	select {
+	case <-v.first:
+	default:
+		t.Error("the first violation was not announced")
+	}
+	if got := v.list(); len(got) != 1 || got[0].Count != 100 || len(got[0].Examples) != maxExamples {
+		t.Errorf("got %+v, want one rule, broken 100 times, with %d examples", got, maxExamples)
+	}
+}
+
+func TestBooksAreAdded(t *testing.T) {
+	fine := account{Read: 21, Delivered: 1, DeadLettered: 2, Skipped: 3, Filtered: 4, InFlight: 5, Dropped: 6}
+	if got := fine.wrong(); got != "" {
+		t.Errorf("got %q of books that balance", got)
+	}
+	for i, broken := range []account{{Read: 1}, {Delivered: 1}, {Dropped: 1}, {Imbalance: 1}} {
+		if broken.wrong() == "" {
+			t.Errorf("books %d do not balance, and pass", i)
+		}
+	}
+	r := &run{v: newViolations()}
+	p := &process{name: "m"}
+	r.lastWords(p, []byte(`{"msg":"stopped","events":{"read":2,"delivered":2}}`))
+	if got := r.v.list(); len(got) != 0 {
+		t.Errorf("got %+v of a line that closes the books", got)
+	}
+	for _, line := range []string{`{"msg":"stopped","events":{"read":2,"delivered":1}}`, `{"msg":"stopped"}`, `{"msg":"stopped","events":{"read":1,"in_flight":1}}`} {
+		r := &run{v: newViolations()}
+		r.lastWords(p, []byte(line))
+		if got := r.v.list(); len(got) != 1 || got[0].Rule != ruleBooks {
+			t.Errorf("%s: got %+v, want rule %s", line, got, ruleBooks)
+		}
+	}
+}
