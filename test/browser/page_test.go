@@ -12,6 +12,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -68,6 +69,14 @@ func (p *page) is(expression string) bool {
 	return js[bool](p, "Boolean("+expression+")")
 }
 
+// holds is is for a page that may be on its way to another.
+func (p *page) holds(expression string) bool {
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	yes, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")"))
+	return err == nil && yes
+}
+
 // until waits for an expression to hold.
 func (p *page) until(expression string) {
 	p.t.Helper()
@@ -75,7 +84,7 @@ func (p *page) until(expression string) {
 	defer deadline.Stop()
 	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
-	for !p.is(expression) {
+	for !p.holds(expression) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
@@ -102,9 +111,25 @@ func (p *page) click(selector string) {
 	p.do(fmt.Sprintf("document.querySelector(%s).click()", quote(selector)))
 }
 
+// keys presses one key after the other, as a keyboard does: what a key types
+// hangs on its press, so that a page can prevent it.
 func (p *page) keys(text string) {
 	p.t.Helper()
-	p.run(chromedp.KeyEvent(text))
+	p.run(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		for _, r := range text {
+			all := kb.Encode(r)
+			down, up := *all[0], *all[len(all)-1]
+			if len(all) == 3 {
+				down.Text, down.UnmodifiedText = all[1].Text, all[1].UnmodifiedText
+			}
+			for _, k := range []input.DispatchKeyEventParams{down, up} {
+				if _, err := cdp.Call(ctx, t, input.DispatchKeyEvent, k); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}))
 }
 
 // row waits for the row of an event that shows all these texts.
@@ -122,7 +147,7 @@ func rowWith(texts ...string) string {
 func (p *page) openRow(texts ...string) {
 	p.t.Helper()
 	p.row(texts...)
-	p.do(rowWith(texts...)+".querySelector('button').click()")
+	p.do(rowWith(texts...) + ".querySelector('button').click()")
 	p.until("!document.querySelector('#drawer').hidden && document.querySelector('#drawer .facts')")
 }
 

@@ -63,6 +63,7 @@ func TestPictures(t *testing.T) {
 	p.picture("rejected")
 	p.keys(escape)
 	p.look(400, 860, "light")
+	p.do("scrollTo(0, 0)")
 	p.picture("narrow-light")
 	p.look(400, 860, "dark")
 	p.do("document.querySelector('.views').scrollIntoView()")

@@ -33,6 +33,10 @@ type stage struct {
 	topic   string
 	address string // of the ops server
 	log     *output
+
+	program string
+	args    []string
+	stop    func() // ends the bridge that runs
 }
 
 // output collects what the child writes.
@@ -88,11 +92,11 @@ ops: {address: "%s"}
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"run", "--config", config}
+	s.program, s.args = program, []string{"run", "--config", config}
 	for _, set := range sets {
-		args = append(args, "--set", set)
+		s.args = append(s.args, "--set", set)
 	}
-	s.run(program, args)
+	s.start()
 	s.eventually("the bridge to be ready", func() bool {
 		status, _ := s.get("/readyz")
 		return status == http.StatusOK
@@ -100,16 +104,17 @@ ops: {address: "%s"}
 	return s, &page{t: t, ctx: ctx, s: s}
 }
 
-func (s *stage) run(program string, args []string) {
+// start starts the bridge; it is stopped with the test, or by stop.
+func (s *stage) start() {
 	s.t.Helper()
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(s.program, s.args...)
 	cmd.Dir = s.t.TempDir()
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GORACE=atexit_sleep_ms=0"}
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		s.t.Fatalf("starting the bridge: %v", err)
 	}
-	s.t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended just now
 		killer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 		err := cmd.Wait()
@@ -117,6 +122,9 @@ func (s *stage) run(program string, args []string) {
 		if err != nil && !s.t.Failed() {
 			s.t.Errorf("the bridge ended with %v", err)
 		}
+	})
+	s.t.Cleanup(func() {
+		s.stop()
 		if text := s.log.String(); s.t.Failed() || strings.Contains(text, "DATA RACE") {
 			s.t.Errorf("the bridge said:\n%s", text[max(len(text)-8000, 0):])
 		}
@@ -152,6 +160,9 @@ func (s *stage) event(value string) {
 	s.t.Helper()
 	s.produce(&kgo.Record{Value: []byte(value)})
 }
+
+// tombstone is a record without a value.
+func tombstone() *kgo.Record { return &kgo.Record{Key: []byte("gone")} }
 
 // track is an event of that type.
 func track(name, id string) string {

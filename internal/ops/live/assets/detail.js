@@ -103,7 +103,7 @@ function columns(list) {
 export function letter(l, giveBack) {
   open = 0;
   events.select(0);
-  present(l.name || l.type || "event without a name", [
+  present(l.name || l.type || "(no name)", [
     el("div", { class: "lead" }, el("span", { class: "tag", "data-tone": "bad" }, l.code || "unknown"), l.column ? el("span", {}, "column ", el("code", {}, l.column)) : null, el("span", {}, l.reason || l.meaning || "")),
     el("dl", { class: "facts" }, facts([
       ["Type", l.type], ["Message id", l.message_id ? el("code", {}, l.message_id) : ""], ["Failed at", stamp(l.failed_at)], ["Came from", el("code", {}, l.source)],

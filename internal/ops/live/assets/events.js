@@ -106,7 +106,7 @@ function draw(byHand) {
   const empty = $("events-empty");
   empty.hidden = show.length > 0;
   say(empty, all.length ? "No event matches the filters." : "Nothing has passed yet. Events appear here as the bridge reads them.");
-  if (byHand) announce(show.length === DRAWN ? DRAWN + " or more events match" : show.length + " events match");
+  if (byHand) announce(show.length === DRAWN ? DRAWN + " or more events match" : show.length + (show.length === 1 ? " event matches" : " events match"));
 }
 
 // options keeps a list of choices current without touching one that is open.
@@ -155,7 +155,7 @@ function row(e) {
   return tr;
 }
 
-export const title = (e) => e.name || e.type || "event without a name";
+export const title = (e) => e.name || e.type || "(no name)";
 
 // mark writes what changes in the life of an event.
 function mark(tr, e) {

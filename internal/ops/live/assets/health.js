@@ -131,7 +131,6 @@ function sink(s) {
   const expires = k.token_expires_at ? ago(s.time, k.token_expires_at) : null;
   fill($("sink"), facts([
     ["State", el("span", {}, el("span", { class: "tag", "data-tone": sinkTones[k.state] || "idle" }, k.state), k.since ? " for " + seconds(ago(k.since, s.time)) : "")],
-    ["Reason", k.state !== "ready" ? k.reason : ""],
     ["Table", el("code", {}, k.table)],
     ["Transport", k.transport],
     ["Streams", (k.streams || []).length ? el("code", {}, k.streams.join(" ")) : ""],

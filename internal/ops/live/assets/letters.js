@@ -49,7 +49,7 @@ function draw(letters) {
   $("letters-empty").hidden = letters.length > 0;
   $("letters-table").hidden = letters.length === 0;
   fill($("letters-table").tBodies[0], letters.map((l) => {
-    const button = el("button", { type: "button", class: "open", onclick: (click) => { click.stopPropagation(); open(); } }, l.name || l.type || "event without a name");
+    const button = el("button", { type: "button", class: "open", onclick: (click) => { click.stopPropagation(); open(); } }, l.name || l.type || "(no name)");
     const open = () => detail.letter(l, () => button.focus());
     return el("tr", { onclick: open },
       el("td", { class: "mono" }, l.failed_at ? stamp(l.failed_at).slice(0, 19) : "–"),
@@ -78,6 +78,7 @@ function trial() {
     fill(box,
       el("p", {}, el("b", {}, t.letters === 0 ? "There is nothing to redrive." : count(t.rows) + " of " + count(t.events) + " failed events would be rows now."),
         t.letters ? " Looked at: the " + count(t.letters) + " newest dead letters. Nothing was written; what the table itself would refuse shows only when rows are." : ""),
+      t.rows ? el("p", {}, "To write them: ", el("code", {}, "bridge dlq redrive --execute")) : null,
       still.length ? el("ul", {}, still.map((s) => el("li", {}, count(s.events) + " rejected again: ", el("code", {}, s.code), s.column ? [" in column ", el("code", {}, s.column)] : "", s.meaning ? ", " + s.meaning : ""))) : null,
       t.dropped ? el("p", {}, count(t.dropped) + " would be filtered.") : null,
       t.faulty ? el("p", {}, count(t.faulty) + " letters have headers that are not whole and cannot be redriven as they were.") : null);
