@@ -1,0 +1,78 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
+)
+
+func TestSketchFindsNames(t *testing.T) {
+	for _, tc := range []struct {
+		value string
+		index int
+		want  sketch
+	}{
+		{`{"type":"track","event":"Order","messageId":"m"}`, 0, sketch{"track", "Order", "m"}},
+		{`{"type":"page","name":"Home","message_id":"m","messageId":"n"}`, 0, sketch{"page", "Home", "m"}},
+		{"\xef\xbb\xbf {\"type\":\"identify\"}", 0, sketch{kind: "identify"}},
+		{`{"event":{"type":"track","event":"In"}}`, 0, sketch{"track", "In", ""}},
+		{`{"data":{"payload":{"type":"track","event":"Deep"}}}`, 0, sketch{"track", "Deep", ""}},
+		{`[{"type":"a"},{"type":"b"}]`, 1, sketch{kind: "b"}},
+		{`{"batch":[{"type":"a"},{"type":"b"}]}`, 1, sketch{kind: "b"}},
+		{`{"batch":[{"type":"a"}]}`, 7, sketch{}},
+		{`{"event_name":"order","event_type":"track","message_id":"m"}`, 0, sketch{"track", "order", "m"}},
+		{`{"type":1,"event":["x"],"name":null}`, 0, sketch{}},
+		{"{\"type\":\"a\\u0000b\\u202ec\"}", 0, sketch{kind: "a b c"}},
+		{`{"type":"` + strings.Repeat("x", 500) + `"}`, 0, sketch{kind: strings.Repeat("x", 119) + "…"}},
+		{`not json`, 0, sketch{}}, {``, 0, sketch{}}, {`"text"`, 0, sketch{}}, {`null`, 0, sketch{}},
+		{strings.Repeat("[", 1000), 0, sketch{}},
+	} {
+		if got := sketchOf([]byte(tc.value), tc.index); got != tc.want {
+			t.Errorf("%.80s: got %+v, want %+v", tc.value, got, tc.want)
+		}
+	}
+}
+
+func FuzzSketch(f *testing.F) {
+	for _, seed := range []string{`{"type":"track","event":{"type":"a"}}`, `[[[]]]`, `{"batch":[{"data":{}}]}`, "\xef\xbb\xbf"} {
+		f.Add([]byte(seed), 0)
+	}
+	f.Fuzz(func(t *testing.T, value []byte, index int) {
+		if index < 0 {
+			return
+		}
+		for _, text := range []string{sketchOf(value, index).kind, sketchOf(value, index).name, sketchOf(value, index).id} {
+			if strings.ContainsAny(text, "\x00\n\r\x1b") || len([]rune(text)) > maxName {
+				t.Errorf("got name %q, want one short line", text)
+			}
+		}
+	})
+}
+
+// The page says in words whatever code may come.
+func TestEveryCodeHasAMeaning(t *testing.T) {
+	codes := append(mapping.RejectCodes(), mapping.FilterReasons()...)
+	for _, code := range append(codes, zerobus.RefusedSchemaMismatch, zerobus.RefusedTooLarge, zerobus.RefusedOther) {
+		if meanings[code] == "" {
+			t.Errorf("%s has no meaning", code)
+		}
+	}
+}
+
+func TestPageTextIsSafeToShow(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain": "plain", "a\x1b[31mb": "a\ufffd[31mb", "two\nlines": "two\nlines", "cut \xe2\x82": "cut ", "right\u202eleft": "right\ufffdleft",
+	} {
+		if got := pageText([]byte(in)); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+	if got := pageText([]byte{0xff, 0xfe, 1, 2}); !strings.Contains(got, "ff fe 01 02") {
+		t.Errorf("got %q of bytes, want them in hexadecimal", got)
+	}
+	if got := pageValue([]byte(`{"n":12345678901234567890}`)); !strings.Contains(got, "12345678901234567890") {
+		t.Errorf("got %s, want the number as it was written", got)
+	}
+}

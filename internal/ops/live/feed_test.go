@@ -1,0 +1,119 @@
+package live_test
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/datafly/bridge/internal/ops/live"
+)
+
+// With nobody looking a handful of events a second is taken up, however many
+// pass.
+func TestAdmitIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := live.NewFeed(live.ModeMetadata)
+		taken := 0
+		for range 10_000 { // 10 s
+			taken += f.Admit(5000)
+			<-time.After(time.Millisecond)
+		}
+		if taken < 40 || taken > 70 {
+			t.Errorf("got %d events taken up in 10 s, want about 5 a second", taken)
+		}
+		if got := f.Admit(0); got != 0 {
+			t.Errorf("got %d of no events", got)
+		}
+	})
+}
+
+func TestFeedIsBounded(t *testing.T) {
+	f := live.NewFeed(live.ModeFull)
+	for range 100 {
+		f.Add(live.Event{Status: live.Rejected}, 100, nil)
+	}
+	for range 2000 {
+		f.Add(live.Event{Status: live.Delivered}, 1000, nil)
+	}
+	all, _ := f.Since(0, 10_000)
+	rejected := 0
+	for _, e := range all {
+		if e.Status == live.Rejected {
+			rejected++
+		}
+	}
+	if len(all) != 500 || rejected != 100 {
+		t.Errorf("got %d events, %d of them rejected, want 500 with all 100 rejected ones", len(all), rejected)
+	}
+	for range 2000 {
+		f.Add(live.Event{Status: live.Rejected}, 100, nil)
+	}
+	if all, _ = f.Since(0, 10_000); len(all) != 500 {
+		t.Errorf("got %d events, want 500", len(all))
+	}
+	for range 100 {
+		f.Add(live.Event{Status: live.Delivered}, 1<<20, nil)
+	}
+	large := 0
+	all, _ = f.Since(0, 10_000)
+	for _, e := range all {
+		if e.Status == live.Delivered {
+			large++
+		}
+	}
+	if large < 1 || large > 4 {
+		t.Errorf("got %d events of 1 MiB, want what fits into 4 MiB", large)
+	}
+	f.Settle(1, live.Outcome{Status: live.Delivered}) // long gone
+	if _, _, ok := f.Get(1); ok {
+		t.Error("the first event is still there")
+	}
+}
+
+func TestSinceGivesTheNewest(t *testing.T) {
+	f := live.NewFeed(live.ModeMetadata)
+	var last uint64
+	for range 50 {
+		last = f.Add(live.Event{Status: live.InFlight}, 0, nil)
+	}
+	changed, rev := f.Since(0, 10)
+	if len(changed) != 10 || changed[9].ID != last {
+		t.Errorf("got %d changes up to event %d, want the newest 10 up to %d", len(changed), changed[len(changed)-1].ID, last)
+	}
+	f.Settle(3, live.Outcome{Status: live.Delivered})
+	changed, _ = f.Since(rev, 10)
+	if len(changed) != 1 || changed[0].ID != 3 || changed[0].Status != live.Delivered {
+		t.Errorf("got %+v, want event 3 delivered", changed)
+	}
+}
+
+func TestFeedFromManySides(t *testing.T) {
+	f := live.NewFeed(live.ModeFull)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 500 {
+				f.Passed(1)
+				f.Admit(1)
+				id := f.Add(live.Event{Status: live.InFlight}, 100, func() live.Content { return live.Content{} })
+				f.Since(id, 10)
+				f.Settle(id, live.Outcome{Status: live.Rejected})
+			}
+		})
+	}
+	all.Wait()
+	if seen, kept := f.Counts(); seen != 4000 || kept != 4000 {
+		t.Errorf("got %d seen and %d kept, want 4000 each", seen, kept)
+	}
+}
+
+// What a batch costs when nobody looks.
+func BenchmarkAdmitIdle(b *testing.B) {
+	f := live.NewFeed(live.ModeMetadata)
+	b.ReportAllocs()
+	for b.Loop() {
+		f.Passed(5000)
+		f.Admit(5000)
+	}
+}

@@ -1,0 +1,380 @@
+package live_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/live"
+)
+
+const patience = 30 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func snapshot() ops.Snapshot {
+	return ops.Snapshot{
+		Version: "v1", Group: "g", State: ops.StateRunning, Live: true, Ready: true, BufferedLimit: 100,
+		Sink: ops.SinkStatus{State: ops.SinkReady, Table: "a.b.c"}, Config: map[string]any{"kafka": map[string]any{"group": "g"}},
+		Partitions: []ops.PartitionStatus{{Topic: "t", Partition: 0, State: ops.PartitionWaiting, Lag: 3}, {Topic: "t", Partition: 1, State: ops.PartitionBlocked, Lag: 4}},
+	}
+}
+
+// site is a page on a server of its own.
+type site struct {
+	*httptest.Server
+	t       *testing.T
+	page    *live.Page
+	feed    *live.Feed
+	metrics *ops.Metrics
+	client  *http.Client
+}
+
+func start(t *testing.T, cfg live.Config, source ops.Source) *site {
+	t.Helper()
+	s := &site{t: t, feed: live.NewFeed(cfg.Mode), metrics: ops.NewMetrics(ops.Known{})}
+	s.page = live.New(cfg, s.feed, source, s.metrics, zaptest.NewLogger(t))
+	s.Server = httptest.NewServer(s.page)
+	transport := &http.Transport{}
+	s.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	t.Cleanup(func() {
+		s.page.Stop()
+		transport.CloseIdleConnections()
+		s.Close()
+	})
+	return s
+}
+
+func (s *site) ask(method, path, body string, headers ...string) (*http.Response, string) {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.URL+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			req.Host = headers[i+1]
+		}
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return resp, string(text)
+}
+
+func (s *site) want(status int, method, path string, headers ...string) string {
+	s.t.Helper()
+	resp, body := s.ask(method, path, "", headers...)
+	if resp.StatusCode != status {
+		s.t.Errorf("%s %s %v: got %d %s, want %d", method, path, headers, resp.StatusCode, body, status)
+	}
+	return body
+}
+
+// watching reads messages of a stream.
+type watching struct {
+	t     *testing.T
+	resp  *http.Response
+	lines *bufio.Scanner
+	id    string
+}
+
+func (s *site) watch(headers ...string) *watching {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	s.t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/live/stream", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { resp.Body.Close() })
+	w := &watching{t: s.t, resp: resp, lines: bufio.NewScanner(resp.Body)}
+	w.lines.Buffer(nil, 1<<20)
+	return w
+}
+
+// next returns the data of the next message of that name.
+func (w *watching) next(name string) string {
+	w.t.Helper()
+	event := ""
+	for w.lines.Scan() {
+		line := w.lines.Text()
+		if rest, ok := strings.CutPrefix(line, "id: "); ok {
+			w.id = rest
+		}
+		if rest, ok := strings.CutPrefix(line, "event: "); ok {
+			event = rest
+		}
+		if rest, ok := strings.CutPrefix(line, "data: "); ok && event == name {
+			return rest
+		}
+	}
+	w.t.Fatalf("the stream ended before a message %s: %v", name, w.lines.Err())
+	return ""
+}
+
+func (w *watching) events() (ids []uint64, status []string) {
+	w.t.Helper()
+	var m struct{ Events []live.Event }
+	if err := json.Unmarshal([]byte(w.next("events")), &m); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, e := range m.Events {
+		ids, status = append(ids, e.ID), append(status, e.Status)
+	}
+	return ids, status
+}
+
+func event(status, name string) live.Event {
+	return live.Event{Status: status, Name: name, Type: "track", Topic: "t", Partition: 1, Offset: 42, MessageID: "m-" + name}
+}
+
+func TestStreamTellsStateAndEvents(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	id := s.feed.Add(event(live.InFlight, "a"), 0, nil)
+	s.feed.Passed(7)
+	w := s.watch()
+	if got := w.resp.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Fatalf("got content type %q", got)
+	}
+	if hello := w.next("hello"); !strings.Contains(hello, `"mode":"metadata"`) {
+		t.Errorf("hello: got %s", hello)
+	}
+	var status struct {
+		Partitions, Lag int
+		Blocked         int `json:"blocked_partitions"`
+		Sample          struct{ Seen, Kept int }
+		Viewers         int
+		Config          any
+	}
+	if err := json.Unmarshal([]byte(w.next("status")), &status); err != nil {
+		t.Fatal(err)
+	}
+	if status.Partitions != 2 || status.Lag != 7 || status.Blocked != 1 || status.Sample.Seen != 7 || status.Sample.Kept != 1 || status.Viewers != 1 || status.Config != nil {
+		t.Errorf("status: got %+v, want 2 partitions, one of them blocked, lag 7, 1 of 7 events, 1 viewer, no config", status)
+	}
+	if parts := w.next("partitions"); !strings.Contains(parts, `"partition":1`) {
+		t.Errorf("partitions: got %s", parts)
+	}
+	if ids, status := w.events(); len(ids) != 1 || ids[0] != id || status[0] != live.InFlight {
+		t.Errorf("got events %v %v, want %d in flight", ids, status, id)
+	}
+	s.feed.Settle(id, live.Outcome{Status: live.Delivered})
+	if ids, status := w.events(); len(ids) != 1 || ids[0] != id || status[0] != live.Delivered {
+		t.Errorf("got events %v %v, want %d delivered", ids, status, id)
+	}
+
+	// Who comes back is told what it missed, and only that.
+	seen := w.id
+	w.resp.Body.Close()
+	later := s.feed.Add(event(live.Rejected, "b"), 0, nil)
+	if ids, _ := s.watch("Last-Event-ID", seen).events(); len(ids) != 1 || ids[0] != later {
+		t.Errorf("got events %v after %s, want %d alone", ids, seen, later)
+	}
+	if ids, _ := s.watch("Last-Event-ID", "other-99").events(); len(ids) != 2 {
+		t.Errorf("got events %v after another process, want both", ids)
+	}
+}
+
+func TestTroubleTurnsInFlightIntoRetrying(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeMetadata}, func() ops.Snapshot {
+		blocked := snapshot()
+		blocked.Sink.State = ops.SinkBlocked
+		return blocked
+	})
+	s.feed.Add(event(live.InFlight, "a"), 0, nil)
+	s.feed.Add(event(live.Delivered, "b"), 0, nil)
+	if body := s.want(200, http.MethodGet, "/live/events?status=retrying"); strings.Count(body, `"id"`) != 1 || !strings.Contains(body, "m-a") {
+		t.Errorf("got %s, want the event that was in flight", body)
+	}
+}
+
+func TestStopEndsStreams(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	w := s.watch()
+	w.next("status")
+	s.page.Stop()
+	for w.lines.Scan() { // ends, or the test runs into its context
+	}
+	if err := w.lines.Err(); err != nil {
+		t.Errorf("the stream ended with %v, want its end", err)
+	}
+}
+
+func TestViewersAreBounded(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	for range 16 {
+		s.watch().next("status")
+	}
+	if w := s.watch(); w.resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("viewer 17: got %d, want 503", w.resp.StatusCode)
+	}
+}
+
+func TestEventsAreFiltered(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	s.feed.Add(event(live.Delivered, "Alpha"), 0, nil)
+	s.feed.Add(event(live.Rejected, "Beta"), 0, nil)
+	for query, want := range map[string]int{
+		"": 2, "status=rejected": 1, "name=alpha": 1, "type=track": 2, "type=page": 0, "partition=1": 2, "partition=0": 0, "topic=t": 2, "q=M-BETA": 1, "q=42": 2, "limit=1": 1,
+	} {
+		if got := strings.Count(s.want(200, http.MethodGet, "/live/events?"+query), `"message_id"`); got != want {
+			t.Errorf("%s: got %d events, want %d", query, got, want)
+		}
+	}
+	s.want(400, http.MethodGet, "/live/events?limit=none")
+	s.want(404, http.MethodGet, "/live/events/99")
+	s.want(404, http.MethodGet, "/live/events/x")
+	s.want(404, http.MethodGet, "/live/letters")
+	s.want(404, http.MethodGet, "/live/assets/page.go")
+	s.want(405, http.MethodPost, "/live/events")
+}
+
+// Content is kept and told in full mode only.
+func TestContentByMode(t *testing.T) {
+	for _, mode := range []string{live.ModeMetadata, live.ModeFull} {
+		s := start(t, live.Config{Mode: mode, Letters: drawer{}}, snapshot)
+		e := event(live.Rejected, "a")
+		e.Reason = "VALUE in the reason"
+		id := s.feed.Add(e, 10, func() live.Content { return live.Content{Value: "VALUE"} })
+		second := s.feed.Add(event(live.InFlight, "b"), 10, nil)
+		s.feed.Settle(second, live.Outcome{Status: live.Rejected, Reason: "VALUE"})
+		all := ""
+		for _, path := range []string{"/live/events", fmt.Sprintf("/live/events/%d", id), fmt.Sprintf("/live/events/%d", second), "/live/letters"} {
+			all += s.want(200, http.MethodGet, path)
+		}
+		all += s.want(200, http.MethodPost, "/live/letters/trial")
+		if got, want := strings.Count(all, "VALUE"), map[string]int{live.ModeMetadata: 0, live.ModeFull: 7}[mode]; got != want {
+			t.Errorf("%s: got %d values, want %d: %s", mode, got, want, all)
+		}
+	}
+}
+
+// drawer has one dead letter.
+type drawer struct{}
+
+func (drawer) Newest(_ context.Context, limit int, content bool) ([]live.Letter, error) {
+	if limit < 1 {
+		return nil, errors.New("no limit")
+	}
+	return []live.Letter{{Code: "not_json", Reason: "VALUE", Value: "VALUE"}}, nil
+}
+
+func (drawer) Trial(context.Context, int) (live.Trial, error) { return live.Trial{Letters: 1}, nil }
+
+const token = "a-token-of-some-length"
+
+func TestDoor(t *testing.T) {
+	current := token
+	s := start(t, live.Config{Mode: live.ModeFull, Token: func() (string, error) { return current, nil }}, snapshot)
+	s.want(303, http.MethodGet, "/live/")
+	s.want(200, http.MethodGet, "/live/login")
+	s.want(200, http.MethodGet, "/live/assets/main.js")
+	for _, path := range []string{"/live/stream", "/live/events", "/live/config", "/live/events/1"} {
+		s.want(401, http.MethodGet, path)
+	}
+	s.want(401, http.MethodPost, "/live/letters/trial")
+	s.want(200, http.MethodGet, "/live/events", "Authorization", "Bearer "+token)
+	s.want(401, http.MethodGet, "/live/events", "Authorization", "Bearer "+token+"x")
+	s.want(401, http.MethodGet, "/live/events", "Cookie", "bridge_live=9999999999.AAAA")
+
+	form := url.Values{"token": {token}}.Encode()
+	resp, _ := s.ask(http.MethodPost, "/live/login", form, "Content-Type", "application/x-www-form-urlencoded")
+	cookies := resp.Cookies()
+	if resp.StatusCode != http.StatusSeeOther || len(cookies) != 1 {
+		t.Fatalf("login: got %d and %v, want a cookie", resp.StatusCode, cookies)
+	}
+	c := cookies[0]
+	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/live/" || strings.Contains(c.Value, token) {
+		t.Errorf("got cookie %v, want HttpOnly, SameSite=Strict, for /live/, without the token", c)
+	}
+	with := []string{"Cookie", c.Name + "=" + c.Value}
+	s.want(200, http.MethodGet, "/live/", with...)
+	s.want(200, http.MethodGet, "/live/events", with...)
+	// Another end of the session is another cookie.
+	end, mac, _ := strings.Cut(c.Value, ".")
+	s.want(401, http.MethodGet, "/live/events", "Cookie", c.Name+"="+end+"9."+mac)
+	// A form of another site sends no such cookie, and is told no besides.
+	s.want(403, http.MethodPost, "/live/logout", "Sec-Fetch-Site", "cross-site")
+	current = "a-new-token-after-rotation"
+	s.want(401, http.MethodGet, "/live/events", with...)
+}
+
+func TestWrongTokensAreSlowedDown(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeFull, Token: func() (string, error) { return token, nil }}, snapshot)
+	for range 10 {
+		s.want(401, http.MethodGet, "/live/events", "Authorization", "Bearer guess")
+	}
+	s.want(429, http.MethodGet, "/live/events", "Authorization", "Bearer guess")
+	// Not even the right one, or guessing would go on unhindered.
+	s.want(429, http.MethodGet, "/live/events", "Authorization", "Bearer "+token)
+	// Who asks without a token is not guessing.
+	s.want(401, http.MethodGet, "/live/events")
+}
+
+func TestTokenThatCannotBeRead(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeFull, Token: func() (string, error) { return "", errors.New("no such file: /secret/place") }}, snapshot)
+	if body := s.want(503, http.MethodGet, "/live/events", "Authorization", "Bearer "); strings.Contains(body, "/secret/place") {
+		t.Errorf("got %s, want nothing of the file", body)
+	}
+}
+
+// A name that an attacker has resolve to the loopback opens nothing.
+func TestRebinding(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeFull, Loopback: true}, snapshot)
+	for _, host := range []string{"localhost:9400", "127.0.0.1:9400", "[::1]:9400", "127.0.0.1"} {
+		s.want(200, http.MethodGet, "/live/events", "Host", host)
+	}
+	s.want(421, http.MethodGet, "/live/events", "Host", "evil.example:9400")
+	open := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	open.want(200, http.MethodGet, "/live/events", "Host", "bridge.monitoring.svc:9400")
+}
+
+func TestPageIsSelfContained(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	resp, body := s.ask(http.MethodGet, "/live/", "")
+	if got := resp.Header.Get("Content-Security-Policy"); !strings.Contains(got, "default-src 'self'") || strings.Contains(got, "unsafe") {
+		t.Errorf("got policy %q", got)
+	}
+	for _, bad := range []string{"http://", "https://", "onclick", "style=", "<style", "javascript:"} {
+		if strings.Contains(body, bad) {
+			t.Errorf("the page holds %q", bad)
+		}
+	}
+	for _, name := range []string{"main.js", "page.css", "icon.svg", "theme.js"} {
+		resp, body := s.ask(http.MethodGet, "/live/assets/"+name, "")
+		if resp.StatusCode != 200 || body == "" || strings.Contains(body, "innerHTML") {
+			t.Errorf("%s: got %d and %d bytes, want some without innerHTML", name, resp.StatusCode, len(body))
+		}
+		if again, _ := s.ask(http.MethodGet, "/live/assets/"+name, "", "If-None-Match", resp.Header.Get("ETag")); again.StatusCode != http.StatusNotModified {
+			t.Errorf("%s asked for again: got %d, want 304", name, again.StatusCode)
+		}
+	}
+}
