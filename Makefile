@@ -42,6 +42,7 @@ build: ## Build bin/bridge, static
 
 .PHONY: test
 test: vet ## Vet, then run every test with the race detector, on Apache Kafka too
+	@tools/chromium.sh || [ "$${REQUIRE_CHROMIUM:-}" != 1 ]
 	@counts=$$(mktemp); trap 'rm -f "$$counts"' EXIT; status=0; \
 	for module in $(MODULES); do go -C $$module test -count=1 -timeout 12m ./... || status=$$?; done; \
 	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 12m -p $(PARALLEL) $(TESTARGS) $(PKGS) || status=$$?; \

@@ -95,6 +95,12 @@ func freeAddress() (string, error) {
 // carryAll has the bridge deliver everything in the topic and returns what it
 // cost. Lost or doubled rows are an error.
 func (r *rig) carryAll(ctx context.Context, topic string, sets ...string) (f figures, err error) {
+	return r.carryBeside(ctx, topic, nil, sets...)
+}
+
+// carryBeside is carryAll with something that goes on beside it from the first
+// row to the last; it gets the bridge's ops address and returns what ends it.
+func (r *rig) carryBeside(ctx context.Context, topic string, beside func(ctx context.Context, ops string) (end func() error), sets ...string) (f figures, err error) {
 	if err := r.workspace.reset(ctx); err != nil {
 		return f, err
 	}
@@ -110,6 +116,10 @@ func (r *rig) carryAll(ctx context.Context, topic string, sets ...string) (f fig
 		return f, err
 	}
 	first := time.Since(began)
+	if beside != nil {
+		end := beside(ctx, b.ops)
+		defer func() { err = errors.Join(err, end()) }()
+	}
 	if err := r.workspace.wait(ctx, warm(r.o.events)); err != nil {
 		return f, err
 	}

@@ -104,7 +104,7 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 			return "", err
 		}
 		cfg.Log.Level = "error" // the steps say what is to be said
-		b, err = newBridge(cfg, newLogger(cfg.Log, zapcore.AddSync(cmd.ErrOrStderr())))
+		b, err = newBridge(cfg, newLogger(logFor(cfg.Log, cmd.ErrOrStderr()), zapcore.AddSync(cmd.ErrOrStderr())))
 		if err != nil {
 			return "", err
 		}

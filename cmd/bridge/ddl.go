@@ -81,7 +81,7 @@ func printAlter(cmd *cobra.Command, blueprint string, optional bool) error {
 	if err != nil {
 		return err
 	}
-	client, err := zerobus.New(zerobusConfig(cfg), newLogger(cfg.Log, zapcore.AddSync(cmd.ErrOrStderr())), nil)
+	client, err := zerobus.New(zerobusConfig(cfg), newLogger(logFor(cfg.Log, cmd.ErrOrStderr()), zapcore.AddSync(cmd.ErrOrStderr())), nil)
 	if err != nil {
 		return &usageError{err}
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
-	"golang.org/x/term"
 
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/zerobus/emulator"
@@ -35,6 +34,7 @@ type demoOptions struct {
 	logLevel       string
 	sets           []string
 	output         outputForm
+	out, err       style // of standard output and standard error
 }
 
 func newDemoCommand() *cobra.Command {
@@ -67,6 +67,7 @@ The exit code is 1 if anything was lost. It ends after --events, after
 			if err := o.complete(cmd.Flags().Changed); err != nil {
 				return &usageError{err}
 			}
+			o.out, o.err = styleOf(cmd, cmd.OutOrStdout()), styleOf(cmd, cmd.ErrOrStderr())
 			return runDemo(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -137,16 +138,16 @@ func (o *demoOptions) config(brokers string, workspace *emulator.Emulator) (*con
 
 // runDemo runs the whole of it and prints the report.
 func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) error {
-	screen := &liveLine{w: stderr, terminal: isTerminal(stderr)}
+	screen := newLiveLine(stderr, o.err)
 	if o.produceOnly {
 		return produceOnly(ctx, o, stdout, screen)
 	}
-	d := &demo{o: o, screen: screen, log: zapcore.AddSync(stderr)}
+	d := &demo{o: o, screen: screen, log: zapcore.AddSync(screen.w)}
 	report, err := d.run(ctx)
 	if err != nil {
 		return err
 	}
-	if err := report.write(stdout, o.output); err != nil {
+	if err := report.write(stdout, o.output, o.out); err != nil {
 		return err
 	}
 	if report.Lost != 0 {
@@ -155,37 +156,36 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) error
 	return nil
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-// liveLine is the one line of progress: rewritten in place on a terminal,
+// liveLine is the one line of progress: kept below the log on a terminal,
 // printed now and then elsewhere.
 type liveLine struct {
-	w        io.Writer
-	terminal bool
+	w   io.Writer
+	bar *bar // nil without a terminal
 }
 
-func (l *liveLine) show(text string) {
-	if l.terminal {
-		fmt.Fprintf(l.w, "\r\x1b[2K%s", text)
+func newLiveLine(w io.Writer, s style) *liveLine {
+	l := &liveLine{w: w, bar: newBar(w, s)}
+	if l.bar != nil {
+		l.w = l.bar
+	}
+	return l
+}
+
+// show puts the short form on a terminal and the long one elsewhere.
+func (l *liveLine) show(short, long string) {
+	if l.bar != nil {
+		l.bar.show(short)
 		return
 	}
-	fmt.Fprintln(l.w, text)
+	fmt.Fprintln(l.w, long)
 }
 
 // end leaves the last line where it is.
 func (l *liveLine) end() {
-	if l.terminal {
-		fmt.Fprintln(l.w)
+	if l.bar != nil {
+		l.bar.end()
 	}
 }
 
 // say prints a line that stays.
-func (l *liveLine) say(format string, args ...any) {
-	if l.terminal {
-		fmt.Fprint(l.w, "\r\x1b[2K")
-	}
-	fmt.Fprintf(l.w, format+"\n", args...)
-}
+func (l *liveLine) say(format string, args ...any) { fmt.Fprintf(l.w, format+"\n", args...) }

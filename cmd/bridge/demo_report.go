@@ -122,17 +122,22 @@ func readDeadLetters(ctx context.Context, admin *kgo.Client, brokers, topic stri
 	return codes, nil
 }
 
-func (r *demoReport) write(w io.Writer, form outputForm) error {
+func (r *demoReport) write(w io.Writer, form outputForm, look style) error {
 	if form == outputJSON {
 		return json.NewEncoder(w).Encode(r)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "SELECT * FROM %s ORDER BY event_timestamp DESC LIMIT 10\n\n", demoTable)
+	fmt.Fprintf(&b, "%s\n\n", look.strong("SELECT * FROM "+demoTable+" ORDER BY event_timestamp DESC LIMIT 10"))
 	writeRows(&b, r.newest)
 	fmt.Fprintf(&b, "\n%d events in %s (%.0f events/s), acknowledged in %s (p50), %s (p99)\n", r.Produced, r.Elapsed.Round(time.Millisecond), r.EventsPerSecond,
 		round(time.Duration(r.AckP50*float64(time.Second))), round(time.Duration(r.AckP99*float64(time.Second))))
 	fmt.Fprintf(&b, "\n  produced  %9d   acknowledged by Kafka\n  distinct  %9d   message ids in the table (%d rows, %d duplicates)\n", r.Produced, r.Distinct, r.Rows, r.Duplicates)
-	fmt.Fprintf(&b, "  rejected  %9d   in the dead-letter topic%s\n  filtered  %9d   tombstones\n  lost      %9d   produced - distinct - rejected - filtered\n", r.Rejected, byCode(r.RejectedBy), r.Filtered, r.Lost)
+	fmt.Fprintf(&b, "  rejected  %9d   in the dead-letter topic%s\n  filtered  %9d   tombstones\n", r.Rejected, byCode(r.RejectedBy), r.Filtered)
+	verdict := look.good
+	if r.Lost != 0 {
+		verdict = look.bad
+	}
+	fmt.Fprintf(&b, "%s   produced - distinct - rejected - filtered\n", verdict(fmt.Sprintf("  lost      %9d", r.Lost)))
 	if r.Kafka != "" {
 		fmt.Fprintf(&b, "\nTopics %s and %s-dlq are left on %s.\n", r.Topic, r.Topic, r.Kafka)
 	}

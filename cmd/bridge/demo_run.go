@@ -158,8 +158,14 @@ func (d *demo) done() int64 {
 // watch shows the live line.
 func (d *demo) watch(ctx context.Context) {
 	every := time.Second
-	if d.screen.terminal {
-		every = 200 * time.Millisecond
+	if d.screen.bar != nil {
+		every = barInterval
+	}
+	began := time.Now()
+	var pc pace
+	show := func() {
+		pc.note(time.Now(), d.done())
+		d.screen.show(d.progress(time.Since(began), &pc), d.line())
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -167,12 +173,32 @@ func (d *demo) watch(ctx context.Context) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			d.screen.show(d.line())
+			show()
 			d.screen.end()
 			return
 		}
-		d.screen.show(d.line())
+		show()
 	}
+}
+
+// progress is the line for a terminal: how much of --events or --duration is
+// over, and what came of it so far.
+func (d *demo) progress(elapsed time.Duration, pc *pace) string {
+	done := d.done()
+	part := 0.0
+	if d.o.events > 0 {
+		part = float64(done) / float64(d.o.events)
+	}
+	if d.o.duration > 0 {
+		part = max(part, elapsed.Seconds()/d.o.duration.Seconds())
+	}
+	_, p99 := d.acks.quantiles()
+	line := gauge(100*min(part, 1)) + fmt.Sprintf("  %.0f events/s  lag %d", pc.rate(), max(d.producer.acked()-done, 0))
+	if s := d.bridge.client.State(); s.Name != ops.SinkReady {
+		return line + "  sink " + s.Name + ": " + s.Reason
+	}
+	t := d.bridge.metrics.Totals()
+	return line + fmt.Sprintf("  rows %d  rejected %d  ack p99 %s", d.table.Count(), t.EventsRejected, round(p99))
 }
 
 func (d *demo) line() string {

@@ -85,6 +85,8 @@ offset only after the rows behind it are acknowledged: at-least-once, nothing lo
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	colour := colourAuto
+	root.PersistentFlags().Var(&colour, "color", "colours: auto (on a terminal, unless NO_COLOR is set), always or never")
 	root.SetVersionTemplate("bridge {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}

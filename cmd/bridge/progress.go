@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,40 +21,52 @@ const (
 	rateOver         = 10 * time.Second // what the rate is an average of
 )
 
-// bar keeps the progress of a bounded run in the last line of a terminal.
-// Everything else that goes to the terminal is written through it.
+// bar keeps one line of progress below everything else that goes to a
+// terminal, which is written through it. It moves the cursor no further than to
+// the line's beginning.
 type bar struct {
-	w      io.Writer
-	colour bool
+	w     io.Writer
+	style style
 
 	mu   sync.Mutex // guards line and the terminal
 	line string     // what is shown, without colours
 }
 
 // newBar returns nil when w is no terminal.
-func newBar(w io.Writer) *bar {
-	if !isTerminal(w) || os.Getenv("TERM") == "dumb" {
+func newBar(w io.Writer, s style) *bar {
+	if !s.live {
 		return nil
 	}
-	return &bar{w: w, colour: os.Getenv("NO_COLOR") == ""} // see no-color.org
+	return &bar{w: w, style: s}
 }
 
-// Write puts lines above the bar.
+// eraseLine goes to the line's beginning and clears it.
+const eraseLine = "\r\x1b[2K"
+
+// Write puts whole lines above the bar.
 func (b *bar) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.clear()
+	if b.line == "" {
+		return b.w.Write(p)
+	}
+	if _, err := io.WriteString(b.w, eraseLine); err != nil {
+		return 0, err
+	}
 	n, err := b.w.Write(p)
-	b.draw()
+	fmt.Fprint(b.w, b.drawn())
 	return n, err
 }
 
 func (b *bar) show(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.clear()
+	erase := ""
+	if b.line != "" {
+		erase = eraseLine
+	}
 	b.line = line
-	b.draw()
+	fmt.Fprint(b.w, erase+b.drawn())
 }
 
 // end leaves the last line standing.
@@ -67,18 +79,40 @@ func (b *bar) end() {
 	}
 }
 
-func (b *bar) clear() {
-	if b.line != "" {
-		fmt.Fprint(b.w, "\r\x1b[2K")
+// drawn is the line as the terminal gets it: a line that wraps could not be
+// erased, so it is cut to the window's width of this moment.
+func (b *bar) drawn() string {
+	line := b.line
+	if runes, most := []rune(line), terminalWidth(b.w)-1; len(runes) > most {
+		line = string(runes[:most])
 	}
+	return b.style.tint(line)
 }
 
-func (b *bar) draw() {
-	line := b.line
-	if from, to := strings.IndexByte(line, '='), strings.LastIndexByte(line, '=')+1; b.colour && from >= 0 {
-		line = line[:from] + "\x1b[32m" + line[from:to] + "\x1b[0m" + line[to:]
+// goodWords begin a line of progress when all is well.
+var goodWords = []string{"running", "done"}
+
+// tint colours a line of progress: the full part of [===  ], or else the word
+// it begins with.
+func (s style) tint(line string) string {
+	if strings.HasPrefix(line, "[") {
+		end := strings.LastIndexByte(line, '=') + 1
+		return line[:1] + s.good(line[1:max(end, 1)]) + line[max(end, 1):]
 	}
-	fmt.Fprint(b.w, line)
+	word, rest, _ := strings.Cut(line, "  ")
+	if word == line {
+		return line
+	}
+	if slices.Contains(goodWords, word) {
+		return s.good(word) + "  " + rest
+	}
+	return s.warn(word) + "  " + rest
+}
+
+// gauge is the picture of a part of 100.
+func gauge(percent float64) string {
+	full := int(percent / 100 * barWidth)
+	return fmt.Sprintf("[%s%s] %5.1f%%", strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), percent)
 }
 
 // pace turns progress at moments into a rate.
@@ -125,13 +159,11 @@ func percent(p consumer.Progress) float64 {
 
 // progressLine is one line of at most 80 columns for a terminal.
 func progressLine(p consumer.Progress, pc *pace) string {
-	full := int(percent(p) / 100 * barWidth)
 	eta := "-"
 	if d := pc.eta(p.Total - p.Done); d > 0 {
 		eta = d.String()
 	}
-	return fmt.Sprintf("[%s%s] %5.1f%%  %.0f events/s  ETA %s  lag %d", strings.Repeat("=", full), strings.Repeat(" ", barWidth-full),
-		percent(p), pc.rate(), eta, p.Total-p.Done)
+	return fmt.Sprintf("%s  %.0f events/s  ETA %s  lag %d", gauge(percent(p)), pc.rate(), eta, p.Total-p.Done)
 }
 
 // follow tells the progress of a bounded run until ctx ends: by a bar, or by log

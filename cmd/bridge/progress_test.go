@@ -55,7 +55,7 @@ func TestPaceIsThatOfTheLastSeconds(t *testing.T) {
 func TestBarStaysBelowTheLog(t *testing.T) {
 	for _, colour := range []bool{false, true} {
 		var screen bytes.Buffer
-		b := &bar{w: &screen, colour: colour}
+		b := &bar{w: &screen, style: style{live: true, colour: colour}}
 		b.show("[==]")
 		if _, err := b.Write([]byte("a log line\n")); err != nil {
 			t.Fatal(err)
@@ -72,7 +72,7 @@ func TestBarStaysBelowTheLog(t *testing.T) {
 			t.Errorf("got colours %v, want %v", got, colour)
 		}
 	}
-	if newBar(&bytes.Buffer{}) != nil {
+	if newBar(&bytes.Buffer{}, newStyle(colourAlways, &bytes.Buffer{})) != nil {
 		t.Error("got a bar where there is no terminal")
 	}
 }

@@ -35,7 +35,10 @@ With --until the run is bounded: it ends by itself, with exit code 0, when its
 group has delivered and committed everything before that position, and with 1
 when it is stopped earlier; started again with the same --group it goes on. With
 --from a group begins there. Both need a --group of their own, beside the live
-one; --set zerobus.table= sends the rows to another table.`,
+one; --set zerobus.table= sends the rows to another table.
+
+On a terminal the log is for people (log.format: auto) and one line below it says
+what the bridge is doing.`,
 		Example: `  bridge run --config /etc/bridge/config.yaml
   BRIDGE_ZEROBUS_CLIENT_SECRET_FILE=/secrets/zerobus bridge run --topics delivery-int_xyz789
   bridge run --set delivery.max_rows=1000 --log-level debug
@@ -46,15 +49,22 @@ one; --set zerobus.table= sends the rows to another table.`,
 				return err
 			}
 			stderr := cmd.ErrOrStderr()
-			var screen *bar
-			if span != nil && span.until != nil {
-				if screen = newBar(stderr); screen != nil {
-					stderr = screen
-				}
+			look := styleOf(cmd, stderr)
+			logging := logFor(cfg.Log, stderr)
+			screen := newBar(stderr, look)
+			if screen != nil {
+				stderr = screen
 			}
-			log := newLogger(cfg.Log, zapcore.AddSync(stderr))
+			log := newLogger(logging, zapcore.AddSync(stderr))
 			defer func() { _ = log.Sync() }() // standard error cannot always be synced
-			return serve(cmd.Context(), cfg, log, func(b *bridge, _ string) { b.window, b.screen = span, screen })
+			live := &summary{screen: screen}
+			defer live.end()
+			return serve(cmd.Context(), cfg, log, func(b *bridge, _ string) {
+				b.window, b.screen = span, screen
+				if span == nil || span.until == nil { // a bounded run shows how far it is
+					live.begin(cmd.Context(), func() (ops.Snapshot, ops.Totals) { return b.snapshot(), b.metrics.Totals() })
+				}
+			})
 		},
 	}
 	config.AddFlags(cmd.Flags())

@@ -1,0 +1,59 @@
+package consumer_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafkatest"
+)
+
+func TestNewestLetters(t *testing.T) {
+	t.Parallel()
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		var recs []*kgo.Record
+		for i := range 30 {
+			recs = append(recs, &kgo.Record{Partition: int32(i % 2), Value: fmt.Appendf(nil, "bad%02d", i)})
+		}
+		box := newLetterBox(t, b, 2, recs...)
+		newest := func(limit int) (texts []string) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			letters, err := box.cluster.OpenLetters(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, err := letters.Newest(ctx, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, l := range found {
+				texts = append(texts, string(l.Original.Value))
+				if l.Code != "bad" || l.Settled || i > 0 && l.Partition == found[i-1].Partition && l.Offset > found[i-1].Offset {
+					t.Errorf("letter %d: got %+v, want code bad, not settled, newest first", i, l)
+				}
+			}
+			return texts
+		}
+		if got := newest(100); len(got) != 30 {
+			t.Errorf("got %d letters, want all 30", len(got))
+		}
+		if got := newest(4); len(got) != 4 {
+			t.Errorf("got %d letters, want 4", len(got))
+		}
+		// What has landed is left out, also where its marker is all that is new.
+		box.mustRedrive(consumer.RedriveOptions{Mapper: refusing("bad1"), Sink: newTable(t)})
+		for _, text := range newest(100) {
+			if text < "bad10" || text > "bad19" {
+				t.Errorf("got %s, which has landed", text)
+			}
+		}
+		if got := newest(100); len(got) != 10 {
+			t.Errorf("got %d letters after the redrive, want the 10 that are rejected still", len(got))
+		}
+	})
+}
