@@ -23,7 +23,7 @@ var cases = map[string][]string{
 	"static membership": {minimal, everything, `{staticMembership: true, keda: {enabled: false}}`},
 	"no account":        {minimal, `{serviceAccount: {create: false}, podDisruptionBudget: {enabled: false}, goMemLimitPercent: 0}`},
 	"own account":       {minimal, `{serviceAccount: {create: false, name: mine}, image: {tag: v1.2.3}}`},
-	"oauthbearer":       {minimal, `{kafka: {existingSecret: kafka}, config: {kafka: {sasl: {mechanism: OAUTHBEARER, oauth: {token_url: "https://login.example.com/token", client_id: bridge}}}}}`},
+	"oauthbearer":       {minimal, `{kafka: {existingSecret: kafka, tlsSecret: kafka-tls}, config: {kafka: {sasl: {mechanism: OAUTHBEARER, oauth: {token_url: "https://login.example.com/token", client_id: bridge}}}}}`},
 	"one way TLS":       {minimal, `{kafka: {tlsSecret: kafka-tls}}`},
 	"public CA":         {minimal, `{kafka: {tlsSecret: kafka-tls, tlsCA: false, tlsClient: true}}`},
 	"grpc":              {minimal, `{config: {zerobus: {transport: grpc, endpoint: "1.zerobus.us-west-2.cloud.databricks.com"}}}`},

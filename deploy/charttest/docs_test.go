@@ -28,6 +28,7 @@ func TestDocumentedValues(t *testing.T) {
 		}
 		m := parse(t, joined(files))
 		consistent(t, m)
+		configured(t, m)
 	}
 	vals := values(t, minimal)
 	sets := 0
