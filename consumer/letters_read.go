@@ -94,6 +94,16 @@ func (c *Cluster) bounds(ctx context.Context, topics []string) (starts, ends kad
 // Topics are the dead-letter topics; those that do not exist hold no letters.
 func (l *Letters) Topics() []Topic { return l.topics }
 
+// Records is how many offsets the dead-letter topics span: at least the letters
+// there are, since markers count, and so does what compaction removed.
+func (l *Letters) Records() int64 {
+	var n int64
+	for _, p := range l.parts {
+		n += p.end - p.start
+	}
+	return n
+}
+
 // Doubtful is how many markers were not believed so far: they could not be
 // read, or speak of another topic.
 func (l *Letters) Doubtful() int { return l.doubtful }

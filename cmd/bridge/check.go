@@ -35,7 +35,7 @@ every step is ok, else 1.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c := &checker{timeout: timeout, writeProbe: writeProbe}
 			c.run(cmd.Context(), cmd)
-			if err := c.write(cmd.OutOrStdout(), output); err != nil {
+			if err := c.write(cmd.OutOrStdout(), output, styleOf(cmd, cmd.OutOrStdout())); err != nil {
 				return err
 			}
 			if !c.fine() {
@@ -216,7 +216,7 @@ func probeRow(ctx context.Context, b *bridge) (string, error) {
 	return "one row written, message_id " + id, nil
 }
 
-func (c *checker) write(w io.Writer, form outputForm) error {
+func (c *checker) write(w io.Writer, form outputForm, look style) error {
 	if form == outputJSON {
 		return json.NewEncoder(w).Encode(map[string]any{"ok": c.fine(), "steps": c.steps})
 	}
@@ -226,7 +226,8 @@ func (c *checker) write(w io.Writer, form outputForm) error {
 		if s.Error != "" {
 			said = strings.ReplaceAll(s.Error, "\n", "\n                             ")
 		}
-		fmt.Fprintf(&b, "%-19s %-8s %s\n", s.Step, s.Status, said)
+		paint := map[string]func(string) string{stepOK: look.good, stepFailed: look.bad, stepSkipped: look.warn}[s.Status]
+		fmt.Fprintf(&b, "%-19s %s %s\n", s.Step, paint(fmt.Sprintf("%-8s", s.Status)), said)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

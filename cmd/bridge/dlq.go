@@ -145,12 +145,46 @@ func (f *letterFlags) match(l *consumer.Letter) bool {
 	return true
 }
 
-// commandLogger logs what the command does, whatever a deployment's level is.
-func commandLogger(cmd *cobra.Command, cfg *config.Config) *zap.Logger {
+// commandLogger logs what the command does, whatever a deployment's level is:
+// above the bar where there is one.
+func commandLogger(cmd *cobra.Command, cfg *config.Config, screen *bar) *zap.Logger {
 	if cfg.Log.Level != "debug" {
 		cfg.Log.Level = "info"
 	}
-	return newLogger(cfg.Log, zapcore.AddSync(cmd.ErrOrStderr()))
+	stderr := cmd.ErrOrStderr()
+	logging := logFor(cfg.Log, stderr)
+	if screen != nil {
+		stderr = screen
+	}
+	return newLogger(logging, zapcore.AddSync(stderr))
+}
+
+// letterCount shows on a terminal how far the reading of letters is.
+type letterCount struct {
+	screen *bar // nil without a terminal
+	of     int64
+	seen   int64
+	shown  time.Time
+}
+
+// next counts one letter. said, if not nil, adds what came of the letters.
+func (c *letterCount) next(said func() string) {
+	if c.seen++; c.screen == nil || time.Since(c.shown) < barInterval {
+		return
+	}
+	c.shown = time.Now()
+	line := fmt.Sprintf("%s  %d letters", gauge(100*min(float64(c.seen)/float64(max(c.of, 1)), 1)), c.seen)
+	if said != nil {
+		line += "  " + said()
+	}
+	c.screen.show(line)
+}
+
+// erase takes the line away: what follows says more.
+func (c *letterCount) erase() {
+	if c.screen != nil {
+		c.screen.erase()
+	}
 }
 
 // lookTimeout bounds the look-ups before letters are read.

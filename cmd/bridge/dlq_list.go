@@ -35,7 +35,8 @@ the kafka section of the configuration, and READ on the dead-letter topics.`,
 			if err != nil {
 				return err
 			}
-			cluster, err := consumer.NewCluster(consumerConfig(cfg), commandLogger(cmd, cfg))
+			screen := newBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
+			cluster, err := consumer.NewCluster(consumerConfig(cfg), commandLogger(cmd, cfg, screen))
 			if err != nil {
 				return &usageError{err}
 			}
@@ -46,7 +47,10 @@ the kafka section of the configuration, and READ on the dead-letter topics.`,
 			}
 			list := &letterList{Letters: []listedLetter{}, groups: map[groupKey]*letterGroup{}}
 			list.Topics, list.Missing = letterTopics(letters)
+			read := &letterCount{screen: screen, of: letters.Records()}
+			defer read.erase()
 			err = letters.Each(cmd.Context(), func(l *consumer.Letter) error {
+				read.next(nil)
 				if f.match(l) {
 					list.add(l, limit)
 				}
@@ -55,8 +59,9 @@ the kafka section of the configuration, and READ on the dead-letter topics.`,
 			if err != nil {
 				return err
 			}
+			read.erase()
 			list.Settled, list.Elsewhere, list.Doubtful = f.settled, f.elsewhere, letters.Doubtful()
-			return list.write(cmd.OutOrStdout(), output, f.all)
+			return list.write(cmd.OutOrStdout(), output, f.all, styleOf(cmd, cmd.OutOrStdout()))
 		},
 	}
 	f.add(cmd)
@@ -157,7 +162,7 @@ func describeLetter(l *consumer.Letter, topics int) listedLetter {
 	return x
 }
 
-func (s *letterList) write(w io.Writer, form outputForm, all bool) error {
+func (s *letterList) write(w io.Writer, form outputForm, all bool, look style) error {
 	s.Groups = sortedGroups(s.groups, func(a, b *letterGroup) int {
 		return cmp.Or(cmp.Compare(b.Letters, a.Letters), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Column, b.Column))
 	})
@@ -200,7 +205,7 @@ func (s *letterList) write(w io.Writer, form outputForm, all bool) error {
 			fmt.Fprintf(&b, "... %d more; --limit shows them\n", more)
 		}
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, look.table(b.String()))
 	return err
 }
 

@@ -48,7 +48,8 @@ not.`,
 			if err != nil {
 				return err
 			}
-			log := commandLogger(cmd, cfg)
+			screen := newBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
+			log := commandLogger(cmd, cfg, screen)
 			defer func() { _ = log.Sync() }() // standard error cannot always be synced
 			b, err := newBridge(cfg, log)
 			if err != nil {
@@ -56,11 +57,13 @@ not.`,
 			}
 			defer b.close()
 			r := &redriveReport{By: operator(), Reason: reason, Table: b.client.Table().String(), Executed: execute,
-				groups: map[groupKey]*redriveGroup{}, log: log, logged: time.Now()}
+				groups: map[groupKey]*redriveGroup{}, log: log, logged: time.Now(), read: &letterCount{screen: screen}}
+			defer r.read.erase()
 			if err := r.run(cmd.Context(), b, &f, limit); err != nil {
 				return err
 			}
-			if err := r.write(cmd.OutOrStdout(), output); err != nil {
+			r.read.erase()
+			if err := r.write(cmd.OutOrStdout(), output, styleOf(cmd, cmd.OutOrStdout())); err != nil {
 				return err
 			}
 			if r.Error != "" {
@@ -114,6 +117,7 @@ type redriveReport struct {
 	groups map[groupKey]*redriveGroup
 	log    *zap.Logger
 	logged time.Time
+	read   *letterCount // in place of log lines on a terminal
 }
 
 // run redrives the letters. What fails before the first of them is returned;
@@ -135,7 +139,12 @@ func (r *redriveReport) run(ctx context.Context, b *bridge, f *letterFlags, limi
 	}
 	cancel()
 
-	o := consumer.RedriveOptions{Match: f.match, Limit: limit, Mapper: newMapper(&b.rules)(), By: r.By, Told: r.told}
+	r.read.of = letters.Records()
+	match := func(l *consumer.Letter) bool {
+		r.read.next(func() string { return fmt.Sprintf("%d landed  %d rejected  %d failed", r.Landed, r.Rejected, r.Failed) })
+		return f.match(l)
+	}
+	o := consumer.RedriveOptions{Match: match, Limit: limit, Mapper: newMapper(&b.rules)(), By: r.By, Told: r.told}
 	if r.Executed {
 		o.Sink = sink{b.client}
 	}
@@ -178,7 +187,7 @@ func (r *redriveReport) told(fate *consumer.Fate) {
 	if fate.Rows > 0 && fate.Err != nil && fate.Outcome != consumer.FateFailed {
 		r.Unmarked++
 	}
-	if time.Since(r.logged) >= redriveLogEvery {
+	if r.read.screen == nil && time.Since(r.logged) >= redriveLogEvery {
 		r.logged = time.Now()
 		r.log.Info("redriving", zap.Int("letters", r.Matched), zap.Int("landed", r.Landed), zap.Int("rejected", r.Rejected), zap.Int("failed", r.Failed))
 	}
@@ -195,7 +204,7 @@ func (r *redriveReport) count(fate *consumer.Fate, code, column, reason string) 
 	g.Letters++
 }
 
-func (r *redriveReport) write(w io.Writer, form outputForm) error {
+func (r *redriveReport) write(w io.Writer, form outputForm, look style) error {
 	r.Groups = sortedGroups(r.groups, func(a, b *redriveGroup) int {
 		return cmp.Or(cmp.Compare(b.Letters, a.Letters), cmp.Compare(a.Outcome, b.Outcome), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Column, b.Column))
 	})
@@ -231,6 +240,6 @@ func (r *redriveReport) write(w io.Writer, form outputForm) error {
 	if !r.Executed && r.Landed > 0 {
 		b.WriteString("\nNothing was changed. Add --execute to write the rows.\n")
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, look.table(b.String()))
 	return err
 }

@@ -44,7 +44,7 @@ its columns, the blueprint alone is gone by, which is said.`,
 			if err != nil {
 				return err
 			}
-			b, err := newBridge(cfg, commandLogger(cmd, cfg))
+			b, err := newBridge(cfg, commandLogger(cmd, cfg, nil))
 			if err != nil {
 				return err
 			}

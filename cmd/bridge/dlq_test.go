@@ -53,7 +53,7 @@ func TestHostileLettersAreShownHarmlessly(t *testing.T) {
 			list := &letterList{Topics: []string{"t-dlq"}, groups: map[groupKey]*letterGroup{}}
 			list.add(l, 10)
 			text.Reset()
-			if err := list.write(&text, outputText, false); err != nil {
+			if err := list.write(&text, outputText, false, style{}); err != nil {
 				t.Fatal(err)
 			}
 			harmless(t, "list", text.String())

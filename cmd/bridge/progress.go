@@ -79,6 +79,16 @@ func (b *bar) end() {
 	}
 }
 
+// erase takes the line away.
+func (b *bar) erase() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.line != "" {
+		fmt.Fprint(b.w, eraseLine)
+		b.line = ""
+	}
+}
+
 // drawn is the line as the terminal gets it: a line that wraps could not be
 // erased, so it is cut to the window's width of this moment.
 func (b *bar) drawn() string {

@@ -150,7 +150,7 @@ func parsePartitions(lists []string) ([]int32, error) {
 }
 
 func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Replay, output outputForm) error {
-	log := newLogger(cfg.Log, zapcore.AddSync(cmd.ErrOrStderr()))
+	log := newLogger(logFor(cfg.Log, cmd.ErrOrStderr()), zapcore.AddSync(cmd.ErrOrStderr()))
 	defer func() { _ = log.Sync() }() // standard error cannot always be synced
 	cluster, err := consumer.NewCluster(consumerConfig(cfg), log)
 	if err != nil {
@@ -191,7 +191,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Rep
 		report.Executed = true
 		log.Info("replay: offsets committed", report.audit()...)
 	}
-	if err := report.write(cmd.OutOrStdout(), output); err != nil {
+	if err := report.write(cmd.OutOrStdout(), output, styleOf(cmd, cmd.OutOrStdout())); err != nil {
 		return err
 	}
 	return refused

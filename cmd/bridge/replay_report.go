@@ -121,7 +121,7 @@ func offsetText(offset *int64) string {
 	return fmt.Sprint(*offset)
 }
 
-func (r *replayReport) write(w io.Writer, form outputForm) error {
+func (r *replayReport) write(w io.Writer, form outputForm, look style) error {
 	if form == outputJSON {
 		return json.NewEncoder(w).Encode(r)
 	}
@@ -141,7 +141,7 @@ func (r *replayReport) write(w io.Writer, form outputForm) error {
 	if r.Executed {
 		b.WriteString("Start the group's members again: they go on from these offsets.\n")
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, look.table(b.String()))
 	return err
 }
 

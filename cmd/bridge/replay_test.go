@@ -18,7 +18,7 @@ func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 	})
 	r.addMembers()
 	var b strings.Builder
-	if err := r.write(&b, outputText); err != nil {
+	if err := r.write(&b, outputText, style{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{

@@ -49,7 +49,10 @@ func newStatusCommand() *cobra.Command {
 			if output == outputJSON {
 				_, err = cmd.OutOrStdout().Write(body)
 			} else {
-				err = snapshot.WriteText(cmd.OutOrStdout())
+				var text strings.Builder
+				if err = snapshot.WriteText(&text); err == nil {
+					_, err = io.WriteString(cmd.OutOrStdout(), styleOf(cmd, cmd.OutOrStdout()).table(text.String()))
+				}
 			}
 			if err != nil {
 				return fmt.Errorf("writing the status: %w", err)

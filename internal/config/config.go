@@ -72,7 +72,8 @@ type Log struct {
 	// Level is debug, info, warn or error. Default info. Price of debug: a
 	// line per batch, and rejected values may appear in it.
 	Level string `yaml:"level"`
-	// Format is console for people or json for collectors. Default json.
+	// Format is console for people, json for collectors, or auto: console when
+	// standard error is a terminal, else json. Default auto.
 	Format string `yaml:"format"`
 }
 
@@ -121,7 +122,7 @@ func Defaults() Config {
 		},
 		Rejects: Rejects{Policy: "dead_letter", Create: true, ReplicationFactor: -1},
 		Ops:     Ops{Address: "127.0.0.1:9400", LiveEvents: "metadata"},
-		Log:     Log{Level: "info", Format: "json"},
+		Log:     Log{Level: "info", Format: "auto"},
 	}
 }
 
@@ -141,5 +142,5 @@ var choices = map[string][]string{
 	"rejects.policy":             {"dead_letter", "skip", "stop"},
 	"ops.live_events":            {"off", "metadata", "full"},
 	"log.level":                  {"debug", "info", "warn", "error"},
-	"log.format":                 {"json", "console"},
+	"log.format":                 {"auto", "json", "console"},
 }

@@ -153,7 +153,7 @@ func TestRules(t *testing.T) {
 		{"ops.address", []string{"ops.address=:70000"}, "port from 0 to 65535"},
 		{"ops.address", []string{"ops.address="}, "must be host:port"},
 		{"log.level", []string{"log.level=warning"}, "did you mean warn?"},
-		{"log.format", []string{"log.format=text"}, "must be one of json, console"},
+		{"log.format", []string{"log.format=text"}, "must be one of auto, json, console"},
 		{"kafka.group_id", []string{"kafka.group_id=g"}, "did you mean kafka.group?"},
 		{"workspace_url", []string{"workspace_url=x"}, "did you mean zerobus.workspace_url?"},
 		{"zerobus.max_rows", []string{"zerobus.max_rows=5"}, "did you mean delivery.max_rows?"},
