@@ -16,7 +16,7 @@ type snapshotCollector struct {
 	source   Source
 	revision string // version control revision the binary was built from; "" unknown
 
-	buildInfo, ready, live, pollAge                   *prometheus.Desc
+	buildInfo, groupInfo, ready, live, pollAge        *prometheus.Desc
 	assigned, paused, pending, buffered, bufferBudget *prometheus.Desc
 	lag, oldest                                       *prometheus.Desc
 	books, partitionBooks                             books
@@ -32,8 +32,9 @@ func newSnapshotCollector(source Source) *snapshotCollector {
 		revision: revision(),
 		buildInfo: desc("build_info", "Always 1; the labels say what is running.",
 			"version", "revision", "goversion"),
-		ready: desc("ready", "1 while events are being delivered, else 0; /readyz says why."),
-		live:  desc("live", "1 while the poll loop is alive, else 0; /livez says why."),
+		groupInfo: desc("group_info", "Always 1; the label is the consumer group.", "group"),
+		ready:     desc("ready", "1 while events are being delivered, else 0; /readyz says why."),
+		live:      desc("live", "1 while the poll loop is alive, else 0; /livez says why."),
 		pollAge: desc("poll_age_seconds",
 			"Seconds since the last turn of the poll loop; absent before the first."),
 		assigned: desc("assigned_partitions", "Partitions this member owns, by what they are doing.", "state"),
@@ -90,7 +91,7 @@ func revision() string {
 // Describe implements prometheus.Collector.
 func (c *snapshotCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.buildInfo, c.ready, c.live, c.pollAge, c.assigned, c.paused, c.pending, c.buffered, c.bufferBudget,
+		c.buildInfo, c.groupInfo, c.ready, c.live, c.pollAge, c.assigned, c.paused, c.pending, c.buffered, c.bufferBudget,
 		c.lag, c.oldest, c.books.events, c.books.inFlight, c.books.imbalance,
 		c.partitionBooks.events, c.partitionBooks.inFlight, c.partitionBooks.imbalance, c.sinkState, c.sinkStream, c.tokenAge, c.tokenExpires,
 	} {
@@ -110,6 +111,7 @@ func (c *snapshotCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 
 	gauge(c.buildInfo, 1, valid(s.Version), c.revision, runtime.Version())
+	gauge(c.groupInfo, 1, valid(s.Group))
 	gauge(c.ready, oneIf(s.Ready))
 	gauge(c.live, oneIf(s.Live))
 	if !s.LastPoll.IsZero() {

@@ -116,39 +116,50 @@ func compare(t *testing.T, path, got string) {
 	}
 }
 
-const referenceHead = `# Metrics
+// referenceHead has ' for what is ` on the page: neither a raw string nor the
+// page can hold the other.
+var referenceHead = strings.ReplaceAll(`# Metrics
 
-The bridge serves its metrics in the Prometheus text format at ` + "`/metrics`" + ` on ` + "`ops.address`" + ` (default
-127.0.0.1:9400). Besides those below it serves the usual ` + "`go_*`" + ` and ` + "`process_*`" + ` metrics. Histograms
+The bridge serves its metrics in the Prometheus text format at '/metrics' on 'ops.address' (default
+127.0.0.1:9400). Besides those below it serves the usual 'go_*' and 'process_*' metrics. Histograms
 are also native histograms for a Prometheus that scrapes those.
 
-This page is written by ` + "`go test ./internal/ops -update`" + `, and a test fails when it is stale.
+This page is written by 'go test ./internal/ops -update', and a test fails when it is stale.
 
 ## What to watch
 
-| question | expression | alert when |
+The alerts are those of [deploy/prometheus/rules.yaml](../deploy/prometheus/rules.yaml), each with a section in
+[operations.md](operations.md#alerts); the dashboard of [deploy/grafana](../deploy/grafana) asks the same questions in the same order.
+
+| question | expression | alert |
 |---|---|---|
-| Is it delivering? | ` + "`bridge_ready`" + ` | 0 for 5 minutes |
-| Does somebody have to act? | ` + "`bridge_sink_state{state=\"blocked\"}`, `bridge_assigned_partitions{state=\"blocked\"}`" + ` | above 0 for 1 minute |
-| How far behind is it? | ` + "`sum by (topic) (bridge_lag_events)`" + ` | it grows for 15 minutes |
-| How old is the oldest event in hand? | ` + "`max(bridge_oldest_unacked_age_seconds)`" + ` | above 300 |
-| Which partition is stuck? | ` + "`topk(5, bridge_oldest_unacked_age_seconds)`" + ` | - |
-| Is data refused? | ` + "`sum by (topic, code) (rate(bridge_events_rejected_total[5m]))`" + ` | above what is usual for you |
-| How fast are acknowledgements? | ` + "`histogram_quantile(0.99, rate(bridge_ack_latency_seconds_bucket[5m]))`" + ` | above 10 |
-| Are offsets committed? | ` + "`rate(bridge_commits_total{result=\"error\"}[5m])`" + ` | above 0 for 5 minutes |
-| Is memory for the backlog used up? | ` + "`bridge_buffered_bytes / bridge_buffered_limit_bytes`" + ` | 1 for 15 minutes: the sink is slower than the topic |
+| Is it delivering? | 'bridge_ready' | BridgeNotReady, BridgeNoMembers: for 5 minutes |
+| Does somebody have to act? | 'bridge_sink_state{state="blocked"}', 'bridge_assigned_partitions{state="blocked"}' | BridgeSinkBlocked, BridgePartitionBlocked: above 0 for 2 minutes |
+| Does the process live? | 'bridge_live', 'changes(process_start_time_seconds[30m])' | BridgePollLoopDead, BridgeRestarting |
+| How far behind is it? | 'sum by (topic) (bridge_lag_events)' | BridgeLagGrowing: by the trend |
+| How long would it take to catch up, in seconds? | 'bridge:lag_events:sum / bridge:settled_events:rate5m' | BridgeFarBehind: above 3600, and not done in six hours |
+| How old is the oldest event in hand? | 'max by (topic) (bridge_oldest_unacked_age_seconds)' | BridgeEventsTooOld: above 300 |
+| Which partition is stuck? | 'topk(5, bridge_oldest_unacked_age_seconds)' | BridgePartitionStuck: above 600 without progress |
+| Is an event lost? | 'bridge_conservation_imbalance_events' | BridgeBooksDoNotBalance: anything but 0 |
+| Is data refused? | 'sum by (topic, code) (rate(bridge_events_rejected_total[5m]))' | BridgeDeadLetters: any; BridgeManyRejects: more than 5 % |
+| Are offsets committed? | 'rate(bridge_commits_total{result="error"}[5m])' | BridgeCommitsFailing: none works for 5 minutes |
+| How fast are acknowledgements? | 'histogram_quantile(0.99, sum by (le) (rate(bridge_ack_latency_seconds_bucket[5m])))' | BridgeSlowAcknowledgements: above 10 |
+| Why are requests repeated? | 'sum by (reason) (rate(bridge_sink_retries_total[5m]))' | - |
+| Is memory for the backlog used up? | 'bridge_buffered_bytes / bridge_buffered_limit_bytes' | BridgeBufferFull: for 30 minutes; the sink is slower than the topic |
+| Will the token be refreshed? | 'bridge_token_expires_in_seconds', 'rate(bridge_token_mints_total{result="error"}[5m])' | BridgeTokenNotRefreshed: below 150 while minting fails |
+| Is the group at rest? | 'sum by (kind) (increase(bridge_rebalances_total[30m]))' | BridgeExpelled: lost more than twice |
 
 ## How to read them
 
-- Labels with ` + "`partition`" + ` exist for the partitions this member owns and end when a partition goes to another
+- Labels with 'partition' exist for the partitions this member owns and end when a partition goes to another
   member. Sum over all members for totals.
 - A counter whose labels are known beforehand starts at 0, so the first increment shows in a rate.
-- The words in ` + "`code`, `reason`, `outcome`, `kind` and `state`" + ` come from closed sets. A family never has more than
-  2,000 such series; what would exceed it is counted under ` + "`other`" + `.
+- The words in 'code', 'reason', 'outcome', 'kind' and 'state' come from closed sets. A family never has more than
+  2,000 such series; what would exceed it is counted under 'other'.
 - No label and no value holds event data, a token or a secret.
 
 ## All metrics
 
 | metric | type | labels | meaning |
 |---|---|---|---|
-`
+`, "'", "`")

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -30,7 +31,7 @@ func (p *Page) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	p.read() // in flight, or retrying
 	all, _ := p.feed.Since(0, maxEvents+1)
-	slices.SortFunc(all, func(a, b Event) int { return int(int64(b.ID) - int64(a.ID)) }) //nolint:gosec // ids lie close together
+	slices.SortFunc(all, func(a, b Event) int { return cmp.Compare(b.ID, a.ID) })
 	found := []Event{}
 	for _, e := range all {
 		if len(found) < limit && e.matches(q.Get) {

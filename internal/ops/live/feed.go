@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -146,15 +147,7 @@ func (f *Feed) trouble() {
 }
 
 func (f *Feed) find(id uint64) *entry {
-	i, ok := slices.BinarySearchFunc(f.entries, id, func(e *entry, id uint64) int {
-		switch {
-		case e.ID < id:
-			return -1
-		case e.ID > id:
-			return 1
-		}
-		return 0
-	})
+	i, ok := slices.BinarySearchFunc(f.entries, id, func(e *entry, id uint64) int { return cmp.Compare(e.ID, id) })
 	if !ok {
 		return nil
 	}
@@ -186,7 +179,7 @@ func (f *Feed) Since(rev uint64, limit int) (changed []Event, upTo uint64) {
 			found = append(found, e)
 		}
 	}
-	slices.SortFunc(found, func(a, b *entry) int { return int(int64(a.rev) - int64(b.rev)) }) //nolint:gosec // revisions lie close together
+	slices.SortFunc(found, func(a, b *entry) int { return cmp.Compare(a.rev, b.rev) })
 	for _, e := range found[max(len(found)-limit, 0):] {
 		changed = append(changed, e.Event)
 	}
