@@ -40,7 +40,7 @@ func (c *compiler) compileEvents() {
 			}
 		}
 		for _, f := range filters {
-			p.filters = append(p.filters, c.bindFilter(f))
+			p.filters = append(p.filters, c.bindExpression(f))
 		}
 		for _, r := range rules {
 			if res, ok := c.cols[strings.ToLower(r.target)]; ok && !r.drop {
@@ -115,9 +115,9 @@ func (c *compiler) slotsOfEvent(path []step) []int32 {
 	return c.slots(path)
 }
 
-func (c *compiler) bindFilter(f *filter) boundFilter {
-	bound := boundFilter{filter: f}
-	for _, p := range f.paths {
+func (c *compiler) bindExpression(x *expression) boundExpression {
+	bound := boundExpression{expression: x}
+	for _, p := range x.paths {
 		bound.slots = append(bound.slots, c.slotsOfEvent(p))
 	}
 	return bound
@@ -137,6 +137,10 @@ func (c *compiler) column(r rule, res resolved) column {
 		for _, id := range c.slotsOfEvent(s.steps) {
 			col.sources = append(col.sources, source{path: c.m.events.paths[id], slot: id, verbatim: below(s.steps)})
 		}
+	}
+	if r.expr != nil {
+		bound := c.bindExpression(r.expr)
+		col.sources = append(col.sources, source{path: expressionSource, slot: -1, expr: &bound, verbatim: true})
 	}
 	if c.o.TimestampFallback == "kafka" && readsTimestamp(r) {
 		col.sources = append(col.sources, source{path: "$kafka.timestamp", slot: -1, kafka: kafkaTimestamp})

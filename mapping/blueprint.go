@@ -20,7 +20,7 @@ type Blueprint struct {
 	global   []rule
 	defaults []rule // for events without a section
 	drop     bool   // events without a section are dropped
-	filters  []*filter
+	filters  []*expression
 	sections []section
 }
 
@@ -29,7 +29,7 @@ type section struct {
 	names   []string // as written; the first is shown to people
 	enabled bool
 	rules   []rule
-	filters []*filter
+	filters []*expression
 }
 
 // rule is one mapping item: what feeds a column.
@@ -38,6 +38,7 @@ type rule struct {
 	target   string
 	drop     bool // source: null or enabled: false: the column is removed
 	sources  []sourcePath
+	expr     *expression // in the place of sources
 	chain    []transform
 	fallback *literal // default_value
 	lookup   map[string]literal

@@ -31,7 +31,7 @@ func TestBlueprintProblems(t *testing.T) {
 		{"mappings not a list", head + "global: {mappings: {a: b}}\n", "global.mappings should be a list"},
 		{"item key", head + "global: {mappings: [{sorce: a, target: a}]}\n", `unknown key "sorce" in global.mappings[0]; did you mean source`},
 		{"no target", head + "global: {mappings: [{source: a}]}\n", "target is missing"},
-		{"no source", head + "global: {mappings: [{target: a}]}\n", "column a has neither source nor default_value"},
+		{"no source", head + "global: {mappings: [{target: a}]}\n", "column a has none of source, expression and default_value"},
 		{"nested target", head + "global: {mappings: [{source: a, target: consent.ads}]}\n", `target "consent.ads" is nested; name one column`},
 		{"target with blank", head + "global: {mappings: [{source: a, target: 'a b'}]}\n", "cannot be a column"},
 		{"target twice", head + "global: {mappings: [{source: a, target: x}, {source: b, target: X}]}\n", "column X is mapped twice"},
@@ -308,6 +308,8 @@ func TestEveryOutcomeIsListed(t *testing.T) {
 	}
 	seen[mapOne(m, nil).codes[0]] = true
 	seen[mapOne(required, []byte("{}")).codes[0]] = true
+	expressed := mustCompile(t, "version: 2\nglobal: {mappings: [{expression: n + 1, target: n}]}\n", mapping.Options{}).NewMapper()
+	seen[mapOne(expressed, []byte(`{"n":"x"}`)).codes[0]] = true
 	for _, c := range mapping.RejectCodes() {
 		if !seen[c] {
 			t.Errorf("code %s is listed and never handed out", c)

@@ -98,7 +98,7 @@ type Mapping struct {
 type plan struct {
 	name    string // of the section, "" for none
 	drop    bool
-	filters []boundFilter
+	filters []boundExpression
 	columns []column
 }
 
@@ -126,14 +126,15 @@ type constant struct {
 	wire []byte // in protobuf with its tag
 }
 
-// source is one place a column is fed from: a node of the trie, or a part of
-// the Kafka record.
+// source is one place a column is fed from: a node of the trie, a part of the
+// Kafka record, or an expression.
 type source struct {
 	path     string // for people
-	slot     int32  // -1 for the Kafka record
+	slot     int32  // -1 for the Kafka record and expressions
 	verbatim bool   // below properties or traits, and in rows that are mapped already
 	kafka    kafkaField
 	header   string
+	expr     *boundExpression
 }
 
 // Compile binds the blueprint to the table, as far as that is known, and makes

@@ -22,7 +22,7 @@ type ExplainedColumn struct {
 	Name   string `json:"name"`
 	Type   string `json:"type"`
 	Value  string `json:"value,omitempty"`  // as JSON, as it stands in the row; "" is NULL
-	Source string `json:"source,omitempty"` // the path as the event spells it, $kafka.x, default_value
+	Source string `json:"source,omitempty"` // the path as the event spells it, $kafka.x, expression, default_value
 	Why    string `json:"why,omitempty"`    // why it is NULL, or was refused
 }
 
@@ -78,6 +78,9 @@ func (m *Mapper) explain(p *plan) {
 		switch {
 		case fed.refused.code != "":
 			ex.Value, ex.Why = "", "refused: "+fed.v.describe()+" "+fed.refused.rule
+			if fed.refused.code == CodeExpressionFailed {
+				ex.Why = "refused: " + fed.refused.rule
+			}
 		case !fed.null && ex.Source == "":
 			ex.Source = "default_value"
 		case fed.null && ex.Source != "":
@@ -93,6 +96,9 @@ func (m *Mapper) explain(p *plan) {
 func (m *Mapper) whyNull(c *column) string {
 	var names []string
 	for _, s := range c.sources {
+		if s.expr != nil {
+			return "the expression gives nil"
+		}
 		if s.slot >= 0 && m.s.vals[s.slot].kind == null {
 			return "explicit null at " + s.path
 		}

@@ -72,12 +72,17 @@ const (
 	CodeBadTimestamp    = "bad_timestamp"    // not a point in time
 	CodeMissingRequired = "missing_required" // no value for a NOT NULL column
 	CodeFilterFailed    = "filter_failed"    // the filter expression could not be evaluated
+
+	// CodeExpressionFailed says that the expression of a mapping could not be
+	// evaluated, or gave what no column can hold.
+	CodeExpressionFailed = "expression_failed"
 )
 
 // RejectCodes lists every code Map may hand to Out.Reject.
 func RejectCodes() []string {
 	return []string{CodeEmpty, CodeNotJSON, CodeNotObject, CodeTooDeep, CodeInvalidUTF8, CodeDuplicateKey,
-		CodeTypeMismatch, CodeOutOfRange, CodeBadTimestamp, CodeMissingRequired, CodeFilterFailed}
+		CodeTypeMismatch, CodeOutOfRange, CodeBadTimestamp, CodeMissingRequired, CodeFilterFailed,
+		CodeExpressionFailed}
 }
 
 // Reasons handed to Out.Filter.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/expr-lang/expr"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -238,15 +239,15 @@ func (p *parser) boolean(key, value *yaml.Node) bool {
 	return strings.EqualFold(value.Value, "true")
 }
 
-func (p *parser) filter(n *yaml.Node) []*filter {
+func (p *parser) filter(n *yaml.Node) []*expression {
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
 		p.problem(n, "filter should be an expression in text, such as \"type == 'track'\"")
 		return nil
 	}
-	f, err := parseFilter(n.Value)
+	f, err := parseExpression(n.Value, expr.AsBool())
 	if err != nil {
 		p.problem(n, "filter: %v", err)
 		return nil
 	}
-	return []*filter{f}
+	return []*expression{f}
 }

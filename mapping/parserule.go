@@ -48,6 +48,8 @@ func (p *parser) rule(n *yaml.Node, what string) rule {
 		case "source":
 			r.sources = p.sources(value)
 			r.drop = isNull(value)
+		case "expression":
+			r.expr = p.expression(value)
 		case "transform":
 			r.chain = p.chain(value)
 		case "format":
@@ -70,7 +72,7 @@ func (p *parser) rule(n *yaml.Node, what string) rule {
 		case "enabled":
 			enabled = p.boolean(key, value)
 		default:
-			p.unknown(key, what, "source", "target", "transform", "format", "separator", "default_value", "value_map", "type", "optional", "enabled")
+			p.unknown(key, what, "source", "expression", "target", "transform", "format", "separator", "default_value", "value_map", "type", "optional", "enabled")
 		}
 	})
 	if _, ok := keys["target"]; !ok && p.real(n).Kind == yaml.MappingNode {
@@ -83,8 +85,12 @@ func (p *parser) rule(n *yaml.Node, what string) rule {
 	if r.drop && r.fallback != nil {
 		p.problem(n, "source: null removes the column, so default_value has no place; leave source out for a constant")
 	}
-	if _, ok := keys["source"]; !ok && r.fallback == nil && r.target != "" {
-		p.problem(n, "column %s has neither source nor default_value; add one, or remove the column with source: null", r.target)
+	_, hasSource := keys["source"]
+	switch expression := keys["expression"]; {
+	case hasSource && expression != nil:
+		p.problem(expression, "column %s has a source and an expression; write the source inside the expression, as in properties.a ?? properties.b", r.target)
+	case !hasSource && expression == nil && r.fallback == nil && r.target != "":
+		p.problem(n, "column %s has none of source, expression and default_value; add one, or remove the column with source: null", r.target)
 	}
 	p.arguments(n, &r, keys, format, separator)
 	return r
@@ -129,9 +135,22 @@ func (p *parser) arguments(n *yaml.Node, r *rule, keys map[string]*yaml.Node, fo
 	if k := keys["separator"]; k != nil && !usesSeparator {
 		p.problem(k, "separator belongs to transform: split or join, which are not here")
 	}
-	if keys["value_map"] != nil && len(r.sources) == 0 {
-		p.problem(n, "value_map needs a source to look up")
+	if keys["value_map"] != nil && len(r.sources) == 0 && keys["expression"] == nil {
+		p.problem(n, "value_map needs a source or an expression to look up")
 	}
+}
+
+func (p *parser) expression(n *yaml.Node) *expression {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
+		p.problem(n, "expression should be text, such as \"properties.price * properties.quantity\"")
+		return nil
+	}
+	x, err := parseExpression(n.Value)
+	if err != nil {
+		p.problem(n, "expression: %v", err)
+		return nil
+	}
+	return x
 }
 
 func hint(word string, known []string) string {

@@ -14,7 +14,7 @@ func (m *Mapper) canonical() {
 		return
 	}
 	for i := range p.filters {
-		keep, err := p.filters[i].keep(&m.machine, &m.s)
+		keep, err := p.filters[i].keep(m)
 		if err != nil {
 			m.reject(CodeFilterFailed, "", fmt.Sprintf("filter: %v; guard fields that may be missing with ??", err))
 			return
@@ -188,8 +188,15 @@ func (m *Mapper) column(dst []byte, c *column, f *feed) []byte {
 				continue
 			}
 			f.v = val{kind: sp.kind, b: m.s.b[sp.start:sp.end]}
-		} else if f.v, f.refused = m.kafka(c, from); f.v.kind == absent {
-			continue
+		} else {
+			if from.expr != nil {
+				f.v, f.refused = m.evaluate(from)
+			} else {
+				f.v, f.refused = m.kafka(c, from)
+			}
+			if f.v.kind == absent && f.refused.code == "" {
+				continue
+			}
 		}
 		if f.from = from; f.refused.code != "" {
 			return dst
@@ -243,6 +250,9 @@ func (m *Mapper) convert(dst []byte, c *column, f *feed) []byte {
 // reason says in words why a value cannot go into its column. It shows numbers
 // of up to 32 characters and no other part of the event.
 func (f feed) reason(c *column) string {
+	if f.refused.code == CodeExpressionFailed {
+		return fmt.Sprintf("column %s (%s): %s; guard fields that may be missing with ??", c.name, c.typ.short(), f.refused.rule)
+	}
 	what := f.v.describe()
 	if f.v.kind == number && len(f.v.b) <= 32 {
 		what = "the number " + string(f.v.b)

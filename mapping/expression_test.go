@@ -1,0 +1,195 @@
+package mapping_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/expr-lang/expr/builtin"
+
+	"github.com/datafly/bridge/mapping"
+)
+
+// expressionBlueprint feeds one VARIANT column, which shows any value as JSON.
+func expressionBlueprint(expression string) string {
+	return "version: 2\nglobal:\n  mappings:\n    - {target: v, type: VARIANT, expression: " + quoteYAML(expression) + "}\n"
+}
+
+func quoteYAML(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// evaluate returns what the expression makes of the event: JSON, NULL, or the
+// reason it was rejected for.
+func evaluate(t *testing.T, expression, event string) string {
+	t.Helper()
+	out := mapOne(mustCompile(t, expressionBlueprint(expression), mapping.Options{}).NewMapper(), []byte(event))
+	if len(out.rows) != 1 {
+		return strings.Join(out.lines, "\n")
+	}
+	var row struct{ V *string }
+	if err := json.Unmarshal(out.rows[0], &row); err != nil {
+		t.Fatalf("%s: %v", out.rows[0], err)
+	}
+	if row.V == nil {
+		return "NULL"
+	}
+	return *row.V
+}
+
+func TestExpressionProblems(t *testing.T) {
+	for _, tc := range []struct{ name, mapping, want string }{
+		{"syntax", "expression: 'type =='", "b.yaml:4:31: expression: unexpected token EOF"},
+		{"kind", "expression: 1", "expression should be text"},
+		{"with source", "expression: type, source: type", "column v has a source and an expression"},
+		{"reads nothing", "expression: 1 + 1", "reads nothing of the event"},
+		{"clock", "expression: 'type + string(now())'", "calls now, which a blueprint may not: an event that is read again"},
+		{"order of a map", "expression: keys(properties)", "calls keys, which a blueprint may not: a map has no order"},
+		{"growth", "expression: 'repeat(type, 1000000)'", "calls repeat, which a blueprint may not"},
+		{"time zone", "expression: timezone(context.timezone)", "calls timezone, which a blueprint may not"},
+		{"environment", "expression: '$env.type'", "reads $env, which is no field of an event"},
+		{"meter", "expression: '$meter'", "reads $meter, which is no field of an event"},
+		{"unknown function", "expression: exec(type)", "calls exec, which is not a function"},
+		{"method", "expression: date(timestamp).String()", "which is not a function"},
+		{"too long", "expression: type" + strings.Repeat(" ", 1) + strings.Repeat("+ type", 3000), "an expression may have 16384"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := mapping.Parse("b.yaml", []byte("version: 2\nglobal:\n  mappings:\n    - {target: v, "+tc.mapping+"}\n"))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q in it", err, tc.want)
+			}
+		})
+	}
+}
+
+// What an event can make an expression cost is bounded, whatever is in it.
+func TestExpressionBounds(t *testing.T) {
+	many := "[" + strings.Repeat("1,", 4999) + "1]"
+	long := `"` + strings.Repeat("x", 600<<10) + `"`
+	for _, tc := range []struct{ name, expression, event string }{
+		{"nested loops", "sum(a, sum(a, #))", `{"a":` + many + `}`},
+		{"elements", "len(map(a, map(a, #)))", `{"a":` + many + `}`},
+		{"doubled text", "reduce(a, #acc + #acc, t)", `{"t":"x","a":` + many + `}`},
+		{"added text", "t + t", `{"t":` + long + `}`},
+		{"joined text", "len(join(map(a, t)))", `{"t":` + long + `,"a":[1,2]}`},
+		{"replaced text", `len(replace(t, "x", "yy"))`, `{"t":` + long + `}`},
+		{"deep result", "reduce(a, [#acc], t)", `{"t":1,"a":` + many + `}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := evaluate(t, tc.expression, tc.event)
+			if !strings.HasPrefix(got, `reject expression_failed "v"`) || len(got) > 300 {
+				t.Errorf("got %.300q, want a short rejection", got)
+			}
+		})
+	}
+	if got := evaluate(t, "count(a, # > 0)", `{"a":`+many+`}`); got != "5000" {
+		t.Errorf("got %s, want one loop over 5000 elements to pass", got)
+	}
+}
+
+// Text that is not UTF-8 would spoil the batch it travels in.
+func TestExpressionGivesUnicode(t *testing.T) {
+	for _, expression := range []string{"t[0:1]", "[t[0:1]]", `{"k": fromBase64(b)}`, `fromBase64(b)`} {
+		if got := evaluate(t, expression, `{"t":"é","b":"/w=="}`); !strings.Contains(got, "reject expression_failed") || !strings.Contains(got, "not UTF-8") {
+			t.Errorf("%s: got %q, want it refused for not being UTF-8", expression, got)
+		}
+	}
+}
+
+func TestExplainShowsExpression(t *testing.T) {
+	m := mustCompile(t, "version: 2\nglobal: {mappings: [{target: a, expression: x + 1}, {target: b, expression: y}, {target: c, expression: x, type: BOOLEAN}]}\n", mapping.Options{}).NewMapper()
+	cols := m.Explain(recordAt([]byte(`{"x":1}`)))[0].Columns
+	if got := cols[0]; got.Source != "expression" || got.Value != `"2"` {
+		t.Errorf("got %+v, want 2 from expression", got)
+	}
+	if got := cols[1]; got.Value != "" || got.Why != "the expression gives nil" {
+		t.Errorf("got %+v, want NULL because the expression gives nil", got)
+	}
+	if got := cols[2]; !strings.Contains(got.Why, "refused: a number") {
+		t.Errorf("got %+v, want a number refused", got)
+	}
+	failed := m.Explain(recordAt([]byte(`{"x":"t"}`)))[0].Columns[0]
+	if !strings.Contains(failed.Why, "refused: invalid operation: string + int") {
+		t.Errorf("got %+v, want the failed operation", failed)
+	}
+}
+
+// The page's table of the language: each example is evaluated on the event above
+// it, and each function of the library is either shown or said to be missing.
+func TestDocsShowTheExpressionLanguage(t *testing.T) {
+	text, err := os.ReadFile("../docs/blueprint.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(text), "\n## Expressions\n")
+	if !found {
+		t.Fatal("docs/blueprint.md has no section Expressions")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	event := regexp.MustCompile("(?s)```json\n(.*?)```").FindStringSubmatch(section)
+	if event == nil {
+		t.Fatal("the section shows no event")
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| `([^`]+)` \\|").FindAllStringSubmatch(section, -1)
+	if len(rows) < 50 {
+		t.Fatalf("got %d examples, want one of each function", len(rows))
+	}
+	var shown strings.Builder
+	for _, row := range rows {
+		expression, want := strings.ReplaceAll(row[1], `\|`, "|"), row[2]
+		fmt.Fprintln(&shown, expression)
+		if got := evaluate(t, expression, event[1]); got != want {
+			t.Errorf("%s: got %s, want %s", expression, got, want)
+		}
+	}
+	for _, name := range builtin.Names {
+		call := regexp.MustCompile(`\b` + name + `\(`)
+		if call.MatchString(shown.String()) {
+			continue
+		}
+		if _, err := mapping.Parse("x.yaml", []byte(expressionBlueprint(name+"(properties)"))); err == nil || !strings.Contains(err.Error(), "a blueprint may not") {
+			t.Errorf("%s is not among the examples", name)
+		} else if !strings.Contains(section, "`"+name+"`") {
+			t.Errorf("%s is not said to be missing", name)
+		}
+	}
+}
+
+// FuzzExpression holds any expression, on any event, to one outcome that is the
+// same each time and a row that is strict JSON.
+func FuzzExpression(f *testing.F) {
+	for _, s := range []string{"type", "a + b", "a ?? b", "sum(a, # * 2)", "map(a, {'k': #})", "a[0:1]", "let x = a; x + x", "date(b) - date(a)",
+		"groupBy(a, #)", "a matches b", "fromJSON(b)", "reduce(a, #acc + #, 0)", "join(map(a, string(#)), '-')", "a?.b[0]", "sort(a)", "1..a", "split(b, '')", "a | map(#) | len()", "replace(b, '', a)", "$env", "a ** b", "a % b"} {
+		f.Add(s, []byte(`{"type":"page","a":[1,2.5,"x"],"b":"2026-03-04"}`))
+		f.Add(s, []byte(`{"a":"/w==","b":{"a":null}}`))
+	}
+	f.Fuzz(func(t *testing.T, expression string, event []byte) {
+		if len(expression) > 300 || strings.ContainsAny(expression, "\n\r") {
+			return
+		}
+		b, err := mapping.Parse("fuzz.yaml", []byte(expressionBlueprint(expression)))
+		if err != nil {
+			return
+		}
+		m, err := b.Compile(mapping.Options{})
+		if err != nil {
+			return
+		}
+		first, second := mapOne(m.NewMapper(), event), mapOne(m.NewMapper(), event)
+		if !slices.Equal(first.lines, second.lines) {
+			t.Fatalf("%q: got %q, and then %q", expression, first.lines, second.lines)
+		}
+		for _, row := range first.rows {
+			if !accepts(row) {
+				t.Errorf("%q: %q is not strict JSON", expression, row)
+			}
+		}
+		for _, line := range first.lines {
+			if strings.HasPrefix(line, "reject") {
+				repeats(t, expression, line, event)
+			}
+		}
+	})
+}
