@@ -83,7 +83,7 @@ func (k *Kafka) options(log *zap.Logger, version string) ([]kgo.Opt, error) {
 		kgo.DisableClientMetrics(),
 		// Failures of the client are reported once, by us; its own log is
 		// for debugging.
-		kgo.WithLogger(kzap.New(log.Named("kafka"), kzap.AtomicLevel(debugOnly(log)))),
+		kgo.WithLogger(kzap.New(log.Named("kafka"), kzap.LevelFn(debugOnly(log)))),
 	}
 	if k.dial != nil {
 		opts = append(opts, kgo.Dialer(k.dial))
@@ -120,11 +120,13 @@ func softwareVersion(v string) string {
 	return clean
 }
 
-func debugOnly(log *zap.Logger) zap.AtomicLevel {
-	if log.Core().Enabled(zap.DebugLevel) {
-		return zap.NewAtomicLevelAt(zap.DebugLevel)
+func debugOnly(log *zap.Logger) func() kgo.LogLevel {
+	return func() kgo.LogLevel {
+		if log.Core().Enabled(zap.DebugLevel) {
+			return kgo.LogLevelDebug
+		}
+		return kgo.LogLevelNone
 	}
-	return zap.NewAtomicLevelAt(zap.FatalLevel)
 }
 
 // KafkaError is a failure to work with the cluster, with what to do about it.

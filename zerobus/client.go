@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"net/url"
 	"sync"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 )
 
 // Observer is told what happens, for metrics. Its methods are called from many
@@ -39,6 +37,13 @@ type Observer interface {
 type StreamObserver interface {
 	StreamOpened()
 	StreamEnded(why string)
+}
+
+// AttemptObserver is what an Observer may be besides, to tell the attempts of
+// one Write from another's.
+type AttemptObserver interface {
+	// Attempted begins one attempt; ctx is that of the Write, or made from it.
+	Attempted(ctx context.Context)
 }
 
 // Ends of a stream, as StreamObserver.StreamEnded names them.
@@ -81,7 +86,7 @@ type Client struct {
 	wire   transport
 	grpc   *wire // wire, where it is gRPC; else nil
 	gate   *gate
-	limit  *rate.Limiter // nil: none
+	limit  *throttle
 	advice adviser
 	jitter func(time.Duration) time.Duration
 
@@ -108,7 +113,7 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 	}
 	log = log.With(zap.String("table", set.table.String()))
 	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter,
-		columns: newColumnCheck(), drift: newDrift()}
+		limit: newThrottle(set.RateLimit), columns: newColumnCheck(), drift: newDrift()}
 	mint := func(params url.Values) *tokens {
 		return &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
 			timeout: set.Timeout, http: c.http, advice: c.advice, obs: obs, log: log}
@@ -128,9 +133,6 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 		c.wire = newREST(set, c.tokens, c.http, c.advice)
 	default:
 		c.wire = newWorkspace(set, c.tokens, c.http, c.advice)
-	}
-	if set.RateLimit > 0 {
-		c.limit = rate.NewLimiter(rate.Limit(set.RateLimit), int(min(max(math.Ceil(set.RateLimit), 1), math.MaxInt32)))
 	}
 	return c, nil
 }

@@ -150,7 +150,7 @@ type carrier func(ctx context.Context, b *batch) error
 // was refused. A batch the service finds too large is a *RefusedError; an
 // *Error is the caller's own to complete.
 func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
-	if !c.throttle(ctx, len(b.rows)) {
+	if !c.limit.wait(ctx, len(b.rows)) {
 		return context.Cause(ctx)
 	}
 	err := c.send(ctx, b, carry)
@@ -174,6 +174,9 @@ func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
 
 // send makes one observed attempt.
 func (c *Client) send(ctx context.Context, b *batch, carry carrier) error {
+	if c.attempts != nil {
+		c.attempts.Attempted(ctx)
+	}
 	start := time.Now()
 	err := carry(ctx, b)
 	c.obs.Request(outcome(ctx, err), time.Since(start))
@@ -196,21 +199,6 @@ func outcome(ctx context.Context, err error) string {
 		return OutcomeBlocked
 	}
 	return OutcomeRetry
-}
-
-// throttle waits until n rows may be sent, in portions no larger than the
-// limiter's burst. It reports whether ctx is still alive.
-func (c *Client) throttle(ctx context.Context, n int) bool {
-	for c.limit != nil && n > 0 {
-		part := min(n, c.limit.Burst())
-		r := c.limit.ReserveN(time.Now(), part)
-		if !sleep(ctx, r.Delay()) {
-			r.Cancel()
-			return false
-		}
-		n -= part
-	}
-	return true
 }
 
 // asError returns err as the *Error it is; anything else is taken for a fault
