@@ -3,8 +3,8 @@ package mapping
 import "errors"
 
 // keep evaluates a filter on the event just scanned.
-func (f *boundExpression) keep(m *Mapper) (bool, error) {
-	out, err := f.run(m)
+func (x *boundExpression) keep(m *Mapper) (bool, error) {
+	out, err := x.run(m)
 	if err != nil {
 		return false, err
 	}
