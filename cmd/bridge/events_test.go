@@ -76,3 +76,12 @@ func TestPageTextIsSafeToShow(t *testing.T) {
 		t.Errorf("got %s, want the number as it was written", got)
 	}
 }
+
+// What one event that is taken up costs the goroutine that delivers.
+func BenchmarkSketch(b *testing.B) {
+	value := []byte(`{"type":"track","event":"Order Completed","message_id":"m","properties":{"text":"` + strings.Repeat("x", 1000) + `"}}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		sketchOf(value, 0)
+	}
+}
