@@ -68,6 +68,9 @@ func newStage(t *testing.T, latency emulator.Latency, sets ...string) (*stage, *
 	}
 	broker := kafkatest.StartFake(t, kafkatest.Options{})
 	s := &stage{t: t, topic: kafkatest.Name(t), address: freeAddress(t), log: &output{}}
+	if os.Getenv("BRIDGE_SCREENSHOTS") != "" {
+		s.topic = "signal-events" // it is in the pictures
+	}
 	broker.CreateTopic(t, s.topic, 3, nil)
 	if s.ws, err = emulator.New(emulator.Config{Latency: latency}); err != nil {
 		t.Fatal(err)

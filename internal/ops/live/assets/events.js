@@ -75,7 +75,7 @@ export const get = (id) => byID.get(id);
 
 export function sample(s) {
   const { seen, kept } = s.sample;
-  const text = seen === 0 ? "" : kept >= seen ? "All " + count(seen) + " events so far were shown." : count(kept) + " of " + count(seen) + " events so far were shown: at most 100 a second, spread over the batches, rejected ones first.";
+  const text = seen === 0 ? "" : kept >= seen ? "All " + count(seen) + " events so far were shown." : count(kept) + " of " + count(seen) + " events so far were shown: at most 100 a second, spread over the batches. Rejected ones are kept longest.";
   say($("sample"), text);
 }
 
