@@ -69,6 +69,7 @@ type Metrics struct {
 	lastCommit               prometheus.Gauge
 	mintsOK, mintsFailed     prometheus.Counter
 
+	reload reloadSeries
 	totals totals
 }
 
@@ -153,6 +154,7 @@ func NewMetrics(known Known) *Metrics {
 	m.moved = byWord(m.counters("rebalanced_partitions_total",
 		"Partitions the group gave to this member or took from it, by kind.", "kind"))
 
+	m.reload = newReloadSeries(m)
 	m.announce(known)
 	return m
 }

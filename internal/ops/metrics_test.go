@@ -29,6 +29,8 @@ func exercise(m *ops.Metrics) {
 	m.Rebalanced(ops.RebalanceAssigned, 2)
 	m.Request("ok", 110*time.Millisecond)
 	m.Retried("unavailable")
+	m.ConfigReloaded(now, nil)
+	m.ConfigReloaded(now, errors.New("the blueprint does not fit"))
 	m.StreamOpened()
 	m.StreamEnded("announced")
 	m.TokenMinted(nil)

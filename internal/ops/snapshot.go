@@ -77,6 +77,10 @@ type Snapshot struct {
 	// Totals are filled by the server from Metrics.
 	Totals Totals `json:"totals"`
 
+	// Reload tells where the configuration in force comes from, and whether a
+	// newer one was refused. It has no part in Ready.
+	Reload ReloadStatus `json:"reload"`
+
 	// Config is the effective configuration. It is shown as it is: secrets
 	// must have been redacted before.
 	Config any `json:"config,omitempty"`

@@ -20,6 +20,7 @@ func (s Snapshot) WriteText(w io.Writer) error {
 	var b bytes.Buffer
 	writeHealth(&b, s)
 	writeSink(&b, s.Sink, s.Time)
+	writeReload(&b, s.Reload, s.Time)
 	writeCounts(&b, s)
 	writePartitions(&b, s.Partitions)
 	_, err := w.Write(b.Bytes())
