@@ -185,8 +185,16 @@ type resolved struct {
 	typ *deltaType
 }
 
+// problem notes what is wrong, once: a column is compiled for every section and
+// for rows that are mapped already.
 func (c *compiler) problem(at Position, format string, args ...any) {
-	c.errs = append(c.errs, &Problem{at, fmt.Sprintf(format, args...)})
+	found := Problem{at, fmt.Sprintf(format, args...)}
+	for _, err := range c.errs {
+		if known, ok := errors.AsType[*Problem](err); ok && *known == found {
+			return
+		}
+	}
+	c.errs = append(c.errs, &found)
 }
 
 // layers returns the rules of every plan, the one for no section first.

@@ -96,6 +96,7 @@ offset only after the rows behind it are acknowledged: at-least-once, nothing lo
 		newDemoCommand(),
 		newCheckCommand(),
 		newMapCommand(),
+		newBlueprintCommand(),
 		newDDLCommand(),
 		newReplayCommand(),
 		newDLQCommand(),

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
+)
+
+func newBlueprintValidateCommand() *cobra.Command {
+	var table bool
+	output := outputText
+	cmd := &cobra.Command{
+		Use:   "validate FILE...",
+		Short: "Tell everything that is wrong with blueprints",
+		Long: `validate reads blueprints as bridge run would and tells every problem with its
+line and column, all at once. It connects to nothing, unless --table asks to
+hold them against the columns of the live table; that needs the whole
+configuration. The exit code is 1 if a file has a problem.`,
+		Example: `  bridge blueprint validate blueprint.yaml
+  bridge blueprint validate blueprints/*.yaml --output json
+  bridge blueprint validate blueprint.yaml --table --config config.yaml`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			v := &validator{}
+			if table {
+				if err := v.readTable(cmd); err != nil {
+					return err
+				}
+			}
+			report := validation{OK: true}
+			for _, file := range files {
+				r := v.validate(file)
+				report.OK = report.OK && r.OK
+				report.Files = append(report.Files, r)
+			}
+			if err := report.write(cmd.OutOrStdout(), output, styleOf(cmd, cmd.OutOrStdout())); err != nil {
+				return fmt.Errorf("writing the report: %w", err)
+			}
+			if !report.OK {
+				return &quietError{errors.New("a blueprint has problems")}
+			}
+			return nil
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&table, "table", false, "hold the blueprints against the live table, too; needs the whole configuration")
+	addOutput(cmd, &output)
+	return cmd
+}
+
+// validation is the answer.
+type validation struct {
+	OK    bool            `json:"ok"`
+	Files []validatedFile `json:"files"`
+}
+
+type validatedFile struct {
+	File     string        `json:"file"`
+	OK       bool          `json:"ok"`
+	Columns  int           `json:"columns,omitempty"`  // of the rows
+	LeftOut  []string      `json:"left_out,omitempty"` // optional columns the table lacks
+	Problems []fileProblem `json:"problems,omitempty"`
+	Note     string        `json:"note,omitempty"`
+}
+
+// validator compiles blueprints, for the live table where that was read.
+type validator struct {
+	cfg     *config.Config
+	client  *zerobus.Client // nil without --table
+	columns []zerobus.Column
+	note    string
+}
+
+// readTable reads the columns of the live table.
+func (v *validator) readTable(cmd *cobra.Command) error {
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return err
+	}
+	client, err := zerobus.New(zerobusConfig(cfg), newLogger(cfg.Log, zapcore.AddSync(cmd.ErrOrStderr())), nil)
+	if err != nil {
+		return &usageError{err}
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(cmd.Context(), alterTimeout)
+	defer cancel()
+	v.cfg, v.client = cfg, client
+	v.columns, err = client.Columns(ctx)
+	if hidden, ok := errors.AsType[*zerobus.ColumnsUnreadable](err); ok {
+		v.note = fmt.Sprintf("the table's columns cannot be read by this principal (%s); going by the blueprint alone", hidden.Err.Reason())
+		return nil
+	}
+	return err
+}
+
+func (v *validator) validate(file string) validatedFile {
+	r := validatedFile{File: file, Note: v.note}
+	m, err := v.compile(file)
+	if r.Problems = problemsOf(err); err == nil {
+		r.OK, r.Columns = true, len(m.Columns())
+		if v.client != nil {
+			r.LeftOut = m.OmittedColumns()
+		}
+	}
+	return r
+}
+
+func (v *validator) compile(file string) (*mapping.Mapping, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w; name a readable blueprint", err)
+	}
+	plan, err := mapping.Parse(file, data)
+	if err != nil {
+		return nil, err
+	}
+	if v.client == nil {
+		return plan.Compile(mapping.Options{AllOptional: true})
+	}
+	form, err := v.client.Encoding(v.columns)
+	if err != nil {
+		return nil, err
+	}
+	o := mappingOptions(v.cfg)
+	o.Format, o.TableName = form.Format, v.client.Table().Quoted()
+	for _, c := range v.columns {
+		o.Table = append(o.Table, mapping.Column{Name: c.Name, Type: c.Type, NotNull: c.NotNull, Number: form.Numbers[c.Name]})
+	}
+	return plan.Compile(o)
+}
+
+func (v validation) write(w io.Writer, form outputForm, s style) error {
+	if form == outputJSON {
+		return json.NewEncoder(w).Encode(v)
+	}
+	var b strings.Builder
+	for _, f := range v.Files {
+		for _, p := range f.Problems {
+			fmt.Fprintln(&b, s.bad(p.at(f.File)))
+		}
+		if f.OK {
+			fmt.Fprintf(&b, "%s: %s, %d columns", f.File, s.good("ok"), f.Columns)
+			if len(f.LeftOut) > 0 {
+				fmt.Fprintf(&b, "; the table lacks the optional %s", strings.Join(f.LeftOut, ", "))
+			}
+			fmt.Fprintln(&b)
+		}
+	}
+	if n := len(v.Files); n > 0 && v.Files[n-1].Note != "" {
+		fmt.Fprintln(&b, v.Files[n-1].Note)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
