@@ -39,7 +39,7 @@ every step is ok, else 1.`,
 				return err
 			}
 			if !c.fine() {
-				return &quietError{errors.New("a check failed")}
+				return &quietError{advise(errors.New("a check failed"), c.next(cmd))}
 			}
 			return nil
 		},
@@ -64,6 +64,8 @@ type checkStep struct {
 	Status string `json:"status"`
 	Detail string `json:"detail,omitempty"`
 	Error  string `json:"error,omitempty"` // ends with the remedy
+
+	err error
 }
 
 type checker struct {
@@ -89,7 +91,7 @@ func (c *checker) step(ctx context.Context, name string, needs bool, try func(co
 		defer cancel()
 		detail, err := try(ctx)
 		if s.Status, s.Detail = stepOK, detail; err != nil {
-			s.Status, s.Error = stepFailed, err.Error()
+			s.Status, s.Error, s.err = stepFailed, err.Error(), err
 		}
 	}
 	c.steps = append(c.steps, s)
@@ -115,6 +117,32 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 	}
 	clusterID := c.kafka(ctx, b, configured)
 	c.table(ctx, b, configured, clusterID)
+}
+
+// next is the command that helps with the first step that failed.
+func (c *checker) next(cmd *cobra.Command) string {
+	for _, s := range c.steps {
+		if s.Status != stepFailed {
+			continue
+		}
+		switch s.Step {
+		case "configuration":
+			return nextCommand(cmd, s.err)
+		case "kafka":
+			return "bridge help config kafka"
+		case "topic":
+			return "bridge help config kafka.topics"
+		case "dead-letter topic":
+			return "bridge help config rejects"
+		case "token":
+			return "bridge help config zerobus.client"
+		case "ingest":
+			return "bridge ddl" + configArgument(cmd)
+		case "columns":
+			return "bridge ddl --alter" + configArgument(cmd)
+		}
+	}
+	return "bridge help troubleshooting"
 }
 
 func (c *checker) kafka(ctx context.Context, b *bridge, configured bool) (clusterID string) {
@@ -182,7 +210,6 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 		if err != nil {
 			return "", err
 		}
-		b.adopt(m)
 		if unseen != "" {
 			return fmt.Sprintf("cannot be read by this principal (%s); going by the blueprint's %d columns alone", unseen, len(m.Columns())), nil
 		}

@@ -70,7 +70,7 @@ not.`,
 				return errors.New(r.Error)
 			}
 			if r.Landed < r.Matched || r.Unmarked > 0 {
-				return &quietError{errors.New("some letters did not land")}
+				return r.advice(cmd)
 			}
 			return nil
 		},
@@ -81,6 +81,15 @@ not.`,
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit line")
 	addOutput(cmd, &output)
 	return cmd
+}
+
+// advice ends a redrive that left letters behind: the first of them says why.
+func (r *redriveReport) advice(cmd *cobra.Command) error {
+	next := ""
+	if len(r.Groups) > 0 {
+		next = "bridge dlq show" + configArgument(cmd) + " " + shellWord(r.Groups[0].Example)
+	}
+	return &quietError{advise(errors.New("some letters did not land"), next)}
 }
 
 // redriveGroup counts letters that did not land for one reason.

@@ -68,7 +68,8 @@ its columns, the blueprint alone is gone by, which is said.`,
 				return err
 			}
 			if l == nil {
-				return fmt.Errorf("there is no dead letter at %s/%d/%d: it was removed by the topic's retention, is a marker, or was never there; bridge dlq list shows what is", topic, partition, offset)
+				return advise(fmt.Errorf("there is no dead letter at %s/%d/%d: it was removed by the topic's retention, is a marker, or was never there; bridge dlq list shows what is", topic, partition, offset),
+					"bridge dlq list --all"+configArgument(cmd))
 			}
 			s := &shownLetter{listedLetter: describeLetter(l, len(names)), letter: l}
 			s.mapNow(ctx, b)

@@ -38,13 +38,17 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitFine
 	}
+	look := styleOf(cmd, stderr)
 	var quiet *quietError
 	if !errors.As(err, &quiet) {
-		fmt.Fprintf(stderr, "bridge: %s\n", strings.TrimSpace(listed(err)))
+		fmt.Fprintf(stderr, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(listed(err)))
+	}
+	if next := nextCommand(cmd, err); next != "" {
+		fmt.Fprintf(stderr, "try: %s\n", look.strong(next))
 	}
 	var usage *usageError
 	if errors.As(err, &usage) {
@@ -71,13 +75,18 @@ func (e *usageError) Unwrap() error { return e.err }
 // quietError ends a command with code 1 whose output has said everything.
 type quietError struct{ error }
 
+func (e *quietError) Unwrap() error { return e.error }
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bridge",
 		Short: "Carry Datafly Signal events from Kafka into Databricks through Zerobus",
 		Long: `bridge reads Signal events from Kafka, maps each one to a row with a blueprint,
 writes the rows to a Databricks table through Zerobus Ingest, and commits an
-offset only after the rows behind it are acknowledged: at-least-once, nothing lost.`,
+offset only after the rows behind it are acknowledged: at-least-once, nothing lost.
+
+Configuration, blueprints, metrics, troubleshooting and more can be read with
+bridge help <topic>; bridge help topics lists them.`,
 		Example: `  bridge demo                            see it work, without Kafka or a workspace
   bridge check --config config.yaml      try every connection and grant
   bridge run --config config.yaml        carry events until told to stop`,
@@ -88,9 +97,7 @@ offset only after the rows behind it are acknowledged: at-least-once, nothing lo
 	colour := colourAuto
 	root.PersistentFlags().Var(&colour, "color", "colours: auto (on a terminal, unless NO_COLOR is set), always or never")
 	root.SetVersionTemplate("bridge {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
-	})
+	root.SetFlagErrorFunc(wrongFlag)
 	root.AddCommand(
 		newRunCommand(),
 		newDemoCommand(),
@@ -103,10 +110,13 @@ offset only after the rows behind it are acknowledged: at-least-once, nothing lo
 		newEmulatorCommand(),
 		newStatusCommand(),
 		newVersionCommand(),
+		newManCommand(),
 	)
-	for _, cmd := range root.Commands() {
-		misuse(cmd)
-	}
+	root.SetHelpCommand(newHelpCommand())
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	misuseAll(root)
+	completeFlags(root)
 	root.SuggestionsMinimumDistance = 2 // cobra sets it only on its own way to an unknown command
 	// Without a subcommand cobra shows the help; with an unknown one it fails.
 	root.Args = func(cmd *cobra.Command, args []string) error {
@@ -115,12 +125,20 @@ offset only after the rows behind it are acknowledged: at-least-once, nothing lo
 		}
 		said := fmt.Sprintf("unknown command %q", args[0])
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			said += fmt.Sprintf("; did you mean %q", near[0])
+			return &usageError{advise(fmt.Errorf("%s; did you mean %q", said, near[0]), "bridge "+near[0]+" --help")}
 		}
 		return &usageError{fmt.Errorf("%s; see bridge --help", said)}
 	}
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return root
+}
+
+// misuseAll is misuse for the commands below parent.
+func misuseAll(parent *cobra.Command) {
+	for _, cmd := range parent.Commands() {
+		misuse(cmd)
+		misuseAll(cmd)
+	}
 }
 
 // misuse turns a refused argument into a usage error.
@@ -130,9 +148,10 @@ func misuse(cmd *cobra.Command) {
 		check = cobra.NoArgs
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
+		err := check(cmd, args)
+		if usage := (*usageError)(nil); err != nil && !errors.As(err, &usage) {
 			return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 		}
-		return nil
+		return err
 	}
 }

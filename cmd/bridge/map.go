@@ -45,7 +45,11 @@ but no key is required.`,
 				err = fmt.Errorf("writing rows: %w", ferr)
 			}
 			if err == nil && run.rejected > 0 {
-				err = &quietError{errors.New("events were rejected")}
+				next := "bridge help blueprint"
+				if !explain {
+					next = "bridge map --explain"
+				}
+				err = &quietError{advise(errors.New("events were rejected"), next)}
 			}
 			return err
 		},

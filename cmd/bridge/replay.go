@@ -194,7 +194,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Rep
 	if err := report.write(cmd.OutOrStdout(), output, styleOf(cmd, cmd.OutOrStdout())); err != nil {
 		return err
 	}
-	return refused
+	return advise(refused, "") // what helps is no command of ours
 }
 
 // standDown is how a group loses its members.

@@ -99,7 +99,7 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 	}
 	server := ops.New(opsConfig, b.metrics, b.snapshot, log)
 	if err := server.Start(ctx); err != nil {
-		return fmt.Errorf("starting the ops endpoints: %w", err)
+		return advise(fmt.Errorf("starting the ops endpoints: %w", err), "bridge help config ops.address")
 	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), opsClose)
@@ -121,7 +121,6 @@ func (b *bridge) run(ctx context.Context) error {
 	defer b.state.Store(ops.StateStopped)
 	cfg := consumerConfig(b.cfg)
 	cfg.SinkTrouble = b.sinkTrouble
-	cfg.Tap = b.tap()
 	var ends *consumer.Ends
 	clusterID, err := b.prove(ctx)
 	if err == nil {

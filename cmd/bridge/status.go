@@ -44,7 +44,7 @@ func newStatusCommand() *cobra.Command {
 			}
 			body, snapshot, err := fetchStatus(cmd.Context(), target)
 			if err != nil {
-				return err
+				return advise(err, "bridge help config ops.address")
 			}
 			if output == outputJSON {
 				_, err = cmd.OutOrStdout().Write(body)
@@ -58,7 +58,8 @@ func newStatusCommand() *cobra.Command {
 				return fmt.Errorf("writing the status: %w", err)
 			}
 			if !snapshot.Ready {
-				return &quietError{fmt.Errorf("bridge at %s is not ready: %s", target.Host, strings.Join(reasonCodes(snapshot), ", "))}
+				return &quietError{advise(fmt.Errorf("bridge at %s is not ready: %s", target.Host, strings.Join(reasonCodes(snapshot), ", ")),
+					adviceOn(snapshot))}
 			}
 			return nil
 		},
@@ -141,4 +142,13 @@ func reasonCodes(s ops.Snapshot) []string {
 		codes = append(codes, r.Code)
 	}
 	return codes
+}
+
+// adviceOn is where the first reason is explained; states that pass by
+// themselves are not.
+func adviceOn(s ops.Snapshot) string {
+	if len(s.NotReady) == 0 || s.NotReady[0].Code == s.State {
+		return ""
+	}
+	return "bridge help troubleshooting " + shellWord(s.NotReady[0].Code)
 }

@@ -75,8 +75,8 @@ func TestStatusOfAReadyBridge(t *testing.T) {
 
 func TestStatusOfABlockedBridge(t *testing.T) {
 	code, out, errs := status(t, "--address", serveStatus(t, blockedStatus()))
-	if code != exitFailed || errs != "" {
-		t.Errorf("got exit code %d and stderr %q, want %d and nothing: stdout says it", code, errs, exitFailed)
+	if code != exitFailed || errs != "try: bridge help troubleshooting sink_blocked\n" {
+		t.Errorf("got exit code %d and stderr %q, want %d and where the reason is explained: stdout says the rest", code, errs, exitFailed)
 	}
 	want := []string{"NOT READY ", "sink_blocked: the table refuses writes", "remedy: grant MODIFY"}
 	lines := strings.Split(out, "\n")

@@ -18,6 +18,7 @@ const module = "github.com/datafly/bridge"
 // packages that do the work are strangers to each other: cmd/bridge alone
 // introduces them.
 var arrows = map[string][]string{
+	module:               {}, // the documents that bridge help shows
 	"consumer":           {},
 	"mapping":            {},
 	"zerobus":            {"zerobus/zerobuspb"},

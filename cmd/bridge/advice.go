@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
+)
+
+// advisedError is an error with the command to type next; none when it is
+// empty.
+type advisedError struct {
+	error
+	command string
+}
+
+func (e *advisedError) Unwrap() error { return e.error }
+
+// advise puts the next command to an error; nil stays nil.
+func advise(err error, command string) error {
+	if err == nil {
+		return nil
+	}
+	return &advisedError{err, command}
+}
+
+// nextCommand is what helps whoever has just read the error of the command;
+// empty when no command does.
+func nextCommand(cmd *cobra.Command, err error) string {
+	var said *advisedError
+	var usage *usageError
+	var quiet *quietError
+	switch {
+	case errors.As(err, &said):
+		return said.command
+	case errors.As(err, &usage):
+		return nextUsage(cmd, usage.err)
+	case errors.As(err, &quiet), errors.Is(err, errCut), errors.Is(err, context.Canceled):
+		return ""
+	}
+	var failed *consumer.KafkaError
+	var service *zerobus.Error
+	var unfit *misfit
+	var schema *zerobus.SchemaError
+	switch {
+	case cmd.Flag("config") == nil || cmd.Name() == "check":
+		return ""
+	case errors.As(err, &unfit), errors.As(err, &schema):
+		return "bridge ddl --alter" + configArgument(cmd)
+	case errors.As(err, &failed), errors.As(err, &service), errors.Is(err, context.DeadlineExceeded):
+		return "bridge check" + configArgument(cmd)
+	}
+	return ""
+}
+
+// nextUsage is nextCommand for a wrong command line or configuration.
+func nextUsage(cmd *cobra.Command, err error) string {
+	var blueprint *mapping.Problem
+	if problems := config.Problems(err); len(problems) > 0 {
+		return helpOnKeys(problems)
+	} else if errors.As(err, &blueprint) {
+		if blueprint.File != "" && blueprint.File != "default.yaml" {
+			if validate, _, ferr := cmd.Root().Find([]string{"blueprint", "validate"}); ferr == nil && validate.Name() == "validate" {
+				return "bridge blueprint validate " + shellWord(blueprint.File)
+			}
+		}
+		return "bridge help blueprint"
+	}
+	return cmd.CommandPath() + " --help"
+}
+
+// helpOnKeys names the key that is wrong, or what several have in common.
+func helpOnKeys(problems []*config.Problem) string {
+	const all = "bridge help config"
+	paths := map[string]bool{}
+	for _, k := range config.Keys() {
+		paths[k.Path] = true
+	}
+	common := problems[0].Key
+	for _, p := range problems {
+		if !paths[p.Key] {
+			return all
+		}
+		for common != "" && p.Key != common && !strings.HasPrefix(p.Key, common+".") {
+			common = common[:max(strings.LastIndexByte(common, '.'), 0)]
+		}
+	}
+	return strings.TrimSpace(all + " " + common)
+}
+
+// configArgument is the --config to repeat; empty when the settings come from
+// elsewhere.
+func configArgument(cmd *cobra.Command) string {
+	f := cmd.Flag("config")
+	if f == nil {
+		return ""
+	}
+	if _, err := os.Stat(f.Value.String()); err != nil && !f.Changed {
+		return ""
+	}
+	return " --config " + shellWord(f.Value.String())
+}
+
+var plainWord = regexp.MustCompile(`^[\w./:=@%+,-]+$`)
+
+// shellWord quotes a word that a shell would take apart.
+func shellWord(word string) string {
+	if plainWord.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(legible(word, 1000), "'", `'\''`) + "'"
+}
+
+// wrongFlag completes an error of the command line's flags.
+func wrongFlag(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
+		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	}
+	near := &cobra.Command{SuggestionsMinimumDistance: 2}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			near.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+		}
+	})
+	names := near.SuggestionsFor(unknown.GetSpecifiedName())
+	if len(names) == 0 {
+		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return len(a) - len(b) })
+	return &usageError{fmt.Errorf("%w; did you mean --%s?", err, names[0])}
+}

@@ -1,0 +1,273 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	documents "github.com/datafly/bridge"
+	"github.com/datafly/bridge/internal/config"
+)
+
+// topic is a page that `bridge help` shows beside the commands.
+type topic struct {
+	name, short string
+	page        func() (string, error) // Markdown
+}
+
+// topics are pages of docs/, or parts of them, and config.example.yaml: nothing
+// is said here a second time.
+var topics = []topic{
+	{"config", "every key of the configuration: meaning, unit, default, price", configPage},
+	{"blueprint", "how an event becomes a row: sources, types, transforms, filters", wholePage("docs/blueprint.md")},
+	{"metrics", "every metric, and the questions they answer", wholePage("docs/metrics.md")},
+	{"troubleshooting", "reason codes of a bridge that is not ready, codes of rejects, and what to do", troubleshootingPage},
+	{"environment", "the variables that are read", environmentPage},
+	{"exit-codes", "what the exit codes mean", partOf("docs/terminal.md", "Exit codes")},
+	{"terminal", "colours, progress, completion, man pages", wholePage("docs/terminal.md")},
+}
+
+func topicNamed(name string) *topic {
+	for i := range topics {
+		if topics[i].name == name {
+			return &topics[i]
+		}
+	}
+	return nil
+}
+
+func document(name string) (string, error) {
+	text, err := documents.Documents.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("reading %s: %w; this build lacks it, take a release", name, err)
+	}
+	return string(text), nil
+}
+
+func wholePage(name string) func() (string, error) {
+	return func() (string, error) { return document(name) }
+}
+
+// partOf returns the sections with these headings, in the order of the page.
+func partOf(name string, heads ...string) func() (string, error) {
+	return func() (string, error) {
+		page, err := document(name)
+		if err != nil {
+			return "", err
+		}
+		var b strings.Builder
+		level, fenced := 0, false
+		for line := range strings.Lines(page) {
+			if strings.HasPrefix(strings.TrimSpace(line), "```") {
+				fenced = !fenced
+			}
+			text := strings.TrimLeft(line, "#")
+			if depth := len(line) - len(text); !fenced && depth > 0 && (level == 0 || depth <= level) {
+				level = 0
+				if slices.Contains(heads, strings.TrimSpace(text)) {
+					level = depth
+				}
+			}
+			if level > 0 {
+				b.WriteString(line)
+			}
+		}
+		return b.String(), nil
+	}
+}
+
+// Sections that help somebody with a bridge that does not deliver.
+var (
+	troubledOperations = []string{"When you are paged", "Did we lose anything?", "A batch that is too large", "Runbook"}
+	troubledBlueprint  = []string{"What becomes of an event that is no row"}
+)
+
+func troubleshootingPage() (string, error) {
+	operations, err := partOf("docs/operations.md", troubledOperations...)()
+	if err != nil {
+		return "", err
+	}
+	rejects, err := partOf("docs/blueprint.md", troubledBlueprint...)()
+	if err != nil {
+		return "", err
+	}
+	return "# Troubleshooting\n\n" + operations + "\n" + rejects, nil
+}
+
+func environmentPage() (string, error) {
+	part, err := partOf("docs/terminal.md", "Environment")()
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString(part + "\n## Variables of keys\n\n| variable | key |\n|---|---|\n")
+	for _, k := range config.Keys() {
+		fmt.Fprintf(&b, "| `%s` | `%s` |\n", k.Env, k.Path)
+	}
+	b.WriteString("\n## Signal's own names, below those of the bridge\n\n| variable | key |\n|---|---|\n")
+	borrowed := config.Borrowed()
+	for _, name := range slices.Sorted(maps.Keys(borrowed)) {
+		fmt.Fprintf(&b, "| `%s` | `%s` |\n", name, borrowed[name])
+	}
+	return b.String(), nil
+}
+
+// configPage is made of the keys and of the comments in the example.
+func configPage() (string, error) {
+	example, err := document("config.example.yaml")
+	if err != nil {
+		return "", err
+	}
+	comments, err := keyComments(example)
+	if err != nil {
+		return "", err
+	}
+	preface, _, _ := strings.Cut(example, "\n\n")
+	var b strings.Builder
+	b.WriteString("# Configuration\n\n" + uncommented(preface) + "\n")
+	section := ""
+	for _, k := range config.Keys() {
+		parts := strings.Split(k.Path, ".")
+		for i := 1; i < len(parts); i++ {
+			if at := strings.Join(parts[:i], "."); !strings.HasPrefix(section+".", at+".") {
+				fmt.Fprintf(&b, "\n## %s\n\n%s\n", at, comments[at])
+			}
+		}
+		section = strings.Join(parts[:len(parts)-1], ".")
+		about := k.Type
+		if len(k.Choices) > 0 {
+			about = "one of " + strings.Join(k.Choices, ", ")
+		}
+		if k.Required {
+			about += ", required"
+		} else if k.Default != "" {
+			about += ", default " + k.Default
+		}
+		fmt.Fprintf(&b, "\n### %s\n\n`%s`, %s\n\n%s\n", k.Path, k.Env, about, comments[k.Path])
+	}
+	return b.String(), nil
+}
+
+// keyComments returns the comment above each key and section, by path. A key
+// without one shares that of the key before it.
+func keyComments(example string) (map[string]string, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal([]byte(example), &doc); err != nil {
+		return nil, fmt.Errorf("reading config.example.yaml: %w; this build lacks it, take a release", err)
+	}
+	comments := map[string]string{}
+	var walk func(n *yaml.Node, prefix string)
+	walk = func(n *yaml.Node, prefix string) {
+		last := ""
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := n.Content[i], n.Content[i+1]
+			if key.HeadComment != "" {
+				paragraphs := strings.Split(key.HeadComment, "\n\n")
+				last = uncommented(paragraphs[len(paragraphs)-1])
+			}
+			path := prefix + key.Value
+			comments[path] = last
+			if value.Kind == yaml.MappingNode {
+				walk(value, path+".")
+			}
+		}
+	}
+	walk(doc.Content[0], "")
+	return comments, nil
+}
+
+// uncommented takes the # away; lines that are indented become code.
+func uncommented(comment string) string {
+	var b strings.Builder
+	code := false
+	for line := range strings.Lines(comment + "\n") {
+		line = strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(line), "#"), " ")
+		if strings.HasPrefix(line, "  ") != code {
+			b.WriteString("\n```\n")
+			code = !code
+		}
+		b.WriteString(strings.TrimPrefix(line, "  ") + "\n")
+	}
+	if code {
+		b.WriteString("```\n")
+	}
+	return strings.TrimRight(b.String(), "\n") + "\n"
+}
+
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command | topic [word] | topics]",
+		Short: "Help on a command or a topic; `bridge help topics` lists the topics",
+		Long: `help prints what a command's --help prints, or a topic: pages of the documentation
+that the program carries along. A word after the topic narrows it to the sections
+and rows whose name has the word in it.`,
+		Example: `  bridge help topics
+  bridge help run
+  bridge help config delivery
+  bridge help troubleshooting sink_blocked`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := cmd.OutOrStdout()
+			if len(args) == 0 {
+				return cmd.Root().Help()
+			}
+			if args[0] == "topics" && len(args) == 1 {
+				return listTopics(out, styleOf(cmd, out))
+			}
+			if t := topicNamed(args[0]); t != nil && len(args) <= 2 {
+				return t.write(out, args[1:], styleOf(cmd, out))
+			}
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || about == cmd.Root() || len(rest) > 0 {
+				return unknownTopic(cmd.Root(), args)
+			}
+			about.InitDefaultHelpFlag() // as cobra does before --help
+			return about.Help()
+		},
+	}
+}
+
+func unknownTopic(root *cobra.Command, args []string) error {
+	said := fmt.Sprintf("there is neither a command nor a topic %q", strings.Join(args, " "))
+	near := root.SuggestionsFor(args[0])
+	for _, t := range topics {
+		if strings.HasPrefix(t.name, strings.ToLower(args[0])) {
+			near = append(near, t.name)
+		}
+	}
+	if len(near) > 0 {
+		return &usageError{advise(fmt.Errorf("%s; did you mean %q", said, near[0]), "bridge help "+near[0])}
+	}
+	return &usageError{advise(fmt.Errorf("%s; bridge --help lists the commands", said), "bridge help topics")}
+}
+
+func listTopics(w io.Writer, look style) error {
+	var b strings.Builder
+	for _, t := range topics {
+		fmt.Fprintf(&b, "%s  %s\n", look.strong(fmt.Sprintf("%-16s", t.name)), t.short)
+	}
+	b.WriteString("\nbridge help <topic> shows one, bridge help <topic> <word> a part of it.\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// write shows the topic, narrowed by a word if there is one.
+func (t *topic) write(w io.Writer, words []string, look style) error {
+	page, err := t.page()
+	if err != nil {
+		return err
+	}
+	blocks := parseMarkdown(page)
+	if len(words) > 0 {
+		if blocks = about(blocks, words[0]); len(blocks) == 0 {
+			return &usageError{advise(fmt.Errorf("the topic %s has nothing on %q; read the whole of it, or try another word", t.name, legible(words[0], 100)), "bridge help "+t.name)}
+		}
+	}
+	_, err = io.WriteString(w, renderMarkdown(blocks, terminalWidth(w), look))
+	return err
+}
