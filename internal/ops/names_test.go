@@ -147,6 +147,7 @@ The alerts are those of [deploy/prometheus/rules.yaml](../deploy/prometheus/rule
 | Why are requests repeated? | 'sum by (reason) (rate(bridge_sink_retries_total[5m]))' | - |
 | Is memory for the backlog used up? | 'bridge_buffered_bytes / bridge_buffered_limit_bytes' | BridgeBufferFull: for 30 minutes; the sink is slower than the topic |
 | Will the token be refreshed? | 'bridge_token_expires_in_seconds', 'rate(bridge_token_mints_total{result="error"}[5m])' | BridgeTokenNotRefreshed: below 150 while minting fails |
+| Is the configuration on disk in force? | 'bridge_config_reload_success' | BridgeReloadRefused: 0 for 10 minutes |
 | Is the group at rest? | 'sum by (kind) (increase(bridge_rebalances_total[30m]))' | BridgeExpelled: lost more than twice |
 
 ## How to read them

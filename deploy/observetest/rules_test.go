@@ -1,0 +1,123 @@
+package observetest_test
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const page = "docs/operations.md"
+
+func TestAlertsTellWhatToDo(t *testing.T) {
+	const base = "https://github.com/datafly/bridge/blob/main/" + page + "#"
+	sections := map[string]string{} // by anchor
+	text := "\n" + read(t, page)
+	for _, s := range regexp.MustCompile(`(?m)^###? `).Split(text, -1)[1:] {
+		title, body, _ := strings.Cut(s, "\n")
+		sections[anchor(title)] = body
+	}
+	for _, r := range rules(t) {
+		if r.Alert == "" {
+			continue
+		}
+		if s := r.Labels["severity"]; s != "critical" && s != "warning" {
+			t.Errorf("%s: severity is %q, want critical or warning", r.Alert, s)
+		}
+		if r.Annotations["summary"] == "" || !strings.Contains(r.Annotations["description"], "$value") {
+			t.Errorf("%s: summary %q, description %q; say what happened, and the value", r.Alert, r.Annotations["summary"], r.Annotations["description"])
+		}
+		link, found := strings.CutPrefix(r.Annotations["runbook_url"], base)
+		if !found || link != strings.ToLower(r.Alert) {
+			t.Errorf("%s: runbook_url is %q, want %s%s", r.Alert, r.Annotations["runbook_url"], base, strings.ToLower(r.Alert))
+		}
+		for _, part := range []string{"Means: ", "Check: ", "Do: "} {
+			if !strings.Contains(sections[link], "\n- "+part) {
+				t.Errorf("%s: %s#%s has no item that begins with %q", r.Alert, page, link, part)
+			}
+		}
+	}
+}
+
+// anchor is what GitHub makes of a heading.
+func anchor(title string) string {
+	kept := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(title), "")
+	return strings.ReplaceAll(kept, " ", "-")
+}
+
+// Links within the pages that alerts and dashboard lead to.
+func TestAnchorsOfTheMetricsPage(t *testing.T) {
+	for _, m := range regexp.MustCompile(`\]\(operations\.md#([\w-]+)\)`).FindAllStringSubmatch(read(t, "docs/metrics.md"), -1) {
+		found := false
+		for _, h := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(read(t, page), -1) {
+			found = found || anchor(h[1]) == m[1]
+		}
+		if !found {
+			t.Errorf("docs/metrics.md leads to %s#%s, which is not there", page, m[1])
+		}
+	}
+}
+
+// An alert that never fires in a test may never fire at all, and one that is
+// never seen to end may go on for ever.
+func TestEachAlertBeginsAndEnds(t *testing.T) {
+	var file struct {
+		Tests []struct {
+			Cases []struct {
+				Eval   string `yaml:"eval_time"`
+				Alert  string `yaml:"alertname"`
+				Alerts []any  `yaml:"exp_alerts"`
+			} `yaml:"alert_rule_test"`
+		}
+	}
+	if err := yaml.Unmarshal([]byte(read(t, testsFile)), &file); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string][]string{}
+	for _, test := range file.Tests {
+		for _, c := range test.Cases {
+			word := "silent"
+			if len(c.Alerts) > 0 {
+				word = "fires"
+			}
+			if s := seen[c.Alert]; len(s) == 0 || s[len(s)-1] != word {
+				seen[c.Alert] = append(s, word)
+			}
+		}
+	}
+	for _, r := range rules(t) {
+		if s := strings.Join(seen[r.Alert], ", "); r.Alert != "" && !strings.HasPrefix(s+",", "silent, fires, silent,") {
+			t.Errorf("%s: %s has it %s; want silent, fires, silent", r.Alert, testsFile, s)
+		}
+	}
+}
+
+// promtool is built from the version pinned in go.mod, without the discovery of
+// cloud services, which would be most of it. The build cache makes the second
+// time cheap.
+func TestPromtoolPassesTheRules(t *testing.T) {
+	if testing.Short() {
+		t.Skip("building promtool takes minutes the first time")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 11*time.Minute)
+	defer cancel()
+	bin := filepath.Join(t.TempDir(), "promtool")
+	build := exec.CommandContext(ctx, "go", "build", "-tags", "remove_all_sd", "-o", bin, "github.com/prometheus/prometheus/cmd/promtool")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building promtool: %v\n%s", err, out)
+	}
+	for _, args := range [][]string{
+		{"check", "rules", "--lint=all", "--lint-fatal", rulesFile},
+		{"test", "rules", testsFile},
+	} {
+		args[len(args)-1] = filepath.Join(root, args[len(args)-1])
+		if out, err := exec.CommandContext(ctx, bin, args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}
