@@ -206,7 +206,7 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 		if err != nil {
 			return "", err
 		}
-		m, err := b.compile(clusterID, table)
+		m, err := b.settle(clusterID, table)
 		if err != nil {
 			return "", err
 		}

@@ -137,7 +137,7 @@ func (s *shownLetter) mapNow(ctx context.Context, b *bridge) {
 		if err != nil {
 			s.Blind = err.Error()
 		}
-		alone, cerr := b.compile(clusterID, nil)
+		alone, cerr := b.compile(b.book.blueprint(), clusterID, nil)
 		if cerr != nil {
 			s.Blind = cerr.Error()
 			return
@@ -163,12 +163,8 @@ func (b *bridge) fitQuietly(ctx context.Context, clusterID string) error {
 	if err != nil {
 		return err
 	}
-	m, err := b.compile(clusterID, table)
-	if err != nil {
-		return err
-	}
-	b.adopt(m)
-	return nil
+	_, err = b.settle(clusterID, table)
+	return err
 }
 
 // mappingRecord says in mapping's words what the record is.

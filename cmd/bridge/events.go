@@ -56,8 +56,11 @@ func (b *bridge) livePage() *live.Page {
 		return nil
 	}
 	c := live.Config{Mode: b.cfg.Ops.LiveEvents, Loopback: b.cfg.Ops.Loopback()}
-	if token, given := b.cfg.Ops.TokenSource(); given {
-		c.Token = token.Read
+	if _, given := b.cfg.Ops.TokenSource(); given {
+		c.Token = func() (string, error) {
+			token, _ := b.settings.Load().Ops.TokenSource()
+			return token.Read()
+		}
 	}
 	if b.cfg.Rejects.Policy == consumer.PolicyDeadLetter {
 		c.Letters = letters{b}

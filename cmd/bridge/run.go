@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,12 +57,17 @@ what the bridge is doing.`,
 			if screen != nil {
 				stderr = screen
 			}
-			log := newLogger(logging, zapcore.AddSync(stderr))
+			level := zap.NewAtomicLevelAt(levelOf(logging))
+			log := newLoggerAt(level, logging, zapcore.AddSync(stderr))
 			defer func() { _ = log.Sync() }() // standard error cannot always be synced
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
 			live := &summary{screen: screen}
 			defer live.end()
 			return serve(cmd.Context(), cfg, log, func(b *bridge, _ string) {
 				b.window, b.screen = span, screen
+				b.level, b.follower = level, &follower{options: config.FromFlags(cmd.Flags(), os.Environ()), signals: hup}
 				if span == nil || span.until == nil { // a bounded run shows how far it is
 					live.begin(cmd.Context(), func() (ops.Snapshot, ops.Totals) { return b.snapshot(), b.metrics.Totals() })
 				}
@@ -111,6 +118,13 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 	if started != nil {
 		started(b, server.Addr())
 	}
+	if b.follower != nil {
+		following, stop := context.WithCancel(ctx)
+		var follow sync.WaitGroup
+		follow.Go(func() { b.follow(following) })
+		defer follow.Wait()
+		defer stop()
+	}
 	return b.run(ctx)
 }
 
@@ -119,10 +133,11 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 // and an error when a bounded run was cut.
 func (b *bridge) run(ctx context.Context) error {
 	defer b.state.Store(ops.StateStopped)
-	cfg := consumerConfig(b.cfg)
+	cfg := b.consumerConfig()
 	cfg.SinkTrouble = b.sinkTrouble
+	cfg.Tap = b.tap()
 	var ends *consumer.Ends
-	clusterID, err := b.prove(ctx)
+	err := b.prove(ctx)
 	if err == nil {
 		ends, err = b.window.begin(ctx, b, &cfg)
 	}
@@ -146,7 +161,7 @@ func (b *bridge) run(ctx context.Context) error {
 	defer unwatch()
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		b.client.Watch(watching, func(columns []zerobus.Column, misfit error) { b.refit(clusterID, columns, misfit) })
+		b.client.Watch(watching, func(columns []zerobus.Column, misfit error) { b.refit(columns, misfit) })
 	})
 	if ends != nil {
 		group.Until(ends)

@@ -24,7 +24,8 @@ func (b *bridge) snapshot() ops.Snapshot {
 			Table: b.client.Table().String(), Transport: b.cfg.Zerobus.Transport, Streams: sink.Streams,
 		},
 		BufferedLimit: int64(b.cfg.Delivery.MaxBuffered),
-		Config:        b.cfg.Redacted(),
+		Config:        b.settings.Load().Redacted(),
+		Reload:        b.reloads.now(),
 	}
 	if sink.Name == zerobus.Blocked {
 		s.NotReady = append(s.NotReady, ops.Reason{Code: "sink_blocked", Text: sink.Reason, Remedy: sink.Remedy})

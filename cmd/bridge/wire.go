@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -22,8 +24,17 @@ import (
 
 // newLogger writes to w, standard error outside tests.
 func newLogger(cfg config.Log, w zapcore.WriteSyncer) *zap.Logger {
+	return newLoggerAt(levelOf(cfg), cfg, w)
+}
+
+func levelOf(cfg config.Log) zapcore.Level {
 	level := zap.InfoLevel
 	_ = level.Set(cfg.Level) // config has held it against the same words
+	return level
+}
+
+// newLoggerAt is newLogger with a level that may change.
+func newLoggerAt(level zapcore.LevelEnabler, cfg config.Log, w zapcore.WriteSyncer) *zap.Logger {
 	enc := zap.NewProductionEncoderConfig()
 	enc.TimeKey = "time"
 	enc.EncodeTime = zapcore.ISO8601TimeEncoder
@@ -79,14 +90,23 @@ func zerobusConfig(c *config.Config) zerobus.Config {
 
 // loadBlueprint reads the blueprint the configuration names.
 func loadBlueprint(file string) (*mapping.Blueprint, error) {
+	plan, _, err := readBlueprint(file)
+	return plan, err
+}
+
+// readBlueprint is loadBlueprint with a digest of the text, by which blueprints
+// are told apart.
+func readBlueprint(file string) (plan *mapping.Blueprint, digest string, err error) {
 	if file == "" {
-		return mapping.Default(), nil
+		return mapping.Default(), "", nil
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("reading mapping.blueprint: %w; name a readable file, or leave the key empty for the built-in blueprint", err)
+		return nil, "", fmt.Errorf("reading mapping.blueprint: %w; name a readable file, or leave the key empty for the built-in blueprint", err)
 	}
-	return mapping.Parse(file, data)
+	plan, err = mapping.Parse(file, data)
+	sum := sha256.Sum256(data)
+	return plan, hex.EncodeToString(sum[:]), err
 }
 
 // mappingOptions says in mapping's words what the configuration says.
@@ -98,9 +118,9 @@ func mappingOptions(c *config.Config) mapping.Options {
 	}
 }
 
-// compile fits the blueprint to the table; columns is nil when they are not
+// compile fits a blueprint to the table; columns is nil when they are not
 // known.
-func (b *bridge) compile(clusterID string, columns []zerobus.Column) (*mapping.Mapping, error) {
+func (b *bridge) compile(plan *mapping.Blueprint, clusterID string, columns []zerobus.Column) (*mapping.Mapping, error) {
 	form, err := b.client.Encoding(columns)
 	if err != nil {
 		return nil, err
@@ -112,7 +132,7 @@ func (b *bridge) compile(clusterID string, columns []zerobus.Column) (*mapping.M
 	for _, col := range columns {
 		o.Table = append(o.Table, mapping.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull, Number: form.Numbers[col.Name]})
 	}
-	m, err := b.plan.Compile(o)
+	m, err := plan.Compile(o)
 	if err != nil {
 		return nil, &misfit{err}
 	}
@@ -186,11 +206,16 @@ type bridge struct {
 	observer consumer.Observer
 	client   *zerobus.Client
 	cluster  *consumer.Cluster
-	plan     *mapping.Blueprint
 	started  time.Time
 	feed     *live.Feed // nil when ops.live_events is off
 	window   *window    // of a bounded run; else nil
 	screen   *bar       // shows a bounded run's progress; nil without a terminal
+
+	book     rulebook
+	settings atomic.Pointer[config.Config] // in force: cfg with what reloads have brought
+	reloads  reloads
+	level    zap.AtomicLevel // of log, where it may change
+	follower *follower       // brings reloads; nil without
 
 	rules   atomic.Pointer[rules]          // fit the table as last seen
 	group   atomic.Pointer[consumer.Group] // nil until everything is proven
@@ -200,25 +225,27 @@ type bridge struct {
 
 // newBridge assembles what needs no connection.
 func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
-	b := &bridge{cfg: cfg, log: log, metrics: ops.NewMetrics(known(cfg)), started: time.Now()}
+	b := &bridge{cfg: cfg, log: log, metrics: ops.NewMetrics(known(cfg)), started: time.Now(), level: zap.NewAtomicLevel()}
 	b.observer = b.metrics
 	b.state.Store(ops.StateStarting)
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
 		b.feed = live.NewFeed(mode)
 	}
 	var err error
-	if b.plan, err = loadBlueprint(cfg.Mapping.Blueprint); err != nil {
+	if b.book.plan, b.book.text, err = readBlueprint(cfg.Mapping.Blueprint); err != nil {
 		return nil, &usageError{err}
 	}
 	// Compiled once without the table, so that a fault of the blueprint is
 	// told before anything is connected.
-	if _, err := b.plan.Compile(mappingOptions(cfg)); err != nil {
+	if _, err := b.book.plan.Compile(mappingOptions(cfg)); err != nil {
 		return nil, &usageError{err}
 	}
-	if b.client, err = zerobus.New(zerobusConfig(cfg), log, b.metrics); err != nil {
+	b.settings.Store(cfg)
+	b.reloads.begin(b.metrics, b.digest(), b.started)
+	if b.client, err = zerobus.New(b.zerobusConfig(), log, b.metrics); err != nil {
 		return nil, &usageError{err}
 	}
-	if b.cluster, err = consumer.NewCluster(consumerConfig(cfg), log); err != nil {
+	if b.cluster, err = consumer.NewCluster(b.consumerConfig(), log); err != nil {
 		b.client.Close()
 		return nil, &usageError{err}
 	}
@@ -228,11 +255,6 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 func (b *bridge) close() {
 	b.cluster.Close()
 	b.client.Close()
-}
-
-// adopt has rows made by m from the next batch on.
-func (b *bridge) adopt(m *mapping.Mapping) {
-	b.rules.Store(&rules{m, b.client.Expect(rowColumns(m))})
 }
 
 // sink is the client as consumer wants it.
@@ -251,11 +273,11 @@ func (s sink) Probe(ctx context.Context, made int64, rows [][]byte) error {
 // prove waits for Kafka and the table, fits the blueprint to the table and
 // makes sure rejects have somewhere to go. What waiting cannot mend is
 // returned at once.
-func (b *bridge) prove(ctx context.Context) (clusterID string, err error) {
+func (b *bridge) prove(ctx context.Context) error {
 	kafka := b.waitFor("kafka_unreachable")
-	clusterID, err = b.cluster.Reach(ctx, kafka.failed)
+	clusterID, err := b.cluster.Reach(ctx, kafka.failed)
 	if err != nil {
-		return "", err
+		return err
 	}
 	kafka.over()
 
@@ -265,15 +287,14 @@ func (b *bridge) prove(ctx context.Context) (clusterID string, err error) {
 		return errors.As(err, &failure) && failure.Permanent
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
 
 	sink := b.waitFor("sink_unreachable")
-	err = sink.until(ctx, func(ctx context.Context) error { return b.fit(ctx, clusterID) }, func(err error) bool {
+	return sink.until(ctx, func(ctx context.Context) error { return b.fit(ctx, clusterID) }, func(err error) bool {
 		var bad *misfit
 		return zerobus.IsPermanent(err) || errors.As(err, &bad)
 	})
-	return clusterID, err
 }
 
 // misfit says that the blueprint does not fit the table.
@@ -292,11 +313,10 @@ func (b *bridge) fit(ctx context.Context, clusterID string) error {
 	if err != nil {
 		return err
 	}
-	m, err := b.compile(clusterID, table)
+	m, err := b.settle(clusterID, table)
 	if err != nil {
 		return err
 	}
-	b.adopt(m)
 	if err := b.client.Preflight(ctx); err != nil {
 		return err
 	}
@@ -347,8 +367,9 @@ func (w *wait) over() {
 }
 
 const (
-	proveTimeout = 45 * time.Second // one try of one step
-	provePause   = 3 * time.Second
+	proveTimeout  = 45 * time.Second // one try of one step
+	provePause    = 3 * time.Second
+	rereadTimeout = 10 * time.Second // of the table's columns, for a blueprint that does not fit them
 )
 
 // until repeats step until it succeeds, ctx ends, or it fails for good.
