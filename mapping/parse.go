@@ -165,7 +165,7 @@ func (p *parser) document(root *yaml.Node) *Blueprint {
 		case "events":
 			p.members(value, "events", func(key, value *yaml.Node) { b.sections = append(b.sections, p.section(key, value)) })
 		default:
-			p.unknown(key, "the blueprint", "version", "extends", "delivery_mode", "parameters", "filter", "global", "defaults", "events")
+			p.unknown(key, "the blueprint", names(documentKeys)...)
 		}
 	})
 	if !version {
@@ -187,11 +187,8 @@ func (p *parser) document(root *yaml.Node) *Blueprint {
 // action reads defaults.action. Signal's own word for forwarding is not
 // published, so its likely spellings are all taken.
 func (p *parser) action(n *yaml.Node) (drop bool) {
-	switch n.Value {
-	case "drop":
-		return true
-	case "forward", "pass", "passthrough", "allow", "send":
-		return false
+	if drop, known := actions[n.Value]; known {
+		return drop
 	}
 	p.problem(n, "action %q is not known; it is forward or drop", n.Value)
 	return false
@@ -225,7 +222,7 @@ func (p *parser) section(key, value *yaml.Node) section {
 		case key.Value == "vendor_event_name":
 			p.problem(key, "vendor_event_name is not read; write {target: event_name, default_value: %s} in the mappings", value.Value)
 		case !p.list(key, value, what, &s.rules):
-			p.unknown(key, what, "enabled", "filter", "mappings")
+			p.unknown(key, what, names(sectionKeys)...)
 		}
 	})
 	return s

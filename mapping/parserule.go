@@ -72,7 +72,7 @@ func (p *parser) rule(n *yaml.Node, what string) rule {
 		case "enabled":
 			enabled = p.boolean(key, value)
 		default:
-			p.unknown(key, what, "source", "expression", "target", "transform", "format", "separator", "default_value", "value_map", "type", "optional", "enabled")
+			p.unknown(key, what, names(ruleKeys)...)
 		}
 	})
 	if _, ok := keys["target"]; !ok && p.real(n).Kind == yaml.MappingNode {

@@ -33,6 +33,10 @@ func Keys() []Key {
 // name, with the key that each one sets.
 func Borrowed() map[string]string { return maps.Clone(borrowed) }
 
+// Aliases returns other spellings of keys, by their path, with the key that each
+// one stands for.
+func Aliases() map[string]string { return maps.Clone(aliases) }
+
 // Named returns the flags of single keys, by flag name, with the key that each
 // one sets.
 func Named() map[string]string {
