@@ -1,13 +1,9 @@
 package observetest_test
 
 import (
-	"context"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -93,31 +89,6 @@ func TestEachAlertBeginsAndEnds(t *testing.T) {
 	for _, r := range rules(t) {
 		if s := strings.Join(seen[r.Alert], ", "); r.Alert != "" && !strings.HasPrefix(s+",", "silent, fires, silent,") {
 			t.Errorf("%s: %s has it %s; want silent, fires, silent", r.Alert, testsFile, s)
-		}
-	}
-}
-
-// promtool is built from the version pinned in go.mod, without the discovery of
-// cloud services, which would be most of it. The build cache makes the second
-// time cheap.
-func TestPromtoolPassesTheRules(t *testing.T) {
-	if testing.Short() {
-		t.Skip("building promtool takes minutes the first time")
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 11*time.Minute)
-	defer cancel()
-	bin := filepath.Join(t.TempDir(), "promtool")
-	build := exec.CommandContext(ctx, "go", "build", "-tags", "remove_all_sd", "-o", bin, "github.com/prometheus/prometheus/cmd/promtool")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building promtool: %v\n%s", err, out)
-	}
-	for _, args := range [][]string{
-		{"check", "rules", "--lint=all", "--lint-fatal", rulesFile},
-		{"test", "rules", testsFile},
-	} {
-		args[len(args)-1] = filepath.Join(root, args[len(args)-1])
-		if out, err := exec.CommandContext(ctx, bin, args...).CombinedOutput(); err != nil {
-			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
 }

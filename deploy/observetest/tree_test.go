@@ -100,7 +100,7 @@ func expressions(t *testing.T) []expression {
 		all = append(all, expression{rulesFile + ": " + r.Alert + r.Record, r.Expr})
 	}
 	d := shown(t)
-	variables := strings.NewReplacer("$__rate_interval", "1m", "$group", "g", "$instance", "i", "$topic", "t")
+	variables := strings.NewReplacer("$__rate_interval", "4m", "$group", "g", "$instance", "i", "$topic", "t")
 	board := func(place, expr string) {
 		all = append(all, expression{boardFile + ": " + place, variables.Replace(expr)})
 	}

@@ -176,7 +176,7 @@ func process() row {
 		graph("Poll loop", "Since its last turn. It stops while the buffer is full; with room, two minutes make /livez fail.",
 			"s",
 			q(`bridge_poll_age_seconds{`+member+`}`, "{{instance}}"),
-			q(`bridge_live{`+member+`} == 0`, "{{instance}} is dead")),
+			q(`120 * (1 - bridge_live{`+member+`})`, "{{instance}} is dead")),
 		graph("Restarts", "In an hour. Each moves partitions; more than a rollout's need a look at the log's last lines.",
 			"short", q(`changes(process_start_time_seconds{`+member+`}[1h])`, "{{instance}}")),
 		timeline("Configuration", "refused: the file on disk was changed and does not pass, and the one before stays in force. /status says what is wrong.",

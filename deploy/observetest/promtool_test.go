@@ -1,0 +1,116 @@
+package observetest_test
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// quiet are the parts of the dashboard that show nothing of a bridge that runs:
+// no alert fires, and the version is not new.
+var quiet = []string{"Alerts", "annotation"}
+
+func TestPromtool(t *testing.T) {
+	if testing.Short() {
+		t.Skip("building promtool takes minutes the first time")
+	}
+	promtool := promtool(t)
+	t.Run("takes the rules", func(t *testing.T) {
+		if out, err := promtool("check", "rules", "--lint=all", "--lint-fatal", filepath.Join(root, rulesFile)); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	t.Run("sees the alerts begin and end", func(t *testing.T) {
+		if out, err := promtool("test", "rules", filepath.Join(root, testsFile)); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	t.Run("gets an answer for each panel", func(t *testing.T) {
+		// A test of promtool's, in JSON, which is YAML. absent(x) has a result
+		// exactly when x has none.
+		type object = map[string]any
+		var inputs, questions []object
+		for _, s := range samples(t) {
+			inputs = append(inputs, object{"series": s, "values": "1+2x60"})
+		}
+		for _, e := range expressions(t) {
+			if !strings.HasPrefix(e.at, boardFile) || slices.Contains(quiet, strings.TrimPrefix(e.at, boardFile+": ")) {
+				continue
+			}
+			questions = append(questions, object{"expr": "absent(" + e.text + ")", "eval_time": "30m", "exp_samples": []object{}})
+		}
+		if len(questions) < 50 {
+			t.Fatalf("got %d expressions of the dashboard, want 50 or more", len(questions))
+		}
+		tests, err := json.Marshal(object{"evaluation_interval": "1m", "tests": []object{{
+			"interval": "1m", "input_series": inputs, "promql_expr_test": questions,
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "board_test.json")
+		if err := os.WriteFile(file, tests, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := promtool("test", "rules", file); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+}
+
+// promtool builds it from the version pinned in go.mod, without the discovery
+// of cloud services, which would be most of it. The build cache makes the second
+// time cheap.
+func promtool(t *testing.T) func(args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 11*time.Minute)
+	t.Cleanup(cancel)
+	bin := filepath.Join(t.TempDir(), "promtool")
+	build := exec.CommandContext(ctx, "go", "build", "-tags", "remove_all_sd", "-o", bin, "github.com/prometheus/prometheus/cmd/promtool")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building promtool: %v\n%s", err, out)
+	}
+	return func(args ...string) (string, error) {
+		out, err := exec.CommandContext(ctx, bin, args...).CombinedOutput()
+		return string(out), err
+	}
+}
+
+// samples names a series of each metric, or of several where the dashboard
+// chooses by a word. Its values are never 0.
+func samples(t *testing.T) []string {
+	t.Helper()
+	words := map[string][]string{
+		"instance": {"i"}, "topic": {"t"}, "group": {"g"}, "le": {"0.1", "+Inf"},
+		"state": {"blocked", "retrying"}, "account": {"delivered", "read"},
+	}
+	all := []string{}
+	have := series(t)
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		variants := []string{name + `{job="j"`}
+		for _, label := range append([]string{"instance"}, have[name]...) {
+			values, chosen := words[label]
+			if !chosen {
+				values = []string{"w"}
+			}
+			var longer []string
+			for _, v := range variants {
+				for _, value := range values {
+					longer = append(longer, v+`, `+label+`="`+value+`"`)
+				}
+			}
+			variants = longer
+		}
+		for _, v := range variants {
+			all = append(all, v+"}")
+		}
+	}
+	return all
+}
