@@ -25,9 +25,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 LINT := go tool -modfile=tools/go.mod golangci-lint
 
-# The tests of the Helm chart and the release have dependencies that are not the
-# bridge's, so they are modules of their own, tested and linted with ./... only.
-MODULES := $(if $(filter ./...,$(PKGS)),deploy/charttest deploy/release)
+# The tests of the Helm chart, of alerts and dashboard, and the release have
+# dependencies that are not the bridge's, so they are modules of their own, tested
+# and linted with ./... only.
+MODULES := $(if $(filter ./...,$(PKGS)),deploy/charttest deploy/observetest deploy/release)
 
 .PHONY: help
 help: ## List the targets and their settings

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -79,7 +78,7 @@ func problems(text string, have known) (wrong, asked []string) {
 			reach[l] = true
 		}
 		for _, m := range v.LabelMatchers {
-			if m.Name != labels.MetricName && !slices.Contains(names, m.Name) && !slices.Contains(target, m.Name) {
+			if m.Name != "__name__" && !slices.Contains(names, m.Name) && !slices.Contains(target, m.Name) {
 				wrong = append(wrong, v.Name+" has no label "+m.Name)
 			}
 		}
