@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -100,7 +101,7 @@ func (r *reloads) now() ops.ReloadStatus {
 
 // refused notes, and says once, why what is on disk is not in force.
 func (b *bridge) refused(why string, err error) {
-	text := strings.Join(strings.Split(strings.TrimSpace(err.Error()), "\n"), " | ")
+	text := inOneLine(err)
 	r := &b.reloads
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,6 +112,18 @@ func (b *bridge) refused(why string, err error) {
 	r.status.State, r.status.Error, r.status.At = ops.ReloadFailed, text, at
 	r.metrics.ConfigReloaded(at, err)
 	b.log.Error("the configuration was not reloaded; the one in force goes on", zap.String("because", why), zap.String("error", text))
+}
+
+// maxTold is how many problems of one configuration are told: a log line and a
+// page have no room for those of every column.
+const maxTold = 5
+
+func inOneLine(err error) string {
+	problems := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	if more := len(problems) - maxTold; more > 0 {
+		problems = append(problems[:maxTold], fmt.Sprintf("and %d more; bridge check tells them all", more))
+	}
+	return strings.Join(problems, " | ")
 }
 
 // reloaded notes, and says, what has come into force.
