@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -21,6 +22,8 @@ type Batch struct {
 	filtered map[string]int // by reason
 	dropped  []dropped      // the filtered events one by one; only when tapped
 	tapped   bool           // somebody may look at single events
+	began    time.Time      // when mapping began; only when tapped
+	polled   []polled       // in order; only when tapped
 	events   int
 	made     int64 // said by the mapper, for the sink
 
@@ -76,7 +79,8 @@ func (b *Batch) reset() {
 	clear(b.dropped)
 	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
 	b.rows, b.rejected, b.dropped, b.sizes = b.rows[:0], b.rejected[:0], b.dropped[:0], b.sizes[:0]
-	b.events, b.made = 0, 0
+	b.polled = b.polled[:0]
+	b.events, b.made, b.tapped = 0, 0, false
 }
 
 // Add maps one more record into the batch.

@@ -45,7 +45,9 @@ type partition struct {
 	lone    []Reject // rows of the batch that were refused standing alone
 	recent  window
 	passage Passage // what the Tap is shown
-	inside  int     // events found inside the batch's records, beyond one each
+	// attempts of the Write in flight, as far as the sink tells; see Attempted.
+	attempts atomic.Int32
+	inside   int // events found inside the batch's records, beyond one each
 
 	unlogged int // rejects since the last line about them
 	logged   time.Time
@@ -88,6 +90,9 @@ func newPartition(g *Group, topic string, id int32) *partition {
 	}
 	// Not the group's context: a stop must let the write in flight finish.
 	p.ctx, p.cancel = context.WithCancelCause(context.Background()) //nolint:forbidigo // bounded by drain, which cancels it
+	if g.cfg.Tap != nil {
+		p.ctx = context.WithValue(p.ctx, attemptsKey{}, &p.attempts)
+	}
 	p.marked.Store(-1)
 	p.end.Store(-1)
 	p.enter(StateWaiting, "", "")
@@ -275,10 +280,15 @@ func (p *partition) fill() {
 	p.mu.Unlock()
 
 	b := p.g.batches.take()
-	b.tapped = p.g.cfg.Tap != nil
+	if p.g.cfg.Tap != nil {
+		b.tapped, b.began = true, time.Now()
+	}
 	p.batch = b
 	defer p.unpacked()
 	for _, c := range chunks {
+		if b.tapped {
+			b.polled = append(b.polled, polled{len(b.recs), c.at})
+		}
 		for _, rec := range c.recs {
 			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > p.g.cfg.MaxBytes || len(b.recs) >= 2*p.g.cfg.MaxRows
 			if full && len(b.recs) > 0 {

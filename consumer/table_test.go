@@ -43,6 +43,7 @@ func (r *refusal) Error() string             { return "the row is refused: " + r
 func (r *refusal) Refused() (string, string) { return r.code, "event_name" }
 
 func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) error {
+	consumer.Attempted(ctx)
 	w := write{rows: make([]string, len(rows))}
 	for i, r := range rows {
 		w.rows[i] = string(r)

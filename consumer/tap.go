@@ -1,6 +1,10 @@
 package consumer
 
 import (
+	"cmp"
+	"context"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -25,17 +29,45 @@ type Passage struct {
 	Partition int32
 	Records   []*kgo.Record // in offset order
 	RowBytes  int           // encoded, all rows together
+	Began     time.Time     // when its mapping began
+	Taken     time.Time     // when it was mapped
 	Took      time.Duration // from Taken to Settled; 0 at Taken
 	Err       error         // why it was given up; nil at Taken
+	// Writes are the calls of the sink in order, of a long search for bad rows
+	// the first 64; Written counts them all. Both are empty at Taken.
+	Writes  []Written
+	Written int
 
 	batch *Batch
-	began time.Time
+}
+
+// maxWrites bounds Passage.Writes.
+const maxWrites = 64
+
+// Written is one Write or Probe of a Passage.
+type Written struct {
+	Began    time.Time
+	Took     time.Duration
+	Rows     int
+	Bytes    int  // encoded
+	Attempts int  // as far as the sink calls [Attempted]
+	Probe    bool // the rows were part of a refused batch
+	Err      error
 }
 
 // Event says which event of a Passage: one record can hold several.
 type Event struct {
 	Record int // index into Passage.Records
 	Index  int // position among the events of that record, from 0
+}
+
+// Polled returns when the i-th record was polled.
+func (p *Passage) Polled(i int) time.Time {
+	at, found := slices.BinarySearchFunc(p.batch.polled, i, func(m polled, i int) int { return cmp.Compare(m.first, i) })
+	if !found {
+		at--
+	}
+	return p.batch.polled[at].at
 }
 
 // Rows returns how many events became rows.
@@ -71,12 +103,19 @@ type dropped struct {
 	event
 }
 
-// showTaken and showSettled cost one comparison where there is no Tap.
+// polled says when the records from first on, up to the next one's, were polled.
+type polled struct {
+	first int // index into Batch.recs
+	at    time.Time
+}
+
+// showTaken, showWritten and showSettled cost one comparison where there is no
+// Tap.
 func (p *partition) showTaken() {
 	if p.g.cfg.Tap == nil {
 		return
 	}
-	p.passage = Passage{Topic: p.topic, Partition: p.id, began: time.Now()}
+	p.passage = Passage{Topic: p.topic, Partition: p.id, Began: p.batch.began, Taken: time.Now(), Writes: p.passage.Writes[:0]}
 	p.view()
 	p.g.cfg.Tap.Taken(&p.passage)
 }
@@ -86,9 +125,38 @@ func (p *partition) showSettled(err error) {
 		return
 	}
 	p.view()
-	p.passage.Took, p.passage.Err = time.Since(p.passage.began), err
+	p.passage.Took, p.passage.Err = time.Since(p.passage.Taken), err
 	p.g.cfg.Tap.Settled(&p.passage)
-	p.passage = Passage{} // it must not keep the records
+	clear(p.passage.Writes)
+	p.passage = Passage{Writes: p.passage.Writes[:0]} // it must not keep the records
+}
+
+// showWritten notes one call of the sink that has ended.
+func (p *partition) showWritten(rows [][]byte, began time.Time, probe bool, err error) {
+	if p.g.cfg.Tap == nil {
+		return
+	}
+	p.passage.Written++
+	if len(p.passage.Writes) == maxWrites {
+		return
+	}
+	w := Written{Began: began, Took: time.Since(began), Rows: len(rows), Attempts: int(p.attempts.Load()), Probe: probe, Err: err}
+	for _, row := range rows {
+		w.Bytes += len(row)
+	}
+	p.passage.Writes = append(p.passage.Writes, w)
+}
+
+// attemptsKey is where the context of a Write has its partition's counter.
+type attemptsKey struct{}
+
+// Attempted may be called by a sink once for each try inside a Write or Probe,
+// with the context it was given or one made from it: a Tap is told how many
+// tries it took.
+func Attempted(ctx context.Context) {
+	if n, ok := ctx.Value(attemptsKey{}).(*atomic.Int32); ok {
+		n.Add(1)
+	}
 }
 
 func (p *partition) view() {

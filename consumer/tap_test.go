@@ -17,6 +17,8 @@ type seen struct {
 	ended   map[string]string // at Settled
 	open    int               // Taken without Settled
 	crossed bool              // more than one open for the only partition
+	refused bool              // a write was
+	probed  bool              // a write was a Probe
 }
 
 func (s *seen) note(p *consumer.Passage, in map[string]string) {
@@ -46,6 +48,21 @@ func (s *seen) Settled(p *consumer.Passage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open--
+	for _, w := range p.Writes {
+		if w.Rows == 0 || w.Bytes == 0 || w.Took <= 0 || w.Began.Before(p.Taken) || w.Attempts != 1 {
+			s.ended["?"] = fmt.Sprintf("write %+v", w)
+		}
+		s.refused = s.refused || w.Err != nil
+		s.probed = s.probed || w.Probe
+	}
+	for i := range p.Records {
+		if at := p.Polled(i); at.IsZero() || at.After(p.Began) {
+			s.ended["?"] = fmt.Sprintf("record %d polled at %v, mapping began at %v", i, at, p.Began)
+		}
+	}
+	if p.Written != len(p.Writes) || p.Rows() > 0 && p.Written == 0 || p.Began.After(p.Taken) {
+		s.ended["?"] = fmt.Sprintf("%d writes of %d told, mapped from %v to %v", len(p.Writes), p.Written, p.Began, p.Taken)
+	}
 	if p.Err != nil || p.Took <= 0 || p.Rows() > 0 && p.RowBytes == 0 || p.Topic == "" {
 		s.ended["?"] = fmt.Sprintf("%v after %v, %d bytes of %s", p.Err, p.Took, p.RowBytes, p.Topic)
 	}
@@ -72,6 +89,9 @@ func TestTapSeesEveryEvent(t *testing.T) {
 		begun["refuse-me"] = "reject schema_mismatch"
 		if !maps.Equal(tap.ended, begun) {
 			t.Errorf("at Settled: got %v, want %v", tap.ended, begun)
+		}
+		if !tap.refused || !tap.probed {
+			t.Errorf("got a refused write %v and a probe %v, want both", tap.refused, tap.probed)
 		}
 		if tap.open != 0 || tap.crossed {
 			t.Errorf("got %d batches Taken and not Settled, crossed %v, want each settled before the next", tap.open, tap.crossed)

@@ -1,7 +1,6 @@
 package consumer
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -84,11 +83,7 @@ func (p *partition) writeOpen() error {
 // sendRows, alone and split make a partition a halver.
 
 func (p *partition) sendRows(lo, hi int, probe bool) error {
-	by := p.g.sink.Write
-	if probe {
-		by = p.g.sink.Probe
-	}
-	err := p.send(lo, hi, by)
+	err := p.send(lo, hi, probe)
 	if err == nil {
 		p.recent.accept(hi - lo)
 	}
@@ -107,14 +102,18 @@ func (p *partition) alone(row int, no refused, err error) error {
 
 func (p *partition) split() { p.g.obs.BatchHalved(p.topic) }
 
-// writeFunc is one of the sink's two methods.
-type writeFunc func(ctx context.Context, made int64, rows [][]byte) error
-
 // send is one Write or Probe.
-func (p *partition) send(lo, hi int, write writeFunc) error {
+func (p *partition) send(lo, hi int, probe bool) error {
+	write := p.g.sink.Write
+	if probe {
+		write = p.g.sink.Probe
+	}
 	rows := p.batch.rows[lo:hi]
+	p.attempts.Store(0)
 	began := time.Now()
-	if err := write(p.ctx, p.batch.made, rows); err != nil {
+	err := write(p.ctx, p.batch.made, rows)
+	p.showWritten(rows, began, probe, err)
+	if err != nil {
 		return err
 	}
 	ack := time.Since(began)
@@ -163,7 +162,7 @@ func (p *partition) waitMended(fault *schemaFault) error {
 			row %= len(p.settled)
 		}
 		row = p.nextOpen(row)
-		err := p.send(row, row+1, p.g.sink.Probe)
+		err := p.send(row, row+1, true)
 		var no refused
 		if err == nil {
 			break

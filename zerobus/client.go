@@ -80,6 +80,7 @@ type Client struct {
 	set    settings
 	log    *zap.Logger
 	obs    Observer
+	tries  AttemptObserver // obs, where it is one; else nil
 	http   *http.Client
 	tokens *tokens // for writing rows
 	plain  *tokens // for Unity Catalog, which takes no token that is bound to a table; may be the same
@@ -114,6 +115,7 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 	log = log.With(zap.String("table", set.table.String()))
 	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter,
 		limit: newThrottle(set.RateLimit), columns: newColumnCheck(), drift: newDrift()}
+	c.tries, _ = obs.(AttemptObserver)
 	mint := func(params url.Values) *tokens {
 		return &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
 			timeout: set.Timeout, http: c.http, advice: c.advice, obs: obs, log: log}

@@ -174,6 +174,9 @@ func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
 
 // send makes one observed attempt.
 func (c *Client) send(ctx context.Context, b *batch, carry carrier) error {
+	if c.tries != nil {
+		c.tries.Attempted(ctx)
+	}
 	start := time.Now()
 	err := carry(ctx, b)
 	c.obs.Request(outcome(ctx, err), time.Since(start))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -135,7 +136,6 @@ func (b *bridge) run(ctx context.Context) error {
 	defer b.state.Store(ops.StateStopped)
 	cfg := b.consumerConfig()
 	cfg.SinkTrouble = b.sinkTrouble
-	cfg.Tap = b.tap()
 	var ends *consumer.Ends
 	err := b.prove(ctx)
 	if err == nil {
@@ -150,10 +150,20 @@ func (b *bridge) run(ctx context.Context) error {
 		}
 		return nil // told to stop while it was waiting
 	}
+	tracer, err := b.startTracing(ctx)
+	if err != nil {
+		return err
+	}
+	cfg.Tap = b.tapped(tracer)
 	group := consumer.NewGroup(cfg, b.cluster, sink{b.client}, newMapper(&b.rules), b.observer, b.log)
 	b.group.Store(group)
 	b.state.Store(ops.StateRunning)
-	draining := context.AfterFunc(ctx, func() { b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })
+	var told atomic.Pointer[time.Time]
+	draining := context.AfterFunc(ctx, func() {
+		now := time.Now()
+		told.Store(&now)
+		b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining)
+	})
 	defer draining()
 	b.log.Info("joining the group", zap.String("group", b.cfg.Kafka.Group), zap.Strings("topics", b.cfg.Kafka.Topics),
 		zap.String("table", b.client.Table().String()), zap.String("version", version()))
@@ -170,6 +180,9 @@ func (b *bridge) run(ctx context.Context) error {
 	err = group.Run(ctx)
 	unwatch()
 	watch.Wait()
+	if tracer != nil {
+		b.stopTracing(tracer, told.Load())
+	}
 	if err == nil && ends != nil {
 		err = b.outcome(ends)
 	}

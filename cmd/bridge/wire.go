@@ -18,6 +18,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/live"
+	"github.com/datafly/bridge/internal/tracing"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -208,8 +209,10 @@ type bridge struct {
 	cluster  *consumer.Cluster
 	started  time.Time
 	feed     *live.Feed // nil when ops.live_events is off
-	window   *window    // of a bounded run; else nil
-	screen   *bar       // shows a bounded run's progress; nil without a terminal
+	tracing  tracing.Settings
+	spans    tracing.Exporter // takes the spans in tests; else nil
+	window   *window          // of a bounded run; else nil
+	screen   *bar             // shows a bounded run's progress; nil without a terminal
 
 	book     rulebook
 	settings atomic.Pointer[config.Config] // in force: cfg with what reloads have brought
@@ -232,6 +235,9 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 		b.feed = live.NewFeed(mode)
 	}
 	var err error
+	if b.tracing, err = traceSettings(cfg); err != nil {
+		return nil, err
+	}
 	if b.book.plan, b.book.text, err = readBlueprint(cfg.Mapping.Blueprint); err != nil {
 		return nil, &usageError{err}
 	}
@@ -242,7 +248,7 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 	}
 	b.settings.Store(cfg)
 	b.reloads.begin(b.metrics, b.digest(), b.started)
-	if b.client, err = zerobus.New(b.zerobusConfig(), log, b.metrics); err != nil {
+	if b.client, err = zerobus.New(b.zerobusConfig(), log, observed{b.metrics}); err != nil {
 		return nil, &usageError{err}
 	}
 	if b.cluster, err = consumer.NewCluster(b.consumerConfig(), log); err != nil {

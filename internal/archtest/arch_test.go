@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"zerobus/zerobuspb":  {},
 	"internal/config":    {},
 	"internal/ops":       {},
+	"internal/tracing":   {},
 	"internal/traffic":   {},
 	"internal/kafkatest": {},
 	"internal/archtest":  {},
@@ -33,7 +34,7 @@ var arrows = map[string][]string{
 	"test":               {},
 	"test/chaos":         {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
 	"bench":              {"internal/kafkatest", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":         {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/traffic"},
+	"cmd/bridge":         {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/tracing", "internal/traffic"},
 }
 
 // A border keeps a package from outside, and those below it, to some rooms.
@@ -49,6 +50,7 @@ var borders = []border{
 	{"github.com/spf13/viper", "configuration is read in one place", []string{"internal/config"}},
 	{"github.com/spf13/cobra", "the command line is read in one place", []string{"cmd/bridge"}},
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops"}},
+	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest"}},
 	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/ops", "internal/kafkatest", "bench", "test/chaos"}},
 }

@@ -24,6 +24,7 @@ type Config struct {
 	Delivery Delivery `yaml:"delivery"`
 	Rejects  Rejects  `yaml:"rejects"`
 	Ops      Ops      `yaml:"ops"`
+	Tracing  Tracing  `yaml:"tracing"`
 	Log      Log      `yaml:"log"`
 }
 
@@ -65,6 +66,16 @@ func (o Ops) Loopback() bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// Tracing is whether OpenTelemetry spans are made. Where they go and which
+// events they are made of, the standard OTEL_* variables say.
+type Tracing struct {
+	// Enabled makes spans of sampled events and their batches. Default false;
+	// OTEL_TRACES_EXPORTER=otlp has it true too, and none or
+	// OTEL_SDK_DISABLED=true false. Price: a few microseconds for each event
+	// that is sampled, and up to 2,048 spans of memory.
+	Enabled bool `yaml:"enabled"`
 }
 
 // Log is where and how the process speaks; always on standard error.
