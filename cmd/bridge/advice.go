@@ -99,17 +99,29 @@ func helpOnKeys(problems []*config.Problem) string {
 	return strings.TrimSpace(all + " " + common)
 }
 
-// configArgument is the --config to repeat; empty when the settings come from
-// elsewhere.
+// configArgument repeats what the command was told of the configuration, for
+// the command that comes next; secrets are left out.
 func configArgument(cmd *cobra.Command) string {
 	f := cmd.Flag("config")
 	if f == nil {
 		return ""
 	}
-	if _, err := os.Stat(f.Value.String()); err != nil && !f.Changed {
-		return ""
+	said := ""
+	if _, err := os.Stat(f.Value.String()); err == nil || f.Changed {
+		said = " --config " + shellWord(f.Value.String())
 	}
-	return " --config " + shellWord(f.Value.String())
+	for _, name := range []string{"brokers", "topics", "group"} {
+		if given := cmd.Flag(name); given != nil && given.Changed {
+			said += " --" + name + " " + shellWord(given.Value.String())
+		}
+	}
+	sets, _ := cmd.Flags().GetStringArray("set")
+	for _, set := range sets {
+		if path, _, _ := strings.Cut(set, "="); slices.ContainsFunc(config.Keys(), func(k config.Key) bool { return k.Path == path && k.Type != "secret" }) {
+			said += " --set " + shellWord(set)
+		}
+	}
+	return said
 }
 
 var plainWord = regexp.MustCompile(`^[\w./:=@%+,-]+$`)

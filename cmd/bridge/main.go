@@ -38,6 +38,8 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	root.InitDefaultCompletionCmd(args...) // it asks for the output, so not earlier
+	misuseAll(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitFine
@@ -115,7 +117,6 @@ bridge help <topic>; bridge help topics lists them.`,
 	)
 	root.SetHelpCommand(newHelpCommand())
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
 	misuseAll(root)
 	completeFlags(root)
 	root.SuggestionsMinimumDistance = 2 // cobra sets it only on its own way to an unknown command
