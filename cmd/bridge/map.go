@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,27 +22,40 @@ import (
 const maxLine = 100 << 20
 
 func newMapCommand() *cobra.Command {
-	var explain, optional bool
+	var explain, optional, watch bool
 	var blueprint string
 	output := outputText
 	cmd := &cobra.Command{
-		Use:   "map",
-		Short: "Map events from standard input to rows on standard output",
+		Use:   "map [FILE...]",
+		Short: "Map events from files or standard input to rows on standard output",
 		Long: `map reads one event per line and writes one row per line, as bridge run would make
 them. Rejected and filtered events are told on standard error with their line
 and reason; the exit code is 1 if any event was rejected. It connects to
 nothing. Mapping settings come from the configuration like those of bridge run,
-but no key is required.`,
+but no key is required. A file may also hold one event over several lines.
+
+--watch maps the files again whenever one of them, the blueprint or the
+configuration changes, until it is interrupted; what is wrong with the blueprint
+stands in the place of the rows.`,
 		Example: `  bridge map < events.ndjson > rows.ndjson
   bridge map --blueprint blueprint.yaml --explain < event.json
+  bridge map --blueprint blueprint.yaml --explain --watch event.json
   kcat -C -t delivery-int_xyz789 -c 10 -e | bridge map --optional`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, files []string) error {
+			if watch {
+				return watchMap(cmd, mapWatch{blueprint: blueprint, optional: optional, explain: explain, form: output, samples: files})
+			}
 			m, err := compileOffline(cmd, blueprint, optional)
 			if err != nil {
 				return err
 			}
 			run := &mapRun{mapping: m, mapper: m.NewMapper(), out: bufio.NewWriter(cmd.OutOrStdout()), errs: cmd.ErrOrStderr(), explain: explain, form: output}
-			err = run.lines(cmd.InOrStdin())
+			if len(files) == 0 {
+				err = run.lines(cmd.InOrStdin())
+			} else {
+				err = run.samples(files)
+			}
 			if ferr := run.out.Flush(); err == nil && ferr != nil {
 				err = fmt.Errorf("writing rows: %w", ferr)
 			}
@@ -58,6 +73,7 @@ but no key is required.`,
 	cmd.Flags().StringVar(&blueprint, "blueprint", "", "blueprint file (mapping.blueprint)")
 	cmd.Flags().BoolVar(&optional, "optional", false, "fill optional columns too, as for a table that has them")
 	cmd.Flags().BoolVar(&explain, "explain", false, "show for each column which source fed it, or why it is NULL, in place of the rows")
+	cmd.Flags().BoolVar(&watch, "watch", false, "map the files again whenever one of them or the blueprint changes; Ctrl-C ends it")
 	addOutput(cmd, &output)
 	return cmd
 }
@@ -87,7 +103,7 @@ func compileOffline(cmd *cobra.Command, blueprint string, optional bool) (*mappi
 	return m, nil
 }
 
-// mapRun is one run over standard input.
+// mapRun is one run over standard input or files.
 type mapRun struct {
 	mapping  *mapping.Mapping
 	mapper   *mapping.Mapper
@@ -95,11 +111,57 @@ type mapRun struct {
 	errs     io.Writer
 	explain  bool
 	form     outputForm
+	rows     int
 	rejected int
+	filtered int
 
+	file string // "" is standard input
 	line int
 	buf  []byte
 	werr error
+}
+
+// where names the event that is being mapped.
+func (r *mapRun) where() string {
+	if r.file == "" {
+		return fmt.Sprintf("line %d", r.line)
+	}
+	return fmt.Sprintf("%s:%d", r.file, r.line)
+}
+
+// samples maps the events of files.
+func (r *mapRun) samples(files []string) error {
+	for _, file := range files {
+		in, err := readSample(file)
+		if err != nil {
+			return err
+		}
+		r.file, r.line = file, 0
+		if err := r.lines(in); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readSample reads a file of one event per line, or of one event over several.
+func readSample(file string) (io.Reader, error) {
+	info, err := os.Stat(file)
+	if err == nil && info.Size() > maxLine {
+		return nil, fmt.Errorf("%s is larger than %d MiB; hand it in as standard input", file, maxLine>>20)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("reading events: %w; name a file of one event per line", err)}
+	}
+	if !json.Valid(data) {
+		return bytes.NewReader(data), nil
+	}
+	var one bytes.Buffer
+	if err := json.Compact(&one, data); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	return &one, nil
 }
 
 func (r *mapRun) lines(in io.Reader) error {
@@ -121,7 +183,7 @@ func (r *mapRun) lines(in io.Reader) error {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("reading line %d of standard input: %w; give one event per line, at most %d MiB", r.line+1, err, maxLine>>20)
+		return fmt.Errorf("reading line %d of %s: %w; give one event per line, at most %d MiB", r.line+1, cmp.Or(r.file, "standard input"), err, maxLine>>20)
 	}
 	return nil
 }
@@ -134,6 +196,7 @@ func (r *mapRun) Buf() []byte { return r.buf[:0] }
 // Row writes one row.
 func (r *mapRun) Row(extended []byte) {
 	r.buf = extended
+	r.rows++
 	if _, err := r.out.Write(append(extended, '\n')); err != nil {
 		r.werr = err
 	}
@@ -145,19 +208,25 @@ func (r *mapRun) Reject(code, column, reason string) {
 	if column != "" {
 		code += ", column " + column
 	}
-	fmt.Fprintf(r.errs, "line %d: rejected (%s): %s\n", r.line, code, reason)
+	fmt.Fprintf(r.errs, "%s: rejected (%s): %s\n", r.where(), code, reason)
 }
 
 // Filter tells that an event is left out.
 func (r *mapRun) Filter(reason string) {
-	fmt.Fprintf(r.errs, "line %d: filtered (%s)\n", r.line, reason)
+	r.filtered++
+	fmt.Fprintf(r.errs, "%s: filtered (%s)\n", r.where(), reason)
 }
 
 // explainOne shows where each column of one record came from.
 func (r *mapRun) explainOne(rec *mapping.Record) {
 	for _, e := range r.mapper.Explain(rec) {
-		if e.Outcome == "reject" {
+		switch e.Outcome {
+		case "reject":
 			r.rejected++
+		case "filter":
+			r.filtered++
+		default:
+			r.rows++
 		}
 		if r.form == outputJSON {
 			if err := json.NewEncoder(r.out).Encode(e); err != nil {
@@ -170,7 +239,7 @@ func (r *mapRun) explainOne(rec *mapping.Record) {
 }
 
 func (r *mapRun) explainText(e mapping.Explained) {
-	if err := writeExplained(r.out, fmt.Sprintf("line %d", r.line), e); err != nil {
+	if err := writeExplained(r.out, r.where(), e); err != nil {
 		r.werr = err
 	}
 }
