@@ -28,6 +28,7 @@ type line struct {
 type fence struct {
 	number int    // of its first line
 	lang   string // the first word behind the backquotes
+	notes  string // the others, which are for the tests and not shown
 	text   string
 }
 
@@ -78,8 +79,8 @@ func parsePage(name, text string) page {
 		switch {
 		case strings.HasPrefix(trimmed, "```") && open == nil:
 			indent = l[:len(l)-len(trimmed)]
-			lang, _, _ := strings.Cut(strings.TrimSpace(strings.TrimLeft(trimmed, "`")), " ")
-			open = &fence{number: i + 2, lang: lang}
+			lang, notes, _ := strings.Cut(strings.TrimSpace(strings.TrimLeft(trimmed, "`")), " ")
+			open = &fence{number: i + 2, lang: lang, notes: notes}
 		case strings.HasPrefix(trimmed, "```"):
 			p.fences = append(p.fences, *open)
 			open = nil
