@@ -24,7 +24,8 @@ type rig struct {
 	dir     string // for logs, configuration files and the binary; removed by close
 	machine machine
 
-	bridge     string // the binary
+	bridge     string   // the binary
+	env        []string // for the bridge, besides what it inherits
 	brokers    []string
 	stopBroker func() error
 	workspace  *workspace

@@ -75,7 +75,7 @@ zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, table: %s`,
 	for _, s := range append(sets, r.o.sets...) {
 		args = append(args, "--set", s)
 	}
-	c, err := start(ctx, r.dir, "bridge", inherited(), r.bridge, args...)
+	c, err := start(ctx, r.dir, "bridge", append(inherited(), r.env...), r.bridge, args...)
 	if err != nil {
 		return nil, err
 	}
