@@ -173,3 +173,29 @@ func TestBlueprintTestProblems(t *testing.T) {
 		}
 	}
 }
+
+// The tests that docs/blueprint.md shows pass on the starter.
+func TestBlueprintTestsInDocs(t *testing.T) {
+	page, err := document("docs/blueprint.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, found := strings.Cut(page, "```test\n")
+	shown, _, closed := strings.Cut(shown, "```")
+	if !found || !closed {
+		t.Fatal("docs/blueprint.md shows no tests")
+	}
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "shop.yaml"), string(starterBlueprint))
+	writeFile(t, filepath.Join(dir, "shop.test.yaml"), shown)
+	if code, out, errs := bridgeIn(t, dir, "blueprint", "test"); code != 0 || !strings.Contains(out, "3 passed") {
+		t.Errorf("got %d, %q, %q", code, out, errs)
+	}
+	for _, keys := range [][]string{fileKeys, caseKeys, optionKeys, recordKeys} {
+		for _, key := range keys {
+			if !strings.Contains(page, "`"+key+"`") {
+				t.Errorf("docs/blueprint.md does not explain %s", key)
+			}
+		}
+	}
+}
