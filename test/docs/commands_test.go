@@ -188,3 +188,24 @@ func TestBadCommandLinesAreFound(t *testing.T) {
 		t.Errorf("got keys %q of --set, want both", got)
 	}
 }
+
+// The README names every command there is.
+func TestReadmeNamesEveryCommand(t *testing.T) {
+	t.Parallel()
+	help, err := output("--help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(help, "Available Commands:\n")
+	part, _, _ = strings.Cut(part, "\n\n")
+	commands := availableCommand.FindAllStringSubmatch(part, -1)
+	if len(commands) < 10 {
+		t.Fatalf("got %d commands, want more: are they found in\n%s", len(commands), help)
+	}
+	readme := readPage(t, "README.md")
+	for _, m := range commands {
+		if !strings.Contains(readme, "`bridge "+m[1]) {
+			t.Errorf("README.md has no bridge %s", m[1])
+		}
+	}
+}

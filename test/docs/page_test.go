@@ -70,6 +70,15 @@ func pages(t *testing.T) []page {
 	return all
 }
 
+func readPage(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 func parsePage(name, text string) page {
 	p := page{name: path.Clean(name)}
 	var open *fence

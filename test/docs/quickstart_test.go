@@ -4,9 +4,7 @@ package docs_test
 
 import (
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -83,11 +81,7 @@ var ctrlC = regexp.MustCompile(`^<!-- Ctrl-C in terminal (\w+) -->$`)
 
 func stepsOf(t *testing.T, name string) []step {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := parsePage(name, string(text))
+	p := parsePage(name, readPage(t, name))
 	var all []step
 	for _, f := range p.fences {
 		s := step{number: f.number, notes: notesOf(f.notes)}
@@ -173,11 +167,7 @@ var address = regexp.MustCompile(`http://127\.0\.0\.1:9400/[a-z/]*`)
 
 // visit opens the pages that the text names.
 func (w *walk) visit(steps []step) {
-	text, err := os.ReadFile(filepath.Join(root, "docs/quickstart.md"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	named := address.FindAllString(string(text), -1)
+	named := address.FindAllString(readPage(w.t, "docs/quickstart.md"), -1)
 	if len(named) < 2 || len(steps) < 10 {
 		w.t.Errorf("got %d addresses and %d steps, want more: are they found?", len(named), len(steps))
 	}
