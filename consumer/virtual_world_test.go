@@ -48,6 +48,7 @@ type world struct {
 	members []*vmember
 
 	faults      []*kfake.FaultHandle
+	furthest    map[int32]int64            // the group's offset by partition, as last seen
 	released    chan struct{}              // closed by release
 	letterFault atomic.Pointer[kerr.Error] // what dead letters are refused with
 }
@@ -85,7 +86,7 @@ func bothProtocols(t *testing.T, s setting, body func(w *world)) {
 }
 
 func newWorld(t *testing.T, s setting) *world {
-	w := &world{book: newBook(t, s.partitions), net: new(kfake.VirtualNetwork), released: make(chan struct{})}
+	w := &world{book: newBook(t, s.partitions), net: new(kfake.VirtualNetwork), released: make(chan struct{}), furthest: map[int32]int64{}}
 	ports := []int{9092, 9093, 9094}[:max(s.brokers, 1)]
 	var err error
 	w.kafka, err = kfake.NewCluster(
@@ -260,13 +261,19 @@ func (w *world) committedTo(p int32) int64 {
 }
 
 // look holds every member's books and commits against the promise: events in
-// are events out, and what was marked is committed with the second commit that
+// are events out, the group's offsets never go back, and what was marked is committed with the second commit that
 // goes well from then on (the first may have been under way).
 func (w *world) look() {
 	w.t.Helper()
 	var commits map[int32]kfake.GroupCommit
 	if g := w.kafka.GroupInfo(vgroup); g != nil {
 		commits = g.Commits[vtopic]
+	}
+	for p, c := range commits {
+		if before := w.furthest[p]; c.Offset < before {
+			w.t.Errorf("partition %d: the group's offset went back from %d to %d", p, before, c.Offset)
+		}
+		w.furthest[p] = c.Offset
 	}
 	for _, m := range w.members {
 		good := m.counts.get(func() int { return m.counts.committed })
