@@ -72,8 +72,8 @@ fuzz: ## Run every fuzz target for FUZZTIME, one on each core
 .PHONY: virtual
 virtual: ## Run the delivery core in virtual time: every moment of a rebalance, refusals, SCHEDULES at random
 	go vet -tags synctests ./consumer
-	@go test -tags synctests -count=1 -timeout 10m -run 'TestVirtual' -schedules $(SCHEDULES) -v ./consumer | grep -Ev '^ *(=== |--- PASS)'
-	@go test -tags synctests -race -count=1 -timeout 10m -run 'TestVirtual' -schedules $(SCHEDULES) ./consumer
+	@go test -tags synctests -count=1 -timeout 10m -run 'TestVirtual' -v ./consumer -schedules $(SCHEDULES) | grep -Ev '^ *(=== |--- PASS)'
+	@go test -tags synctests -race -count=1 -timeout 10m -run 'TestVirtual' ./consumer -schedules $(SCHEDULES)
 
 .PHONY: chaos
 chaos: ## Prove on real brokers that nothing is lost while things go wrong, for DURATION
