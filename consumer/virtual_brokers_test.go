@@ -72,7 +72,7 @@ func (w *world) holdFetches() {
 	w.hold(kmsg.Fetch, func(kmsg.Request) bool { return true }, time.Hour)
 }
 
-// holdLetters has each dead letter taken only after d.
+// holdLetters has dead letters taken only when d has passed from now.
 func (w *world) holdLetters(d time.Duration) {
 	letters := w.kafka.TopicInfo(vdead).TopicID
 	w.hold(kmsg.Produce, func(req kmsg.Request) bool {
@@ -85,9 +85,10 @@ func (w *world) holdLetters(d time.Duration) {
 	}, d)
 }
 
-// hold has requests wait for d, or for release, before the brokers act on them.
+// hold has requests wait until d has passed from now, or for release, before the
+// brokers act on them.
 func (w *world) hold(key kmsg.Key, which func(kmsg.Request) bool, d time.Duration) {
-	released := w.released
+	released, until := w.released, time.Now().Add(d)
 	w.kafka.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		select {
 		case <-released:
@@ -96,7 +97,7 @@ func (w *world) hold(key kmsg.Key, which func(kmsg.Request) bool, d time.Duratio
 		}
 		if which(req) {
 			w.kafka.SleepControl(func() {
-				timer := time.NewTimer(d)
+				timer := time.NewTimer(time.Until(until))
 				defer timer.Stop()
 				select {
 				case <-released:

@@ -111,7 +111,8 @@ func newWorld(t *testing.T, s setting) *world {
 	w.skips = w.cfg.Rejects.Policy == consumer.PolicySkip
 	w.client, err = kgo.NewClient(
 		kgo.SeedBrokers(w.cfg.Kafka.Brokers...), kgo.Dialer(w.net.DialContext), kgo.DisableClientMetrics(),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.MetadataMinAge(100*time.Millisecond),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(100*time.Millisecond),
+		kgo.ProducerLinger(time.Millisecond), // what is produced together arrives together
 	)
 	if err != nil {
 		t.Fatal(err)
