@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -92,18 +94,41 @@ func (m *vmember) joined(partitions int) *vmember {
 	return m
 }
 
+// dialRefused is how long a dial takes to be refused while the network is cut.
+// Some loops of the client have no other pause, and must let time pass.
+const dialRefused = 20 * time.Millisecond
+
 func (m *vmember) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.cut {
-		return nil, errors.New("the network is cut")
+		m.mu.Unlock()
+		_ = wait(ctx, dialRefused)
+		m.mu.Lock()
+		// As the system says it: what is no network error the client takes
+		// for final.
+		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
 	conn, err := m.w.net.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
+	if m.w.latency > 0 {
+		conn = &slowConn{conn, m.w.latency}
+	}
 	m.conns[conn] = true
 	return conn, nil
+}
+
+// slowConn takes a moment for what is written.
+type slowConn struct {
+	net.Conn
+	latency time.Duration
+}
+
+func (c *slowConn) Write(b []byte) (int, error) {
+	<-time.After(c.latency)
+	return c.Conn.Write(b)
 }
 
 // sever cuts the member off from the brokers.

@@ -37,6 +37,7 @@ type world struct {
 	*book
 	cfg     consumer.Config
 	net     *kfake.VirtualNetwork
+	latency time.Duration
 	kafka   *kfake.Cluster
 	client  *kgo.Client
 	members []*vmember
@@ -53,6 +54,9 @@ type setting struct {
 	brokers    int    // 1 unless said
 	partitions int
 	adjust     func(*consumer.Config)
+	// latency is what each request of a member takes on its way; 0: no time,
+	// so that durations are exact.
+	latency time.Duration
 }
 
 // virtually runs body in a world and, when it returns, brings the world to rest
@@ -80,7 +84,7 @@ func bothProtocols(t *testing.T, s setting, body func(w *world)) {
 }
 
 func newWorld(t *testing.T, s setting) *world {
-	w := &world{book: newBook(t, s.partitions), net: new(kfake.VirtualNetwork), released: make(chan struct{}), furthest: map[int32]int64{}}
+	w := &world{book: newBook(t, s.partitions), net: new(kfake.VirtualNetwork), latency: s.latency, released: make(chan struct{}), furthest: map[int32]int64{}}
 	ports := []int{9092, 9093, 9094}[:max(s.brokers, 1)]
 	var err error
 	w.kafka, err = kfake.NewCluster(
