@@ -17,6 +17,8 @@ FUZZTIME ?= 10s
 DURATION ?= 2m
 # What decides the faults of make chaos; 0 takes a seed at random and says it
 SEED ?= 0
+# How many random schedules make virtual runs; an eighth of them with the race detector.
+SCHEDULES ?= 400
 # Which Go benchmarks run, as in make microbench BENCH=Map
 BENCH ?= .
 # What bridge version prints.
@@ -77,6 +79,12 @@ fmt: ## Format the code
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME, one on each core
 	@tools/fuzz.sh $(FUZZTIME) $(PKGS)
+
+.PHONY: virtual
+virtual: ## Run the delivery core in virtual time: every moment of a rebalance, refusals, SCHEDULES at random
+	go vet -tags synctests ./consumer
+	@go test -tags synctests -count=1 -timeout 10m -run 'TestVirtual' -v ./consumer -schedules $(SCHEDULES) | grep -Ev '^ *(=== |--- PASS)'
+	@go test -tags synctests -race -count=1 -timeout 10m -run 'TestVirtual' ./consumer -schedules $(SCHEDULES)
 
 .PHONY: chaos
 chaos: ## Prove on real brokers that nothing is lost while things go wrong, for DURATION

@@ -16,6 +16,7 @@ type fleet struct {
 	topic string
 	group string
 	run   *scaleRun
+	lives context.Context // of the processes; they outlive a roll that is given up
 
 	members []*running
 	names   []string // of the doors of the members; a restarted one has a new name
@@ -23,7 +24,7 @@ type fleet struct {
 }
 
 // begin starts a member in place i.
-func (f *fleet) begin(ctx context.Context, i int) error {
+func (f *fleet) begin(i int) error {
 	f.born++
 	f.names[i] = fmt.Sprintf("%d-%d", i, f.born)
 	at := f.r.workspace.at
@@ -35,7 +36,7 @@ func (f *fleet) begin(ctx context.Context, i int) error {
 		sets = append(sets, fmt.Sprintf("kafka.instance_id=bridge-%d", i))
 	}
 	var err error
-	f.members[i], err = f.r.startBridge(ctx, f.topic, at, sets...)
+	f.members[i], err = f.r.startBridge(f.lives, f.topic, at, sets...)
 	return err
 }
 
@@ -44,7 +45,7 @@ func (f *fleet) roll(ctx context.Context) error {
 	began := time.Now()
 	f.members, f.names = make([]*running, f.run.Members), make([]string, f.run.Members)
 	for i := range f.members {
-		if err := f.begin(ctx, i); err != nil {
+		if err := f.begin(i); err != nil {
 			return err
 		}
 	}
@@ -90,7 +91,7 @@ func (f *fleet) replace(ctx context.Context, i int) (one restart, takeovers, sto
 	}
 	f.members[i] = nil
 	one.Exit = time.Since(told)
-	if err := f.begin(ctx, i); err != nil {
+	if err := f.begin(i); err != nil {
 		return one, nil, nil, err
 	}
 	after, _, err := f.quiet(ctx, told, gone)
@@ -209,13 +210,13 @@ func (f *fleet) account(ctx context.Context, m *running) error {
 }
 
 // close stops the members that still run.
-func (f *fleet) close(ctx context.Context) error {
+func (f *fleet) close() error {
 	var errs []error
 	for i, m := range f.members {
 		if m == nil {
 			continue
 		}
-		errs = append(errs, f.account(ctx, m), m.stop())
+		errs = append(errs, f.account(f.lives, m), m.stop())
 		f.members[i] = nil
 	}
 	return errors.Join(errs...)

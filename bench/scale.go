@@ -105,17 +105,25 @@ func (r *rig) rolled(ctx context.Context, kind string) (s scaleRun, err error) {
 		return s, err
 	}
 	sending, enough := context.WithCancel(ctx)
+	rolling, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
 	sent := make(chan error, 1)
-	go func() { sent <- l.steady(sending, s.Rate) }() // ends with sending; waited for below
-	f := &fleet{r: r, kind: kind, topic: topic, group: r.name("group"), run: &s}
-	err = f.roll(ctx)
+	go func() { // ends with sending; waited for below
+		err := l.steady(sending, s.Rate)
+		if err != nil {
+			giveUp(err) // partitions without events would be waited for in vain
+		}
+		sent <- err
+	}()
+	f := &fleet{r: r, kind: kind, topic: topic, group: r.name("group"), run: &s, lives: ctx}
+	err = f.roll(rolling)
 	enough()
 	err = errors.Join(err, <-sent)
 	if err == nil {
 		s.Produced = l.sent()
 		s.Duplicates, err = r.workspace.settled(ctx, s.Produced)
 	}
-	err = errors.Join(err, f.close(ctx))
+	err = errors.Join(err, f.close())
 	if err != nil {
 		return s, err
 	}

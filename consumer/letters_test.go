@@ -331,10 +331,13 @@ func TestStrangersAmongLetters(t *testing.T) {
 			&kgo.Record{Topic: box.dlq(), Value: []byte("a stranger")},
 			&kgo.Record{Topic: box.dlq(), Value: nil, Headers: []kgo.RecordHeader{{Key: consumer.HeaderCode, Value: []byte("x")}, {Key: consumer.HeaderEvents, Value: []byte("-1")}}},
 			mark("0", "other/"+box.dlq()+"/0"), mark("0,", home), mark("0-100", home), mark("1", home))
+		// An event without bytes that looks like a marker of letter 0.
+		box.add(func(_ *kgo.Record, out *consumer.Batch) { out.Reject("empty", "", "no bytes") },
+			&kgo.Record{Offset: 8, Value: []byte{}, Headers: mark("0", home).Headers})
 
-		wantList(t, "fates", box.mustRedrive(consumer.RedriveOptions{Mapper: refusing("bad")}).all, []string{"0 rejected 0", "2 failed 0"})
+		wantList(t, "fates", box.mustRedrive(consumer.RedriveOptions{Mapper: refusing("bad")}).all, []string{"0 rejected 0", "2 failed 0", "7 landed 1"})
 		open, doubtful := box.open()
-		wantList(t, "open letters", open, []string{"0 []", "2 []"})
+		wantList(t, "open letters", open, []string{"0 []", "2 []", "7 []"})
 		if doubtful != 3 {
 			t.Errorf("got %d doubtful markers, want 3", doubtful)
 		}
@@ -346,7 +349,7 @@ func TestStrangersAmongLetters(t *testing.T) {
 		if err != nil || stranger == nil || !stranger.Settled || !strings.Contains(stranger.Fault, "no header bridge-error-code") {
 			t.Errorf("got %+v, %v", stranger, err)
 		}
-		for _, offset := range []int64{3, 7, 1 << 40} {
+		for _, offset := range []int64{3, 8, 1 << 40} {
 			if l, err := letters.At(ctx, box.dlq(), 0, offset); l != nil || err != nil {
 				t.Errorf("offset %d: got %+v, %v, want no letter", offset, l, err)
 			}

@@ -21,6 +21,11 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 	if g.over {
 		partitions = nil // nothing polls any more
 	}
+	// What the group left with us when it gave us a new name is ours under
+	// that: revoked comes first, and would have taken what is not.
+	for _, p := range g.parts {
+		p.member = member
+	}
 	for topic, ids := range partitions {
 		for _, id := range ids {
 			p := newPartition(g, topic, id)

@@ -3,6 +3,7 @@ package consumer_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,12 +132,18 @@ func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
 	cfg, tab := config(t, b, topic), newTable(t)
 	cfg.Drain = time.Second
 	release, hanging := make(chan struct{}), make(chan struct{}, 1)
+	var asleep atomic.Int32
 	fake := b.Fake() // the broker forgets it when it stops
 	fake.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		asleep.Add(1)
 		fake.SleepControl(func() {
-			hanging <- struct{}{}
+			select {
+			case hanging <- struct{}{}:
+			default:
+			}
 			<-release
 		})
+		asleep.Add(-1)
 		return nil, nil, false
 	})
 	m := start(t, cfg, tab)
@@ -146,6 +153,7 @@ func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
 		t.Errorf("the stop took %v, want at most %v", took, cfg.Drain+time.Second)
 	}
 	close(release)
+	eventually(t, "no commit is held any more", func() bool { return asleep.Load() == 0 }) // a broker that stops before leaves a goroutine
 	tab.verify(texts("e", 100))
 }
 

@@ -106,8 +106,10 @@ func TestVirtualCutOffBeyondTheSession(t *testing.T) {
 		if took > vexpiry+vbeat {
 			w.t.Errorf("the takeover took %v, want at most the session and a heartbeat: %v", took, vexpiry+vbeat)
 		}
-		w.until("the first knows that it lost its partition", time.Minute, func() bool { return len(first.Status().Partitions) == 0 })
 		first.mend()
+		w.until("the first hears that it lost its partition", time.Minute, func() bool {
+			return first.counts.get(func() int { return first.counts.rebalanced["lost"] }) == 1
+		})
 		w.until("each has one again", 2*time.Minute, func() bool {
 			return len(first.Status().Partitions) == 1 && len(second.Status().Partitions) == 1
 		})

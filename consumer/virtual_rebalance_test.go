@@ -118,7 +118,7 @@ var moments = []moment{
 	{
 		name: "a dead letter in flight",
 		reach: func(w *world, m *vmember) {
-			w.holdLetters(2 * time.Second)
+			w.holdLetters(4 * time.Second)
 			both(w, "e1", "bad2", "e3")
 			m.inState(consumer.StateRejecting)
 		},

@@ -4,12 +4,8 @@ package consumer_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,8 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/datafly/bridge/consumer"
 )
@@ -43,11 +37,13 @@ type world struct {
 	*book
 	cfg     consumer.Config
 	net     *kfake.VirtualNetwork
+	latency time.Duration
 	kafka   *kfake.Cluster
 	client  *kgo.Client
 	members []*vmember
 
 	faults      []*kfake.FaultHandle
+	furthest    map[int32]int64            // the group's offset by partition, as last seen
 	released    chan struct{}              // closed by release
 	letterFault atomic.Pointer[kerr.Error] // what dead letters are refused with
 }
@@ -58,6 +54,9 @@ type setting struct {
 	brokers    int    // 1 unless said
 	partitions int
 	adjust     func(*consumer.Config)
+	// latency is what each request of a member takes on its way; 0: no time,
+	// so that durations are exact.
+	latency time.Duration
 }
 
 // virtually runs body in a world and, when it returns, brings the world to rest
@@ -85,7 +84,7 @@ func bothProtocols(t *testing.T, s setting, body func(w *world)) {
 }
 
 func newWorld(t *testing.T, s setting) *world {
-	w := &world{book: newBook(t, s.partitions), net: new(kfake.VirtualNetwork), released: make(chan struct{})}
+	w := &world{book: newBook(t, s.partitions), net: new(kfake.VirtualNetwork), latency: s.latency, released: make(chan struct{}), furthest: map[int32]int64{}}
 	ports := []int{9092, 9093, 9094}[:max(s.brokers, 1)]
 	var err error
 	w.kafka, err = kfake.NewCluster(
@@ -116,7 +115,8 @@ func newWorld(t *testing.T, s setting) *world {
 	w.skips = w.cfg.Rejects.Policy == consumer.PolicySkip
 	w.client, err = kgo.NewClient(
 		kgo.SeedBrokers(w.cfg.Kafka.Brokers...), kgo.Dialer(w.net.DialContext), kgo.DisableClientMetrics(),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.MetadataMinAge(100*time.Millisecond),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(100*time.Millisecond),
+		kgo.ProducerLinger(time.Millisecond), // what is produced together arrives together
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -145,62 +145,6 @@ func newWorld(t *testing.T, s setting) *world {
 		return nil, nil, false
 	})
 	return w
-}
-
-// neverTruncated answers where an epoch ended. This kfake does not know while
-// nothing was produced since a leader moved, which the client takes for a log
-// that was cut off; ours never are.
-func (w *world) neverTruncated(req *kmsg.OffsetForLeaderEpochRequest) kmsg.Response {
-	ends := w.ends()
-	resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
-	for _, t := range req.Topics {
-		topic := kmsg.NewOffsetForLeaderEpochResponseTopic()
-		topic.Topic = t.Topic
-		for _, p := range t.Partitions {
-			part := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
-			part.Partition, part.LeaderEpoch, part.EndOffset = p.Partition, p.LeaderEpoch, ends[p.Partition]
-			topic.Partitions = append(topic.Partitions, part)
-		}
-		resp.Topics = append(resp.Topics, topic)
-	}
-	return resp
-}
-
-func refuseProduce(req *kmsg.ProduceRequest, with *kerr.Error) kmsg.Response {
-	resp := req.ResponseKind().(*kmsg.ProduceResponse)
-	for _, t := range req.Topics {
-		topic := kmsg.NewProduceResponseTopic()
-		topic.Topic, topic.TopicID = t.Topic, t.TopicID
-		for _, p := range t.Partitions {
-			part := kmsg.NewProduceResponseTopicPartition()
-			part.Partition, part.ErrorCode = p.Partition, with.Code
-			topic.Partitions = append(topic.Partitions, part)
-		}
-		resp.Topics = append(resp.Topics, topic)
-	}
-	return resp
-}
-
-// fault has the brokers refuse requests until release.
-func (w *world) fault(f kfake.Fault) *kfake.FaultHandle {
-	h := w.kafka.Fault(f)
-	w.faults = append(w.faults, h)
-	return h
-}
-
-// refuseLetters has the brokers refuse dead letters until release.
-func (w *world) refuseLetters(with *kerr.Error) { w.letterFault.Store(with) }
-
-// burying reads the dead letters of a request.
-func (w *world) burying(t kmsg.ProduceRequestTopic) {
-	for _, p := range t.Partitions {
-		part := kmsg.NewFetchResponseTopicPartition()
-		part.RecordBatches = p.Records
-		got, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{}, &part, kgo.DefaultDecompressor(), nil)
-		for _, rec := range got.Records {
-			w.buried(rec)
-		}
-	}
 }
 
 // produce appends events to a partition.
@@ -260,13 +204,19 @@ func (w *world) committedTo(p int32) int64 {
 }
 
 // look holds every member's books and commits against the promise: events in
-// are events out, and what was marked is committed with the second commit that
+// are events out, the group's offsets never go back, and what was marked is committed with the second commit that
 // goes well from then on (the first may have been under way).
 func (w *world) look() {
 	w.t.Helper()
 	var commits map[int32]kfake.GroupCommit
 	if g := w.kafka.GroupInfo(vgroup); g != nil {
 		commits = g.Commits[vtopic]
+	}
+	for p, c := range commits {
+		if before := w.furthest[p]; c.Offset < before {
+			w.t.Errorf("partition %d: the group's offset went back from %d to %d", p, before, c.Offset)
+		}
+		w.furthest[p] = c.Offset
 	}
 	for _, m := range w.members {
 		good := m.counts.get(func() int { return m.counts.committed })
@@ -381,337 +331,4 @@ func (w *world) close() {
 	}
 	w.client.Close()
 	w.kafka.Close()
-}
-
-// vmember is a member of the group in a world of its own network.
-type vmember struct {
-	*consumer.Group
-	w       *world
-	name    string
-	counts  *counts
-	logs    *observer.ObservedLogs
-	cluster *consumer.Cluster
-	cancel  context.CancelFunc
-	done    chan struct{}
-	err     error // of Run, once done is closed
-
-	mu     sync.Mutex
-	script script
-	mended chan struct{} // closed when the sink is
-	cut    bool          // its network is
-	stray  bool          // its network was cut, or its heartbeats refused: it may write beside a new owner
-	killed bool
-	conns  map[net.Conn]bool
-	writes int
-	seen   map[int32]sight // by partition; owned by look
-}
-
-// sight is what was marked at a moment, and the commits that had gone well.
-type sight struct {
-	stay    *assignment
-	marked  int64
-	commits int
-}
-
-// script decides a Write of a member; nil takes the rows. land makes them
-// durable without saying so.
-type script func(ctx context.Context, m *vmember, rows []vrow, land func()) error
-
-// join starts a member.
-func (w *world) join(adjust ...func(*consumer.Config)) *vmember {
-	w.t.Helper()
-	m := &vmember{w: w, name: fmt.Sprintf("member %d", len(w.members)), done: make(chan struct{}), mended: make(chan struct{}), conns: map[net.Conn]bool{}}
-	cfg := w.cfg
-	cfg.Kafka.SetDial(m.dial)
-	for _, f := range adjust {
-		f(&cfg)
-	}
-	core, logs := observer.New(zap.InfoLevel)
-	m.logs = logs
-	w.t.Cleanup(func() {
-		if w.t.Failed() {
-			for _, e := range logs.All() {
-				w.t.Logf("%s %s %s %s %v", m.name, e.Time.Format("04:05.000"), e.Level.CapitalString(), e.Message, e.ContextMap())
-			}
-		}
-	})
-	var err error
-	if m.cluster, err = consumer.NewCluster(cfg, zap.New(core)); err != nil {
-		w.t.Fatal(err)
-	}
-	m.counts = newCounts()
-	m.Group = consumer.NewGroup(cfg, m.cluster, m, func() consumer.Mapper { return w.mapper(m) }, m.counts, zap.New(core))
-	var ctx context.Context
-	ctx, m.cancel = context.WithCancel(context.Background())
-	go func() {
-		defer close(m.done)
-		m.err = m.Run(ctx)
-	}()
-	w.members = append(w.members, m)
-	return m
-}
-
-// joined waits until the member has as many partitions.
-func (m *vmember) joined(partitions int) *vmember {
-	m.w.t.Helper()
-	m.w.until(fmt.Sprintf("%s has %d partitions", m.name, partitions), 2*time.Minute, func() bool { return len(m.Status().Partitions) == partitions })
-	return m
-}
-
-func (m *vmember) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.cut {
-		return nil, errors.New("the network is cut")
-	}
-	conn, err := m.w.net.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	m.conns[conn] = true
-	return conn, nil
-}
-
-// sever cuts the member off from the brokers.
-func (m *vmember) sever() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.cut, m.stray = true, true
-	for conn := range m.conns {
-		conn.Close()
-	}
-	clear(m.conns)
-}
-
-// kill ends the member without a word to anyone: nobody hears of it any more,
-// and nothing of it lands. What is left of it ends with the world, over a network
-// that works: without one, franz-go 1.22.2 leaves the goroutine behind that
-// tried to leave the group.
-func (m *vmember) kill() {
-	m.mu.Lock()
-	m.killed = true
-	m.mu.Unlock()
-	m.sever()
-}
-
-func (m *vmember) strayed() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.stray
-}
-
-func (m *vmember) ended() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	select {
-	case <-m.done:
-		return true
-	default:
-		return m.killed
-	}
-}
-
-// act sets how the member's Writes fare from now on.
-func (m *vmember) act(s script) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.script = s
-}
-
-// mend ends the member's troubles.
-func (m *vmember) mend() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.killed {
-		m.script, m.cut = nil, false
-		close(m.mended)
-		m.mended = make(chan struct{})
-	}
-}
-
-// mendSink ends the troubles of the member's sink.
-func (m *vmember) mendSink() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.script = nil
-	close(m.mended)
-	m.mended = make(chan struct{})
-}
-
-// stop ends the member as a signal does and returns how long that took.
-func (m *vmember) stop() time.Duration {
-	m.w.t.Helper()
-	began := time.Now()
-	m.cancel()
-	<-m.done
-	took := time.Since(began)
-	if m.err != nil {
-		m.w.t.Errorf("%s: Run returned %v, want nil after its context ended", m.name, m.err)
-	}
-	s := m.Status()
-	if s.Running || len(s.Partitions) > 0 || s.BufferedBytes != 0 {
-		m.w.t.Errorf("%s: status after Run: got %+v, want nothing left", m.name, s)
-	}
-	if s.Imbalance != 0 || s.Ledger.InFlight != 0 {
-		m.w.t.Errorf("%s: the books do not balance after Run: %+v", m.name, s.Ledger)
-	}
-	m.cluster.Close()
-	return took
-}
-
-// Write implements consumer.Sink. Texts that begin with poison are refused.
-func (m *vmember) Write(ctx context.Context, _ int64, raw [][]byte) error {
-	a, rows := m.w.parse(raw)
-	m.w.begin(a)
-	defer m.w.end(a)
-	m.mu.Lock()
-	m.writes++
-	decide, killed := m.script, m.killed
-	m.mu.Unlock()
-	if killed {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	if decide != nil {
-		if err := decide(ctx, m, rows, func() { m.w.land(a, rows, false) }); err != nil {
-			var no *refusal
-			if errors.As(err, &no) {
-				m.w.loosen(a)
-				if len(rows) == 1 {
-					m.w.refused(a, rows[0]) // under the skip policy that may be its end
-				}
-			}
-			return err
-		}
-	}
-	for _, r := range rows {
-		if strings.HasPrefix(r.text, "poison") {
-			if len(rows) == 1 {
-				m.w.refused(a, r)
-			}
-			return &refusal{"test"}
-		}
-	}
-	if m.isKilled() {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	m.w.land(a, rows, true)
-	return nil
-}
-
-func (m *vmember) isKilled() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.killed
-}
-
-// Probe is Write.
-func (m *vmember) Probe(ctx context.Context, made int64, rows [][]byte) error {
-	return m.Write(ctx, made, rows)
-}
-
-// takes is a script of a sink that takes its time.
-func takes(d time.Duration) script {
-	return func(ctx context.Context, _ *vmember, _ []vrow, _ func()) error { return wait(ctx, d) }
-}
-
-// hangs is a script of a sink that does not answer until it is mended.
-func hangs(ctx context.Context, m *vmember, _ []vrow, _ func()) error {
-	m.mu.Lock()
-	mended := m.mended
-	m.mu.Unlock()
-	select {
-	case <-mended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// refuses is a script of a sink whose table takes no row.
-func refuses(context.Context, *vmember, []vrow, func()) error { return &refusal{"schema_mismatch"} }
-
-// loses is a script of a sink that takes the rows, loses the acknowledgement,
-// and writes them again when it is mended.
-func loses(ctx context.Context, m *vmember, rows []vrow, land func()) error {
-	land()
-	return hangs(ctx, m, rows, land)
-}
-
-// holdFetches has fetches of the group's topic answered by nobody until release.
-func (w *world) holdFetches() {
-	w.hold(kmsg.Fetch, func(kmsg.Request) bool { return true }, time.Hour)
-}
-
-// holdLetters has each dead letter taken only after d.
-func (w *world) holdLetters(d time.Duration) {
-	letters := w.kafka.TopicInfo(vdead).TopicID
-	w.hold(kmsg.Produce, func(req kmsg.Request) bool {
-		for _, t := range req.(*kmsg.ProduceRequest).Topics {
-			if t.TopicID == letters || t.Topic == vdead {
-				return true
-			}
-		}
-		return false
-	}, d)
-}
-
-// hold has requests wait for d, or for release, before the brokers act on them.
-func (w *world) hold(key kmsg.Key, which func(kmsg.Request) bool, d time.Duration) {
-	released := w.released
-	w.kafka.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		select {
-		case <-released:
-			return nil, nil, false
-		default:
-		}
-		if which(req) {
-			w.kafka.SleepControl(func() {
-				timer := time.NewTimer(d)
-				defer timer.Stop()
-				select {
-				case <-released:
-				case <-timer.C:
-				}
-			})
-		}
-		return nil, nil, false
-	})
-}
-
-// release lets go of what is held.
-func (w *world) release() {
-	close(w.released)
-	w.released = make(chan struct{})
-	w.mapping(nil)
-	w.letterFault.Store(nil)
-	for _, h := range w.faults {
-		h.Remove()
-	}
-	w.faults = nil
-}
-
-// addPartitions has the topic hold n partitions.
-func (w *world) addPartitions(n int32) {
-	w.t.Helper()
-	req := kmsg.NewPtrCreatePartitionsRequest()
-	req.TimeoutMillis = 1000
-	topic := kmsg.NewCreatePartitionsRequestTopic()
-	topic.Topic, topic.Count = vtopic, n
-	req.Topics = append(req.Topics, topic)
-	resp, err := req.RequestWith(w.t.Context(), w.client)
-	if err == nil {
-		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
-	}
-	if err != nil {
-		w.t.Fatalf("adding partitions: %v", err)
-	}
-	w.mu.Lock()
-	for int(n) > len(w.logs) {
-		w.logs = append(w.logs, nil)
-	}
-	w.mu.Unlock()
-	w.client.ForceMetadataRefresh()
-	w.pass(time.Second)
 }

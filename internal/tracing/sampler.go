@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 )
 
@@ -14,20 +15,39 @@ type Sampler struct {
 	Ratio float64
 }
 
-// decider is a Sampler ready for use.
+// decider is a Sampler ready for use, by one goroutine at a time.
 type decider struct {
 	byParent bool
-	bound    uint64 // of 1<<63
+	ratio    float64
+	bound    uint64 // ratio of 1<<63
+	// skip is how many events are not sampled before the next one is. Drawing
+	// the gap instead of drawing for each event costs next to nothing for
+	// those in it.
+	skip int64
 }
 
 func (s Sampler) decider() decider {
-	return decider{s.ByParent, uint64(s.Ratio * (1 << 63))}
+	d := decider{byParent: s.ByParent, ratio: s.Ratio, bound: uint64(s.Ratio * (1 << 63))}
+	d.skip = d.gap()
+	return d
+}
+
+// gap draws how many events pass before one is sampled, each being so with
+// probability ratio: that number has a geometric distribution.
+func (d *decider) gap() int64 {
+	switch {
+	case d.ratio >= 1:
+		return 0
+	case d.ratio <= 0:
+		return math.MaxInt64
+	}
+	return int64(min(math.Log(1-rand.Float64())/math.Log1p(-d.ratio), 1<<62))
 }
 
 // sample decides for one event, by the value of its traceparent, nil if there
 // is none. It allocates nothing. from is where the trace comes from; it is not
 // valid when the event begins a trace of its own.
-func (d decider) sample(traceparent []byte) (from parent, yes bool) {
+func (d *decider) sample(traceparent []byte) (from parent, yes bool) {
 	if traceparent == nil || d.byParent && unsampled(traceparent) {
 		return from, traceparent == nil && d.root()
 	}
@@ -44,4 +64,11 @@ func (d decider) sample(traceparent []byte) (from parent, yes bool) {
 }
 
 // root decides for an event that begins a trace.
-func (d decider) root() bool { return d.bound > 0 && rand.Uint64()>>1 < d.bound }
+func (d *decider) root() bool {
+	if d.skip > 0 {
+		d.skip--
+		return false
+	}
+	d.skip = d.gap()
+	return d.ratio > 0
+}

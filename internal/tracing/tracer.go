@@ -33,7 +33,7 @@ type Config struct {
 
 // Tracer makes spans. Its methods are safe for concurrent use, but for Stop.
 type Tracer struct {
-	decide   decider
+	sampler  Sampler
 	gate     *gate
 	provider *sdk.TracerProvider
 	spans    trace.Tracer
@@ -49,7 +49,7 @@ func Start(ctx context.Context, cfg Config) (*Tracer, error) {
 			return nil, fmt.Errorf("preparing to export traces: %w; correct the OTEL_EXPORTER_OTLP_* variables, or set OTEL_TRACES_EXPORTER=none", err)
 		}
 	}
-	t := &Tracer{decide: cfg.Sampler.decider(), gate: newGate(out, cfg.MaxQueue, cfg.Log)}
+	t := &Tracer{sampler: cfg.Sampler, gate: newGate(out, cfg.MaxQueue, cfg.Log)}
 	// What the environment says comes last and wins. A part of it that cannot
 	// be read is told, and the rest holds.
 	about, err := resource.New(ctx,
@@ -80,10 +80,16 @@ func exporter(ctx context.Context, protocol string) (Exporter, error) {
 	return otlptracehttp.New(ctx)
 }
 
+// Sampling decides for the events of one batch. It is for one goroutine.
+type Sampling struct{ decider }
+
+// Sampling begins the decisions for a batch.
+func (t *Tracer) Sampling() Sampling { return Sampling{t.sampler.decider()} }
+
 // Sample decides whether an event is traced, by the value of its traceparent
 // header, nil if it has none. It allocates nothing.
-func (t *Tracer) Sample(traceparent []byte) (Origin, bool) {
-	from, yes := t.decide.sample(traceparent)
+func (s *Sampling) Sample(traceparent []byte) (Origin, bool) {
+	from, yes := s.sample(traceparent)
 	return Origin{from}, yes
 }
 

@@ -74,14 +74,15 @@ func batch(writes int) *tracing.Batch {
 func TestBatchHangsTogether(t *testing.T) {
 	k := &kept{}
 	tr, _ := start(t, k, all, 2048)
-	from, yes := tr.Sample([]byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+	s := tr.Sampling()
+	from, yes := s.Sample([]byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
 	if !yes {
 		t.Fatal("got not sampled, want sampled as the header says")
 	}
 	r := tr.Trace(batch(2))
 	r.Event(tracing.Event{Origin: from, State: "vendor=1", Offset: 5, Outcome: tracing.OutcomeDelivered, ID: "m-1"})
 	for range 300 {
-		root, yes := tr.Sample(nil)
+		root, yes := s.Sample(nil)
 		if !yes {
 			t.Fatal("got not sampled, want all")
 		}
@@ -90,9 +91,9 @@ func TestBatchHangsTogether(t *testing.T) {
 	r.End()
 	stop(t, tr)
 	by := map[string][]tracetest.SpanStub{}
-	for _, s := range k.spans {
-		name, _, _ := strings.Cut(s.Name, " ")
-		by[name] = append(by[name], s)
+	for _, span := range k.spans {
+		name, _, _ := strings.Cut(span.Name, " ")
+		by[name] = append(by[name], span)
 	}
 	if n := len(by["process"]); n != 301 {
 		t.Fatalf("got %d spans of events, want 301", n)
@@ -133,16 +134,17 @@ func TestBatchHangsTogether(t *testing.T) {
 func TestRatioHoldsForEventsWithoutHeader(t *testing.T) {
 	tr, _ := start(t, &kept{}, tracing.Sampler{ByParent: true, Ratio: 0.1}, 2048)
 	defer stop(t, tr)
+	s := tr.Sampling()
 	sampled := 0
 	for range 100_000 {
-		if _, yes := tr.Sample(nil); yes {
+		if _, yes := s.Sample(nil); yes {
 			sampled++
 		}
 	}
 	if sampled < 9_000 || sampled > 11_000 {
 		t.Errorf("got %d of 100000 sampled, want about 10000", sampled)
 	}
-	if _, yes := tr.Sample([]byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")); yes {
+	if _, yes := s.Sample([]byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")); yes {
 		t.Error("got sampled, want not: the header says so")
 	}
 }
@@ -152,9 +154,10 @@ func TestRatioHoldsForEventsWithoutHeader(t *testing.T) {
 func TestRatioGoesByTheTrace(t *testing.T) {
 	tr, _ := start(t, &kept{}, tracing.Sampler{Ratio: 0.5}, 2048)
 	defer stop(t, tr)
+	s := tr.Sampling()
 	for id, want := range map[string]bool{"0af7651916cd43dd0448eb211c80319c": true, "0af7651916cd43ddf448eb211c80319c": false} {
 		for _, flags := range []string{"-00", "-01"} {
-			if _, got := tr.Sample([]byte("00-" + id + "-b7ad6b7169203331" + flags)); got != want {
+			if _, got := s.Sample([]byte("00-" + id + "-b7ad6b7169203331" + flags)); got != want {
 				t.Errorf("trace %s%s: got sampled %v, want %v", id, flags, got, want)
 			}
 		}
@@ -164,6 +167,7 @@ func TestRatioGoesByTheTrace(t *testing.T) {
 // A collector that hangs: spans beyond the bound are not made, nobody waits, and
 // Stop comes back when its time is over.
 func TestHangingExporterHoldsNobodyUp(t *testing.T) {
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10") // milliseconds
 	k := &kept{hangs: make(chan struct{})}
 	tr, logs := start(t, k, all, 128)
 	r := tr.Trace(batch(1))

@@ -123,6 +123,11 @@ func TestTakeoverByKillNine(t *testing.T) {
 			return len(took) == len(orphans)
 		})
 		longest := slices.Max(slices.Collect(maps.Values(took)))
+		// The emulated service shares a slow machine with all this, and perhaps the race detector.
+		eventually(t, 10*patience, "the backlog in the table", func() bool {
+			second.alive()
+			return table.Count() >= s.p.total()
+		}, func() string { return fmt.Sprintf("%d of %d rows", table.Count(), s.p.total()) })
 		duplicates := s.complete(second)
 		t.Logf("killed with %d events not in the table, %d of them in its memory and %d in its two writes; taken over within %v (session timeout %v); 0 lost, %d duplicates; it had written %d rows in the commit interval of a second",
 			backlog, held, inFlight, longest.Round(time.Millisecond), killSession, duplicates, interval)
