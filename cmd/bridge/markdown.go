@@ -82,25 +82,6 @@ func splitRow(row string) []string {
 	return cells
 }
 
-// sections returns the blocks below the headings that keep wants, headings
-// included, each to the next heading of the same level or a higher one.
-func sections(page []block, keep func(head string) bool) []block {
-	var out []block
-	level := 0 // of the section that is kept; 0 none
-	for _, b := range page {
-		if b.kind == blockHead && (level == 0 || b.level <= level) {
-			level = 0
-			if keep(b.text) {
-				level = b.level
-			}
-		}
-		if level > 0 {
-			out = append(out, b)
-		}
-	}
-	return out
-}
-
 // about narrows a page to a word: the innermost sections whose heading has it,
 // and the rows whose first cell does. Nothing is left where there is none.
 func about(page []block, word string) []block {
