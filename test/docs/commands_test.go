@@ -45,7 +45,7 @@ func (p page) commands() []said {
 }
 
 // TestCommandLinesAreTaken has the program read every command line of the pages
-// with --help before it: what it would say to a wrong flag or value, it says, and
+// with --help before its flags: what it would say to a wrong flag or value, it says, and
 // nothing is begun.
 func TestCommandLinesAreTaken(t *testing.T) {
 	t.Parallel()
@@ -104,8 +104,12 @@ func understood(args []string) error {
 		_, err := output(args...)
 		return err
 	}
-	// In front: behind a flag without a value --help would be the value.
-	help, err := output(append([]string{"--help"}, args...)...)
+	// Before the flags: behind one without a value --help would be the value.
+	flags := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "-") })
+	if flags < 0 {
+		flags = len(args)
+	}
+	help, err := output(slices.Insert(slices.Clone(args), flags, "--help")...)
 	if err != nil {
 		return err
 	}
@@ -179,6 +183,9 @@ func examples(t *testing.T, command []string) []said {
 
 func TestBadCommandLinesAreFound(t *testing.T) {
 	t.Parallel()
+	if err := understood([]string{"run"}); err != nil {
+		t.Fatalf("bridge run: %v", err)
+	}
 	for _, line := range []string{"rnu", "dlq lsit", "run --frobnicate", "check --output xml", "dlq redrive --limit many"} {
 		if understood(strings.Fields(line)) == nil {
 			t.Errorf("bridge %s was understood, want a fault", line)

@@ -52,10 +52,10 @@ func TestQuickstartIsQuick(t *testing.T) {
 			continue
 		}
 		for _, l := range p.prose {
-			words += len(strings.Fields(l.text))
+			words += len(word.FindAllString(l.text, -1))
 		}
 		for _, f := range p.fences {
-			if words += len(strings.Fields(f.text)); f.lang == "sh" {
+			if words += len(word.FindAllString(f.text, -1)); f.lang == "sh" {
 				blocks++
 			}
 		}
@@ -66,6 +66,23 @@ func TestQuickstartIsQuick(t *testing.T) {
 		t.Errorf("got %v for reading and copying, want something, up to %v: shorten the page", took.Round(time.Second), limit)
 	}
 }
+
+// The alert that the page lets you set off is there and asks what the page says.
+func TestQuickstartNamesTheAlert(t *testing.T) {
+	t.Parallel()
+	const name, expression = "BridgeSinkBlocked", `bridge_sink_state{state="blocked"}`
+	page := readPage(t, "docs/quickstart.md")
+	if !strings.Contains(page, name) || !strings.Contains(page, expression) {
+		t.Errorf("docs/quickstart.md has no %s or no %s", name, expression)
+	}
+	rule := regexp.MustCompile(`alert: ` + name + `\n\s+expr: ` + regexp.QuoteMeta(expression) + ` == 1\n`)
+	if !rule.MatchString(readPage(t, "deploy/prometheus/rules.yaml")) {
+		t.Errorf("deploy/prometheus/rules.yaml has no alert %s on %s == 1", name, expression)
+	}
+}
+
+// word is what is read in one go: no digits and no rulers.
+var word = regexp.MustCompile(`\S*\pL\S*`)
 
 // step is one thing to do.
 type step struct {
