@@ -110,15 +110,18 @@ func (t *traceTap) Taken(*consumer.Passage) {}
 // Settled implements consumer.Tap.
 func (t *traceTap) Settled(p *consumer.Passage) {
 	var spans *tracing.Trace // made for the first sampled event
+	sampling := t.tracer.Sampling()
 	for i, rec := range p.Records {
-		from, sampled := t.tracer.Sample(header(rec, tracing.ParentHeader))
+		from, sampled := sampling.Sample(header(rec, tracing.ParentHeader))
 		if !sampled {
 			continue
 		}
 		if spans == nil {
 			spans = t.tracer.Trace(t.batch(p))
 		}
-		spans.Event(tracedEvent(p, i, from))
+		if !spans.Full() {
+			spans.Event(tracedEvent(p, i, from))
+		}
 	}
 	if spans != nil {
 		spans.End()
@@ -173,7 +176,7 @@ func writeOutcome(err error) (outcome, code string) {
 func tracedEvent(p *consumer.Passage, i int, from tracing.Origin) tracing.Event {
 	rec := p.Records[i]
 	e := tracing.Event{
-		Origin: from, State: string(header(rec, tracing.StateHeader)), Offset: rec.Offset, Size: len(rec.Value), Polled: p.Polled(i),
+		Origin: from, State: string(header(rec, tracing.StateHeader)), Offset: rec.Offset, Polled: p.Polled(i),
 		ID: messageID(rec.Value), Outcome: tracing.OutcomeDelivered,
 	}
 	if p.Err != nil {

@@ -192,7 +192,7 @@ func TestTraceGoesOn(t *testing.T) {
 	}
 	for key, want := range map[attribute.Key]string{
 		"messaging.system": "kafka", "messaging.destination.name": s.topic, "messaging.destination.partition.id": "0", "messaging.kafka.offset": "0",
-		"messaging.consumer.group.name": s.topic, "messaging.message.id": "m-1", "messaging.operation.type": "process", "bridge.outcome": "delivered",
+		"messaging.consumer.group.name": s.topic, "messaging.message.id": "m-1", "messaging.operation.name": "process",
 	} {
 		if got := attrsOf(event)[key]; got != want {
 			t.Errorf("event: %s is %q, want %q", key, got, want)

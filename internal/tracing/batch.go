@@ -59,7 +59,6 @@ type Event struct {
 	Origin  Origin
 	State   string // tracestate, as its header has it
 	Offset  int64
-	Size    int // of the value, in bytes
 	Polled  time.Time
 	ID      string // may be empty
 	Outcome string // OutcomeDelivered, OutcomeRejected, OutcomeFiltered or OutcomeAbandoned
@@ -83,12 +82,22 @@ type Trace struct {
 func (t *Tracer) Trace(b *Batch) *Trace {
 	return &Trace{t: t, b: b, name: "process " + b.Topic, common: []attribute.KeyValue{
 		semconv.MessagingSystemKafka,
-		semconv.MessagingOperationTypeProcess,
 		semconv.MessagingOperationName("process"),
 		semconv.MessagingDestinationName(b.Topic),
 		semconv.MessagingDestinationPartitionID(strconv.Itoa(int(b.Partition))),
 		semconv.MessagingConsumerGroupName(b.Group),
 	}}
+}
+
+// Full reports that there is no room for another span and counts it as dropped.
+// Ask before an Event is put together.
+func (r *Trace) Full() bool {
+	g := r.t.gate
+	if g.held.Load() < g.most {
+		return false
+	}
+	g.dropped.Add(1)
+	return true
 }
 
 // Event makes the span of one event. The batch's own span and what lies below
@@ -102,10 +111,13 @@ func (r *Trace) Event(e Event) {
 		return
 	}
 	ctx := e.context()
-	attrs := append(r.common[:len(r.common):len(r.common)],
-		semconv.MessagingKafkaOffset(int(e.Offset)),
-		semconv.MessagingMessageBodySize(e.Size),
-		attribute.String("bridge.outcome", e.Outcome))
+	// Each attribute costs as much again when it is exported, so that what most
+	// events have in common is left unsaid.
+	attrs := append(make([]attribute.KeyValue, 0, len(r.common)+5), r.common...)
+	attrs = append(attrs, semconv.MessagingKafkaOffset(int(e.Offset)))
+	if e.Outcome != OutcomeDelivered {
+		attrs = append(attrs, attribute.String("bridge.outcome", e.Outcome))
+	}
 	if e.ID != "" {
 		attrs = append(attrs, semconv.MessagingMessageID(e.ID))
 	}

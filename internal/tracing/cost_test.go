@@ -32,7 +32,7 @@ func BenchmarkBatch(b *testing.B) {
 		s := tr.Sampling()
 		for i := range 5000 {
 			if from, yes := s.Sample(nil); yes {
-				r.Event(tracing.Event{Origin: from, Offset: int64(i), Size: 1000, Polled: now, ID: "0af7651916cd43dd8448eb211c80319c", Outcome: tracing.OutcomeDelivered})
+				r.Event(tracing.Event{Origin: from, Offset: int64(i), Polled: now, ID: "0af7651916cd43dd8448eb211c80319c", Outcome: tracing.OutcomeDelivered})
 			}
 		}
 		r.End()
