@@ -96,7 +96,10 @@ func setKeys(args []string) []string {
 	return keys
 }
 
-var usageLine = regexp.MustCompile(`(?m)^Usage:\n  bridge ?([a-z ]*)`)
+var (
+	usageLine = regexp.MustCompile(`(?m)^Usage:\n  bridge(.*)$`)
+	plainWord = regexp.MustCompile(`^[a-z]+$`)
+)
 
 // understood has the program parse a command line.
 func understood(args []string) error {
@@ -117,9 +120,11 @@ func understood(args []string) error {
 	if m == nil {
 		return errors.New("its help has no usage")
 	}
-	// The usage names the command that was meant: all words up to the first flag
-	// or argument are commands, unless the command takes arguments.
+	// The usage begins with the command that was meant; arguments look different.
 	command := strings.Fields(m[1])
+	if at := slices.IndexFunc(command, func(w string) bool { return !plainWord.MatchString(w) }); at >= 0 {
+		command = command[:at]
+	}
 	if len(args) < len(command) || !slices.Equal(args[:len(command)], command) {
 		return fmt.Errorf("was read as bridge %s", strings.Join(command, " "))
 	}
