@@ -210,7 +210,7 @@ func (f *caseFile) event(n *yaml.Node) []byte {
 }
 
 func (f *caseFile) json(n *yaml.Node) []byte {
-	text, err := yamlToJSON(nil, n)
+	text, err := yamlToJSON(nil, n, 0)
 	if err != nil {
 		f.problem(n, "%v", err)
 	}

@@ -26,8 +26,8 @@ type caseReport struct {
 	Updated   int           `json:"updated,omitempty"`
 }
 
-func (r caseReport) fine() bool {
-	return len(r.Problems) == 0 && len(r.Faults) == 0 && !slices.ContainsFunc(r.Tests, func(t caseResult) bool { return !t.OK })
+func (f caseReport) fine() bool {
+	return len(f.Problems) == 0 && len(f.Faults) == 0 && !slices.ContainsFunc(f.Tests, func(t caseResult) bool { return !t.OK })
 }
 
 // caseResult is what came of one test.

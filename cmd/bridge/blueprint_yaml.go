@@ -15,23 +15,29 @@ import (
 // so that aliases cannot fill memory.
 const maxCaseJSON = 4 << 20
 
+// maxCaseDepth bounds how deep it nests: an alias may stand inside its anchor.
+const maxCaseDepth = 1000
+
 // yamlToJSON appends a YAML value as JSON. Numbers stay as they are written, so
 // that no digit is lost; a date without quotes is text, as everywhere in JSON.
-func yamlToJSON(dst []byte, n *yaml.Node) ([]byte, error) {
+func yamlToJSON(dst []byte, n *yaml.Node, depth int) ([]byte, error) {
+	if depth > maxCaseDepth {
+		return dst, fmt.Errorf("line %d: nests deeper than %d; write such an event as text", n.Line, maxCaseDepth)
+	}
 	if len(dst) > maxCaseJSON {
 		return dst, fmt.Errorf("line %d: is larger than %d MiB", n.Line, maxCaseJSON>>20)
 	}
 	var err error
 	switch n.Kind {
 	case yaml.AliasNode:
-		return yamlToJSON(dst, n.Alias)
+		return yamlToJSON(dst, n.Alias, depth+1)
 	case yaml.SequenceNode:
 		dst = append(dst, '[')
 		for i, item := range n.Content {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			if dst, err = yamlToJSON(dst, item); err != nil {
+			if dst, err = yamlToJSON(dst, item, depth+1); err != nil {
 				return dst, err
 			}
 		}
@@ -43,7 +49,7 @@ func yamlToJSON(dst []byte, n *yaml.Node) ([]byte, error) {
 				dst = append(dst, ',')
 			}
 			dst = append(appendJSONText(dst, n.Content[i].Value), ':')
-			if dst, err = yamlToJSON(dst, n.Content[i+1]); err != nil {
+			if dst, err = yamlToJSON(dst, n.Content[i+1], depth+1); err != nil {
 				return dst, err
 			}
 		}
