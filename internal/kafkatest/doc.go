@@ -16,6 +16,8 @@
 //		})
 //	}
 //
+// To have a broker by hand: go run ./internal/kafkatest/kafka.
+//
 // Environment:
 //
 //   - REQUIRE_APACHE_KAFKA=1 turns the skip of the Apache tests on a machine
