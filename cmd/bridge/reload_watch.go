@@ -122,8 +122,10 @@ func (f *follower) run(ctx context.Context, watcher *fsnotify.Watcher) {
 			try(bySignal)
 		case <-announced:
 			arm()
-		case <-faults: // events were lost, say
-			arm()
+		case _, open := <-faults: // events were lost, say
+			if open {
+				arm()
+			}
 		case <-poll.C:
 			if f.failing() {
 				try(byRetry)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -24,10 +25,12 @@ type followed struct {
 	file      string
 	blueprint string
 	hup       chan os.Signal
-	why       []string // of each load, in order
-	said      []string // what the file held then
 	bad       atomic.Bool
 	began     time.Time
+
+	mu   sync.Mutex // guards the fields below
+	why  []string   // of each load, in order
+	said []string   // what the file held then
 }
 
 func newFollowed(t *testing.T) *followed {
@@ -51,6 +54,8 @@ func newFollowed(t *testing.T) *followed {
 		if err == nil {
 			said = next.Kafka.Group
 		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		f.why, f.said = append(f.why, why), append(f.said, said)
 	}
 	return f
@@ -68,8 +73,20 @@ func (f *followed) at(when time.Duration, why ...string) {
 	f.t.Helper()
 	<-time.After(when - time.Since(f.began))
 	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if !slices.Equal(f.why, why) {
 		f.t.Errorf("at %v: got loads for %q, want %q", when, f.why, why)
+	}
+}
+
+// held says what the file held at each load.
+func (f *followed) held(want ...string) {
+	f.t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Equal(f.said, want) {
+		f.t.Errorf("got %q loaded, want %q", f.said, want)
 	}
 }
 
@@ -96,9 +113,7 @@ func TestFollowerFindsChangesByItself(t *testing.T) {
 		f.at(19*time.Second, byStart, byFile)
 		f.at(21*time.Second, byStart, byFile, byFile)
 		f.at(time.Minute, byStart, byFile, byFile) // nothing has changed since
-		if want := []string{"first", "second", "second"}; !slices.Equal(f.said, want) {
-			t.Errorf("got %q loaded, want %q", f.said, want)
-		}
+		f.held("first", "second", "second")
 	})
 }
 
@@ -112,9 +127,7 @@ func TestFollowerWaitsUntilTheFilesKeepStill(t *testing.T) {
 		}
 		f.write(f.file, "whole")
 		f.at(13*time.Second, byStart, byFile)
-		if got := f.said[1]; got != "whole" {
-			t.Errorf("got %q loaded, want the whole", got)
-		}
+		f.held("first", "whole")
 	})
 }
 
@@ -140,9 +153,7 @@ func TestFollowerObeysTheSignal(t *testing.T) {
 		}
 		f.hup <- os.Interrupt
 		f.at(1200*time.Millisecond, byStart, bySignal, bySignal)
-		if got := f.said[2]; got != "unreadable" {
-			t.Errorf("got %q loaded, want the missing file told", got)
-		}
+		f.held("first", "first", "unreadable")
 	})
 }
 

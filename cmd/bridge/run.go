@@ -31,6 +31,8 @@ flight may finish within delivery.drain, what is delivered is committed, the
 member leaves its group, and the exit code is 0.
 
 Settings come from the file, then BRIDGE_<SECTION>_<KEY> variables, then flags.
+The file and the blueprint are followed: blueprint, log level, rate limit and
+secrets take effect when they change, or on SIGHUP; the rest after a restart.
 The exit code is 2 when the configuration is wrong, 1 when Kafka or the
 workspace refuses for a reason that waiting cannot mend.
 

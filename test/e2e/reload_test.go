@@ -122,8 +122,18 @@ func (s *stage) filled(m *member, locale string) {
 // A blueprint is replaced under load; one that is wrong is refused, and the one
 // before goes on until it is mended.
 func TestReloadBlueprint(t *testing.T) {
+	t.Parallel()
+	t.Run("workspace", func(t *testing.T) { eachReload(t, func(*stage) {}) })
+	t.Run("protobuf", func(t *testing.T) {
+		eachReload(t, func(s *stage) { s.native("grpc", "record_format: protobuf") })
+	})
+}
+
+func eachReload(t *testing.T, prepare func(s *stage)) {
+	t.Helper()
 	set := setting{partitions: 3, workspace: emulator.Config{Latency: emulator.Latency{P50: 20 * time.Millisecond}}}
 	eachStage(t, set, func(t *testing.T, s *stage) {
+		prepare(s)
 		blueprint := file(t, "blueprint.yaml", localeFrom("user_id"))
 		s.amend("mapping", "blueprint: "+blueprint)
 		m := s.beginReady("delivery.max_rows=50")
