@@ -115,7 +115,7 @@ func (s *traceStage) eventually(what string, done func() bool) {
 func attrsOf(s tracetest.SpanStub) map[attribute.Key]string {
 	m := map[attribute.Key]string{}
 	for _, kv := range s.Attributes {
-		m[kv.Key] = kv.Value.Emit()
+		m[kv.Key] = kv.Value.String()
 	}
 	return m
 }
@@ -205,7 +205,7 @@ func TestTraceGoesOn(t *testing.T) {
 	}
 	about := map[attribute.Key]string{}
 	for _, kv := range event.Resource.Attributes() {
-		about[kv.Key] = kv.Value.Emit()
+		about[kv.Key] = kv.Value.String()
 	}
 	if about["service.name"] != "signal-bridge" || about["team"] != "data" {
 		t.Errorf("got resource %v, want what the environment says", about)
