@@ -243,6 +243,7 @@ func play(t *testing.T, moves []byte) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, setup)
+		w.restless = true
 		defer w.close()
 		told = append(told, fmt.Sprintf("%d partitions, %s protocol, policy %s, %d bytes", setup.partitions, setup.protocol, w.cfg.Rejects.Policy, w.cfg.MaxBuffered))
 		w.join()
