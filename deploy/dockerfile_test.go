@@ -45,13 +45,18 @@ func TestDockerContextHasTheSources(t *testing.T) {
 		if !ok {
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(root, kept)); err != nil {
-			t.Errorf(".dockerignore keeps %s: %v", kept, err)
+		if found, err := filepath.Glob(filepath.Join(root, kept)); err != nil || len(found) == 0 {
+			t.Errorf(".dockerignore keeps %s, which is not there (%v)", kept, err)
 		}
 	}
 	ignore := read(t, ".dockerignore")
 	if !strings.Contains(ignore, "\n*\n") {
 		t.Error(".dockerignore does not leave out everything it does not name")
+	}
+	for _, document := range []string{"embed.go", "config.example.yaml", "docs/*.md"} {
+		if !strings.Contains(ignore, "\n!"+document+"\n") {
+			t.Errorf(".dockerignore leaves out %s, which the command embeds", document)
+		}
 	}
 	for _, room := range []string{"cmd", "consumer", "internal", "mapping", "zerobus"} {
 		if !strings.Contains(ignore, "\n!"+room+"/\n") {

@@ -208,7 +208,7 @@ func checkBill(t *testing.T, path string, binary []byte) {
 func copied(t *testing.T, root string) string {
 	t.Helper()
 	to := t.TempDir()
-	for _, what := range append(slices.Concat(extras, linuxExtras), "go.mod", "go.sum", "cmd", "consumer", "internal", "mapping", "zerobus", "deploy/helm") {
+	for _, what := range append(slices.Concat(extras, linuxExtras), "go.mod", "go.sum", "embed.go", "docs", "cmd", "consumer", "internal", "mapping", "zerobus", "deploy/helm") {
 		from := filepath.Join(root, what)
 		info, err := os.Stat(from)
 		if err != nil {
