@@ -289,8 +289,10 @@ func TestAColumnDroppedInMidRunBlocksAndGivesUpNoRow(t *testing.T) {
 		if got := b.State(); got.Name != zerobus.Blocked || !strings.Contains(got.Remedy, want) {
 			t.Errorf("state is %+v, want blocked with %s", got, want)
 		}
-		if got := reads.Load(); got > 7 {
-			t.Errorf("columns were read %d times for 100 refusals, want a handful", got)
+		// Ten at once, since all refusals are of one instant, then shared; and
+		// the probes of what is blocked.
+		if got := reads.Load(); got > 16 {
+			t.Errorf("columns were read %d times for 100 refusals, want at most the ten that may be at once and a few", got)
 		}
 		b.space.set(func() { b.space.columns = whole })
 		dropped.Store(false)
