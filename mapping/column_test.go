@@ -2,8 +2,8 @@ package mapping_test
 
 import (
 	"encoding/json"
-	"strconv"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
