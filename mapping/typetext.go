@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // maxTypeDepth bounds how deep ARRAY, MAP and STRUCT may stand in one another.
@@ -170,10 +172,17 @@ func (r *typeReader) scalar(name string) (deltaType, error) {
 	return deltaType{}, fmt.Errorf("type %q is not one of %s%s", clip(name), strings.Join(baseNames[:], ", "), hint(name, baseNames[:]))
 }
 
-// clip shortens the text of a type for an error.
+// clip shortens the text of a type for an error. What does not print would be
+// quoted in up to ten characters each, so it goes.
 func clip(text string) string {
-	if text = strings.TrimSpace(text); len(text) > 80 {
-		text = text[:80] + "..."
+	text = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.TrimSpace(text))
+	if len(text) > 80 {
+		text = strings.ToValidUTF8(text[:80], "") + "..."
 	}
 	return text
 }
