@@ -30,7 +30,7 @@ func (b *bridge) startTracing(ctx context.Context) (*tracing.Tracer, error) {
 	if !b.tracing.On {
 		return nil, nil
 	}
-	return tracing.Start(ctx, tracing.Config{Settings: b.tracing, Version: version(), Exporter: b.spans, Log: b.log})
+	return tracing.Start(ctx, tracing.Config{Settings: b.tracing, Version: version(), Client: b.spans, Log: b.log})
 }
 
 const (

@@ -1,18 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
-	"go.opentelemetry.io/otel/trace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
@@ -60,7 +62,7 @@ func newTraceStage(t *testing.T, environment ...string) *traceStage {
 }
 
 // run starts a bridge that gives its spans to out; the returned func stops it.
-func (s *traceStage) run(out tracing.Exporter) (b *bridge, stop func()) {
+func (s *traceStage) run(out tracing.Client) (b *bridge, stop func()) {
 	s.t.Helper()
 	cfg, err := config.Load(config.Options{File: s.t.TempDir() + "/none.yaml", Sets: []string{
 		"kafka.brokers=" + strings.Join(s.kafka.Addrs(), ","), "kafka.topics=" + s.topic, "kafka.group=" + s.topic,
@@ -112,18 +114,41 @@ func (s *traceStage) eventually(what string, done func() bool) {
 	}
 }
 
-func attrsOf(s tracetest.SpanStub) map[attribute.Key]string {
-	m := map[attribute.Key]string{}
-	for _, kv := range s.Attributes {
-		m[kv.Key] = kv.Value.String()
+// attrsOf are attributes as texts.
+func attrsOf(attrs []*commonpb.KeyValue) map[string]string {
+	m := map[string]string{}
+	for _, kv := range attrs {
+		switch v := kv.GetValue().GetValue().(type) {
+		case *commonpb.AnyValue_StringValue:
+			m[kv.GetKey()] = v.StringValue
+		case *commonpb.AnyValue_IntValue:
+			m[kv.GetKey()] = strconv.FormatInt(v.IntValue, 10)
+		}
 	}
 	return m
 }
 
-// keptSpans outlives the Shutdown that ends a run.
-type keptSpans struct{ *tracetest.InMemoryExporter }
+// keptSpans is a client that keeps what it was told to send.
+type keptSpans struct {
+	mu    sync.Mutex
+	about *resourcepb.Resource
+	spans []*tracepb.Span
+}
 
-func (keptSpans) Shutdown(context.Context) error { return nil }
+func (*keptSpans) Start(context.Context) error { return nil }
+func (*keptSpans) Stop(context.Context) error  { return nil }
+
+func (k *keptSpans) UploadTraces(_ context.Context, all []*tracepb.ResourceSpans) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range all {
+		k.about = r.GetResource()
+		for _, s := range r.GetScopeSpans() {
+			k.spans = append(k.spans, s.GetSpans()...)
+		}
+	}
+	return nil
+}
 
 // The trace a producer began goes on through the bridge to the write; what was
 // not sampled leaves no span, and what was rejected says so.
@@ -145,7 +170,7 @@ func TestTraceGoesOn(t *testing.T) {
 	s.produce(`{"type":"track","event":"Secret Deed","message_id":"m-2","user_id":"jane@example.com"}`, quiet)
 	s.produce(`{"type":"track","event":"Secret Deed","message_id":"m-3","user_id":"jane@example.com"}`, "")
 	s.produce(`no json of jane@example.com`, poison)
-	out := keptSpans{tracetest.NewInMemoryExporter()}
+	out := &keptSpans{}
 	b, stop := s.run(out)
 	s.eventually("three rows and a reject", func() bool {
 		now := b.metrics.Totals()
@@ -153,19 +178,19 @@ func TestTraceGoesOn(t *testing.T) {
 	})
 	stop()
 
-	by := map[string]tracetest.SpanStub{}
-	for _, span := range out.GetSpans() {
-		kind, _, _ := strings.Cut(span.Name, " ")
+	by := map[string]*tracepb.Span{}
+	for _, span := range out.spans {
+		kind, _, _ := strings.Cut(span.GetName(), " ")
 		if kind == "process" {
-			kind += " " + span.SpanContext.TraceID().String()[:2]
+			kind += " " + hex.EncodeToString(span.GetTraceId())[:2]
 		}
 		if _, twice := by[kind]; twice {
 			t.Errorf("got two spans %q, want one", kind)
 		}
 		by[kind] = span
-		for key, value := range attrsOf(span) {
+		for key, value := range attrsOf(span.GetAttributes()) {
 			if strings.Contains(value, "jane") || strings.Contains(value, "Deed") {
-				t.Errorf("%s: %s is %q, which is data of the event", span.Name, key, value)
+				t.Errorf("%s: %s is %q, which is data of the event", span.GetName(), key, value)
 			}
 		}
 	}
@@ -173,41 +198,38 @@ func TestTraceGoesOn(t *testing.T) {
 		t.Fatalf("got spans %v, want process twice, batch, map and write", by)
 	}
 	event, bad, batch, write := by["process 0a"], by["process 22"], by["batch"], by["write"]
-	if event.Parent.SpanID().String() != "b7ad6b7169203331" || event.SpanContext.TraceState().String() != "vendor=1" || event.SpanKind != trace.SpanKindConsumer {
-		t.Errorf("event: got parent %s, state %s, kind %s", event.Parent.SpanID(), event.SpanContext.TraceState(), event.SpanKind)
+	if got := hex.EncodeToString(event.GetParentSpanId()); got != "b7ad6b7169203331" || event.GetTraceState() != "vendor=1" || event.GetKind() != tracepb.Span_SPAN_KIND_CONSUMER {
+		t.Errorf("event: got parent %s, state %s, kind %s", got, event.GetTraceState(), event.GetKind())
 	}
 	for _, below := range []struct {
 		name         string
-		span, parent tracetest.SpanStub
+		span, parent *tracepb.Span
 	}{{"batch", batch, event}, {"map", by["map"], batch}, {"write", write, batch}} {
-		if below.span.Parent.SpanID() != below.parent.SpanContext.SpanID() || below.span.SpanContext.TraceID().String() != row[3:35] {
-			t.Errorf("%s is not below %s in the producer's trace", below.name, below.parent.Name)
+		if !bytes.Equal(below.span.GetParentSpanId(), below.parent.GetSpanId()) || hex.EncodeToString(below.span.GetTraceId()) != row[3:35] {
+			t.Errorf("%s is not below %s in the producer's trace", below.name, below.parent.GetName())
 		}
 	}
-	if len(bad.Links) != 1 || bad.Links[0].SpanContext.SpanID() != batch.SpanContext.SpanID() || len(batch.Links) != 1 || batch.Links[0].SpanContext.SpanID() != bad.SpanContext.SpanID() {
-		t.Errorf("got links %v of the reject and %v of the batch, want each other", bad.Links, batch.Links)
+	if len(bad.GetLinks()) != 1 || !bytes.Equal(bad.GetLinks()[0].GetSpanId(), batch.GetSpanId()) || len(batch.GetLinks()) != 1 || !bytes.Equal(batch.GetLinks()[0].GetSpanId(), bad.GetSpanId()) {
+		t.Errorf("got links %v of the reject and %v of the batch, want each other", bad.GetLinks(), batch.GetLinks())
 	}
-	if bad.Status.Code != codes.Error || bad.Status.Description != "not_json" || event.Status.Code != codes.Unset {
-		t.Errorf("got status %+v of the reject and %+v of the row", bad.Status, event.Status)
+	if bad.GetStatus().GetCode() != tracepb.Status_STATUS_CODE_ERROR || bad.GetStatus().GetMessage() != "not_json" || event.GetStatus().GetCode() != tracepb.Status_STATUS_CODE_UNSET {
+		t.Errorf("got status %v of the reject and %v of the row", bad.GetStatus(), event.GetStatus())
 	}
-	for key, want := range map[attribute.Key]string{
+	for key, want := range map[string]string{
 		"messaging.system": "kafka", "messaging.destination.name": s.topic, "messaging.destination.partition.id": "0", "messaging.kafka.offset": "0",
 		"messaging.consumer.group.name": s.topic, "messaging.message.id": "m-1", "messaging.operation.name": "process",
 	} {
-		if got := attrsOf(event)[key]; got != want {
+		if got := attrsOf(event.GetAttributes())[key]; got != want {
 			t.Errorf("event: %s is %q, want %q", key, got, want)
 		}
 	}
-	for key, want := range map[attribute.Key]string{"db.collection.name": demoTable, "db.operation.batch.size": "3", "bridge.attempts": "2", "bridge.outcome": "delivered"} {
-		if got := attrsOf(write)[key]; got != want {
+	for key, want := range map[string]string{"db.collection.name": demoTable, "db.operation.batch.size": "3", "bridge.attempts": "2", "bridge.outcome": "delivered"} {
+		if got := attrsOf(write.GetAttributes())[key]; got != want {
 			t.Errorf("write: %s is %q, want %q", key, got, want)
 		}
 	}
-	about := map[attribute.Key]string{}
-	for _, kv := range event.Resource.Attributes() {
-		about[kv.Key] = kv.Value.String()
-	}
-	if about["service.name"] != "signal-bridge" || about["team"] != "data" {
+	about := attrsOf(out.about.GetAttributes())
+	if about["service.name"] != "signal-bridge" || about["team"] != "data" || about["service.version"] == "" || about["host.name"] == "" {
 		t.Errorf("got resource %v, want what the environment says", about)
 	}
 	s.letterKeepsHeaders(poison)
@@ -227,12 +249,14 @@ func (s *traceStage) letterKeepsHeaders(parent string) {
 // hung is a collector that takes nothing and gives no answer.
 type hung struct{ asked atomic.Int32 }
 
-func (h *hung) ExportSpans(ctx context.Context, _ []sdk.ReadOnlySpan) error {
+func (h *hung) Start(context.Context) error { return nil }
+func (h *hung) Stop(context.Context) error  { return nil }
+
+func (h *hung) UploadTraces(ctx context.Context, _ []*tracepb.ResourceSpans) error {
 	h.asked.Add(1)
 	<-ctx.Done()
 	return ctx.Err()
 }
-func (h *hung) Shutdown(context.Context) error { return nil }
 
 // A collector that hangs delays neither a row nor, beyond the drain, the end.
 func TestHangingCollectorDelaysNothing(t *testing.T) {

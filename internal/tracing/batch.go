@@ -1,14 +1,14 @@
 package tracing
 
 import (
-	"context"
 	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
 // Outcomes of an event and of a write.
@@ -66,155 +66,146 @@ type Event struct {
 	Column  string // of a reject; may be empty
 }
 
-// Trace makes the spans of one batch.
+// Trace makes the spans of one batch. It is for one goroutine.
 type Trace struct {
-	t      *Tracer
+	q      *queue
 	b      *Batch
-	common []attribute.KeyValue
-	name   string
-	span   trace.Span // of the batch; nil before the first event
-	link   trace.Link // to it
-	events int        // that are traced
+	name   string               // of events' spans
+	common []*commonpb.KeyValue // of events' spans and the batch's
+	spans  []*tracepb.Span
+	batch  *tracepb.Span        // nil before the first event
+	link   []*tracepb.Span_Link // to it
+	events int                  // that are traced
 }
 
 // Trace begins the spans of a batch: none is made before its first Event. End
 // it.
 func (t *Tracer) Trace(b *Batch) *Trace {
-	return &Trace{t: t, b: b, name: "process " + b.Topic, common: []attribute.KeyValue{
+	return &Trace{q: t.queue, b: b, name: "process " + b.Topic, common: keyValues(
 		semconv.MessagingSystemKafka,
 		semconv.MessagingOperationName("process"),
 		semconv.MessagingDestinationName(b.Topic),
 		semconv.MessagingDestinationPartitionID(strconv.Itoa(int(b.Partition))),
 		semconv.MessagingConsumerGroupName(b.Group),
-	}}
+	)}
 }
 
 // Full reports that there is no room for another span and counts it as dropped.
 // Ask before an Event is put together.
-func (r *Trace) Full() bool {
-	g := r.t.gate
-	if g.held.Load() < g.most {
-		return false
-	}
-	g.dropped.Add(1)
-	return true
-}
+func (r *Trace) Full() bool { return r.q.full() }
 
 // Event makes the span of one event. The batch's own span and what lies below
 // it belong to the trace of the first.
 func (r *Trace) Event(e Event) {
 	need := 1
-	if r.span == nil {
+	if r.batch == nil {
 		need += 2 + len(r.b.Writes)
 	}
-	if !r.t.gate.admit(need) {
+	if !r.q.admit(need) {
 		return
 	}
-	ctx := e.context()
-	// Each attribute costs as much again when it is exported, so that what most
-	// events have in common is left unsaid.
-	attrs := append(make([]attribute.KeyValue, 0, len(r.common)+5), r.common...)
-	attrs = append(attrs, semconv.MessagingKafkaOffset(int(e.Offset)))
-	if e.Outcome != OutcomeDelivered {
-		attrs = append(attrs, attribute.String("bridge.outcome", e.Outcome))
-	}
-	if e.ID != "" {
-		attrs = append(attrs, semconv.MessagingMessageID(e.ID))
-	}
-	if e.Code != "" {
-		attrs = append(attrs, attribute.String("bridge.code", e.Code))
-	}
-	if e.Column != "" {
-		attrs = append(attrs, attribute.String("bridge.column", e.Column))
-	}
-	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(e.Polled), trace.WithAttributes(attrs...)}
-	if r.span != nil {
-		options = append(options, trace.WithLinks(r.link))
-	}
-	ctx, span := r.t.spans.Start(ctx, r.name, options...)
-	switch e.Outcome {
-	case OutcomeRejected:
-		fail(span, e.Code)
-	case OutcomeAbandoned:
-		fail(span, e.Outcome)
-	}
-	if r.span == nil {
-		r.begin(ctx)
-	} else if r.events <= maxLinks {
-		r.span.AddLink(trace.Link{SpanContext: span.SpanContext()})
+	s := r.event(&e)
+	if r.batch == nil {
+		r.begin(s)
+	} else {
+		s.Links = r.link
+		if r.events <= maxLinks {
+			r.batch.Links = append(r.batch.Links, linkTo(s))
+		}
 	}
 	r.events++
-	span.End(trace.WithTimestamp(r.b.Ended))
 }
 
-// context is where an event's span goes.
-func (e *Event) context() context.Context {
-	if !e.Origin.trace.IsValid() {
-		return context.Background() //nolint:forbidigo // it carries a span and ends nothing
+func (r *Trace) event(e *Event) *tracepb.Span {
+	m := &eventSpan{spanID: newSpanID()}
+	s := &m.Span
+	s.Name, s.Kind, s.Flags = r.name, tracepb.Span_SPAN_KIND_CONSUMER, flagsLocal
+	s.StartTimeUnixNano, s.EndTimeUnixNano = nanos(e.Polled), nanos(r.b.Ended)
+	if from := e.Origin.parent; from.trace.IsValid() {
+		m.traceID, m.parentID = from.trace, from.span
+		s.ParentSpanId, s.Flags = m.parentID[:], flagsRemote
+		if state, err := trace.ParseTraceState(e.State); err == nil { // else as if it were not there, says the recommendation
+			s.TraceState = state.String()
+		}
+	} else {
+		m.traceID = newTraceID()
 	}
-	state, err := trace.ParseTraceState(e.State)
-	if err != nil {
-		state = trace.TraceState{} // as if it were not there, says the recommendation
+	s.TraceId, s.SpanId = m.traceID[:], m.spanID[:]
+	// Each attribute costs as much again when it is sent, so that what most
+	// events have in common is left unsaid.
+	s.Attributes = append(m.attributes[:0], r.common...)
+	s.Attributes = append(s.Attributes, m.offset.set(semconv.MessagingKafkaOffsetKey, e.Offset))
+	if e.ID != "" {
+		s.Attributes = append(s.Attributes, m.message.set(semconv.MessagingMessageIDKey, e.ID))
 	}
-	//nolint:forbidigo // it carries a span and ends nothing
-	return trace.ContextWithRemoteSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
-		TraceID: e.Origin.trace, SpanID: e.Origin.span, TraceFlags: trace.FlagsSampled, TraceState: state, Remote: true,
-	}))
+	if e.Outcome != OutcomeDelivered {
+		s.Attributes = append(s.Attributes, keyValue(attribute.String("bridge.outcome", e.Outcome)))
+	}
+	if e.Code != "" {
+		s.Attributes = append(s.Attributes, keyValue(attribute.String("bridge.code", e.Code)))
+	}
+	if e.Column != "" {
+		s.Attributes = append(s.Attributes, keyValue(attribute.String("bridge.column", e.Column)))
+	}
+	switch e.Outcome {
+	case OutcomeRejected:
+		fail(s, e.Code)
+	case OutcomeAbandoned:
+		fail(s, e.Outcome)
+	}
+	r.spans = append(r.spans, s)
+	return s
 }
 
-// begin makes the spans of the batch itself, below the event's in ctx.
-func (r *Trace) begin(ctx context.Context) {
-	b, t := r.b, r.t
-	ctx, r.span = t.spans.Start(ctx, "batch "+b.Topic, trace.WithTimestamp(b.Began), trace.WithAttributes(append(r.common[:len(r.common):len(r.common)],
+// begin makes the spans of the batch itself, below that of its first event.
+func (r *Trace) begin(first *tracepb.Span) {
+	b := r.b
+	r.batch = below(first, "batch "+b.Topic, tracepb.Span_SPAN_KIND_INTERNAL, b.Began, b.Ended)
+	r.batch.Attributes = append(r.common[:len(r.common):len(r.common)], keyValues(
 		semconv.MessagingBatchMessageCount(b.Events),
 		attribute.Int("bridge.rows", b.Rows),
 		attribute.Int("bridge.bytes", b.RowBytes),
 		attribute.Int("bridge.writes", b.Written),
-		attribute.String("bridge.outcome", b.Outcome))...))
-	r.link = trace.Link{SpanContext: r.span.SpanContext()}
+		attribute.String("bridge.outcome", b.Outcome))...)
 	if b.Outcome == OutcomeAbandoned {
-		fail(r.span, b.Outcome)
+		fail(r.batch, b.Outcome)
 	}
-	_, mapping := t.spans.Start(ctx, "map", trace.WithTimestamp(b.Began))
-	mapping.End(trace.WithTimestamp(b.Mapped))
+	r.link = []*tracepb.Span_Link{linkTo(r.batch)}
+	r.spans = append(r.spans, r.batch, below(r.batch, "map", tracepb.Span_SPAN_KIND_INTERNAL, b.Began, b.Mapped))
 	for i := range b.Writes {
-		w := &b.Writes[i]
-		attrs := []attribute.KeyValue{
-			attribute.String("db.system.name", "databricks"),
-			semconv.DBOperationName("INSERT"),
-			semconv.DBCollectionName(b.Table),
-			semconv.DBOperationBatchSize(w.Rows),
-			attribute.Int("bridge.bytes", w.Bytes),
-			attribute.Int("bridge.attempts", w.Attempts),
-			attribute.Bool("bridge.probe", w.Probe),
-			attribute.String("bridge.outcome", w.Outcome),
-		}
-		if w.Code != "" {
-			attrs = append(attrs, attribute.String("bridge.code", w.Code))
-		}
-		_, span := t.spans.Start(ctx, "write "+b.Table, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(w.Began), trace.WithAttributes(attrs...))
-		switch w.Outcome {
-		case OutcomeRefused:
-			fail(span, w.Code)
-		case OutcomeStale, OutcomeAbandoned:
-			fail(span, w.Outcome)
-		}
-		span.End(trace.WithTimestamp(w.Began.Add(w.Took)))
+		r.write(&b.Writes[i])
 	}
 }
 
-// fail says by a code, never by an error's text, that something went wrong: a
-// text may quote a row.
-func fail(span trace.Span, code string) {
-	span.SetStatus(codes.Error, code)
-	span.SetAttributes(semconv.ErrorTypeKey.String(code))
+func (r *Trace) write(w *Write) {
+	s := below(r.batch, "write "+r.b.Table, tracepb.Span_SPAN_KIND_CLIENT, w.Began, w.Began.Add(w.Took))
+	s.Attributes = keyValues(
+		attribute.String("db.system.name", "databricks"),
+		semconv.DBOperationName("INSERT"),
+		semconv.DBCollectionName(r.b.Table),
+		semconv.DBOperationBatchSize(w.Rows),
+		attribute.Int("bridge.bytes", w.Bytes),
+		attribute.Int("bridge.attempts", w.Attempts),
+		attribute.Bool("bridge.probe", w.Probe),
+		attribute.String("bridge.outcome", w.Outcome),
+	)
+	if w.Code != "" {
+		s.Attributes = append(s.Attributes, keyValue(attribute.String("bridge.code", w.Code)))
+	}
+	switch w.Outcome {
+	case OutcomeRefused:
+		fail(s, w.Code)
+	case OutcomeStale, OutcomeAbandoned:
+		fail(s, w.Outcome)
+	}
+	r.spans = append(r.spans, s)
 }
 
-// End ends the batch's span, if there is one.
+// End hands the batch's spans over, if there are any.
 func (r *Trace) End() {
-	if r.span == nil {
+	if r.batch == nil {
 		return
 	}
-	r.span.SetAttributes(attribute.Int("bridge.events_traced", r.events))
-	r.span.End(trace.WithTimestamp(r.b.Ended))
+	r.batch.Attributes = append(r.batch.Attributes, keyValue(attribute.Int("bridge.events_traced", r.events)))
+	r.q.add(r.spans)
 }

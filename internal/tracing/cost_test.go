@@ -21,7 +21,9 @@ func BenchmarkBatch(b *testing.B) {
 	}))
 	defer collector.Close()
 	b.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
-	tr, err := tracing.Start(b.Context(), tracing.Config{Settings: tracing.Settings{On: true, Protocol: tracing.ProtocolHTTP, Sampler: tracing.Sampler{ByParent: true, Ratio: 0.01}, MaxQueue: 2048}, Version: "v", Log: zap.NewNop()})
+	set := sampling(tracing.Sampler{ByParent: true, Ratio: 0.01})
+	set.Protocol = tracing.ProtocolHTTP
+	tr, err := tracing.Start(b.Context(), tracing.Config{Settings: set, Version: "v", Log: zap.NewNop()})
 	if err != nil {
 		b.Fatal(err)
 	}

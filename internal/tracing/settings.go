@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Protocols of OTLP, as OTEL_EXPORTER_OTLP_PROTOCOL names them.
@@ -18,12 +19,16 @@ const (
 const DefaultRatio = 0.01
 
 // Settings are what of the environment is decided here; the rest of the OTEL_*
-// variables is read by the SDK and its exporters.
+// variables is read by OpenTelemetry's own packages.
 type Settings struct {
 	On       bool
 	Protocol string
 	Sampler  Sampler
-	MaxQueue int // spans held at most until they are exported
+	// MaxQueue bounds the spans held until they are exported, MaxExport those
+	// of one request, up to MaxQueue.
+	MaxQueue, MaxExport int
+	Delay               time.Duration // how long spans wait for a request to fill
+	Timeout             time.Duration // of one request, its repetitions included
 }
 
 // FromEnvironment reads the standard variables. enabled is what the
@@ -39,7 +44,7 @@ func FromEnvironment(enabled bool, env func(string) string) (Settings, error) {
 	if exporter != "" && exporter != "otlp" {
 		return Settings{}, fmt.Errorf("OTEL_TRACES_EXPORTER is %q; set it to otlp, or to none for no traces", exporter)
 	}
-	s := Settings{On: true, Protocol: get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), MaxQueue: 2048}
+	s := Settings{On: true, Protocol: get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")}
 	if s.Protocol == "" {
 		s.Protocol = get("OTEL_EXPORTER_OTLP_PROTOCOL")
 	}
@@ -50,16 +55,34 @@ func FromEnvironment(enabled bool, env func(string) string) (Settings, error) {
 	default:
 		return Settings{}, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL is %q; set it to %s or %s", s.Protocol, ProtocolGRPC, ProtocolHTTP)
 	}
-	if text := get("OTEL_BSP_MAX_QUEUE_SIZE"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 128 || n > 1_000_000 {
-			return Settings{}, fmt.Errorf("OTEL_BSP_MAX_QUEUE_SIZE is %q; set it to a number of spans from 128 to 1000000", text)
-		}
-		s.MaxQueue = n
+	if err := s.queueing(get); err != nil {
+		return Settings{}, err
 	}
 	var err error
 	s.Sampler, err = samplerOf(get("OTEL_TRACES_SAMPLER"), get("OTEL_TRACES_SAMPLER_ARG"))
 	return s, err
+}
+
+// queueing reads how spans wait. Times are in milliseconds, as the standard has
+// them, and its defaults hold.
+func (s *Settings) queueing(get func(string) string) (err error) {
+	number := func(key, what string, standard, least, most int) int {
+		text := get(key)
+		if text == "" {
+			return standard
+		}
+		n, bad := strconv.Atoi(text)
+		if err == nil && (bad != nil || n < least || n > most) {
+			err = fmt.Errorf("%s is %q; set it to a number of %s from %d to %d", key, text, what, least, most)
+		}
+		return n
+	}
+	const hour = 3_600_000
+	s.MaxQueue = number("OTEL_BSP_MAX_QUEUE_SIZE", "spans", 2048, 128, 1_000_000)
+	s.MaxExport = number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "spans", min(512, s.MaxQueue), 1, s.MaxQueue)
+	s.Delay = time.Duration(number("OTEL_BSP_SCHEDULE_DELAY", "milliseconds", 5000, 1, hour)) * time.Millisecond
+	s.Timeout = time.Duration(number("OTEL_BSP_EXPORT_TIMEOUT", "milliseconds", 30_000, 1, hour)) * time.Millisecond
+	return err
 }
 
 func samplerOf(name, arg string) (Sampler, error) {

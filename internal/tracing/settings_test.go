@@ -3,6 +3,7 @@ package tracing_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/datafly/bridge/internal/tracing"
 )
@@ -10,7 +11,7 @@ import (
 func TestEnvironment(t *testing.T) {
 	standard := tracing.Sampler{ByParent: true, Ratio: tracing.DefaultRatio}
 	on := func(protocol string, s tracing.Sampler, queue int) tracing.Settings {
-		return tracing.Settings{On: true, Protocol: protocol, Sampler: s, MaxQueue: queue}
+		return tracing.Settings{On: true, Protocol: protocol, Sampler: s, MaxQueue: queue, MaxExport: min(512, queue), Delay: 5 * time.Second, Timeout: 30 * time.Second}
 	}
 	for _, tc := range []struct {
 		enabled bool
@@ -39,6 +40,14 @@ func TestEnvironment(t *testing.T) {
 		{true, "OTEL_TRACES_SAMPLER=jaeger_remote", tracing.Settings{}, "set it to always_on"},
 		{true, "OTEL_BSP_MAX_QUEUE_SIZE=4096", on("http/protobuf", standard, 4096), ""},
 		{true, "OTEL_BSP_MAX_QUEUE_SIZE=7", tracing.Settings{}, "from 128"},
+		{true, "OTEL_BSP_MAX_QUEUE_SIZE=200", on("http/protobuf", standard, 200), ""},
+		{true, "OTEL_BSP_MAX_QUEUE_SIZE=7 OTEL_BSP_SCHEDULE_DELAY=x", tracing.Settings{}, "OTEL_BSP_MAX_QUEUE_SIZE"},
+		{true, "OTEL_BSP_SCHEDULE_DELAY=100 OTEL_BSP_EXPORT_TIMEOUT=2000 OTEL_BSP_MAX_EXPORT_BATCH_SIZE=64", tracing.Settings{
+			On: true, Protocol: "http/protobuf", Sampler: standard, MaxQueue: 2048, MaxExport: 64, Delay: 100 * time.Millisecond, Timeout: 2 * time.Second,
+		}, ""},
+		{true, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=4096", tracing.Settings{}, "from 1 to 2048"},
+		{true, "OTEL_BSP_SCHEDULE_DELAY=5s", tracing.Settings{}, "a number of milliseconds"},
+		{true, "OTEL_BSP_EXPORT_TIMEOUT=0", tracing.Settings{}, "from 1 to 3600000"},
 	} {
 		vars := map[string]string{}
 		for _, kv := range strings.Fields(tc.env) {

@@ -7,77 +7,77 @@ import (
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
-	"go.opentelemetry.io/otel/trace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	"go.uber.org/zap"
 )
 
 // ServiceName is service.name where OTEL_SERVICE_NAME says nothing else.
 const ServiceName = "datafly-bridge"
 
-// Exporter takes finished spans; it is OpenTelemetry's.
-type Exporter = sdk.SpanExporter
+// library names what makes the spans.
+const library = "github.com/datafly/bridge"
+
+// Client sends finished spans to a collector; it is OpenTelemetry's.
+type Client = otlptrace.Client
 
 // Config is what a Tracer needs.
 type Config struct {
 	Settings
 	Version string // of the bridge
-	// Exporter takes the spans. Nil is the one the environment describes.
-	Exporter Exporter
-	Log      *zap.Logger
+	// Client sends the spans. Nil is the one the environment describes.
+	Client Client
+	Log    *zap.Logger
 }
 
 // Tracer makes spans. Its methods are safe for concurrent use, but for Stop.
 type Tracer struct {
-	sampler  Sampler
-	gate     *gate
-	provider *sdk.TracerProvider
-	spans    trace.Tracer
+	sampler Sampler
+	queue   *queue
 }
 
-// Start begins the goroutine that exports spans; Stop ends it. It connects to
+// Start begins the goroutine that sends spans; Stop ends it. It connects to
 // nothing: a collector that is away is none of its errors.
 func Start(ctx context.Context, cfg Config) (*Tracer, error) {
-	out := cfg.Exporter
-	if out == nil {
-		var err error
-		if out, err = exporter(ctx, cfg.Protocol); err != nil {
-			return nil, fmt.Errorf("preparing to export traces: %w; correct the OTEL_EXPORTER_OTLP_* variables, or set OTEL_TRACES_EXPORTER=none", err)
+	client := cfg.Client
+	if client == nil {
+		if client = otlptracehttp.NewClient(); cfg.Protocol == ProtocolGRPC {
+			client = otlptracegrpc.NewClient()
 		}
 	}
-	t := &Tracer{sampler: cfg.Sampler, gate: newGate(out, cfg.MaxQueue, cfg.Log)}
-	// What the environment says comes last and wins. A part of it that cannot
-	// be read is told, and the rest holds.
+	t := &Tracer{sampler: cfg.Sampler, queue: newQueue(client, cfg.Settings, cfg.Log)}
+	if cfg.Client == nil {
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(t.queue.complain))
+	}
+	if err := client.Start(ctx); err != nil {
+		return nil, fmt.Errorf("preparing to export traces: %w; correct the OTEL_EXPORTER_OTLP_* variables, or set OTEL_TRACES_EXPORTER=none", err)
+	}
+	t.queue.tellOf(ctx, cfg.Version)
+	go t.queue.run() // ends with Stop, which waits for it
+	return t, nil
+}
+
+// tellOf sets who the spans come from. What the environment says comes last
+// and wins. A part of it that cannot be read is told, and the rest holds.
+func (q *queue) tellOf(ctx context.Context, version string) {
 	about, err := resource.New(ctx,
-		resource.WithTelemetrySDK(),
-		resource.WithAttributes(semconv.ServiceName(ServiceName), semconv.ServiceVersion(cfg.Version), attribute.String("process.runtime.version", runtime.Version())),
+		resource.WithAttributes(
+			// The convention wants a name of one's own from what is not the SDK.
+			semconv.TelemetrySDKName(library), semconv.TelemetrySDKLanguageGo, semconv.TelemetrySDKVersion(version),
+			semconv.ServiceName(ServiceName), semconv.ServiceVersion(version), attribute.String("process.runtime.version", runtime.Version())),
 		resource.WithHost(),
 		resource.WithFromEnv(),
 	)
 	if err != nil {
-		t.gate.complain(err)
+		q.complain(err)
 	}
-	if cfg.Exporter == nil {
-		otel.SetErrorHandler(otel.ErrorHandlerFunc(t.gate.complain))
-	}
-	t.provider = sdk.NewTracerProvider(
-		sdk.WithResource(about),
-		sdk.WithSampler(sdk.AlwaysSample()), // what is not sampled does not get so far
-		sdk.WithBatcher(t.gate, sdk.WithMaxQueueSize(cfg.MaxQueue)),
-	)
-	t.spans = t.provider.Tracer("github.com/datafly/bridge", trace.WithInstrumentationVersion(cfg.Version), trace.WithSchemaURL(semconv.SchemaURL))
-	return t, nil
-}
-
-func exporter(ctx context.Context, protocol string) (Exporter, error) {
-	if protocol == ProtocolGRPC {
-		return otlptracegrpc.New(ctx)
-	}
-	return otlptracehttp.New(ctx)
+	q.about, q.schema = &resourcepb.Resource{Attributes: keyValues(about.Attributes()...)}, about.SchemaURL()
+	q.scope = &commonpb.InstrumentationScope{Name: library, Version: version}
 }
 
 // Sampling decides for the events of one batch. It is for one goroutine.
@@ -98,15 +98,8 @@ type Origin struct{ parent }
 
 // Dropped returns how many spans were not made because too many were waiting
 // to be exported.
-func (t *Tracer) Dropped() int64 { return t.gate.dropped.Load() }
+func (t *Tracer) Dropped() int64 { return t.queue.dropped.Load() }
 
 // Stop exports what is held until ctx ends, then gives the rest up, and waits
 // for the goroutine.
-func (t *Tracer) Stop(ctx context.Context) {
-	defer t.gate.sever()
-	defer context.AfterFunc(ctx, t.gate.sever)()
-	// Not with ctx: the SDK would leave its goroutine behind when that ends,
-	// and with one that has ended not stop at all. The gate ends the exports.
-	_ = t.provider.Shutdown(context.WithoutCancel(ctx)) // the gate has told
-	<-t.gate.ended
-}
+func (t *Tracer) Stop(ctx context.Context) { t.queue.stop(ctx) }
