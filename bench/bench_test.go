@@ -291,3 +291,12 @@ func TestChildThatDies(t *testing.T) {
 		t.Error("stopping a child that failed before: got no error")
 	}
 }
+
+// A run shorter than a tick of processor time has figures that are numbers.
+func TestShortRunsHaveFigures(t *testing.T) {
+	now := time.Now()
+	f := newFigures(100, cpuTimes{at: now}, cpuTimes{at: now.Add(time.Millisecond)})
+	if _, err := json.Marshal(f); err != nil || f.PerCPU != 10_000 {
+		t.Errorf("got %v rows per second of processor time, %v, want 10000: one tick", f.PerCPU, err)
+	}
+}

@@ -126,7 +126,7 @@ func (r *rig) steadyRun(ctx context.Context, w *workspace, topic string, events 
 	}
 	since := func(name string) float64 { return said[1].sums[name] - said[0].sums[name] }
 	rows, read := int(since("bridge_rows_delivered_total")), int(since("bridge_events_read_total"))
-	if rows == 0 || read < rows/2 {
+	if rows == 0 || read == 0 || read < rows/2 {
 		return s, fmt.Errorf("the bridge had nearly all of %d events in memory before it was warm; take more --events, or lower delivery.max_buffered with --set", events)
 	}
 	first := s.FirstRow

@@ -28,7 +28,10 @@ type figures struct {
 }
 
 func newFigures(rows int, from, to cpuTimes) figures {
-	f := figures{Rows: rows, Wall: to.at.Sub(from.at), CPU: to.subject - from.subject, Noise: noiseBetween(from, to)}
+	// A short run can fall between two ticks; what is in doubt goes against the
+	// subject.
+	cpu := max(to.subject-from.subject, tick)
+	f := figures{Rows: rows, Wall: to.at.Sub(from.at), CPU: cpu, Noise: noiseBetween(from, to)}
 	return f.rated()
 }
 
