@@ -159,12 +159,13 @@ const (
 	tableDDL  = `CREATE TABLE datafly.events.stream (
   event_name STRING, event_type STRING, message_id STRING, user_id STRING, anonymous_id STRING, event_timestamp TIMESTAMP, ip_address STRING,
   user_agent STRING, locale STRING, timezone STRING, page_url STRING, page_referrer STRING, source_id STRING,
-  source_partition INT, source_offset BIGINT, written_by STRING)`
+  source_partition INT, source_offset BIGINT, written_by STRING, edition INT)`
 	driftColumn = "locale"
 )
 
-// blueprint has a member put its own name into its rows.
-func blueprint(member string) string {
+// blueprint has a member put its own name into its rows, and which edition of
+// its blueprint they were made by.
+func blueprint(member string, edition int) string {
 	return `version: 2
 extends: default
 global:
@@ -172,6 +173,7 @@ global:
     - {source: $kafka.partition, target: source_partition, type: INT}
     - {source: $kafka.offset, target: source_offset, type: BIGINT}
     - {source: nowhere.at_all, target: written_by, default_value: ` + member + `}
+    - {source: nowhere.at_all, target: edition, type: INT, default_value: ` + strconv.Itoa(edition) + `}
 `
 }
 
@@ -181,6 +183,7 @@ type row struct {
 	partition int32
 	offset    int64
 	member    string
+	edition   int    // of the blueprint it was made by
 	wrong     string // what differs from the event, "" if nothing does
 }
 
@@ -202,11 +205,12 @@ func (m maker) read(text []byte) (r row, err error) {
 	p, perr := strconv.ParseInt(said("source_partition"), 10, 32)
 	o, oerr := strconv.ParseInt(said("source_offset"), 10, 64)
 	r.partition, r.offset, r.member = int32(p), o, said("written_by")
+	r.edition, err = strconv.Atoi(said("edition"))
 	id, _ := columns["message_id"].(string)
 	number, ok := m.number(id)
 	r.number = number
-	if !ok || perr != nil || oerr != nil {
-		return r, fmt.Errorf("a row of no event: message_id %q, partition %d, offset %d", id, p, o)
+	if !ok || perr != nil || oerr != nil || err != nil {
+		return r, fmt.Errorf("a row of no event: message_id %q, partition %d, offset %d, edition %d", id, p, o, r.edition)
 	}
 	want := m.fields(number)
 	for column, text := range want {

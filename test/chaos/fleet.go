@@ -137,7 +137,7 @@ func (f *fleet) judge(p *process) {
 	switch {
 	case asked == syscall.SIGKILL:
 	case state.ExitCode() == 0 && asked == syscall.SIGTERM:
-	case status.Signaled() && status.Signal() == syscall.SIGTERM && askedAt.Sub(p.begun) < 10*time.Second:
+	case status.Signaled() && status.Signal() == syscall.SIGTERM && askedAt.Sub(p.begun) < listening:
 		// It had not come as far as listening to signals.
 	case state.ExitCode() == 1 && f.excused(p.begun):
 	default:

@@ -30,6 +30,14 @@ type ledger struct {
 	books map[int32]*book
 	sum   totals
 	drift int // changes of the table's columns so far
+	plans map[string]*plans
+}
+
+// plans is what the ledger knows of the blueprints of one process.
+type plans struct {
+	put     int       // times another one was put in place
+	edition int       // of the row written last
+	at      time.Time // when that was
 }
 
 // totals are counts over all partitions.
@@ -51,7 +59,8 @@ type totals struct {
 	AgainLetters  int64 `json:"again_dead_letters"`
 	Overlaps      int64 `json:"first_after_later_by_member_change"` // rows
 	RepeatWrites  int64 `json:"writes_again_by_lost_ack"`
-	Checks        int64 `json:"commit_checks"` // commits held against the book, times partitions
+	Reloads       int64 `json:"blueprints_taken_up"` // counted by partition
+	Checks        int64 `json:"commit_checks"`       // commits held against the book, times partitions
 }
 
 // book is one partition of the source topic.
@@ -89,7 +98,7 @@ func (b *book) grow(offset int64) {
 
 func newLedger(m maker, v *violations, lim limits) *ledger {
 	never := func(string, time.Time) bool { return false }
-	return &ledger{maker: m, v: v, lim: lim, excused: never, stopped: never, books: map[int32]*book{}}
+	return &ledger{maker: m, v: v, lim: lim, excused: never, stopped: never, books: map[int32]*book{}, plans: map[string]*plans{}}
 }
 
 func (l *ledger) book(partition int32) *book {
@@ -254,6 +263,31 @@ func (l *ledger) columnsChanged() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.drift++
+}
+
+// planPut notes that a process is about to get another blueprint: it may make
+// the batches in its hands anew.
+func (l *ledger) planPut(member string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.plansOf(member).put++
+}
+
+// edition returns that of the last row of a process, and when it was written.
+func (l *ledger) edition(member string) (edition int, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.plansOf(member)
+	return p.edition, p.at
+}
+
+func (l *ledger) plansOf(member string) *plans {
+	p := l.plans[member]
+	if p == nil {
+		p = &plans{}
+		l.plans[member] = p
+	}
+	return p
 }
 
 // close enters what is nowhere, once everything had its time.

@@ -152,6 +152,9 @@ func (p *process) ask(s syscall.Signal) {
 	_ = p.cmd.Process.Signal(s) // it may have ended just now
 }
 
+// listening is how long a process may take until it listens to signals.
+const listening = 10 * time.Second
+
 // stop freezes the process until the function it returns is called.
 func (p *process) stop() (resume func()) {
 	p.mu.Lock()

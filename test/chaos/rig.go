@@ -172,9 +172,9 @@ func (r *rig) config(member, transport string) (string, error) {
 	for _, p := range r.networks {
 		brokers = append(brokers, p.addr())
 	}
-	plan := filepath.Join(r.dir, member+".blueprint.yaml")
-	if err := os.WriteFile(plan, []byte(blueprint(member)), 0o600); err != nil {
-		return "", fmt.Errorf("writing a blueprint: %w; free some space", err)
+	plan, err := r.putBlueprint(member, blueprint(member, 1))
+	if err != nil {
+		return "", err
 	}
 	native := ""
 	if transport != "workspace" {
@@ -208,6 +208,17 @@ delivery:
 		return "", fmt.Errorf("writing a configuration: %w; free some space", err)
 	}
 	return path, nil
+}
+
+// putBlueprint writes a member's blueprint, whole or not at all, and returns its
+// path.
+func (r *rig) putBlueprint(member, text string) (string, error) {
+	path := filepath.Join(r.dir, member+".blueprint.yaml")
+	next := path + ".next"
+	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
+		return "", fmt.Errorf("writing a blueprint: %w; free some space", err)
+	}
+	return path, os.Rename(next, path)
 }
 
 // close ends everything the rig started. The members must have ended.

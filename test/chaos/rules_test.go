@@ -34,11 +34,14 @@ func newPage(n int) *page {
 	return p
 }
 
-// write enters rows from..to-1 as written by a member.
-func (p *page) write(member string, from, to int) {
+// write enters rows from..to-1 as written by a member, by its first blueprint.
+func (p *page) write(member string, from, to int) { p.by(1, member, from, to) }
+
+// by is write, by any blueprint.
+func (p *page) by(edition int, member string, from, to int) {
 	var rows []row
 	for i := from; i < to; i++ {
-		rows = append(rows, row{number: uint32(i), offset: int64(i), member: member})
+		rows = append(rows, row{number: uint32(i), offset: int64(i), member: member, edition: edition})
 	}
 	p.now = p.now.Add(time.Second)
 	p.written(rows, p.now)
@@ -181,6 +184,24 @@ func TestEveryRuleFires(t *testing.T) {
 			p.commit(50)
 			p.assigned("b", []int32{0})
 			p.write("b", 45, 100)
+		}},
+		{"another blueprint between two writes", "", func(p *page) { p.write("a", 0, 50); p.by(2, "a", 50, 100) }},
+		{"two blueprints in one request", ruleReload, func(p *page) {
+			p.written([]row{{number: 0, offset: 0, member: "a", edition: 1}, {number: 1, offset: 1, member: "a", edition: 2}}, p.now)
+			p.by(2, "a", 2, 100)
+		}},
+		{"a blueprint that was replaced", ruleReload, func(p *page) { p.by(2, "a", 0, 50); p.write("a", 50, 100) }},
+		{"the batch made anew by another blueprint", "", func(p *page) {
+			p.write("a", 0, 80)
+			p.write("a", 80, 85)
+			p.planPut("a")
+			p.by(2, "a", 75, 100)
+		}},
+		{"the batch made anew by a blueprint of another member", ruleDuplicate, func(p *page) {
+			p.write("a", 0, 80)
+			p.write("a", 80, 85)
+			p.planPut("b")
+			p.by(2, "a", 75, 100)
 		}},
 		{"two events at one place", rulePromise, func(p *page) { p.acked(150, 0, 5); p.write("a", 0, 100) }},
 	} {

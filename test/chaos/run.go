@@ -34,6 +34,7 @@ type run struct {
 
 	brokers  chan struct{} // holds one element while a broker is away
 	drifting sync.Mutex    // held while the table lacks a column
+	editions edition       // of the blueprints of all members
 
 	mu     sync.Mutex // guards what follows
 	faults []*doing   // those that have begun

@@ -42,6 +42,9 @@ func kinds() []kind {
 		{name: "restart-all", about: "all members are told to stop at once and started again", act: (*run).restartAll},
 		{name: "disk-full", about: "a member is started again whose log goes to a full disk; it writes nothing else", min: 6 * s, max: 12 * s, act: (*run).diskFull},
 
+		{name: "blueprint-changed", about: "a member gets another blueprint, whose rows must appear in the same process", act: (*run).blueprintChanged},
+		{name: "blueprint-broken", about: "a member's blueprint is broken for a while, then replaced", min: 1 * s, max: 6 * s, act: (*run).blueprintBroken},
+
 		{name: "broker-kill", about: "kill -9 of a broker, then it is started again", min: 2 * s, max: 6 * s, act: (*run).brokerKill},
 		{name: "broker-pause", about: "SIGSTOP of a broker", min: 2 * s, max: 7 * s, act: (*run).brokerPause},
 		{name: "coordinator-kill", about: "kill -9 of the broker that coordinates the group", min: 2 * s, max: 6 * s, act: (*run).coordinatorKill},

@@ -12,7 +12,8 @@ type tenure struct {
 	begun    int    // times it began with the partition, by what it wrote
 	assigned int    // times it was given the partition, by its log
 	last     string // where it last began
-	drift    int    // changes of the columns when it last began a batch anew
+	drift    int    // changes of the columns and of its blueprint when it last began a batch anew
+	edition  int    // of the blueprint its last write was made by
 }
 
 // assigned enters that a process was given partitions.
@@ -37,7 +38,7 @@ func (b *book) tenure(member string) *tenure {
 const (
 	onward   = iota // behind it
 	repeated        // the same rows, or some of them, again
-	remade          // from the beginning of the batch, which was made anew for other columns
+	remade          // from the beginning of the batch, which was made anew for other columns or by another blueprint
 	begun           // elsewhere: the process was given the partition anew
 )
 
@@ -60,6 +61,7 @@ func (l *ledger) written(rows []row, now time.Time) {
 	}
 	b := l.book(first.partition)
 	t := b.tenure(first.member)
+	l.planned(t, rows, now)
 	how := l.how(b, t, first, now)
 	t.lo, t.hi, t.at = first.offset, last.offset, now
 	for _, r := range rows {
@@ -75,15 +77,15 @@ func (l *ledger) how(b *book, t *tenure, first row, now time.Time) int {
 	case t.begun > 0 && first.offset >= t.lo && l.excused(first.member, t.at):
 		l.sum.RepeatWrites++
 		return repeated
-	case t.begun > 0 && t.begun >= t.assigned && t.drift < l.drift && first.offset > t.hi-int64(2*l.lim.maxRows):
-		t.drift = l.drift
+	case t.begun > 0 && t.begun >= t.assigned && t.drift < l.changes(first.member) && first.offset > t.hi-int64(2*l.lim.maxRows):
+		t.drift = l.changes(first.member)
 		return remade
 	}
 	// If nothing explains it, the end will show that the partition was not given
 	// so often: the log that says so may be heard later than the rows.
 	t.begun++
 	t.last = fmt.Sprintf("offset %d at %s", first.offset, clock(now))
-	t.drift = l.drift
+	t.drift = l.changes(first.member)
 	l.sum.Takeovers++
 	if back := b.high + 1 - first.offset; back > 0 {
 		l.sum.LongestBack = max(l.sum.LongestBack, back)
@@ -95,6 +97,30 @@ func (l *ledger) how(b *book, t *tenure, first row, now time.Time) int {
 		l.v.add(ruleTakeover, "partition %d: %s began at offset %d, and %d was committed at %s", first.partition, first.member, first.offset, b.committed, clock(b.at))
 	}
 	return begun
+}
+
+// changes counts what may have a process make batches anew.
+func (l *ledger) changes(member string) int { return l.drift + l.plansOf(member).put }
+
+// planned holds the editions of the blueprints that rows were made by against
+// the promise of a reload: it takes effect between two writes, and for good.
+func (l *ledger) planned(t *tenure, rows []row, now time.Time) {
+	first := rows[0]
+	for _, r := range rows[1:] {
+		if r.edition != first.edition {
+			l.v.add(ruleReload, "in one request of %s, %d/%d is made by edition %d of its blueprint and %d/%d by edition %d", r.member, first.partition, first.offset, first.edition, r.partition, r.offset, r.edition)
+			break
+		}
+	}
+	if first.edition < t.edition {
+		l.v.add(ruleReload, "%s wrote %d/%d by edition %d of its blueprint, after edition %d", first.member, first.partition, first.offset, first.edition, t.edition)
+	}
+	if first.edition > t.edition && t.edition > 0 {
+		l.sum.Reloads++
+	}
+	t.edition = max(t.edition, first.edition)
+	p := l.plansOf(first.member)
+	p.edition, p.at = max(p.edition, first.edition), now
 }
 
 // uncommitted is how many rows became durable in the time that a commit may

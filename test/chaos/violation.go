@@ -16,6 +16,7 @@ const (
 	ruleBound     = "duplicate-bound" // more came again than a cause explains
 	ruleCommit    = "commit"          // an offset was committed before what is below it was durable
 	ruleTakeover  = "takeover"        // a new owner began below the committed offset
+	ruleReload    = "reload"          // rows of two blueprints in one request, or of one that was replaced
 	ruleFlow      = "flow"            // events stand still although all is mended
 	ruleMember    = "member"          // a member ended by itself, or not as it should
 	ruleBooks     = "books"           // a member's own count of events does not balance
