@@ -69,6 +69,29 @@ func TestABatchThatInflates(t *testing.T) {
 	})
 }
 
+// Nor may a dead-letter topic, which a running bridge reads for its page.
+func TestALetterThatInflates(t *testing.T) {
+	t.Parallel()
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		recs, _ := bads(1)
+		box := newLetterBox(t, b, 1, recs...)
+		bomb := client(t, b, kgo.ProducerBatchMaxBytes(80<<20), kgo.BrokerMaxWriteBytes(100<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()))
+		if err := bomb.ProduceSync(t.Context(), &kgo.Record{Topic: box.dlq(), Value: bytes.Repeat([]byte{'0'}, 65<<20)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		letters, err := box.cluster.OpenLetters(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, newest := letters.Newest(t.Context(), 10)
+		for what, err := range map[string]error{"newest": newest, "each": letters.Each(t.Context(), func(*consumer.Letter) error { return nil })} {
+			if err == nil || !strings.Contains(err.Error(), box.dlq()+"/0 at offset 1: the batch up to offset 1 decompresses to more than") || !strings.Contains(err.Error(), "delivery.max_buffered") {
+				t.Errorf("%s: got %v, want the batch refused, and what to do", what, err)
+			}
+		}
+	})
+}
+
 // No endpoint gets the client secret but the one that is named.
 func TestTokenRequestsFollowNoRedirect(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

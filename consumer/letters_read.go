@@ -209,6 +209,7 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {id: kgo.NewOffset().At(from)}}),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // retention may overtake us
 		kgo.FetchMaxBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxPartitionBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxWait(fetchMaxWait),
+		kgo.MaxDecompressBatchBytes(c.cfg.maxBatch()),
 		kgo.KeepControlRecords(), // the last record may be one
 	)...)
 	if err != nil {
@@ -224,6 +225,9 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 			return ctx.Err()
 		}
 		for _, e := range fetches.Errors() {
+			if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](e.Err); ok {
+				return c.cfg.oversize(bomb, fmt.Sprintf("if the batch is meant, raise delivery.max_buffered above its size; else find out who produced it, and delete the records before offset %d", bomb.NextOffset))
+			}
 			if !errors.Is(e.Err, context.DeadlineExceeded) {
 				return c.cfg.Kafka.explain(doing, e.Err)
 			}

@@ -30,12 +30,17 @@ func (g *Group) halt(bomb *kgo.ErrDecompressTooLarge) {
 	}
 	g.halted[topicPartition{bomb.Topic, bomb.Partition}] = true
 	g.mu.Unlock()
-	g.trouble.add(reasonBatch, &KafkaError{
-		Doing: fmt.Sprintf("reading %s/%d at offset %d", bomb.Topic, bomb.Partition, bomb.Offset),
-		Err:   fmt.Errorf("the batch up to offset %d decompresses to more than %d bytes", bomb.NextOffset-1, g.cfg.maxBatch()),
-		Remedy: fmt.Sprintf("the partition stands still, the others go on; if the batch is meant, raise delivery.max_buffered above its size and restart; "+
-			"else find out who produced it, stop the bridge and set the group's offset to %d", bomb.NextOffset),
-	})
+	g.trouble.add(reasonBatch, g.cfg.oversize(bomb, fmt.Sprintf("the partition stands still, the others go on; if the batch is meant, raise delivery.max_buffered above its size and restart; "+
+		"else find out who produced it, stop the bridge and set the group's offset to %d", bomb.NextOffset)))
+}
+
+// oversize says which batch is not read.
+func (c *Config) oversize(bomb *kgo.ErrDecompressTooLarge, remedy string) *KafkaError {
+	return &KafkaError{
+		Doing:  fmt.Sprintf("reading %s/%d at offset %d", bomb.Topic, bomb.Partition, bomb.Offset),
+		Err:    fmt.Errorf("the batch up to offset %d decompresses to more than %d bytes", bomb.NextOffset-1, c.maxBatch()),
+		Remedy: remedy,
+	}
 }
 
 // unhalt forgets the partitions that were given up, and the trouble with the

@@ -209,6 +209,7 @@ func (p *partition) run() {
 		p.showTaken()
 		err := p.deliver()
 		for old := stale(nil); errors.As(err, &old) && old.Stale(); {
+			p.enter(StateWriting, "", "") // it may have been blocked for the old rows
 			p.refill()
 			err = p.deliver()
 		}

@@ -3,6 +3,7 @@ package consumer_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -82,4 +83,58 @@ func TestRecordsAreMappedAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A partition that was blocked, and whose rows are made anew since, says that it
+// writes and not what held it before.
+func TestStaleRowsEndABlockedState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const events = 200
+		var mended atomic.Bool
+		mapper := func(rec *kgo.Record, out *consumer.Batch) {
+			out.Row(fmt.Appendf(out.Buf(), "0:%d:%v", rec.Offset, mended.Load()))
+		}
+		tab, written := newTable(t), make(chan struct{})
+		tab.set(func(ctx context.Context, w write) error {
+			switch {
+			case textOf(w.rows[0]) == "true":
+				select {
+				case <-written:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			case mended.Load():
+				return outdated{}
+			case len(w.rows) == 1 && strings.HasPrefix(w.rows[0], "0:3:"): // so that something is settled
+				return nil
+			}
+			return &refusal{"schema_mismatch"}
+		})
+		l, err := consumer.NewLab(labConfig(), tab, mapper, newCounts(), nopLog)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		var recs []*kgo.Record
+		for i := range events {
+			recs = append(recs, &kgo.Record{Topic: "lab", Offset: int64(i)})
+		}
+		l.Push(recs...)
+		synctest.Wait()
+		if got := l.Status().State; got != consumer.StateBlocked {
+			t.Fatalf("got state %s, want %s", got, consumer.StateBlocked)
+		}
+		mended.Store(true)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if s := l.Status(); s.State != consumer.StateWriting || s.Reason != "" {
+			t.Errorf("got state %s (%s) while the new rows are written, want %s", s.State, s.Reason, consumer.StateWriting)
+		}
+		close(written)
+		synctest.Wait()
+		if s := l.Status(); s.Marked != events {
+			t.Errorf("got %d marked, want %d", s.Marked, events)
+		}
+	})
 }

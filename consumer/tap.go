@@ -22,8 +22,9 @@ type Tap interface {
 	Settled(*Passage)
 }
 
-// Passage is one batch on its way. After the table has changed it may hold more
-// records at Settled than at Taken; those it held then come first.
+// Passage is one batch on its way. After the table or the mapping has changed it
+// may hold more records at Settled than at Taken, or fewer, where rows have become
+// larger: those left out come with the next batch. The first ones are the same.
 type Passage struct {
 	Topic     string
 	Partition int32

@@ -2,6 +2,10 @@ package mapping
 
 import (
 	"errors"
+	"iter"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,16 +15,22 @@ import (
 )
 
 // The library bounds the elements an expression makes (a million per event),
-// but neither how often its loops go round nor how long its texts grow. The
-// program is therefore compiled with a meter in both.
+// but neither how often its loops go round, nor how long its texts grow, nor what
+// a function is given to work on. The program is therefore compiled with a meter
+// in all three.
 const (
 	maxSteps      = 10_000_000
-	bytesPerStep  = 4096    // what a turn may look at is paid for, too
+	bytesPerStep  = 4096    // of what an event gives; a turn pays for it, too
 	maxText       = 1 << 20 // bytes of one text, or of one result as JSON
+	maxPattern    = 1 << 10 // bytes of a pattern that the event gives: 8 of them can ask for a thousand states
+	maxWeighed    = 1000    // levels of what a function is given: it may go down by recursion
 	meterName     = "$meter"
 	stepName      = "$step"
 	addName       = "$add"
-	textBytesStep = 64
+	weighName     = "$weigh" // a step a byte: what functions work through
+	lookName      = "$look"  // a step for 64 bytes: what is only compared
+	lookBytesStep = 64
+	textBytesStep = 8 // of text that is made, and so kept
 )
 
 var errTooLarge = errors.New("the expression takes more steps, or makes longer text, than one event may cost; see docs/blueprint.md for the bounds")
@@ -56,13 +66,60 @@ func bounded() []expr.Option {
 			return nil, m.pay(m.turn)
 		}),
 		expr.Function(addName, add),
+		expr.Function(weighName, func(args ...any) (any, error) { return args[1], args[0].(*meter).weigh(args[1], 1, 0) }),
+		expr.Function(lookName, func(args ...any) (any, error) { return args[1], args[0].(*meter).weigh(args[1], lookBytesStep, 0) }),
 		expr.Function("date", date),
 		expr.Function("$join", join),
 		expr.Function("$replace", replace),
+		expr.Function("$uniq", uniq),
+		expr.Function("$matches", matches),
 	}
 }
 
-// metered puts the meter into loops and in the place of what makes text longer.
+// weigh pays for working through a value once: a step for each element, and for
+// so many bytes of text.
+func (m *meter) weigh(value any, perStep, depth int) error {
+	if depth > maxWeighed {
+		return errTooLarge
+	}
+	switch v := value.(type) {
+	case string:
+		return m.pay(1 + len(v)/perStep)
+	case []any:
+		return weighEach(m, slices.Values(v), perStep, depth)
+	case []string:
+		return weighEach(m, slices.Values(v), perStep, depth)
+	case []int:
+		return m.pay(1 + len(v))
+	case map[string]any:
+		return weighEach(m, maps.Values(v), perStep, depth)
+	case map[any]any:
+		return weighEach(m, maps.Values(v), perStep, depth)
+	case map[any][]any:
+		return weighEach(m, maps.Values(v), perStep, depth)
+	}
+	return m.pay(1)
+}
+
+func weighEach[T any](m *meter, all iter.Seq[T], perStep, depth int) error {
+	for v := range all {
+		if err := m.weigh(v, perStep, depth+1); err != nil {
+			return err
+		}
+	}
+	return m.pay(1)
+}
+
+// light are functions that cost the same whatever they are given.
+var light = map[string]bool{
+	"len": true, "type": true, "abs": true, "ceil": true, "floor": true, "round": true, "int": true, "float": true,
+	"first": true, "last": true, "get": true, "take": true, "duration": true, "date": true, "hasPrefix": true, "hasSuffix": true,
+	"trimPrefix": true, "trimSuffix": true, "bitand": true, "bitor": true, "bitxor": true, "bitnand": true, "bitnot": true,
+	"bitshl": true, "bitshr": true, "bitushr": true,
+}
+
+// metered puts the meter into loops, before what works through its operands, and
+// in the place of what makes text longer.
 type metered struct{}
 
 // Visit implements ast.Visitor.
@@ -72,32 +129,76 @@ func (metered) Visit(n *ast.Node) {
 		c.SetLocation((*n).Location())
 		return c
 	}
+	// Visitors may come by again: what is metered already is left alone.
+	weighed := func(name string, operand ast.Node) ast.Node {
+		if isLiteral(operand) || isCall(operand, name) {
+			return operand
+		}
+		return call(name, operand)
+	}
 	switch node := (*n).(type) {
 	case *ast.PredicateNode:
-		if seq, ok := node.Node.(*ast.SequenceNode); ok && isStep(seq.Nodes[0]) {
-			return // visitors may come by again
+		if seq, ok := node.Node.(*ast.SequenceNode); ok && isCall(seq.Nodes[0], stepName) {
+			return
 		}
 		seq := &ast.SequenceNode{Nodes: []ast.Node{call(stepName), node.Node}}
 		seq.SetLocation(node.Location())
 		node.Node = seq
 	case *ast.BinaryNode:
-		if node.Operator == "+" && !isNumeral(node.Left) && !isNumeral(node.Right) {
-			*n = call(addName, node.Left, node.Right)
+		switch node.Operator {
+		case "+":
+			if !isNumeral(node.Left) && !isNumeral(node.Right) {
+				*n = call(addName, node.Left, node.Right)
+			}
+		case "==", "!=":
+			if !isLiteral(node.Right) {
+				node.Left = weighed(lookName, node.Left)
+			}
+		case "in":
+			node.Right = weighed(lookName, node.Right)
+		case "contains":
+			node.Left = weighed(lookName, node.Left)
+		case "matches":
+			if _, ok := node.Right.(*ast.StringNode); ok {
+				node.Left = weighed(weighName, node.Left)
+			} else {
+				*n = call("$matches", node.Left, node.Right)
+			}
 		}
 	case *ast.BuiltinNode:
-		if node.Name == "join" || node.Name == "replace" {
+		switch {
+		case node.Name == "join", node.Name == "replace", node.Name == "uniq":
 			*n = call("$"+node.Name, node.Arguments...)
+		case !light[node.Name] && !slices.ContainsFunc(node.Arguments, isPredicate): // those pay by the turn
+			for i, arg := range node.Arguments {
+				node.Arguments[i] = weighed(weighName, arg)
+			}
 		}
 	}
 }
 
-func isStep(n ast.Node) bool {
+func isCall(n ast.Node, name string) bool {
 	c, ok := n.(*ast.CallNode)
 	if !ok {
 		return false
 	}
 	id, ok := c.Callee.(*ast.IdentifierNode)
-	return ok && id.Value == stepName
+	return ok && id.Value == name
+}
+
+func isPredicate(n ast.Node) bool {
+	_, ok := n.(*ast.PredicateNode)
+	return ok
+}
+
+// isLiteral tells what the blueprint holds itself, which its length bounds. An
+// array is left as it is, or it would be no set for the operator in.
+func isLiteral(n ast.Node) bool {
+	switch n.(type) {
+	case *ast.StringNode, *ast.BoolNode, *ast.NilNode, *ast.ConstantNode, *ast.ArrayNode:
+		return true
+	}
+	return isNumeral(n)
 }
 
 func isNumeral(n ast.Node) bool {
@@ -149,7 +250,7 @@ func join(args ...any) (any, error) {
 	default:
 		return nil, errArguments
 	}
-	size := len(separator) * len(parts)
+	size := (len(separator) + 1) * len(parts)
 	for _, p := range parts {
 		size += len(p)
 	}
@@ -203,4 +304,102 @@ func date(args ...any) (any, error) {
 		return nil, errors.New("invalid operation: date of what is no time")
 	}
 	return time.Unix(t.sec, t.nano).UTC(), nil
+}
+
+// uniq keeps the first of values that are equal. The library compares each with
+// all before it, which a long list turns into minutes.
+func uniq(args ...any) (any, error) {
+	if len(args) != 2 {
+		return nil, errArguments
+	}
+	m := args[0].(*meter)
+	var list []any
+	switch v := args[1].(type) {
+	case []any:
+		list = v
+	case []string:
+		for _, text := range v {
+			list = append(list, text)
+		}
+	case []int:
+		for _, n := range v {
+			list = append(list, n)
+		}
+	default:
+		return nil, errArguments
+	}
+	kept := []any{}
+	plain := make(map[any]bool) // text and numbers among them
+	var others []any
+	for _, v := range list {
+		switch key := exact(v).(type) {
+		case nil:
+			seen := false
+			for _, other := range others {
+				if err := m.weigh(other, lookBytesStep, 0); err != nil {
+					return nil, err
+				}
+				if seen = runtime.Equal(v, other); seen {
+					break
+				}
+			}
+			if seen {
+				continue
+			}
+			others = append(others, v)
+		default:
+			if err := m.weigh(v, lookBytesStep, 0); err != nil {
+				return nil, err
+			}
+			if plain[key] {
+				continue
+			}
+			plain[key] = true
+		}
+		kept = append(kept, v)
+	}
+	return kept, nil
+}
+
+// exact returns what a map may hold in the place of a value and finds whenever
+// the language calls another value equal to it; nil if there is no such thing.
+func exact(value any) any {
+	const whole = 1 << 53 // beyond, an int may equal a float64 that is not it
+	switch v := value.(type) {
+	case string:
+		return v
+	case int:
+		if -whole < v && v < whole {
+			return float64(v)
+		}
+	case float64:
+		if -whole < v && v < whole {
+			return v
+		}
+	}
+	return nil
+}
+
+// matches is the operator with a pattern that the event gives. One that is
+// written in the blueprint is compiled with it.
+func matches(args ...any) (any, error) {
+	if args[1] == nil || args[2] == nil {
+		return false, nil
+	}
+	text, ok1 := args[1].(string)
+	pattern, ok2 := args[2].(string)
+	if !ok1 || !ok2 {
+		return nil, errArguments
+	}
+	if len(pattern) > maxPattern {
+		return nil, errTooLarge
+	}
+	if err := args[0].(*meter).pay((64 + len(text)) * (1 + len(pattern))); err != nil {
+		return nil, err
+	}
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, errors.New("invalid operation: the pattern is no regular expression")
+	}
+	return re.MatchString(text), nil
 }

@@ -3,12 +3,16 @@ package mapping_test
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/builtin"
 
 	"github.com/datafly/bridge/mapping"
@@ -76,6 +80,17 @@ func TestExpressionBounds(t *testing.T) {
 		{"joined text", "len(join(map(a, t)))", `{"t":` + long + `,"a":[1,2]}`},
 		{"replaced text", `len(replace(t, "x", "yy"))`, `{"t":` + long + `}`},
 		{"deep result", "reduce(a, [#acc], t)", `{"t":1,"a":` + many + `}`},
+		{"deep operand", "len(string(reduce(a, [#acc], t)))", `{"t":1,"a":` + many + `}`},
+		{"a list looked through again and again", "count(a, -1 in a)", `{"a":` + many + `}`},
+		{"a list compared again and again", "count(a, a == a)", `{"a":` + many + `}`},
+		{"a list added up again and again", "sum(a, sum(a))", `{"a":` + many + `}`},
+		{"a text searched again and again", `count(a, t matches "x+y")`, `{"t":"` + strings.Repeat("x", 4000) + `","a":` + many + `}`},
+		{"a text copied again and again", `len(map(a, upper(t)))`, `{"t":"` + strings.Repeat("x", 4000) + `","a":` + many + `}`},
+		{"a text made again and again", `len(map(a, t + "x"))`, `{"t":"` + strings.Repeat("x", 20000) + `","a":` + many + `}`},
+		{"text that a function makes longer", "len(reduce(1..n, toBase64(#acc), t))", `{"t":"x","n":50}`},
+		{"a pattern of the event", "t matches p", `{"t":"` + strings.Repeat("x", 200<<10) + `","p":"` + strings.Repeat("(x+x+)+", 8) + `y"}`},
+		{"a long pattern", "t matches p", `{"t":"x","p":"` + strings.Repeat("(x{1000})?", 200) + `"}`},
+		{"objects told apart", `len(uniq(map(a, [#])))`, `{"a":[` + strings.Join(numbers(5000), ",") + `]}`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := evaluate(t, tc.expression, tc.event)
@@ -86,6 +101,56 @@ func TestExpressionBounds(t *testing.T) {
 	}
 	if got := evaluate(t, "count(a, # > 0)", `{"a":`+many+`}`); got != "5000" {
 		t.Errorf("got %s, want one loop over 5000 elements to pass", got)
+	}
+}
+
+func numbers(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = strconv.Itoa(i)
+	}
+	return all
+}
+
+// uniq is ours, since the library's takes minutes over a long list; it finds the
+// same.
+func TestUniq(t *testing.T) {
+	began := time.Now()
+	const many = 100_000 // over which the library takes half a minute
+	for _, event := range []string{`{"a":[` + strings.Join(numbers(many), ",") + `]}`, `{"a":["` + strings.Join(numbers(many), `","`) + `"]}`} {
+		if got := evaluate(t, "len(uniq(a))", event); got != strconv.Itoa(many) {
+			t.Errorf("got %s, want %d different values", got, many)
+		}
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("took %v", took)
+	}
+	const event = `{"a":[1,1.0,"1",true,null,[1],[1.0],{"k":1},{"k":2},{"k":1},0,-0.0,9007199254740992,9007199254740993,9007199254740992.0,1e300,1e300,"","1",null,false,[1,2],[2,1],{}]}`
+	var env map[string]any
+	if err := json.Unmarshal([]byte(event), &env); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range env["a"].([]any) { // whole numbers are int in an event
+		if n, ok := v.(float64); ok && n == math.Trunc(n) && n < 1e18 && !slices.Contains([]int{1, 14}, i) {
+			env["a"].([]any)[i] = int(n)
+		}
+	}
+	env["a"].([]any)[13] = 9007199254740993
+	for _, expression := range []string{"uniq(a)", "uniq(1..5)", `uniq(split("a,b,a", ","))`, "uniq([])", "uniq(concat(a, a))"} {
+		want, err := expr.Eval("[a, "+expression+"][1]", env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := evaluate(t, "[a, "+expression+"][1]", event), string(text); got != want {
+			t.Errorf("%s: got %s, want %s", expression, got, want)
+		}
+	}
+	if got := evaluate(t, "uniq(a)", `{"a":1}`); !strings.HasPrefix(got, "reject expression_failed") {
+		t.Errorf("got %s, want a number refused", got)
 	}
 }
 

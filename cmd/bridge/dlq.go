@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +10,6 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -53,17 +50,8 @@ type letterFlags struct {
 	elsewhere, settled          int // letters passed over
 }
 
-// addTopics adds the flags of the configuration and --topic, which here is one
-// of kafka.topics and not another name of that key.
 func (f *letterFlags) addTopics(cmd *cobra.Command) {
-	all := pflag.NewFlagSet("", pflag.ContinueOnError)
-	config.AddFlags(all)
-	all.VisitAll(func(flag *pflag.Flag) {
-		if flag.Name != "topic" {
-			cmd.Flags().AddFlag(flag)
-		}
-	})
-	cmd.Flags().StringArrayVar(&f.topics, "topic", nil, "only letters from this one of kafka.topics; repeatable")
+	addTopic(cmd, &f.topics, "only letters from this one of kafka.topics; repeatable")
 }
 
 func (f *letterFlags) add(cmd *cobra.Command) {
@@ -98,20 +86,9 @@ func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, erro
 	if f.parts, err = parsePartitions(f.partitions); err != nil {
 		return nil, &usageError{err}
 	}
-	o := config.FromFlags(cmd.Flags(), os.Environ())
-	delete(o.Flags, "topic")
-	o.Partial = !table
-	cfg, err := config.Load(o)
+	cfg, err := loadTopics(cmd, f.topics, !table)
 	if err != nil {
 		return nil, &usageError{err}
-	}
-	if len(cfg.Kafka.Topics) == 0 {
-		return nil, &usageError{errors.New("kafka.topics is required; set it in the file, by BRIDGE_KAFKA_TOPICS or --topics")}
-	}
-	for _, t := range f.topics {
-		if !slices.Contains(cfg.Kafka.Topics, t) {
-			return nil, &usageError{fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(cfg.Kafka.Topics, " or "))}
-		}
 	}
 	f.group = cfg.Kafka.Group
 	if len(f.topics) > 0 {

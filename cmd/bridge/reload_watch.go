@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -51,6 +52,7 @@ type follower struct {
 	inForce func() string
 	failing func() bool
 
+	held    bool     // the configuration file was there once, with something in it
 	files   []string // configuration, then blueprints
 	tried   [32]byte // digest of files when they were last loaded
 	pending [32]byte // digest that differed, when last seen
@@ -162,23 +164,41 @@ func (f *follower) look() (changed, still bool) {
 func (f *follower) reload(ctx context.Context, why string) {
 	files := f.list(nil)
 	tried := digestFiles(files)
-	next, err := f.load(f.options)
+	next, err := f.loadHeld()
 	if now := f.list(next); !slices.Equal(now, files) {
 		files, tried = now, digestFiles(now)
-		next, err = f.load(f.options) // not older than the digest
+		next, err = f.loadHeld() // not older than the digest
 	}
 	f.files, f.tried = files, tried
 	f.bring(ctx, why, next, err)
 }
 
+// loadHeld loads what the sources say now. A start may do without a file; where
+// there was one, that it is gone or empty is an accident, or a writer at work.
+func (f *follower) loadHeld() (*config.Config, error) {
+	o := f.options
+	info, err := os.Stat(f.file())
+	switch {
+	case err == nil && info.Size() > 0:
+		f.held = true
+	case f.held && err == nil:
+		return nil, fmt.Errorf("%s is empty; write it again, or restart the bridge if it is to go on without", f.file())
+	}
+	o.FileRequired = o.FileRequired || f.held
+	return f.load(o)
+}
+
+func (f *follower) file() string {
+	if f.options.File == "" {
+		return config.DefaultFile
+	}
+	return f.options.File
+}
+
 // list names the files to follow: the configuration, the blueprint in force and
 // the one of next, which is loaded without judging it where next is nil.
 func (f *follower) list(next *config.Config) []string {
-	file := f.options.File
-	if file == "" {
-		file = config.DefaultFile
-	}
-	files := []string{file}
+	files := []string{f.file()}
 	if next == nil {
 		o := f.options
 		o.Partial = true

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -155,6 +156,45 @@ func TestFollowerObeysTheSignal(t *testing.T) {
 		f.at(1200*time.Millisecond, byStart, bySignal, bySignal)
 		f.held("first", "first", "unreadable")
 	})
+}
+
+// A file that is being written, or was taken away, must not have everything fall
+// back to what flags and environment say: another blueprint, say.
+func TestFollowerKeepsToItsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	var got *config.Config
+	var said error
+	f := &follower{load: config.Load, inForce: func() string { return "" },
+		options: config.Options{File: path, Env: []string{"BRIDGE_KAFKA_TOPICS=events", "BRIDGE_ZEROBUS_WORKSPACE_URL=https://a.example",
+			"BRIDGE_ZEROBUS_CLIENT_ID=id", "BRIDGE_ZEROBUS_CLIENT_SECRET=s", "BRIDGE_ZEROBUS_TABLE=c.s.t"}},
+		bring: func(_ context.Context, _ string, next *config.Config, err error) { got, said = next, err }}
+	level := func(when, want, fault string) {
+		t.Helper()
+		f.reload(t.Context(), byFile)
+		switch {
+		case fault == "" && (said != nil || got.Log.Level != want):
+			t.Errorf("%s: got %v, want level %s", when, said, want)
+		case fault != "" && (said == nil || !strings.Contains(said.Error(), fault) || !strings.Contains(said.Error(), path)):
+			t.Errorf("%s: got %v, want it refused, with %q", when, said, fault)
+		}
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	level("never there", "info", "")
+	write("log: {level: debug}\n")
+	level("there", "debug", "")
+	write("")
+	level("emptied", "", "is empty")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	level("removed", "", "cannot be opened")
+	write("log: {level: warn}\n")
+	level("back", "warn", "")
 }
 
 // The folders of the files and of what links lead to are watched, and no more.

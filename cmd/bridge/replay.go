@@ -53,21 +53,48 @@ section of the configuration is needed. The exit code is 1 when it refuses.`,
 			return f.run(cmd, cfg, r, output)
 		},
 	}
-	all := pflag.NewFlagSet("", pflag.ContinueOnError)
-	config.AddFlags(all)
-	all.VisitAll(func(flag *pflag.Flag) {
-		if flag.Name != "topic" { // here it is one of kafka.topics, not another name of that key
-			cmd.Flags().AddFlag(flag)
-		}
-	})
+	addTopic(cmd, &f.topics, "only this one of kafka.topics; repeatable")
 	cmd.Flags().StringVar(&f.to, "to", "", "where to: earliest, latest, an RFC 3339 time, a time before now (-2h), or an offset")
-	cmd.Flags().StringArrayVar(&f.topics, "topic", nil, "only this one of kafka.topics; repeatable")
 	cmd.Flags().StringArrayVar(&f.partitions, "partition", nil, "only these partitions of the topic, as in 0,3-5; repeatable")
 	cmd.Flags().BoolVar(&f.execute, "execute", false, "commit the offsets; the group must have no members")
 	cmd.Flags().BoolVar(&f.allowSkip, "allow-skip", false, "let --execute pass over events that were never delivered")
 	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the audit line")
 	addOutput(cmd, &output)
 	return cmd
+}
+
+// addTopic adds the flags of the configuration and --topic, which here is one of
+// kafka.topics and not another name of that key.
+func addTopic(cmd *cobra.Command, topics *[]string, usage string) {
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	config.AddFlags(all)
+	all.VisitAll(func(flag *pflag.Flag) {
+		if flag.Name != "topic" {
+			cmd.Flags().AddFlag(flag)
+		}
+	})
+	cmd.Flags().StringArrayVar(topics, "topic", nil, usage)
+}
+
+// loadTopics loads the configuration that the flags of addTopic ask for, and
+// holds topics to it. partial is config.Options.Partial.
+func loadTopics(cmd *cobra.Command, topics []string, partial bool) (*config.Config, error) {
+	o := config.FromFlags(cmd.Flags(), os.Environ())
+	delete(o.Flags, "topic")
+	o.Partial = partial
+	cfg, err := config.Load(o)
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Kafka.Topics) == 0 {
+		return nil, errors.New("kafka.topics is required; set it in the file, by BRIDGE_KAFKA_TOPICS or --topics")
+	}
+	for _, t := range topics {
+		if !slices.Contains(cfg.Kafka.Topics, t) {
+			return nil, fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(cfg.Kafka.Topics, " or "))
+		}
+	}
+	return cfg, nil
 }
 
 type replayFlags struct {
@@ -89,10 +116,7 @@ func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, c
 	if r.Partitions, err = parsePartitions(f.partitions); err != nil {
 		return nil, r, err
 	}
-	o := config.FromFlags(cmd.Flags(), os.Environ())
-	delete(o.Flags, "topic")
-	o.Partial = true // nothing is written to the table
-	cfg, err := config.Load(o)
+	cfg, err := loadTopics(cmd, f.topics, true) // nothing is written to the table
 	if err != nil {
 		return nil, r, err
 	}
@@ -100,15 +124,7 @@ func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, c
 		cfg.Log.Level = "info" // the audit line is not to be silenced
 	}
 	r.Group, r.Topics = cfg.Kafka.Group, cfg.Kafka.Topics
-	if len(r.Topics) == 0 {
-		return nil, r, errors.New("kafka.topics is required; set it in the file, by BRIDGE_KAFKA_TOPICS or --topics")
-	}
 	if len(f.topics) > 0 {
-		for _, t := range f.topics {
-			if !slices.Contains(cfg.Kafka.Topics, t) {
-				return nil, r, fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(cfg.Kafka.Topics, " or "))
-			}
-		}
 		r.Topics = slices.Compact(slices.Sorted(slices.Values(f.topics)))
 	}
 	if len(r.Partitions) > 0 && len(r.Topics) > 1 {
@@ -186,6 +202,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Rep
 			break
 		}
 		if err != nil {
+			log.Warn("replay: failed; its offsets may be committed", append(report.audit(), zap.Error(err))...)
 			return err
 		}
 		report.Executed = true

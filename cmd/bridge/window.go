@@ -110,12 +110,13 @@ func (w *window) begin(ctx context.Context, b *bridge, cfg *consumer.Config) (en
 			cfg.StartAt = w.from.Time
 		}
 	}
-	waiting := b.waitFor("kafka_unreachable")
+	waiting, pinned := b.waitFor("kafka_unreachable"), false
 	err = waiting.until(ctx, func(ctx context.Context) error {
-		if w.from != nil {
+		if w.from != nil && !pinned {
 			if err := w.pin(ctx, b); err != nil {
 				return err
 			}
+			pinned = true
 		}
 		if w.until == nil {
 			return nil
