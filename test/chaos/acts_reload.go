@@ -68,12 +68,11 @@ func (r *run) replan(p *process, tell bool) error {
 		edition, _ := r.ledger.edition(p.name)
 		return edition >= want || !p.running()
 	}
-	if r.until(r.ctx, takenWithin, taken) || r.ctx.Err() != nil {
-		return nil
-	}
-	// A member without partitions writes nothing.
-	if edition, at := r.ledger.edition(p.name); at.After(began.Add(stuckWithin)) {
-		r.v.add(ruleReload, "%s wrote by edition %d of its blueprint at %s; edition %d is in place since %s", p.name, edition, clock(at), want, clock(began))
+	if !r.until(r.ctx, takenWithin, taken) && r.ctx.Err() == nil {
+		// A member without partitions writes nothing.
+		if edition, at := r.ledger.edition(p.name); at.After(began.Add(stuckWithin)) {
+			r.v.add(ruleReload, "%s wrote by edition %d of its blueprint at %s; edition %d is in place since %s", p.name, edition, clock(at), want, clock(began))
+		}
 	}
 	return nil
 }
