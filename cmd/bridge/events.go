@@ -113,7 +113,8 @@ func (t *eventTap) Settled(p *consumer.Passage) {
 
 // ended tells how one event of a settled batch ended.
 func ended(p *consumer.Passage, at consumer.Event) live.Outcome {
-	if p.Err != nil {
+	// Rows made anew can be larger, and what has no room comes with the next batch.
+	if p.Err != nil || at.Record >= len(p.Records) {
 		return outcome(p, live.Abandoned)
 	}
 	if i, ok := search(p.Rejects(), at, func(i int) consumer.Event { e, _ := p.Reject(i); return e }); ok {

@@ -4,6 +4,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -83,5 +87,13 @@ func BenchmarkSketch(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		sketchOf(value, 0)
+	}
+}
+
+// A batch whose rows were made anew can hold fewer records at its end.
+func TestWhatHadNoRoomIsNotShownAsDelivered(t *testing.T) {
+	p := &consumer.Passage{Records: make([]*kgo.Record, 1)}
+	if got := ended(p, consumer.Event{Record: 1}).Status; got != live.Abandoned {
+		t.Errorf("got %q of an event that was left out, want %q", got, live.Abandoned)
 	}
 }
