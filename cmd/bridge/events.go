@@ -113,9 +113,11 @@ func (t *eventTap) Settled(p *consumer.Passage) {
 
 // ended tells how one event of a settled batch ended.
 func ended(p *consumer.Passage, at consumer.Event) live.Outcome {
-	// Rows made anew can be larger, and what has no room comes with the next batch.
-	if p.Err != nil || at.Record >= len(p.Records) {
+	if p.Err != nil {
 		return outcome(p, live.Abandoned)
+	}
+	if at.Record >= len(p.Records) {
+		return live.Outcome{Status: live.Abandoned, Meaning: "the rows of its batch were made anew and became larger; it comes with the next batch"}
 	}
 	if i, ok := search(p.Rejects(), at, func(i int) consumer.Event { e, _ := p.Reject(i); return e }); ok {
 		_, r := p.Reject(i)
