@@ -209,6 +209,7 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {id: kgo.NewOffset().At(from)}}),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // retention may overtake us
 		kgo.FetchMaxBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxPartitionBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxWait(fetchMaxWait),
+		kgo.MaxDecompressBatchBytes(c.cfg.maxBatch()),
 		kgo.KeepControlRecords(), // the last record may be one
 	)...)
 	if err != nil {
@@ -224,7 +225,11 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 			return ctx.Err()
 		}
 		for _, e := range fetches.Errors() {
-			if !errors.Is(e.Err, context.DeadlineExceeded) {
+			var bomb *kgo.ErrDecompressTooLarge
+			switch {
+			case errors.As(e.Err, &bomb):
+				return c.inflates(doing, bomb)
+			case !errors.Is(e.Err, context.DeadlineExceeded):
 				return c.cfg.Kafka.explain(doing, e.Err)
 			}
 		}
@@ -246,6 +251,16 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 		}
 	}
 	return nil
+}
+
+// inflates says that a batch of a log takes more memory than it may.
+func (c *Cluster) inflates(doing string, bomb *kgo.ErrDecompressTooLarge) error {
+	return &KafkaError{
+		Doing: fmt.Sprintf("%s at offset %d", doing, bomb.Offset),
+		Err:   fmt.Errorf("the batch up to offset %d decompresses to more than %d bytes", bomb.NextOffset-1, c.cfg.maxBatch()),
+		Remedy: "no bridge writes such a batch: find out who did, and who may write to that topic; " +
+			"to read it all the same, raise delivery.max_buffered above its size",
+	}
 }
 
 // stalled says why a log brought nothing: its retention removed the rest, which
