@@ -102,6 +102,9 @@ func chosen() *strings.Replacer {
 	return strings.NewReplacer("$__rate_interval", "4m", "$namespace", "n", "$job", "j", "$group", "g", "$instance", "i", "$topic", "t")
 }
 
+// asked is what a runbook has Prometheus asked.
+var asked = regexp.MustCompile("`((?:topk|sum|max)[ (][^`]+)`")
+
 var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
 // expressions returns every query of the rules, of the dashboard and of the
@@ -135,6 +138,9 @@ func expressions(t *testing.T) []expression {
 			continue
 		}
 		board("variable "+v.Name, "count by ("+m[2]+") ("+m[1]+")")
+	}
+	for _, m := range asked.FindAllStringSubmatch(read(t, page), -1) {
+		all = append(all, expression{page, m[1]})
 	}
 	_, questions, _ := strings.Cut(read(t, "docs/metrics.md"), "| question |")
 	questions, _, _ = strings.Cut(questions, "\n\n")
