@@ -2,6 +2,7 @@ package charttest_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	apps "k8s.io/api/apps/v1"
@@ -26,6 +27,11 @@ func TestRecreateHasNoRollingUpdate(t *testing.T) {
 func TestReplicasMayBeSomebodyElses(t *testing.T) {
 	if got := deployment(t, `replicas: null`).Spec.Replicas; got != nil {
 		t.Errorf("got %d replicas, want the field left out", *got)
+	}
+	for doc, says := range map[string]string{`replicas: null`: "An unset number of member(s) of", `replicas: 0`: "0 member(s) of"} {
+		if notes := mustRender(t, values(t, minimal, doc))["NOTES.txt"]; !strings.Contains(notes, says) {
+			t.Errorf("%s: the notes do not say %q:\n%s", doc, says, notes)
+		}
 	}
 }
 
