@@ -14,6 +14,12 @@ import (
 // SetProbe changes how often a blocked partition tries again. Call it before Run.
 func (g *Group) SetProbe(d time.Duration) { g.probe = d }
 
+// MSKCredentials asks the AWS default chain.
+func MSKCredentials(ctx context.Context) error {
+	_, err := mskCredentials(ctx)
+	return err
+}
+
 // SetDial has clients reach the brokers by other means than TCP.
 func (k *Kafka) SetDial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
 	k.dial = dial

@@ -79,17 +79,75 @@ func TestALetterThatInflates(t *testing.T) {
 		if err := bomb.ProduceSync(t.Context(), &kgo.Record{Topic: box.dlq(), Value: bytes.Repeat([]byte{'0'}, 65<<20)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
-		letters, err := box.cluster.OpenLetters(t.Context())
-		if err != nil {
-			t.Fatal(err)
+		read := func(c *consumer.Cluster) (newest, each error) {
+			letters, err := c.OpenLetters(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, newest = letters.Newest(t.Context(), 10)
+			return newest, letters.Each(t.Context(), func(*consumer.Letter) error { return nil })
 		}
-		_, newest := letters.Newest(t.Context(), 10)
-		for what, err := range map[string]error{"newest": newest, "each": letters.Each(t.Context(), func(*consumer.Letter) error { return nil })} {
+		newest, each := read(box.cluster)
+		for what, err := range map[string]error{"newest": newest, "each": each} {
 			if err == nil || !strings.Contains(err.Error(), box.dlq()+"/0 at offset 1: the batch up to offset 1 decompresses to more than") || !strings.Contains(err.Error(), "delivery.max_buffered") {
 				t.Errorf("%s: got %v, want the batch refused, and what to do", what, err)
 			}
 		}
+		// What the remedy says works.
+		box.cfg.MaxBuffered = 80 << 20
+		larger, _, _ := newCluster(t, box.cfg)
+		if newest, each := read(larger); newest != nil || each != nil {
+			t.Errorf("with a larger delivery.max_buffered: %v, %v", newest, each)
+		}
 	})
+}
+
+// The SDK's own client would take along what a pod shows for itself.
+func TestAWSCredentialsFollowNoRedirect(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		t.Errorf("the redirect was followed with %v and %q", r.Header, body)
+	}))
+	defer elsewhere.Close()
+	const token = "pod-token-57721"
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+		"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_EC2_METADATA_DISABLED"} {
+		t.Setenv(name, "")
+	}
+	for name, value := range map[string]string{"AWS_CONFIG_FILE": "none", "AWS_SHARED_CREDENTIALS_FILE": "none", "AWS_REGION": "eu-central-1"} {
+		t.Setenv(name, value)
+	}
+	for way, env := range map[string]map[string]string{
+		"agent of the node":        {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "here", "AWS_CONTAINER_AUTHORIZATION_TOKEN": token},
+		"metadata of the instance": {"AWS_EC2_METADATA_SERVICE_ENDPOINT": "here"},
+	} {
+		for _, status := range []int{http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+			t.Run(way+", "+http.StatusText(status), func(t *testing.T) {
+				asked := false
+				here := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.Method == http.MethodPut { // of the instance: show yourself with this
+						w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
+						_, _ = io.WriteString(w, token)
+						return
+					}
+					asked = r.Header.Get("Authorization") == token || r.Header.Get("X-Aws-Ec2-Metadata-Token") == token
+					http.Redirect(w, r, elsewhere.URL+"/"+token, status)
+				}))
+				defer here.Close()
+				for name, value := range env {
+					t.Setenv(name, strings.Replace(value, "here", here.URL, 1))
+				}
+				err := consumer.MSKCredentials(t.Context())
+				if err == nil || !asked {
+					t.Fatalf("asked %v, got %v, want a refusal", asked, err)
+				}
+				// A 302 the SDK refuses itself.
+				if status != http.StatusFound && (!strings.Contains(err.Error(), "do not follow redirects") || strings.Contains(err.Error(), token)) {
+					t.Errorf("got %v, want to be told of the redirect, and not whereto", err)
+				}
+			})
+		}
+	}
 }
 
 // No endpoint gets the client secret but the one that is named.

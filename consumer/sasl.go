@@ -11,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/aws"
@@ -185,13 +187,40 @@ func (o *OAuth) refusal(answer *oauth2.RetrieveError, secret string) *tokenError
 // mskCredentials asks the AWS default chain (environment, web identity, pod
 // identity, instance role), which caches and refreshes by itself.
 func mskCredentials(ctx context.Context) (aws.Auth, error) {
-	cfg, err := awsconfig.LoadDefaultConfig(ctx)
+	client := awshttp.NewBuildableClient().WithTransportOptions(staysHere)
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(client),
+		// Containers' and pods' endpoints are asked by a client of their own.
+		awsconfig.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }))
 	if err != nil {
 		return aws.Auth{}, fmt.Errorf("loading AWS credentials: %w; give the pod a role or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", err)
 	}
 	creds, err := cfg.Credentials.Retrieve(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, errElsewhere):
+		// Without what is around it, which has the address we were sent to.
+		return aws.Auth{}, fmt.Errorf("retrieving AWS credentials: %w; check the AWS_ variables that name an endpoint, and the proxy", errElsewhere)
+	case err != nil:
 		return aws.Auth{}, fmt.Errorf("retrieving AWS credentials: %w; give the pod a role or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", err)
 	}
 	return aws.Auth{AccessKey: creds.AccessKeyID, SecretKey: creds.SecretAccessKey, SessionToken: creds.SessionToken}, nil
+}
+
+var errElsewhere = errors.New("the answer sends us elsewhere, and credentials do not follow redirects")
+
+// staysHere refuses redirects. The SDK's client follows 307 and 308 with all that
+// the request carries, and a client of another type would take AWS_CA_BUNDLE and
+// the short timeouts for the instance's metadata from it. What it leaves open is
+// the transport, which asks for the proxy before it connects; a request that has a
+// Response comes of a redirect.
+func staysHere(t *http.Transport) {
+	proxy := t.Proxy
+	t.Proxy = func(r *http.Request) (*url.URL, error) {
+		switch {
+		case r.Response != nil:
+			return nil, errElsewhere
+		case proxy == nil:
+			return nil, nil
+		}
+		return proxy(r)
+	}
 }

@@ -3,7 +3,9 @@ package charttest_test
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,7 +69,8 @@ func bridge(t *testing.T, env []string, args ...string) (string, int) {
 func configured(t *testing.T, m manifest) {
 	t.Helper()
 	text, mounted := "", t.TempDir()
-	files := map[string]string{"zerobus/client-secret": "x", "kafka/password": "x", "ops/token": "0123456789abcdef", "kafka-tls/ca.crt": "x", "kafka-tls/tls.crt": "x", "kafka-tls/tls.key": "x"}
+	files := map[string]string{"zerobus/client-secret": "x", "kafka/password": "x", "ops/token": "0123456789abcdef", "kafka-tls/ca.crt": "x", "kafka-tls/tls.crt": "x", "kafka-tls/tls.key": "x",
+		"proxy-ca/ca.crt": authority}
 	for _, o := range m.objects {
 		if c, ok := o.(*core.ConfigMap); ok {
 			text += c.Data["config.yaml"]
@@ -119,6 +122,13 @@ func configured(t *testing.T, m manifest) {
 		}
 	}
 }
+
+// authority is a certificate of nobody.
+var authority = func() string {
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+}()
 
 // defaultDrain is delivery.drain of config.example.yaml, which holds the defaults.
 func defaultDrain(t *testing.T) string {

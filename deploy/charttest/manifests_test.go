@@ -37,6 +37,7 @@ func TestPlainManifestRunsWhatTheChartRuns(t *testing.T) {
 	g, w := got.Template.Spec.Containers[0], want.Template.Spec.Containers[0]
 	for what, pair := range map[string][2]any{
 		"replicas":             {*got.Replicas, *want.Replicas},
+		"spread":               {spread(got.Template.Spec), spread(want.Template.Spec)},
 		"strategy":             {got.Strategy.RollingUpdate, want.Strategy.RollingUpdate},
 		"grace period":         {*got.Template.Spec.TerminationGracePeriodSeconds, *want.Template.Spec.TerminationGracePeriodSeconds},
 		"image":                {g.Image, w.Image},
@@ -52,4 +53,11 @@ func TestPlainManifestRunsWhatTheChartRuns(t *testing.T) {
 			t.Errorf("%s: deploy/kubernetes/bridge.yaml has %+v, the chart %+v", what, pair[0], pair[1])
 		}
 	}
+}
+
+func spread(pod core.PodSpec) (keys []string) {
+	for _, c := range pod.TopologySpreadConstraints {
+		keys = append(keys, c.TopologyKey)
+	}
+	return keys
 }

@@ -169,7 +169,7 @@ func mounts(t *testing.T, name string, m manifest, spec core.PodSpec) {
 	volumes := map[string]bool{}
 	for _, v := range spec.Volumes {
 		volumes[v.Name] = false
-		if v.ConfigMap != nil && m.objects["ConfigMap/"+v.ConfigMap.Name] == nil {
+		if v.ConfigMap != nil && v.ConfigMap.Optional == nil && m.objects["ConfigMap/"+v.ConfigMap.Name] == nil {
 			t.Errorf("%s: volume %s: there is no ConfigMap %s", name, v.Name, v.ConfigMap.Name)
 		}
 	}

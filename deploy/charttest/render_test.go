@@ -39,6 +39,7 @@ zerobus: {existingSecret: zerobus}
 const everything = `
 fullnameOverride: carrier
 commonLabels: {team: data}
+commonAnnotations: {owner: data}
 image: {digest: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef}
 imagePullSecrets: [{name: registry}]
 config:
@@ -53,7 +54,10 @@ ops: {existingSecret: page}
 kafka: {existingSecret: kafka, tlsSecret: kafka-tls, tlsCA: true, tlsClient: true}
 resources: {requests: {cpu: 1, memory: 512Mi}, limits: {memory: 1Gi}}
 serviceAccount: {annotations: {eks.amazonaws.com/role-arn: arn:aws:iam::1:role/bridge}}
-extraEnv: [{name: HTTPS_PROXY, value: http://proxy:3128}]
+extraEnv: [{name: HTTPS_PROXY, value: http://proxy:3128}, {name: OTEL_TRACES_EXPORTER, value: otlp}]
+extraEnvFrom: [{secretRef: {name: proxy}}]
+extraVolumes: [{name: authorities, configMap: {name: authorities, optional: true}}]
+extraVolumeMounts: [{name: authorities, mountPath: /etc/authorities, readOnly: true}]
 podAnnotations: {a: b}
 podLabels: {c: d}
 nodeSelector: {disk: fast}
@@ -62,7 +66,7 @@ affinity: {nodeAffinity: {}}
 topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]
 priorityClassName: high
 keda: {enabled: true, authenticationRef: kafka}
-serviceMonitor: {enabled: true, labels: {release: prometheus}}
+serviceMonitor: {enabled: true, labels: {release: prometheus}, relabelings: [{targetLabel: cluster, replacement: one}], metricRelabelings: [{action: labeldrop, regex: x}]}
 prometheusRule: {enabled: true, labels: {release: prometheus}}
 networkPolicy: {enabled: true, kafkaTo: [{ipBlock: {cidr: 10.0.0.0/8}}], extraEgress: [{ports: [{port: 3128, protocol: TCP}]}]}
 replay: {enabled: true, group: replay-1, from: "2026-11-22T06:00:00Z", until: "-1h", set: [zerobus.table=stream_replay], parallelism: 2}

@@ -12,28 +12,35 @@ import (
 
 // changed are other values for those that cannot be any text or number.
 var changed = map[string]any{
-	"image.digest":                 "sha256:" + strings.Repeat("f", 64),
-	"image.pullPolicy":             "Always",
-	"imagePullSecrets":             []any{map[string]any{"name": "another"}},
-	"extraEnv":                     []any{map[string]any{"name": "ANOTHER", "value": "x"}},
-	"tolerations":                  []any{map[string]any{"key": "another"}},
-	"affinity":                     map[string]any{"podAffinity": map[string]any{}},
-	"topologySpreadConstraints":    []any{map[string]any{"maxSkew": 2}},
-	"strategy.type":                "Recreate",
-	"resources.requests.memory":    "333Mi",
-	"resources.limits.memory":      "2Gi",
-	"serviceMonitor.interval":      "7s",
-	"networkPolicy.metricsFrom":    []any{},
-	"networkPolicy.kafkaPorts":     []any{19092},
-	"networkPolicy.kafkaTo":        []any{},
-	"networkPolicy.extraEgress":    []any{},
-	"serviceMonitor.scrapeTimeout": "3s",
-	"replay.set":                   []any{"zerobus.table=another"},
-	"config":                       map[string]any{"kafka": map[string]any{"group": "another"}},
+	"image.digest":                     "sha256:" + strings.Repeat("f", 64),
+	"image.pullPolicy":                 "Always",
+	"imagePullSecrets":                 []any{map[string]any{"name": "another"}},
+	"extraEnv":                         []any{map[string]any{"name": "ANOTHER", "value": "x"}},
+	"extraEnvFrom":                     []any{},
+	"extraVolumes":                     []any{map[string]any{"name": "another", "emptyDir": map[string]any{}}},
+	"extraVolumeMounts":                []any{},
+	"keda.authenticationKind":          "ClusterTriggerAuthentication",
+	"serviceMonitor.relabelings":       []any{},
+	"serviceMonitor.metricRelabelings": []any{},
+	"networkPolicy.tracingPorts":       []any{14317},
+	"tolerations":                      []any{map[string]any{"key": "another"}},
+	"affinity":                         map[string]any{"podAffinity": map[string]any{}},
+	"topologySpreadConstraints":        []any{map[string]any{"maxSkew": 2}},
+	"strategy.type":                    "Recreate",
+	"resources.requests.memory":        "333Mi",
+	"resources.limits.memory":          "2Gi",
+	"serviceMonitor.interval":          "7s",
+	"networkPolicy.metricsFrom":        []any{},
+	"networkPolicy.kafkaPorts":         []any{19092},
+	"networkPolicy.kafkaTo":            []any{},
+	"networkPolicy.extraEgress":        []any{},
+	"serviceMonitor.scrapeTimeout":     "3s",
+	"replay.set":                       []any{"zerobus.table=another"},
+	"config":                           map[string]any{"kafka": map[string]any{"group": "another"}},
 }
 
 // refusals say that one value may not stand with another: it is used.
-var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token"}
+var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token", "in keda.authenticationRef", "raise the first", "at least twice the buffer"}
 
 // Every value of values.yaml is changed by itself; a value whose change nothing
 // shows does nothing.

@@ -58,8 +58,15 @@ func TestPanelsCanBeRead(t *testing.T) {
 			if target.Instant == target.Range {
 				t.Errorf("%s: instant %v and range %v", p.Title, target.Instant, target.Range)
 			}
-			if !strings.Contains(target.Expr, "$instance") && !strings.Contains(target.Expr, "ALERTS") {
-				t.Errorf("%s: the choice of group and instance does not matter: %s", p.Title, target.Expr)
+			for _, name := range []string{"$namespace", "$job", "$instance"} {
+				if !strings.Contains(target.Expr, name) && (name != "$instance" || !strings.Contains(target.Expr, "ALERTS")) {
+					t.Errorf("%s: the choice of %s does not matter: %s", p.Title, name, target.Expr)
+				}
+			}
+			// With fifty members the one to look at must stand on top.
+			if l := p.Options.Legend; p.Type == "timeseries" && strings.Contains(target.LegendFormat, "{{instance}}") &&
+				(l.DisplayMode != "table" || l.SortBy != "Max" || !l.SortDesc) {
+				t.Errorf("%s: got the legend %+v, want a table that begins with the highest member", p.Title, l)
 			}
 			// A line for each topic or partition must end when another topic is chosen.
 			if strings.Contains(target.LegendFormat, "topic") && !strings.Contains(target.Expr, "$topic") {
@@ -83,8 +90,13 @@ func TestPanelsCanBeRead(t *testing.T) {
 	var names []string
 	for _, v := range d.Templating.List {
 		names = append(names, v.Name)
+		// Members come and go: all of them is not the list of when the page was
+		// opened. The job must be a list, which narrows down to the group.
+		if anything := v.AllValue == ".*"; anything != slices.Contains([]string{"namespace", "instance", "topic"}, v.Name) {
+			t.Errorf("variable %s: all is %q", v.Name, v.AllValue)
+		}
 	}
-	if want := []string{"datasource", "group", "instance", "topic"}; !slices.Equal(names, want) {
+	if want := []string{"datasource", "namespace", "group", "job", "instance", "topic"}; !slices.Equal(names, want) {
 		t.Errorf("variables: got %q, want %q", names, want)
 	}
 }

@@ -18,6 +18,7 @@ var (
 	target   = []string{"namespace", "job", "instance"}
 	outsider = known{
 		"ALERTS":                        {"alertname", "alertstate", "severity"},
+		"up":                            nil,
 		"process_cpu_seconds_total":     nil,
 		"process_max_fds":               nil,
 		"process_open_fds":              nil,

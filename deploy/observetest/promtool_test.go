@@ -35,7 +35,6 @@ func TestPromtool(t *testing.T) {
 	t.Run("gets an answer for each panel", func(t *testing.T) {
 		// A test of promtool's, in JSON, which is YAML. absent(x) has a result
 		// exactly when x has none.
-		type object = map[string]any
 		var inputs, questions []object
 		for _, s := range samples(t) {
 			inputs = append(inputs, object{"series": s, "values": "1+2x60"})
@@ -49,20 +48,75 @@ func TestPromtool(t *testing.T) {
 		if len(questions) < 50 {
 			t.Fatalf("got %d expressions of the dashboard, want 50 or more", len(questions))
 		}
-		tests, err := json.Marshal(object{"evaluation_interval": "1m", "tests": []object{{
-			"interval": "1m", "input_series": inputs, "promql_expr_test": questions,
-		}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		file := filepath.Join(t.TempDir(), "board_test.json")
-		if err := os.WriteFile(file, tests, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := promtool("test", "rules", file); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
+		ask(t, promtool, inputs, questions)
 	})
+	t.Run("finds a reason in each panel that a bridge at rest leaves empty", func(t *testing.T) {
+		var inputs, questions []object
+		for _, s := range samples(t) {
+			inputs = append(inputs, object{"series": s, "values": atRest(s)})
+		}
+		variables, reasons := chosen(), map[string]bool{}
+		for _, p := range shown(t).Panels {
+			if p.Type == "row" {
+				continue
+			}
+			if p.FieldConfig.Defaults.NoValue != nobody {
+				reasons[p.Title] = p.FieldConfig.Defaults.NoValue != ""
+				continue
+			}
+			// Not a number is shown as nothing, too, and is not above -Inf.
+			var none []string
+			for _, target := range p.Targets {
+				none = append(none, "absent(("+variables.Replace(target.Expr)+") > -Inf)")
+			}
+			questions = append(questions, object{"expr": strings.Join(none, " and "), "eval_time": "30m", "exp_samples": []object{}})
+		}
+		if len(questions) < 25 || len(reasons) < 5 {
+			t.Fatalf("got %d panels to ask and %d with a reason, want 25 and 5 or more", len(questions), len(reasons))
+		}
+		for title, says := range reasons {
+			if !says {
+				t.Errorf("%s: an empty panel says nothing", title)
+			}
+		}
+		ask(t, promtool, inputs, questions)
+	})
+}
+
+type object = map[string]any
+
+// nobody is what a panel says that is empty only when no member is there.
+const nobody = "no member is scraped"
+
+// atRest are the values of a series of a healthy bridge that has had nothing to do.
+func atRest(series string) string {
+	name, _, _ := strings.Cut(series, "{")
+	switch {
+	case strings.HasPrefix(name, "process_"), strings.HasPrefix(name, "go_"), strings.HasSuffix(name, "_info"),
+		slices.Contains([]string{"bridge_ready", "bridge_live", "bridge_config_reload_success", "bridge_config_reload_timestamp_seconds", "bridge_buffered_limit_bytes"}, name):
+		return "1x60"
+	case name == "ALERTS", strings.HasPrefix(name, "bridge_token_") && strings.HasSuffix(name, "_seconds"): // there is none
+		return "_x60"
+	}
+	return "0x60"
+}
+
+// ask has promtool answer questions about series.
+func ask(t *testing.T, promtool func(...string) (string, error), inputs, questions []object) {
+	t.Helper()
+	tests, err := json.Marshal(object{"evaluation_interval": "1m", "tests": []object{{
+		"interval": "1m", "input_series": inputs, "promql_expr_test": questions,
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "board_test.json")
+	if err := os.WriteFile(file, tests, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := promtool("test", "rules", file); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // promtool builds it from the version pinned in go.mod, without the discovery
@@ -94,7 +148,7 @@ func samples(t *testing.T) []string {
 	all := []string{}
 	have := series(t)
 	for _, name := range slices.Sorted(maps.Keys(have)) {
-		variants := []string{name + `{job="j"`}
+		variants := []string{name + `{namespace="n", job="j"`}
 		for _, label := range append([]string{"instance"}, have[name]...) {
 			values, chosen := words[label]
 			if !chosen {

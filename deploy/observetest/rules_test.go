@@ -10,6 +10,10 @@ import (
 
 const page = "docs/operations.md"
 
+// typed is a check whose first words are a command or an expression: who is woken
+// at night begins by typing.
+var typed = regexp.MustCompile("\n- Check: `(kubectl|curl|bridge|kafka-[a-z-]+\\.sh|topk|sum|max)[ (]")
+
 func TestAlertsTellWhatToDo(t *testing.T) {
 	const base = "https://github.com/datafly/bridge/blob/main/" + page + "#"
 	sections := map[string]string{} // by anchor
@@ -31,6 +35,9 @@ func TestAlertsTellWhatToDo(t *testing.T) {
 		link, found := strings.CutPrefix(r.Annotations["runbook_url"], base)
 		if !found || link != strings.ToLower(r.Alert) {
 			t.Errorf("%s: runbook_url is %q, want %s%s", r.Alert, r.Annotations["runbook_url"], base, strings.ToLower(r.Alert))
+		}
+		if !typed.MatchString(sections[link]) {
+			t.Errorf("%s: %s#%s does not begin its check with what to type", r.Alert, page, link)
 		}
 		for _, part := range []string{"Means: ", "Check: ", "Do: "} {
 			if !strings.Contains(sections[link], "\n- "+part) {

@@ -61,7 +61,15 @@ type panel struct {
 		Expr, LegendFormat string
 		Instant, Range     bool
 	}
-	FieldConfig struct{ Defaults struct{ Unit string } }
+	Options struct {
+		Legend struct {
+			DisplayMode, SortBy string
+			SortDesc            bool
+		}
+	}
+	FieldConfig struct {
+		Defaults struct{ Unit, NoValue string }
+	}
 }
 
 type dashboard struct {
@@ -70,7 +78,7 @@ type dashboard struct {
 	Panels        []panel
 	Annotations   struct{ List []struct{ Expr string } }
 	Templating    struct {
-		List []struct{ Name, Type, Definition string }
+		List []struct{ Name, Type, Definition, AllValue string }
 	}
 }
 
@@ -89,6 +97,14 @@ func shown(t *testing.T) dashboard {
 // expression is a query and the place it stands at.
 type expression struct{ at, text string }
 
+// chosen puts a choice in place of the dashboard's variables.
+func chosen() *strings.Replacer {
+	return strings.NewReplacer("$__rate_interval", "4m", "$namespace", "n", "$job", "j", "$group", "g", "$instance", "i", "$topic", "t")
+}
+
+// asked is what a runbook has Prometheus asked.
+var asked = regexp.MustCompile("`((?:topk|sum|max)[ (][^`]+)`")
+
 var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
 // expressions returns every query of the rules, of the dashboard and of the
@@ -100,7 +116,7 @@ func expressions(t *testing.T) []expression {
 		all = append(all, expression{rulesFile + ": " + r.Alert + r.Record, r.Expr})
 	}
 	d := shown(t)
-	variables := strings.NewReplacer("$__rate_interval", "4m", "$group", "g", "$instance", "i", "$topic", "t")
+	variables := chosen()
 	board := func(place, expr string) {
 		all = append(all, expression{boardFile + ": " + place, variables.Replace(expr)})
 	}
@@ -122,6 +138,9 @@ func expressions(t *testing.T) []expression {
 			continue
 		}
 		board("variable "+v.Name, "count by ("+m[2]+") ("+m[1]+")")
+	}
+	for _, m := range asked.FindAllStringSubmatch(read(t, page), -1) {
+		all = append(all, expression{page, m[1]})
 	}
 	_, questions, _ := strings.Cut(read(t, "docs/metrics.md"), "| question |")
 	questions, _, _ = strings.Cut(questions, "\n\n")

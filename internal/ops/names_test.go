@@ -135,7 +135,7 @@ The alerts are those of [deploy/prometheus/rules.yaml](../deploy/prometheus/rule
 |---|---|---|
 | Is it delivering? | 'bridge_ready' | BridgeNotReady, BridgeNoMembers: for 5 minutes |
 | Does somebody have to act? | 'bridge_sink_state{state="blocked"}', 'bridge_assigned_partitions{state="blocked"}' | BridgeSinkBlocked, BridgePartitionBlocked: above 0 for 2 minutes |
-| Does the process live? | 'bridge_live', 'changes(process_start_time_seconds[30m])' | BridgePollLoopDead, BridgeRestarting |
+| Does the process live? | 'bridge_live', 'changes(process_start_time_seconds[30m])' | BridgePollLoopDead, BridgeRestarting, BridgeMemberDown |
 | How far behind is it? | 'sum by (topic) (bridge_lag_events)' | BridgeLagGrowing: by the trend |
 | How long would it take to catch up, in seconds? | 'bridge:lag_events:sum / bridge:settled_events:rate5m' | BridgeFarBehind: above 3600, and not done in six hours |
 | How old is the oldest event in hand? | 'max by (topic) (bridge_oldest_unacked_age_seconds)' | BridgeEventsTooOld: above 300 |

@@ -4,9 +4,12 @@ package board
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // Dashboard returns the dashboard in Grafana's JSON of schema version 42
@@ -52,11 +55,20 @@ func variables() []object {
 			"current": object{"text": []string{"All"}, "value": []string{"$__all"}},
 		}
 	}
+	// All of these is anything: a list would leave out members that came since,
+	// grow with each rollout, and be empty where a scrape gives no namespace.
+	anything := func(variable object) object {
+		variable["allValue"] = ".*"
+		return variable
+	}
 	return []object{
 		{"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
-		query("group", "Group", `label_values(bridge_group_info, group)`),
-		query("instance", "Instance", `label_values(bridge_group_info{group=~"$group"}, instance)`),
-		query("topic", "Topic", `label_values(bridge_dead_letters_total{instance=~"$instance"}, topic)`),
+		anything(query("namespace", "Namespace", `label_values(bridge_group_info, namespace)`)),
+		query("group", "Group", `label_values(bridge_group_info{namespace=~"$namespace"}, group)`),
+		// Not anything: what narrows the rest down to the group.
+		query("job", "Job", `label_values(bridge_group_info{namespace=~"$namespace", group=~"$group"}, job)`),
+		anything(query("instance", "Instance", `label_values(bridge_group_info{namespace=~"$namespace", job=~"$job"}, instance)`)),
+		anything(query("topic", "Topic", `label_values(bridge_dead_letters_total{`+member+`}, topic)`)),
 	}
 }
 
@@ -64,7 +76,7 @@ func variables() []object {
 func versions() object {
 	return object{
 		"name": "Versions", "datasource": source(), "enable": true, "iconColor": "blue", "titleFormat": "{{version}}",
-		"expr": `count by (version) (bridge_build_info{instance=~"$instance"}) unless count by (version) (bridge_build_info{instance=~"$instance"} offset 5m)`,
+		"expr": `count by (version) (bridge_build_info{` + member + `}) unless count by (version) (bridge_build_info{` + member + `} offset 5m)`,
 		"step": "60s",
 	}
 }
@@ -78,6 +90,7 @@ type row struct {
 // panel is one panel; grid columns are 24 to a line.
 type panel struct {
 	kind, title, about, unit string
+	none                     string // what to say when there is nothing to show
 	width, height            int
 	queries                  []query
 	defaults                 object // beside unit and min
@@ -119,7 +132,9 @@ func layOut(rows []row) []object {
 }
 
 func (p panel) object() object {
-	defaults := object{"unit": p.unit, "min": 0}
+	// A panel that is empty for a good reason says it; the others are so only
+	// when nobody is there.
+	defaults := object{"unit": p.unit, "min": 0, "noValue": cmp.Or(p.none, "no member is scraped")}
 	for k, v := range p.defaults {
 		if v == nil {
 			delete(defaults, k)
@@ -169,13 +184,22 @@ func stat(title, about, unit, expr string, steps ...step) panel {
 
 // graph shows lines over time.
 func graph(title, about, unit string, queries ...query) panel {
+	legend := object{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}}
+	fill := 10
+	// A line for each of fifty members: the highest first, in a list that scrolls.
+	if slices.ContainsFunc(queries, func(q query) bool {
+		return strings.Contains(q.legend, "{{instance}}") || strings.Contains(q.legend, "{{partition}}")
+	}) {
+		legend = object{
+			"displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": []string{"lastNotNull", "max"},
+			"sortBy": "Max", "sortDesc": true,
+		}
+		fill = 0
+	}
 	return panel{
 		kind: "timeseries", title: title, about: about, unit: unit, width: 8, height: 8, queries: queries,
-		defaults: object{"custom": object{"lineWidth": 1, "fillOpacity": 10, "showPoints": "never", "spanNulls": false}},
-		options: object{
-			"legend":  object{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}},
-			"tooltip": object{"mode": "multi", "sort": "desc"},
-		},
+		defaults: object{"custom": object{"lineWidth": 1, "fillOpacity": fill, "showPoints": "never", "spanNulls": false}},
+		options:  object{"legend": legend, "tooltip": object{"mode": "multi", "sort": "desc", "maxHeight": 400}},
 	}
 }
 
@@ -186,7 +210,7 @@ func timeline(title, about, expr, legend string, words ...word) panel {
 		queries:  []query{q(expr, legend)},
 		defaults: object{"min": nil, "mappings": mappings(words), "custom": object{"fillOpacity": 70, "lineWidth": 0}},
 		options: object{
-			"mergeValues": true, "showValue": "auto", "alignValue": "left", "rowHeight": 0.8,
+			"mergeValues": true, "showValue": "auto", "alignValue": "left", "rowHeight": 0.8, "perPage": 10,
 			"legend": object{"displayMode": "list", "placement": "bottom", "showLegend": false}, "tooltip": object{"mode": "single"},
 		},
 	}
@@ -216,8 +240,8 @@ func thresholds(base string, steps []step) object {
 
 // table joins instant queries into lines by their labels. names are the
 // columns: a label, or "Value #A" for the first query's number and so on. What
-// has no name is left out.
-func table(title, about string, names map[string]string, queries ...query) panel {
+// has no name is left out. The highest of the column worst comes first.
+func table(title, about, worst string, names map[string]string, queries ...query) panel {
 	for i := range queries {
 		queries[i].instant, queries[i].format = true, "table"
 	}
@@ -228,7 +252,7 @@ func table(title, about string, names map[string]string, queries ...query) panel
 	return panel{
 		kind: "table", title: title, about: about, unit: "short", width: 24, height: 9, queries: queries,
 		defaults: object{"min": nil, "custom": object{"align": "auto", "filterable": true}},
-		options:  object{"showHeader": true, "cellHeight": "sm", "footer": object{"show": false}},
+		options:  object{"showHeader": true, "cellHeight": "sm", "footer": object{"show": false}, "sortBy": []object{{"displayName": worst, "desc": true}}},
 		transformations: []object{
 			{"id": "merge", "options": object{}},
 			{"id": "organize", "options": object{"includeByName": include, "renameByName": names, "indexByName": object{}, "excludeByName": object{}}},
@@ -253,6 +277,12 @@ func heat(title, about, unit, expr string) panel {
 // sized gives a panel another size.
 func (p panel) sized(width, height int) panel {
 	p.width, p.height = width, height
+	return p
+}
+
+// empty says what it means that there is nothing to show.
+func (p panel) empty(none string) panel {
+	p.none = none
 	return p
 }
 

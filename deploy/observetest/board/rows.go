@@ -2,8 +2,8 @@ package board
 
 // Labels of the queries: of a member, and of a topic at a member.
 const (
-	member = `instance=~"$instance"`
-	topics = `instance=~"$instance", topic=~"$topic"`
+	member = `namespace=~"$namespace", job=~"$job", instance=~"$instance"`
+	topics = member + `, topic=~"$topic"`
 )
 
 func rows() []row {
@@ -24,14 +24,14 @@ func healthy() row {
 		stat("Oldest in hand", "Age of the oldest event read and not yet acknowledged. Above five minutes: see whether the sink is slow, and which partition it is, below.",
 			"s", `max(bridge_oldest_unacked_age_seconds{`+topics+`})`, step{60, "orange"}, step{300, "red"}),
 		stat("Time to catch up", "Lag divided by the present pace. It should fall; if it rises, add members up to the number of partitions.",
-			"s", `sum(bridge_lag_events{`+topics+`}) / (sum(`+settled+`) > 0)`, step{300, "orange"}, step{3600, "red"}),
+			"s", `sum(bridge_lag_events{`+topics+`}) / (sum(`+settled+`) > 0) or sum(bridge_lag_events{`+topics+`}) == 0`, step{300, "orange"}, step{3600, "red"}).empty("nothing moves"),
 		stat("Unaccounted for", "Events that were read and are in no account. Anything but 0 is a fault of the bridge: keep the log and report it.",
 			"none", `sum(bridge_conservation_imbalance_events{`+member+`})`, step{1, "red"}),
 		stat("Rejected", "Share of events that became no row in the last hour. bridge dlq list says why.",
 			"percentunit", `sum(increase(bridge_events_rejected_total{`+topics+`}[1h])) / (sum(increase(bridge_partition_conservation_events_total{`+topics+`, account=~"delivered|dead_lettered|skipped|filtered"}[1h])) > 0)`,
-			step{0.001, "orange"}, step{0.05, "red"}),
-		timeline("Alerts", "Alerts of deploy/prometheus/rules.yaml, all groups. Each has a section in docs/operations.md.",
-			`max by (alertname) (ALERTS{alertname=~"Bridge.+", alertstate="firing"})`, "{{alertname}}", word{1, "firing", "red"}),
+			step{0.001, "orange"}, step{0.05, "red"}).empty("no event in an hour"),
+		timeline("Alerts", "Alerts of deploy/prometheus/rules.yaml about these members. Each has a section in docs/operations.md.",
+			`max by (alertname) (ALERTS{alertname=~"Bridge.+", alertstate="firing", namespace=~"$namespace", job=~"$job|"})`, "{{alertname}}", word{1, "firing", "red"}).empty("no alert fires"),
 		timeline("Members", "When each member delivered. A gap is a member that was not there; the same gap at all of them is Kafka or the workspace.",
 			`bridge_ready{`+member+`}`, "{{instance}}", word{0, "not ready", "red"}, word{1, "ready", "green"}),
 	}}
@@ -51,7 +51,7 @@ func keepingUp() row {
 		graph("Lag", "Events between the last one delivered and the end. It grows at a steady slope: too few members or a slow sink. It grows at one partition: see the row of partitions.",
 			"short", q(`sum by (topic) (bridge_lag_events{`+topics+`})`, "{{topic}}")),
 		graph("Time to catch up", "Lag divided by the present pace. Rising means falling behind: add members up to the number of partitions, or see why the sink is slow.",
-			"s", q(`sum by (topic) (bridge_lag_events{`+topics+`}) / (sum by (topic) (`+settled+`) > 0)`, "{{topic}}")),
+			"s", q(`sum by (topic) (bridge_lag_events{`+topics+`}) / (sum by (topic) (`+settled+`) > 0) or sum by (topic) (bridge_lag_events{`+topics+`}) == 0`, "{{topic}}")).empty("nothing moves"),
 		graph("Oldest event in hand", "How late an event is between Kafka and the table. Above five minutes an alert begins.",
 			"s", q(`max by (topic) (bridge_oldest_unacked_age_seconds{`+topics+`})`, "{{topic}}")),
 		graph("Buffer", "Share of delivery.max_buffered in use. Full while catching up is normal; full for long means the sink is slower than the topics.",
@@ -76,15 +76,15 @@ func losing() row {
 			q(`sum(bridge_conservation_in_flight_events{`+member+`})`, "in flight"),
 			q(`sum(bridge_pending_events{`+member+`})`, "pending")),
 		graph("Rejected, by code", "Events that can never be a row. A step up means that a producer, the blueprint or the table changed: bridge dlq list, then bridge dlq redrive.",
-			"eps", q(`sum by (code) (rate(bridge_events_rejected_total{`+topics+`}[$__rate_interval])) > 0`, "{{code}}")),
+			"eps", q(`sum by (code) (rate(bridge_events_rejected_total{`+topics+`}[$__rate_interval])) > 0`, "{{code}}")).empty("no event is rejected"),
 		graph("Dead letters", "Letters acknowledged by the dead-letter topic, in an hour. Redrive them within that topic's retention.",
 			"short", q(`sum by (topic) (increase(bridge_dead_letters_total{`+topics+`}[1h]))`, "{{topic}}")),
 		graph("Filtered, by reason", "Events dropped by rule. A reason you did not expect: see filter in the blueprint, with bridge map.",
-			"eps", q(`sum by (reason) (rate(bridge_events_filtered_total{`+topics+`}[$__rate_interval])) > 0`, "{{reason}}")),
+			"eps", q(`sum by (reason) (rate(bridge_events_filtered_total{`+topics+`}[$__rate_interval])) > 0`, "{{reason}}")).empty("no event is filtered"),
 		graph("Commits", "Offset commits per second. Errors without successes for minutes: a restart would deliver again what was delivered since; look at brokers and grants.",
 			"ops", q(`sum by (result) (rate(bridge_commits_total{`+member+`}[$__rate_interval]))`, "{{result}}")),
 		graph("Since the last commit", "How much a crash now would deliver again, in time. It grows while nothing arrives, which is harmless.",
-			"s", q(`time() - (bridge_last_commit_timestamp_seconds{`+member+`} > 0)`, "{{instance}}")),
+			"s", q(`time() - (bridge_last_commit_timestamp_seconds{`+member+`} > 0)`, "{{instance}}")).empty("nothing is committed yet"),
 		graph("Batches cut in two", "The table refused a row, and the batch was halved until it stood alone. Many: most rows are refused, compare blueprint and table.",
 			"ops", q(`sum by (topic) (rate(bridge_batch_halvings_total{`+topics+`}[$__rate_interval]))`, "{{topic}}")),
 	}}
@@ -92,7 +92,7 @@ func losing() row {
 
 func sink() row {
 	quantile := func(p, name string) string {
-		return `histogram_quantile(` + p + `, sum by (le) (rate(` + name + `_bucket{` + member + `}[$__rate_interval])))`
+		return `histogram_quantile(` + p + `, sum by (le) (rate(` + name + `_bucket{` + member + `}[$__rate_interval]))) >= 0`
 	}
 	mean := func(name string) string {
 		return `sum(rate(` + name + `_sum{` + member + `}[$__rate_interval])) / (sum(rate(` + name + `_count{` + member + `}[$__rate_interval])) > 0)`
@@ -102,28 +102,28 @@ func sink() row {
 			`2 * bridge_sink_state{`+member+`, state="blocked"} + ignoring (state) bridge_sink_state{`+member+`, state="retrying"}`, "{{instance}}",
 			word{0, "ready", "green"}, word{1, "retrying", "orange"}, word{2, "blocked", "red"}),
 		graph("Retries, by reason", "throttled: ask for a higher quota or lower zerobus.rate_limit. timeout, network: the way there. unavailable: the workspace; wait.",
-			"ops", q(`sum by (reason) (rate(bridge_sink_retries_total{`+member+`}[$__rate_interval])) > 0`, "{{reason}}")).sized(12, 7),
+			"ops", q(`sum by (reason) (rate(bridge_sink_retries_total{`+member+`}[$__rate_interval])) > 0`, "{{reason}}")).empty("no request is repeated").sized(12, 7),
 		graph("Acknowledgement", "From the start of a write to its acknowledgement, retries included: what bounds a partition's pace. Far above the request below: retries.",
 			"s",
 			q(quantile("0.5", "bridge_ack_latency_seconds"), "p50"),
 			q(quantile("0.9", "bridge_ack_latency_seconds"), "p90"),
-			q(quantile("0.99", "bridge_ack_latency_seconds"), "p99")),
+			q(quantile("0.99", "bridge_ack_latency_seconds"), "p99")).empty("nothing is written"),
 		heat("Acknowledgement, all", "Two bands: some partitions or some members are slower than others. One band that rises: the workspace.",
-			"s", `sum by (le) (increase(bridge_ack_latency_seconds_bucket{`+member+`}[$__rate_interval]))`),
+			"s", `sum by (le) (increase(bridge_ack_latency_seconds_bucket{`+member+`}[$__rate_interval]))`).empty("nothing is written"),
 		graph("Request", "One request until the last byte of its answer. Slow here is the network or the workspace, not the bridge.",
 			"s",
 			q(quantile("0.5", "bridge_sink_request_duration_seconds"), "p50"),
-			q(quantile("0.99", "bridge_sink_request_duration_seconds"), "p99")),
+			q(quantile("0.99", "bridge_sink_request_duration_seconds"), "p99")).empty("nothing is asked"),
 		graph("Requests, by outcome", "blocked and refused are told apart: blocked holds everything up until mended, refused rejects single rows.",
-			"ops", q(`sum by (outcome) (rate(bridge_sink_requests_total{`+member+`}[$__rate_interval])) > 0`, "{{outcome}}")),
+			"ops", q(`sum by (outcome) (rate(bridge_sink_requests_total{`+member+`}[$__rate_interval])) > 0`, "{{outcome}}")).empty("nothing is asked"),
 		graph("Rows per batch", "Small batches mean it keeps up with ease. At delivery.max_rows with lag: raise that, or add partitions.",
-			"short", q(mean("bridge_batch_rows"), "mean"), q(quantile("0.99", "bridge_batch_rows"), "p99")),
+			"short", q(mean("bridge_batch_rows"), "mean"), q(quantile("0.99", "bridge_batch_rows"), "p99")).empty("nothing is written"),
 		graph("Bytes per batch", "At delivery.max_bytes with lag: raise that.",
-			"bytes", q(mean("bridge_batch_bytes"), "mean"), q(quantile("0.99", "bridge_batch_bytes"), "p99")),
+			"bytes", q(mean("bridge_batch_bytes"), "mean"), q(quantile("0.99", "bridge_batch_bytes"), "p99")).empty("nothing is written"),
 		graph("Token", "Left until it expires, and since it was minted. It is renewed five minutes ahead; lower means renewal fails. An idle bridge lets it lapse.",
 			"s",
 			q(`min(bridge_token_expires_in_seconds{`+member+`})`, "expires in"),
-			q(`max(bridge_token_age_seconds{`+member+`})`, "age")),
+			q(`max(bridge_token_age_seconds{`+member+`})`, "age")).empty("no token is held"),
 		graph("Token requests", "Errors: client id, secret, or the way to the workspace. bridge check tells which.",
 			"ops", q(`sum by (result) (rate(bridge_token_mints_total{`+member+`}[$__rate_interval]))`, "{{result}}")),
 		graph("Streams", "Open streams, opened and ended per minute. announced ends are the service's own, every quarter of an hour or so; failed ones are lost connections.",
@@ -137,7 +137,7 @@ func sink() row {
 func partitions() row {
 	return row{"Partitions", []panel{
 		table("Partitions", "Sort by oldest to find the one that is stuck, by lag for the one that is behind. One far above the others is a hot key, or a slow member.",
-			map[string]string{"topic": "Topic", "partition": "Partition", "instance": "Instance", "Value #A": "Lag", "Value #B": "Oldest in hand, s", "Value #C": "Settled per second", "Value #D": "In flight"},
+			"Lag", map[string]string{"topic": "Topic", "partition": "Partition", "instance": "Instance", "Value #A": "Lag", "Value #B": "Oldest in hand, s", "Value #C": "Settled per second", "Value #D": "In flight"},
 			q(`bridge_lag_events{`+topics+`}`, ""),
 			q(`bridge_oldest_unacked_age_seconds{`+topics+`}`, ""),
 			q(`sum without (account) (`+settled+`)`, ""),
@@ -162,7 +162,7 @@ func process() row {
 		graph("CPU", "Cores in use. At the container's limit members miss heartbeats: set no CPU limit, or a higher one.",
 			"short", q(`rate(process_cpu_seconds_total{`+member+`}[$__rate_interval])`, "{{instance}}")),
 		graph("CPU per million rows", "Rises when batches get small, which is fine at low traffic, or when rows got larger.",
-			"s", q(`1e6 * sum(rate(process_cpu_seconds_total{`+member+`}[$__rate_interval])) / (sum(rate(bridge_rows_delivered_total{`+member+`}[$__rate_interval])) > 0)`, "CPU")),
+			"s", q(`1e6 * sum(rate(process_cpu_seconds_total{`+member+`}[$__rate_interval])) / (sum(rate(bridge_rows_delivered_total{`+member+`}[$__rate_interval])) > 0)`, "CPU")).empty("no row is delivered"),
 		graph("Memory", "Resident, against GOMEMLIMIT where it is set. What to plan with is in docs/operations.md under Memory.",
 			"bytes",
 			q(`process_resident_memory_bytes{`+member+`}`, "{{instance}}"),
@@ -186,7 +186,7 @@ func process() row {
 		stat("Last load", "Since a member last took its configuration. Members that differ after a change of a ConfigMap have not all seen it: wait for the kubelet, a minute or so.",
 			"s", `max(time() - (bridge_config_reload_timestamp_seconds{`+member+`} > 0))`).sized(8, 8),
 		table("Versions", "What is running. Several at once outside a rollout: one of them was forgotten.",
-			map[string]string{"version": "Version", "revision": "Revision", "goversion": "Go", "Value": "Members"},
+			"Members", map[string]string{"version": "Version", "revision": "Revision", "goversion": "Go", "Value": "Members"},
 			q(`count by (version, revision, goversion) (bridge_build_info{`+member+`})`, "")).sized(8, 8),
 	}}
 }

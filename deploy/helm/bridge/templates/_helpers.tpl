@@ -28,10 +28,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/* The line and the block of an object's annotations; nothing without any. */}}
+{{- define "bridge.annotations" -}}
+{{- with .Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* What pods carry: nothing that changes with the chart's version and would restart them. */}}
 {{- define "bridge.podLabels" -}}
 {{ include "bridge.selector" . }}
-{{- with .Values.commonLabels }}
+{{- with merge (dict) .Values.podLabels .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -88,10 +96,37 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if hasSuffix "Gi" . -}}{{ mul 1024 (trimSuffix "Gi" . | int) }}{{- else -}}{{ trimSuffix "Mi" . | int }}{{- end -}}
 {{- end -}}
 
+{{/* GOMEMLIMIT in MiB. */}}
+{{- define "bridge.goMemLimit" -}}
+{{- div (mul (include "bridge.mebibytes" .Values.resources.limits.memory | int) .Values.goMemLimitPercent) 100 -}}
+{{- end -}}
+
+{{/* A duration of the bridge's, such as 1m30s, in whole seconds, rounded up; empty if it is none. */}}
+{{- define "bridge.seconds" -}}
+{{- if regexMatch "^([0-9]+(\\.[0-9]+)?(h|m|s|ms))+$" . -}}
+{{- $seconds := 0.0 -}}
+{{- range regexFindAll "[0-9]+(\\.[0-9]+)?(ms|h|m|s)" . -1 -}}
+{{- $number := regexFind "^[0-9.]+" . | float64 -}}
+{{- $seconds = addf $seconds (mulf $number (get (dict "h" 3600.0 "m" 60.0 "s" 1.0 "ms" 0.001) (regexFind "[hms]+$" .))) -}}
+{{- end -}}
+{{- ceil $seconds | int64 -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A size of the bridge's, such as 64MiB, in whole MiB; empty if it is none. */}}
+{{- define "bridge.sizeMebibytes" -}}
+{{- if regexMatch "^[0-9]+ *([KMG]iB|[kMG]B|B)?$" . -}}
+{{- $factors := dict "" 1 "B" 1 "KiB" 1024 "MiB" 1048576 "GiB" 1073741824 "kB" 1000 "MB" 1000000 "GB" 1000000000 -}}
+{{- div (mul (regexFind "^[0-9]+" . | int64) (get $factors (regexFind "[A-Za-z]*$" .))) 1048576 -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "bridge.env" -}}
-{{- if .Values.goMemLimitPercent -}}
+{{- $own := false -}}
+{{- range .Values.extraEnv -}}{{- if eq .name "GOMEMLIMIT" -}}{{- $own = true -}}{{- end -}}{{- end -}}
+{{- if and .Values.goMemLimitPercent (not $own) -}}
 - name: GOMEMLIMIT
-  value: {{ div (mul (include "bridge.mebibytes" .Values.resources.limits.memory | int) .Values.goMemLimitPercent) 100 }}MiB
+  value: {{ include "bridge.goMemLimit" . }}MiB
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
@@ -108,11 +143,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  fsGroup: 65532
-  seccompProfile: {type: RuntimeDefault}
+  {{- mergeOverwrite (deepCopy (default dict .Values.podSecurityContext)) (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) | toYaml | nindent 2 }}
 {{- with .Values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -159,6 +190,9 @@ volumes:
       secretName: {{ .Values.kafka.tlsSecret }}
       defaultMode: 0440
   {{- end }}
+  {{- with .Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "bridge.container" -}}
@@ -186,4 +220,11 @@ volumeMounts:
   {{- if .Values.kafka.tlsSecret }}
   - {name: kafka-tls, mountPath: /etc/bridge/kafka-tls, readOnly: true}
   {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}

@@ -1,0 +1,156 @@
+package charttest_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	apps "k8s.io/api/apps/v1"
+	batch "k8s.io/api/batch/v1"
+	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+)
+
+func deployment(t *testing.T, docs ...string) *apps.Deployment {
+	t.Helper()
+	return one[*apps.Deployment](t, parse(t, joined(mustRender(t, values(t, append([]string{minimal}, docs...)...)))), "Deployment/bridge")
+}
+
+// The API server refuses rollingUpdate beside Recreate, and the default has one.
+func TestRecreateHasNoRollingUpdate(t *testing.T) {
+	if got := deployment(t, `strategy: {type: Recreate}`).Spec.Strategy; got.Type != apps.RecreateDeploymentStrategyType || got.RollingUpdate != nil {
+		t.Errorf("got %+v, want Recreate alone", got)
+	}
+}
+
+// null is how one says that somebody else sets the number; it must not become 0.
+func TestReplicasMayBeSomebodyElses(t *testing.T) {
+	if got := deployment(t, `replicas: null`).Spec.Replicas; got != nil {
+		t.Errorf("got %d replicas, want the field left out", *got)
+	}
+	for doc, says := range map[string]string{`replicas: null`: "An unset number of member(s) of", `replicas: 0`: "0 member(s) of"} {
+		if notes := mustRender(t, values(t, minimal, doc))["NOTES.txt"]; !strings.Contains(notes, says) {
+			t.Errorf("%s: the notes do not say %q:\n%s", doc, says, notes)
+		}
+	}
+}
+
+// A chart that has this one as a dependency puts its condition and its globals
+// among the values here.
+func TestChartIsADependency(t *testing.T) {
+	deployment(t, `{enabled: true, global: {imageRegistry: registry.example.com, anything: {else: 1}}}`)
+}
+
+// OpenShift assigns user and groups, and refuses pods that ask for others.
+func TestNumbersOfTheUserCanBeLeftOut(t *testing.T) {
+	got := deployment(t, `podSecurityContext: {runAsUser: null, runAsGroup: null, fsGroup: null, runAsNonRoot: false, supplementalGroups: [7]}`).Spec.Template.Spec
+	if s := got.SecurityContext; s.RunAsUser != nil || s.RunAsGroup != nil || s.FSGroup != nil || !slices.Equal(s.SupplementalGroups, []int64{7}) {
+		t.Errorf("got %+v, want no numbers but the group asked for", s)
+	}
+	locked(t, "the deployment", got)
+}
+
+// What people add comes with every pod: a certificate that the members need, the
+// replay and the test need too, and a sidecar that is switched off by an
+// annotation would keep the Job from ending.
+func TestExtrasAreOnEveryPod(t *testing.T) {
+	m := parse(t, joined(mustRender(t, values(t, minimal, everything, `
+image: {tag: v9}
+`))))
+	seen := 0
+	for name, o := range m.objects {
+		template, _, ok := pod(o)
+		if !ok {
+			continue
+		}
+		seen++
+		c := template.Spec.Containers[0]
+		if !slices.ContainsFunc(template.Spec.Volumes, func(v core.Volume) bool { return v.Name == "authorities" }) ||
+			!slices.ContainsFunc(c.VolumeMounts, func(v core.VolumeMount) bool { return v.MountPath == "/etc/authorities" }) ||
+			len(c.EnvFrom) != 1 || c.EnvFrom[0].SecretRef == nil || c.EnvFrom[0].SecretRef.Name != "proxy" {
+			t.Errorf("%s: got volumes %v, mounts %v, variables from %v, want those added", name, template.Spec.Volumes, c.VolumeMounts, c.EnvFrom)
+		}
+		if template.Annotations["a"] != "b" || template.Labels["c"] != "d" {
+			t.Errorf("%s: got annotations %v, labels %v, want a: b and c: d", name, template.Annotations, template.Labels)
+		}
+		if len(template.Spec.ImagePullSecrets) != 1 || template.Spec.ServiceAccountName != "carrier" {
+			t.Errorf("%s: got pull secrets %v, account %s", name, template.Spec.ImagePullSecrets, template.Spec.ServiceAccountName)
+		}
+	}
+	if seen != 3 {
+		t.Errorf("got %d pods, want the members, the replay and the test", seen)
+	}
+}
+
+// Two variables of one name merge badly on an upgrade.
+func TestGoMemLimitStandsOnce(t *testing.T) {
+	env := deployment(t, `extraEnv: [{name: GOMEMLIMIT, value: 300MiB}]`).Spec.Template.Spec.Containers[0].Env
+	if len(env) != 1 || env[0].Value != "300MiB" {
+		t.Errorf("got %v, want the one given", env)
+	}
+}
+
+// The pods of a Job cannot be changed: an upgrade of the image would fail.
+func TestAnotherImageIsAnotherReplay(t *testing.T) {
+	name := func(doc string) string {
+		m := parse(t, joined(mustRender(t, values(t, minimal, everything, doc))))
+		for _, o := range m.objects {
+			if job, ok := o.(*batch.Job); ok {
+				return job.Name
+			}
+		}
+		t.Fatalf("no Job among %v", m.names)
+		return ""
+	}
+	before := name(``)
+	for _, doc := range []string{`image: {digest: "", tag: v2}`, `resources: {limits: {memory: 2Gi}}`, `extraEnv: []`, `podLabels: {e: f}`, `podAnnotations: {e: f}`} {
+		if name(doc) == before {
+			t.Errorf("%s: the Job keeps its name, and the API server would refuse the change", doc)
+		}
+	}
+	if name(`{replicas: 9, replay: {parallelism: 3}}`) != before {
+		t.Error("the number of pods makes another Job, though it can be changed")
+	}
+}
+
+// Ports that the configuration names are let out without being told twice.
+func TestNetworkPolicyFollowsTheConfiguration(t *testing.T) {
+	ports := func(docs ...string) (all []int) {
+		m := parse(t, joined(mustRender(t, values(t, append([]string{minimal, `networkPolicy: {enabled: true}`}, docs...)...))))
+		for _, rule := range one[*networking.NetworkPolicy](t, m, "NetworkPolicy/bridge").Spec.Egress {
+			for _, p := range rule.Ports {
+				all = append(all, p.Port.IntValue())
+			}
+		}
+		return all
+	}
+	if got, want := ports(), []int{53, 53, 9092, 9093, 9094, 9096, 9098, 443}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	got := ports(`config: {kafka: {brokers: ["kafka:19092", "kafka"], sasl: {oauth: {token_url: "https://login.example.com:8443/token"}}},
+  zerobus: {endpoint: "zerobus.example.com:9443"}, tracing: {enabled: true}}`)
+	if want := []int{53, 53, 9092, 9093, 9094, 9096, 9098, 19092, 443, 9443, 8443, 4317, 4318}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := ports(`extraEnv: [{name: OTEL_TRACES_EXPORTER, value: otlp}]`); !slices.Contains(got, 4317) {
+		t.Errorf("traces by a variable: got %v, want 4317 among them", got)
+	}
+}
+
+// KEDA refuses tls in the trigger beside tls in a TriggerAuthentication.
+func TestScalingOverTLS(t *testing.T) {
+	trigger := func(doc string) (map[string]any, map[string]any) {
+		m := parse(t, joined(mustRender(t, values(t, minimal, doc))))
+		object := *one[*map[string]any](t, m, "ScaledObject/bridge")
+		trigger := object["spec"].(map[string]any)["triggers"].([]any)[0].(map[string]any)
+		ref, _ := trigger["authenticationRef"].(map[string]any)
+		return trigger["metadata"].(map[string]any), ref
+	}
+	if metadata, _ := trigger(`{keda: {enabled: true}, config: {kafka: {tls: {enabled: true}}}}`); metadata["tls"] != "enable" {
+		t.Errorf("brokers with a public certificate: got %v, want tls: enable", metadata)
+	}
+	metadata, ref := trigger(`{keda: {enabled: true, authenticationRef: all, authenticationKind: ClusterTriggerAuthentication, triggerMetadata: {awsRegion: eu-central-1}}, config: {kafka: {tls: {enabled: true}}}}`)
+	if metadata["awsRegion"] != "eu-central-1" || metadata["tls"] != nil || ref["kind"] != "ClusterTriggerAuthentication" || ref["name"] != "all" {
+		t.Errorf("got %v with %v, want it to say nothing of TLS beside a TriggerAuthentication, and its kind", metadata, ref)
+	}
+}
