@@ -227,6 +227,25 @@ func TestFileProblems(t *testing.T) {
 	}
 }
 
+// A file that cannot be read is one problem: that all it would have set is
+// missing follows from it, and hides it.
+func TestAFileThatCannotBeReadIsOneProblem(t *testing.T) {
+	for name, file := range map[string]string{
+		"missing": filepath.Join(t.TempDir(), "absent.yaml"),
+		"folder":  t.TempDir(),
+		"syntax":  write(t, "kafka:\n  topics: [a\n"),
+		"large":   write(t, "#"+strings.Repeat("x", 1<<20)+"\n"),
+	} {
+		// What was given otherwise is held to its form all the same.
+		for want, sets := range map[int][]string{1: {"kafka.group=g"}, 2: {"delivery.drain=soon"}} {
+			_, err := config.Load(config.Options{File: file, FileRequired: true, Sets: sets})
+			if got := config.Problems(err); len(got) != want {
+				t.Errorf("%s, with %v: got %d problems, want %d: %v", name, sets, len(got), want, err)
+			}
+		}
+	}
+}
+
 func TestFileIsAFolder(t *testing.T) {
 	dir := t.TempDir()
 	_, err := config.Load(config.Options{File: dir, Partial: true})
