@@ -90,7 +90,7 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 		carried <- serve(carrying, cfg, newLogger(cfg.Log, d.log), func(b *bridge, address string) {
 			b.observer = &ackTap{Observer: b.metrics, acks: &d.acks}
 			d.bridge = b
-			d.screen.say("bridge: %s -> %s; live events at http://%s%s, metrics at /metrics", d.o.topic, demoTable, address, ops.LivePath)
+			d.screen.say("bridge: %s -> %s; live events at http://%s%s and metrics at /metrics", d.o.topic, demoTable, address, ops.LivePath)
 			close(begun)
 		})
 	}()
@@ -230,7 +230,8 @@ func (t *ackTap) RowsDelivered(topic string, partition int32, rows, bytes int, a
 // createTopic makes the demo's topic. The in-process Kafka keeps everything in
 // memory, so there old segments leave.
 func createTopic(ctx context.Context, cl *kgo.Client, topic string, partitions int, inProcess bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	whole := ctx
+	ctx, cancel := context.WithTimeout(whole, 20*time.Second)
 	defer cancel()
 	configs := map[string]*string{}
 	if inProcess {
@@ -240,6 +241,9 @@ func createTopic(ctx context.Context, cl *kgo.Client, topic string, partitions i
 	resp, err := kadm.NewClient(cl).CreateTopic(ctx, int32(partitions), -1, configs, topic)
 	if err == nil {
 		err = resp.Err
+	}
+	if context.Cause(whole) != nil {
+		return errors.New("stopped before the first event; nothing was sent")
 	}
 	if err != nil {
 		return fmt.Errorf("creating topic %s: %w; check that the broker is up and that topics may be created, or choose another --topic", topic, err)

@@ -12,7 +12,6 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -56,13 +55,7 @@ type letterFlags struct {
 // addTopics adds the flags of the configuration and --topic, which here is one
 // of kafka.topics and not another name of that key.
 func (f *letterFlags) addTopics(cmd *cobra.Command) {
-	all := pflag.NewFlagSet("", pflag.ContinueOnError)
-	config.AddFlags(all)
-	all.VisitAll(func(flag *pflag.Flag) {
-		if flag.Name != "topic" {
-			cmd.Flags().AddFlag(flag)
-		}
-	})
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "group", "log-level")
 	cmd.Flags().StringArrayVar(&f.topics, "topic", nil, "only letters from this one of kafka.topics; repeatable")
 }
 
@@ -93,6 +86,9 @@ func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, erro
 		if *bound.at = p.Time; p.Kind == consumer.Latest {
 			*bound.at = now
 		}
+	}
+	if !f.from.IsZero() && !f.to.IsZero() && !f.from.Before(f.to) {
+		return nil, &usageError{fmt.Errorf("--until %s is not after --since %s; exchange them", f.until, f.since)}
 	}
 	var err error
 	if f.parts, err = parsePartitions(f.partitions); err != nil {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -53,13 +52,8 @@ section of the configuration is needed. The exit code is 1 when it refuses.`,
 			return f.run(cmd, cfg, r, output)
 		},
 	}
-	all := pflag.NewFlagSet("", pflag.ContinueOnError)
-	config.AddFlags(all)
-	all.VisitAll(func(flag *pflag.Flag) {
-		if flag.Name != "topic" { // here it is one of kafka.topics, not another name of that key
-			cmd.Flags().AddFlag(flag)
-		}
-	})
+	// --topic is one of kafka.topics here, and not another name of that key.
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "group", "log-level")
 	cmd.Flags().StringVar(&f.to, "to", "", "where to: earliest, latest, an RFC 3339 time, a time before now (-2h), or an offset")
 	cmd.Flags().StringArrayVar(&f.topics, "topic", nil, "only this one of kafka.topics; repeatable")
 	cmd.Flags().StringArrayVar(&f.partitions, "partition", nil, "only these partitions of the topic, as in 0,3-5; repeatable")

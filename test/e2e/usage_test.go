@@ -94,7 +94,7 @@ func TestMisuseEndsWithTwo(t *testing.T) {
 		args string
 		want string
 	}{
-		{"rnu", `did you mean "run"`},
+		{"rnu", `did you mean run?`},
 		{"run --frobnicate", "--frobnicate"},
 		{"run extra", "extra"},
 		{"demo --events -1", "cannot be negative"},
