@@ -44,6 +44,9 @@ every step is ok, else 1.`,
 				return err
 			}
 			if !c.fine() {
+				if cmd.Context().Err() != nil {
+					return &quietError{cmd.Context().Err()}
+				}
 				return &quietError{advise(errors.New("a check failed"), c.next(cmd))}
 			}
 			return nil
@@ -91,13 +94,21 @@ func (c *checker) fine() bool {
 // step runs one check under its own deadline and tells whether it passed.
 func (c *checker) step(ctx context.Context, name string, needs bool, try func(context.Context) (string, error)) bool {
 	s := checkStep{Step: name, Status: stepSkipped}
-	if !needs {
+	switch {
+	case ctx.Err() != nil:
+		s.Detail = "not tried, since the check was interrupted"
+	case !needs:
 		s.Detail = "not tried, since " + c.lastFailed() + " failed"
-	} else {
-		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	default:
+		within, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
-		detail, err := try(ctx)
-		if s.Status, s.Detail = stepOK, detail; err != nil {
+		detail, err := try(within)
+		s.Status, s.Detail = stepOK, detail
+		switch {
+		case err == nil:
+		case ctx.Err() != nil: // what the step says of it sounds like a fault
+			s.Status, s.Error, s.err = stepFailed, "interrupted", ctx.Err()
+		default:
 			s.Status, s.Error, s.err = stepFailed, err.Error(), err
 		}
 	}

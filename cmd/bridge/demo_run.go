@@ -119,6 +119,7 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 
 // drive produces, then waits until the other end has everything.
 func (d *demo) drive(ctx context.Context, carried <-chan error) (*demoReport, error) {
+	interrupted := ctx
 	if d.o.duration > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d.o.duration)
@@ -129,6 +130,9 @@ func (d *demo) drive(ctx context.Context, carried <-chan error) (*demoReport, er
 		return nil, err
 	}
 	produced := d.producer.acked()
+	if left := produced - d.done(); left > 0 && interrupted.Err() != nil {
+		d.screen.say("stopped sending; %d events are on their way and waited for, Ctrl-C again ends it at once", left)
+	}
 	last, lastAt := int64(-1), time.Now()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

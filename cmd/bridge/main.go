@@ -47,10 +47,14 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	look := styleOf(cmd, stderr)
 	var quiet *quietError
-	if !errors.As(err, &quiet) {
-		fmt.Fprintf(stderr, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(listed(err)))
+	said, stopped := listed(err), ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
+	if stopped {
+		said = "interrupted: " + said
 	}
-	if next := nextCommand(cmd, err); next != "" {
+	if !errors.As(err, &quiet) {
+		fmt.Fprintf(stderr, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(said))
+	}
+	if next := nextCommand(cmd, err); next != "" && !stopped {
 		fmt.Fprintf(stderr, "try: %s\n", look.strong(next))
 	}
 	var usage *usageError

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -171,6 +173,39 @@ func TestALineIsCutBetweenFigures(t *testing.T) {
 	} {
 		if got := cut(tc.line, tc.most); got != tc.want {
 			t.Errorf("%q in %d: got %q, want %q", tc.line, tc.most, got, tc.want)
+		}
+	}
+}
+
+// Whoever pressed Ctrl-C is told that it was heeded, and not to look for a fault.
+func TestAnInterruptIsNoFault(t *testing.T) {
+	t.Chdir(t.TempDir())
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the client has gone
+		if err := self.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+		<-r.Context().Done()
+	}))
+	defer service.Close()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	for _, tc := range []struct{ args, stdout, stderr string }{
+		{"status --address " + service.URL, "", "bridge: interrupted: asking for the status"},
+		{"check --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.client_secret=y --set zerobus.table=a.b.c --set zerobus.workspace_url=" + service.URL,
+			"token               failed   interrupted\ningest              skipped  not tried, since the check was interrupted\n", ""},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := execute(strings.Fields(tc.args), strings.NewReader(""), &stdout, &stderr)
+		if code != exitFailed || !strings.Contains(stdout.String(), tc.stdout) || !strings.HasPrefix(stderr.String(), tc.stderr) || strings.Contains(stderr.String(), "try:") {
+			t.Errorf("bridge %s: got exit code %d, %q and %q, want %d, %q, %q and nothing to try", tc.args, code, stdout.String(), stderr.String(), exitFailed, tc.stdout, tc.stderr)
 		}
 	}
 }
