@@ -104,6 +104,9 @@ func (c *checker) step(ctx context.Context, name string, needs bool, try func(co
 		defer cancel()
 		detail, err := try(within)
 		s.Status, s.Detail = stepOK, detail
+		if err != nil {
+			s.Detail = "" // it tells of a success
+		}
 		switch {
 		case err == nil:
 		case ctx.Err() != nil: // what the step says of it sounds like a fault

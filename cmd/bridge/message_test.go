@@ -122,6 +122,11 @@ func TestCheckNamesTheKeyThatIsWrong(t *testing.T) {
 		}
 		var stdout, stderr bytes.Buffer
 		line := "check --timeout 30s --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.client_secret=y --set zerobus.table=a.b.c --set zerobus.workspace_url=" + tc.workspace + tc.flags
+		var object, none bytes.Buffer
+		execute(strings.Fields(line+" --output json"), strings.NewReader(""), &object, &none)
+		if strings.Contains(object.String(), "takes batches") {
+			t.Errorf("%s: got %s, want no word of success of a step that failed", tc.name, object.String())
+		}
 		code := execute(strings.Fields(line), strings.NewReader(""), &stdout, &stderr)
 		fake.Close()
 		if want := "try: " + tc.want + "\n"; code != exitFailed || !strings.HasSuffix(stderr.String(), want) {

@@ -227,6 +227,18 @@ func TestFileProblems(t *testing.T) {
 	}
 }
 
+func TestABlankSecretIsNoSecret(t *testing.T) {
+	text := strings.Replace(complete, "client_secret: ", "client_id_of_old: ", 1)
+	if text == complete {
+		t.Fatal("the complete configuration has no client_secret")
+	}
+	text = strings.Replace(text, "client_id_of_old: ", "client_secret: \"  \" # ", 1)
+	_, err := config.Load(config.Options{File: write(t, text)})
+	if got := config.Problems(err); len(got) != 1 || !strings.Contains(err.Error(), "zerobus.client_secret is blank; give the secret") {
+		t.Errorf("got %v, want the blank secret told", err)
+	}
+}
+
 // A file that cannot be read is one problem: that all it would have set is
 // missing follows from it, and hides it.
 func TestAFileThatCannotBeReadIsOneProblem(t *testing.T) {

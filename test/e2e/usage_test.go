@@ -97,7 +97,7 @@ func TestMisuseEndsWithTwo(t *testing.T) {
 		{"rnu", `did you mean run?`},
 		{"run --frobnicate", "--frobnicate"},
 		{"run extra", "extra"},
-		{"demo --events -1", "cannot be negative"},
+		{"demo --events -1", "--events is -1"},
 		{"demo --produce-only", "--kafka"},
 		{"check --output xml", "text or json"},
 		{"map --blueprint absent.yaml", "absent.yaml"},
