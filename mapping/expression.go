@@ -90,6 +90,9 @@ func parseExpression(text string, more ...expr.Option) (*expression, error) {
 func exprError(err error) error {
 	var ferr *file.Error
 	if errors.As(err, &ferr) {
+		if strings.HasSuffix(ferr.Message, `Operator("=")`) {
+			return fmt.Errorf("%s at character %d of the expression; to compare, write ==", ferr.Message, ferr.Column+1)
+		}
 		return fmt.Errorf("%s at character %d of the expression; see docs/blueprint.md for the language", ferr.Message, ferr.Column+1)
 	}
 	return errors.New(strings.ReplaceAll(err.Error(), "\n", " "))

@@ -63,7 +63,7 @@ func (p *parser) yamlProblem(err error) error {
 		}
 		text = text[len(m[0]):]
 	}
-	return &Problem{Position{p.file, line, 1}, "is not YAML: " + text}
+	return &Problem{Position{p.file, line, 1}, "not valid YAML: " + text + "; mend the YAML at or just above that line; a value with special characters needs quotes"}
 }
 
 func (p *parser) at(n *yaml.Node) Position { return Position{p.file, n.Line, n.Column} }
@@ -110,7 +110,7 @@ func (p *parser) members(n *yaml.Node, what string, f func(key, value *yaml.Node
 
 func (p *parser) unknown(key *yaml.Node, what string, known ...string) {
 	if s := nearest(key.Value, known); s != "" {
-		p.problem(key, "unknown key %q in %s; did you mean %s", key.Value, what, s)
+		p.problem(key, "unknown key %q in %s; did you mean %s?", key.Value, what, s)
 		return
 	}
 	slices.Sort(known)

@@ -155,7 +155,7 @@ func (p *parser) expression(n *yaml.Node) *expression {
 
 func hint(word string, known []string) string {
 	if s := nearest(word, known); s != "" {
-		return "; did you mean " + s
+		return "; did you mean " + s + "?"
 	}
 	return ""
 }

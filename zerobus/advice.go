@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 )
@@ -83,7 +84,7 @@ var adviceTable = []struct {
 
 	{opColumns, 401, "", unreadable, grantRead},
 	{opColumns, 403, "", unreadable, grantRead},
-	{opColumns, 404, "", unreadable, grantRead},
+	{opColumns, 404, "", unseen, createOrGrant},
 
 	{"", 407, "",
 		"the proxy asks for credentials",
@@ -96,16 +97,18 @@ var adviceTable = []struct {
 }
 
 const (
-	badClient  = "the client id or the client secret is wrong, or the secret was rotated or has expired"
-	newSecret  = "generate a new OAuth secret for service principal {principal} and set it as zerobus.client_secret"
-	badRow     = "at least one row cannot be ingested; usually it carries a column the table lacks, or a value of another type than the column's"
-	mendRow    = "compare the row with the columns of {quoted}: add the column, or mend or remove its mapping in the blueprint; bridge check compares the two"
-	unreadable = "service principal {principal} may not read the columns of {table} from Unity Catalog"
-	grantRead  = "run, if columns are to be checked: {grants}"
-	badTable   = "the service cannot write to a table of this kind"
-	moveTable  = "make {table} a managed Delta table outside default storage, in the workspace's own region"
-	badStream  = "the service opens no stream for rows of this shape to {table}"
-	mendStream = "compare the blueprint's columns with the table's (bridge check shows both) and mend either; the table must be a managed Delta table outside default storage"
+	badClient     = "the client id or the client secret is wrong, or the secret was rotated or has expired"
+	newSecret     = "generate a new OAuth secret for service principal {principal} and set it as zerobus.client_secret"
+	badRow        = "at least one row cannot be ingested; usually it carries a column the table lacks, or a value of another type than the column's"
+	mendRow       = "compare the row with the columns of {quoted}: add the column, or mend or remove its mapping in the blueprint; bridge check compares the two"
+	unreadable    = "service principal {principal} may not read the columns of {table} from Unity Catalog"
+	grantRead     = "run, if columns are to be checked: {grants}"
+	unseen        = "there is no table {table}, or service principal {principal} may not see it in Unity Catalog"
+	badTable      = "the service cannot write to a table of this kind"
+	createOrGrant = "check the full name catalog.schema.table, create the table (bridge ddl prints the statements), and run: {grants}"
+	moveTable     = "make {table} a managed Delta table outside default storage, in the workspace's own region"
+	badStream     = "the service opens no stream for rows of this shape to {table}"
+	mendStream    = "compare the blueprint's columns with the table's (bridge check shows both) and mend either; the table must be a managed Delta table outside default storage"
 
 	reachEndpoint = "check that the bridge reaches {endpoint}: name resolution, network policies, IP access lists, HTTPS_PROXY; where gRPC cannot pass, use zerobus.transport rest"
 
@@ -114,14 +117,17 @@ const (
 )
 
 // adviser fills the table's texts with the names in use.
-type adviser struct{ names *strings.Replacer }
+type adviser struct {
+	names *strings.Replacer
+	set   settings
+}
 
 func newAdviser(s settings) adviser {
 	var endpoint, id string
 	if s.native != nil {
 		endpoint, id = s.native.target, s.native.workspace
 	}
-	return adviser{strings.NewReplacer(
+	return adviser{set: s, names: strings.NewReplacer(
 		"{endpoint}", endpoint,
 		"{workspace_id}", id,
 		"{table}", s.table.String(),
@@ -165,12 +171,13 @@ func (a adviser) fill(e *Error) *Error {
 // network explains an attempt that brought no answer.
 func (a adviser) network(op string, err error) *Error {
 	e := &Error{Op: op, Err: err, kind: transient, reason: RetryNetwork}
-	key, host := "zerobus.workspace_url", "{workspace}"
-	reach := "check that the bridge reaches {workspace} on port 443: network policies, IP access lists, proxy settings"
+	key, host := a.asked(op)
+	reach := "check that the bridge reaches " + hostPort(host) + ": network policies, IP access lists, HTTPS_PROXY"
 	if op == opInsert {
-		key, host, reach = "zerobus.endpoint", "{endpoint}", reachEndpoint
+		reach = reachEndpoint
 	}
 	var dns *net.DNSError
+	var dial *net.OpError
 	var timeout interface{ Timeout() bool }
 	var unknownCA x509.UnknownAuthorityError
 	var badHost x509.HostnameError
@@ -178,6 +185,9 @@ func (a adviser) network(op string, err error) *Error {
 	var record tls.RecordHeaderError
 	var roots rootsError
 	switch {
+	case errors.As(err, &dial) && dial.Op == "proxyconnect":
+		e.Meaning = "the proxy could not be reached"
+		e.Remedy = "check the address in HTTPS_PROXY, or exempt " + hostPort(host) + " with NO_PROXY"
 	case errors.As(err, &roots):
 		e.Meaning, e.Remedy = "the certificate authorities could not be read", "check the file named by zerobus.ca_file"
 		e.kind, e.reason = configuration, ""
@@ -197,6 +207,37 @@ func (a adviser) network(op string, err error) *Error {
 	}
 	e.Meaning, e.Remedy = a.names.Replace(e.Meaning), a.names.Replace(e.Remedy)
 	return e
+}
+
+// asked is the key that holds the address an operation goes to, and the address.
+func (a adviser) asked(op string) (key, address string) {
+	switch {
+	case op == opInsert:
+		return "zerobus.endpoint", a.set.native.target
+	case op == opToken && !strings.HasPrefix(a.set.token, a.set.base.String()+"/"):
+		if u, err := url.Parse(a.set.token); err == nil {
+			return "zerobus.token_url", u.Scheme + "://" + u.Host
+		}
+	}
+	return "zerobus.workspace_url", a.set.base.String()
+}
+
+// hostPort is an address as firewalls are asked to let it pass, with the port
+// that its scheme stands for where it names none.
+func hostPort(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return address // host:port already
+	}
+	port := u.Port()
+	switch {
+	case port != "":
+	case u.Scheme == "http":
+		port = "80"
+	default:
+		port = "443"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // misread explains an answer that says success and yet is not one.

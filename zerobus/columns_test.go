@@ -53,7 +53,7 @@ func TestColumnsErrors(t *testing.T) {
 		requests   int
 	}{
 		{"not allowed", 403, `{"error_code":"PERMISSION_DENIED","message":"no SELECT"}`, "GRANT SELECT", true, false, 1},
-		{"no such table", 404, `{"error_code":"TABLE_DOES_NOT_EXIST"}`, "may not read the columns of datafly.events.stream", true, false, 1},
+		{"no such table", 404, `{"error_code":"TABLE_DOES_NOT_EXIST"}`, "there is no table datafly.events.stream, or service principal", true, false, 1},
 		{"token refused twice", 401, ``, "may not read", true, false, 2},
 		{"no columns", 200, `{"columns":[]}`, "lists no columns", false, false, 3},
 		{"nameless", 200, `{"columns":[{"type_text":"string"}]}`, "without name or type", false, false, 3},

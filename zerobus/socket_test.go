@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -140,15 +141,22 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestUnreachableServices wants the address named that was asked, with its own
+// port: whoever opens a firewall goes by it.
 func TestUnreachableServices(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	for _, tt := range []struct{ name, url, want string }{
-		{"refused", gone.URL, "port 443"},
-		{"unresolvable", "https://nowhere.invalid", "could not be resolved"},
+	closed := strings.TrimPrefix(gone.URL, "http://")
+	for _, tt := range []struct{ name, workspace, tokens, want string }{
+		{"refused", gone.URL, "", "reaches " + closed + ": "},
+		{"refused at another token endpoint", "https://nowhere.invalid", gone.URL + "/token", "reaches " + closed + ": "},
+		{"unresolvable", "https://nowhere.invalid", "", "check the spelling of zerobus.workspace_url (https://nowhere.invalid)"},
+		{"unresolvable token endpoint", gone.URL, "https://nowhere.invalid/token", "check the spelling of zerobus.token_url (https://nowhere.invalid)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := zerobus.New(config(tt.url), zap.NewNop(), nil)
+			cfg := config(tt.workspace)
+			cfg.TokenURL = tt.tokens
+			c, err := zerobus.New(cfg, zap.NewNop(), nil)
 			if err != nil {
 				t.Fatalf("New: %v", err)
 			}
@@ -158,6 +166,24 @@ func TestUnreachableServices(t *testing.T) {
 				t.Errorf("Preflight: %v, want a passing fault that holds %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// failing is a network on which nothing gets through.
+type failing struct{ err error }
+
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
+
+func TestAProxyThatIsAwayIsNamed(t *testing.T) {
+	refused := &net.OpError{Op: "proxyconnect", Net: "tcp", Err: &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}}
+	c, err := zerobus.NewOver(config("https://abc-12345.cloud.databricks.com"), zap.NewNop(), nil, failing{refused})
+	if err != nil {
+		t.Fatalf("NewOver: %v", err)
+	}
+	defer c.Close()
+	err = c.Preflight(t.Context())
+	if want := "check the address in HTTPS_PROXY, or exempt abc-12345.cloud.databricks.com:443"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Preflight: %v, want %q in it", err, want)
 	}
 }
 

@@ -148,7 +148,7 @@ func TestAHangingServiceIsGivenUpAfterTheTimeout(t *testing.T) {
 		if got := b.obs.count(b.obs.retries, zerobus.RetryTimeout); got != 1 {
 			t.Errorf("%d retries for a timeout, want 1", got)
 		}
-		if said := text(t, b.logs); !strings.Contains(said, "port 443") {
+		if said := text(t, b.logs); !strings.Contains(said, "reaches abc-12345.cloud.databricks.com:443:") {
 			t.Errorf("the log does not say what to check: %s", said)
 		}
 	})

@@ -138,7 +138,7 @@ func shellWord(word string) string {
 func wrongFlag(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
-		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		return &usageError{err}
 	}
 	near := &cobra.Command{SuggestionsMinimumDistance: 2}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -148,7 +148,7 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 	})
 	names := near.SuggestionsFor(unknown.GetSpecifiedName())
 	if len(names) == 0 {
-		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		return &usageError{err}
 	}
 	slices.SortStableFunc(names, func(a, b string) int { return len(a) - len(b) })
 	return &usageError{fmt.Errorf("%w; did you mean --%s?", err, names[0])}

@@ -53,7 +53,7 @@ configuration. The exit code is 1 if a file has a problem.`,
 			return nil
 		},
 	}
-	config.AddFlags(cmd.Flags())
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level")
 	cmd.Flags().BoolVar(&table, "table", false, "hold the blueprints against the live table, too; needs the whole configuration")
 	addOutput(cmd, &output)
 	return cmd

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,18 +35,24 @@ every step is ok, else 1.`,
   bridge check --config config.yaml --write-probe     also write one row, event_name bridge_check
   bridge check --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if timeout <= 0 {
+				return &usageError{fmt.Errorf("--timeout is %v; use more than 0, such as 30s", timeout)}
+			}
 			c := &checker{timeout: timeout, writeProbe: writeProbe}
 			c.run(cmd.Context(), cmd)
 			if err := c.write(cmd.OutOrStdout(), output, styleOf(cmd, cmd.OutOrStdout())); err != nil {
 				return err
 			}
 			if !c.fine() {
+				if cmd.Context().Err() != nil {
+					return &quietError{cmd.Context().Err()}
+				}
 				return &quietError{advise(errors.New("a check failed"), c.next(cmd))}
 			}
 			return nil
 		},
 	}
-	config.AddFlags(cmd.Flags())
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group")
 	cmd.Flags().BoolVar(&writeProbe, "write-probe", false, "write one row to the table; it stays there")
 	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long one step may take")
 	addOutput(cmd, &output)
@@ -86,16 +94,40 @@ func (c *checker) fine() bool {
 // step runs one check under its own deadline and tells whether it passed.
 func (c *checker) step(ctx context.Context, name string, needs bool, try func(context.Context) (string, error)) bool {
 	s := checkStep{Step: name, Status: stepSkipped}
-	if needs {
-		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	switch {
+	case ctx.Err() != nil:
+		s.Detail = "not tried, since the check was interrupted"
+	case !needs:
+		s.Detail = "not tried, since " + c.lastFailed() + " failed"
+	default:
+		within, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
-		detail, err := try(ctx)
-		if s.Status, s.Detail = stepOK, detail; err != nil {
+		detail, err := try(within)
+		s.Status, s.Detail = stepOK, detail
+		if err != nil {
+			s.Detail = "" // it tells of a success
+		}
+		switch {
+		case err == nil:
+		case ctx.Err() != nil: // what the step says of it sounds like a fault
+			s.Status, s.Error, s.err = stepFailed, "interrupted", ctx.Err()
+		default:
 			s.Status, s.Error, s.err = stepFailed, err.Error(), err
 		}
 	}
 	c.steps = append(c.steps, s)
 	return s.Status == stepOK
+}
+
+// lastFailed is what a step that is skipped waits for: steps stand behind those
+// they need.
+func (c *checker) lastFailed() string {
+	for _, s := range slices.Backward(c.steps) {
+		if s.Status == stepFailed {
+			return s.Step
+		}
+	}
+	return "an earlier step"
 }
 
 func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
@@ -134,15 +166,34 @@ func (c *checker) next(cmd *cobra.Command) string {
 			return "bridge help config kafka.topics"
 		case "dead-letter topic":
 			return "bridge help config rejects"
-		case "token":
-			return "bridge help config zerobus.client"
-		case "ingest":
-			return "bridge ddl" + configArgument(cmd)
+		case "token", "ingest":
+			return nextForService(cmd, s)
 		case "columns":
 			return "bridge ddl --alter" + configArgument(cmd)
 		}
 	}
 	return "bridge help troubleshooting"
+}
+
+// nextForService tells a key that is wrong from a grant or a table that is
+// missing: only the latter are mended with SQL.
+func nextForService(cmd *cobra.Command, s checkStep) string {
+	var said *zerobus.Error
+	key := "zerobus.client"
+	switch {
+	case !errors.As(s.err, &said):
+	case said.Status == 0 && said.RPC == "" && said.Op == "insert":
+		key = "zerobus.endpoint"
+	case said.Status == 0 && said.RPC == "", s.Step == "token" && said.Status == http.StatusNotFound:
+		key = "zerobus.workspace_url"
+	case said.Code == "invalid_target":
+		key = "zerobus.workspace_id"
+	case said.Code == "ENDPOINT_NOT_FOUND":
+		key = "zerobus.transport"
+	case s.Step == "ingest", said.Code == "invalid_authorization_details":
+		return "bridge ddl" + configArgument(cmd)
+	}
+	return "bridge help config " + key
 }
 
 func (c *checker) kafka(ctx context.Context, b *bridge, configured bool) (clusterID string) {

@@ -66,6 +66,19 @@ func completeFlags(parent *cobra.Command) {
 	}
 }
 
+// finishCompletion gives cobra's own command what the others have: examples, and
+// an error for a shell there is no script for.
+func finishCompletion(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Example = `  source <(bridge completion bash)
+  bridge completion zsh > "${fpath[1]}/_bridge"
+  bridge completion fish > ~/.config/fish/completions/bridge.fish`
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+}
+
 func completionOfArguments(cmd *cobra.Command) cobra.CompletionFunc {
 	switch {
 	case cmd.Name() == "help":

@@ -59,7 +59,7 @@ difference to the live table.`,
 			return nil
 		},
 	}
-	config.AddFlags(cmd.Flags())
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level")
 	cmd.Flags().StringVar(&blueprint, "blueprint", "", "blueprint file (mapping.blueprint)")
 	cmd.Flags().StringVar(&principal, "principal", "", "application id to grant to (default zerobus.client_id)")
 	cmd.Flags().BoolVar(&optional, "optional", false, "include the blueprint's optional columns")

@@ -98,9 +98,19 @@ const (
 
 // complete fills in what depends on which flags were given.
 func (o *demoOptions) complete(given func(string) bool) error {
+	for _, n := range []struct {
+		flag  string
+		below bool
+		value any
+	}{
+		{"events", o.events < 0, o.events}, {"duration", o.duration < 0, o.duration}, {"rate", o.rate < 0, o.rate},
+		{"malformed-every", o.malformedEvery < 0, o.malformedEvery}, {"tombstone-every", o.tombstoneEvery < 0, o.tombstoneEvery},
+	} {
+		if n.below {
+			return fmt.Errorf("--%s is %v; use 0 or more", n.flag, n.value)
+		}
+	}
 	switch {
-	case o.events < 0, o.duration < 0, o.rate < 0, o.malformedEvery < 0, o.tombstoneEvery < 0:
-		return errors.New("--events, --duration, --rate, --malformed-every and --tombstone-every cannot be negative")
 	case o.partitions < 1:
 		return fmt.Errorf("--partitions is %d; a topic has at least 1", o.partitions)
 	case !slices.Contains([]string{"workspace", "grpc", "rest"}, o.transport):
@@ -130,9 +140,10 @@ func (o *demoOptions) config(brokers string, workspace *emulator.Emulator) (*con
 			"BRIDGE_ZEROBUS_ENDPOINT=" + workspace.ZerobusURL(), "BRIDGE_ZEROBUS_WORKSPACE_ID=" + emulator.DefaultWorkspaceID,
 			"BRIDGE_ZEROBUS_TABLE=" + demoTable,
 			"BRIDGE_ZEROBUS_CLIENT_ID=" + emulator.DefaultClientID, "BRIDGE_ZEROBUS_CLIENT_SECRET=" + emulator.DefaultClientSecret,
-			"BRIDGE_OPS_ADDRESS=" + o.opsAddress, "BRIDGE_LOG_LEVEL=" + o.logLevel, "BRIDGE_LOG_FORMAT=console",
+			"BRIDGE_LOG_FORMAT=console",
 		},
-		Sets: o.sets,
+		Flags: map[string]string{"ops-address": o.opsAddress, "log-level": o.logLevel},
+		Sets:  o.sets,
 	})
 }
 

@@ -90,7 +90,7 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 		carried <- serve(carrying, cfg, newLogger(cfg.Log, d.log), func(b *bridge, address string) {
 			b.observer = &ackTap{Observer: b.metrics, acks: &d.acks}
 			d.bridge = b
-			d.screen.say("bridge: %s -> %s; live events at http://%s%s, metrics at /metrics", d.o.topic, demoTable, address, ops.LivePath)
+			d.screen.say("bridge: %s -> %s; live events at http://%s%s and metrics at /metrics", d.o.topic, demoTable, address, ops.LivePath)
 			close(begun)
 		})
 	}()
@@ -119,6 +119,7 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 
 // drive produces, then waits until the other end has everything.
 func (d *demo) drive(ctx context.Context, carried <-chan error) (*demoReport, error) {
+	interrupted := ctx
 	if d.o.duration > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d.o.duration)
@@ -129,6 +130,9 @@ func (d *demo) drive(ctx context.Context, carried <-chan error) (*demoReport, er
 		return nil, err
 	}
 	produced := d.producer.acked()
+	if left := produced - d.done(); left > 0 && interrupted.Err() != nil {
+		d.screen.say("stopped sending; %d events are on their way and waited for, Ctrl-C again ends it at once", left)
+	}
 	last, lastAt := int64(-1), time.Now()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -230,7 +234,8 @@ func (t *ackTap) RowsDelivered(topic string, partition int32, rows, bytes int, a
 // createTopic makes the demo's topic. The in-process Kafka keeps everything in
 // memory, so there old segments leave.
 func createTopic(ctx context.Context, cl *kgo.Client, topic string, partitions int, inProcess bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	whole := ctx
+	ctx, cancel := context.WithTimeout(whole, 20*time.Second)
 	defer cancel()
 	configs := map[string]*string{}
 	if inProcess {
@@ -240,6 +245,9 @@ func createTopic(ctx context.Context, cl *kgo.Client, topic string, partitions i
 	resp, err := kadm.NewClient(cl).CreateTopic(ctx, int32(partitions), -1, configs, topic)
 	if err == nil {
 		err = resp.Err
+	}
+	if context.Cause(whole) != nil {
+		return errors.New("stopped before the first event; nothing was sent")
 	}
 	if err != nil {
 		return fmt.Errorf("creating topic %s: %w; check that the broker is up and that topics may be created, or choose another --topic", topic, err)

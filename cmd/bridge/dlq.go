@@ -82,6 +82,9 @@ func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, erro
 			*bound.at = now
 		}
 	}
+	if !f.from.IsZero() && !f.to.IsZero() && !f.from.Before(f.to) {
+		return nil, &usageError{fmt.Errorf("--until %s is not after --since %s; exchange them", f.until, f.since)}
+	}
 	var err error
 	if f.parts, err = parsePartitions(f.partitions); err != nil {
 		return nil, &usageError{err}

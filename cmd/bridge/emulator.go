@@ -95,6 +95,9 @@ func (f *emulatorFlags) build(stderr io.Writer) (*emulator.Emulator, error) {
 	if f.caOut != "" && !f.cfg.TLS {
 		return nil, errors.New("--ca-out: there is no certificate without --tls; add --tls or leave --ca-out out")
 	}
+	if f.cfg.MaxRows < 0 {
+		return nil, fmt.Errorf("--max-rows is %d; use 0 to keep all, or more", f.cfg.MaxRows)
+	}
 	if f.cfg.Auth, err = emulator.ParseAuthMode(f.auth); err != nil {
 		return nil, fmt.Errorf("--auth: %w", err)
 	}

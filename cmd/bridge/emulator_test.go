@@ -278,7 +278,7 @@ func TestEmulatorRefusesItsFlags(t *testing.T) {
 		{"--ddl /does/not/exist.sql", exitUsage, "/does/not/exist.sql"},
 		{"--ddl " + empty, exitUsage, "empty"},
 		{"--token-lifetime 1ms", exitUsage, "token lifetime"},
-		{"--max-rows -1", exitUsage, "max rows"},
+		{"--max-rows -1", exitUsage, "--max-rows is -1"},
 		{"--nope", exitUsage, "--nope"},
 		{"extra", exitUsage, "extra"},
 		{"--listen " + taken.Addr().String(), exitFailed, "address already in use"},

@@ -39,6 +39,7 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.InitDefaultCompletionCmd(args...) // it asks for the output, so not earlier
+	finishCompletion(root)
 	misuseAll(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -46,10 +47,14 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	look := styleOf(cmd, stderr)
 	var quiet *quietError
-	if !errors.As(err, &quiet) {
-		fmt.Fprintf(stderr, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(listed(err)))
+	said, stopped := listed(err), ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
+	if stopped {
+		said = "interrupted: " + said
 	}
-	if next := nextCommand(cmd, err); next != "" {
+	if !errors.As(err, &quiet) {
+		fmt.Fprintf(stderr, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(said))
+	}
+	if next := nextCommand(cmd, err); next != "" && !stopped {
 		fmt.Fprintf(stderr, "try: %s\n", look.strong(next))
 	}
 	var usage *usageError
@@ -119,17 +124,12 @@ bridge help <topic>; bridge help topics lists them.`,
 	root.InitDefaultHelpCmd()
 	misuseAll(root)
 	completeFlags(root)
-	root.SuggestionsMinimumDistance = 2 // cobra sets it only on its own way to an unknown command
 	// Without a subcommand cobra shows the help; with an unknown one it fails.
 	root.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return nil
 		}
-		said := fmt.Sprintf("unknown command %q", args[0])
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			return &usageError{advise(fmt.Errorf("%s; did you mean %q", said, near[0]), "bridge "+near[0]+" --help")}
-		}
-		return &usageError{fmt.Errorf("%s; see bridge --help", said)}
+		return &usageError{unknownCommand(cmd, args[0])}
 	}
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return root
@@ -143,17 +143,48 @@ func misuseAll(parent *cobra.Command) {
 	}
 }
 
-// misuse turns a refused argument into a usage error.
+// misuse turns a refused argument into a usage error that says what the command
+// takes. How it is shown is the line Use.
 func misuse(cmd *cobra.Command) {
 	check := cmd.Args
 	if check == nil {
 		check = cobra.NoArgs
 	}
+	_, takes, _ := strings.Cut(cmd.Use, " ")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		err := check(cmd, args)
-		if usage := (*usageError)(nil); err != nil && !errors.As(err, &usage) {
-			return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		if usage := (*usageError)(nil); err == nil || errors.As(err, &usage) {
+			return err
 		}
-		return err
+		switch {
+		case cmd.HasSubCommands():
+			return &usageError{unknownCommand(cmd, args[0])}
+		case takes == "":
+			takes = "no arguments"
+		}
+		got := "nothing"
+		if len(args) > 0 {
+			got = fmt.Sprintf("%.100q", args[0])
+		}
+		if len(args) > 1 {
+			got += fmt.Sprintf(" and %d more", len(args)-1)
+		}
+		return &usageError{fmt.Errorf("%s takes %s; got %s", cmd.CommandPath(), takes, got)}
 	}
+}
+
+// unknownCommand names what is near to the name, or else what there is.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	said := fmt.Sprintf("unknown command %.100q for %s", name, cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = 2 // cobra sets it only on its own way to an unknown command
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		return advise(fmt.Errorf("%s; did you mean %s?", said, near[0]), cmd.CommandPath()+" "+near[0]+" --help")
+	}
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	return fmt.Errorf("%s; its commands are %s", said, strings.Join(names, ", "))
 }

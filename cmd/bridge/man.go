@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cpuguy83/go-md2man/v2/md2man"
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 )
 
 func newManCommand() *cobra.Command {
@@ -39,6 +41,7 @@ func writeMan(root *cobra.Command, dir string) error {
 		}
 	}
 	root.DisableAutoGenTag = true
+	spellOut(root)
 	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "bridge " + version(), Manual: "bridge"}, commands); err != nil {
 		return err
 	}
@@ -48,9 +51,54 @@ func writeMan(root *cobra.Command, dir string) error {
 			return err
 		}
 		head := fmt.Sprintf("%% BRIDGE-%s 7\n\n# NAME\nbridge-%s - %s\n\n", t.name, t.name, t.short)
-		if err := os.WriteFile(filepath.Join(pages, "bridge-"+t.name+".7"), md2man.Render([]byte(head+page)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(pages, "bridge-"+t.name+".7"), md2man.Render([]byte(head+legibleAngles(page))), 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// spellOut readies the texts of the command and of those below it for a renderer
+// of Markdown, which takes <TIME> for HTML and drops it.
+func spellOut(cmd *cobra.Command) {
+	cmd.Use, cmd.Short, cmd.Long = legibleAngles(cmd.Use), legibleAngles(cmd.Short), legibleAngles(cmd.Long)
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if !strings.Contains(f.Usage, `\<`) { // a shared flag is met twice
+			f.Usage = legibleAngles(f.Usage)
+		}
+	})
+	for _, sub := range cmd.Commands() {
+		spellOut(sub)
+	}
+}
+
+// legibleAngles escapes < where Markdown would read it as HTML, and the _ beside
+// it, which is everywhere but in code.
+func legibleAngles(text string) string {
+	var b strings.Builder
+	fenced, span := false, false
+	for line := range strings.Lines(text) {
+		fence := strings.HasPrefix(strings.TrimLeft(line, " "), "```")
+		if fence {
+			fenced = !fenced
+		}
+		if fence || fenced || strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "\t") {
+			b.WriteString(line)
+			continue
+		}
+		span = span && strings.TrimSpace(line) != "" // a paragraph ends what it opened
+		for i := range len(line) {
+			c := line[i]
+			if c == '`' {
+				span = !span
+			}
+			// A _ at the edge of a word would begin or end emphasis.
+			edge := c == '_' && (i > 0 && line[i-1] == '>' || i+1 < len(line) && strings.IndexByte("< ", line[i+1]) >= 0)
+			if (c == '<' || edge) && !span {
+				b.WriteByte('\\')
+			}
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }

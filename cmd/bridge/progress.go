@@ -93,10 +93,31 @@ func (b *bar) erase() {
 // erased, so it is cut to the window's width of this moment.
 func (b *bar) drawn() string {
 	line := b.line
-	if runes, most := []rune(line), terminalWidth(b.w)-1; len(runes) > most {
-		line = string(runes[:most])
+	return b.style.tint(cut(line, terminalWidth(b.w)-1))
+}
+
+// cut shortens a line to so many characters. A figure of which only a part fits
+// is left out, since it would be read as another one; a reason, which has a colon
+// in it, is cut where it is.
+func cut(line string, most int) string {
+	runes := []rune(line)
+	if len(runes) <= most {
+		return line
 	}
-	return b.style.tint(line)
+	head, rest := string(runes[:most]), string(runes[most:])
+	figures := strings.IndexByte(head, ']') // the gauge has spaces of its own
+	switch {
+	case figures >= 0:
+	case strings.HasPrefix(line, "["):
+		return head
+	default:
+		figures = 0
+	}
+	last := strings.LastIndex(head[figures:], "  ")
+	if last < 0 || strings.HasPrefix(rest, "  ") || strings.Contains(head[figures+last:], ":") {
+		return head
+	}
+	return strings.TrimRight(head[:figures+last], " ")
 }
 
 // goodWords begin a line of progress when all is well.

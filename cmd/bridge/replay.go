@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -63,16 +62,11 @@ section of the configuration is needed. The exit code is 1 when it refuses.`,
 	return cmd
 }
 
-// addTopic adds the flags of the configuration and --topic, which here is one of
-// kafka.topics and not another name of that key.
+// addTopic adds the flags of the configuration that concern a topic's readers,
+// and --topic, which here is one of kafka.topics and not another name of that
+// key.
 func addTopic(cmd *cobra.Command, topics *[]string, usage string) {
-	all := pflag.NewFlagSet("", pflag.ContinueOnError)
-	config.AddFlags(all)
-	all.VisitAll(func(flag *pflag.Flag) {
-		if flag.Name != "topic" {
-			cmd.Flags().AddFlag(flag)
-		}
-	})
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "group", "log-level")
 	cmd.Flags().StringArrayVar(topics, "topic", nil, usage)
 }
 

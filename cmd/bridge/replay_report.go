@@ -185,6 +185,8 @@ func (r *replayReport) standing(w io.Writer) {
 	switch {
 	case r.Executed:
 		return
+	case len(r.Members) == 0 && r.Totals.Changed == 0:
+		return // there is nothing to act on
 	case len(r.Members) == 0 && !r.execute:
 		fmt.Fprintln(w, "The group has no members: repeat this with --execute to act.")
 		return

@@ -77,7 +77,7 @@ what the bridge is doing.`,
 			})
 		},
 	}
-	config.AddFlags(cmd.Flags())
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level", "ops-address")
 	limits.add(cmd)
 	return cmd
 }

@@ -92,6 +92,8 @@ func statusURL(address string) (*url.URL, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errStatusAddress
 	}
+	// The page's address is what demo and the log print, and so what is at hand.
+	u.Path = strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), strings.TrimSuffix(ops.LivePath, "/"))
 	return u.JoinPath("status"), nil
 }
 

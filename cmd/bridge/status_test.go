@@ -62,7 +62,7 @@ func TestStatusOfAReadyBridge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, form := range []string{address, "http://" + address, "http://" + address + "/", "0.0.0.0:" + port, ":" + port} {
+	for _, form := range []string{address, "http://" + address, "http://" + address + "/", "http://" + address + ops.LivePath, "0.0.0.0:" + port, ":" + port} {
 		code, out, errs := status(t, "--address", form)
 		if code != exitFine || errs != "" {
 			t.Errorf("--address %s: got exit code %d and stderr %q, want %d and nothing", form, code, errs, exitFine)

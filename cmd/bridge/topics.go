@@ -241,7 +241,7 @@ func unknownTopic(root *cobra.Command, args []string) error {
 		}
 	}
 	if len(near) > 0 {
-		return &usageError{advise(fmt.Errorf("%s; did you mean %q", said, near[0]), "bridge help "+near[0])}
+		return &usageError{advise(fmt.Errorf("%s; did you mean %s?", said, near[0]), "bridge help "+near[0])}
 	}
 	return &usageError{advise(fmt.Errorf("%s; bridge --help lists the commands", said), "bridge help topics")}
 }

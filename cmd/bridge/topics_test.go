@@ -264,4 +264,16 @@ func TestManPages(t *testing.T) {
 			t.Errorf("%s: got %.200q, want a man page", page, a)
 		}
 	}
+	for page, want := range map[string]string{ // < is not the beginning of HTML
+		"man1/bridge-run.1":      "BRIDGE_<SECTION>_<KEY> variables",
+		"man1/bridge-dlq-show.1": "[<dead-letter topic>/]<partition>/<offset>",
+		"man1/bridge-demo.1":     "signal-demo-<time>",
+		"man7/bridge-config.7":   "BRIDGE_<SECTION>_<KEY>, such as",
+		"man7/bridge-terminal.7": "bridge help <command>",
+	} {
+		text, err := os.ReadFile(filepath.Join(first, page))
+		if plain := strings.NewReplacer(`\_`, "_", `\-`, "-", `\[la]`, "<", `\[ra]`, ">", `\fB`, "", `\fP`, "", `\fR`, "").Replace(string(text)); err != nil || !strings.Contains(plain, want) {
+			t.Errorf("%s: got %v and a page without %q", page, err, want)
+		}
+	}
 }

@@ -27,6 +27,7 @@ func (l *loader) readFile(name string, needed bool) {
 	}
 	whole := func(rule, remedy string) {
 		l.problems = append(l.problems, &Problem{Source: name, Rule: rule, Remedy: remedy})
+		l.spoil("") // what it would have set is not known: nothing is missing yet
 	}
 	if err != nil {
 		whole("cannot be opened: "+cause(err), "name an existing file with --config")
@@ -62,6 +63,7 @@ func (l *loader) parseFile(name string, data []byte) {
 		return
 	case err != nil:
 		l.syntax(name, err)
+		l.spoil("")
 		return
 	}
 	w := walk{l: l, file: name, given: given, seen: map[string]int{}}

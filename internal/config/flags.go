@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -16,16 +17,22 @@ var named = []struct{ flag, path, usage string }{
 	{"ops-address", "ops.address", "address of metrics, health and status, host:port"},
 }
 
-// AddFlags adds --config, --set and the flags of single keys to fs. Their
+// AddFlags adds --config and --set to fs, and of the flags of single keys those
+// that have an effect on the command: "brokers", "topics", "group", "log-level",
+// "ops-address", and "topic", another name of "topics" that no help shows. Their
 // values are picked up by FromFlags after fs has been parsed.
-func AddFlags(fs *pflag.FlagSet) {
+func AddFlags(fs *pflag.FlagSet, effective ...string) {
 	fs.StringP("config", "c", DefaultFile, "configuration file; may be absent unless named here")
 	fs.StringArray("set", nil, "set any key, as in --set delivery.drain=10s; repeatable; not for secrets, which other processes could read")
 	for _, n := range named {
-		fs.String(n.flag, "", n.usage+" ("+n.path+")")
+		if slices.Contains(effective, n.flag) {
+			fs.String(n.flag, "", n.usage+" ("+n.path+")")
+		}
 	}
-	fs.String("topic", "", "same as --topics")
-	_ = fs.MarkHidden("topic")
+	if slices.Contains(effective, "topic") {
+		fs.String("topic", "", "same as --topics")
+		_ = fs.MarkHidden("topic")
+	}
 }
 
 // FromFlags returns the Options a parsed flag set and an environment (in the

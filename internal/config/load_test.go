@@ -167,7 +167,7 @@ func TestFlags(t *testing.T) {
 	file := write(t, complete)
 	parse := func(args ...string) config.Options {
 		fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
-		config.AddFlags(fs)
+		config.AddFlags(fs, "brokers", "topics", "topic", "group", "log-level", "ops-address")
 		fs.Bool("verbose", false, "another command's flag")
 		if err := fs.Parse(args); err != nil {
 			t.Fatal(err)

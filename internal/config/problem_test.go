@@ -227,6 +227,37 @@ func TestFileProblems(t *testing.T) {
 	}
 }
 
+func TestABlankSecretIsNoSecret(t *testing.T) {
+	text := strings.Replace(complete, "client_secret: ", "client_id_of_old: ", 1)
+	if text == complete {
+		t.Fatal("the complete configuration has no client_secret")
+	}
+	text = strings.Replace(text, "client_id_of_old: ", "client_secret: \"  \" # ", 1)
+	_, err := config.Load(config.Options{File: write(t, text)})
+	if got := config.Problems(err); len(got) != 1 || !strings.Contains(err.Error(), "zerobus.client_secret is blank; give the secret") {
+		t.Errorf("got %v, want the blank secret told", err)
+	}
+}
+
+// A file that cannot be read is one problem: that all it would have set is
+// missing follows from it, and hides it.
+func TestAFileThatCannotBeReadIsOneProblem(t *testing.T) {
+	for name, file := range map[string]string{
+		"missing": filepath.Join(t.TempDir(), "absent.yaml"),
+		"folder":  t.TempDir(),
+		"syntax":  write(t, "kafka:\n  topics: [a\n"),
+		"large":   write(t, "#"+strings.Repeat("x", 1<<20)+"\n"),
+	} {
+		// What was given otherwise is held to its form all the same.
+		for want, sets := range map[int][]string{1: {"kafka.group=g"}, 2: {"delivery.drain=soon"}} {
+			_, err := config.Load(config.Options{File: file, FileRequired: true, Sets: sets})
+			if got := config.Problems(err); len(got) != want {
+				t.Errorf("%s, with %v: got %d problems, want %d: %v", name, sets, len(got), want, err)
+			}
+		}
+	}
+}
+
 func TestFileIsAFolder(t *testing.T) {
 	dir := t.TempDir()
 	_, err := config.Load(config.Options{File: dir, Partial: true})

@@ -230,6 +230,10 @@ func (v *checker) secret(s SecretSource) {
 		v.fail(file, "must not be set together with "+s.Key, "keep one of the two")
 		return
 	}
+	if s.Value != "" && strings.TrimSpace(s.Value.Reveal()) == "" {
+		v.fail(s.Key, "is blank", "give the secret, or name the file that holds it in "+file)
+		return
+	}
 	if s.File == "" || v.partial {
 		return
 	}

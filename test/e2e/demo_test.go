@@ -97,7 +97,7 @@ func TestDemoShowsTheNewestRows(t *testing.T) {
 
 func TestDemoEndsWithCtrlC(t *testing.T) {
 	t.Parallel()
-	p := start(t, newEvidence(t), command{args: []string{"demo", "--output", "json", "--duration", "10m", "--rate", "500"}})
+	p := start(t, newEvidence(t), command{args: []string{"demo", "--output", "json", "--duration", "10m", "--rate", "500", "--latency", "1s"}})
 	eventually(t, patience, "rows in the live line", func() bool {
 		return strings.Count(p.stderr.String(), "rows landed") >= 2
 	})
@@ -105,6 +105,7 @@ func TestDemoEndsWithCtrlC(t *testing.T) {
 	if code := p.wait(patience); code != 0 {
 		t.Fatalf("got exit code %d, want 0", code)
 	}
+	wants(t, p.stderr.String(), "stopped sending; ", " are on their way and waited for")
 	var a demoAnswer
 	a.read(t, p.stdout.String())
 	if a.Produced == 0 || a.Distinct == 0 {

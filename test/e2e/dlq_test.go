@@ -266,7 +266,7 @@ func TestDLQIsMisused(t *testing.T) {
 		{[]string{"dlq", "list", "--topics", "a", "--topic", "b"}, "--topic b is not among kafka.topics"},
 		{[]string{"dlq", "list"}, "kafka.topics is required"},
 		{[]string{"dlq", "show", "seventeen"}, "partition/offset"},
-		{[]string{"dlq", "show"}, "accepts 1 arg"},
+		{[]string{"dlq", "show"}, "bridge dlq show takes [<dead-letter topic>/]<partition>/<offset>; got nothing"},
 		{[]string{"dlq", "redrive", "--topics", "a"}, "zerobus.table is required"},
 	} {
 		p, code := run(t, newEvidence(t), command{args: tc.args})

@@ -94,10 +94,10 @@ func TestMisuseEndsWithTwo(t *testing.T) {
 		args string
 		want string
 	}{
-		{"rnu", `did you mean "run"`},
+		{"rnu", `did you mean run?`},
 		{"run --frobnicate", "--frobnicate"},
 		{"run extra", "extra"},
-		{"demo --events -1", "cannot be negative"},
+		{"demo --events -1", "--events is -1"},
 		{"demo --produce-only", "--kafka"},
 		{"check --output xml", "text or json"},
 		{"map --blueprint absent.yaml", "absent.yaml"},

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// What is wrong with the command line is said in one line that names the value,
+// and what the command takes.
+func TestTheCommandLineIsRefusedInItsOwnWords(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for args, want := range map[string]string{
+		"run extra":                "bridge run takes no arguments; got \"extra\"",
+		"man":                      "bridge man takes DIR; got nothing",
+		"man a b":                  "bridge man takes DIR; got \"a\" and 1 more",
+		"schema":                   "bridge schema takes blueprint|config; got nothing",
+		"schema bleuprint":         "bridge schema takes blueprint|config; got \"bleuprint\"",
+		"dlq show":                 "bridge dlq show takes [<dead-letter topic>/]<partition>/<offset>; got nothing",
+		"blueprint validate":       "bridge blueprint validate takes FILE...; got nothing",
+		"rnu":                      "unknown command \"rnu\" for bridge; did you mean run?",
+		"dlq lst":                  "unknown command \"lst\" for bridge dlq; did you mean list?",
+		"dlq frobnicate":           "unknown command \"frobnicate\" for bridge dlq; its commands are list, redrive, show",
+		"completion nushell":       "unknown command \"nushell\" for bridge completion; its commands are bash, fish, powershell, zsh",
+		"run --frobnicate":         "unknown flag: --frobnicate",
+		"demo --duration -5s":      "--duration is -5s; use 0 or more",
+		"demo --events -1":         "--events is -1; use 0 or more",
+		"demo --log-level loud":    "--log-level: log.level \"loud\" must be one of debug, info, warn, error; choose one of them",
+		"demo --ops-address a:b":   "--ops-address: ops.address \"a:b\" must be host:port with a port from 0 to 65535; write it as 127.0.0.1:9400, or :9400 for every interface",
+		"check --timeout 0s":       "--timeout is 0s; use more than 0, such as 30s",
+		"run --config absent.yaml": "absent.yaml: cannot be opened: no such file or directory; name an existing file with --config",
+		"dlq list --topics a --since -1h --until -2h": "--until -2h is not after --since -1h; exchange them",
+	} {
+		var stdout, stderr bytes.Buffer
+		code := execute(strings.Fields(args), strings.NewReader(""), &stdout, &stderr)
+		first, rest, _ := strings.Cut(stderr.String(), "\n")
+		if code != exitUsage || first != "bridge: "+want || stdout.Len() > 0 || strings.Count(rest, "\n") > 1 {
+			t.Errorf("bridge %s: got exit code %d, %q and %q, want %d and the line %q", args, code, stdout.String(), stderr.String(), exitUsage, "bridge: "+want)
+		}
+	}
+}
+
+// A flag that a command takes and does not heed misleads.
+func TestCommandsTakeTheFlagsTheyHeed(t *testing.T) {
+	heeded := map[string]string{
+		"bridge run":                "brokers topics topic group log-level ops-address",
+		"bridge check":              "brokers topics topic group",
+		"bridge map":                "",
+		"bridge ddl":                "brokers topics topic group log-level", // for --alter
+		"bridge blueprint validate": "brokers topics topic group log-level", // for --table
+		"bridge replay":             "brokers topics topic group log-level",
+		"bridge dlq list":           "brokers topics topic group log-level",
+		"bridge dlq show":           "brokers topics topic group log-level",
+		"bridge dlq redrive":        "brokers topics topic group log-level",
+	}
+	var look func(*cobra.Command)
+	look = func(cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			look(sub)
+		}
+		want, known := heeded[cmd.CommandPath()]
+		if cmd.Flag("config") == nil {
+			return
+		}
+		if !known {
+			t.Errorf("%s reads the configuration; say here which of its flags it heeds", cmd.CommandPath())
+		}
+		for _, name := range strings.Fields("brokers topics topic group log-level ops-address") {
+			given := cmd.Flags().Lookup(name) != nil
+			if heeds := strings.Contains(" "+want+" ", " "+name+" "); given != heeds {
+				t.Errorf("%s --%s: got %v, want %v", cmd.CommandPath(), name, given, heeds)
+			}
+		}
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" {
+				t.Errorf("%s --%s: got no usage", cmd.CommandPath(), f.Name)
+			}
+		})
+	}
+	look(newRoot())
+}
+
+// A connection is not mended with SQL, nor a wrong address with another secret.
+func TestCheckNamesTheKeyThatIsWrong(t *testing.T) {
+	t.Chdir(t.TempDir())
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	elsewhere := httptest.NewServer(http.NotFoundHandler())
+	defer elsewhere.Close()
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/oidc/v1/token":
+			_, _ = w.Write([]byte(`{"access_token":"t","token_type":"Bearer","expires_in":3600}`))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write([]byte(`{"error_code":"ENDPOINT_NOT_FOUND","message":"no API here"}`))
+		}
+	}))
+	defer tokens.Close()
+	rest := " --set zerobus.transport=rest --set zerobus.workspace_id=1 --set zerobus.endpoint=" + gone.URL
+	for _, tc := range []struct{ name, workspace, flags, want string }{
+		{"workspace refuses", gone.URL, "", "bridge help config zerobus.workspace_url"},
+		{"no workspace there", elsewhere.URL, "", "bridge help config zerobus.workspace_url"},
+		{"no such path", tokens.URL, "", "bridge help config zerobus.transport"},
+		{"endpoint refuses", tokens.URL, rest, "bridge help config zerobus.endpoint"},
+	} {
+		// Kafka is fine here; it would be named first.
+		fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "shop"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stdout, stderr bytes.Buffer
+		line := "check --timeout 30s --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.client_secret=y --set zerobus.table=a.b.c --set zerobus.workspace_url=" + tc.workspace + tc.flags
+		var object, none bytes.Buffer
+		execute(strings.Fields(line+" --output json"), strings.NewReader(""), &object, &none)
+		if strings.Contains(object.String(), "takes batches") {
+			t.Errorf("%s: got %s, want no word of success of a step that failed", tc.name, object.String())
+		}
+		code := execute(strings.Fields(line), strings.NewReader(""), &stdout, &stderr)
+		fake.Close()
+		if want := "try: " + tc.want + "\n"; code != exitFailed || !strings.HasSuffix(stderr.String(), want) {
+			t.Errorf("%s: got exit code %d and %q, want %d and %q; stdout:\n%s", tc.name, code, stderr.String(), exitFailed, want, stdout.String())
+		}
+		if strings.Contains(stdout.String(), "token               failed") && !strings.Contains(stdout.String(), "ingest              skipped  not tried, since token failed\n") {
+			t.Errorf("%s: got\n%s\nwant it said why ingest is skipped", tc.name, stdout.String())
+		}
+	}
+}
+
+func TestDemoStoppedBeforeItBeganSaysSo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	cl, err := kgo.NewClient(kgo.SeedBrokers("127.0.0.1:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	err = createTopic(ctx, cl, "shop", 1, true)
+	if want := "stopped before the first event; nothing was sent"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
+func TestReplayThatMovesNothingAsksForNothing(t *testing.T) {
+	r := &replayReport{Group: "live", To: "latest"}
+	var b strings.Builder
+	if err := r.write(&b, outputText, style{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.String(); !strings.Contains(got, "Every partition is there already.\n") || strings.Contains(got, "--execute") {
+		t.Errorf("got %q, want no word of --execute where there is nothing to do", got)
+	}
+}
+
+func TestALineIsCutBetweenFigures(t *testing.T) {
+	const bar = "[====================] 100.0%  2002 events/s  lag 0  ack p99 20.6ms"
+	for _, tc := range []struct {
+		line, want string
+		most       int
+	}{
+		{bar, bar, len(bar)},
+		{bar, "[====================] 100.0%  2002 events/s  lag 0", len(bar) - 1},
+		{bar, "[====================] 100.0%  2002 events/s  lag 0", 51}, // nothing of the next figure is there
+		{bar, "[====================] 100.0%  2002 events/s", 50},
+		{"[=                   ]   4.0%", "[=        ", 10},
+		{"blocked  sink blocked: HTTP 403  ask", "blocked  sink blocked: HT", 25},
+	} {
+		if got := cut(tc.line, tc.most); got != tc.want {
+			t.Errorf("%q in %d: got %q, want %q", tc.line, tc.most, got, tc.want)
+		}
+	}
+}
+
+// Whoever pressed Ctrl-C is told that it was heeded, and not to look for a fault.
+func TestAnInterruptIsNoFault(t *testing.T) {
+	t.Chdir(t.TempDir())
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the client has gone
+		if err := self.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+		<-r.Context().Done()
+	}))
+	defer service.Close()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	for _, tc := range []struct{ args, stdout, stderr string }{
+		{"status --address " + service.URL, "", "bridge: interrupted: asking for the status"},
+		{"check --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.client_secret=y --set zerobus.table=a.b.c --set zerobus.workspace_url=" + service.URL,
+			"token               failed   interrupted\ningest              skipped  not tried, since the check was interrupted\n", ""},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := execute(strings.Fields(tc.args), strings.NewReader(""), &stdout, &stderr)
+		if code != exitFailed || !strings.Contains(stdout.String(), tc.stdout) || !strings.HasPrefix(stderr.String(), tc.stderr) || strings.Contains(stderr.String(), "try:") {
+			t.Errorf("bridge %s: got exit code %d, %q and %q, want %d, %q, %q and nothing to try", tc.args, code, stdout.String(), stderr.String(), exitFailed, tc.stdout, tc.stderr)
+		}
+	}
+}
