@@ -229,6 +229,7 @@ func TestStopEndsStreams(t *testing.T) {
 	if err := w.lines.Err(); err != nil {
 		t.Errorf("the stream ended with %v, want its end", err)
 	}
+	s.want(503, http.MethodGet, "/live/stream")
 }
 
 func TestViewersAreBounded(t *testing.T) {

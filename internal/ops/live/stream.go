@@ -55,6 +55,10 @@ type viewer struct {
 
 // serveStream sends server-sent events until the viewer leaves.
 func (p *Page) serveStream(w http.ResponseWriter, r *http.Request) {
+	if p.stopped.Err() != nil {
+		fail(w, http.StatusServiceUnavailable, "the bridge is stopping")
+		return
+	}
 	if n := p.feed.viewers.Add(1); n > maxViewers {
 		p.feed.viewers.Add(-1)
 		w.Header().Set("Retry-After", "10")
