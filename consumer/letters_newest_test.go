@@ -57,3 +57,31 @@ func TestNewestLetters(t *testing.T) {
 		}
 	})
 }
+
+// Letters of a megabyte each are held in tens, not in hundreds.
+func TestNewestLettersAreBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	const size, most = 900 << 10, 32 << 20
+	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
+	for i := range 80 { // one by one: a batch has a bound, too
+		box.add(refusing("bad"), &kgo.Record{Value: fmt.Appendf(make([]byte, 0, size), "bad%02d%0*d", i, size-5, 0)})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	letters, err := box.cluster.OpenLetters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := letters.Newest(ctx, 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(found); n < 30 || n > most/size {
+		t.Fatalf("got %d letters of %d bytes, want as many as fit into %d", n, size, most)
+	}
+	for i, l := range found {
+		if got, want := string(l.Original.Value[:5]), fmt.Sprintf("bad%02d", 79-i); got != want {
+			t.Fatalf("letter %d: got %s, want %s, newest first", i, got, want)
+		}
+	}
+}

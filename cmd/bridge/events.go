@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -157,7 +158,7 @@ func outcome(p *consumer.Passage, status string) live.Outcome {
 
 func rejected(p *consumer.Passage, r consumer.Reject) live.Outcome {
 	o := outcome(p, live.Rejected)
-	o.Code, o.Column, o.Reason, o.Meaning = r.Code, r.Column, r.Reason, meanings[r.Code]
+	o.Code, o.Column, o.Reason, o.Meaning = r.Code, r.Column, pageLine(r.Reason, maxPagedHeader), meanings[r.Code]
 	return o
 }
 
@@ -194,8 +195,9 @@ func copyRecord(rec *kgo.Record) (kept *kgo.Record, size int) {
 	}
 	size = len(kept.Key) + len(kept.Value)
 	for _, h := range rec.Headers[:min(len(rec.Headers), maxKeptHeaders)] {
-		kept.Headers = append(kept.Headers, kgo.RecordHeader{Key: h.Key, Value: bytes.Clone(h.Value[:min(len(h.Value), maxKeptKey)])})
-		size += len(h.Key) + min(len(h.Value), maxKeptKey)
+		h = kgo.RecordHeader{Key: strings.Clone(h.Key[:min(len(h.Key), maxKeptKey)]), Value: bytes.Clone(h.Value[:min(len(h.Value), maxKeptKey)])}
+		kept.Headers = append(kept.Headers, h)
+		size += len(h.Key) + len(h.Value)
 	}
 	return kept, size
 }

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -18,7 +20,7 @@ import (
 func (b *bridge) content(rec *kgo.Record, index int) live.Content {
 	c := live.Content{Key: pageText(rec.Key), Value: pageValue(rec.Value), Truncated: len(rec.Value) > maxKept}
 	for _, h := range rec.Headers {
-		c.Headers = append(c.Headers, live.Header{Key: h.Key, Value: pageText(h.Value)})
+		c.Headers = append(c.Headers, live.Header{Key: pageText([]byte(h.Key)), Value: pageText(h.Value)})
 	}
 	now := b.rules.Load()
 	if c.Truncated || now == nil {
@@ -29,9 +31,9 @@ func (b *bridge) content(rec *kgo.Record, index int) live.Content {
 		return c
 	}
 	x := all[index]
-	c.Outcome, c.Reason, c.Section, c.Shape, c.Row = x.Outcome, x.Reason, x.Section, x.Shape, pageJSON(x.Row)
+	c.Outcome, c.Reason, c.Section, c.Shape, c.Row = x.Outcome, escaped(x.Reason), x.Section, x.Shape, pageJSON(x.Row)
 	for _, col := range x.Columns {
-		c.Columns = append(c.Columns, live.Column{Name: col.Name, Type: col.Type, Value: col.Value, Source: col.Source, Why: col.Why})
+		c.Columns = append(c.Columns, live.Column{Name: col.Name, Type: col.Type, Value: escaped(col.Value), Source: escaped(col.Source), Why: escaped(col.Why)})
 	}
 	return c
 }
@@ -47,14 +49,71 @@ func pageValue(value []byte) string {
 	return pageText(value)
 }
 
-// pageJSON indents JSON and leaves numbers as they were written; "" when it is
-// none.
+// maxIndented bounds what indenting may make of a value, in bytes: a few
+// kilobytes of brackets within brackets would become gigabytes.
+const maxIndented = 4 * maxKept
+
+// pageJSON indents JSON, leaves numbers as they were written, and escapes what
+// does not print; "" when it is none. What would grow too much stays on one line.
 func pageJSON(value []byte) string {
-	var out bytes.Buffer
-	if !utf8.Valid(value) || json.Indent(&out, value, "", "  ") != nil {
+	if !utf8.Valid(value) || !json.Valid(value) {
 		return ""
 	}
-	return out.String()
+	var out bytes.Buffer
+	if value = bytes.TrimSpace(value); indentedSize(value) <= maxIndented {
+		_ = json.Indent(&out, value, "", "  ") // it is valid
+	} else {
+		_ = json.Compact(&out, value)
+	}
+	return escaped(out.String())
+}
+
+// indentedSize is how large valid JSON may get by being indented.
+func indentedSize(value []byte) int {
+	size, depth, quoted := len(value), 0, false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+			size += 1 + 2*depth
+		case c == '}' || c == ']':
+			depth--
+			size += 1 + 2*depth
+		case c == ',':
+			size += 1 + 2*depth
+		case c == ':':
+			size++
+		}
+	}
+	return size
+}
+
+// escaped writes what does not print as JSON does. Such characters stand only
+// within the strings of JSON, so that it stays the same JSON; shown as they are
+// they could turn the text around them about.
+func escaped(text string) string {
+	hidden := func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
+	if strings.IndexFunc(text, hidden) < 0 {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case !hidden(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
 
 // pageText is text as it is, with what does not print replaced; other bytes

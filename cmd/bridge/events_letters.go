@@ -16,8 +16,10 @@ import (
 // letters looks into the dead-letter topics for the page.
 type letters struct{ b *bridge }
 
-// maxPagedLetter bounds what is shown of one letter in a list, in bytes.
-const maxPagedLetter = 8 << 10
+// Bounds of what is shown of one letter in a list: of its value in bytes, of
+// each of the bridge's headers in characters. Anybody who may write to the topic
+// may have written those.
+const maxPagedLetter, maxPagedHeader = 8 << 10, 500
 
 func (l letters) newest(ctx context.Context, limit int) ([]*consumer.Letter, error) {
 	all, err := l.b.cluster.OpenLetters(ctx)
@@ -42,8 +44,8 @@ func (l letters) Newest(ctx context.Context, limit int, content bool) ([]live.Le
 		}
 		who := sketchOf(o.Value, index)
 		letter := live.Letter{
-			Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", o.Topic, o.Partition, o.Offset),
-			Events: events(f), Code: f.Code, Column: f.Column, Meaning: meanings[f.Code], Reason: f.Reason, Attempts: f.Attempts,
+			Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", pageLine(o.Topic, maxPagedHeader), o.Partition, o.Offset),
+			Events: pageLine(events(f), maxPagedHeader), Code: pageLine(f.Code, maxPagedHeader), Column: pageLine(f.Column, maxPagedHeader), Meaning: meanings[f.Code], Reason: pageLine(f.Reason, maxPagedHeader), Attempts: f.Attempts,
 			FailedAt: f.FailedAt, Type: who.kind, Name: who.name, MessageID: who.id, Size: len(o.Value),
 		}
 		if f.Fault != "" {

@@ -97,19 +97,24 @@ func oneOf(all ...json.RawMessage) string {
 	for _, v := range all {
 		var text string
 		if isKind(v, '"') && json.Unmarshal(v, &text) == nil && text != "" {
-			text = strings.Map(func(r rune) rune {
-				if unicode.IsPrint(r) {
-					return r
-				}
-				return ' '
-			}, text)
-			if runes := []rune(text); len(runes) > maxName {
-				text = string(runes[:maxName-1]) + "…"
-			}
-			return text
+			return pageLine(text, maxName)
 		}
 	}
 	return ""
+}
+
+// pageLine is text on one line, of at most limit characters.
+func pageLine(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
+	if runes := []rune(text); len(runes) > limit {
+		text = string(runes[:limit-1]) + "…"
+	}
+	return text
 }
 
 // meanings says in words what rejects and filters are called by.

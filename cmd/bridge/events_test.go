@@ -76,8 +76,54 @@ func TestPageTextIsSafeToShow(t *testing.T) {
 	if got := pageText([]byte{0xff, 0xfe, 1, 2}); !strings.Contains(got, "ff fe 01 02") {
 		t.Errorf("got %q of bytes, want them in hexadecimal", got)
 	}
+	// JSON stays the same JSON, with nothing in it that turns lines about.
+	for in, want := range map[string]string{
+		"{\"a\":\"x\u202ey\u200b\U000e0041\"}": "{\n  \"a\": \"x\\u202ey\\u200b\\udb40\\udc41\"\n}",
+		" [\"\\\"[[\",{}]\t":                   "[\n  \"\\\"[[\",\n  {}\n]",
+	} {
+		if got := pageValue([]byte(in)); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
 	if got := pageValue([]byte(`{"n":12345678901234567890}`)); !strings.Contains(got, "12345678901234567890") {
 		t.Errorf("got %s, want the number as it was written", got)
+	}
+}
+
+// Brackets within brackets must not become gigabytes of indentation, whoever
+// opens the event or lists the dead letters.
+func TestPageValueIsBounded(t *testing.T) {
+	for name, value := range map[string]string{
+		"deep":           strings.Repeat("[", 9_999) + strings.Repeat("]", 9_999),
+		"deep and wide":  strings.Repeat("[", 9_000) + "1" + strings.Repeat(",1", 20_000) + strings.Repeat("]", 9_000),
+		"deep, as keys":  strings.Repeat(`{"a":`, 9_000) + "1" + strings.Repeat("}", 9_000),
+		"deeper than is": strings.Repeat("[", 30_000) + strings.Repeat("]", 30_000),
+		"wide":           "[" + strings.Repeat("1,", 30_000) + "1]",
+		"a dead letter":  strings.Repeat("[", maxPagedLetter/2) + strings.Repeat("]", maxPagedLetter/2),
+	} {
+		if got := len(pageValue([]byte(value))); got > maxIndented {
+			t.Errorf("%s: got %d bytes of %d, want at most %d", name, got, len(value), maxIndented)
+		}
+	}
+	if got, value := pageValue([]byte(`[[{"a":1}]]`)), "[\n  [\n    {\n      \"a\": 1\n    }\n  ]\n]"; got != value {
+		t.Errorf("got %s, want it indented", got)
+	}
+}
+
+// What is kept of one record is bounded, whatever its producer put where.
+func TestKeptRecordIsBounded(t *testing.T) {
+	big := strings.Repeat("x", 1<<20)
+	rec := &kgo.Record{Key: []byte(big), Value: []byte(big)}
+	for range 100 {
+		rec.Headers = append(rec.Headers, kgo.RecordHeader{Key: big, Value: []byte(big)})
+	}
+	kept, size := copyRecord(rec)
+	held := len(kept.Key) + len(kept.Value)
+	for _, h := range kept.Headers {
+		held += len(h.Key) + len(h.Value)
+	}
+	if most := maxKept + 1 + maxKeptKey + 2*maxKeptKey*maxKeptHeaders; held != size || held > most {
+		t.Errorf("got %d bytes kept and %d counted, want the same and at most %d", held, size, most)
 	}
 }
 

@@ -36,7 +36,7 @@ func TestDeliveredIsSeenAtOnce(t *testing.T) {
 	p.text("#ledger", "balanced")
 	p.text("#partitions", "waiting")
 	p.text("#sink", tableName)
-	p.until("document.querySelector('#fig-in .line').getAttribute('points')")
+	p.until("document.querySelector('#fig-in .line').getAttribute('d')")
 }
 
 func TestBlockedSinkShowsItsRemedy(t *testing.T) {

@@ -48,7 +48,7 @@ func TestPictures(t *testing.T) {
 	s.flow(400)
 	p.look(1360, 900, "light")
 	p.open()
-	p.until("(document.querySelector('#fig-in .line').getAttribute('points') || '').split(' ').length > 15")
+	p.until("(document.querySelector('#fig-in .line').getAttribute('d') || '').split('L').length > 15")
 	p.picture("live-light")
 	p.look(1360, 900, "dark")
 	p.picture("live-dark")

@@ -66,7 +66,14 @@ func (p *Page) serveEvent(w http.ResponseWriter, r *http.Request) {
 	}
 	d := detail{Mode: p.cfg.Mode, Event: e}
 	if p.cfg.Mode == ModeFull && open != nil {
+		// An event may take a hundred megabytes for a moment, if it is made for it.
+		select {
+		case p.opening <- struct{}{}:
+		case <-r.Context().Done():
+			return
+		}
 		c := open()
+		<-p.opening
 		d.Content = &c
 	}
 	writeJSON(w, http.StatusOK, d)

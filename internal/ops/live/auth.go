@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -100,12 +101,34 @@ func (d *door) try(r *http.Request, given, want string) verdict {
 	if limit.TokensAt(d.now()) < 1 {
 		return tooMany
 	}
-	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
-	if subtle.ConstantTimeCompare(a[:], b[:]) == 1 {
+	if same(given, want) {
 		return welcome
 	}
 	limit.AllowN(d.now(), 1)
 	return wrong
+}
+
+// same compares tokens in a time that tells nothing of them.
+func same(given, want string) bool {
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// holds tells whether what let a request in would do so still. It is no guess
+// and counts as none.
+func (d *door) holds(r *http.Request) bool {
+	if d.token == nil {
+		return true
+	}
+	want, err := d.token()
+	if err != nil || want == "" {
+		return false
+	}
+	if given, ok := bearer(r); ok {
+		return same(given, want)
+	}
+	c, err := r.Cookie(cookieName)
+	return err == nil && d.valid(c.Value, want)
 }
 
 // peer returns the limiter of the address a request comes from; all of an IPv6
@@ -188,4 +211,20 @@ func (d *door) ownHost(r *http.Request) bool {
 	}
 	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	return err == nil
+}
+
+// ownSite tells requests of this page, and of what is no page, from those that
+// a page of another site makes: it could read none of the answers, but make the
+// bridge work. All it may do is link here. Browsers say Sec-Fetch-Site over TLS
+// and to localhost, and elsewhere an Origin with what is not a plain GET.
+func ownSite(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+		return true
+	case "":
+		origin := r.Header.Get("Origin")
+		from, err := url.Parse(origin)
+		return origin == "" || err == nil && from.Host != "" && (from.Host == r.Host || from.Host == r.Header.Get("X-Forwarded-Host"))
+	}
+	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && (r.URL.Path == base || r.URL.Path == base+"login")
 }

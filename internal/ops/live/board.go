@@ -1,7 +1,9 @@
 package live
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,8 +13,9 @@ import (
 const (
 	// ackWindow is what the shown acknowledgement times are taken over.
 	ackWindow = 10 * time.Second
-	// maxPartitions bounds those sent in full; the rest is counted.
+	// maxPartitions and maxReasons bound those sent in full; the rest is counted.
 	maxPartitions = 1000
+	maxReasons    = 20
 )
 
 // board makes the state once for all viewers.
@@ -33,6 +36,9 @@ type ackMark struct {
 // that have messages of their own, and what is not in a snapshot.
 type status struct {
 	ops.Snapshot
+	NotReady    []ops.Reason `json:"not_ready,omitempty"`    // the first, each once
+	MoreReasons int          `json:"more_reasons,omitempty"` // beyond those
+
 	Partitions int        `json:"partitions"` // shadows the list
 	Lag        int64      `json:"lag"`        // over all partitions whose lag is known; -1: none is
 	Oldest     float64    `json:"oldest_unacked_seconds"`
@@ -73,6 +79,10 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 	}
 	out := status{Snapshot: s, Partitions: len(s.Partitions), Lag: -1, Viewers: p.feed.viewers.Load()}
 	out.Config = nil
+	// Blocked partitions say the same by the thousand.
+	reasons := slices.Compact(slices.Clone(s.NotReady))
+	out.NotReady = reasons[:min(len(reasons), maxReasons)]
+	out.MoreReasons = len(reasons) - len(out.NotReady)
 	out.Sample.Seen, out.Sample.Kept = p.feed.Counts()
 	for _, part := range s.Partitions {
 		if part.Lag >= 0 {
@@ -91,10 +101,28 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 	if s.Partitions == nil {
 		s.Partitions = []ops.PartitionStatus{}
 	}
-	if text, err := json.Marshal(s.Partitions[:min(len(s.Partitions), maxPartitions)]); err == nil {
+	if text, err := json.Marshal(gravest(s.Partitions)); err == nil {
 		b.partitions = text
 	}
 	return b.status, b.partitions
+}
+
+// gravest returns all partitions, or of too many those that need somebody most.
+func gravest(all []ops.PartitionStatus) []ops.PartitionStatus {
+	if len(all) <= maxPartitions {
+		return all
+	}
+	blocked := func(p ops.PartitionStatus) int {
+		if p.State == ops.PartitionBlocked {
+			return 0
+		}
+		return 1
+	}
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b ops.PartitionStatus) int {
+		return cmp.Or(cmp.Compare(blocked(a), blocked(b)), cmp.Compare(b.OldestUnacked, a.OldestUnacked), cmp.Compare(b.Lag, a.Lag))
+	})
+	return all[:maxPartitions]
 }
 
 // acks holds the counts against those of ackWindow ago.

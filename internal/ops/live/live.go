@@ -57,13 +57,14 @@ type Page struct {
 	stopped context.Context // ends with Stop
 	stop    context.CancelFunc
 	reading chan struct{} // admits one reader of dead letters at a time
+	opening chan struct{} // admits one at a time to the content of an event
 	epoch   string        // tells this process from the one before, in event ids
 }
 
 // New makes a page. It does no I/O and starts no goroutine.
 func New(cfg Config, feed *Feed, source ops.Source, counts *ops.Metrics, log *zap.Logger) *Page {
 	p := &Page{cfg: cfg, feed: feed, source: source, counts: counts, log: log, door: newDoor(cfg.Token, cfg.Loopback),
-		reading: make(chan struct{}, 1), epoch: strconv.FormatInt(time.Now().UnixNano(), 36)}
+		reading: make(chan struct{}, 1), opening: make(chan struct{}, 1), epoch: strconv.FormatInt(time.Now().UnixNano(), 36)}
 	// Not a request's context: it ends all streams at once when the server closes.
 	p.stopped, p.stop = context.WithCancel(context.Background()) //nolint:forbidigo // bounded by Stop
 	p.mux = http.NewServeMux()
@@ -88,15 +89,15 @@ func (p *Page) Stop() { p.stop() }
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Referrer-Policy", "same-origin") // with less, the login form would come from the origin "null"
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	if !p.door.ownHost(r) {
 		fail(w, http.StatusMisdirectedRequest, "this page answers to localhost or an address only; set ops.token to reach it by name")
 		return
 	}
-	if site := r.Header.Get("Sec-Fetch-Site"); r.Method != http.MethodGet && site != "" && site != "same-origin" && site != "none" {
-		fail(w, http.StatusForbidden, "the request comes from another site")
+	if !ownSite(r) {
+		fail(w, http.StatusForbidden, "the request comes from a page of another site; a proxy in between has to hand on the Host header")
 		return
 	}
 	p.mux.ServeHTTP(w, r)

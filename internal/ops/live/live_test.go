@@ -11,7 +11,10 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -226,6 +229,7 @@ func TestStopEndsStreams(t *testing.T) {
 	if err := w.lines.Err(); err != nil {
 		t.Errorf("the stream ended with %v, want its end", err)
 	}
+	s.want(503, http.MethodGet, "/live/stream")
 }
 
 func TestViewersAreBounded(t *testing.T) {
@@ -235,6 +239,42 @@ func TestViewersAreBounded(t *testing.T) {
 	}
 	if w := s.watch(); w.resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("viewer 17: got %d, want 503", w.resp.StatusCode)
+	}
+}
+
+// What one viewer is sent is bounded, and what needs somebody is among it,
+// however many partitions there are and whatever they say.
+func TestManyPartitions(t *testing.T) {
+	const many, worst = 3000, 2999
+	s := start(t, live.Config{Mode: live.ModeMetadata}, func() ops.Snapshot {
+		s := snapshot()
+		s.Ready, s.Partitions = false, nil
+		for i := range many {
+			s.Partitions = append(s.Partitions, ops.PartitionStatus{Topic: "t", Partition: int32(i), State: ops.PartitionWriting, Lag: int64(i)})
+			s.NotReady = append(s.NotReady, ops.Reason{Code: "partition_blocked", Text: fmt.Sprintf("reason %02d", i*30/many), Remedy: strings.Repeat("do ", 30)})
+		}
+		s.Partitions[worst] = ops.PartitionStatus{Topic: "t", Partition: worst, State: ops.PartitionBlocked}
+		return s
+	})
+	w := s.watch()
+	var status struct {
+		Partitions  int
+		NotReady    []ops.Reason `json:"not_ready"`
+		MoreReasons int          `json:"more_reasons"`
+	}
+	text := w.next("status")
+	if err := json.Unmarshal([]byte(text), &status); err != nil {
+		t.Fatal(err)
+	}
+	if status.Partitions != many || len(status.NotReady) != 20 || status.MoreReasons != 10 || len(text) > 8<<10 {
+		t.Errorf("got %d bytes of status with %d partitions, %d reasons and %d more, want %d, the 20 first of 30 different ones, within 8 KiB", len(text), status.Partitions, len(status.NotReady), status.MoreReasons, many)
+	}
+	var parts []ops.PartitionStatus
+	if err := json.Unmarshal([]byte(w.next("partitions")), &parts); err != nil {
+		t.Fatal(err)
+	}
+	if len(parts) != 1000 || parts[0].Partition != worst || parts[1].Partition != worst-1 {
+		t.Errorf("got %d partitions, the first of them %+v, want 1000 with the one that is blocked first, then the longest lag", len(parts), parts[0])
 	}
 }
 
@@ -275,6 +315,41 @@ func TestContentByMode(t *testing.T) {
 			t.Errorf("%s: got %d values, want %d: %s", mode, got, want, all)
 		}
 	}
+}
+
+// However many ask, the contents of events are made one after the other.
+func TestContentIsMadeOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed := live.NewFeed(live.ModeFull)
+		page := live.New(live.Config{Mode: live.ModeFull}, feed, snapshot, ops.NewMetrics(ops.Known{}), zaptest.NewLogger(t))
+		defer page.Stop()
+		var making atomic.Int32
+		done := make(chan struct{})
+		id := feed.Add(event(live.Delivered, "a"), 10, func() live.Content {
+			making.Add(1)
+			<-done
+			return live.Content{Value: "VALUE"}
+		})
+		ctx, leave := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				req := httptest.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("/live/events/%d", id), nil)
+				page.ServeHTTP(httptest.NewRecorder(), req)
+			})
+		}
+		synctest.Wait()
+		if n := making.Load(); n != 1 {
+			t.Errorf("got %d contents made at once, want 1", n)
+		}
+		leave() // who waits may go
+		synctest.Wait()
+		close(done)
+		all.Wait()
+		if n := making.Load(); n != 1 {
+			t.Errorf("got %d contents made, want none for those who left", n)
+		}
+	})
 }
 
 // drawer has one dead letter.
@@ -325,6 +400,49 @@ func TestDoor(t *testing.T) {
 	s.want(403, http.MethodPost, "/live/logout", "Sec-Fetch-Site", "cross-site")
 	current = "a-new-token-after-rotation"
 	s.want(401, http.MethodGet, "/live/events", with...)
+}
+
+// A stream that was let in ends when the token is changed.
+func TestStreamEndsWithItsToken(t *testing.T) {
+	var current atomic.Value
+	current.Store(token)
+	s := start(t, live.Config{Mode: live.ModeFull, Token: func() (string, error) { return current.Load().(string), nil }}, snapshot)
+	resp, _ := s.ask(http.MethodPost, "/live/login", url.Values{"token": {token}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	for _, with := range [][]string{{"Authorization", "Bearer " + token}, {"Cookie", resp.Cookies()[0].String()}} {
+		current.Store(token)
+		w := s.watch(with...)
+		w.next("status")
+		w.next("status") // it goes on while the token is the same
+		current.Store("a-new-token-after-rotation")
+		for w.lines.Scan() { // ends, or the test runs into its context
+		}
+		if err := w.lines.Err(); err != nil {
+			t.Errorf("%s: the stream ended with %v, want its end", with[0], err)
+		}
+		s.want(401, http.MethodGet, "/live/stream", with...)
+	}
+}
+
+// A page of another site can link to this one, and that is all.
+func TestOtherSites(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeMetadata, Letters: drawer{}}, snapshot)
+	own := strings.TrimPrefix(s.URL, "http://")
+	for _, site := range []string{"cross-site", "same-site"} {
+		s.want(200, http.MethodGet, "/live/", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
+		for _, path := range []string{"/live/stream", "/live/letters", "/live/events", "/live/config", "/live/assets/main.js"} {
+			s.want(403, http.MethodGet, path, "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "no-cors")
+			s.want(403, http.MethodGet, path, "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
+		}
+		s.want(403, http.MethodPost, "/live/letters/trial", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
+	}
+	// Over plain HTTP to a name browsers say less.
+	for origin, want := range map[string]int{"http://" + own: 200, "https://bridge.example": 200, "http://evil.example": 403, "null": 403, "http://" + own + ".evil.example": 403} {
+		s.want(want, http.MethodPost, "/live/letters/trial", "Origin", origin, "X-Forwarded-Host", "bridge.example")
+	}
+	s.want(403, http.MethodGet, "/live/stream", "Origin", "http://evil.example")
+	s.want(200, http.MethodPost, "/live/letters/trial") // no browser
+	s.want(200, http.MethodGet, "/live/events", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors")
+	s.want(200, http.MethodGet, "/live/", "Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate")
 }
 
 func TestWrongTokensAreSlowedDown(t *testing.T) {

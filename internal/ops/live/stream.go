@@ -22,9 +22,10 @@ const (
 	// A viewer that takes longer over one message is cut off, and comes back by
 	// itself if it is still there.
 	viewerTimeout = 15 * time.Second
-	// streamLife ends a stream now and then, so that what lies between
-	// (proxies, logins that have run out) is put to the proof.
+	// streamLife ends a stream now and then, so that what lies between, a proxy
+	// say, is put to the proof. The viewer is back after comeBack, in milliseconds.
 	streamLife = 30 * time.Minute
+	comeBack   = 1000
 	// eventsAtOnce bounds one message, backlogEvents the first.
 	eventsAtOnce, backlogEvents = 200, 300
 )
@@ -54,6 +55,10 @@ type viewer struct {
 
 // serveStream sends server-sent events until the viewer leaves.
 func (p *Page) serveStream(w http.ResponseWriter, r *http.Request) {
+	if p.stopped.Err() != nil {
+		fail(w, http.StatusServiceUnavailable, "the bridge is stopping")
+		return
+	}
 	if n := p.feed.viewers.Add(1); n > maxViewers {
 		p.feed.viewers.Add(-1)
 		w.Header().Set("Retry-After", "10")
@@ -86,6 +91,7 @@ func (p *Page) resume(lastID string) uint64 {
 
 func (v *viewer) run(r *http.Request) error {
 	_, partitions := v.p.read()
+	fmt.Fprintf(&v.buf, "retry: %d\n", comeBack)
 	v.put("hello", hello{Mode: v.p.cfg.Mode, Letters: v.p.cfg.Letters != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.p.cfg.Token != nil})
 	v.status()
 	v.raw("partitions", partitions)
@@ -104,6 +110,9 @@ func (v *viewer) run(r *http.Request) error {
 		case <-events.C:
 			v.events(eventsAtOnce)
 		case <-status.C:
+			if !v.p.door.holds(r) {
+				return nil // logged in too long ago, or the token is another now
+			}
 			v.status() // the heartbeat, too
 		case <-partitionsTick.C:
 			_, partitions = v.p.read()

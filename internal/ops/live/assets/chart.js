@@ -18,20 +18,20 @@ export class Chart {
     this.seconds = second ? [] : null;
     this.node = shape("svg", { viewBox: "0 0 300 44", preserveAspectRatio: "none", role: "img", "aria-label": label });
     this.area = shape("path", { class: "area" });
-    this.line = shape("polyline", { class: "line" });
+    this.line = shape("path", { class: "line" });
     this.node.append(shape("line", { class: "base", x1: 0, x2: 300, y1: 43.5, y2: 43.5 }), this.area, this.line);
     if (second) {
-      this.line2 = shape("polyline", { class: "line second" });
+      this.line2 = shape("path", { class: "line second" });
       this.node.append(this.line2);
     }
   }
 
-  push(value, second) {
-    this.values.push(value);
-    if (this.seconds) this.seconds.push(second);
-    if (this.values.length > POINTS) {
-      this.values.shift();
-      if (this.seconds) this.seconds.shift();
+  // push adds a point; missed seconds before it, and null, leave a gap.
+  push(missed, value, second) {
+    for (const [list, last] of this.seconds ? [[this.values, value], [this.seconds, second]] : [[this.values, value]]) {
+      for (let i = 0; i < Math.min(missed, POINTS); i++) list.push(null);
+      list.push(last);
+      list.splice(0, list.length - POINTS);
     }
     this.draw();
   }
@@ -41,22 +41,25 @@ export class Chart {
     const step = 300 / Math.max(this.values.length, 60);
     const all = (this.seconds ? this.values.concat(this.seconds) : this.values).filter((v) => v !== null && v !== undefined);
     const top = this.limit || Math.max(...all, 1e-9) * 1.1;
-    const points = (list) => {
+    // Stretches of points without a gap between them.
+    const stretches = (list) => {
       const out = [];
+      let open = null;
       list.forEach((v, i) => {
-        if (v === null || v === undefined) return;
-        const x = 300 - (list.length - 1 - i) * step;
-        out.push(x.toFixed(1) + "," + (43 - 41 * Math.min(v / top, 1)).toFixed(2));
+        if (v === null || v === undefined) {
+          open = null;
+          return;
+        }
+        if (!open) out.push(open = []);
+        open.push((300 - (list.length - 1 - i) * step).toFixed(1) + "," + (43 - 41 * Math.min(v / top, 1)).toFixed(2));
       });
       return out;
     };
-    const line = points(this.values);
-    this.line.setAttribute("points", line.join(" "));
-    if (line.length > 1) {
-      const first = line[0].split(",")[0], last = line[line.length - 1].split(",")[0];
-      this.area.setAttribute("d", "M" + first + ",43.5L" + line.join("L") + "L" + last + ",43.5Z");
-    }
-    if (this.line2) this.line2.setAttribute("points", points(this.seconds).join(" "));
+    const path = (all) => all.map((points) => "M" + points.join("L") + (points.length === 1 ? "h0" : "")).join("");
+    const first = stretches(this.values), x = (point) => point.split(",")[0];
+    this.line.setAttribute("d", path(first));
+    this.area.setAttribute("d", first.map((points) => "M" + x(points[0]) + ",43.5L" + points.join("L") + "L" + x(points[points.length - 1]) + ",43.5Z").join(""));
+    if (this.line2) this.line2.setAttribute("d", path(stretches(this.seconds)));
   }
 
   // describe says in words what the line shows.

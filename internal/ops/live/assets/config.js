@@ -3,15 +3,11 @@
 import { $, el, fill, facts } from "./dom.js";
 import { ask } from "./stream.js";
 
-let loaded = false;
-
 export async function opened() {
-  if (loaded) return;
   const body = $("config-body");
   try {
     const { config } = await ask("config");
     fill(body, Object.entries(config || {}).map(([name, part]) => el("section", {}, el("h2", {}, name), el("dl", { class: "facts" }, facts(flat("", part))))));
-    loaded = true;
   } catch (e) {
     fill(body, el("p", { class: "hint" }, e.message));
   }

@@ -7,9 +7,16 @@ import * as events from "./events.js";
 
 let open = 0; // the id of the event that is shown
 let back = null; // takes the focus back
+const covered = matchMedia("(max-width: 660px)"); // the drawer leaves nothing of the page
 
 export function setup() {
   $("drawer-close").addEventListener("click", close);
+  covered.addEventListener("change", fence);
+}
+
+// fence keeps the focus from going where nobody can see it.
+function fence() {
+  for (const part of document.querySelectorAll("main, .top, .skip")) part.inert = isOpen() && covered.matches;
 }
 
 export const isOpen = () => !$("drawer").hidden;
@@ -17,6 +24,7 @@ export const isOpen = () => !$("drawer").hidden;
 export function close() {
   if (!isOpen()) return;
   $("drawer").hidden = true;
+  fence();
   open = 0;
   events.select(0);
   if (back) back();
@@ -28,6 +36,7 @@ function present(title, body, giveBack) {
   fill($("drawer-body"), body);
   const fresh = !isOpen();
   $("drawer").hidden = false;
+  fence();
   back = giveBack;
   if (fresh) $("drawer-title").focus();
 }
@@ -45,8 +54,16 @@ export async function show(id) {
   }
   if (open !== id) return;
   const e = found ? found.event : listed;
-  if (!e) return;
+  if (!e) {
+    present("Event " + id, el("p", { class: "hint" }, trouble), () => events.focusOn(id));
+    return;
+  }
   present(events.title(e), [head(e), trouble ? el("p", { class: "hint" }, trouble) : content(found)], () => events.focusOn(id));
+}
+
+// restart closes an event of a process that is gone: the numbers begin anew.
+export function restart() {
+  if (open) close();
 }
 
 // changed draws the open event anew when it has come to its end.
@@ -80,6 +97,7 @@ function content(found) {
   return [
     c.columns && c.columns.length ? [section("From event to row" + (c.section ? ", section " + c.section : "") + (c.shape === "row" ? ", which came mapped" : "")), columns(c.columns)] : null,
     c.row ? [section("Row", c.row), el("pre", { tabindex: "0", "aria-label": "Row" }, c.row)] : null,
+    c.truncated ? el("p", { class: "hint" }, "Of a record of more than 64 KiB the beginning is kept: its names are not read, and its row is not shown.") : null,
     section(c.truncated ? "Event, the beginning of it" : "Event", c.value), el("pre", { tabindex: "0", "aria-label": "Event" }, c.value || "(no value: a tombstone)"),
     c.key ? [section("Key"), el("pre", {}, c.key)] : null,
     c.headers && c.headers.length ? [section("Headers"), el("dl", { class: "facts" }, facts(c.headers.map((h) => [h.key, h.value || "(empty)"])))] : null,

@@ -28,6 +28,38 @@ export function fill(node, ...children) {
   add(node, children);
 }
 
+// refresh brings what is there to what is wanted and touches nothing else, so
+// that a selection, the scroll and what a pointer rests on survive.
+export function refresh(node, ...children) {
+  const want = document.createElement(node.tagName);
+  add(want, children);
+  morph(node, want);
+}
+
+function morph(node, want) {
+  for (const { name, value } of want.attributes) if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+  let at = node.firstChild;
+  for (const next of [...want.childNodes]) {
+    if (!at) {
+      node.append(next);
+      continue;
+    }
+    const after = at.nextSibling;
+    if (at.nodeName !== next.nodeName) at.replaceWith(next);
+    else if (next.nodeType === Node.TEXT_NODE) { if (at.data !== next.data) at.data = next.data; }
+    else {
+      for (const { name } of [...at.attributes]) if (!next.hasAttribute(name)) at.removeAttribute(name);
+      morph(at, next);
+    }
+    at = after;
+  }
+  while (at) {
+    const after = at.nextSibling;
+    at.remove();
+    at = after;
+  }
+}
+
 // say sets a text only when it differs, so that nothing is announced or drawn
 // twice.
 export function say(node, text) {

@@ -1,11 +1,13 @@
 // The list of recent events: bounded here as it is in the bridge, filtered,
 // pausable, and walked with the keyboard.
 
-import { $, el, say, announce } from "./dom.js";
+import { $, el, refresh, say, announce } from "./dom.js";
 import { clockMillis, clock, seconds, count, statusWords } from "./format.js";
 
 const KEPT = 600; // events in memory
 const DRAWN = 150; // rows in the page
+const LARGE = 64 << 10; // bytes; of larger ones the bridge does not read the names
+const inOrder = new Intl.Collator("en", { numeric: true }).compare;
 const narrow = matchMedia("(max-width: 700px)");
 
 const byID = new Map(); // in the order they came
@@ -19,7 +21,7 @@ export function setup(open, change) {
   onOpen = open;
   onChange = change;
   for (const [status, [word]] of Object.entries(statusWords)) {
-    $("chips").append(el("button", { type: "button", "aria-pressed": "false", "data-status": status, onclick: toggle }, word, el("span", { class: "n" }, "0")));
+    $("chips").append(el("button", { type: "button", "aria-pressed": "false", "data-status": status, onclick: toggle }, word, el("span", { class: "n", "aria-hidden": "true" }, "0")));
   }
   for (const id of ["q", "by-type", "by-name", "by-partition"]) $(id).addEventListener("input", () => draw(true));
   $("pause").addEventListener("click", pause);
@@ -35,7 +37,6 @@ function toggle(event) {
 
 export function pause() {
   paused = !paused;
-  $("pause").setAttribute("aria-pressed", String(paused));
   waiting = 0;
   announce(paused ? "Paused" : "Going on");
   label();
@@ -43,7 +44,10 @@ export function pause() {
 }
 
 function label() {
-  say($("pause"), paused ? (waiting ? "Resume · " + count(waiting) + " new" : "Resume") : "Pause");
+  // How many are waiting is not part of the name: a screen reader would speak
+  // each new name of the button that has the focus.
+  $("pause").classList.toggle("on", paused);
+  refresh($("pause"), paused ? "Resume" : "Pause", paused && waiting ? el("span", { "aria-hidden": "true" }, " · " + count(waiting) + " new") : null);
 }
 
 // take keeps what came; while paused it is not drawn.
@@ -111,7 +115,7 @@ function draw(byHand) {
 
 // options keeps a list of choices current without touching one that is open.
 function options(select, values) {
-  const want = [...values].sort().slice(0, 200);
+  const want = [...values].sort(inOrder).slice(0, 200);
   if (select.value && !values.has(select.value)) want.push(select.value);
   const have = [...select.options].slice(1).map((o) => o.value);
   if (document.activeElement === select || have.join("\n") === want.join("\n")) return;
@@ -122,14 +126,18 @@ function options(select, values) {
 }
 
 // place draws the rows. One that stays where it was is not moved, so that it
-// keeps the focus.
+// keeps the focus; one that has the focus stays until it loses it.
 function place(show) {
   const body = $("events-table").tBodies[0], want = new Set(show.map((e) => e.id));
+  let held = null;
   for (const [id, tr] of rows) {
-    if (!want.has(id)) { tr.remove(); rows.delete(id); }
+    if (want.has(id)) continue;
+    if (tr.contains(document.activeElement)) held = tr;
+    else { tr.remove(); rows.delete(id); }
   }
   let at = body.firstChild;
   for (const e of show) {
+    if (held && at === held) at = at.nextSibling;
     let tr = rows.get(e.id);
     if (!tr) {
       tr = row(e);
@@ -149,13 +157,13 @@ function row(e) {
     el("td", { class: "wide" }, e.type || "–"),
     el("td", {}, el("button", { type: "button", class: "open", onclick: (click) => { click.stopPropagation(); open(e.id); } }, title(e))),
     el("td", { class: "wide mono", title: e.message_id }, e.message_id || "–"),
-    el("td", { class: "mono", title: where(e) + " offset " + e.offset }, narrow.matches ? e.partition + " @ " + e.offset : e.topic + "/" + e.partition + " @ " + e.offset + (e.index ? "#" + e.index : "")),
+    el("td", { class: "mono", title: where(e) + " offset " + e.offset }, e.partition + " @ " + e.offset + (e.index ? "#" + e.index : ""), el("span", { class: "muted wide" }, "  " + e.topic)),
     el("td", { class: "n wide" }));
   mark(tr, e);
   return tr;
 }
 
-export const title = (e) => e.name || e.type || "(no name)";
+export const title = (e) => e.name || e.type || (e.size > LARGE ? "(too large to name)" : "(no name)");
 
 // mark writes what changes in the life of an event.
 function mark(tr, e) {
@@ -183,7 +191,7 @@ export function select(id) {
 
 export function focusOn(id) {
   const tr = rows.get(id);
-  if (tr) tr.querySelector("button").focus();
+  (tr ? tr.querySelector("button") : $("events")).focus(); // it may have made way
 }
 
 // step moves the focus to the next or the previous event.

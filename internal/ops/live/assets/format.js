@@ -47,7 +47,8 @@ export const clockMillis = (text) => clock(text) + "." + pad(new Date(text).getM
 export function stamp(text) {
   if (!text) return "";
   const t = new Date(text);
-  return t.getFullYear() + "-" + pad(t.getMonth() + 1) + "-" + pad(t.getDate()) + " " + clockMillis(text);
+  const ahead = -t.getTimezoneOffset(), zone = (ahead < 0 ? "-" : "+") + pad(Math.floor(Math.abs(ahead) / 60)) + ":" + pad(Math.abs(ahead) % 60);
+  return t.getFullYear() + "-" + pad(t.getMonth() + 1) + "-" + pad(t.getDate()) + " " + clockMillis(text) + " " + zone;
 }
 
 // ago is how long before now a time was, both as the bridge's clock says.

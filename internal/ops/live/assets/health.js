@@ -1,6 +1,6 @@
 // The upper half: is it healthy, why not, what to do, and the figures.
 
-import { $, el, fill, say, tone, facts, copyButton, announce } from "./dom.js";
+import { $, el, fill, refresh, say, tone, facts, copyButton, announce } from "./dom.js";
 import { Chart } from "./chart.js";
 import { count, rate, short, bytes, seconds, ago, clock } from "./format.js";
 
@@ -12,7 +12,7 @@ const figures = {
   buffer: figure("fig-buffer", new Chart("Buffered bytes", { limit: 1 })),
 };
 let before = null; // the last status
-let last = null; // for when the connection is lost
+const trail = []; // time in seconds and lag, of the last half minute
 let verdict = "";
 let reasonsShown = "";
 
@@ -23,16 +23,16 @@ function figure(id, chart) {
 }
 
 function show(f, big, unit, under) {
-  fill(f.value, big, unit ? el("small", {}, " " + unit) : "");
+  refresh(f.value, big, unit ? el("small", {}, " " + unit) : "");
   say(f.under, under);
   f.chart.describe(big + (unit ? " " + unit : "") + (under ? ", " + under : ""));
 }
 
 export function status(s) {
-  last = s;
   header(s);
   const flow = rates(s);
   health(s, flow);
+  reload(s.reload);
   draw(s, flow);
   ledger(s.conservation);
   sink(s);
@@ -52,7 +52,18 @@ function rates(s) {
   return { in: per("events_read"), out: per("rows_delivered"), bytesIn: per("event_bytes_read"), bytesOut: per("row_bytes_delivered"), lost: per("events_rejected"), filtered: per("events_filtered") };
 }
 
+// shrinks is by how many events a second the lag has shrunk of late; null while
+// that cannot be told.
+function shrinks(s) {
+  const now = new Date(s.time) / 1000;
+  if (s.lag < 0 || before && before.started !== s.started) trail.length = 0;
+  if (s.lag >= 0) trail.push({ now, lag: s.lag });
+  while (trail.length && now - trail[0].now > 30) trail.shift();
+  return trail.length && now - trail[0].now >= 5 ? (trail[0].lag - s.lag) / (now - trail[0].now) : null;
+}
+
 function health(s, flow) {
+  const gain = shrinks(s);
   let word = "Delivering", name = "ok", line;
   if (!s.live) {
     [word, name, line] = ["Not alive", "bad", s.live_reason + ". Only a restart helps."];
@@ -63,53 +74,65 @@ function health(s, flow) {
   } else if (s.sink.state === "retrying") {
     [word, name, line] = ["Retrying", "warn", "The sink does not take rows at the moment; this mends itself. " + (s.sink.reason || "")];
   } else {
-    line = fine(s, flow);
+    line = fine(s, flow, gain);
   }
   const box = $("health");
   tone(box, name);
   say($("health-word"), word);
   say($("health-line"), line);
   document.title = (name === "ok" ? "● " : name === "warn" ? "▲ " : "■ ") + word + " · bridge";
-  reasons(s.not_ready || []);
-  const spoken = word + (s.not_ready && s.not_ready.length ? ": " + s.not_ready[0].text : "");
+  reasons(s.not_ready || [], s.more_reasons || 0);
+  const spoken = word + (s.not_ready && s.not_ready.length ? ": " + s.not_ready[0].text : "") + (s.reload.state === "failed" ? ". The configuration on disk is refused." : "");
   if (spoken !== verdict) announce(spoken);
   verdict = spoken;
 }
 
-function fine(s, flow) {
+function fine(s, flow, gain) {
   if (s.partitions === 0) return "No partition is assigned to this member: others in the group have them all.";
   const parts = [];
-  if (s.lag > 0 && flow && flow.out - flow.in > 1 && s.lag > 5 * flow.out) parts.push(count(s.lag) + " events behind, caught up in about " + seconds(s.lag / (flow.out - flow.in)));
-  else if (s.lag >= 0) parts.push(s.lag === 0 ? "Everything in the topics is delivered" : "Keeping up");
+  if (s.lag > 1000 && s.lag > 10 * (flow ? flow.out : 0)) {
+    parts.push(count(s.lag) + " events behind" + (gain === null ? "" : gain > 1 ? ", caught up in about " + seconds(s.lag / gain) : ", and not catching up"));
+  } else if (s.lag >= 0) parts.push(s.lag === 0 ? "Everything in the topics is delivered" : "Keeping up");
   if (s.ack) parts.push("half of the writes are acknowledged within " + seconds(s.ack.p50_seconds));
   if (s.oldest_unacked_seconds > 10) parts.push("the oldest event in hand waits for " + seconds(s.oldest_unacked_seconds));
   return parts.join("; ") + ".";
 }
 
-function reasons(list) {
-  const key = JSON.stringify(list);
+function reasons(list, more) {
+  const key = JSON.stringify([list, more]);
   if (key === reasonsShown) return; // a selection in the text survives
   reasonsShown = key;
-  fill($("reasons"), list.slice(0, 20).map((r) => el("li", {},
+  fill($("reasons"), list.map((r) => el("li", {},
     el("p", {}, el("span", { class: "tag", "data-tone": "bad" }, r.code), " " + r.text),
-    r.remedy ? el("div", { class: "remedy" }, el("b", {}, "What to do"), el("span", {}, r.remedy), copyButton(r.remedy, "the remedy")) : null)));
+    r.remedy ? el("div", { class: "remedy" }, el("b", {}, "What to do"), el("span", {}, r.remedy), copyButton(r.remedy, "the remedy")) : null)), more ? el("li", { class: "muted" }, "and " + count(more) + " more") : null);
+}
+
+// reload tells what became of a configuration that was changed on disk.
+function reload(r) {
+  const refused = r.state === "failed", waiting = r.pending_restart || [];
+  $("reload").hidden = !refused && !waiting.length;
+  refresh($("reload"), el("span", { class: "tag", "data-tone": refused ? "bad" : "warn" }, "configuration"),
+    refused ? " What is on disk is refused, the one before goes on: " + r.error + "." : "",
+    waiting.length ? " Changed on disk, in force after a restart: " + waiting.join(", ") + "." : "");
 }
 
 function draw(s, flow) {
-  if (flow) {
-    show(figures.in, rate(flow.in), "/s", bytes(flow.bytesIn) + "/s");
-    show(figures.out, rate(flow.out), "/s", bytes(flow.bytesOut) + "/s");
-    figures.in.chart.push(flow.in);
-    figures.out.chart.push(flow.out);
-  }
+  // The charts are of time: what the page did not hear is a gap.
+  const passed = before ? (new Date(s.time) - new Date(before.time)) / 1000 : 1;
+  if (passed <= 0) return; // the same state, told again
+  const missed = passed > 3 ? Math.round(passed) - 1 : 0;
+  show(figures.in, flow ? rate(flow.in) : "–", flow ? "/s" : "", flow ? bytes(flow.bytesIn) + "/s" : "");
+  show(figures.out, flow ? rate(flow.out) : "–", flow ? "/s" : "", flow ? bytes(flow.bytesOut) + "/s" : "");
+  figures.in.chart.push(missed, flow ? flow.in : null);
+  figures.out.chart.push(missed, flow ? flow.out : null);
   show(figures.lag, s.lag < 0 ? "–" : short(s.lag), "events", s.oldest_unacked_seconds > 0 ? "oldest in hand " + seconds(s.oldest_unacked_seconds) : "none in hand");
-  figures.lag.chart.push(Math.max(s.lag, 0));
+  figures.lag.chart.push(missed, s.lag < 0 ? null : s.lag);
   if (s.ack) show(figures.ack, seconds(s.ack.p50_seconds), "half", seconds(s.ack.p99_seconds) + " for 99 of 100");
   else show(figures.ack, "–", "", "no write in the last 10 s");
-  figures.ack.chart.push(s.ack ? s.ack.p50_seconds : null, s.ack ? s.ack.p99_seconds : null);
+  figures.ack.chart.push(missed, s.ack ? s.ack.p50_seconds : null, s.ack ? s.ack.p99_seconds : null);
   const share = s.buffered_limit_bytes > 0 ? s.buffered_bytes / s.buffered_limit_bytes : 0;
   show(figures.buffer, (100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0) + " %", "", bytes(s.buffered_bytes) + " of " + bytes(s.buffered_limit_bytes));
-  figures.buffer.chart.push(share);
+  figures.buffer.chart.push(missed, share);
 }
 
 // ledger is the equation that every event is in.
@@ -119,7 +142,7 @@ function ledger(l) {
   if (!l) return;
   const term = (n, name) => el("span", { class: n === 0 ? "zero" : "" }, el("b", {}, count(n)), " " + name);
   const op = (text) => el("span", { class: "op" }, text);
-  fill(box, term(l.read, "read"), op("="), term(l.delivered, "delivered"), op("+"), term(l.dead_lettered, "dead-lettered"), op("+"), term(l.skipped, "skipped"), op("+"),
+  refresh(box, term(l.read, "read"), op("="), term(l.delivered, "delivered"), op("+"), term(l.dead_lettered, "dead-lettered"), op("+"), term(l.skipped, "skipped"), op("+"),
     term(l.filtered, "filtered"), op("+"), term(l.in_flight, "in flight"), op("+"), term(l.dropped, "dropped to be read again"),
     el("span", { class: "tag", "data-tone": l.imbalance === 0 ? "ok" : "bad" }, l.imbalance === 0 ? "balanced" : "out by " + count(l.imbalance) + ": a fault of the bridge, please report it"));
 }
@@ -129,7 +152,7 @@ const sinkTones = { ready: "ok", retrying: "warn", blocked: "bad" };
 function sink(s) {
   const k = s.sink;
   const expires = k.token_expires_at ? ago(s.time, k.token_expires_at) : null;
-  fill($("sink"), facts([
+  refresh($("sink"), facts([
     ["State", el("span", {}, el("span", { class: "tag", "data-tone": sinkTones[k.state] || "idle" }, k.state), k.since ? " for " + seconds(ago(k.since, s.time)) : "")],
     ["Table", el("code", {}, k.table)],
     ["Transport", k.transport],
@@ -141,11 +164,11 @@ function sink(s) {
   ]));
 }
 
-// lost says that what is shown is old.
-export function lost(text) {
+// lost says that what is shown is old, and why.
+export function lost(text, why) {
   tone($("health"), "idle");
   say($("health-word"), text);
-  say($("health-line"), last ? "What you see is from " + clock(last.time) + "." : "");
+  say($("health-line"), [why, before ? "What you see is from " + clock(before.time) + "." : ""].filter(Boolean).join(" "));
   document.title = "○ " + text + " · bridge";
   if (verdict !== text) announce(text);
   verdict = text;

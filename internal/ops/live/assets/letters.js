@@ -2,7 +2,7 @@
 // that only pretends.
 
 import { $, el, fill, say } from "./dom.js";
-import { stamp, count } from "./format.js";
+import { stamp, clock, count } from "./format.js";
 import { ask } from "./stream.js";
 import * as detail from "./detail.js";
 
@@ -45,7 +45,7 @@ function read() {
 }
 
 function draw(letters) {
-  say($("letters-line"), letters.length ? "The " + count(letters.length) + " newest dead letters that have not landed since." : "");
+  say($("letters-line"), letters.length ? "The " + count(letters.length) + " newest dead letters that have not landed since, read at " + clock(new Date()) + "." : "Read at " + clock(new Date()) + ".");
   $("letters-empty").hidden = letters.length > 0;
   $("letters-table").hidden = letters.length === 0;
   fill($("letters-table").tBodies[0], letters.map((l) => {

@@ -17,26 +17,34 @@ views();
 theme();
 keys();
 
-let started = "";
+let started = "", version = "";
 connect({
   hello(h) {
     letters.allow(h.letters);
     $("logout").hidden = !h.login;
   },
   status(s) {
-    if (started && s.started !== started) events.restart();
-    started = s.started;
+    if (version && s.version !== version) location.reload(); // the page is of the version before
+    if (started && s.started !== started) {
+      events.restart();
+      detail.restart();
+    }
+    [started, version] = [s.started, s.version];
     partitions.setTotal(s.partitions);
     health.status(s);
     events.sample(s);
   },
   partitions: partitions.partitions,
   events: (message) => events.take(message.events),
-  link(state) {
+  link(state, why) {
     const [word, name] = { connecting: ["connecting", "idle"], live: ["live", "ok"], lost: ["no connection", "bad"], resting: ["resting", "idle"] }[state];
     say($("link"), word);
     tone($("link"), name);
-    if (state === "lost") health.lost("No connection to the bridge");
+    if (state === "live") delete document.body.dataset.old;
+    if (state !== "lost" && state !== "resting") return;
+    document.body.dataset.old = "";
+    if (state === "resting") health.lost("Resting", "A page in the background lets go.");
+    else health.lost(why ? "Not live" : "No connection to the bridge", why);
   },
 });
 
@@ -57,8 +65,10 @@ function views() {
   for (const tab of tabs) {
     tab.addEventListener("click", () => choose(tab));
     tab.addEventListener("keydown", (e) => {
-      const by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
-      if (by) choose(tabs[(tabs.indexOf(tab) + by + tabs.length) % tabs.length], true);
+      const to = { ArrowRight: tabs.indexOf(tab) + 1, ArrowLeft: tabs.indexOf(tab) - 1, Home: 0, End: -1 }[e.key];
+      if (to === undefined) return;
+      e.preventDefault();
+      choose(tabs[(to + tabs.length) % tabs.length], true);
     });
   }
 }

@@ -3,42 +3,52 @@
 
 const HIDDEN_FOR = 60_000; // then a page in the background lets go
 const SILENT_FOR = 6_000; // the bridge speaks each second
+const DEAD_FOR = 20_000; // then the connection is given up, whatever it says of itself
 
 export function connect(handlers) {
-  let source = null, lastWord = 0, hiding = 0, retry = 0;
+  let source = null, lastWord = 0, errors = 0, hiding = 0, retry = 0;
 
   function open() {
     close();
+    lastWord = Date.now();
     handlers.link("connecting");
-    source = new EventSource("stream");
+    const mine = source = new EventSource("stream");
     for (const name of ["hello", "status", "partitions", "events"]) {
-      source.addEventListener(name, (message) => {
+      mine.addEventListener(name, (message) => {
         lastWord = Date.now();
+        errors = 0;
         handlers.link("live");
         handlers[name](JSON.parse(message.data));
       });
     }
-    source.onerror = () => {
-      handlers.link("lost");
-      // After an answer that is no stream the browser gives up; we do not.
-      if (source && source.readyState === EventSource.CLOSED) later();
+    mine.onerror = () => {
+      // After an answer that is no stream the browser gives up; we do not. A
+      // stream that has ended it opens again, and the bridge ends each in time.
+      if (mine.readyState === EventSource.CLOSED) refused();
+      else handlers.link(++errors > 1 ? "lost" : "connecting");
     };
   }
 
-  async function later() {
+  // refused asks why there is no stream, and tries again.
+  async function refused() {
     close();
-    clearTimeout(retry);
+    const mine = retry = setTimeout(open, 3000), asking = new AbortController();
+    let why = "";
     try {
-      const answer = await fetch("config", { method: "GET" });
+      const answer = await fetch("stream", { signal: asking.signal });
       if (answer.status === 401) {
         location.reload(); // the login form is next
         return;
       }
+      if (!answer.ok) why = (await answer.json()).error;
     } catch { /* the bridge is away */ }
-    retry = setTimeout(open, 3000);
+    asking.abort();
+    if (retry === mine) handlers.link("lost", why);
   }
 
   function close() {
+    clearTimeout(retry);
+    retry = 0;
     if (source) source.close();
     source = null;
   }
@@ -52,7 +62,10 @@ export function connect(handlers) {
     }
   });
   setInterval(() => {
-    if (source && lastWord && Date.now() - lastWord > SILENT_FOR) handlers.link("lost");
+    if (!source) return;
+    const silent = Date.now() - lastWord;
+    if (silent > SILENT_FOR) handlers.link("lost");
+    if (silent > DEAD_FOR) open();
   }, 1000);
   open();
 }
