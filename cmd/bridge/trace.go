@@ -112,6 +112,9 @@ func (t *traceTap) Settled(p *consumer.Passage) {
 	var spans *tracing.Trace // made for the first sampled event
 	sampling := t.tracer.Sampling()
 	for i, rec := range p.Records {
+		if len(rec.Headers) == 0 && sampling.Skip() {
+			continue
+		}
 		from, sampled := sampling.Sample(header(rec, tracing.ParentHeader))
 		if !sampled {
 			continue

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafkatest"
@@ -139,9 +141,14 @@ func (*keptSpans) Start(context.Context) error { return nil }
 func (*keptSpans) Stop(context.Context) error  { return nil }
 
 func (k *keptSpans) UploadTraces(_ context.Context, all []*tracepb.ResourceSpans) error {
+	wire, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: all})
+	var seen tracepb.TracesData
+	if err = errors.Join(err, proto.Unmarshal(wire, &seen)); err != nil {
+		return err
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, r := range all {
+	for _, r := range seen.GetResourceSpans() {
 		k.about = r.GetResource()
 		for _, s := range r.GetScopeSpans() {
 			k.spans = append(k.spans, s.GetSpans()...)

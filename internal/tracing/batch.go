@@ -7,7 +7,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
@@ -70,8 +69,8 @@ type Event struct {
 type Trace struct {
 	q      *queue
 	b      *Batch
-	name   string               // of events' spans
-	common []*commonpb.KeyValue // of events' spans and the batch's
+	name   string // of events' spans
+	common []byte // attributes of events' spans and the batch's; see encoded
 	spans  []*tracepb.Span
 	batch  *tracepb.Span        // nil before the first event
 	link   []*tracepb.Span_Link // to it
@@ -81,7 +80,7 @@ type Trace struct {
 // Trace begins the spans of a batch: none is made before its first Event. End
 // it.
 func (t *Tracer) Trace(b *Batch) *Trace {
-	return &Trace{q: t.queue, b: b, name: "process " + b.Topic, common: keyValues(
+	return &Trace{q: t.queue, b: b, name: "process " + b.Topic, common: encoded(
 		semconv.MessagingSystemKafka,
 		semconv.MessagingOperationName("process"),
 		semconv.MessagingDestinationName(b.Topic),
@@ -133,8 +132,8 @@ func (r *Trace) event(e *Event) *tracepb.Span {
 	s.TraceId, s.SpanId = m.traceID[:], m.spanID[:]
 	// Each attribute costs as much again when it is sent, so that what most
 	// events have in common is left unsaid.
-	s.Attributes = append(m.attributes[:0], r.common...)
-	s.Attributes = append(s.Attributes, m.offset.set(semconv.MessagingKafkaOffsetKey, e.Offset))
+	s.ProtoReflect().SetUnknown(r.common)
+	s.Attributes = append(m.attributes[:0], m.offset.set(semconv.MessagingKafkaOffsetKey, e.Offset))
 	if e.ID != "" {
 		s.Attributes = append(s.Attributes, m.message.set(semconv.MessagingMessageIDKey, e.ID))
 	}
@@ -161,12 +160,13 @@ func (r *Trace) event(e *Event) *tracepb.Span {
 func (r *Trace) begin(first *tracepb.Span) {
 	b := r.b
 	r.batch = below(first, "batch "+b.Topic, tracepb.Span_SPAN_KIND_INTERNAL, b.Began, b.Ended)
-	r.batch.Attributes = append(r.common[:len(r.common):len(r.common)], keyValues(
+	r.batch.ProtoReflect().SetUnknown(r.common)
+	r.batch.Attributes = keyValues(
 		semconv.MessagingBatchMessageCount(b.Events),
 		attribute.Int("bridge.rows", b.Rows),
 		attribute.Int("bridge.bytes", b.RowBytes),
 		attribute.Int("bridge.writes", b.Written),
-		attribute.String("bridge.outcome", b.Outcome))...)
+		attribute.String("bridge.outcome", b.Outcome))
 	if b.Outcome == OutcomeAbandoned {
 		fail(r.batch, b.Outcome)
 	}

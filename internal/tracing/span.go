@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 )
 
 // schemaURL says where the attributes' names are defined.
@@ -30,7 +31,7 @@ type eventSpan struct {
 	spanID, parentID trace.SpanID
 	offset           intAttribute
 	message          textAttribute
-	attributes       [12]*commonpb.KeyValue
+	attributes       [6]*commonpb.KeyValue
 }
 
 type intAttribute struct {
@@ -95,6 +96,15 @@ func newSpanID() (id trace.SpanID) {
 		binary.NativeEndian.PutUint64(id[:], rand.Uint64())
 	}
 	return id
+}
+
+// encoded returns attributes as they stand on the wire in a span, for
+// SetUnknown: bytes that a message does not know are sent as they are, so that
+// what all spans of a batch say is encoded once and not for each. It returns
+// nothing where that fails, which it cannot.
+func encoded(attrs ...attribute.KeyValue) []byte {
+	wire, _ := proto.Marshal(&tracepb.Span{Attributes: keyValues(attrs...)}) // no required fields, valid UTF-8
+	return wire
 }
 
 func keyValues(attrs ...attribute.KeyValue) []*commonpb.KeyValue {

@@ -93,6 +93,16 @@ func (s *Sampling) Sample(traceparent []byte) (Origin, bool) {
 	return Origin{from}, yes
 }
 
+// Skip is Sample for an event without headers that is not traced, as nearly all
+// are: it costs no call. Where it returns false, Sample decides.
+func (s *Sampling) Skip() bool {
+	if s.skip > 0 {
+		s.skip--
+		return true
+	}
+	return false
+}
+
 // Origin is where an event's trace comes from, as Sample found it.
 type Origin struct{ parent }
 
