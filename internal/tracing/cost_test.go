@@ -23,7 +23,7 @@ func BenchmarkBatch(b *testing.B) {
 	}))
 	defer collector.Close()
 	b.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
-	set := queued(2048, 53) // the batch's own span, the mapping's and the write's besides
+	set := queued(2048, 53)                                             // the batch's own span, the mapping's and the write's besides
 	set.Protocol, set.Sampler = tracing.ProtocolHTTP, tracing.Sampler{} // none: the loop picks
 	tr, err := tracing.Start(b.Context(), tracing.Config{Settings: set, Version: "v", Log: zap.NewNop()})
 	if err != nil {

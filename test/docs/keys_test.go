@@ -30,6 +30,9 @@ func TestKeysInProseExist(t *testing.T) {
 	keys, sections := known()
 	found := 0
 	for _, p := range pages(t) {
+		if p.name == "deploy/helm/bridge/README.md" {
+			continue // its keys are the chart's values, and it is written from them
+		}
 		for _, l := range p.prose {
 			for _, span := range l.spans() {
 				m := dotted.FindStringSubmatch(span)
