@@ -231,12 +231,12 @@ func TestFewSpansDoNotWaitForMore(t *testing.T) {
 		r := tr.Trace(batch(0))
 		r.Event(tracing.Event{Outcome: tracing.OutcomeDelivered})
 		r.End()
-		time.Sleep(5*time.Second - 1) //nolint:forbidigo // fake time
+		<-time.After(5*time.Second - 1)
 		synctest.Wait()
 		if _, n := k.sent(); n != 0 {
 			t.Errorf("got %d requests before the delay, want none", n)
 		}
-		time.Sleep(time.Nanosecond) //nolint:forbidigo // fake time
+		<-time.After(time.Nanosecond)
 		synctest.Wait()
 		if spans, n := k.sent(); n != 1 || spans != 3 {
 			t.Errorf("got %d spans in %d requests after the delay, want 3 in one", spans, n)
@@ -256,7 +256,7 @@ func TestRequestsEnd(t *testing.T) {
 		r.Event(tracing.Event{Outcome: tracing.OutcomeDelivered})
 		r.End()
 		<-k.hangs
-		time.Sleep(30 * time.Second) //nolint:forbidigo // fake time
+		<-time.After(30 * time.Second)
 		synctest.Wait()
 		if n := logs.FilterMessageSnippet("traces are lost").Len(); n != 1 {
 			t.Errorf("got %d lines about lost traces, want 1: %v", n, logs.All())
