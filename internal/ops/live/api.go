@@ -72,11 +72,16 @@ func (p *Page) serveEvent(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
-		c := open()
-		<-p.opening
+		c := p.alone(open)
 		d.Content = &c
 	}
 	writeJSON(w, http.StatusOK, d)
+}
+
+// alone gives the slot of opening back, also where open panics.
+func (p *Page) alone(open func() Content) Content {
+	defer func() { <-p.opening }()
+	return open()
 }
 
 // serveConfig shows the effective configuration, which its maker has redacted.
