@@ -30,15 +30,16 @@ func (p *Problem) Error() string {
 		}
 		b.WriteString(": ")
 	}
+	key := shown(p.Key) // what is no key can be as long as anybody likes
 	switch {
 	case p.Rule == unknownKey:
-		b.WriteString(p.Rule + " " + p.Key)
+		b.WriteString(p.Rule + " " + key)
 	case p.Key == "":
 		b.WriteString(p.Rule)
 	case p.Value == "":
-		b.WriteString(p.Key + " " + p.Rule)
+		b.WriteString(key + " " + p.Rule)
 	default:
-		fmt.Fprintf(&b, "%s %q %s", p.Key, p.Value, p.Rule)
+		fmt.Fprintf(&b, "%s %q %s", key, p.Value, p.Rule)
 	}
 	if p.Remedy != "" {
 		b.WriteString("; " + p.Remedy)
