@@ -300,3 +300,19 @@ func TestShortRunsHaveFigures(t *testing.T) {
 		t.Errorf("got %v rows per second of processor time, %v, want 10000: one tick", f.PerCPU, err)
 	}
 }
+
+// What does not answer tells where it stood.
+func TestAChildThatDoesNotAnswerIsDumped(t *testing.T) {
+	c, err := startRole(t.Context(), t.TempDir(), "broker", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at atBroker
+	if err := c.hear(t.Context(), &at); err != nil {
+		t.Fatal(err)
+	}
+	c.dump()
+	if err := c.stop(); err == nil || !strings.Contains(err.Error(), "goroutine ") || !strings.Contains(err.Error(), "playBroker") {
+		t.Errorf("got %.300v, want where its goroutines stood", err)
+	}
+}

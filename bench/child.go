@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,6 +68,18 @@ func start(ctx context.Context, dir, name string, env []string, program string, 
 	return c, nil
 }
 
+// dump ends a child of Go that does not answer: where its goroutines stand goes
+// to its log, which the error of stop quotes.
+func (c *child) dump() {
+	if p, err := os.FindProcess(c.pid); err == nil {
+		_ = p.Signal(syscall.SIGQUIT) // it may have ended just now
+	}
+	select {
+	case <-c.done:
+	case <-time.After(stopWithin): // a kernel that does not let go of it, say; stop kills it
+	}
+}
+
 // stop ends the child and waits for it.
 func (c *child) stop() error {
 	select {
@@ -97,7 +110,10 @@ func (c *child) tail() string {
 	if err != nil {
 		return err.Error()
 	}
-	const most = 2000
+	most := 2000
+	if bytes.Contains(text, []byte("SIGQUIT: quit")) {
+		most = 1 << 20 // see dump
+	}
 	return strings.TrimSpace(string(text[max(len(text)-most, 0):]))
 }
 

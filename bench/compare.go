@@ -117,7 +117,7 @@ func (r *rig) steadyRun(ctx context.Context, w *workspace, topic string, events 
 		if err := w.wait(ctx, n); err != nil {
 			return s, err
 		}
-		if said[i], err = scrape(ctx, b.ops); err != nil {
+		if said[i], err = scrape(ctx, b); err != nil {
 			return s, err
 		}
 		if at[i], err = readCPU(b.pid); err != nil {

@@ -198,7 +198,7 @@ func (f *fleet) alive() error {
 
 // account adds what a member says of itself, before it goes.
 func (f *fleet) account(ctx context.Context, m *running) error {
-	said, err := scrape(ctx, m.ops)
+	said, err := scrape(ctx, m)
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func (r *rig) observe(ctx context.Context, b *running, l *load, lasts time.Durat
 	if err := r.workspace.call(ctx, http.MethodGet, "/bench/timings", nil, &old); err != nil {
 		return out, err
 	}
-	before, err := scrape(ctx, b.ops)
+	before, err := scrape(ctx, b)
 	if err != nil {
 		return out, err
 	}
@@ -140,7 +140,7 @@ func (r *rig) observe(ctx context.Context, b *running, l *load, lasts time.Durat
 		return out, err
 	}
 	produced = l.acked.Load() - produced
-	after, err := scrape(ctx, b.ops)
+	after, err := scrape(ctx, b)
 	if err != nil {
 		return out, err
 	}

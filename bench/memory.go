@@ -94,7 +94,7 @@ func (r *rig) stalled(ctx context.Context, topic string) (m memoryRun, err error
 	if err := m.watch(ctx, b.pid, r.o.stall); err != nil {
 		return m, err
 	}
-	said, err := scrape(ctx, b.ops)
+	said, err := scrape(ctx, b)
 	if err != nil {
 		return m, err
 	}

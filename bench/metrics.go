@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // metrics are the sums of a scrape's series by name, and the buckets of its
@@ -24,9 +26,18 @@ type bucket struct {
 	count float64
 }
 
-// scrape reads the bridge's /metrics.
-func scrape(ctx context.Context, ops string) (*metrics, error) {
-	text, err := request(ctx, http.MethodGet, "http://"+ops+"/metrics", nil)
+// scrapeWithin is how long a bridge may take to answer, on however busy a machine.
+const scrapeWithin = time.Minute
+
+// scrape reads the bridge's /metrics. A bridge that does not answer is ended, and
+// its log tells where it stood.
+func scrape(ctx context.Context, b *running) (*metrics, error) {
+	ctx, cancel := context.WithTimeout(ctx, scrapeWithin)
+	defer cancel()
+	text, err := request(ctx, http.MethodGet, "http://"+b.ops+"/metrics", nil)
+	if errors.Is(err, context.DeadlineExceeded) {
+		b.dump()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -126,7 +126,7 @@ func (r *rig) carryBeside(ctx context.Context, topic string, beside func(ctx con
 	if err := r.workspace.wait(ctx, warm(r.o.events)); err != nil {
 		return f, err
 	}
-	m, err := scrape(ctx, b.ops)
+	m, err := scrape(ctx, b)
 	if err != nil {
 		return f, err
 	}
