@@ -44,6 +44,7 @@ func StartFake(t testing.TB, o Options) Broker {
 		kfake.ClusterID(clusterID()),
 		kfake.GroupMinSessionTimeout(100 * time.Millisecond), // as on the real one, see properties
 		kfake.BrokerConfigs(map[string]string{"group.consumer.heartbeat.interval.ms": "500"}),
+		kfake.BrokerConfigs(keepAnyDate),
 		kfake.BrokerConfigs(o.Config),
 	}
 	if o.Private {

@@ -3,11 +3,20 @@ package kafkatest
 import (
 	"fmt"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 )
+
+// keepAnyDate has brokers take and keep records of any date, so that no test
+// depends on the day it runs: by default a broker deletes what is older than
+// seven days and refuses what lies more than an hour ahead.
+var keepAnyDate = map[string]string{
+	"log.retention.ms":                   "-1",
+	"log.message.timestamp.after.max.ms": strconv.Itoa(math.MaxInt64),
+}
 
 // properties renders a broker's server.properties. The keys are documented at
 // https://kafka.apache.org/documentation/#brokerconfigs.
@@ -66,6 +75,7 @@ func properties(n *node, all []*node, o Options, sec Security) string {
 		"log.cleaner.dedupe.buffer.size": "2097152",
 		"log.index.size.max.bytes":       "1048576",
 	}
+	maps.Copy(p, keepAnyDate)
 	maps.Copy(p, sec.brokerConfig())
 	maps.Copy(p, o.Config)
 
