@@ -66,7 +66,8 @@ vet: ## Run go vet
 	@for module in $(MODULES); do go -C $$module vet ./...; done
 
 .PHONY: lint
-lint: ## Run the linters of .golangci.yml and check the formatting
+lint: ## Run the linters of .golangci.yml, check the formatting, and look for merge conflict markers
+	@if git grep -nE '^(<{7}|>{7}|\|{7})( |$$)' -- ':!**/testdata/**'; then echo "the files above hold merge conflict markers; resolve them" >&2; exit 1; fi
 	$(LINT) run $(PKGS)
 	@for module in $(MODULES); do \
 		(cd $$module && go tool -modfile=../../tools/go.mod golangci-lint run -c ../../.golangci.yml ./...); \
