@@ -61,6 +61,7 @@ type options struct {
 	groups     []string // of groupKinds
 	timeout    time.Duration
 	bridge     string
+	against    string
 	profile    string
 	sets       []string
 	json       bool
@@ -82,6 +83,7 @@ var measurements = []struct {
 	{"scale", "eight members share a thousand partitions under a steady load and are replaced one by one; then one is killed", scale},
 	{"page", "the page of live events off, closed and open: processor time per row, and per second while nothing happens", pages},
 	{"tracing", "traces off, of one event in a hundred and of every event: processor time per row", traced},
+	{"versions", "this bridge and the one of --against in turns on a full topic: processor time per row, round by round", versions},
 	{"startup", "the released binary: its size, and how long it takes to its first row", startup},
 }
 
@@ -112,6 +114,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&groups, "groups", strings.Join(groupKinds, ","), "scale: `kinds` of groups: classic (cooperative-sticky) or consumer (KIP-848), each with -static members or without")
 	f.DurationVar(&o.timeout, "timeout", 40*time.Minute, "give up after this time")
 	f.StringVar(&o.bridge, "bridge", "", "`file` of a bridge that is built already (default: build ./cmd/bridge)")
+	f.StringVar(&o.against, "against", "", "versions: `file` of the bridge to compare with")
 	f.StringVar(&o.profile, "profile", "", "throughput: write a processor profile of the bridge's last round to this `file`")
 	f.Func("set", "a `key=value` for the bridge's configuration; repeatable", func(s string) error {
 		o.sets = append(o.sets, s)
