@@ -60,6 +60,11 @@ test: vet ## Vet, then run every test with the race detector, on Apache Kafka to
 short: ## Run the tests without the race detector and without Apache Kafka
 	go test -short -timeout 5m -p $(PARALLEL) $(TESTARGS) $(PKGS)
 
+.PHONY: year-on
+year-on: ## Run the tests as they will run a year from now; see tools/another-day.sh
+	go mod download
+	tools/another-day.sh 365 go test -count=1 -timeout 20m -p $(PARALLEL) $(TESTARGS) $(PKGS)
+
 .PHONY: vet
 vet: ## Run go vet
 	go vet $(PKGS)
