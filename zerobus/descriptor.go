@@ -44,12 +44,14 @@ var protobufTypes = map[string]descriptorpb.FieldDescriptorProto_Type{
 // describe returns the protobuf message that is a row of the table, in proto2:
 // one field per column under the given numbers. A NOT NULL column is required,
 // a STRUCT a nested message with fields numbered from 1, an ARRAY a repeated
-// field, a MAP a repeated entry.
+// field, a MAP a repeated entry. The message is self-contained: every type a
+// field names is nested in it and named in full from the message on, such as
+// .EventsStream.Ctx.Geo. The service refuses relative names with error 4033.
 func describe(table TableName, cols []Column, numbers map[string]int32) (*descriptorpb.DescriptorProto, error) {
 	if len(cols) > columnsMax {
 		return nil, fmt.Errorf("the table has %d columns, Zerobus takes at most %d", len(cols), columnsMax)
 	}
-	m := newMessageType(pascal(table.Schema + "_" + table.Table))
+	m := newMessageType("", pascal(table.Schema+"_"+table.Table))
 	for _, c := range cols {
 		m.types[c.Name] = true
 	}
@@ -68,12 +70,16 @@ func describe(table TableName, cols []Column, numbers map[string]int32) (*descri
 // messageType is a message being built.
 type messageType struct {
 	out   *descriptorpb.DescriptorProto
+	full  string          // name, qualified with the messages around it: .Row.Ctx
 	names map[string]bool // of fields
 	types map[string]bool // not free for nested messages: they share a scope with the fields
 }
 
-func newMessageType(name string) *messageType {
-	return &messageType{out: &descriptorpb.DescriptorProto{Name: &name}, names: map[string]bool{}, types: map[string]bool{}}
+func newMessageType(scope, name string) *messageType {
+	return &messageType{
+		out: &descriptorpb.DescriptorProto{Name: &name}, full: scope + "." + name,
+		names: map[string]bool{}, types: map[string]bool{},
+	}
 }
 
 func (m *messageType) add(name string, number int32, t *delta, notNull bool) error {
@@ -88,8 +94,7 @@ func (m *messageType) add(name string, number int32, t *delta, notNull bool) err
 		return fmt.Errorf("%d is no field number", number)
 	}
 	m.names[name] = true
-	f := &descriptorpb.FieldDescriptorProto{Name: &name, JsonName: &name, Number: &number,
-		Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
+	f := newField(name, number)
 	if notNull {
 		f.Label = descriptorpb.FieldDescriptorProto_LABEL_REQUIRED.Enum()
 	}
@@ -100,18 +105,26 @@ func (m *messageType) add(name string, number int32, t *delta, notNull bool) err
 		if t.elem.name == "ARRAY" || t.elem.name == "MAP" {
 			return fmt.Errorf("protobuf cannot hold an %s inside an ARRAY; put the inner one into a STRUCT, or set zerobus.record_format to json", t.elem.name)
 		}
-		return m.single(f, t.elem)
+		return m.single(f, t.elem, pascal(name))
 	case "MAP":
 		f.Label = descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum()
 		return m.entry(f, t)
 	}
-	return m.single(f, t)
+	return m.single(f, t, pascal(name))
 }
 
-// single sets the type of one value.
-func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta) error {
+func newField(name string, number int32) *descriptorpb.FieldDescriptorProto {
+	return &descriptorpb.FieldDescriptorProto{
+		Name: &name, JsonName: &name, Number: &number,
+		Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+	}
+}
+
+// single sets the type of one value. A STRUCT is nested in m under the name
+// wanted, or that name with a number behind it.
+func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta, wanted string) error {
 	if t.name == "STRUCT" {
-		inner := newMessageType(m.unique(pascal(f.GetName())))
+		inner := newMessageType(m.full, m.unique(wanted))
 		for _, field := range t.fields {
 			inner.types[field.name] = true
 		}
@@ -147,28 +160,24 @@ func (m *messageType) entry(f *descriptorpb.FieldDescriptorProto, t *delta) erro
 		return fmt.Errorf("protobuf calls the entries of this MAP %s, and that name is taken by another; rename one of the two", name)
 	}
 	m.types[name] = true
-	inner := newMessageType(name)
+	inner := newMessageType(m.full, name)
 	inner.out.Options = &descriptorpb.MessageOptions{MapEntry: proto.Bool(true)}
-	if err := inner.add("key", mapKey, t.key, false); err != nil {
+	key, value := newField("key", mapKey), newField("value", mapValue)
+	inner.out.Field = []*descriptorpb.FieldDescriptorProto{key, value}
+	if err := inner.single(key, t.key, ""); err != nil {
 		return err
 	}
-	if err := inner.add("value", mapValue, t.elem, false); err != nil {
+	// A map's entry holds key and value only: a STRUCT is nested beside it.
+	if err := m.single(value, t.elem, pascal(f.GetName())+"Value"); err != nil {
 		return err
 	}
-	// A map's entry holds key and value only: a STRUCT goes beside it.
-	for _, nested := range inner.out.NestedType {
-		name := m.unique(pascal(f.GetName()) + "Value")
-		nested.Name, inner.out.Field[1].TypeName = &name, &name
-		m.out.NestedType = append(m.out.NestedType, nested)
-	}
-	inner.out.NestedType = nil
 	m.nest(f, inner)
 	return nil
 }
 
 func (m *messageType) nest(f *descriptorpb.FieldDescriptorProto, inner *messageType) {
 	f.Type = descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum()
-	f.TypeName = inner.out.Name
+	f.TypeName = &inner.full
 	m.out.NestedType = append(m.out.NestedType, inner.out)
 }
 

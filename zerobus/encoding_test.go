@@ -61,7 +61,8 @@ func document(cols []zerobus.Column) string {
 	return string(text)
 }
 
-// resolve has protobuf itself check the descriptor.
+// resolve has protobuf itself check the descriptor, which stands alone: in no
+// package.
 func resolve(t *testing.T, text []byte) protoreflect.MessageDescriptor {
 	t.Helper()
 	message := &descriptorpb.DescriptorProto{}
@@ -69,7 +70,7 @@ func resolve(t *testing.T, text []byte) protoreflect.MessageDescriptor {
 		t.Fatalf("the descriptor: %v", err)
 	}
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{Name: proto.String("row.proto"), Syntax: proto.String("proto2"),
-		Package: proto.String("row"), MessageType: []*descriptorpb.DescriptorProto{message}}, nil)
+		MessageType: []*descriptorpb.DescriptorProto{message}}, nil)
 	if err != nil {
 		t.Fatalf("protobuf does not take the descriptor: %v\n%v", err, message)
 	}

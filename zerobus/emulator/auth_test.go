@@ -92,6 +92,65 @@ func TestSecretsRotateAndTokensAreRevoked(t *testing.T) {
 	w.ingest(envelope()).wantError(t, 401, "UNAUTHENTICATED", "token")
 }
 
+// What a client was handed is good until it expires, whichever process with
+// the same credentials it is shown to.
+func TestTokensOutliveTheProcess(t *testing.T) {
+	cfg := emulator.Config{ClientSecret: emulator.DefaultClientSecret}
+	z := startZerobus(t, cfg)
+	plain, scoped := z.bearer(), z.grant(stream)
+	stop(t, z.workspace)
+
+	use := func(z *endpoint, plain, scoped string) (onWorkspace, onEndpoint int) {
+		onWorkspace = z.do("POST", emulator.IngestPath, "application/json", envelope(), "Authorization", plain).status
+		s := z.dialStream(stream, "authorization", scoped, emulator.TableHeader, stream)
+		s.send(createRequest(jsonCreate(stream)))
+		if _, err := s.Recv(); err != nil {
+			return onWorkspace, 401
+		}
+		s.cancel()
+		return onWorkspace, 200
+	}
+	again := startZerobus(t, cfg)
+	if a, b := use(again, plain, scoped); a != 200 || b != 200 {
+		t.Errorf("tokens of the process before: got %d and %d, want both taken", a, b)
+	}
+	if a, b := use(again, scoped, plain); a != 401 || b != 401 {
+		t.Errorf("each where the other belongs: got %d and %d, want 401", a, b)
+	}
+	for _, part := range []int{7, len(scoped) / 2, len(scoped) - 1} { // claims, filling, signature
+		forged := []byte(scoped)
+		forged[part] ^= 1
+		if _, b := use(again, plain, string(forged)); b != 401 {
+			t.Errorf("a token with byte %d changed: got %d, want 401", part, b)
+		}
+	}
+	again.AgeTokens(time.Minute) // of an hour
+	if a, b := use(again, plain, scoped); a != 200 || b != 200 {
+		t.Errorf("a minute older: got %d and %d, want both taken", a, b)
+	}
+	again.AgeTokens(time.Hour)
+	if a, b := use(again, plain, scoped); a != 401 || b != 401 {
+		t.Errorf("an hour older: got %d and %d, want 401", a, b)
+	}
+	if a, b := use(again, again.bearer(), again.grant(stream)); a != 200 || b != 200 {
+		t.Errorf("minted after that: got %d and %d, want both taken", a, b)
+	}
+
+	third := startZerobus(t, cfg)
+	third.RevokeTokens()
+	if a, b := use(third, plain, scoped); a != 401 || b != 401 {
+		t.Errorf("revoked: got %d and %d, want 401", a, b)
+	}
+	if a, b := use(third, third.bearer(), third.grant(stream)); a != 200 || b != 200 {
+		t.Errorf("minted after the revocation: got %d and %d, want both taken", a, b)
+	}
+	for name, other := range map[string]emulator.Config{"another secret": {ClientSecret: "other"}, "another id": {ClientID: "other"}} {
+		if a, b := use(startZerobus(t, other), plain, scoped); a != 401 || b != 401 {
+			t.Errorf("%s: got %d and %d, want 401", name, a, b)
+		}
+	}
+}
+
 func TestTokensExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, err := emulator.New(emulator.Config{TokenLifetime: time.Minute})
@@ -114,6 +173,13 @@ func TestTokensExpire(t *testing.T) {
 		}
 		<-time.After(time.Second)
 		serve("POST", emulator.IngestPath, "application/json", envelope(), token).wantError(t, 401, "UNAUTHENTICATED", "expired")
+		if err := e.Close(t.Context()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if e, err = emulator.New(emulator.Config{TokenLifetime: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		serve("POST", emulator.IngestPath, "application/json", envelope(), token).wantError(t, 401, "UNAUTHENTICATED", "expired") // after a restart, too
 		if err := e.Close(t.Context()); err != nil {
 			t.Errorf("Close: %v", err)
 		}

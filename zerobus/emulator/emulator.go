@@ -93,9 +93,14 @@ type Config struct {
 	// UNAVAILABLE. 0 means a tenth of StreamMaxAge, at most 10 s.
 	CloseWindow time.Duration
 	// OversizeCode ends a stream with a message above MaxRequestBytes. 0 means
-	// RESOURCE_EXHAUSTED, what gRPC's own limit gives; what the service
-	// answers is not known.
+	// OUT_OF_RANGE, the answer of the server library that the official mock
+	// server is built on. RESOURCE_EXHAUSTED is that of gRPC for Go, and
+	// INVALID_ARGUMENT that of a service with a check of its own. What the
+	// service answers is not known.
 	OversizeCode codes.Code
+	// Schema is what a stream's descriptor must have in common with the
+	// columns; the zero value is SchemaByName.
+	Schema SchemaMode
 	// AnyOffsets lets offset_id jump, which is otherwise refused.
 	AnyOffsets bool
 
@@ -161,7 +166,7 @@ func New(cfg Config) (*Emulator, error) {
 		cfg.CloseWindow = min(max(cfg.StreamMaxAge, 0)/10, 10*time.Second)
 	}
 	if cfg.OversizeCode == codes.OK {
-		cfg.OversizeCode = codes.ResourceExhausted
+		cfg.OversizeCode = codes.OutOfRange
 	}
 	if cfg.DDL == "" {
 		cfg.DDL = DefaultDDL
@@ -182,11 +187,17 @@ func New(cfg Config) (*Emulator, error) {
 	if cfg.Auth < AuthStrict || cfg.Auth > AuthOff {
 		err = errors.Join(err, fmt.Errorf("auth mode %d: want AuthStrict, AuthPresence or AuthOff", cfg.Auth))
 	}
+	if cfg.Schema < SchemaByName || cfg.Schema > SchemaExact {
+		err = errors.Join(err, fmt.Errorf("schema mode %d: want SchemaByName or SchemaExact", cfg.Schema))
+	}
+	if _, oerr := ParseOversizeCode(codeName(cfg.OversizeCode)); oerr != nil {
+		err = errors.Join(err, oerr)
+	}
 	e := &Emulator{
 		cfg: cfg, log: cfg.Log,
 		catalog:    catalog{tables: map[string]*Table{}, noIndex: cfg.NoIndex},
 		journal:    &journal{path: cfg.JSONL},
-		tokens:     tokens{lifetime: cfg.TokenLifetime, clientID: cfg.ClientID, secret: cfg.ClientSecret, live: map[string]grant{}},
+		tokens:     newTokens(cfg),
 		privileges: privileges{revoked: map[string]bool{}},
 		active:     requests{stop: make(chan struct{}), idle: make(chan struct{})},
 	}

@@ -72,7 +72,7 @@ func (e *Emulator) grantOf(form url.Values) (grant, *apiError) {
 	if err := json.Unmarshal([]byte(details), &asked); err != nil || len(asked) == 0 {
 		return bad("invalid_authorization_details", "authorization_details must be a JSON array of objects")
 	}
-	g := grant{audience: resource}
+	g := grant{Audience: resource}
 	writable, readable := map[string]bool{}, map[string]bool{}
 	for _, d := range asked {
 		parts := map[string]int{"CATALOG": 1, "SCHEMA": 2, "TABLE": 3}[d.ObjectType]
@@ -95,7 +95,7 @@ func (e *Emulator) grantOf(form url.Values) (grant, *apiError) {
 	}
 	for table := range writable {
 		if writable[table] && readable[table] {
-			g.tables = append(g.tables, table)
+			g.Tables = append(g.Tables, table)
 		}
 	}
 	return g, nil
@@ -133,9 +133,9 @@ func (e *Emulator) authorizeEndpoint(authorization, table string) *apiError {
 	switch {
 	case !ok:
 		return unauthenticated("Invalid token")
-	case g.audience != e.Resource():
+	case g.Audience != e.Resource():
 		return unauthenticated(badAudience)
-	case !slices.Contains(g.tables, strings.ToLower(table)):
+	case !slices.Contains(g.Tables, strings.ToLower(table)):
 		return missingPrivilege(PrivilegeModify, table)
 	}
 	return nil

@@ -6,18 +6,45 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // The causes a schemaFault can have, as the service names them in ErrorInfo.
+// The last two come up under SchemaExact only.
 const (
 	causeNotInTable   = "FIELD_NOT_IN_TABLE"
 	causeMissing      = "MISSING_REQUIRED_COLUMN"
 	causeIncompatible = "TYPE_INCOMPATIBLE"
+	causeOutOfOrder   = "FIELD_OUT_OF_ORDER"
+	causeCount        = "FIELD_COUNT_MISMATCH"
 )
+
+// SchemaMode is what a stream's descriptor must have in common with the
+// table's columns.
+type SchemaMode int
+
+const (
+	// SchemaByName matches fields with columns by name. Fields may come in any
+	// order, and columns that may be NULL can be left out.
+	SchemaByName SchemaMode = iota
+	// SchemaExact also wants one field for each column, in the columns' order,
+	// inside a STRUCT too. The service's early documentation asked for that.
+	SchemaExact
+)
+
+var schemaModes = [...]string{"by-name", "exact"}
+
+// String is the text that ParseSchemaMode reads.
+func (m SchemaMode) String() string { return schemaModes[m] }
+
+// ParseSchemaMode reads by-name or exact.
+func ParseSchemaMode(text string) (SchemaMode, error) {
+	i := slices.Index(schemaModes[:], text)
+	if i < 0 {
+		return 0, oneOf("schema mode", text, schemaModes[:])
+	}
+	return SchemaMode(i), nil
+}
 
 // schemaFault says why a descriptor does not go with a table.
 type schemaFault struct {
@@ -25,31 +52,11 @@ type schemaFault struct {
 	text   string   // the problems, all of them
 }
 
-// readDescriptor resolves the descriptor_proto of a create request. The
-// message's name means nothing.
-func readDescriptor(b []byte) (protoreflect.MessageDescriptor, error) {
-	d := &descriptorpb.DescriptorProto{}
-	if err := proto.Unmarshal(b, d); err != nil {
-		return nil, fmt.Errorf("descriptor_proto is not a serialized google.protobuf.DescriptorProto")
-	}
-	if d.GetName() == "" {
-		d.Name = proto.String("Row")
-	}
-	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("row.proto"), Package: proto.String("zerobus.emulator"), Syntax: proto.String("proto2"),
-		MessageType: []*descriptorpb.DescriptorProto{d},
-	}, nil)
-	if err != nil {
-		return nil, fmt.Errorf("descriptor_proto does not stand by itself: %s", strings.ToValidUTF8(err.Error(), "?"))
-	}
-	return file.Messages().Get(0), nil
-}
-
 // compileRow holds a descriptor against the columns of a table. Every field
 // must be a column of the right type, and every NOT NULL column a field.
-func compileRow(d protoreflect.MessageDescriptor, s *schema) (*protoMessage, *schemaFault) {
-	var p planner
-	m := p.message(d, "", s.columns, s.index)
+func compileRow(d *rowDescriptor, s *schema, mode SchemaMode) (*protoMessage, *schemaFault) {
+	p := planner{entries: d.entries, mode: mode}
+	m := p.message(d.message, "", s.columns, s.index)
 	if s.id >= 0 {
 		for i, f := range m.fields {
 			if f.name == idColumn && f.nested == nil && !f.repeated {
@@ -65,6 +72,8 @@ func compileRow(d protoreflect.MessageDescriptor, s *schema) (*protoMessage, *sc
 
 // planner gathers what is wrong while it compiles.
 type planner struct {
+	entries  map[protoreflect.FullName]bool // messages that are entries of a map
+	mode     SchemaMode
 	causes   []string
 	problems []string
 }
@@ -82,6 +91,10 @@ func (p *planner) message(d protoreflect.MessageDescriptor, path string, columns
 	m := &protoMessage{id: -1}
 	have := map[string]bool{}
 	fields := d.Fields()
+	if p.mode == SchemaExact && fields.Len() != len(columns) {
+		p.refuse(causeCount, "%s has %d fields, expected %d", whole(path), fields.Len(), len(columns))
+	}
+	last := -1 // the column of the field before
 	for i := range fields.Len() {
 		fd := fields.Get(i)
 		name := string(fd.Name())
@@ -91,6 +104,10 @@ func (p *planner) message(d protoreflect.MessageDescriptor, path string, columns
 			p.refuse(causeNotInTable, "field '%s' is not in the table", path+name)
 			continue
 		}
+		if p.mode == SchemaExact && at < last {
+			p.refuse(causeOutOfOrder, "field '%s' is not in the order of the columns", path+name)
+		}
+		last = at
 		f := p.field(fd, path+name, columns[at].typ)
 		f.name = name
 		m.add(fd.Number(), f)
@@ -144,16 +161,17 @@ func (p *planner) field(fd protoreflect.FieldDescriptor, path string, t *dataTyp
 		p.refuse(causeIncompatible, "field '%s' has the number %d; the emulator takes numbers below %d", path, fd.Number(), maxDense)
 		return f
 	}
+	isMap := fd.IsList() && p.isEntry(fd)
 	switch {
 	case t.kind == kindMap:
-		if !fd.IsMap() {
+		if !isMap {
 			p.refuse(causeIncompatible, "field '%s' must be a map for %s", path, t.text())
 			return f
 		}
 		f.nested = p.entry(fd, path, t)
 		return f
 	case t.kind == kindArray:
-		if !fd.IsList() {
+		if !fd.IsList() || isMap {
 			p.refuse(causeIncompatible, "field '%s' must be repeated for %s", path, t.text())
 			return f
 		}
@@ -162,12 +180,12 @@ func (p *planner) field(fd protoreflect.FieldDescriptor, path string, t *dataTyp
 			return f
 		}
 		f.repeated, f.typ = true, t.elem
-	case fd.IsList() || fd.IsMap():
+	case fd.IsList():
 		p.refuse(causeIncompatible, "field '%s' must not be repeated for %s", path, t.text())
 		return f
 	}
 	want := protoKinds[f.typ.kind]
-	if fd.Kind() != want {
+	if fd.Kind() != want || p.isEntry(fd) {
 		p.refuse(causeIncompatible, "field '%s' is %s, expected %s for %s", path, fd.Kind(), want, t.text())
 		return f
 	}
@@ -178,17 +196,35 @@ func (p *planner) field(fd protoreflect.FieldDescriptor, path string, t *dataTyp
 	return f
 }
 
+// isEntry reports whether a field's message is the entry of a map.
+func (p *planner) isEntry(fd protoreflect.FieldDescriptor) bool {
+	return fd.Kind() == protoreflect.MessageKind && p.entries[fd.Message().FullName()]
+}
+
+// whole names what a path leads to: the row, or a field of it.
+func whole(path string) string {
+	if path == "" {
+		return "the message"
+	}
+	return "field '" + strings.TrimSuffix(path, ".") + "'"
+}
+
 // entry compiles the entry message of a MAP: its key, then its value.
 func (p *planner) entry(fd protoreflect.FieldDescriptor, path string, t *dataType) *protoMessage {
 	m := &protoMessage{id: -1}
-	if k := t.elem.kind; k == kindMap || k == kindArray {
+	key, value := fd.Message().Fields().ByNumber(1), fd.Message().Fields().ByNumber(2)
+	switch k := t.elem.kind; {
+	case k == kindMap, k == kindArray, !mapKeys[protoKinds[t.key.kind]]:
 		p.refuse(causeIncompatible, "field '%s': protobuf cannot hold %s", path, t.text())
+		return m
+	case key == nil || value == nil || fd.Message().Fields().Len() != 2:
+		p.refuse(causeIncompatible, "field '%s': an entry of a map has the fields 1, key, and 2, value", path)
 		return m
 	}
 	for i, part := range []struct {
 		fd protoreflect.FieldDescriptor
 		t  *dataType
-	}{{fd.MapKey(), t.key}, {fd.MapValue(), t.elem}} {
+	}{{key, t.key}, {value, t.elem}} {
 		f := p.field(part.fd, path+"."+string(part.fd.Name()), part.t)
 		f.name = string(part.fd.Name())
 		m.add(part.fd.Number(), f)
@@ -198,4 +234,9 @@ func (p *planner) entry(fd protoreflect.FieldDescriptor, path string, t *dataTyp
 		}
 	}
 	return m
+}
+
+// mapKeys are the protobuf types that a map's key can have.
+var mapKeys = map[protoreflect.Kind]bool{
+	protoreflect.StringKind: true, protoreflect.Int32Kind: true, protoreflect.Int64Kind: true, protoreflect.BoolKind: true,
 }

@@ -18,12 +18,14 @@ const errorDomain = "zerobus.databricks.com"
 // The service's error codes as they have been seen in public, in the form
 // "… Error Code: 4044, Error State: 3."
 const (
-	codePrivilege   = 3    // the token lacks a privilege
-	codeRecord      = 4044 // a record cannot be decoded
-	codeStreamAge   = 6002 // the stream has reached its age
-	codeSchema      = 8001 // the schema does not go with the table
-	stateOfRecord   = 3
-	recordErrorText = "Record decoder/encoder error: "
+	codePrivilege        = 3    // the token lacks a privilege
+	codeRecord           = 4044 // a record cannot be decoded
+	codeNotSelfContained = 4033 // a descriptor names a type that is not in it
+	codeStreamAge        = 6002 // the stream has reached its age
+	codeSchema           = 8001 // the schema does not go with the table
+	stateOfRecord        = 3
+	stateOfTypeName      = 4
+	recordErrorText      = "Record decoder/encoder error: "
 )
 
 // numbered adds the service's error code to a text.
@@ -44,6 +46,32 @@ func (f *schemaFault) status() *status.Status {
 		Reason: "SCHEMA_VALIDATION_FAILED", Domain: errorDomain,
 		Metadata: map[string]string{"causes": strings.Join(f.causes, ","), "error_code": strconv.Itoa(codeSchema)},
 	})
+}
+
+// oversizeTexts are what servers say, by the code they end a stream with, when
+// a message is too large; they take its size and the limit.
+var oversizeTexts = map[codes.Code]string{
+	codes.OutOfRange:        "Error, decoded message length too large: found %d bytes, the limit is: %d bytes",
+	codes.ResourceExhausted: "grpc: received message larger than max (%d vs. %d)",
+	codes.InvalidArgument:   "Batch size exceeds maximum: %d bytes, the limit is %d bytes",
+}
+
+// ParseOversizeCode reads OUT_OF_RANGE, RESOURCE_EXHAUSTED or INVALID_ARGUMENT.
+func ParseOversizeCode(text string) (codes.Code, error) {
+	all := []codes.Code{codes.OutOfRange, codes.ResourceExhausted, codes.InvalidArgument}
+	names := make([]string, len(all))
+	for i, code := range all {
+		if names[i] = codeName(code); names[i] == text {
+			return code, nil
+		}
+	}
+	return 0, oneOf("oversize status", text, names)
+}
+
+// oversize refuses a message of size bytes.
+func (e *Emulator) oversize(size int64) *status.Status {
+	code := e.cfg.OversizeCode // New has seen to it that there is a text
+	return status.New(code, fmt.Sprintf(oversizeTexts[code], size, e.cfg.MaxRequestBytes))
 }
 
 // ErrorInfo is google.rpc.ErrorInfo, a detail of a gRPC status.

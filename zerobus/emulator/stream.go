@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // liveStream is one EphemeralStream being served. One goroutine, the RPC's
@@ -27,20 +26,21 @@ type liveStream struct {
 
 	// Of the receiving side, once the stream is open.
 	table      *Table
-	format     int                            // recordProto or recordJSON
-	descriptor protoreflect.MessageDescriptor // recordProto only
-	schema     *schema                        // what plan was compiled for
+	format     int            // recordProto or recordJSON
+	descriptor *rowDescriptor // recordProto only
+	schema     *schema        // what plan was compiled for
 	plan       *protoMessage
 	expect     int64 // the next offset
 	req        request
 	proto      protoReader
 	json       rowReader
 
-	events chan event          // from the receiving side to the sending one
-	ended  chan *status.Status // how the receiving side has ended; OK: half-closed
-	woken  chan struct{}       // the acks have changed
-	mu     sync.Mutex
-	acks   ackQueue
+	events  chan event          // from the receiving side to the sending one
+	ended   chan *status.Status // how the receiving side has ended; OK: half-closed
+	woken   chan struct{}       // the acks have changed
+	keeping sync.Mutex          // held from keeping a message's rows to noting them in acks
+	mu      sync.Mutex
+	acks    ackQueue
 
 	info  StreamInfo // guarded by Emulator.streams
 	sides int        // that have left; guarded likewise
@@ -60,8 +60,9 @@ type closing struct {
 }
 
 // maxGRPCMessage is what the transport takes; MaxRequestBytes is checked
-// behind it, where the answer can be chosen.
-const maxGRPCMessage = 64 << 20
+// behind it, where the answer can be chosen. It is far above what clients send
+// by mistake, since the transport's own answer is RESOURCE_EXHAUSTED.
+const maxGRPCMessage = 1 << 30
 
 func (e *Emulator) newGRPC(server *endpointServer) *grpc.Server {
 	g := grpc.NewServer(
@@ -133,6 +134,9 @@ func (s *liveStream) create(c *call) *status.Status {
 		return status.Convert(err)
 	}
 	defer m.free()
+	if size := int64(len(m.ReadOnlyData())); size > s.e.cfg.MaxRequestBytes {
+		return s.e.oversize(size)
+	}
 	if err := s.req.parse(m.ReadOnlyData()); err != nil {
 		return status.New(codes.InvalidArgument, err.Error())
 	}

@@ -13,7 +13,7 @@ import (
 // message takes one message of an open stream. A status ends the stream.
 func (s *liveStream) message(b []byte) *status.Status {
 	if limit := s.e.cfg.MaxRequestBytes; int64(len(b)) > limit {
-		return status.New(s.e.cfg.OversizeCode, fmt.Sprintf("grpc: received message larger than max (%d vs. %d)", len(b), limit))
+		return s.e.oversize(int64(len(b)))
 	}
 	if err := s.req.parse(b); err != nil {
 		return status.New(codes.InvalidArgument, err.Error())
@@ -58,8 +58,11 @@ func (s *liveStream) judge() *status.Status {
 	return nil
 }
 
-// accept keeps the records of a message and has them acknowledged.
+// accept keeps the records of a message and has them acknowledged. A flush
+// does not come between the two.
 func (s *liveStream) accept(b []byte) *status.Status {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
 	if st := s.keep(b); st != nil {
 		return st
 	}

@@ -76,7 +76,7 @@ func (s *liveStream) compile(columns *schema) *status.Status {
 		return nil
 	}
 	if s.format == recordProto {
-		plan, fault := compileRow(s.descriptor, columns)
+		plan, fault := compileRow(s.descriptor, columns, s.e.cfg.Schema)
 		if fault != nil {
 			return fault.status()
 		}

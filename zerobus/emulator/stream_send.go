@@ -105,6 +105,8 @@ func (s *liveStream) ack(offset, rows int64) error {
 
 // flush acknowledges all that has been kept, due or not.
 func (s *liveStream) flush() {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
 	s.mu.Lock()
 	offset, rows, ok := s.acks.drain()
 	s.mu.Unlock()

@@ -127,7 +127,7 @@ func TestMessagesThatEndTheStream(t *testing.T) {
 		"create again":      {createRequest(jsonCreate(stream)), codes.InvalidArgument, "create_stream was sent twice"},
 		"other format":      {protoBatch(1, nil), codes.InvalidArgument, "not the stream's record_type"},
 		"no record":         {&pb.EphemeralStreamRequest{Payload: &pb.EphemeralStreamRequest_IngestRecord{IngestRecord: &pb.IngestRecordRequest{OffsetId: proto.Int64(1)}}}, codes.InvalidArgument, "holds no record"},
-		"too large":         {jsonBatch(1, `{"event_name":"`+strings.Repeat("x", 1<<20)+`"}`), codes.ResourceExhausted, "larger than max"},
+		"too large":         {jsonBatch(1, `{"event_name":"`+strings.Repeat("x", 1<<20)+`"}`), codes.OutOfRange, "Error, decoded message length too large: found 1048607 bytes, the limit is: 1048576 bytes"},
 		"not a column":      {jsonBatch(1, `{}`, `{"ip":"::1"}`), codes.InvalidArgument, "Record decoder/encoder error: unrecognized field name 'ip' at line 1 column 6. Error Code: 4044, Error State: 3."},
 		"a text for a time": {jsonBatch(1, `{"event_timestamp":"2026-01-02T03:04:05Z"}`), codes.InvalidArgument, "Record decoder/encoder error: invalid digit found in string at line 1 column 42. Error Code: 4044, Error State: 3."},
 		"another type":      {jsonBatch(1, `{"event_name":1}`), codes.InvalidArgument, "invalid type: field 'event_name' got a number, string wants a string at line 1 column"},
@@ -150,14 +150,52 @@ func TestMessagesThatEndTheStream(t *testing.T) {
 		t.Errorf("stats: got %+v, want %d rows", stats, want)
 	}
 
-	z = startZerobus(t, emulator.Config{MaxRequestBytes: 1 << 10, OversizeCode: codes.InvalidArgument, AnyOffsets: true})
+	z = startZerobus(t, emulator.Config{AnyOffsets: true})
 	s := z.openJSON()
 	s.send(jsonBatch(7, `{}`))
 	s.ack(7)
 	s.send(jsonBatch(5, `{}`))
 	s.send(&pb.EphemeralStreamRequest{}) // of a kind that is not known
-	s.send(jsonBatch(5, strings.Repeat(" ", 1<<10)))
-	wantStatus(t, "too large, by choice", s.end(), codes.InvalidArgument, "larger than max")
+	s.ack(5)
+}
+
+func TestMessagesThatAreTooLarge(t *testing.T) {
+	for code, text := range map[codes.Code]string{
+		codes.OK:                "Error, decoded message length too large: found %d bytes, the limit is: 1024 bytes", // OUT_OF_RANGE is the default
+		codes.OutOfRange:        "Error, decoded message length too large: found %d bytes, the limit is: 1024 bytes",
+		codes.ResourceExhausted: "grpc: received message larger than max (%d vs. 1024)",
+		codes.InvalidArgument:   "Batch size exceeds maximum: %d bytes, the limit is 1024 bytes",
+	} {
+		z := startZerobus(t, emulator.Config{MaxRequestBytes: 1 << 10, OversizeCode: code})
+		want := code
+		if code == codes.OK {
+			want = codes.OutOfRange
+		}
+		message := jsonBatch(0, strings.Repeat(" ", 1<<10))
+		s := z.openJSON()
+		s.send(message)
+		wantStatus(t, "a message", s.end(), want, fmt.Sprintf(text, proto.Size(message)))
+		// A descriptor can be as large, and a message larger than others' limits.
+		create := jsonCreate(stream)
+		create.DescriptorProto = make([]byte, 1<<10)
+		wantStatus(t, "create_stream", z.dialStream(stream).refused(create), want, fmt.Sprintf(text, proto.Size(createRequest(create))))
+		message = jsonBatch(0, strings.Repeat(" ", 64<<20))
+		s = z.openJSON()
+		s.send(message)
+		wantStatus(t, "64 MiB", s.end(), want, fmt.Sprintf(text, proto.Size(message)))
+		if got := z.Table(stream).Count(); got != 0 {
+			t.Errorf("%s: got %d rows, want none", want, got)
+		}
+	}
+	for _, want := range []codes.Code{codes.OutOfRange, codes.ResourceExhausted, codes.InvalidArgument} {
+		name := map[codes.Code]string{codes.OutOfRange: "OUT_OF_RANGE", codes.ResourceExhausted: "RESOURCE_EXHAUSTED", codes.InvalidArgument: "INVALID_ARGUMENT"}[want]
+		if got, err := emulator.ParseOversizeCode(name); got != want || err != nil {
+			t.Errorf("ParseOversizeCode(%s): got %v, %v", name, got, err)
+		}
+	}
+	if _, err := emulator.New(emulator.Config{OversizeCode: codes.Aborted}); err == nil || !strings.Contains(err.Error(), "OUT_OF_RANGE, RESOURCE_EXHAUSTED, INVALID_ARGUMENT") {
+		t.Errorf("New: got %v, want the code refused", err)
+	}
 }
 
 func TestSingleRecordsAndEmptyBatches(t *testing.T) {

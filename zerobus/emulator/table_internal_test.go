@@ -3,8 +3,6 @@ package emulator
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
 // TestKeepHoldsRowsAgainstTheColumnsOfNow covers what happens between reading
@@ -43,17 +41,4 @@ func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
 	if got := tab.Count(); got != 0 {
 		t.Errorf("rows: got %d, want none", got)
 	}
-}
-
-func TestExpiredTokensAreForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		all := tokens{lifetime: time.Minute, live: map[string]grant{}}
-		for range 10 {
-			all.mint(grant{}, 0)
-			<-time.After(30 * time.Second)
-		}
-		if got := len(all.live); got > 2 {
-			t.Errorf("tokens held: got %d, want those of one lifetime, 2", got)
-		}
-	})
 }

@@ -1,9 +1,13 @@
 package emulator
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -16,21 +20,42 @@ import (
 // scopeAll is the scope that the workspace's APIs ask for.
 const scopeAll = "all-apis"
 
-// tokens knows the client's credentials and the tokens handed out for them.
+// tokens knows the client's credentials and judges the tokens handed out for
+// them. None is kept: a token holds what it is good for, signed with a key that
+// follows from the credentials the emulator was started with, so that tokens
+// outlive the process as the service's do.
 type tokens struct {
 	lifetime time.Duration
 	clientID string
+	key      []byte
+	process  string // marks the tokens of this process
 
-	mu     sync.Mutex
-	secret string
-	live   map[string]grant
+	mu      sync.Mutex
+	secret  string
+	revoked int           // calls of RevokeTokens
+	aged    time.Duration // sum of AgeTokens
+}
+
+func newTokens(cfg Config) tokens {
+	mac := hmac.New(sha256.New, []byte(cfg.ClientSecret))
+	fmt.Fprintf(mac, "zerobus emulator token key\n%s", cfg.ClientID)
+	return tokens{lifetime: cfg.TokenLifetime, clientID: cfg.ClientID, secret: cfg.ClientSecret, key: mac.Sum(nil), process: rand.Text()}
 }
 
 // grant is what a token is good for.
 type grant struct {
-	expires  time.Time
-	audience string   // "" for the workspace's own APIs
-	tables   []string // lower case, that it may write; of tokens for the Zerobus endpoint
+	Audience string   `json:"audience,omitempty"` // "" for the workspace's own APIs
+	Tables   []string `json:"tables,omitempty"`   // lower case, that it may write; of tokens for the Zerobus endpoint
+}
+
+// claims is the signed part of a token.
+type claims struct {
+	grant
+	ID      string    `json:"id"`
+	Expires time.Time `json:"expires"`
+	Process string    `json:"process"`
+	Revoked int       `json:"revoked,omitempty"` // tokens.revoked and tokens.aged when it was minted
+	Aged    int64     `json:"aged,omitempty"`
 }
 
 func (t *tokens) valid(id, secret string) bool {
@@ -40,33 +65,45 @@ func (t *tokens) valid(id, secret string) bool {
 	return subtle.ConstantTimeCompare([]byte(id), []byte(t.clientID))&subtle.ConstantTimeCompare([]byte(secret), []byte(want)) == 1
 }
 
-// mint hands out an opaque token of at least size characters. Tokens past
-// their end are forgotten on the way, so that as many are held as live at a
-// time.
+// mint hands out a token of at least size characters: the claims, filling and
+// the signature of both.
 func (t *tokens) mint(g grant, size int) string {
-	token := rand.Text() + rand.Text()
+	c := claims{grant: g, ID: rand.Text(), Expires: time.Now().Add(t.lifetime), Process: t.process}
+	t.mu.Lock()
+	c.Revoked, c.Aged = t.revoked, int64(t.aged)
+	t.mu.Unlock()
+	text, _ := json.Marshal(c) // strings, numbers and a time: never fails
+	token := base64.RawURLEncoding.EncodeToString(text) + "."
 	for len(token) < size {
 		token += rand.Text()
 	}
-	now := time.Now()
-	g.expires = now.Add(t.lifetime)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for old, g := range t.live {
-		if !now.Before(g.expires) {
-			delete(t.live, old)
-		}
-	}
-	t.live[token] = g
-	return token
+	return token + "." + t.sign(token)
+}
+
+func (t *tokens) sign(token string) string {
+	mac := hmac.New(sha256.New, t.key)
+	mac.Write([]byte(token))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
 // find returns what a token is good for; ok is false when it is not good.
 func (t *tokens) find(token string) (g grant, ok bool) {
+	end := strings.LastIndexByte(token, '.')
+	if end < 0 || !hmac.Equal([]byte(t.sign(token[:end])), []byte(token[end+1:])) {
+		return grant{}, false
+	}
+	part, _, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(part)
+	var c claims
+	if err != nil || json.Unmarshal(text, &c) != nil {
+		return grant{}, false
+	}
+	if c.Process != t.process { // older than all that happened here
+		c.Revoked, c.Aged = 0, 0
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	g, ok = t.live[token]
-	return g, ok && time.Now().Before(g.expires)
+	return c.grant, c.Revoked == t.revoked && time.Now().Before(c.Expires.Add(time.Duration(c.Aged)-t.aged))
 }
 
 // RotateSecret makes secret the only one that mints tokens. Tokens minted
@@ -77,11 +114,13 @@ func (e *Emulator) RotateSecret(secret string) {
 	e.tokens.secret = secret
 }
 
-// RevokeTokens makes every token handed out so far invalid.
+// RevokeTokens makes every token handed out so far invalid, those of an
+// emulator with the same credentials before this one included. The next
+// emulator does not know of it.
 func (e *Emulator) RevokeTokens() {
 	e.tokens.mu.Lock()
 	defer e.tokens.mu.Unlock()
-	clear(e.tokens.live)
+	e.tokens.revoked++
 }
 
 // AgeTokens makes every token handed out so far d older, as a jump of the
@@ -89,10 +128,7 @@ func (e *Emulator) RevokeTokens() {
 func (e *Emulator) AgeTokens(d time.Duration) {
 	e.tokens.mu.Lock()
 	defer e.tokens.mu.Unlock()
-	for token, g := range e.tokens.live {
-		g.expires = g.expires.Add(-d)
-		e.tokens.live[token] = g
-	}
+	e.tokens.aged += d
 }
 
 // token serves the OAuth 2.0 client credentials grant (RFC 6749, section
@@ -138,7 +174,7 @@ func (e *Emulator) token(c *call) answer {
 		"token_type": "Bearer", "scope": scopeAll, "expires_in": int64(e.tokens.lifetime / time.Second),
 	}
 	size := 0
-	if g.audience != "" {
+	if g.Audience != "" {
 		// The service's are as long, and repeat what was asked for: clients
 		// must not expect an answer of a few hundred bytes.
 		size = endpointTokenSize
@@ -191,7 +227,7 @@ func (e *Emulator) authorize(c *call) *apiError {
 		return unauthenticated("Missing bearer token")
 	case !ok:
 		return unauthenticated("Invalid or expired token")
-	case g.audience != "":
+	case g.Audience != "":
 		return unauthenticated(badAudience)
 	}
 	return nil

@@ -104,12 +104,35 @@ func FuzzDescriptor(f *testing.F) {
 	}
 	f.Add(d, protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "x"))
 	f.Add([]byte{}, []byte{})
+	message, many := descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, descriptorpb.FieldDescriptorProto_LABEL_REPEATED
+	for _, scope := range []string{".R.", ".p.q.R.", ".R.R.", "R.", "", ".other."} {
+		nested, err := proto.Marshal(&descriptorpb.DescriptorProto{
+			Name: proto.String("R"),
+			Field: []*descriptorpb.FieldDescriptorProto{
+				{Name: proto.String("m"), Number: proto.Int32(3), Type: &message, Label: &many, TypeName: proto.String(scope + "MEntry")},
+				{Name: proto.String("st"), Number: proto.Int32(4), Type: &message, TypeName: proto.String(scope + "St"), Proto3Optional: proto.Bool(true), OneofIndex: proto.Int32(0)},
+				{Name: proto.String("l"), Number: proto.Int32(5), Label: &many, TypeName: proto.String(scope + "St")},
+			},
+			NestedType: []*descriptorpb.DescriptorProto{
+				{Name: proto.String("St"), Field: []*descriptorpb.FieldDescriptorProto{{Name: proto.String("x"), Number: proto.Int32(1), Type: &number}}},
+				{Name: proto.String("MEntry"), Options: &descriptorpb.MessageOptions{MapEntry: proto.Bool(true)}, Field: []*descriptorpb.FieldDescriptorProto{
+					{Name: proto.String("key"), Number: proto.Int32(1), Type: &text}, {Name: proto.String("value"), Number: proto.Int32(2), Type: &text},
+				}},
+			},
+			OneofDecl: []*descriptorpb.OneofDescriptorProto{{Name: proto.String("_st")}},
+		})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(nested, []byte("\x1a\x06\x0a\x01k\x12\x011\x22\x02\x08\x07"))
+	}
 	f.Fuzz(func(t *testing.T, descriptor, row []byte) {
 		d, err := readDescriptor(descriptor)
 		if err != nil {
 			return
 		}
-		m, fault := compileRow(d, s)
+		mode := SchemaMode(len(row) % 2)
+		m, fault := compileRow(d, s, mode)
 		if fault != nil {
 			if fault.text == "" || len(fault.causes) == 0 {
 				t.Fatalf("%x: refused with %+v", descriptor, fault)
