@@ -138,6 +138,10 @@ func (r *deltaReader) structure(depth int) (fields []deltaField, err error) {
 	}
 }
 
+// sqlNames are the types that type_json, which is Spark's schema JSON, calls
+// otherwise than SQL and so than a blueprint.
+var sqlNames = map[string]string{"BYTE": "TINYINT", "SHORT": "SMALLINT", "INTEGER": "INT", "LONG": "BIGINT", "TIMESTAMP_LTZ": "TIMESTAMP"}
+
 // deltaText writes the type that Unity Catalog's type_json describes as the
 // text of a Column: the only place that tells which fields of a STRUCT are NOT
 // NULL. It takes the type alone, or the column around it.
@@ -158,7 +162,11 @@ func writeDelta(out *strings.Builder, doc []byte, depth int) error {
 		if name = strings.TrimSpace(name); name == "" {
 			return errors.New("a type is missing")
 		}
-		out.WriteString(upperType(name))
+		name = upperType(name)
+		if sql, ok := sqlNames[name]; ok {
+			name = sql
+		}
+		out.WriteString(name)
 		return nil
 	}
 	var t struct {
