@@ -18,17 +18,19 @@ var ages = []string{"-15m\ta quarter of an hour ago", "-1h\tan hour ago", "-24h\
 // flagValues are the values of flags that are no key of the configuration and
 // say nothing of their values themselves; by "command flag", or by flag alone.
 var flagValues = map[string][]string{
-	"transport":      choicesOf("zerobus.transport"),
-	"auth":           {emulator.AuthStrict.String(), emulator.AuthPresence.String(), emulator.AuthOff.String()},
-	"latency":        {"20ms", "p50=150ms\\,p95=500ms"},
-	"code":           known(&config.Config{}).RejectCodes,
-	"replay to":      append([]string{"earliest\tthe beginning of the log", "latest\tits end"}, ages...),
-	"run from":       append([]string{"earliest\tthe beginning of the log"}, ages...),
-	"run until":      append([]string{"now\twhat is in the log when the run begins"}, ages...),
-	"since":          ages,
-	"until":          ages,
-	"demo kafka":     {"localhost:9092"},
-	"status address": {"127.0.0.1:9400"},
+	"transport":       choicesOf("zerobus.transport"),
+	"auth":            {emulator.AuthStrict.String(), emulator.AuthPresence.String(), emulator.AuthOff.String()},
+	"oversize-status": {"OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"},
+	"schema":          {emulator.SchemaByName.String(), emulator.SchemaExact.String()},
+	"latency":         {"20ms", "p50=150ms\\,p95=500ms"},
+	"code":            known(&config.Config{}).RejectCodes,
+	"replay to":       append([]string{"earliest\tthe beginning of the log", "latest\tits end"}, ages...),
+	"run from":        append([]string{"earliest\tthe beginning of the log"}, ages...),
+	"run until":       append([]string{"now\twhat is in the log when the run begins"}, ages...),
+	"since":           ages,
+	"until":           ages,
+	"demo kafka":      {"localhost:9092"},
+	"status address":  {"127.0.0.1:9400"},
 }
 
 // fileFlags take the name of a file with one of these endings; any file where

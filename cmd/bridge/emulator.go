@@ -31,6 +31,8 @@ type emulatorFlags struct {
 	caOut   string
 	latency string
 	auth    string
+	tooBig  string
+	schema  string
 	verbose bool
 
 	zerobusGiven bool // the address is the user's own choice
@@ -77,6 +79,8 @@ loopback unless everyone who can reach it may read the rows and change them.`,
 	flags.StringVar(&f.auth, "auth", emulator.AuthStrict.String(), "what the Zerobus endpoint asks of a token: `strict`, presence or off")
 	flags.DurationVar(&f.cfg.AckInterval, "ack-interval", emulator.DefaultAckInterval, "least time between two acknowledgements of a gRPC stream")
 	flags.DurationVar(&f.cfg.StreamMaxAge, "stream-max-age", emulator.DefaultStreamMaxAge, "when a gRPC stream is told that it will be closed; below 0 never")
+	flags.StringVar(&f.tooBig, "oversize-status", "OUT_OF_RANGE", "how a gRPC stream ends with a message above 10 MiB: `OUT_OF_RANGE`, RESOURCE_EXHAUSTED or INVALID_ARGUMENT")
+	flags.StringVar(&f.schema, "schema", emulator.SchemaByName.String(), "what a stream's descriptor must have in common with the columns: `by-name`, or exact (one field for each, in their order)")
 	flags.BoolVar(&f.cfg.TLS, "tls", false, "serve HTTPS, with a certificate for localhost, 127.0.0.1, ::1 and *."+emulator.LocalDomain)
 	flags.StringVar(&f.caOut, "ca-out", "", "`file` to write the certificate to trust to; with --tls")
 	flags.StringVar(&f.latency, "latency", "", "wait before each acknowledgement: `20ms` or p50=150ms,p95=500ms (default none)")
@@ -100,6 +104,12 @@ func (f *emulatorFlags) build(stderr io.Writer) (*emulator.Emulator, error) {
 	}
 	if f.cfg.Auth, err = emulator.ParseAuthMode(f.auth); err != nil {
 		return nil, fmt.Errorf("--auth: %w", err)
+	}
+	if f.cfg.OversizeCode, err = emulator.ParseOversizeCode(f.tooBig); err != nil {
+		return nil, fmt.Errorf("--oversize-status: %w", err)
+	}
+	if f.cfg.Schema, err = emulator.ParseSchemaMode(f.schema); err != nil {
+		return nil, fmt.Errorf("--schema: %w", err)
 	}
 	next, err := portAfter(f.listen)
 	if err != nil {

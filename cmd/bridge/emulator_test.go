@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -20,9 +21,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/datafly/bridge/zerobus/emulator"
 	"github.com/datafly/bridge/zerobus/zerobuspb"
@@ -203,6 +207,116 @@ func TestEmulatorServesTheZerobusEndpoint(t *testing.T) {
 	}
 }
 
+// streamTo opens an EphemeralStream to the default table of the emulator that
+// said this, without a token.
+func streamTo(t *testing.T, said string) zerobuspb.Zerobus_EphemeralStreamClient {
+	t.Helper()
+	found := regexp.MustCompile(`endpoint: http://(\S+)`).FindStringSubmatch(said)
+	if found == nil {
+		t.Fatalf("stderr: got\n%s\nwant the endpoint", said)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+found[1], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), emulator.TableHeader, "datafly.events.stream"), 30*time.Second)
+	t.Cleanup(cancel)
+	s, err := zerobuspb.NewZerobusClient(conn).EphemeralStream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func createStream(c *zerobuspb.CreateIngestStreamRequest) *zerobuspb.EphemeralStreamRequest {
+	c.TableName = proto.String("datafly.events.stream")
+	return &zerobuspb.EphemeralStreamRequest{Payload: &zerobuspb.EphemeralStreamRequest_CreateStream{CreateStream: c}}
+}
+
+func TestEmulatorEndsStreamsWithTheStatusChosen(t *testing.T) {
+	large := &zerobuspb.EphemeralStreamRequest{Payload: &zerobuspb.EphemeralStreamRequest_IngestRecord{IngestRecord: &zerobuspb.IngestRecordRequest{
+		OffsetId: proto.Int64(0), Record: &zerobuspb.IngestRecordRequest_JsonRecord{JsonRecord: strings.Repeat(" ", 10<<20)},
+	}}}
+	for want, args := range map[codes.Code][]string{
+		codes.OutOfRange:        nil,
+		codes.ResourceExhausted: {"--oversize-status", "RESOURCE_EXHAUSTED"},
+		codes.InvalidArgument:   {"--oversize-status", "INVALID_ARGUMENT"},
+	} {
+		_, said, _ := runEmulator(t, append([]string{"--auth", "off"}, args...)...)
+		s := streamTo(t, said)
+		for _, m := range []*zerobuspb.EphemeralStreamRequest{createStream(&zerobuspb.CreateIngestStreamRequest{RecordType: zerobuspb.RecordType_JSON.Enum()}), large} {
+			if err := s.Send(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var err error
+		for err == nil {
+			_, err = s.Recv()
+		}
+		if got := grpcstatus.Code(err); got != want {
+			t.Errorf("%q: got %v, want %v", args, err, want)
+		}
+	}
+}
+
+func TestEmulatorWantsTheSchemaChosen(t *testing.T) {
+	descriptor, err := proto.Marshal(&descriptorpb.DescriptorProto{Name: proto.String("Row"), Field: []*descriptorpb.FieldDescriptorProto{{
+		Name: proto.String("event_name"), Number: proto.Int32(1), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[string]string{"by-name": "", "exact": "the message has 1 fields, expected 13"} {
+		_, said, _ := runEmulator(t, "--auth", "off", "--schema", mode)
+		s := streamTo(t, said)
+		if err := s.Send(createStream(&zerobuspb.CreateIngestStreamRequest{DescriptorProto: descriptor})); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Recv()
+		if got := grpcstatus.Convert(err).Message(); (err == nil) != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("--schema %s: got %v, want %q", mode, err, want)
+		}
+	}
+}
+
+// TestEmulatorTokensOutliveItsProcess uses a token of one run in the next.
+func TestEmulatorTokensOutliveItsProcess(t *testing.T) {
+	address, _, end := runEmulator(t, "--client-secret", "hunter2")
+	res, err := http.PostForm(address+emulator.TokenPath, url.Values{
+		"grant_type": {"client_credentials"}, "scope": {"all-apis"}, "client_id": {"emulator"}, "client_secret": {"hunter2"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var answer struct {
+		Token string `json:"access_token"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil || answer.Token == "" {
+		t.Fatalf("token: %v", err)
+	}
+	if err := end(); err != nil {
+		t.Fatal(err)
+	}
+	for secret, want := range map[string]int{"hunter2": http.StatusOK, "another": http.StatusUnauthorized} {
+		address, _, _ := runEmulator(t, "--client-secret", secret)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+emulator.ColumnsPath+"datafly.events.stream", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+answer.Token)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("secret %s: got %d, want %d", secret, res.StatusCode, want)
+		}
+	}
+}
+
 // TestEmulatorPortsWithoutAChoice: an address of the Zerobus endpoint that
 // nobody chose gives way, and one that is empty is none.
 func TestEmulatorPortsWithoutAChoice(t *testing.T) {
@@ -274,6 +388,8 @@ func TestEmulatorRefusesItsFlags(t *testing.T) {
 		{"--zerobus-listen 8091", exitUsage, "127.0.0.1:8091"},
 		{"--zerobus-listen " + taken.Addr().String(), exitFailed, "address already in use"},
 		{"--auth lax", exitUsage, "presence"},
+		{"--oversize-status ABORTED", exitUsage, "OUT_OF_RANGE, RESOURCE_EXHAUSTED, INVALID_ARGUMENT"},
+		{"--schema loose", exitUsage, "by-name, exact"},
 		{"--ack-interval -1ms", exitUsage, "ack interval"},
 		{"--ddl /does/not/exist.sql", exitUsage, "/does/not/exist.sql"},
 		{"--ddl " + empty, exitUsage, "empty"},
