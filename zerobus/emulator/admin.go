@@ -71,6 +71,18 @@ func (e *Emulator) admin() http.Handler {
 		}
 		return nil, nil
 	})
+	table("PUT /columns/{column}/tags", func(r *http.Request, t *Table) (any, error) {
+		in, err := decode[struct {
+			Tags []string `json:"tags"`
+		}](r.Body)
+		if err != nil {
+			return nil, err
+		}
+		if err := t.SetColumnTags(r.PathValue("column"), in.Tags...); err != nil {
+			return nil, badRequest(err)
+		}
+		return nil, nil
+	})
 	table("GET /count", func(_ *http.Request, t *Table) (any, error) { return map[string]int{"rows": t.Count()}, nil })
 	table("GET /rows", adminRows)
 	table("GET /distinct", func(r *http.Request, t *Table) (any, error) {

@@ -17,6 +17,7 @@ func (e *Emulator) routes() http.Handler {
 	mux.Handle("POST "+TokenPath, e.endpoint(EndpointToken, maxFormBytes, e.token))
 	mux.Handle("POST "+IngestPath, e.endpoint(EndpointIngest, e.cfg.MaxRequestBytes, e.ingest))
 	mux.Handle("GET "+ColumnsPath+"{name}", e.endpoint(EndpointColumns, maxFormBytes, e.columns))
+	mux.Handle("GET "+TagsPath+"{name}/tags", e.endpoint(EndpointColumns, maxFormBytes, e.tags))
 	mux.HandleFunc("GET /healthz", healthz)
 	// Pages of other origins may not change anything here, though anyone who
 	// can open a connection may: the admin API is for loopback.

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -46,6 +47,9 @@ type rowReader struct {
 	after   []int    // per column+1: the column that followed it last time
 	scratch []byte
 	fault   rowFault
+
+	rescued   []string       // members of the current row for the rescue column
+	rewritten map[int][]byte // rows, by their place, that had such members
 }
 
 // reset makes the reader ready for a body and a schema.
@@ -53,6 +57,7 @@ func (r *rowReader) reset(body []byte, s *schema) {
 	r.scanner = scanner{b: body}
 	r.schema = s
 	r.rows, r.ids, r.idText = r.rows[:0], r.ids[:0], r.idText[:0]
+	r.rewritten = nil // the last one's rows may still be on their way
 	r.stamp = 0
 	r.seen = append(r.seen[:0], make([]uint32, len(s.columns))...)
 	r.after = r.after[:0]
@@ -92,7 +97,7 @@ func (r *rowReader) records() *rowFault {
 
 // accepted are the rows read, for Table.keep.
 func (r *rowReader) accepted() *accepted {
-	return &accepted{schema: r.schema, src: r.b, rows: r.rows, ids: r.ids, idText: r.idText, text: r.text}
+	return &accepted{schema: r.schema, src: r.b, rows: r.rows, ids: r.ids, idText: r.idText, text: r.text, rewritten: r.rewritten}
 }
 
 func (r *rowReader) malformed(row int) *rowFault {
@@ -127,6 +132,7 @@ func (r *rowReader) row() bool {
 	r.pos++
 	r.ids = append(r.ids, idHash{})
 	r.idText = append(r.idText, span{})
+	r.rescued = r.rescued[:0]
 	r.space()
 	if r.peek() == '}' {
 		r.pos++
@@ -139,6 +145,12 @@ func (r *rowReader) row() bool {
 		}
 	}
 	r.rows = append(r.rows, span{start, r.pos})
+	if len(r.rescued) > 0 {
+		if r.rewritten == nil {
+			r.rewritten = map[int][]byte{}
+		}
+		r.rewritten[len(r.rows)-1] = r.rewrite(span{start, r.pos})
+	}
 	return true
 }
 
@@ -158,7 +170,14 @@ func (r *rowReader) members(last int) bool {
 		col := r.after[last+1]
 		if col >= len(r.schema.columns) || r.schema.columns[col].name != string(name) {
 			if col, ok = r.schema.index[string(name)]; !ok {
-				return r.refuse(string(name), causeNotInTable, "is not a column of the table")
+				if !r.unknown(string(name)) {
+					return false
+				}
+				if r.space(); r.peek() == ',' {
+					r.pos++
+					continue
+				}
+				return r.punct('}')
 			}
 			r.after[last+1] = col
 		}
@@ -172,7 +191,9 @@ func (r *rowReader) members(last int) bool {
 		r.space()
 		f := &r.schema.columns[col]
 		from := r.pos
-		if problem := r.value(f.typ, !f.notNull, 0); problem != "" {
+		problem := r.value(f.typ, !f.notNull, 0)
+		rescued := problem != "" && !f.notNull && r.rescue(f.name, from)
+		if problem != "" && !rescued {
 			r.refuse(f.name, causeIncompatible, problem)
 			r.fault.digits = r.b[from] == '"' && f.typ.integer()
 			return false
@@ -180,7 +201,7 @@ func (r *rowReader) members(last int) bool {
 		if r.problem != "" {
 			return false
 		}
-		if col == r.schema.id {
+		if col == r.schema.id && !rescued {
 			r.noteID(span{from, r.pos})
 		}
 		last = col
@@ -195,6 +216,21 @@ func (r *rowReader) members(last int) bool {
 			return r.unexpected()
 		}
 	}
+}
+
+// unknown reads a member that is no column, behind its name.
+func (r *rowReader) unknown(name string) bool {
+	if r.schema.rescue < 0 {
+		return r.refuse(name, causeNotInTable, "is not a column of the table")
+	}
+	if slices.Contains(r.rescued, name) {
+		return r.refuse(name, "DUPLICATE_FIELD", "occurs twice in the row")
+	}
+	if !r.punct(':') {
+		return false
+	}
+	r.space()
+	return r.rescue(name, r.pos)
 }
 
 // noteID keeps the hash of the row's message_id.

@@ -78,6 +78,8 @@ type accepted struct {
 	ids    []idHash // per row, the hash of its message_id; zero for none
 	idText []span   // where each message_id stands in src
 	text   func(raw []byte) (text []byte, ok bool)
+
+	rewritten map[int][]byte // rows, by their place, that are kept in another form
 }
 
 // Table is one emulated table. Its methods are safe for concurrent use.
@@ -132,6 +134,10 @@ func (t *Table) keep(a *accepted, b *batch) error {
 	block := make([]byte, 0, size)
 	rows := make([]storedRow, len(a.rows))
 	for i, s := range a.rows {
+		if row, ok := a.rewritten[i]; ok {
+			rows[i] = storedRow{row, b}
+			continue
+		}
 		from := len(block)
 		block = append(block, a.src[s.start:s.end]...)
 		rows[i] = storedRow{block[from:len(block):len(block)], b}

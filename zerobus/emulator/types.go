@@ -67,6 +67,7 @@ type field struct {
 	typ     *dataType
 	notNull bool
 	comment string
+	tags    []string // of a column: keys of Unity Catalog tags
 }
 
 // text is the lower-case SQL text, as the tables API's type_text has it.
@@ -165,6 +166,7 @@ type schema struct {
 	index    map[string]int
 	required []int // positions of the NOT NULL columns
 	id       int   // position of message_id, or -1
+	rescue   int   // position of the column that takes what does not fit, or -1
 }
 
 // idColumn is the column whose values are indexed for duplicates and distinct
@@ -172,7 +174,7 @@ type schema struct {
 const idColumn = "message_id"
 
 func newSchema(columns []field) *schema {
-	s := &schema{columns: columns, index: make(map[string]int, len(columns)), id: -1}
+	s := &schema{columns: columns, index: make(map[string]int, len(columns)), id: -1, rescue: -1}
 	for i, c := range columns {
 		s.index[c.name] = i
 		if c.notNull {
@@ -180,6 +182,9 @@ func newSchema(columns []field) *schema {
 		}
 		if c.name == idColumn {
 			s.id = i
+		}
+		if s.rescue < 0 && c.rescues() {
+			s.rescue = i
 		}
 	}
 	return s
