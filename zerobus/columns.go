@@ -58,6 +58,7 @@ func (c *Client) Columns(ctx context.Context) ([]Column, error) {
 		switch {
 		case err == nil:
 			c.drift.saw(cols)
+			c.findRescue(ctx, cols)
 			return cols, nil
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("reading the columns of %s was given up: %w", c.set.table, context.Cause(ctx))

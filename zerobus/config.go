@@ -84,8 +84,8 @@ type Config struct {
 	WorkspaceID string
 
 	// RecordFormat is the form of rows under grpc: protobuf, json, or auto,
-	// which is protobuf where the table's columns are known. The other
-	// transports carry json. Default auto.
+	// which is protobuf where the table's columns are known and none of them
+	// is a rescue column. The other transports carry json. Default auto.
 	RecordFormat string
 
 	// Streams is how many gRPC streams callers share, 1 to 64; they are opened

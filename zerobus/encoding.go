@@ -28,7 +28,8 @@ type Encoding struct {
 // before Expect says that rows are made in it: where the rows do not fit the
 // changed table, those of the old form go on, and the service judges them.
 //
-// The first call decides the format for good. A field number that was given to
+// The first call decides the format for good. Under auto it is json where
+// Columns has found a rescue column. A field number that was given to
 // one column is never given to another, so that a row encoded before a change
 // cannot be misread after it. Where the table's columns cannot be protobuf,
 // auto falls back to json, and protobuf is an error that IsPermanent knows.
@@ -54,6 +55,7 @@ type fieldNumbers struct {
 	taken   map[int32]bool
 	current map[string]int32 // of the columns in use
 	next    *encoding        // settled and not adopted; nil: none
+	rescue  rescue           // as found before the format was settled
 }
 
 // numbered is a field number and the form of the values it stands for.
@@ -97,6 +99,11 @@ func (w *wire) encode(cols []Column) (Encoding, error) {
 		}
 		return Encoding{}, w.notProtobuf(errors.New("they are not known"), w.advice.names.Replace(grantRead))
 	}
+	if want == FormatAuto && n.rescue.column != "" {
+		n.settled = FormatJSON
+		n.rescue.rescued(w.log)
+		return Encoding{Format: FormatJSON}, nil
+	}
 	numbers, given, taken, err := n.assign(cols)
 	var text []byte
 	if err == nil {
@@ -109,6 +116,9 @@ func (w *wire) encode(cols []Column) (Encoding, error) {
 			return Encoding{Format: FormatJSON}, nil
 		}
 		return Encoding{}, w.notProtobuf(err, "change the column, or set zerobus.record_format to json")
+	}
+	if want == FormatAuto && n.rescue.err != nil { // want is the format settled from now on
+		n.rescue.unseen(w.log)
 	}
 	n.settled, n.columns, n.taken, n.current = FormatProtobuf, given, taken, numbers
 	n.next = &encoding{format: FormatProtobuf, descriptor: text}

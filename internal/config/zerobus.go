@@ -37,8 +37,9 @@ type Zerobus struct {
 	// of Endpoint's host name.
 	WorkspaceID string `yaml:"workspace_id"`
 	// RecordFormat of rows over grpc: protobuf, json, or auto, which is
-	// protobuf when the table's columns can be read and json when not.
-	// Default auto. Price of json: about a third more CPU per row.
+	// protobuf when the table's columns can be read and json when not, or
+	// when a column has the tag zerobus-rescue. Default auto. Price of json:
+	// about a third more CPU per row.
 	RecordFormat string `yaml:"record_format"`
 	// Streams over grpc that the partitions share. Default 1. Price of more:
 	// a token and a handshake each, every quarter of an hour.
