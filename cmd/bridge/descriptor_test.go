@@ -126,7 +126,7 @@ func startEmulator(t *testing.T, cfg emulator.Config) *emulator.Emulator {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) //nolint:forbidigo // the test's own context has ended
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := em.Close(ctx); err != nil {
 			t.Errorf("close the emulator: %v", err)

@@ -105,3 +105,31 @@ func TestColumnTags(t *testing.T) {
 		t.Errorf("tag no column: got %d %s, want 400", r.status, r.body)
 	}
 }
+
+// FuzzRescuedRow: a row that the rescue column has made fit is one that fits
+// without it.
+func FuzzRescuedRow(f *testing.F) {
+	ddl := strings.Replace(rescueDDL, ", must VARIANT NOT NULL", "", 1)
+	e, post := bare(f, emulator.Config{DDL: ddl + ";" + strings.Replace(ddl, "a.b.c", "a.b.d", 1), MaxRows: 1})
+	if err := e.Table("a.b.c").SetColumnTags("rescue", emulator.RescueTag); err != nil {
+		f.Fatal(err)
+	}
+	for _, row := range []string{
+		`{"device":"s","temp":"72F","\u00e9\n":[1,{"a":null}]}`, `{"device":"s","rescue":{},"st":{"x":"y"}}`, `{"device":"s","a":1,"a":2}`, `{"device":"s"}`, `{`,
+	} {
+		f.Add([]byte(row))
+	}
+	f.Fuzz(func(t *testing.T, row []byte) {
+		ingest := func(table string, row []byte) response {
+			return post(emulator.IngestPath, "application/json", []byte(`{"table":"`+table+`","records":[`+string(row)+`]}`))
+		}
+		before := e.Table("a.b.c").Count()
+		if r := ingest("a.b.c", row); r.status != 200 || e.Table("a.b.c").Count() == before {
+			return
+		}
+		kept := e.Table("a.b.c").Newest(1)[0].JSON
+		if r := ingest("a.b.d", kept); r.status != 200 {
+			t.Fatalf("%q was kept as %q, which is refused without a rescue column: %d %s", row, kept, r.status, r.body)
+		}
+	})
+}
