@@ -51,8 +51,8 @@ func (p Position) milli() int64 {
 	return p.Time.Add(time.Millisecond - 1).UnixMilli()
 }
 
-// span is what a partition's log holds: offsets from start up to, and without,
-// end.
+// span is what can be read of a partition's log: offsets from start up to, and
+// without, end.
 type span struct{ start, end int64 }
 
 // clamp returns the offset within the log that is nearest to at.
@@ -66,7 +66,7 @@ func (c *Cluster) spans(ctx context.Context, topics []string) (map[topicPartitio
 	if err != nil {
 		return nil, err
 	}
-	ends, err := c.listed(doing, func() (kadm.ListedOffsets, error) { return c.adm.ListEndOffsets(ctx, topics...) })
+	ends, err := c.listed(doing, func() (kadm.ListedOffsets, error) { return c.listEnds(ctx, topics...) })
 	if err != nil {
 		return nil, err
 	}
