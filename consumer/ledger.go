@@ -58,6 +58,8 @@ func (l Ledger) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddInt64("filtered", l.Filtered)
 	e.AddInt64("in_flight", l.InFlight)
 	e.AddInt64("dropped", l.Dropped)
+	e.AddInt64("offsets", l.Offsets)
+	e.AddInt64("records", l.Records)
 	e.AddInt64("lost", l.Lost)
 	e.AddInt64("skipped_offsets", l.SkippedOffsets)
 	return nil

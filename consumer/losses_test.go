@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
@@ -261,6 +262,11 @@ func TestOpenTransaction(t *testing.T) {
 		if got := rows.values(); !slices.Equal(got, []string{"before"}) {
 			t.Errorf("got rows %v of a bounded run, want the one before the transaction", got)
 		}
+		// What happened before a time is complete only with the transaction.
+		timed, past := cfg, newTable(t)
+		timed.Group = kafkatest.Name(t)
+		waiting := startUntil(t, timed, past, at(time.Now().Add(time.Hour)))
+		eventually(t, "a run up to a time delivers what can be read", func() bool { return past.count() == 1 })
 		cluster, _, _ := newCluster(t, cfg)
 		if n, err := cluster.Readable(t.Context()); n != 1 || err != nil {
 			t.Errorf("got %d readable events, %v; want 1", n, err)
@@ -273,6 +279,10 @@ func TestOpenTransaction(t *testing.T) {
 		m.caughtUp(4)
 		if got := tab.values(); !slices.Equal(got, []string{"after", "before", "inside"}) {
 			t.Errorf("got rows %v after the commit, want all three", got)
+		}
+		waiting.finish()
+		if got := past.values(); !slices.Equal(got, []string{"after", "before", "inside"}) {
+			t.Errorf("got rows %v of a run up to a time, want all three", got)
 		}
 		startUntil(t, bounded, rows, latest).finish()
 		if got := rows.values(); !slices.Equal(got, []string{"after", "before", "inside"}) {

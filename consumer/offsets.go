@@ -99,7 +99,8 @@ func (c *Cluster) listed(doing string, list func() (kadm.ListedOffsets, error)) 
 }
 
 // find resolves a position in every partition of logs. Offsets may lie outside
-// the log only when the position is AtOffset.
+// of what can be read when the position is AtOffset and, behind an open
+// transaction, when it is AtTime.
 func (c *Cluster) find(ctx context.Context, at Position, topics []string, logs map[topicPartition]span) (map[topicPartition]int64, error) {
 	found := make(map[topicPartition]int64, len(logs))
 	var stamped kadm.ListedOffsets
@@ -125,7 +126,9 @@ func (c *Cluster) find(ctx context.Context, at Position, topics []string, logs m
 			if !ok { // made in this moment
 				o.Offset = log.end
 			}
-			found[tp] = log.clamp(o.Offset)
+			// Not before log.end alone: events with an earlier time may follow that
+			// an open transaction holds back.
+			found[tp] = max(o.Offset, log.start)
 		}
 	}
 	return found, nil

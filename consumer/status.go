@@ -36,7 +36,7 @@ type PartitionStatus struct {
 	Reason    string // why it is blocked
 	Paused    bool   // fetches are paused: it holds more than its share while memory is short
 	Committed int64  // offset a new owner would begin at; -1 unknown or none
-	Marked    int64  // offset after the last delivered event; -1 before the first
+	Marked    int64  // offset after the last delivered event and those behind it that hold none; -1 before the first
 	End       int64  // offset after the last one that can be read; -1 unknown
 	Lag       int64  // offsets to read and deliver until End; -1 unknown
 	Pending   int    // records polled and not delivered yet
