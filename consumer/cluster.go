@@ -225,7 +225,7 @@ func (c *Cluster) Readable(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, c.cfg.Kafka.explain("reading offsets of "+strings.Join(c.cfg.Topics, ","), err)
 	}
-	ends, err := c.adm.ListEndOffsets(ctx, c.cfg.Topics...)
+	ends, err := c.listEnds(ctx, c.cfg.Topics...)
 	if err == nil {
 		err = ends.Error()
 	}
@@ -241,10 +241,19 @@ func (c *Cluster) Readable(ctx context.Context) (int64, error) {
 	return events, nil
 }
 
+// listEnds looks up the offset after the last record that can be read: under
+// read_committed the last stable offset.
+func (c *Cluster) listEnds(ctx context.Context, topics ...string) (kadm.ListedOffsets, error) {
+	if c.cfg.Isolation == IsolationUncommitted {
+		return c.adm.ListEndOffsets(ctx, topics...)
+	}
+	return c.adm.ListCommittedOffsets(ctx, topics...)
+}
+
 // endOffsets returns the offset after the last event, by topic and partition,
 // for as many partitions as answer.
 func (c *Cluster) endOffsets(ctx context.Context) (kadm.ListedOffsets, error) {
-	ends, err := c.adm.ListEndOffsets(ctx, c.cfg.Topics...)
+	ends, err := c.listEnds(ctx, c.cfg.Topics...)
 	if err != nil {
 		return nil, c.cfg.Kafka.explain("reading end offsets", err)
 	}

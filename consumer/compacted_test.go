@@ -68,5 +68,16 @@ func TestCompactionGapsAreSteppedOver(t *testing.T) {
 		if got, want := tab.values(), append(minutes(0, 1), minutes(10, 15)...); !slices.Equal(got, want) {
 			t.Errorf("got rows %v, want %v", got, want)
 		}
+
+		// What compaction removed is skipped, and no loss.
+		if err := r.commit([]consumer.Move{{Topic: topic, Target: 0}}); err != nil {
+			t.Fatal(err)
+		}
+		m := start(t, cfg, newTable(t))
+		m.caughtUp(22)
+		if l := m.Status().Ledger; l.Lost != 0 || l.SkippedOffsets != 9 || l.Records != 13 || l.Offsets != 22 {
+			t.Errorf("got %+v, want 9 offsets skipped and none lost", l)
+		}
+		lost(t, m, 0, "[]")
 	})
 }

@@ -2,6 +2,8 @@ package consumer
 
 import (
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Config says how a group delivers. Zero values are not defaults: the caller
@@ -18,6 +20,10 @@ type Config struct {
 	// StartAt, if not zero, goes before Start: a partition without a
 	// committed offset begins at the first event with this timestamp or later.
 	StartAt time.Time
+	// Isolation is "read_committed", which is also what empty means, or
+	// "read_uncommitted", which delivers the events of open and aborted
+	// transactions, too.
+	Isolation string
 	// Protocol is "classic" (cooperative-sticky) or "consumer" (KIP-848,
 	// brokers of 4.0 and later).
 	Protocol string
@@ -68,6 +74,29 @@ type Config struct {
 	// Version is written into dead letters.
 	Version string
 }
+
+// isolation is what fetches ask the brokers for.
+func (c *Config) isolation() kgo.IsolationLevel {
+	if c.Isolation == IsolationUncommitted {
+		return kgo.ReadUncommitted()
+	}
+	return kgo.ReadCommitted()
+}
+
+// readableEnd returns the offset after the last record that a fetch can bring:
+// an open transaction holds back what comes after its first record.
+func (c *Config) readableEnd(f kgo.FetchTopicPartition) int64 {
+	if c.Isolation != IsolationUncommitted && f.LastStableOffset >= 0 {
+		return f.LastStableOffset
+	}
+	return f.HighWatermark
+}
+
+// Isolation levels.
+const (
+	IsolationCommitted   = "read_committed"
+	IsolationUncommitted = "read_uncommitted"
+)
 
 // Rejects says what becomes of an event that can never be a row.
 type Rejects struct {

@@ -12,6 +12,8 @@ type counts struct {
 	rejected, filtered, rebalanced        map[string]int
 	committed, commitErrors               int
 	forgotten                             int
+	lost, skipped                         int64 // offsets
+	announced                             int   // partitions whose offsets were announced
 }
 
 func newCounts() *counts {
@@ -31,6 +33,15 @@ func (c *counts) get(f func() int) (n int) {
 }
 
 func (c *counts) EventsRead(_ string, _ int32, n, _ int) { c.with(func() { c.read += n }) }
+func (c *counts) OffsetsPassed(_ string, _ int32, lost, skipped int64) {
+	c.with(func() {
+		c.lost += lost
+		c.skipped += skipped
+		if lost == 0 && skipped == 0 {
+			c.announced++
+		}
+	})
+}
 func (c *counts) RowsDelivered(_ string, _ int32, n, _ int, _ time.Duration) {
 	c.with(func() { c.delivered += n })
 }

@@ -48,7 +48,20 @@ func NewLab(cfg Config, sink Sink, m Mapper, obs Observer, log *zap.Logger) (*La
 }
 
 // Push hands records over as a poll does.
-func (l *Lab) Push(recs ...*kgo.Record) { l.p.push(recs, l.g.share()) }
+func (l *Lab) Push(recs ...*kgo.Record) { l.PushFrom(0, recs...) }
+
+// PushFrom hands records over whose log begins at start.
+func (l *Lab) PushFrom(start int64, recs ...*kgo.Record) {
+	l.g.arrive(l.p, kgo.FetchTopicPartition{Topic: "lab", FetchPartition: kgo.FetchPartition{
+		LogStartOffset: start, HighWatermark: recs[len(recs)-1].Offset + 1, Records: recs,
+	}}, l.g.share())
+}
+
+// DataLoss has the client find that the log was cut.
+func (l *Lab) DataLoss(loss kgo.ErrDataLoss) {
+	loss.Topic = "lab"
+	l.g.fetchFailed("lab", 0, &loss)
+}
 
 // Status is the partition's.
 func (l *Lab) Status() PartitionStatus { return l.p.status(time.Now()) }
@@ -89,7 +102,7 @@ func WriteBatch(cfg Config, sink Sink, m Mapper, obs Observer, recs []*kgo.Recor
 	g := NewGroup(cfg, nil, sink, func() Mapper { return m }, obs, zap.NewNop())
 	p := newPartition(g, "lab", 0)
 	defer p.cancel(nil)
-	p.push(recs, cfg.MaxBuffered)
+	p.push(recs, kgo.EpochOffset{Offset: int64(len(recs))}, gaps{}, cfg.MaxBuffered)
 	p.fill()
 	err := p.write()
 	var rejected []int

@@ -135,10 +135,9 @@ func (g *Group) options() ([]kgo.Opt, error) {
 	if !g.cfg.StartAt.IsZero() {
 		start = kgo.NewOffset().AfterMilli(Position{Time: g.cfg.StartAt}.milli())
 	}
-	if g.ends != nil {
-		opts = append(opts, kgo.KeepControlRecords()) // or a log that ends with one would never be read to its end
-	}
 	opts = append(opts,
+		kgo.FetchIsolationLevel(g.cfg.isolation()),
+		kgo.KeepControlRecords(), // no events, but a log can end with them
 		kgo.ConsumerGroup(g.cfg.Group),
 		kgo.ConsumeTopics(g.cfg.Topics...),
 		// Only where a group begins. An offset that fell out of the log is
@@ -203,12 +202,8 @@ func (g *Group) poll(ctx context.Context) error {
 			if p == nil {
 				return // unmarked, so the owner reads it again
 			}
-			p.end.Store(f.HighWatermark)
-			if recs := g.clip(p, f.Records); len(recs) > 0 {
-				bytes := p.push(recs, share)
-				g.obs.EventsRead(f.Topic, f.Partition, len(recs), bytes)
-			}
-			g.passed(p, f.Records[len(f.Records)-1])
+			p.end.Store(g.cfg.readableEnd(f))
+			g.arrive(p, f, share)
 		})
 		g.cl.AllowRebalance()
 		if failed {
@@ -228,8 +223,7 @@ func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 	var bomb *kgo.ErrDecompressTooLarge
 	switch {
 	case errors.As(err, &loss):
-		g.log.Error("kafka lost events that this group had read or was about to read; check the brokers' unclean leader elections and retention",
-			zap.String("topic", topic), zap.Int32("partition", id), zap.Int64("consumed_to", loss.ConsumedTo), zap.Int64("reset_to", loss.ResetTo))
+		g.dataLoss(loss)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
 	case errors.As(err, &bomb):
 		g.halt(bomb)
@@ -267,6 +261,10 @@ func (g *Group) resume(topic string, id int32) {
 }
 
 func (g *Group) mark(rec *kgo.Record) { g.cl.MarkCommitRecords(rec) }
+
+func (g *Group) markOffset(topic string, id int32, at kgo.EpochOffset) {
+	g.cl.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{topic: {id: at}})
+}
 
 // retire has every partition take no more from the moment the run ends. A
 // rebalance may hold the poll loop, and shutdown after it, for as long as its

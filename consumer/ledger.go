@@ -13,6 +13,10 @@ import (
 //
 // A record that holds several events counts as one until it is mapped, and as
 // that many from then on.
+//
+// It accounts for every offset that polling has passed, too:
+//
+//	Offsets = Records + Lost + SkippedOffsets
 type Ledger struct {
 	Read         int64 // polled
 	Delivered    int64 // acknowledged by the sink as rows
@@ -21,12 +25,19 @@ type Ledger struct {
 	Filtered     int64 // dropped by rule
 	InFlight     int64 // polled, and none of the others yet
 	Dropped      int64 // let go unmarked by a revoke or a stop, for the next owner to read again
+
+	Offsets        int64 // by which polling has moved on
+	Records        int64 // polled, without control records
+	Lost           int64 // offsets that Kafka removed before the group had passed them
+	SkippedOffsets int64 // offsets without an event: control records, aborted transactions, compaction
 }
 
-// Imbalance is by how many events the books do not balance. Anything but 0 is
-// a fault of the bridge.
+// Imbalance is the number of events and offsets that are unaccounted for.
+// Anything but 0 is a fault of the bridge.
 func (l Ledger) Imbalance() int64 {
-	return l.Read - l.Delivered - l.DeadLettered - l.Skipped - l.Filtered - l.InFlight - l.Dropped
+	events := l.Read - l.Delivered - l.DeadLettered - l.Skipped - l.Filtered - l.InFlight - l.Dropped
+	offsets := l.Offsets - l.Records - l.Lost - l.SkippedOffsets
+	return max(events, -events) + max(offsets, -offsets)
 }
 
 // Add returns the sum of two ledgers.
@@ -34,6 +45,7 @@ func (l Ledger) Add(m Ledger) Ledger {
 	return Ledger{
 		Read: l.Read + m.Read, Delivered: l.Delivered + m.Delivered, DeadLettered: l.DeadLettered + m.DeadLettered,
 		Skipped: l.Skipped + m.Skipped, Filtered: l.Filtered + m.Filtered, InFlight: l.InFlight + m.InFlight, Dropped: l.Dropped + m.Dropped,
+		Offsets: l.Offsets + m.Offsets, Records: l.Records + m.Records, Lost: l.Lost + m.Lost, SkippedOffsets: l.SkippedOffsets + m.SkippedOffsets,
 	}
 }
 
@@ -46,6 +58,10 @@ func (l Ledger) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddInt64("filtered", l.Filtered)
 	e.AddInt64("in_flight", l.InFlight)
 	e.AddInt64("dropped", l.Dropped)
+	e.AddInt64("offsets", l.Offsets)
+	e.AddInt64("records", l.Records)
+	e.AddInt64("lost", l.Lost)
+	e.AddInt64("skipped_offsets", l.SkippedOffsets)
 	return nil
 }
 
@@ -76,7 +92,19 @@ func (a *account) snapshot() Ledger {
 	return a.Ledger
 }
 
-// read enters events that were polled, or found inside a record.
+// polled enters records and the offsets that polling moved on by.
+func (a *account) polled(records int, offsets int64, gap gaps) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.Offsets += offsets
+	a.Lost += gap.lost
+	a.SkippedOffsets += gap.skipped
+	a.Records += int64(records)
+	a.Read += int64(records)
+	a.InFlight += int64(records)
+}
+
+// read enters events that were found inside a record.
 func (a *account) read(n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -59,6 +59,7 @@ func TestLedger(t *testing.T) {
 				if tt.end != nil {
 					tt.end(l)
 				}
+				tt.want.Offsets, tt.want.Records = int64(len(tt.recs)), int64(len(tt.recs))
 				if got := l.Group().Status().Ledger; got != tt.want {
 					t.Errorf("ledger:\n got %+v\nwant %+v", got, tt.want)
 				}
@@ -81,7 +82,7 @@ func TestLedgerOutlivesItsPartition(t *testing.T) {
 		l.Reassign()
 		l.Push(events(10, 10)...)
 		synctest.Wait()
-		want := consumer.Ledger{Read: 30, Delivered: 20, Dropped: 10}
+		want := consumer.Ledger{Read: 30, Delivered: 20, Dropped: 10, Offsets: 30, Records: 30}
 		if got := l.Group().Status().Ledger; got != want {
 			t.Errorf("ledger of the group:\n got %+v\nwant %+v", got, want)
 		}

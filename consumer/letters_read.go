@@ -81,7 +81,7 @@ func (c *Cluster) bounds(ctx context.Context, topics []string) (starts, ends kad
 		err = starts.Error()
 	}
 	if err == nil {
-		if ends, err = c.adm.ListEndOffsets(ctx, topics...); err == nil {
+		if ends, err = c.listEnds(ctx, topics...); err == nil {
 			err = ends.Error()
 		}
 	}
@@ -210,6 +210,7 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // retention may overtake us
 		kgo.FetchMaxBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxPartitionBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxWait(fetchMaxWait),
 		kgo.MaxDecompressBatchBytes(c.cfg.maxBatch()),
+		kgo.FetchIsolationLevel(c.cfg.isolation()),
 		kgo.KeepControlRecords(), // the last record may be one
 	)...)
 	if err != nil {

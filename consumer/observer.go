@@ -8,6 +8,10 @@ type Observer interface {
 	// EventsRead: records polled from a partition, and their key, value and
 	// header bytes.
 	EventsRead(topic string, partition int32, events int, bytes int)
+	// OffsetsPassed: polling passed offsets without an event; lost of them
+	// Kafka had removed before the group came there. Both are 0 when a
+	// partition is assigned.
+	OffsetsPassed(topic string, partition int32, lost, skipped int64)
 	// RowsDelivered: one Write was acknowledged after ack.
 	RowsDelivered(topic string, partition int32, rows int, bytes int, ack time.Duration)
 	// EventRejected: one event can never be a row; code is from a closed set.

@@ -51,8 +51,8 @@ func (p Position) milli() int64 {
 	return p.Time.Add(time.Millisecond - 1).UnixMilli()
 }
 
-// span is what a partition's log holds: offsets from start up to, and without,
-// end.
+// span is what can be read of a partition's log: offsets from start up to, and
+// without, end.
 type span struct{ start, end int64 }
 
 // clamp returns the offset within the log that is nearest to at.
@@ -66,7 +66,7 @@ func (c *Cluster) spans(ctx context.Context, topics []string) (map[topicPartitio
 	if err != nil {
 		return nil, err
 	}
-	ends, err := c.listed(doing, func() (kadm.ListedOffsets, error) { return c.adm.ListEndOffsets(ctx, topics...) })
+	ends, err := c.listed(doing, func() (kadm.ListedOffsets, error) { return c.listEnds(ctx, topics...) })
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,8 @@ func (c *Cluster) listed(doing string, list func() (kadm.ListedOffsets, error)) 
 }
 
 // find resolves a position in every partition of logs. Offsets may lie outside
-// the log only when the position is AtOffset.
+// of what can be read when the position is AtOffset and, behind an open
+// transaction, when it is AtTime.
 func (c *Cluster) find(ctx context.Context, at Position, topics []string, logs map[topicPartition]span) (map[topicPartition]int64, error) {
 	found := make(map[topicPartition]int64, len(logs))
 	var stamped kadm.ListedOffsets
@@ -125,7 +126,9 @@ func (c *Cluster) find(ctx context.Context, at Position, topics []string, logs m
 			if !ok { // made in this moment
 				o.Offset = log.end
 			}
-			found[tp] = log.clamp(o.Offset)
+			// Not before log.end alone: events with an earlier time may follow that
+			// an open transaction holds back.
+			found[tp] = max(o.Offset, log.start)
 		}
 	}
 	return found, nil

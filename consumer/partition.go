@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,11 +32,15 @@ type partition struct {
 	done   chan struct{} // closed by run
 	wake   chan struct{} // one token: something was pushed
 
-	mu      sync.Mutex // guards the fields below
-	pending []chunk    // appended by push, consumed from the front by run
-	held    int64      // bytes of pending, in-flight included
-	events  int        // events of pending, in-flight included
-	moved   time.Time  // when something was last delivered
+	arriving sync.Mutex // serializes what moves at; taken before mu
+	behind   int64      // position found below the log start by the last look, or -1; guarded by arriving
+
+	mu      sync.Mutex      // guards the fields below
+	at      kgo.EpochOffset // the position: where the next poll should begin; offset -1 unknown
+	pending []chunk         // appended by push, consumed from the front by run
+	held    int64           // bytes of pending, in-flight included
+	events  int             // events of pending, in-flight included
+	moved   time.Time       // when something was last delivered
 	paused  bool
 	stopped bool
 
@@ -53,10 +58,9 @@ type partition struct {
 	logged   time.Time
 
 	state     atomic.Pointer[condition]
-	marked    atomic.Int64                    // offset after the last marked record; -1 before the first
-	end       atomic.Int64                    // offset after the last record of the log, as last heard; -1 unknown
-	delivered atomic.Int64                    // rows
-	polled    atomic.Pointer[kgo.EpochOffset] // how far, by a bounded run; else nil
+	marked    atomic.Int64 // offset after the last one marked; -1 before the first
+	end       atomic.Int64 // offset after the last record that can be read, as last heard; -1 unknown
+	delivered atomic.Int64 // rows
 }
 
 // chunk is a run of records that were polled together.
@@ -93,6 +97,7 @@ func newPartition(g *Group, topic string, id int32) *partition {
 	if g.cfg.Tap != nil {
 		p.ctx = context.WithValue(p.ctx, attemptsKey{}, &p.attempts)
 	}
+	p.at.Offset, p.behind = -1, -1
 	p.marked.Store(-1)
 	p.end.Store(-1)
 	p.enter(StateWaiting, "", "")
@@ -147,17 +152,30 @@ func cost(r *kgo.Record) int64 {
 	return int64(n)
 }
 
-// push queues records and never blocks. When memory is short and this partition
-// holds more than its share, its fetches pause until half of that is delivered.
-func (p *partition) push(recs []*kgo.Record, share int64) (bytes int) {
-	var size int64
+// push queues the events among the records, moves the position to the offset
+// after the last and never blocks. When memory is short and this partition holds
+// more than its share, its fetches pause until half of that is delivered.
+func (p *partition) push(recs []*kgo.Record, to kgo.EpochOffset, gap gaps, share int64) (events, bytes int) {
+	var size, control int64
 	for _, r := range recs {
+		if r.Attrs.IsControl() {
+			control++
+			continue
+		}
 		size += cost(r)
 	}
+	if control > 0 {
+		gap.skipped += control
+		recs = slices.DeleteFunc(recs, func(r *kgo.Record) bool { return r.Attrs.IsControl() })
+	}
 	p.g.budget.take(size)
-	p.books.read(len(recs))
 	p.mu.Lock()
-	p.pending = append(p.pending, chunk{recs: recs, at: time.Now()})
+	passed := to.Offset - p.at.Offset
+	p.at = to
+	p.books.polled(len(recs), passed, gap)
+	if len(recs) > 0 {
+		p.pending = append(p.pending, chunk{recs: recs, at: time.Now()})
+	}
 	p.held += size
 	p.events += len(recs)
 	if !p.paused && p.held > share && p.g.budget.tight() {
@@ -169,7 +187,10 @@ func (p *partition) push(recs []*kgo.Record, share int64) (bytes int) {
 	case p.wake <- struct{}{}:
 	default:
 	}
-	return int(size) - 256*len(recs)
+	if gap != (gaps{}) {
+		p.g.obs.OffsetsPassed(p.topic, p.id, gap.lost, gap.skipped)
+	}
+	return len(recs), int(size) - 256*len(recs)
 }
 
 // release gives back what the first n records held.
@@ -235,12 +256,14 @@ func (p *partition) await() bool {
 	for {
 		select {
 		case <-p.quit:
+			p.markPassed()
 			return false
 		default:
 		}
 		if p.backlog() > 0 {
 			return p.linger()
 		}
+		p.markPassed()
 		select {
 		case <-p.wake:
 		case <-p.quit:
@@ -327,10 +350,24 @@ func (p *partition) deliver() error {
 	return nil
 }
 
-// mark is the only place that may mark, and run calls it only after deliver's nil.
+// mark is the only place that may mark events, and run calls it only after
+// deliver's nil.
 func (p *partition) mark(last *kgo.Record) {
 	p.g.mark(last)
 	p.marked.Store(last.Offset + 1)
+}
+
+// markPassed marks the position while no event before it is held: the offsets
+// since the last event hold none. Only run calls it, between two batches.
+func (p *partition) markPassed() {
+	p.mu.Lock()
+	at, held := p.at, p.events
+	p.mu.Unlock()
+	if held > 0 || at.Offset < 0 || at.Offset == p.marked.Load() {
+		return
+	}
+	p.g.markOffset(p.topic, p.id, at)
+	p.marked.Store(at.Offset)
 }
 
 // Why a batch was cut off.

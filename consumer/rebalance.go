@@ -32,6 +32,7 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 			p.member = member
 			g.parts[topicPartition{topic, id}] = p
 			p.start()
+			g.obs.OffsetsPassed(topic, id, 0, 0)
 			n++
 		}
 	}

@@ -60,7 +60,7 @@ func TestMembersComeAndGo(t *testing.T) {
 			t.Error("the first member was told to stop before it gave up a partition")
 		}
 		for _, m := range []*member{first, second} {
-			if m.logged(0, "abandoned")+m.logged(0, "lost") > 0 {
+			if m.logged(0, "abandoned")+m.logged(0, "partitions lost") > 0 {
 				t.Error("a Write was cut off in good order")
 			}
 		}

@@ -18,7 +18,7 @@ type Status struct {
 	LastCommit    time.Time // zero before the first
 	Partitions    []PartitionStatus
 	// Ledger is the sum over all partitions this process ever owned; Imbalance
-	// is the sum of what each is out by, without its sign.
+	// is the sum of what each is out by.
 	Ledger    Ledger
 	Imbalance int64
 	NotReady  []NotReady
@@ -36,9 +36,9 @@ type PartitionStatus struct {
 	Reason    string // why it is blocked
 	Paused    bool   // fetches are paused: it holds more than its share while memory is short
 	Committed int64  // offset a new owner would begin at; -1 unknown or none
-	Marked    int64  // offset after the last delivered event; -1 before the first
-	End       int64  // offset after the last event of the log; -1 unknown
-	Lag       int64  // events not delivered yet; -1 unknown
+	Marked    int64  // offset after the last delivered event and those behind it that hold none; -1 before the first
+	End       int64  // offset after the last one that can be read; -1 unknown
+	Lag       int64  // offsets to read and deliver until End; -1 unknown
 	Pending   int    // records polled and not delivered yet
 	Buffered  int64  // their bytes
 	Oldest    time.Duration
@@ -76,15 +76,15 @@ func (g *Group) Status() Status {
 	for _, a := range g.accounts {
 		l := a.snapshot()
 		s.Ledger = s.Ledger.Add(l)
-		s.Imbalance += max(l.Imbalance(), -l.Imbalance())
+		s.Imbalance += l.Imbalance()
 	}
 	g.mu.Unlock()
 	for _, p := range parts {
 		ps := p.status(now)
-		ps.Committed = -1
 		if at, ok := committed[p.topic][p.id]; ok {
 			ps.Committed = at.Offset
 		}
+		ps.measure()
 		s.Partitions = append(s.Partitions, ps)
 		if ps.State == StateBlocked {
 			c := p.state.Load()
@@ -109,7 +109,7 @@ func (g *Group) Status() Status {
 func (p *partition) status(now time.Time) PartitionStatus {
 	c := p.state.Load()
 	s := PartitionStatus{
-		Topic: p.topic, Partition: p.id, State: c.name, Since: c.since, Reason: c.reason,
+		Topic: p.topic, Partition: p.id, State: c.name, Since: c.since, Reason: c.reason, Committed: -1,
 		Marked: p.marked.Load(), End: p.end.Load(), Lag: -1, Oldest: p.oldest(now), Rows: p.delivered.Load(), Ledger: p.books.snapshot(),
 	}
 	p.mu.Lock()
@@ -125,10 +125,18 @@ func (p *partition) status(now time.Time) PartitionStatus {
 	if s.Marked < 0 {
 		s.Marked = first // nothing delivered yet: what we hold is where we are
 	}
-	switch {
-	case s.End < 0:
-	case s.Marked >= 0:
-		s.Lag = max(s.End-s.Marked, 0)
-	}
+	s.measure()
 	return s
+}
+
+// measure fills the lag. Before the first delivery the committed offset is where
+// the partition stands.
+func (s *PartitionStatus) measure() {
+	at := s.Marked
+	if at < 0 {
+		at = s.Committed
+	}
+	if s.End >= 0 && at >= 0 {
+		s.Lag = max(s.End-at, 0)
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 )
 
@@ -126,41 +125,12 @@ func (e *Ends) Reached() bool {
 // before Run.
 func (g *Group) Until(e *Ends) { g.ends = e }
 
-// clip returns those of the polled records that are to be delivered. Without
-// ends that is all of them; with ends, the client also hands control records
-// over, which are nobody's events.
-func (g *Group) clip(p *partition, recs []*kgo.Record) []*kgo.Record {
-	if g.ends == nil {
-		return recs
-	}
-	end := g.ends.of(p)
-	wanted := make([]*kgo.Record, 0, len(recs))
-	for _, r := range recs {
-		if r.Offset < end && !r.Attrs.IsControl() {
-			wanted = append(wanted, r)
-		}
-	}
-	return wanted
-}
-
 // of returns the partition's end; 0, which takes nothing, if it was made later.
 func (e *Ends) of(p *partition) int64 {
 	if s := e.parts[topicPartition{p.topic, p.id}]; s != nil {
 		return s.end
 	}
 	return 0
-}
-
-// passed notes how far a partition was polled, after what it is to deliver was
-// handed over. What lies past its end is not fetched any more.
-func (g *Group) passed(p *partition, last *kgo.Record) {
-	if g.ends == nil {
-		return
-	}
-	p.polled.Store(&kgo.EpochOffset{Epoch: last.LeaderEpoch, Offset: last.Offset + 1})
-	if last.Offset+1 >= g.ends.of(p) {
-		g.pause(p.topic, p.id)
-	}
 }
 
 // endInterval is how often a bounded run looks whether it is over.
@@ -174,7 +144,7 @@ func (g *Group) approach(ctx context.Context) error {
 	tick := time.NewTicker(endInterval)
 	defer tick.Stop()
 	for {
-		g.markEnds()
+		g.advance()
 		g.measure(ctx)
 		if g.ends.Reached() {
 			g.log.Info(errReached.Error())
@@ -189,34 +159,16 @@ func (g *Group) approach(ctx context.Context) error {
 	}
 }
 
-// markEnds marks the ends of our partitions that have delivered all that lies
-// before them. The last offsets before an end may hold no event to mark:
-// compaction and transactions leave such gaps.
-func (g *Group) markEnds() {
+// advance notes how far our partitions have come.
+func (g *Group) advance() {
 	g.mu.Lock()
 	ours := maps.Clone(g.parts)
 	g.mu.Unlock()
 	for tp, p := range ours {
-		s := g.ends.parts[tp]
-		if s == nil {
-			continue
+		if s := g.ends.parts[tp]; s != nil {
+			g.ends.advance(s, p.marked.Load(), false)
 		}
-		polled := p.polled.Load()
-		if polled != nil && polled.Offset >= s.end && p.idle() {
-			g.cl.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{tp.topic: {tp.id: {Epoch: polled.Epoch, Offset: s.end}}})
-			g.ends.advance(s, s.end, false)
-			continue
-		}
-		g.ends.advance(s, p.marked.Load(), false)
 	}
-}
-
-// idle tells whether the partition has marked all that it was ever handed. A
-// stopped one has let go of what it had not marked.
-func (p *partition) idle() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.events == 0 && !p.stopped
 }
 
 func (e *Ends) advance(s *course, at int64, over bool) {

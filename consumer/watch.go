@@ -59,6 +59,7 @@ func (g *Group) look(ctx context.Context) {
 		g.cl.ForceMetadataRefresh() // or it would be noticed half a minute later
 	}
 
+	g.emptied(ctx)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	ends.Each(func(o kadm.ListedOffset) {

@@ -63,7 +63,8 @@ func (b *bridge) snapshot() ops.Snapshot {
 func ledger(l consumer.Ledger, imbalance int64) ops.Ledger {
 	return ops.Ledger{
 		Read: l.Read, Delivered: l.Delivered, DeadLettered: l.DeadLettered, Skipped: l.Skipped, Filtered: l.Filtered,
-		InFlight: l.InFlight, Dropped: l.Dropped, Imbalance: imbalance,
+		InFlight: l.InFlight, Dropped: l.Dropped,
+		Offsets: l.Offsets, Records: l.Records, Lost: l.Lost, SkippedOffsets: l.SkippedOffsets, Imbalance: imbalance,
 	}
 }
 

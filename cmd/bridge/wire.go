@@ -59,7 +59,7 @@ func consumerConfig(c *config.Config) consumer.Config {
 					ClientSecret: k.SASL.OAuth.ClientSecretSource().Read, Scopes: k.SASL.OAuth.Scopes},
 			},
 		},
-		Topics: k.Topics, Group: k.Group, Start: k.Start, Protocol: k.Protocol, InstanceID: k.InstanceID,
+		Topics: k.Topics, Group: k.Group, Start: k.Start, Isolation: k.Isolation, Protocol: k.Protocol, InstanceID: k.InstanceID,
 		SessionTimeout: k.SessionTimeout, RebalanceTimeout: k.RebalanceTimeout,
 		FetchMaxBytes: int32(k.FetchMaxBytes), FetchMaxPartitionBytes: int32(k.FetchMaxPartitionBytes),
 		MaxRows: c.Delivery.MaxRows, MaxBytes: int64(c.Delivery.MaxBytes), MaxBuffered: int64(c.Delivery.MaxBuffered),

@@ -97,6 +97,7 @@ func Defaults() Config {
 			Topics:                 []string{},
 			Group:                  "zerobus-bridge",
 			Start:                  "earliest",
+			Isolation:              "read_committed",
 			Protocol:               "classic",
 			ClientID:               "zerobus-bridge",
 			SessionTimeout:         45 * time.Second,
@@ -141,6 +142,7 @@ func Defaults() Config {
 // case, hyphens and underscores, and kept in the spelling given here.
 var choices = map[string][]string{
 	"kafka.start":                {"earliest", "latest"},
+	"kafka.isolation":            {"read_committed", "read_uncommitted"},
 	"kafka.protocol":             {"classic", "consumer"},
 	"kafka.sasl.mechanism":       {"none", "plain", "scram-sha-256", "scram-sha-512", "oauthbearer", "aws-msk-iam"},
 	"zerobus.transport":          {"workspace", "grpc", "rest"},

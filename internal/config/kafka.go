@@ -19,6 +19,11 @@ type Kafka struct {
 	// earliest or latest. Default earliest. Price of latest: whatever was
 	// produced before the first assignment is never delivered.
 	Start string `yaml:"start"`
+	// Isolation is read_committed or read_uncommitted. Default read_committed:
+	// the events of aborted transactions are passed over, and those behind an
+	// open transaction wait for its end. Trade-off of read_uncommitted: events
+	// of open and of aborted transactions are delivered.
+	Isolation string `yaml:"isolation"`
 	// Protocol is classic (cooperative-sticky) or consumer (KIP-848, brokers
 	// from 4.0). Default classic. Price of consumer: the broker sets the
 	// session timeout and SessionTimeout is not used.

@@ -98,7 +98,7 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 	}
 	// Several environments, since keys exclude one another.
 	shared := map[string]string{
-		"kafka.brokers": "b1,b2:9093", "kafka.topics": "t1, t2", "kafka.group": "g", "kafka.start": "latest", "kafka.protocol": "consumer",
+		"kafka.brokers": "b1,b2:9093", "kafka.topics": "t1, t2", "kafka.group": "g", "kafka.start": "latest", "kafka.isolation": "read_uncommitted", "kafka.protocol": "consumer",
 		"kafka.instance_id": "pod-0", "kafka.client_id": "cl", "kafka.session_timeout": "10s", "kafka.rebalance_timeout": "2m",
 		"kafka.fetch_max_bytes": "1MiB", "kafka.fetch_max_partition_bytes": "2048",
 		"kafka.tls.enabled": "true", "kafka.tls.ca_file": file, "kafka.tls.cert_file": file, "kafka.tls.key_file": file, "kafka.tls.server_name": "k", "kafka.sasl.allow_plaintext": "true",

@@ -43,6 +43,7 @@ func TestRules(t *testing.T) {
 		{"kafka.group", []string{"kafka.group=event-processor"}, "Signal's own Event Processor"},
 		{"kafka.start", []string{"kafka.start=earlist"}, "did you mean earliest?"},
 		{"kafka.start", []string{"kafka.start=whenever"}, "must be one of earliest, latest; choose one of them"},
+		{"kafka.isolation", []string{"kafka.isolation=committed"}, "read_committed"},
 		{"kafka.protocol", []string{"kafka.protocol=consumers"}, "did you mean consumer?"},
 		{"kafka.instance_id", []string{"kafka.instance_id=a b"}, "letters, digits"},
 		{"kafka.session_timeout", []string{"kafka.session_timeout=45ms"}, "between 1s and 30m"},

@@ -27,7 +27,7 @@ var liveSecrets = []liveSecret{
 // afterRestart are the keys whose new values take effect only when the bridge
 // is started again: connections, the group, sizes of what is made once.
 var afterRestart = []string{
-	"kafka.brokers", "kafka.topics", "kafka.group", "kafka.start", "kafka.protocol", "kafka.instance_id", "kafka.client_id",
+	"kafka.brokers", "kafka.topics", "kafka.group", "kafka.start", "kafka.isolation", "kafka.protocol", "kafka.instance_id", "kafka.client_id",
 	"kafka.session_timeout", "kafka.rebalance_timeout", "kafka.fetch_max_bytes", "kafka.fetch_max_partition_bytes",
 	"kafka.tls.enabled", "kafka.tls.ca_file", "kafka.tls.cert_file", "kafka.tls.key_file", "kafka.tls.server_name",
 	"kafka.sasl.mechanism", "kafka.sasl.username", "kafka.sasl.allow_plaintext",

@@ -9,6 +9,7 @@ var familiar = map[string]string{
 	"consumer_group":        "kafka.group",
 	"group_instance_id":     "kafka.instance_id",
 	"auto_offset_reset":     "kafka.start",
+	"isolation_level":       "kafka.isolation",
 	"security_protocol":     "kafka.tls.enabled and kafka.sasl.mechanism",
 	"sasl_mechanism":        "kafka.sasl.mechanism",
 	"sasl_username":         "kafka.sasl.username",

@@ -44,8 +44,8 @@ func newSnapshotCollector(source Source) *snapshotCollector {
 		bufferBudget: desc("buffered_limit_bytes",
 			"The budget of bridge_buffered_bytes; fetching pauses when it is used up."),
 		lag: desc("lag_events",
-			"Offsets between the partition's last delivered event and its end; absent while unknown. "+
-				"Gaps left by compaction or transactions count.", "topic", "partition"),
+			"Offsets between the partition's last delivered event and the end of what can be read; absent while unknown. "+
+				"It reaches 0 behind transaction markers, too; offsets without an event count until they are passed.", "topic", "partition"),
 		oldest: desc("oldest_unacked_age_seconds",
 			"Age in seconds of the oldest event read and not yet acknowledged by the sink; 0 when there is none.",
 			"topic", "partition"),
@@ -55,7 +55,7 @@ func newSnapshotCollector(source Source) *snapshotCollector {
 					"read is the sum of the other accounts and of bridge_conservation_in_flight_events.", "account"),
 			inFlight: desc("conservation_in_flight_events", "Events read that are in no other account yet."),
 			imbalance: desc("conservation_imbalance_events",
-				"By how many events what was read differs from what is accounted for. Anything but 0 is a fault of the bridge."),
+				"Events and offsets that were read or passed and are not accounted for. Anything but 0 is a fault of the bridge."),
 		},
 		partitionBooks: books{
 			events: desc("partition_conservation_events_total",

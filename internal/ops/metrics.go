@@ -42,6 +42,11 @@ type partitionSeries struct {
 	events, eventBytes, rows, rowBytes prometheus.Counter
 }
 
+// offsetSeries are the counters of the offsets of one partition that brought no
+// event. They stay when the partition goes: a loss must not end with the
+// assignment that found it.
+type offsetSeries struct{ lost, skipped prometheus.Counter }
+
 // Metrics holds what the bridge counts, in a registry of its own. Its methods
 // have the shape of the observers that consumer and zerobus declare. All are
 // safe for concurrent use, never block on anything outside the process and do
@@ -52,6 +57,7 @@ type Metrics struct {
 	eventsRead, eventBytes, rowsDelivered, rowBytes *prometheus.CounterVec // topic, partition
 
 	partitions *series[topicPartition, partitionSeries]
+	offsets    *series[topicPartition, offsetSeries]
 	rejected   *series[topicWord, prometheus.Counter] // topic, code
 	filtered   *series[topicWord, prometheus.Counter] // topic, reason
 	dead       *series[string, prometheus.Counter]    // topic
@@ -110,6 +116,15 @@ func NewMetrics(known Known) *Metrics {
 			rows:       m.rowsDelivered.WithLabelValues(topic, id),
 			rowBytes:   m.rowBytes.WithLabelValues(topic, id),
 		}
+	})
+
+	lost := m.counters("lost_offsets_total",
+		"Offsets that Kafka removed before the group had passed them: by retention, by a deletion of records, or because a log was cut.", "topic", "partition")
+	skipped := m.counters("skipped_offsets_total",
+		"Offsets that hold no event: transaction markers, events of aborted transactions, and what compaction removed.", "topic", "partition")
+	m.offsets = newSeries(0, topicPartition{}, func(k topicPartition) offsetSeries {
+		topic, id := valid(k.topic), strconv.Itoa(int(k.partition))
+		return offsetSeries{lost.WithLabelValues(topic, id), skipped.WithLabelValues(topic, id)}
 	})
 
 	m.rejected = byTopicAnd(m.counters("events_rejected_total",

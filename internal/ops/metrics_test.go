@@ -19,6 +19,7 @@ import (
 // exercise reports each kind of thing once, so that every family has a series.
 func exercise(m *ops.Metrics) {
 	m.EventsRead("events", 2, 300, 410_000)
+	m.OffsetsPassed("events", 2, 25, 3)
 	m.RowsDelivered("events", 2, 290, 180_000, 120*time.Millisecond)
 	m.EventRejected("events", "malformed")
 	m.EventFiltered("events", "tombstone", 9)
@@ -49,6 +50,8 @@ func TestMetricsCountWhatIsReported(t *testing.T) {
 		`bridge_sink_streams_opened_total 1`,
 		`bridge_sink_streams_ended_total{reason="announced"} 1`,
 		`bridge_events_read_bytes_total{partition="2",topic="events"} 410000`,
+		`bridge_lost_offsets_total{partition="2",topic="events"} 25`,
+		`bridge_skipped_offsets_total{partition="2",topic="events"} 3`,
 		`bridge_rows_delivered_total{partition="2",topic="events"} 290`,
 		`bridge_rows_delivered_bytes_total{partition="2",topic="events"} 180000`,
 		`bridge_events_rejected_total{code="malformed",topic="events"} 1`,
@@ -190,6 +193,22 @@ func TestForgetRemovesThePartitionAlone(t *testing.T) {
 	hasLine(t, text, `bridge_events_read_total{partition="1",topic="events"} 4`)
 }
 
+// A loss is counted from 0, and its counter outlives the partition's stay.
+func TestLostOffsetsOutliveTheAssignment(t *testing.T) {
+	m := ops.NewMetrics(known)
+	url := start(t, ops.Config{}, m, fixed(ops.Snapshot{}), zaptest.NewLogger(t))
+	m.OffsetsPassed("events", 1, 0, 0)
+	_, text := scrape(t, url)
+	hasLine(t, text, `bridge_lost_offsets_total{partition="1",topic="events"} 0`)
+	hasLine(t, text, `bridge_skipped_offsets_total{partition="1",topic="events"} 0`)
+	m.OffsetsPassed("events", 1, 25, 7)
+	m.Forget("events", 1)
+	m.OffsetsPassed("events", 1, 0, 0) // assigned again
+	_, text = scrape(t, url)
+	hasLine(t, text, `bridge_lost_offsets_total{partition="1",topic="events"} 25`)
+	hasLine(t, text, `bridge_skipped_offsets_total{partition="1",topic="events"} 7`)
+}
+
 func TestLabelsThatKeepComingAreFolded(t *testing.T) {
 	m := ops.NewMetrics(ops.Known{})
 	url := start(t, ops.Config{}, m, fixed(ops.Snapshot{}), zaptest.NewLogger(t))
@@ -294,6 +313,7 @@ var hotPath = []struct {
 	{"EventFiltered", func(m *ops.Metrics) { m.EventFiltered("events", "tombstone", 1) }},
 	{"EventsRead", func(m *ops.Metrics) { m.EventsRead("events", 2, 300, 410_000) }},
 	{"RowsDelivered", func(m *ops.Metrics) { m.RowsDelivered("events", 2, 290, 180_000, 120*time.Millisecond) }},
+	{"OffsetsPassed", func(m *ops.Metrics) { m.OffsetsPassed("events", 2, 0, 1) }},
 	{"Request", func(m *ops.Metrics) { m.Request("ok", 110*time.Millisecond) }},
 	{"Retried", func(m *ops.Metrics) { m.Retried("unavailable") }},
 	{"Committed", func(m *ops.Metrics) { m.Committed(nil) }},

@@ -141,6 +141,7 @@ The alerts are those of [deploy/prometheus/rules.yaml](../deploy/prometheus/rule
 | How old is the oldest event in hand? | 'max by (topic) (bridge_oldest_unacked_age_seconds)' | BridgeEventsTooOld: above 300 |
 | Which partition is stuck? | 'topk(5, bridge_oldest_unacked_age_seconds)' | BridgePartitionStuck: above 600 without progress |
 | Is an event lost? | 'bridge_conservation_imbalance_events' | BridgeBooksDoNotBalance: anything but 0 |
+| Did Kafka remove events before they were delivered? | 'sum by (topic) (increase(bridge_lost_offsets_total[1h]))' | BridgeOffsetsLost: any |
 | Is data refused? | 'sum by (topic, code) (rate(bridge_events_rejected_total[5m]))' | BridgeDeadLetters: any; BridgeManyRejects: more than 5 % |
 | Are offsets committed? | 'rate(bridge_commits_total{result="error"}[5m])' | BridgeCommitsFailing: none works for 5 minutes |
 | How fast are acknowledgements? | 'histogram_quantile(0.99, sum by (le) (rate(bridge_ack_latency_seconds_bucket[5m])))' | BridgeSlowAcknowledgements: above 10 |
@@ -154,6 +155,8 @@ The alerts are those of [deploy/prometheus/rules.yaml](../deploy/prometheus/rule
 
 - Labels with 'partition' exist for the partitions this member owns and end when a partition goes to another
   member. Sum over all members for totals.
+- 'bridge_lost_offsets_total' and 'bridge_skipped_offsets_total' begin at 0 when a partition is assigned and, unlike the others,
+  stay when the partition goes: a loss does not end with the assignment that found it.
 - A counter whose labels are known beforehand starts at 0, so the first increment shows in a rate.
 - The words in 'code', 'reason', 'outcome', 'kind' and 'state' come from closed sets. A family never has more than
   2,000 such series; what would exceed it is counted under 'other'.

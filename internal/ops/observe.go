@@ -15,6 +15,15 @@ func (m *Metrics) EventsRead(topic string, partition int32, events int, bytes in
 	m.totals.eventBytes.Add(int64(bytes))
 }
 
+// OffsetsPassed counts offsets of one partition that brought no event: lost ones,
+// which Kafka had removed, and skipped ones, which hold none. With both 0 it makes
+// the counters of a partition that has just been assigned.
+func (m *Metrics) OffsetsPassed(topic string, partition int32, lost, skipped int64) {
+	s := m.offsets.get(topicPartition{topic, partition})
+	s.lost.Add(float64(lost))
+	s.skipped.Add(float64(skipped))
+}
+
 // RowsDelivered counts one acknowledged batch: its rows, their encoded bytes,
 // and how long its write took.
 func (m *Metrics) RowsDelivered(topic string, partition int32, rows int, bytes int, ack time.Duration) {

@@ -118,8 +118,8 @@ type PartitionStatus struct {
 
 	Committed int64 `json:"committed"`  // next offset a new owner would read
 	Marked    int64 `json:"marked"`     // next offset after the last durable row, committed or not
-	EndOffset int64 `json:"end_offset"` // the log's end when last seen
-	Lag       int64 `json:"lag"`        // EndOffset minus Marked, in offsets; -1 unknown
+	EndOffset int64 `json:"end_offset"` // the end of what can be read, when last seen
+	Lag       int64 `json:"lag"`        // EndOffset minus Marked or, before the first event, Committed; -1 unknown
 
 	PendingEvents int   `json:"pending_events"` // polled, not yet durable
 	BufferedBytes int64 `json:"buffered_bytes"`
@@ -137,7 +137,8 @@ type PartitionStatus struct {
 }
 
 // Ledger accounts for events: what was read is what was delivered,
-// dead-lettered, skipped, filtered, dropped and is in flight.
+// dead-lettered, skipped, filtered, dropped and is in flight. And it accounts
+// for offsets: those that polling has passed are records, lost or skipped.
 type Ledger struct {
 	Read         int64 `json:"read"`
 	Delivered    int64 `json:"delivered"`     // rows acknowledged by the sink
@@ -146,9 +147,17 @@ type Ledger struct {
 	Filtered     int64 `json:"filtered"`      // dropped by rule
 	InFlight     int64 `json:"in_flight"`     // read, and none of the others yet
 	Dropped      int64 `json:"dropped"`       // let go by a revoke or a stop, for the next owner to read again
-	// Imbalance is by how many events the books do not balance; anything but
-	// 0 is a fault of the bridge. Over several partitions it is the sum
-	// without signs.
+
+	Offsets int64 `json:"offsets"` // by which polling has moved on
+	Records int64 `json:"records"` // polled, without control records
+	// Lost are offsets that Kafka removed before the group had passed them.
+	Lost int64 `json:"lost"`
+	// SkippedOffsets hold no event: control records, aborted transactions, and
+	// what compaction removed.
+	SkippedOffsets int64 `json:"skipped_offsets"`
+
+	// Imbalance is the number of events and offsets that are unaccounted for;
+	// anything but 0 is a fault of the bridge.
 	Imbalance int64 `json:"imbalance"`
 }
 

@@ -93,6 +93,11 @@ func writeLedger(b *bytes.Buffer, l Ledger) {
 	}
 	fmt.Fprintf(b, "%-10s read %d = delivered %d + dead-lettered %d + skipped %d + filtered %d + in flight %d + dropped to be read again %d; %s\n",
 		"events", l.Read, l.Delivered, l.DeadLettered, l.Skipped, l.Filtered, l.InFlight, l.Dropped, verdict)
+	fmt.Fprintf(b, "%-10s passed %d = records %d + lost %d + skipped %d", "offsets", l.Offsets, l.Records, l.Lost, l.SkippedOffsets)
+	if l.Lost > 0 {
+		fmt.Fprint(b, "; LOST: kafka removed events before they were delivered, see the log for the ranges")
+	}
+	b.WriteByte('\n')
 }
 
 func writePartitions(b *bytes.Buffer, partitions []PartitionStatus) {

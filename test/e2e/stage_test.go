@@ -170,6 +170,9 @@ func (m *member) audit() {
 	if out := l.Read - l.Delivered - l.DeadLettered - l.Skipped - l.Filtered - l.InFlight - l.Dropped; out != 0 || l.Imbalance != 0 {
 		m.t.Errorf("the books of %s are out by %d: %+v", m.name, out, l)
 	}
+	if l.Offsets != l.Records+l.Lost+l.SkippedOffsets {
+		m.t.Errorf("%s does not account for every offset: %+v", m.name, l)
+	}
 }
 
 // beginReady starts `bridge run` and waits until it delivers.

@@ -79,7 +79,8 @@ type counts struct {
 	moved, commits, commitErrors, read, delivered atomic.Int64
 }
 
-func (c *counts) EventsRead(_ string, _ int32, n, _ int) { c.read.Add(int64(n)) }
+func (*counts) OffsetsPassed(string, int32, int64, int64) {}
+func (c *counts) EventsRead(_ string, _ int32, n, _ int)  { c.read.Add(int64(n)) }
 func (c *counts) RowsDelivered(_ string, _ int32, n, _ int, _ time.Duration) {
 	c.delivered.Add(int64(n))
 }

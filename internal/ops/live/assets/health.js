@@ -144,7 +144,8 @@ function ledger(l) {
   const op = (text) => el("span", { class: "op" }, text);
   refresh(box, term(l.read, "read"), op("="), term(l.delivered, "delivered"), op("+"), term(l.dead_lettered, "dead-lettered"), op("+"), term(l.skipped, "skipped"), op("+"),
     term(l.filtered, "filtered"), op("+"), term(l.in_flight, "in flight"), op("+"), term(l.dropped, "dropped to be read again"),
-    el("span", { class: "tag", "data-tone": l.imbalance === 0 ? "ok" : "bad" }, l.imbalance === 0 ? "balanced" : "out by " + count(l.imbalance) + ": a fault of the bridge, please report it"));
+    el("span", { class: "tag", "data-tone": l.imbalance === 0 ? "ok" : "bad" }, l.imbalance === 0 ? "balanced" : "out by " + count(l.imbalance) + ": a fault of the bridge, please report it"),
+    l.lost > 0 ? el("span", { class: "tag", "data-tone": "bad" }, "kafka removed " + count(l.lost) + " offsets before they were delivered") : "");
 }
 
 const sinkTones = { ready: "ok", retrying: "warn", blocked: "bad" };
