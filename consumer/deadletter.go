@@ -3,12 +3,16 @@ package consumer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // Headers of a dead letter. The key, the value and the headers of the original
@@ -96,7 +100,7 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events i
 func (c *Cluster) produce(ctx context.Context, letters []*kgo.Record) error {
 	results := make(chan error, len(letters))
 	for _, letter := range letters {
-		c.cl.Produce(ctx, letter, func(_ *kgo.Record, err error) { results <- err })
+		c.writer.Produce(ctx, letter, func(_ *kgo.Record, err error) { results <- err })
 	}
 	var failed error
 	for range letters {
@@ -112,8 +116,9 @@ func (c *Cluster) produce(ctx context.Context, letters []*kgo.Record) error {
 
 // writeDeadLetters returns nil once every letter is acknowledged by all in-sync
 // replicas. After an error some of them may be in the topic; they are written
-// again with the rest.
-func (c *Cluster) writeDeadLetters(ctx context.Context, letters []*kgo.Record) error {
+// again with the rest. A missing dead-letter topic of source is created first,
+// where that is allowed.
+func (c *Cluster) writeDeadLetters(ctx context.Context, source string, letters []*kgo.Record) error {
 	select {
 	case c.writing <- struct{}{}:
 		defer func() { <-c.writing }()
@@ -127,10 +132,17 @@ func (c *Cluster) writeDeadLetters(ctx context.Context, letters []*kgo.Record) e
 			n++
 		}
 		topic := letters[0].Topic
+		if err := c.ensureDeadLetter(ctx, topic, source); err != nil {
+			return err
+		}
 		if err := c.produce(ctx, letters[:n]); err != nil {
-			e := c.cfg.Kafka.explain(fmt.Sprintf("writing %d dead letters to %s", n, topic), err)
-			e.Remedy = fmt.Sprintf("check that topic %s exists, takes messages of this size (max.message.bytes) and may be written to; until then their partition waits", topic)
-			return e
+			delete(c.ensured, topic) // it may have been deleted
+			if errors.Is(err, kerr.ClusterAuthorizationFailed) {
+				if rerr := c.renewWriter(); rerr != nil {
+					return rerr
+				}
+			}
+			return c.cfg.Kafka.explain(fmt.Sprintf("writing %d dead letters to %s", n, topic), err, kafka.Request{Topic: topic, Operation: kafka.Write})
 		}
 		letters = letters[n:]
 	}

@@ -217,7 +217,7 @@ func (p *partition) reject() error {
 // deadLetter writes until it is done or the partition must go.
 func (p *partition) deadLetter(letters []*kgo.Record) error {
 	for pause, first := time.Second, true; ; pause = min(2*pause, p.g.probe) {
-		err := p.g.cluster.writeDeadLetters(p.ctx, letters)
+		err := p.g.cluster.writeDeadLetters(p.ctx, p.topic, letters)
 		if err == nil {
 			if !first {
 				p.log.Info("partition resumed: dead letters are written again")
