@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,20 +58,15 @@ func (c *Cluster) deadLetters(b *Batch, now time.Time) []*kgo.Record {
 		for ; i < len(b.rejected) && b.rejected[i].rec == first.rec; i++ {
 			indexes = append(indexes, strconv.Itoa(b.rejected[i].index))
 		}
-		letters = append(letters, c.deadLetter(b.recs[first.rec], first, strings.Join(indexes, ","), b.sizes[first.rec], now))
+		if !first.passed {
+			letters = append(letters, c.deadLetter(b.recs[first.rec], first, strings.Join(indexes, ","), b.sizes[first.rec], now))
+		}
 	}
 	return letters
 }
 
 func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events int, now time.Time) *kgo.Record {
-	attempts := 1
-	for _, h := range rec.Headers {
-		if h.Key == HeaderAttempts {
-			if before, err := strconv.Atoi(string(h.Value)); err == nil && before > 0 && before < 1<<30 {
-				attempts = before + 1
-			}
-		}
-	}
+	attempts := attemptsOf(rec) + 1
 	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+13)
 	copy(headers, rec.Headers)
 	add := func(key, value string) {
@@ -92,6 +88,44 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events i
 	add(HeaderVersion, c.cfg.Version)
 	add(HeaderGroup, c.cfg.Group)
 	return &kgo.Record{Topic: c.cfg.Rejects.deadLetterTopic(rec.Topic), Key: rec.Key, Value: rec.Value, Headers: headers}
+}
+
+// CodeDeadLetterLoop is the code of a reject for which no dead letter is
+// written, because the record is a dead letter that was given up before:
+// writing it again could go on without end.
+const CodeDeadLetterLoop = "dead_letter_loop"
+
+// loopAttempts is the attempt from which on that holds.
+const loopAttempts = 3
+
+const loopRemedy = "check whether the dead-letter topic of this bridge is read by another whose own is read here; the records stay in the topic they were read from, where bridge dlq reaches them"
+
+// attemptsOf returns how often the bridge gave up on the record before, as its
+// headers say; 0 where they say nothing that can be.
+func attemptsOf(rec *kgo.Record) int {
+	attempts := 0
+	for _, h := range rec.Headers {
+		if h.Key == HeaderAttempts {
+			if n, err := strconv.Atoi(string(h.Value)); err == nil && n > 0 && n < 1<<30 {
+				attempts = n
+			}
+		}
+	}
+	return attempts
+}
+
+// givenUp is attemptsOf for a dead letter of a bridge; 0 for any other record,
+// also one that has a header of that name.
+func givenUp(rec *kgo.Record) int {
+	if len(rec.Headers) < 5 { // those below; most records have none
+		return 0
+	}
+	for _, key := range []string{HeaderCode, HeaderTopic, HeaderPartition, HeaderOffset} {
+		if !slices.ContainsFunc(rec.Headers, func(h kgo.RecordHeader) bool { return h.Key == key }) {
+			return 0
+		}
+	}
+	return attemptsOf(rec)
 }
 
 // produce returns nil once every letter is acknowledged. When ctx ends it does
