@@ -310,9 +310,13 @@ func (c *Cluster) create(ctx context.Context, name, source string, dry bool) err
 	return nil
 }
 
+// createCommand is what to do where the bridge may not create a topic.
 func (c *Cluster) createCommand(name string) string {
-	return fmt.Sprintf("create it with: kafka-topics.sh --bootstrap-server %s --create --topic %s, or set rejects.create: true, or choose another rejects.policy",
-		strings.Join(c.cfg.Kafka.Brokers, ","), name)
+	command := fmt.Sprintf("create it with: kafka-topics.sh %s --create --topic %s", c.cfg.Kafka.access().Admin(), name)
+	if !c.cfg.Rejects.Create {
+		command += ", or set rejects.create: true"
+	}
+	return command + ", or choose another rejects.policy"
 }
 
 // Readable returns the number of events that a fresh group would find, which

@@ -230,6 +230,7 @@ func (p *partition) waitMended(fault *schemaFault) error {
 		if !slices.Contains(p.settled, true) {
 			// Perhaps what was mended is the mapping.
 			p.refill()
+			p.mapped = window{} // these events are in it already
 			if err := p.open(); err != nil {
 				return err
 			}

@@ -47,15 +47,15 @@ func (r Request) names(a Access) *strings.Replacer {
 		"{topic}", cmp.Or(r.Topic, "<topic>"),
 		"{group}", cmp.Or(r.Group, "<group>"),
 		"{brokers}", cmp.Or(strings.Join(a.Brokers, ","), "<host:port>"),
-		"{admin}", a.admin(),
+		"{admin}", a.Admin(),
 		"{grant topic}", a.GrantTopic(r.Topic, cmp.Or(r.Operation, Read)),
 		"{grant group}", a.GrantGroup(r.Group),
 		"{grant cluster}", a.grantCluster(r.Topic, cmp.Or(r.Operation, Read)),
 	)
 }
 
-// admin are the arguments by which Kafka's tools reach the cluster.
-func (a Access) admin() string {
+// Admin returns the arguments by which Kafka's tools reach the cluster.
+func (a Access) Admin() string {
 	args := "--bootstrap-server " + cmp.Or(strings.Join(a.Brokers, ","), "<host:port>")
 	if a.Secured {
 		args += " --command-config admin.properties"
@@ -102,7 +102,7 @@ func (a Access) grantCluster(topic string, op Operation) string {
 }
 
 func (a Access) acl(op Operation, resource string) string {
-	return fmt.Sprintf("run: kafka-acls.sh %s --add --allow-principal %s --operation %s %s", a.admin(), shellWord(cmp.Or(a.Principal, "User:<principal>")), op, resource)
+	return fmt.Sprintf("run: kafka-acls.sh %s --add --allow-principal %s --operation %s %s", a.Admin(), shellWord(cmp.Or(a.Principal, "User:<principal>")), op, resource)
 }
 
 func (a Access) policy(actions, resource string) string {
