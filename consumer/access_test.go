@@ -216,7 +216,6 @@ func TestGroupAndFetchErrorsHaveTheirOwnRemedy(t *testing.T) {
 		{kmsg.JoinGroup, kerr.GroupMaxSizeReached, "group.max.size"},
 		{kmsg.JoinGroup, kerr.InvalidGroupID, "kafka.group"},
 		{kmsg.Fetch, kerr.TopicAuthorizationFailed, "kafka-acls.sh"},
-		{kmsg.Fetch, kerr.KafkaStorageError, "disks"},
 		{kmsg.Fetch, kerr.UnsupportedForMessageFormat, "message.format.version"},
 	} {
 		t.Run(tc.err.Message, func(t *testing.T) {
