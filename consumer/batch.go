@@ -19,6 +19,7 @@ type Batch struct {
 	ends     []int         // end of row i in buf
 	from     []event       // the event behind row i
 	rejected []Reject
+	passed   int            // of rejected: no dead letter is written for them
 	filtered map[string]int // by reason
 	dropped  []dropped      // the filtered events one by one; only when tapped
 	tapped   bool           // somebody may look at single events
@@ -43,6 +44,7 @@ type Reject struct {
 	Column string // the column at fault, or empty
 	Reason string // for the dead letter; holds no secret, and of the event what the sink may quote
 	Told   string // Reason as logs may hold it: no more of the event than a number or keyword
+	passed bool   // without a dead letter, as it is one that came back too often
 	event
 }
 
@@ -80,7 +82,7 @@ func (b *Batch) reset() {
 	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
 	b.rows, b.rejected, b.dropped, b.sizes = b.rows[:0], b.rejected[:0], b.dropped[:0], b.sizes[:0]
 	b.polled = b.polled[:0]
-	b.events, b.made, b.tapped = 0, 0, false
+	b.events, b.passed, b.made, b.tapped = 0, 0, 0, false
 }
 
 // Add maps one more record into the batch.
@@ -149,4 +151,68 @@ func (b *Batch) sortRejects() {
 	slices.SortFunc(b.rejected, func(x, y Reject) int {
 		return cmp.Or(cmp.Compare(x.rec, y.rec), cmp.Compare(x.index, y.index))
 	})
+}
+
+// before orders the events of a batch.
+func (e event) before(f event) bool { return e.rec < f.rec || e.rec == f.rec && e.index < f.index }
+
+func (r *Reject) cause() cause { return cause{r.Column, r.Code} }
+
+// outcomes are what the mapper made of the events that say something of the
+// mapping, in their order: nil for a row, else the reject. A reject that names
+// no column (no JSON, bad UTF-8) is about the event alone, and what is rejected
+// of a dead letter is no news.
+func (b *Batch) outcomes(yield func(*Reject) bool) {
+	row := 0
+	for i := range b.rejected {
+		r := &b.rejected[i]
+		for ; row < len(b.from) && b.from[row].before(r.event); row++ {
+			if !yield(nil) {
+				return
+			}
+		}
+		if r.Column != "" && givenUp(b.recs[r.rec]) == 0 && !yield(r) {
+			return
+		}
+	}
+	for ; row < len(b.from) && yield(nil); row++ {
+	}
+}
+
+// prevailing returns the column and code for which at least half of the batch's
+// outcomes, or half of the last of them, are rejects; nil where there is none.
+func (b *Batch) prevailing() *mappingFault {
+	var last window
+	counted, total := map[cause]int{}, 0
+	for r := range b.outcomes {
+		total++
+		if r == nil {
+			last.accept(1)
+			continue
+		}
+		counted[r.cause()]++
+		last.refuse(r.cause())
+	}
+	for i := range b.rejected {
+		r := &b.rejected[i]
+		n := counted[r.cause()]
+		if n > 0 && (2*n >= total || 2*last.count(r.cause()) >= last.filled) {
+			return &mappingFault{r.cause(), r.Told}
+		}
+	}
+	return nil
+}
+
+// passLoops finds the rejects of dead letters that were given up twice before.
+// A third dead letter is not written: two bridges that are each other's
+// dead-letter topic would go on for ever. The record stays where it was read.
+func (b *Batch) passLoops() {
+	b.passed = 0
+	for i := range b.rejected {
+		r := &b.rejected[i]
+		if attempts := givenUp(b.recs[r.rec]); attempts+1 >= loopAttempts {
+			r.Code, r.passed = CodeDeadLetterLoop, true
+			b.passed++
+		}
+	}
 }

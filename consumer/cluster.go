@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // Cluster is a connection to Kafka outside any group: it looks things up and
@@ -23,8 +27,12 @@ type Cluster struct {
 	adm *kadm.Client
 
 	// writing admits one writer of dead letters at a time, so that one
-	// produce request never outgrows what a topic takes by default.
+	// produce request never outgrows what a topic takes by default. It owns
+	// the fields below.
 	writing chan struct{}
+	ensured map[string]bool // dead-letter topics that are known to exist
+	writer  *kgo.Client     // cl, or one made since; see renewWriter
+	opts    []kgo.Opt       // to make it with
 }
 
 // NewCluster prepares a connection; nothing is dialled yet.
@@ -48,11 +56,31 @@ func NewCluster(cfg Config, log *zap.Logger) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the kafka client: %w", err)
 	}
-	return &Cluster{cfg: cfg, log: log, cl: cl, adm: kadm.NewClient(cl), writing: make(chan struct{}, 1)}, nil
+	return &Cluster{cfg: cfg, log: log, cl: cl, adm: kadm.NewClient(cl), writing: make(chan struct{}, 1), writer: cl, opts: opts}, nil
 }
 
 // Close ends the connection.
-func (c *Cluster) Close() { c.cl.Close() }
+func (c *Cluster) Close() {
+	c.cl.Close()
+	if c.writer != c.cl {
+		c.writer.Close()
+	}
+}
+
+// renewWriter makes another client for dead letters: one that was refused a
+// producer id keeps that answer for ever, also when the grant has been made
+// since. The caller holds c.writing.
+func (c *Cluster) renewWriter() error {
+	fresh, err := kgo.NewClient(c.opts...)
+	if err != nil {
+		return fmt.Errorf("preparing the kafka client: %w", err)
+	}
+	if c.writer != c.cl {
+		c.writer.Close()
+	}
+	c.writer = fresh
+	return nil
+}
 
 // ID returns the cluster's id, after asking a broker once. The error is a
 // *[KafkaError].
@@ -100,7 +128,7 @@ type Topic struct {
 
 // Topics looks the source topics up.
 func (c *Cluster) Topics(ctx context.Context) ([]Topic, error) {
-	return c.topics(ctx, c.cfg.Topics)
+	return c.topics(ctx, kafka.Read, c.cfg.Topics...)
 }
 
 // DeadLetterTopics looks up where rejects go; none unless the policy is
@@ -117,46 +145,109 @@ func (c *Cluster) DeadLetterTopics(ctx context.Context) ([]Topic, error) {
 			names = append(names, name)
 		}
 	}
-	return c.topics(ctx, names)
+	return c.topics(ctx, kafka.Write, names...)
 }
 
-func (c *Cluster) topics(ctx context.Context, names []string) ([]Topic, error) {
-	found, err := c.adm.ListTopics(ctx, names...)
+// topics looks topics up of which the bridge needs op; who may do that may look
+// them up, too.
+func (c *Cluster) topics(ctx context.Context, op kafka.Operation, names ...string) ([]Topic, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	for _, name := range names {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = &name
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, c.cl)
 	if err != nil {
 		return nil, c.cfg.Kafka.explain("looking up topics", err)
 	}
+	found := make(map[string]kmsg.MetadataResponseTopic, len(names))
+	for _, t := range resp.Topics {
+		found[text(t.Topic)] = t
+	}
 	topics := make([]Topic, 0, len(names))
 	for _, name := range names {
-		d := found[name]
-		if d.Err != nil && !errors.Is(d.Err, kerr.UnknownTopicOrPartition) {
-			return nil, c.cfg.Kafka.explain("looking up topic "+name, d.Err)
+		t := found[name]
+		err := kerr.ErrorForCode(t.ErrorCode)
+		if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return nil, c.cfg.Kafka.explain("looking up topic "+name, err, kafka.Request{Topic: name, Operation: op})
 		}
-		topics = append(topics, Topic{Name: name, Exists: d.Err == nil && len(d.Partitions) > 0, Partitions: len(d.Partitions)})
+		topics = append(topics, Topic{Name: name, Exists: err == nil && len(t.Partitions) > 0, Partitions: len(t.Partitions)})
 	}
 	return topics, nil
 }
 
+// explainTopics is explain for a request about the source topics: it finds out
+// which of them a denied permission is about.
+func (c *Cluster) explainTopics(ctx context.Context, doing string, err error) error {
+	if errors.Is(err, kerr.TopicAuthorizationFailed) {
+		if _, denied := c.Topics(ctx); denied != nil {
+			return denied
+		}
+	}
+	return c.cfg.Kafka.explain(doing, err)
+}
+
 // EnsureDeadLetters makes sure that rejects have somewhere to go: a missing
 // dead-letter topic is created when Rejects.Create allows it. A permanent
-// refusal names the command that creates the topic.
+// refusal names the command that creates the topic. While a source topic does
+// not exist nothing is created for it, or a misspelt name would leave a topic
+// behind: its dead-letter topic is created with the first dead letter.
 func (c *Cluster) EnsureDeadLetters(ctx context.Context) error {
 	letters, err := c.DeadLetterTopics(ctx)
 	if err != nil {
 		return err
 	}
+	if !slices.ContainsFunc(letters, func(t Topic) bool { return !t.Exists }) {
+		return nil
+	}
+	sources, err := c.Topics(ctx)
+	if err != nil {
+		return err
+	}
 	for _, t := range letters {
-		if t.Exists {
+		source := slices.IndexFunc(sources, func(s Topic) bool { return s.Exists && c.cfg.Rejects.deadLetterTopic(s.Name) == t.Name })
+		if t.Exists || source < 0 {
 			continue
 		}
-		source := c.sourceOf(t.Name)
-		if !c.cfg.Rejects.Create {
-			return &KafkaError{Doing: "looking up dead-letter topic " + t.Name, Err: errors.New("it does not exist and rejects.create is false"), Permanent: true, Remedy: c.createCommand(t.Name)}
-		}
-		if err := c.create(ctx, t.Name, source); err != nil {
+		if err := c.createMissing(ctx, t.Name, sources[source].Name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ensureDeadLetter makes sure that the dead-letter topic of source is there
+// before something is written to it. The caller holds c.writing.
+func (c *Cluster) ensureDeadLetter(ctx context.Context, name, source string) error {
+	if c.ensured[name] {
+		return nil
+	}
+	found, err := c.topics(ctx, kafka.Write, name)
+	if err != nil {
+		return err
+	}
+	if !found[0].Exists {
+		if err := c.createMissing(ctx, name, source); err != nil {
+			return err
+		}
+	}
+	if c.ensured == nil {
+		c.ensured = make(map[string]bool)
+	}
+	c.ensured[name] = true
+	return nil
+}
+
+func (c *Cluster) createMissing(ctx context.Context, name, source string) error {
+	if !c.cfg.Rejects.Create {
+		return c.notCreated(name)
+	}
+	return c.create(ctx, name, source, false)
+}
+
+func (c *Cluster) notCreated(name string) error {
+	return &KafkaError{Doing: "looking up dead-letter topic " + name, Err: errors.New("it does not exist and rejects.create is false"), Permanent: true, Remedy: c.createCommand(name)}
 }
 
 func (c *Cluster) sourceOf(deadLetter string) string {
@@ -172,11 +263,13 @@ func (c *Cluster) sourceOf(deadLetter string) string {
 // dead-letter topic: a dead letter is the original with headers of ours.
 const headroom = 64 << 10
 
-func (c *Cluster) create(ctx context.Context, name, source string) error {
+// create creates a dead-letter topic; with dry the brokers only check whether
+// they would.
+func (c *Cluster) create(ctx context.Context, name, source string, dry bool) error {
 	partitions := c.cfg.Rejects.Partitions
 	if partitions <= 0 {
 		partitions = -1
-		if sources, err := c.topics(ctx, []string{source}); err == nil && sources[0].Exists {
+		if sources, err := c.topics(ctx, kafka.Read, source); err == nil && sources[0].Exists {
 			partitions = int32(sources[0].Partitions)
 		}
 	}
@@ -192,45 +285,56 @@ func (c *Cluster) create(ctx context.Context, name, source string) error {
 			}
 		}
 	}
-	created, err := c.adm.CreateTopic(ctx, partitions, c.cfg.Rejects.ReplicationFactor, configs, name)
+	ask := c.adm.CreateTopics
+	if dry {
+		ask = c.adm.ValidateCreateTopics
+	}
+	created, err := ask(ctx, partitions, c.cfg.Rejects.ReplicationFactor, configs, name)
 	if err == nil {
-		err = created.Err
+		err = created.Error()
 	}
 	if errors.Is(err, kerr.TopicAlreadyExists) {
 		return nil // another member was faster, or what we know is a moment old
 	}
 	if err != nil {
-		e := c.cfg.Kafka.explain("creating dead-letter topic "+name, err)
-		e.Remedy = c.createCommand(name)
+		e := c.cfg.Kafka.explain("creating dead-letter topic "+name, err, kafka.Request{Topic: name, Operation: kafka.Create})
 		var answer *kerr.Error
-		e.Permanent = errors.As(err, &answer) && !answer.Retriable
+		if errors.As(err, &answer) {
+			e.Remedy += "; or " + c.createCommand(name)
+		}
 		return e
 	}
-	c.log.Info("created the dead-letter topic", zap.String("topic", name), zap.String("source", source), zap.Int32("partitions", partitions))
+	if !dry {
+		c.log.Info("created the dead-letter topic", zap.String("topic", name), zap.String("source", source), zap.Int32("partitions", partitions))
+	}
 	return nil
 }
 
+// createCommand is what to do where the bridge may not create a topic.
 func (c *Cluster) createCommand(name string) string {
-	return fmt.Sprintf("create it with: kafka-topics.sh --bootstrap-server %s --create --topic %s, or set rejects.create: true, or choose another rejects.policy",
-		strings.Join(c.cfg.Kafka.Brokers, ","), name)
+	command := fmt.Sprintf("create it with: kafka-topics.sh %s --create --topic %s", c.cfg.Kafka.access().Admin(), name)
+	if !c.cfg.Rejects.Create {
+		command += ", or set rejects.create: true"
+	}
+	return command + ", or choose another rejects.policy"
 }
 
-// Readable proves that the principal may read the topics: it asks for their
-// end offsets. It returns the number of events that a fresh group would find.
+// Readable returns the number of events that a fresh group would find, which
+// takes DESCRIBE on the topics; see [Cluster.CanRead].
 func (c *Cluster) Readable(ctx context.Context) (int64, error) {
 	starts, err := c.adm.ListStartOffsets(ctx, c.cfg.Topics...)
 	if err == nil {
 		err = starts.Error()
 	}
 	if err != nil {
-		return 0, c.cfg.Kafka.explain("reading offsets of "+strings.Join(c.cfg.Topics, ","), err)
+		return 0, c.explainTopics(ctx, "reading offsets of "+strings.Join(c.cfg.Topics, ","), err)
 	}
 	ends, err := c.listEnds(ctx, c.cfg.Topics...)
 	if err == nil {
 		err = ends.Error()
 	}
 	if err != nil {
-		return 0, c.cfg.Kafka.explain("reading offsets of "+strings.Join(c.cfg.Topics, ","), err)
+		return 0, c.explainTopics(ctx, "reading offsets of "+strings.Join(c.cfg.Topics, ","), err)
 	}
 	var events int64
 	ends.Each(func(end kadm.ListedOffset) {
@@ -255,7 +359,7 @@ func (c *Cluster) listEnds(ctx context.Context, topics ...string) (kadm.ListedOf
 func (c *Cluster) endOffsets(ctx context.Context) (kadm.ListedOffsets, error) {
 	ends, err := c.listEnds(ctx, c.cfg.Topics...)
 	if err != nil {
-		return nil, c.cfg.Kafka.explain("reading end offsets", err)
+		return nil, c.explainTopics(ctx, "reading end offsets", err)
 	}
 	return ends, nil
 }

@@ -110,7 +110,7 @@ func TestFetchesFail(t *testing.T) {
 			s = r
 		}
 	}
-	if s.Remedy != "grant the principal READ on the topic and the group, and WRITE on the dead-letter topic" {
+	if want := "run: kafka-acls.sh --bootstrap-server " + b.Addrs()[0] + " --add --allow-principal User:ANONYMOUS --operation Read --topic " + topic; s.Remedy != want {
 		t.Errorf("not ready: got %+v, want the grant as the remedy", s)
 	}
 	eventually(t, "the poll loop goes round", func() bool { return time.Since(m.Status().Polled) < 200*time.Millisecond })

@@ -3,12 +3,17 @@ package consumer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // Headers of a dead letter. The key, the value and the headers of the original
@@ -53,20 +58,15 @@ func (c *Cluster) deadLetters(b *Batch, now time.Time) []*kgo.Record {
 		for ; i < len(b.rejected) && b.rejected[i].rec == first.rec; i++ {
 			indexes = append(indexes, strconv.Itoa(b.rejected[i].index))
 		}
-		letters = append(letters, c.deadLetter(b.recs[first.rec], first, strings.Join(indexes, ","), b.sizes[first.rec], now))
+		if !first.passed {
+			letters = append(letters, c.deadLetter(b.recs[first.rec], first, strings.Join(indexes, ","), b.sizes[first.rec], now))
+		}
 	}
 	return letters
 }
 
 func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events int, now time.Time) *kgo.Record {
-	attempts := 1
-	for _, h := range rec.Headers {
-		if h.Key == HeaderAttempts {
-			if before, err := strconv.Atoi(string(h.Value)); err == nil && before > 0 && before < 1<<30 {
-				attempts = before + 1
-			}
-		}
-	}
+	attempts := attemptsOf(rec) + 1
 	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+13)
 	copy(headers, rec.Headers)
 	add := func(key, value string) {
@@ -90,13 +90,51 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events i
 	return &kgo.Record{Topic: c.cfg.Rejects.deadLetterTopic(rec.Topic), Key: rec.Key, Value: rec.Value, Headers: headers}
 }
 
+// CodeDeadLetterLoop is the code of a reject for which no dead letter is
+// written, because the record is a dead letter that was given up before:
+// writing it again could go on without end.
+const CodeDeadLetterLoop = "dead_letter_loop"
+
+// loopAttempts is the attempt from which on that holds.
+const loopAttempts = 3
+
+const loopRemedy = "check whether the dead-letter topic of this bridge is read by another whose own is read here; the records stay in the topic they were read from, where bridge dlq reaches them"
+
+// attemptsOf returns how often the bridge gave up on the record before, as its
+// headers say; 0 where they say nothing that can be.
+func attemptsOf(rec *kgo.Record) int {
+	attempts := 0
+	for _, h := range rec.Headers {
+		if h.Key == HeaderAttempts {
+			if n, err := strconv.Atoi(string(h.Value)); err == nil && n > 0 && n < 1<<30 {
+				attempts = n
+			}
+		}
+	}
+	return attempts
+}
+
+// givenUp is attemptsOf for a dead letter of a bridge; 0 for any other record,
+// also one that has a header of that name.
+func givenUp(rec *kgo.Record) int {
+	if len(rec.Headers) < 5 { // those below; most records have none
+		return 0
+	}
+	for _, key := range []string{HeaderCode, HeaderTopic, HeaderPartition, HeaderOffset} {
+		if !slices.ContainsFunc(rec.Headers, func(h kgo.RecordHeader) bool { return h.Key == key }) {
+			return 0
+		}
+	}
+	return attemptsOf(rec)
+}
+
 // produce returns nil once every letter is acknowledged. When ctx ends it does
 // not wait for the client to notice, which takes until its next attempt, or for
 // ever while a broker hangs.
 func (c *Cluster) produce(ctx context.Context, letters []*kgo.Record) error {
 	results := make(chan error, len(letters))
 	for _, letter := range letters {
-		c.cl.Produce(ctx, letter, func(_ *kgo.Record, err error) { results <- err })
+		c.writer.Produce(ctx, letter, func(_ *kgo.Record, err error) { results <- err })
 	}
 	var failed error
 	for range letters {
@@ -112,8 +150,9 @@ func (c *Cluster) produce(ctx context.Context, letters []*kgo.Record) error {
 
 // writeDeadLetters returns nil once every letter is acknowledged by all in-sync
 // replicas. After an error some of them may be in the topic; they are written
-// again with the rest.
-func (c *Cluster) writeDeadLetters(ctx context.Context, letters []*kgo.Record) error {
+// again with the rest. A missing dead-letter topic of source is created first,
+// where that is allowed.
+func (c *Cluster) writeDeadLetters(ctx context.Context, source string, letters []*kgo.Record) error {
 	select {
 	case c.writing <- struct{}{}:
 		defer func() { <-c.writing }()
@@ -127,10 +166,17 @@ func (c *Cluster) writeDeadLetters(ctx context.Context, letters []*kgo.Record) e
 			n++
 		}
 		topic := letters[0].Topic
+		if err := c.ensureDeadLetter(ctx, topic, source); err != nil {
+			return err
+		}
 		if err := c.produce(ctx, letters[:n]); err != nil {
-			e := c.cfg.Kafka.explain(fmt.Sprintf("writing %d dead letters to %s", n, topic), err)
-			e.Remedy = fmt.Sprintf("check that topic %s exists, takes messages of this size (max.message.bytes) and may be written to; until then their partition waits", topic)
-			return e
+			delete(c.ensured, topic) // it may have been deleted
+			if errors.Is(err, kerr.ClusterAuthorizationFailed) {
+				if rerr := c.renewWriter(); rerr != nil {
+					return rerr
+				}
+			}
+			return c.cfg.Kafka.explain(fmt.Sprintf("writing %d dead letters to %s", n, topic), err, kafka.Request{Topic: topic, Operation: kafka.Write})
 		}
 		letters = letters[n:]
 	}

@@ -117,7 +117,7 @@ type Window struct{ w window }
 
 // Accept notes accepted rows, Refuse one refused row.
 func (w *Window) Accept(rows int) { w.w.accept(rows) }
-func (w *Window) Refuse() bool    { return w.w.refuse() }
+func (w *Window) Refuse() bool    { return w.w.refuse(cause{}) }
 
 // Budget bounds bytes.
 type Budget struct{ b *budget }

@@ -15,6 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // Group is one member of a consumer group.
@@ -228,7 +230,7 @@ func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 	case errors.As(err, &bomb):
 		g.halt(bomb)
 	default:
-		e := g.cfg.Kafka.explain(fmt.Sprintf("fetching %s/%d", topic, id), err)
+		e := g.cfg.Kafka.explain(fmt.Sprintf("fetching %s/%d", topic, id), err, kafka.Request{Topic: topic, Group: g.cfg.Group})
 		var session *kgo.ErrGroupSession
 		if errors.As(err, &session) {
 			e.Doing = "joining group " + g.cfg.Group
@@ -356,11 +358,13 @@ func (g *Group) commit(ctx context.Context, cl *kgo.Client, but ...*partition) {
 
 // committed hears the outcome of every commit.
 func (g *Group) committed(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+	asked := kafka.Request{Group: g.cfg.Group}
 	if err == nil && resp != nil {
 		for _, t := range resp.Topics {
 			for _, p := range t.Partitions {
 				if code := kerr.ErrorForCode(p.ErrorCode); code != nil {
 					err = fmt.Errorf("%s/%d: %w", t.Topic, p.Partition, code)
+					asked.Topic = t.Topic
 				}
 			}
 		}
@@ -369,5 +373,8 @@ func (g *Group) committed(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg
 		return // superseded by a newer commit or by the end
 	}
 	g.obs.Committed(err)
+	if err != nil {
+		err = g.cfg.Kafka.explain("committing offsets of group "+g.cfg.Group, err, asked)
+	}
 	g.commits.note(err)
 }

@@ -12,10 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/plugin/kzap"
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // Kafka says how to reach the brokers.
@@ -134,8 +135,8 @@ type KafkaError struct {
 	Doing  string // gerund
 	Err    error
 	Remedy string
-	// Permanent means that waiting will not help: credentials, grants or
-	// certificates are wrong.
+	// Permanent means that waiting will not help: credentials, grants,
+	// certificates or settings are wrong.
 	Permanent bool
 }
 
@@ -145,38 +146,62 @@ func (e *KafkaError) Error() string {
 
 func (e *KafkaError) Unwrap() error { return e.Err }
 
-// explain puts the remedy to a client error.
-func (k *Kafka) explain(doing string, err error) *KafkaError {
+// explain puts the remedy to a client error. asked says what was asked of the
+// brokers, where that is known.
+func (k *Kafka) explain(doing string, err error, asked ...kafka.Request) *KafkaError {
 	e := &KafkaError{Doing: doing, Err: err}
-	var cert *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
+	var request kafka.Request
+	if len(asked) > 0 {
+		request = asked[0]
+	}
 	var token *tokenError
-	switch {
-	case errors.As(err, &token):
+	if errors.As(err, &token) {
 		e.Permanent = token.refused
 		e.Remedy = "check kafka.sasl.oauth: token_url, client_id, client_secret and scopes"
-	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.IllegalSaslState):
-		e.Permanent = true
-		e.Remedy = "check kafka.sasl.mechanism, username and password, or what the oauth token says: the broker refused the credentials"
-	case errors.Is(err, kerr.UnsupportedSaslMechanism):
-		e.Permanent = true
-		e.Remedy = "set kafka.sasl.mechanism to one the broker has enabled"
+		return e
+	}
+	if remedy, answered := kafka.Explain(err, request, k.access()); answered {
+		e.Remedy, e.Permanent = remedy.Text, remedy.Permanent
+		return e
+	}
+	// No broker has answered: it is about the connection.
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	switch {
 	case errors.As(err, &cert):
 		e.Permanent = true
 		e.Remedy = "set kafka.tls.ca_file to the CA that signed the broker's certificate, and kafka.tls.server_name if its name differs"
 	case errors.As(err, &record):
 		e.Remedy = "the broker does not speak TLS on that port: name its TLS port in kafka.brokers, or set kafka.tls.enabled to false"
-	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		e.Permanent = true
-		e.Remedy = "grant the principal READ on the topic and the group, and WRITE on the dead-letter topic"
-	case errors.Is(err, kerr.FencedInstanceID), errors.Is(err, kerr.UnreleasedInstanceID):
-		e.Remedy = "give each member a kafka.instance_id of its own; after a kill the old one is free again within kafka.session_timeout"
-	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedMemberEpoch), errors.Is(err, kerr.StaleMemberEpoch):
-		e.Remedy = "the member joins again by itself; if this recurs, raise kafka.session_timeout"
 	case errors.Is(err, io.EOF):
 		e.Remedy = "the broker closed the connection at once: it may be starting, expect TLS (kafka.tls.enabled) or SASL (kafka.sasl.mechanism), or refuse the credentials without a word"
 	default:
 		e.Remedy = fmt.Sprintf("check kafka.brokers (%s), that the brokers are up, and that the network allows the connection", strings.Join(k.Brokers, ","))
 	}
 	return e
+}
+
+// access is how this process reaches the cluster, for the commands in remedies.
+func (k *Kafka) access() kafka.Access {
+	return kafka.Access{Brokers: k.Brokers, Principal: k.principal(), Secured: k.TLS != nil || k.secured(), IAM: k.SASL.Mechanism == "aws-msk-iam"}
+}
+
+func (k *Kafka) secured() bool { return k.SASL.Mechanism != "" && k.SASL.Mechanism != "none" }
+
+// principal is the name that brokers have for this process unless they map
+// names to others; empty where only they can know it.
+func (k *Kafka) principal() string {
+	switch {
+	case k.SASL.Mechanism == "oauthbearer", k.SASL.Mechanism == "aws-msk-iam":
+		return ""
+	case k.secured():
+		return "User:" + k.SASL.Username
+	case k.TLS == nil || k.TLS.CertFile == "":
+		return "User:ANONYMOUS"
+	}
+	pair, err := tls.LoadX509KeyPair(k.TLS.CertFile, k.TLS.KeyFile)
+	if err != nil || pair.Leaf == nil {
+		return ""
+	}
+	return "User:" + pair.Leaf.Subject.String()
 }

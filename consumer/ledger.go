@@ -21,7 +21,7 @@ type Ledger struct {
 	Read         int64 // polled
 	Delivered    int64 // acknowledged by the sink as rows
 	DeadLettered int64 // acknowledged by the dead-letter topic
-	Skipped      int64 // rejected under the skip policy
+	Skipped      int64 // rejected under the skip policy, or as a dead letter that came back too often
 	Filtered     int64 // dropped by rule
 	InFlight     int64 // polled, and none of the others yet
 	Dropped      int64 // let go unmarked by a revoke or a stop, for the next owner to read again
@@ -155,7 +155,7 @@ func (p *partition) audit() {
 	b := p.batch
 	fates := Ledger{Delivered: p.durable()}
 	if p.g.cfg.Rejects.Policy == PolicyDeadLetter {
-		fates.DeadLettered = int64(len(b.rejected))
+		fates.DeadLettered, fates.Skipped = int64(len(b.rejected)-b.passed), int64(b.passed)
 	} else {
 		fates.Skipped = int64(len(b.rejected))
 	}

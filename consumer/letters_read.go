@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // Letters is what lay in the dead-letter topics when it was opened. It is read
@@ -46,7 +48,7 @@ func (c *Cluster) OpenLetters(ctx context.Context) (*Letters, error) {
 	}
 	slices.Sort(names)
 	l := &Letters{c: c, clusterID: id}
-	if l.topics, err = c.topics(ctx, slices.Compact(names)); err != nil {
+	if l.topics, err = c.topics(ctx, kafka.Read, slices.Compact(names)...); err != nil {
 		return nil, err
 	}
 	names = names[:0]

@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // Member is one member of a group, as the group's coordinator knows it.
@@ -27,7 +29,7 @@ func (c *Cluster) Members(ctx context.Context, group string) (members []Member, 
 		return err
 	})
 	if err != nil {
-		return nil, c.cfg.Kafka.explain("looking up the members of group "+group, err)
+		return nil, c.cfg.Kafka.explain("looking up the members of group "+group, err, kafka.Request{Group: group})
 	}
 	return members, nil
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // Position names a place in the log of every partition.
@@ -62,11 +64,11 @@ func (s span) clamp(at int64) int64 { return min(max(at, s.start), s.end) }
 // a partition without a leader, is an error.
 func (c *Cluster) spans(ctx context.Context, topics []string) (map[topicPartition]span, error) {
 	doing := "reading offsets of " + strings.Join(topics, ", ")
-	starts, err := c.listed(doing, func() (kadm.ListedOffsets, error) { return c.adm.ListStartOffsets(ctx, topics...) })
+	starts, err := c.listed(ctx, doing, func() (kadm.ListedOffsets, error) { return c.adm.ListStartOffsets(ctx, topics...) })
 	if err != nil {
 		return nil, err
 	}
-	ends, err := c.listed(doing, func() (kadm.ListedOffsets, error) { return c.listEnds(ctx, topics...) })
+	ends, err := c.listed(ctx, doing, func() (kadm.ListedOffsets, error) { return c.listEnds(ctx, topics...) })
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +81,7 @@ func (c *Cluster) spans(ctx context.Context, topics []string) (map[topicPartitio
 	return all, nil
 }
 
-func (c *Cluster) listed(doing string, list func() (kadm.ListedOffsets, error)) (kadm.ListedOffsets, error) {
+func (c *Cluster) listed(ctx context.Context, doing string, list func() (kadm.ListedOffsets, error)) (kadm.ListedOffsets, error) {
 	offsets, err := list()
 	if err == nil {
 		err = offsets.Error()
@@ -93,7 +95,7 @@ func (c *Cluster) listed(doing string, list func() (kadm.ListedOffsets, error)) 
 		}
 	}
 	if err != nil {
-		return nil, c.cfg.Kafka.explain(doing, err)
+		return nil, c.explainTopics(ctx, doing, err)
 	}
 	return offsets, nil
 }
@@ -106,7 +108,7 @@ func (c *Cluster) find(ctx context.Context, at Position, topics []string, logs m
 	var stamped kadm.ListedOffsets
 	if at.Kind == AtTime {
 		var err error
-		stamped, err = c.listed("looking for "+at.String()+" in "+strings.Join(topics, ", "), func() (kadm.ListedOffsets, error) {
+		stamped, err = c.listed(ctx, "looking for "+at.String()+" in "+strings.Join(topics, ", "), func() (kadm.ListedOffsets, error) {
 			return c.adm.ListOffsetsAfterMilli(ctx, at.milli(), topics...)
 		})
 		if err != nil {
@@ -157,7 +159,7 @@ func (c *Cluster) commits(ctx context.Context, group string, topics []string) (m
 		}
 	})
 	if err != nil {
-		return nil, c.cfg.Kafka.explain(doing, err)
+		return nil, c.cfg.Kafka.explain(doing, err, kafka.Request{Group: group})
 	}
 	return at, nil
 }
@@ -184,7 +186,7 @@ func (c *Cluster) commitOutside(ctx context.Context, group string, at map[topicP
 		return &KafkaError{Doing: doing, Err: &joinedError{err}, Permanent: true, Remedy: "stop the group's members and try again"}
 	}
 	if err != nil {
-		return c.cfg.Kafka.explain(doing, err)
+		return c.cfg.Kafka.explain(doing, err, kafka.Request{Group: group})
 	}
 	return nil
 }

@@ -45,17 +45,20 @@ type partition struct {
 	stopped bool
 
 	// owned by run
-	batch   *Batch   // from fill until it is delivered, else nil
-	settled []bool   // by row of the batch: durable, or found to be refused
-	lone    []Reject // rows of the batch that were refused standing alone
-	recent  window
-	passage Passage // what the Tap is shown
+	batch    *Batch   // from fill until it is delivered, else nil
+	settled  []bool   // by row of the batch: durable, or found to be refused
+	lone     []Reject // rows of the batch that were refused standing alone
+	recent   window   // what the sink said to the last rows
+	mapped   window   // what the mapper made of the last events
+	mappedBy int64    // the rules it went by
+	passage  Passage  // what the Tap is shown
 	// attempts of the Write in flight, as far as the sink tells; see Attempted.
 	attempts atomic.Int32
 	inside   int // events found inside the batch's records, beyond one each
 
-	unlogged int // rejects since the last line about them
-	logged   time.Time
+	unlogged      int // rejects since the last line about them
+	unloggedLoops int // those of them that were passed
+	logged        time.Time
 
 	state     atomic.Pointer[condition]
 	marked    atomic.Int64 // offset after the last one marked; -1 before the first

@@ -3,7 +3,6 @@ package consumer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -168,7 +167,7 @@ func (c *commitLog) note(err error) {
 	c.mu.Unlock()
 	switch {
 	case err != nil && before == nil:
-		c.log.Warn("committing offsets fails; nothing is lost, but what is delivered meanwhile is delivered again after a restart", zap.Error(fmt.Errorf("committing: %w", err)))
+		c.log.Warn("committing offsets fails; nothing is lost, but what is delivered meanwhile is delivered again after a restart", zap.Error(err))
 	case err == nil && before != nil:
 		c.log.Info("committing offsets works again")
 	}

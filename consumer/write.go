@@ -30,37 +30,112 @@ func tellable(err error) string {
 
 const schemaRemedy = "compare the blueprint's columns with the table's (bridge check shows both) and mend either; delivery resumes by itself"
 
+// mappingFault says that the mapper rejects events at large for one column and
+// one reason: the blueprint or the table's columns are at fault, not an event.
+type mappingFault struct {
+	cause
+	told string // of one of the events
+}
+
+func (m *mappingFault) Error() string {
+	return fmt.Sprintf("at least half of the last events are rejected for column %s (%s): %s", m.column, m.code, m.told)
+}
+
+func (m *mappingFault) remedy() string {
+	return fmt.Sprintf("compare the mapping of column %s in the blueprint with the events and the table (bridge check, bridge map) and change one of them, or filter out the events that are to be left out; delivery resumes automatically", m.column)
+}
+
 // write makes the rows of the batch durable, finds those that can never be and
-// adds them to the batch's rejects. While the refusals look like a schema fault
-// nothing is rejected: the partition is blocked and probes until it is mended.
+// adds them to the batch's rejects. While rejects and refusals look like a
+// schema fault nothing is rejected: the partition is blocked until it is fixed.
 func (p *partition) write() error {
-	p.open()
-	err := p.writeOpen()
+	err := p.open()
+	if err == nil {
+		err = p.writeOpen()
+	}
 	for {
-		var fault *schemaFault
-		if !errors.As(err, &fault) {
-			break
+		var table *schemaFault
+		var mapping *mappingFault
+		switch {
+		case errors.As(err, &mapping):
+			err = p.waitMapping(mapping)
+		case errors.As(err, &table):
+			err = p.waitMended(table)
+		case err != nil:
+			return err
+		default:
+			if b := p.batch; len(p.lone) > 0 {
+				b.rejected = append(b.rejected, p.lone...)
+				b.sortRejects()
+			}
+			return nil
 		}
-		if err = p.waitMended(fault); err == nil {
+		if err == nil {
 			err = p.writeOpen()
 		}
 	}
-	if err != nil {
-		return err
+}
+
+// open begins the batch: no row is settled. It returns a *mappingFault where
+// what the mapper made of it, with the batches before, looks like one; that is
+// before any of its rows is written.
+func (p *partition) open() error {
+	p.unsettle()
+	b := p.batch
+	if b.made != p.mappedBy { // what other rules have rejected says nothing of these
+		p.mapped, p.mappedBy = window{}, b.made
 	}
-	if b := p.batch; len(p.lone) > 0 {
-		b.rejected = append(b.rejected, p.lone...)
-		b.sortRejects()
+	switch {
+	case len(b.rejected) == 0:
+		p.mapped.accept(len(b.from))
+		return nil
+	case p.g.cfg.Rejects.Policy == PolicyStop:
+		return nil // the first reject ends the run
+	}
+	for r := range b.outcomes {
+		if r == nil {
+			p.mapped.accept(1)
+		} else if p.mapped.refuse(r.cause()) {
+			p.mapped = window{}
+			return &mappingFault{r.cause(), r.Told}
+		}
 	}
 	return nil
 }
 
-// open begins the batch: no row is settled.
-func (p *partition) open() {
+func (p *partition) unsettle() {
 	n := len(p.batch.rows)
 	p.settled = slices.Grow(p.settled[:0], n)[:n]
 	clear(p.settled)
 	p.lone = p.lone[:0]
+}
+
+// waitMapping holds the partition until nothing prevails in the batch any more:
+// the mapping has changed, or better events have come behind the bad ones. What
+// has gathered meanwhile is part of the batch then.
+func (p *partition) waitMapping(fault *mappingFault) error {
+	for {
+		p.enter(StateBlocked, fault.Error(), fault.remedy())
+		p.log.Error("partition blocked: nothing is committed or dead-lettered until the mapping fits the events", zap.Error(fault), zap.String("remedy", fault.remedy()))
+		for next := fault; next != nil && next.cause == fault.cause; next = p.batch.prevailing() {
+			select {
+			case <-time.After(p.g.probe):
+			case <-p.quit:
+				return errStopped
+			case <-p.ctx.Done():
+				return p.ctx.Err()
+			}
+			p.refill()
+		}
+		if fault = p.batch.prevailing(); fault == nil {
+			break
+		}
+	}
+	p.log.Info("partition resumed: events become rows again")
+	p.enter(StateWriting, "", "")
+	p.mapped, p.mappedBy = window{}, p.batch.made
+	p.unsettle()
+	return nil
 }
 
 // writeOpen writes the rows that are not settled yet, in order and in Writes of
@@ -94,7 +169,7 @@ func (p *partition) alone(row int, no refused, err error) error {
 	code, column := no.Refused()
 	p.lone = append(p.lone, Reject{Code: code, Column: column, Reason: err.Error(), Told: tellable(err), event: p.batch.from[row]})
 	p.settled[row] = true
-	if p.recent.refuse() {
+	if p.recent.refuse(cause{}) {
 		return &schemaFault{err: err}
 	}
 	return nil
@@ -155,7 +230,10 @@ func (p *partition) waitMended(fault *schemaFault) error {
 		if !slices.Contains(p.settled, true) {
 			// Perhaps what was mended is the mapping.
 			p.refill()
-			p.open()
+			p.mapped = window{} // these events are in it already
+			if err := p.open(); err != nil {
+				return err
+			}
 			if len(p.settled) == 0 {
 				break
 			}
@@ -200,12 +278,14 @@ func (p *partition) reject() error {
 		rec := b.recs[r.rec]
 		return fmt.Errorf("offset %d event %d is rejected (%s): %s; mend the event or the blueprint, or set rejects.policy to dead_letter", rec.Offset, r.index, r.Code, r.Reason)
 	case PolicyDeadLetter:
-		p.enter(StateRejecting, "", "")
-		letters := p.g.cluster.deadLetters(b, time.Now())
-		if err := p.deadLetter(letters); err != nil {
-			return err
+		b.passLoops()
+		if letters := p.g.cluster.deadLetters(b, time.Now()); len(letters) > 0 {
+			p.enter(StateRejecting, "", "")
+			if err := p.deadLetter(letters); err != nil {
+				return err
+			}
+			p.g.obs.DeadLettered(p.topic, len(letters))
 		}
-		p.g.obs.DeadLettered(p.topic, len(letters))
 	}
 	for _, r := range b.rejected {
 		p.g.obs.EventRejected(p.topic, r.Code)
@@ -217,7 +297,7 @@ func (p *partition) reject() error {
 // deadLetter writes until it is done or the partition must go.
 func (p *partition) deadLetter(letters []*kgo.Record) error {
 	for pause, first := time.Second, true; ; pause = min(2*pause, p.g.probe) {
-		err := p.g.cluster.writeDeadLetters(p.ctx, letters)
+		err := p.g.cluster.writeDeadLetters(p.ctx, p.topic, letters)
 		if err == nil {
 			if !first {
 				p.log.Info("partition resumed: dead letters are written again")
@@ -255,17 +335,26 @@ const rejectLogEvery = 10 * time.Second
 // this batch's first as the example; at the end also what was held back.
 func (p *partition) logRejects() {
 	p.unlogged += len(p.batch.rejected)
+	p.unloggedLoops += p.batch.passed
 	if time.Since(p.logged) < rejectLogEvery {
 		return
 	}
 	r := p.batch.rejected[0]
-	p.log.Warn("events rejected", zap.Int("events", p.unlogged), zap.String("policy", p.g.cfg.Rejects.Policy),
-		zap.Int64("offset", p.batch.recs[r.rec].Offset), zap.Int("event", r.index), zap.String("code", r.Code), zap.String("column", r.Column), zap.String("reason", r.Told))
-	p.unlogged, p.logged = 0, time.Now()
+	p.log.Warn("events rejected", append(p.rejectCounts(),
+		zap.Int64("offset", p.batch.recs[r.rec].Offset), zap.Int("event", r.index), zap.String("code", r.Code), zap.String("column", r.Column), zap.String("reason", r.Told))...)
+	p.unlogged, p.unloggedLoops, p.logged = 0, 0, time.Now()
 }
 
 func (p *partition) logHeldBack() {
 	if p.unlogged > 0 {
-		p.log.Warn("events rejected", zap.Int("events", p.unlogged), zap.String("policy", p.g.cfg.Rejects.Policy))
+		p.log.Warn("events rejected", p.rejectCounts()...)
 	}
+}
+
+func (p *partition) rejectCounts() []zap.Field {
+	fields := []zap.Field{zap.Int("events", p.unlogged), zap.String("policy", p.g.cfg.Rejects.Policy)}
+	if p.unloggedLoops > 0 {
+		fields = append(fields, zap.Int(CodeDeadLetterLoop, p.unloggedLoops), zap.String("remedy", loopRemedy))
+	}
+	return fields
 }

@@ -111,6 +111,11 @@ func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
 		err = fmt.Errorf("the answer is over %d bytes", columnsBytesMax)
 	}
 	cols, bad := decodeColumns(text)
+	if twice := (*ambiguousColumns)(nil); errors.As(bad, &twice) {
+		return nil, &Error{Op: opColumns, Status: resp.StatusCode, Err: bad, kind: configuration,
+			Meaning: "the columns of " + c.set.table.String() + " are ambiguous, and rows for the wrong one would all be refused",
+			Remedy:  fmt.Sprintf("rename or drop column %q or %q of %s, and check that Unity Catalog itself answers for the workspace", twice.a.Name, twice.b.Name, c.set.table.Quoted())}
+	}
 	if err = errors.Join(err, bad); err != nil {
 		return nil, c.advice.misread(opColumns, resp.StatusCode, err)
 	}
@@ -153,7 +158,37 @@ func decodeColumns(text []byte) ([]Column, error) {
 		cols = append(cols, Column{Name: c.Name, Type: text, NotNull: c.Nullable != nil && !*c.Nullable, Position: c.Position})
 	}
 	slices.SortStableFunc(cols, func(a, b Column) int { return a.Position - b.Position })
-	return cols, nil
+	return distinct(cols)
+}
+
+// ambiguousColumns says that two columns of an answer have one name for
+// Databricks, which compares names without case.
+type ambiguousColumns struct{ a, b Column }
+
+func (e *ambiguousColumns) Error() string {
+	return fmt.Sprintf("the answer lists column %q (%s) at position %d and column %q (%s) at position %d, which have the same name",
+		e.a.Name, e.a.Type, e.a.Position, e.b.Name, e.b.Type, e.b.Position)
+}
+
+// distinct drops a column that is listed again word for word. Names that differ
+// in case only, or a name with two types, are an *ambiguousColumns: rows made
+// for the wrong one of the two would all be refused.
+func distinct(cols []Column) ([]Column, error) {
+	seen := make(map[string]Column, len(cols))
+	kept := cols[:0]
+	for _, c := range cols {
+		key := strings.ToLower(c.Name)
+		before, again := seen[key]
+		switch {
+		case again && before != c:
+			return nil, &ambiguousColumns{before, c}
+		case again:
+			continue
+		}
+		seen[key] = c
+		kept = append(kept, c)
+	}
+	return kept, nil
 }
 
 // upperType returns a Delta type in upper case without spaces; the names of

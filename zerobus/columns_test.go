@@ -62,6 +62,10 @@ func TestColumnsErrors(t *testing.T) {
 		{"busy", 503, ``, "HTTP 503", false, false, 3},
 		{"elsewhere", 307, ``, "redirects", false, true, 1},
 		{"bad request", 400, ``, "HTTP 400", false, true, 1},
+		{"names that differ in case", 200, `{"columns":[{"name":"event_name","type_text":"string"},{"name":"EVENT_NAME","position":1,"type_text":"bigint"}]}`,
+			`column "event_name" (STRING) at position 0 and column "EVENT_NAME" (BIGINT) at position 1`, false, true, 1},
+		{"a name with two types", 200, `{"columns":[{"name":"a","type_text":"string"},{"name":"a","type_text":"bigint"}]}`, `rename or drop column "a" or "a"`, false, true, 1},
+		{"a name at two positions", 200, `{"columns":[{"name":"a","type_text":"string"},{"name":"a","position":1,"type_text":"string"}]}`, `column "a" (STRING) at position 1`, false, true, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -90,6 +94,15 @@ func TestColumnsErrors(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A column that is listed again word for word is one column.
+func TestRepeatedColumnsAreOne(t *testing.T) {
+	cols, err := zerobus.DecodeColumns([]byte(`{"columns":[{"name":"a","type_text":"string"},{"name":"b","position":1,"type_text":"int"},{"name":"a","type_text":"string"}]}`))
+	want := []zerobus.Column{{Name: "a", Type: "STRING"}, {Name: "b", Type: "INT", Position: 1}}
+	if err != nil || !slices.Equal(cols, want) {
+		t.Errorf("got %v %v, want %v", cols, err, want)
 	}
 }
 
@@ -219,9 +232,15 @@ func FuzzDecodeColumns(f *testing.F) {
 		if (err == nil) == (len(cols) == 0) {
 			t.Errorf("DecodeColumns(%q): %d columns and error %v, want exactly one of the two", body, len(cols), err)
 		}
+		seen := map[string]bool{}
 		for _, c := range cols {
 			if c.Name == "" {
 				t.Errorf("DecodeColumns(%q): a column without a name", body)
+			}
+			if key := strings.ToLower(c.Name); seen[key] {
+				t.Errorf("DecodeColumns(%q): two columns are %q", body, key)
+			} else {
+				seen[key] = true
 			}
 		}
 	})

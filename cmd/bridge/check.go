@@ -28,9 +28,10 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Try the configuration, Kafka, the token, the grants and the table",
 		Long: `check tries, one after the other, everything bridge run depends on, and prints one
-line per step: ok, or the error and its remedy. It joins no group, commits
-nothing and, without --write-probe, writes nothing. The exit code is 0 when
-every step is ok, else 1.`,
+line per step: ok, or the error and its remedy. A permission that Kafka denies is
+named with the command that grants it. check joins no group, commits and creates
+nothing and, without --write-probe, writes nothing. The exit code is 0 when every
+step is ok, else 1.`,
 		Example: `  bridge check --config config.yaml
   bridge check --config config.yaml --write-probe     also write one row, event_name bridge_check
   bridge check --output json`,
@@ -164,6 +165,8 @@ func (c *checker) next(cmd *cobra.Command) string {
 			return "bridge help config kafka"
 		case "topic":
 			return "bridge help config kafka.topics"
+		case "group":
+			return "bridge help config kafka.group"
 		case "dead-letter topic":
 			return "bridge help config rejects"
 		case "token", "ingest":
@@ -214,7 +217,13 @@ func (c *checker) kafka(ctx context.Context, b *bridge, configured bool) (cluste
 			said = append(said, fmt.Sprintf("%s has %d partitions", t.Name, t.Partitions))
 		}
 		events, err := b.cluster.Readable(ctx)
-		return fmt.Sprintf("%s, %d events", strings.Join(said, ", "), events), err
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s, %d events", strings.Join(said, ", "), events), b.cluster.CanRead(ctx)
+	})
+	c.step(ctx, "group", reached, func(ctx context.Context) (string, error) {
+		return b.cfg.Kafka.Group + " may be joined and committed for", b.cluster.CanJoin(ctx)
 	})
 	c.step(ctx, "dead-letter topic", reached, func(ctx context.Context) (string, error) {
 		letters, err := b.cluster.DeadLetterTopics(ctx)
@@ -226,16 +235,13 @@ func (c *checker) kafka(ctx context.Context, b *bridge, configured bool) (cluste
 		}
 		var said []string
 		for _, t := range letters {
-			switch {
-			case t.Exists:
-				said = append(said, t.Name+" exists")
-			case b.cfg.Rejects.Create:
-				said = append(said, t.Name+" will be created by bridge run")
-			default:
-				return "", b.cluster.EnsureDeadLetters(ctx)
+			if t.Exists {
+				said = append(said, t.Name+" exists and may be written to")
+			} else {
+				said = append(said, t.Name+" will be created by bridge run, which may")
 			}
 		}
-		return strings.Join(said, ", "), nil
+		return strings.Join(said, ", "), b.cluster.CanReject(ctx, letters)
 	})
 	return clusterID
 }

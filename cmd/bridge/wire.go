@@ -188,7 +188,7 @@ var _ zerobus.StreamObserver = (*ops.Metrics)(nil)
 func known(c *config.Config) ops.Known {
 	return ops.Known{
 		Topics:        c.Kafka.Topics,
-		RejectCodes:   append(mapping.RejectCodes(), zerobus.RefusedSchemaMismatch, zerobus.RefusedTooLarge, zerobus.RefusedOther),
+		RejectCodes:   append(mapping.RejectCodes(), zerobus.RefusedSchemaMismatch, zerobus.RefusedTooLarge, zerobus.RefusedOther, consumer.CodeDeadLetterLoop),
 		FilterReasons: mapping.FilterReasons(),
 		Outcomes:      []string{zerobus.OutcomeOK, zerobus.OutcomeRetry, zerobus.OutcomeRefused, zerobus.OutcomeTooLarge, zerobus.OutcomeBlocked, zerobus.OutcomeCanceled},
 		StreamEnds:    []string{zerobus.StreamAnnounced, zerobus.StreamLeft, zerobus.StreamRefused, zerobus.StreamFailed, zerobus.StreamBlocked},

@@ -143,7 +143,7 @@ type Ledger struct {
 	Read         int64 `json:"read"`
 	Delivered    int64 `json:"delivered"`     // rows acknowledged by the sink
 	DeadLettered int64 `json:"dead_lettered"` // acknowledged by the dead-letter topic
-	Skipped      int64 `json:"skipped"`       // rejected under the skip policy
+	Skipped      int64 `json:"skipped"`       // rejected under the skip policy, or as a dead letter for the third time
 	Filtered     int64 `json:"filtered"`      // dropped by rule
 	InFlight     int64 `json:"in_flight"`     // read, and none of the others yet
 	Dropped      int64 `json:"dropped"`       // let go by a revoke or a stop, for the next owner to read again

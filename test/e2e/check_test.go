@@ -7,6 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -121,5 +125,40 @@ func TestCheckInWords(t *testing.T) {
 			t.Errorf("got %d lines, want one for each of 7 steps:\n%s", len(lines), p.stdout.String())
 		}
 		wants(t, p.stdout.String(), "ok       cluster ", "failed   ", "GRANT SELECT, MODIFY ON TABLE")
+	})
+}
+
+// A permission that Kafka denies fails the step that needs it, with the command
+// that grants it.
+func TestCheckNamesTheACL(t *testing.T) {
+	eachStage(t, setting{}, func(t *testing.T, s *stage) {
+		if s.broker.Apache() {
+			t.Skip("these brokers have no ACLs; TestAccessNamesTheACLToAdd in consumer has Apache Kafka with them")
+		}
+		for _, tc := range []struct {
+			key    kmsg.Key
+			err    *kerr.Error
+			step   string
+			remedy string
+		}{
+			{kmsg.Fetch, kerr.TopicAuthorizationFailed, "topic", "--operation Read --topic " + s.topic},
+			{kmsg.FindCoordinator, kerr.GroupAuthorizationFailed, "group", "--operation Read --group " + s.group},
+			{kmsg.CreateTopics, kerr.TopicAuthorizationFailed, "dead-letter topic", "--operation Create --topic " + s.topic + "-dlq"},
+			{kmsg.Produce, kerr.TopicAuthorizationFailed, "dead-letter topic", "--operation Write --topic " + s.topic + "-dlq"},
+		} {
+			fault := s.broker.Fake().Fault(kfake.Fault{Keys: []kmsg.Key{tc.key}, Err: tc.err, Count: -1})
+			for name, step := range s.check(t, 1, nil) {
+				if (step.Status == "failed") != (name == tc.step) {
+					t.Errorf("%v %v: got %s %+v, want %s alone to fail", tc.key, tc.err, name, step, tc.step)
+				}
+				if name == tc.step {
+					wants(t, step.Error, "run: kafka-acls.sh --bootstrap-server "+s.broker.Addrs()[0]+" --add --allow-principal User:ANONYMOUS "+tc.remedy)
+				}
+			}
+			fault.Remove()
+		}
+		if found, err := s.adm.ListTopics(t.Context()); err != nil || found.Has(s.topic+"-dlq") {
+			t.Errorf("a check has created the dead-letter topic (%v)", err)
+		}
 	})
 }

@@ -16,7 +16,7 @@ import (
 // A blueprint that takes a column from the wrong field, and as it was meant.
 const (
 	wrongRevenue = "version: 2\nextends: default\nglobal:\n  mappings:\n    - {source: properties.note, target: revenue, type: \"DECIMAL(12,2)\"}\n"
-	rightRevenue = "version: 2\nextends: default\nglobal:\n  mappings:\n    - {source: properties.revenue, target: revenue, type: \"DECIMAL(12,2)\"}\n"
+	rightRevenue = "version: 2\nextends: default\nfilter: (properties.filler ?? false) != true\nglobal:\n  mappings:\n    - {source: properties.revenue, target: revenue, type: \"DECIMAL(12,2)\"}\n"
 )
 
 // revenueTable makes a table with the column.
@@ -25,9 +25,16 @@ func revenueTable(name string) string {
 	return strings.Replace(ddl, "event_name STRING,", "revenue DECIMAL(12,2),\n  event_name STRING,", 1)
 }
 
+// fillers go behind each order that is to be dead-lettered: more than half of
+// the events are fine, or the orders would be a fault of the mapping, which
+// blocks. The right blueprint leaves them out.
+const fillers = 2
+
 // orders appends n events that the wrong blueprint rejects, each third without
-// a message_id, and some that stay poison under the right one.
-func (s *stage) orders(n, poison int) {
+// a message_id, and some that stay poison under the right one; without fillers.
+func (s *stage) orders(n, poison int) { s.ordersAmong(0, n, poison) }
+
+func (s *stage) ordersAmong(fillers, n, poison int) {
 	s.t.Helper()
 	var records []*kgo.Record
 	partitions, before := len(s.p.next), s.p.total()
@@ -44,6 +51,9 @@ func (s *stage) orders(n, poison int) {
 			Headers: []kgo.RecordHeader{{Key: "origin", Value: []byte("shop")}},
 			Value:   fmt.Appendf(nil, `{"type":"track","event":"Order Completed",%s"user_id":"u-%d","timestamp":"2026-03-04T09:00:00Z","properties":{"revenue":%s,"note":"gift wrap"}}`, id, i, revenue)})
 		s.p.next[i%partitions]++
+		for range fillers {
+			records = append(records, &kgo.Record{Partition: int32(i % partitions), Value: []byte(`{"type":"track","event":"Filler","properties":{"filler":true}}`)})
+		}
 	}
 	for _, r := range records {
 		r.Topic = s.topic
@@ -53,13 +63,15 @@ func (s *stage) orders(n, poison int) {
 	must(s.t, s.p.cl.ProduceSync(ctx, records...).FirstErr())
 }
 
-// deadLettered has the live bridge reject everything by the wrong blueprint.
+// deadLettered has the live bridge reject all orders by the wrong blueprint. The
+// fillers go to another table.
 func (s *stage) deadLettered(n int) {
 	s.t.Helper()
-	m := s.beginReady("mapping.blueprint=" + file(s.t, "wrong.yaml", wrongRevenue))
+	s.ws.create(revenueTable("datafly.events.fillers"))
+	m := s.beginReady("mapping.blueprint="+file(s.t, "wrong.yaml", wrongRevenue), "zerobus.table=fillers")
 	eventually(s.t, 2*patience, fmt.Sprintf("%d dead letters, committed", n), func() bool {
 		m.alive()
-		return length(s.t, s.adm, s.topic+"-dlq") == int64(n) && sum(committed(s.t, s.adm, s.group, s.topic)) == int64(n)
+		return length(s.t, s.adm, s.topic+"-dlq") == int64(n) && sum(committed(s.t, s.adm, s.group, s.topic)) == int64((1+fillers)*n)
 	})
 	m.terminate(s.drain + time.Second + slack)
 }
@@ -135,7 +147,7 @@ func (s *stage) byID(t *testing.T, table string) map[string]string {
 func TestRedriveOf1000DeadLetters(t *testing.T) {
 	const good, poison = 1000, 5
 	eachStage(t, setting{partitions: 3, workspace: emulator.Config{DDL: revenueTable(tableName)}}, func(t *testing.T, s *stage) {
-		s.orders(good, poison)
+		s.ordersAmong(fillers, good, poison)
 		s.deadLettered(good + poison)
 		right := "mapping.blueprint=" + file(t, "right.yaml", rightRevenue)
 		live := s.beginReady(right)
@@ -216,7 +228,7 @@ func TestRedriveIsInterrupted(t *testing.T) {
 	for name, sig := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGKILL": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
 			eachStage(t, setting{workspace: emulator.Config{DDL: revenueTable(tableName), Latency: emulator.Latency{P50: 100 * time.Millisecond}}}, func(t *testing.T, s *stage) {
-				s.orders(letters, 0)
+				s.ordersAmong(fillers, letters, 0)
 				s.deadLettered(letters)
 				s.native("grpc")
 				right := "mapping.blueprint=" + file(t, "right.yaml", rightRevenue)

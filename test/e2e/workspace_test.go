@@ -31,8 +31,10 @@ type workspace struct {
 	secret string
 	file   string // holds the secret, for client_secret_file
 
-	mu     sync.Mutex  // guards tokens
+	mu     sync.Mutex  // guards the fields below
 	tokens []time.Time // when each was minted
+	// columns alters what Unity Catalog lists; nil: nothing.
+	columns func(listed []map[string]any) []map[string]any
 }
 
 // newSecret makes one that looks different in every form it travels in.
@@ -86,6 +88,13 @@ func (w *workspace) noting(next http.Handler) http.Handler {
 		if _, value, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok {
 			w.e.secret("an Authorization value", value)
 		}
+		w.mu.Lock()
+		alter := w.columns
+		w.mu.Unlock()
+		if alter != nil && strings.Contains(r.URL.Path, "/unity-catalog/tables/") {
+			w.answerColumns(rw, r, next, alter)
+			return
+		}
 		if r.URL.Path != emulator.TokenPath {
 			next.ServeHTTP(rw, r)
 			return
@@ -102,6 +111,30 @@ func (w *workspace) noting(next http.Handler) http.Handler {
 			w.mu.Unlock()
 		}
 	})
+}
+
+// answerColumns answers for a table with other columns than it has.
+func (w *workspace) answerColumns(rw http.ResponseWriter, r *http.Request, next http.Handler, alter func([]map[string]any) []map[string]any) {
+	kept := httptest.NewRecorder()
+	next.ServeHTTP(kept, r)
+	var doc map[string]json.RawMessage
+	var listed []map[string]any
+	if err := json.Unmarshal(kept.Body.Bytes(), &doc); err != nil {
+		w.t.Errorf("the table document: %v", err)
+	}
+	if err := json.Unmarshal(doc["columns"], &listed); err != nil {
+		w.t.Errorf("the columns of the table document: %v", err)
+	}
+	doc["columns"], _ = json.Marshal(alter(listed))
+	rw.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(rw).Encode(doc)
+}
+
+// lists has Unity Catalog list other columns from now on.
+func (w *workspace) lists(alter func(listed []map[string]any) []map[string]any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.columns = alter
 }
 
 // minted is how many tokens were handed out.
