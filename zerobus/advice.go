@@ -5,11 +5,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
+	"time"
 )
 
 // advice says what an answer means and what to do about it. The first row that
@@ -56,9 +59,7 @@ var adviceTable = []struct {
 		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), and check that Zerobus Ingest is enabled on {workspace}"},
 	{opIngest, 400, "", badRow, mendRow},
 	{opIngest, 422, "", badRow, mendRow},
-	{opIngest, 413, "",
-		"the request is larger than the service takes",
-		"lower delivery.max_bytes; a single row of this size cannot be ingested"},
+	{opIngest, 413, "", tooBig, lowerBatch},
 	{opIngest, 501, "",
 		"the service does not support this table or one of its features",
 		"use a managed Delta table outside default storage, in the workspace's own region"},
@@ -75,9 +76,7 @@ var adviceTable = []struct {
 		"the endpoint {endpoint} knows no table {table}",
 		"check the full name catalog.schema.table and the region of zerobus.endpoint, and create the table (bridge ddl prints the statements)"},
 	{opInsert, 412, "", badTable, moveTable},
-	{opInsert, 413, "",
-		"the request is larger than the service takes",
-		"lower delivery.max_bytes; a single row of this size cannot be ingested"},
+	{opInsert, 413, "", tooBig, lowerBatch},
 	{opInsert, 501, "",
 		"the endpoint does not support this table, one of its features or this transport",
 		"use a managed Delta table outside default storage, and check that {endpoint} is a Zerobus endpoint in the workspace's own region"},
@@ -107,6 +106,11 @@ const (
 	badTable      = "the service cannot write to a table of this kind"
 	createOrGrant = "check the full name catalog.schema.table, create the table (bridge ddl prints the statements), and run: {grants}"
 	moveTable     = "make {table} a managed Delta table outside default storage, in the workspace's own region"
+	earlyTable    = "ask Databricks about your region and workspace: not every one takes tables in default storage yet; else " + moveTable
+	tooBig        = "the batch has more bytes or rows than the service takes in one request"
+	lowerBatch    = "lower delivery.max_bytes or delivery.max_rows; a single row of this size cannot be ingested"
+	badDescriptor = "the service cannot use the protobuf descriptor that the bridge made for the table's columns"
+	useJSON       = "upgrade the bridge, or set zerobus.record_format to json"
 	badStream     = "the service opens no stream for rows of this shape to {table}"
 	mendStream    = "compare the blueprint's columns with the table's (bridge check shows both) and mend either; the table must be a managed Delta table outside default storage"
 
@@ -248,10 +252,46 @@ func (a adviser) misread(op string, status int, cause error) *Error {
 	if op == opInsert {
 		host = "{endpoint}"
 	}
-	e.Remedy = a.names.Replace("check that nothing between the bridge and " + host + " answers in its place; " +
-		"if events do not appear, compare the column names of {quoted} with the blueprint's targets, which must match exactly")
+	e.Remedy = a.names.Replace("check that nothing between the bridge and " + host + " answers in its place")
 	return e
 }
+
+// foreign explains an answer to rows that is not in the service's form: it
+// confirms nothing, and no row is given up for it.
+func (a adviser) foreign(op, url string, resp *http.Response, secrets []string, cause error) *Error {
+	e := &Error{Op: op, Status: resp.StatusCode, Err: cause, RequestID: requestID(resp.Header, secrets),
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()), kind: transient, reason: RetryMismatch}
+	media := "no content type"
+	if said := clean(resp.Header.Get("Content-Type"), 100, secrets...); said != "" {
+		media = fmt.Sprintf("content type %q", said)
+	}
+	e.Meaning = fmt.Sprintf("this is not the service's answer, so it does not confirm the rows and refuses none (%s answered %d with %s)", url, resp.StatusCode, media)
+	e.Remedy = "check what stands between the bridge and that address, such as a proxy, a gateway or a captive portal: have it pass the request on, " +
+		"or exempt the host with NO_PROXY; the bridge retries"
+	return e
+}
+
+// numbered puts what the service's own number says in place of what the status
+// says.
+func (a adviser) numbered(e *Error, number string) {
+	switch number {
+	case numberStorage:
+		e.Meaning, e.Remedy = a.names.Replace(badTable), a.names.Replace(earlyTable)
+	case numberDescriptor:
+		e.Meaning, e.Remedy = badDescriptor, useJSON
+	}
+}
+
+// aboutTable reports whether a number is about the table or the form of all
+// rows, never about one row.
+func aboutTable(number string) bool { return number == numberStorage || number == numberDescriptor }
+
+// aboutSize reports whether the service's words are those for a message or a
+// batch over its bound: its own, and those of the gRPC codecs there are.
+// Only how a batch is taken apart depends on it.
+func aboutSize(text string) bool { return sizeWords.MatchString(text) }
+
+var sizeWords = regexp.MustCompile(`(?i)message length too large|message .{0,40}larger than max|message exceeds maximum size|batch size exceeds maximum`)
 
 // late explains a stream on which nothing came in time.
 func (a adviser) late(cause error) *Error {

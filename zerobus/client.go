@@ -26,7 +26,8 @@ type Observer interface {
 	// Request ends one attempt to write a batch. d runs from sending to the
 	// last byte of the answer, waiting for a token included.
 	Request(outcome string, d time.Duration)
-	// Retried counts an attempt that will be repeated.
+	// Retried counts an attempt that will be repeated, except for the one that
+	// repeats the refusal of a single row.
 	Retried(reason string)
 	// TokenMinted ends one request for a token; err is nil if it brought one.
 	TokenMinted(err error)
@@ -71,7 +72,7 @@ const (
 	RetryUnavailable  = "unavailable"  // 408, 425, 5xx
 	RetryTimeout      = "timeout"      // no answer in time
 	RetryNetwork      = "network"      // no connection, or it broke
-	RetryMismatch     = "mismatch"     // an answer that does not confirm the rows
+	RetryMismatch     = "mismatch"     // an answer that is not the service's, or does not confirm the rows
 	RetryUnauthorized = "unauthorized" // 401, repeated with a fresh token
 )
 
@@ -89,6 +90,7 @@ type Client struct {
 	gate   *gate
 	limit  *throttle
 	advice adviser
+	seen   *refusals
 	jitter func(time.Duration) time.Duration
 
 	columns    *columnCheck
@@ -114,7 +116,7 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 	}
 	log = log.With(zap.String("table", set.table.String()))
 	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter,
-		limit: newThrottle(set.RateLimit), columns: newColumnCheck(), drift: newDrift()}
+		limit: newThrottle(set.RateLimit), seen: newRefusals(), columns: newColumnCheck(), drift: newDrift()}
 	c.tries, _ = obs.(AttemptObserver)
 	mint := func(params url.Values) *tokens {
 		return &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
@@ -155,6 +157,9 @@ func (c *Client) State() State {
 	s.TokenMintedAt, s.TokenExpiresAt = c.tokens.times()
 	if c.grpc != nil {
 		s.Streams = c.grpc.streamIDs()
+	}
+	if p, ok := c.wire.(*poster); ok {
+		s.Confirmation, _ = p.form.Load().(string)
 	}
 	return s
 }

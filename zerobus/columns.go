@@ -96,7 +96,7 @@ func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, columnsBytesMax+1))
 	if resp.StatusCode/100 != 2 {
-		e := c.advice.answered(opColumns, resp, text, append(c.plain.hidden(), token))
+		e := c.advice.answered(opColumns, resp, resp.StatusCode, decodeAnswer(text), append(c.plain.hidden(), token))
 		if e.kind == unauthorized {
 			c.plain.drop(token)
 		} else if e.kind != transient {

@@ -1,6 +1,7 @@
 package zerobus_test
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -261,16 +262,39 @@ func FuzzDecodeAnswer(f *testing.F) {
 	})
 }
 
+// FuzzConfirm reads a confirmation from any bytes. What passes for one is one
+// JSON object that names no error, and its count of rows is the one asked for.
 func FuzzConfirm(f *testing.F) {
-	f.Add([]byte(`{"records_ingested":3}`))
-	f.Add([]byte(`{"records_ingested":3e0}`))
-	f.Add([]byte(`null`))
+	for _, body := range []string{`{"records_ingested":3}`, `{"records_ingested":3e0}`, `null`, `{}`, "", " \n", `{"records_ingested":null}`, `{"records_ingested":3}{}`,
+		`{"error_code":"PERMISSION_DENIED"}`, `{"records_ingested":3,"records_ingested":4}`, `{"records_ingested":3,"Records_Ingested":0}`,
+		`{"status":"OK","records_ingested":"3"}`, `{"error":{"code":403,"status":"PERMISSION_DENIED"}}`, "{\"\xff\":1}"} {
+		f.Add([]byte(body))
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		// What confirms three rows with a count cannot confirm four.
-		if strings.Contains(string(body), `"records_ingested":3`) && zerobus.Confirm(body, 3) == nil && zerobus.Confirm(body, 4) == nil {
-			var again = strings.Count(string(body), "records_ingested") > 1 || strings.Count(string(body), "{") > 1
-			if !again {
-				t.Errorf("Confirm(%q) holds for 3 and for 4 rows", body)
+		counted, uncounted := zerobus.Confirm(body, 3, true), zerobus.Confirm(body, 3, false)
+		if counted == nil && uncounted != nil {
+			t.Errorf("Confirm(%q) holds with a count and not without", body)
+		}
+		if uncounted != nil {
+			return
+		}
+		var doc map[string]json.RawMessage
+		if err := json.Unmarshal(body, &doc); err != nil || doc == nil {
+			t.Fatalf("Confirm(%q) holds for what is no object: %v", body, err)
+		}
+		count, there := doc["records_ingested"]
+		if there && string(count) != "3" && string(count) != `"3"` && !strings.Contains(string(count), `\u`) {
+			t.Errorf("Confirm(%q) holds for 3 rows with the count %s", body, count)
+		}
+		if there && zerobus.Confirm(body, 4, false) == nil {
+			t.Errorf("Confirm(%q) holds for 3 and for 4 rows", body)
+		}
+		if there != (counted == nil) {
+			t.Errorf("Confirm(%q) with a count demanded: %v", body, counted)
+		}
+		for name := range doc {
+			if strings.EqualFold(name, "error") || strings.EqualFold(name, "error_code") || strings.EqualFold(name, "errorCode") {
+				t.Errorf("Confirm(%q) holds in spite of %s", body, name)
 			}
 		}
 	})

@@ -20,6 +20,7 @@ const (
 	DefaultMaxRequestBytes = 10 << 20
 	DefaultUserAgent       = "datafly-bridge"
 	DefaultRecordFormat    = FormatAuto
+	DefaultConfirm         = ConfirmStrict
 	DefaultStreams         = 1
 	DefaultMaxInFlight     = 32 << 20
 	// DefaultColumnsRefresh is for whoever fills a Config; in a Config itself 0
@@ -123,6 +124,13 @@ type Config struct {
 	// /api/2.0/streaming-ingestion/ingest.
 	IngestPath string
 
+	// Confirm says what confirms rows under workspace: ConfirmStrict demands
+	// that the answer counts the rows sent, ConfirmLenient takes an answer
+	// without a count, for workspaces that give none. A wrong count confirms
+	// under neither. The other transports have one form and refuse the lenient
+	// one. Default ConfirmStrict.
+	Confirm string
+
 	// Timeout bounds one HTTP request, from connecting to the last byte of the
 	// answer. Shorter gives up on acks that would have come, and so writes
 	// rows twice; longer notices a hanging service later. Streams have bounds
@@ -199,6 +207,13 @@ func (c Config) parse() (settings, error) {
 		errs = append(errs, more...)
 	default:
 		bad("transport %q is not known; use %q, %q or %q", c.Transport, TransportWorkspace, TransportGRPC, TransportREST)
+	}
+	s.Confirm = or(c.Confirm, DefaultConfirm)
+	switch {
+	case s.Confirm != ConfirmStrict && s.Confirm != ConfirmLenient:
+		bad("confirm %q is not known; use %q or %q", c.Confirm, ConfirmStrict, ConfirmLenient)
+	case s.Confirm == ConfirmLenient && s.Transport != TransportWorkspace:
+		bad("confirm %q is for transport %q; take it out with %q", ConfirmLenient, TransportWorkspace, s.Transport)
 	}
 	s.Scope = or(c.Scope, DefaultScope)
 	s.UserAgent = or(c.UserAgent, DefaultUserAgent)

@@ -38,7 +38,7 @@ const (
 // and what the operator can do about it.
 type Error struct {
 	Op         string        // "token", "ingest" (rows to the workspace), "insert" (rows to the Zerobus endpoint) or "columns"
-	Status     int           // HTTP status, or the one that stands for RPC; 0 when there was no answer
+	Status     int           // HTTP status, or the one that stands for RPC, or for the error in a 200; 0 when there was no answer
 	RPC        string        // gRPC status, such as UNAVAILABLE; empty over HTTP
 	Code       string        // the service's error code, such as PERMISSION_DENIED; may be empty
 	Message    string        // the service's own words: one line, at most 500 bytes, no secrets
@@ -49,6 +49,7 @@ type Error struct {
 	Err        error         // the cause below HTTP: network, TLS, reading the secret; may be nil
 
 	kind   kind
+	came   int    // the HTTP status that came, where Status is that of an error in the body; may be 0
 	reason string // metric label of a retry
 	column string // named by the service in a 400; may be empty
 	create bool   // the service refused to open a stream: for the columns of the rows, as likely as not
@@ -94,7 +95,11 @@ func (e *Error) head() string {
 	if e.RPC != "" {
 		text += ": gRPC " + e.RPC
 	} else if e.Status != 0 {
-		text += ": HTTP " + strconv.Itoa(e.Status)
+		came := e.Status
+		if e.came != 0 {
+			came = e.came
+		}
+		text += ": HTTP " + strconv.Itoa(came)
 	}
 	if e.Code != "" {
 		text += " " + e.Code
@@ -126,6 +131,12 @@ func (e *RefusedError) Unwrap() error { return e.err }
 // Refused returns a code from a closed set for metrics, and the column the
 // service named, if any.
 func (e *RefusedError) Refused() (code, column string) { return e.code, e.column }
+
+// byService reports whether the service refused the rows in its own form.
+func (e *RefusedError) byService() bool {
+	var said *Error
+	return errors.As(e.err, &said) && said.Code != ""
+}
 
 func refusal(err *Error) *RefusedError {
 	r := &RefusedError{code: RefusedOther, column: err.column, err: err}

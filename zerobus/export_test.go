@@ -59,3 +59,15 @@ func DecodeAnswer(body []byte) (code, message, column string) {
 	a := decodeAnswer(body)
 	return a.code, clean(a.message, 500), a.column
 }
+
+// Guarded is a guarded connection.
+type Guarded struct{ *guarded }
+
+// NewGuarded guards conn.
+func NewGuarded(conn net.Conn) Guarded { return Guarded{&guarded{Conn: conn}} }
+
+// Begin says that a request is about to be written.
+func (g Guarded) Begin() { g.begins.Store(true) }
+
+// Answered reports whether anything was read since.
+func (g Guarded) Answered() bool { return g.answered() }

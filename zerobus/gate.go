@@ -26,6 +26,11 @@ type State struct {
 	TokenMintedAt  time.Time // zero: none yet
 	TokenExpiresAt time.Time // zero: none yet, or the endpoint did not say
 
+	// Confirmation is the form in which the service last confirmed rows over
+	// HTTP, or an empty batch: ConfirmedByCount or ConfirmedWithoutOne; empty:
+	// it did not yet.
+	Confirmation string
+
 	// Streams holds the service's names of the open gRPC streams, oldest first:
 	// what its own tables of streams know them by.
 	Streams []string

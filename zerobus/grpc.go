@@ -79,6 +79,9 @@ func (w *wire) size(rows [][]byte) int64 { return int64(headMax + bodySize(rows)
 // send writes the batch over a shared stream, and over as many as it takes
 // while they end as announced.
 func (w *wire) send(ctx context.Context, b *batch) error {
+	if b.anew {
+		return w.probe(ctx, b)
+	}
 	err := w.carry(ctx, b, func(ctx context.Context) error { return w.pick().deliver(ctx, b) })
 	var among *suspicion
 	if errors.As(err, &among) {
@@ -87,7 +90,8 @@ func (w *wire) send(ctx context.Context, b *batch) error {
 	return err
 }
 
-// probe writes the batch over a stream of its own.
+// probe writes the batch over a stream of its own, and over a connection of its
+// own if it asks for that.
 func (w *wire) probe(ctx context.Context, b *batch) error {
 	return w.carry(ctx, b, func(ctx context.Context) error { return w.sides.deliver(ctx, b) })
 }

@@ -37,12 +37,21 @@ type conn struct {
 }
 
 // get returns the connection to open a stream on; put gives it back. It reads
-// the certificate authorities, and connects to nothing yet.
-func (c *conns) get() (*conn, error) {
+// the certificate authorities, and connects to nothing yet. anew asks for one
+// that nothing else travels on.
+func (c *conns) get(anew bool) (*conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, errClosed
+	}
+	if anew {
+		made, err := c.connect()
+		if err != nil {
+			return nil, err
+		}
+		made.streams, made.retired = 1, true // closed with its only stream
+		return made, nil
 	}
 	if c.cur == nil {
 		made, err := c.connect()

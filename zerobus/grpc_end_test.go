@@ -178,7 +178,7 @@ func TestAnObserverMayHearOfStreams(t *testing.T) {
 		ends := []error{
 			status.Error(codes.Unavailable, "Error Code: 6002, Error State: 0."),
 			status.Error(codes.Internal, "broken"),
-			status.Error(codes.InvalidArgument, "a row"),
+			status.Error(codes.InvalidArgument, "a row. Error Code: 4044, Error State: 3."),
 			status.Error(codes.Unauthenticated, "expired"),
 		}
 		svc := &service{handle: func(n int, s *served) error {

@@ -44,8 +44,10 @@ func (s *stream) fate(err error, planned, worked bool) error {
 }
 
 // halvable is the size from which a batch is taken in halves when the service
-// says RESOURCE_EXHAUSTED: that is also how a server answers a message over its
-// own bound, and 4 MiB is the least bound it ever had. A single row is retried.
+// says RESOURCE_EXHAUSTED without more: that is also how a server answers a
+// message over its own bound, and 4 MiB is the least bound it ever had.
+// OUT_OF_RANGE is about nothing else. A single row is retried, unless the words
+// are those of a codec: see aboutSize.
 const halvable = 4<<20 - 64<<10
 
 // verdict is the outcome of one message that was in flight, with others, when
@@ -55,11 +57,11 @@ func verdict(why error, m *message, inFlight int) error {
 	switch {
 	case !errors.As(why, &e):
 		return why
-	case e.kind == refused && inFlight > 1:
+	case (e.kind == refused || e.kind == tooLarge) && inFlight > 1:
 		return &suspicion{e}
-	case e.Status == 429 && m.rows > 1 && m.size > halvable:
+	case m.rows > 1 && (e.Status == 429 && m.size > halvable || e.RPC == "OUT_OF_RANGE"):
 		own := *e
-		own.kind = tooLarge
+		own.kind, own.Meaning, own.Remedy = tooLarge, tooBig, lowerBatch
 		return &own
 	}
 	own := *e // each caller completes its own
@@ -72,7 +74,7 @@ func streamEnd(why error, planned string) string {
 	switch {
 	case !errors.As(why, &e):
 		return or(planned, StreamAnnounced) // an end at the greatest age may come without a signal
-	case e.kind == refused:
+	case e.kind == refused, e.kind == tooLarge:
 		return StreamRefused
 	case e.kind == transient:
 		return StreamFailed

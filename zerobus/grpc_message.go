@@ -34,6 +34,7 @@ type message struct {
 	size   int // of body
 	body   mem.BufferSlice
 	offset int64
+	sent   bool       // gRPC took it, whole
 	done   chan error // takes the outcome; never blocks who settles
 	settle func()     // called once when the stream is done with it
 }

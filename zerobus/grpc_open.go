@@ -25,8 +25,9 @@ type protocolError struct{ text string }
 func (e *protocolError) Error() string { return e.text }
 
 // open opens a stream for the present form of rows and waits until the service
-// has confirmed it. in is the slot it is for; nil: it is a side stream.
-func (w *wire) open(ctx context.Context, in *slot) (*stream, error) {
+// has confirmed it. in is the slot it is for; nil: it is a side stream. anew
+// opens it on a connection of its own.
+func (w *wire) open(ctx context.Context, in *slot, anew bool) (*stream, error) {
 	if w.isClosed() {
 		return nil, w.advice.network(opInsert, errClosed)
 	}
@@ -35,7 +36,7 @@ func (w *wire) open(ctx context.Context, in *slot) (*stream, error) {
 		return nil, err
 	}
 	enc := w.enc.Load()
-	conn, err := w.conns.get()
+	conn, err := w.conns.get(anew)
 	if err != nil {
 		return nil, w.advice.network(opInsert, err)
 	}

@@ -42,10 +42,14 @@ func (s *sides) deliver(ctx context.Context, b *batch) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	st := s.take()
+	anew := b.anew
+	var st *stream
+	if !anew {
+		st = s.take()
+	}
 	if st == nil {
 		var err error
-		if st, err = s.w.open(ctx, nil); err != nil {
+		if st, err = s.w.open(ctx, nil, anew); err != nil {
 			s.turns <- struct{}{}
 			return err
 		}
@@ -60,7 +64,11 @@ func (s *sides) deliver(ctx context.Context, b *batch) error {
 	}
 	m := newMessage(b.rows, st.enc.format == FormatJSON)
 	m.settle = func() { // the caller may be gone by then
-		s.put(st)
+		if anew {
+			st.leaveWithin(0, StreamLeft)
+		} else {
+			s.put(st)
+		}
 		s.turns <- struct{}{}
 	}
 	return st.deliver(ctx, m)

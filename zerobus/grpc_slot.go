@@ -108,7 +108,7 @@ func (s *slot) fill(ctx context.Context, o *opening, wait time.Duration) {
 	if wait > 0 {
 		sleep(ctx, wait)
 	}
-	st, err := s.w.open(ctx, s)
+	st, err := s.w.open(ctx, s, false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer close(o.done)

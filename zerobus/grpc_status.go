@@ -75,15 +75,35 @@ func endingOf(err error, id string, created bool, header, trailer metadata.MD) e
 var errorNumber = regexp.MustCompile(`Error Code: (\d{1,9})\b`)
 
 const (
-	numberAge     = "6002" // the stream reached its greatest age
-	numberStorage = "4024" // a table in default storage
+	numberAge        = "6002" // the stream reached its greatest age
+	numberStorage    = "4024" // a table in default storage
+	numberDescriptor = "4033" // a descriptor that does not stand for itself
 )
 
-func (e ending) number() string {
-	if m := errorNumber.FindStringSubmatch(e.status.Message()); m != nil {
+func (e ending) number() string { return numberIn(e.status.Message()) }
+
+func numberIn(text string) string {
+	if m := errorNumber.FindStringSubmatch(text); m != nil {
 		return m[1]
 	}
 	return ""
+}
+
+// errorDomain is that of the service's google.rpc.ErrorInfo, and ownWords how
+// its texts end.
+const errorDomain = "zerobus.databricks.com"
+
+var ownWords = regexp.MustCompile(`Error Code: \d{1,9}, Error State: \d{1,9}\.?\s*$`)
+
+// own reports whether the status is in the service's own form. Anything between
+// it and the bridge can answer with a code.
+func (e ending) own() bool {
+	for _, d := range e.status.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
+			return true
+		}
+	}
+	return ownWords.MatchString(e.status.Message())
 }
 
 // ended explains how a stream ended. The secrets never show in it.
@@ -104,10 +124,18 @@ func (a adviser) ended(end ending, secrets []string) *Error {
 		e.Code = number
 	}
 	switch {
-	case e.kind == refused && end.number() == numberStorage:
+	case end.created && aboutSize(e.Message) && (e.kind == refused || e.Status == http.StatusTooManyRequests):
+		e.kind, e.reason, e.Meaning, e.Remedy = tooLarge, "", tooBig, lowerBatch
+		return e
+	case e.kind == refused && aboutTable(end.number()):
 		e.kind = configuration
 	case e.kind == refused && !end.created:
 		e.kind, e.create = configuration, true
+	case e.kind == refused && !end.own():
+		e.kind, e.reason = transient, RetryMismatch
+		e.Meaning = a.names.Replace("this refusal is not in the form of the service, so no row is given up for it ({endpoint} answered)")
+		e.Remedy = a.names.Replace("check what stands between the bridge and {endpoint}, such as a proxy or a gateway; the bridge retries")
+		return e
 	case e.Status == http.StatusForbidden:
 		// The privileges are written into the token: one minted before a GRANT
 		// does not carry it.
@@ -123,7 +151,9 @@ func (a adviser) ended(end ending, secrets []string) *Error {
 	case code == codes.OK:
 		e.RPC, e.Message = "", ""
 		e.Meaning = "the service ended the stream without saying why"
-	case end.number() == numberStorage, code == codes.FailedPrecondition:
+	case aboutTable(end.number()):
+		a.numbered(e, end.number())
+	case code == codes.FailedPrecondition:
 		e.Meaning, e.Remedy = a.names.Replace(badTable), a.names.Replace(moveTable)
 	case e.create:
 		e.Meaning, e.Remedy = a.names.Replace(badStream), a.names.Replace(mendStream)

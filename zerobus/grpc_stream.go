@@ -35,11 +35,13 @@ type stream struct {
 	mu       sync.Mutex // guards the fields below
 	next     int64      // offset of the next message
 	acked    int64      // everything up to here is durable; -1: nothing
+	claimed  int64      // the highest offset an ack named; more than acked only while its message is being sent
 	flying   []*message // sent and not settled, by offset
 	leaving  bool       // gone is closed
 	halved   bool       // half is closed
 	planned  string     // why we leave: one of the reasons of StreamEnded; empty: we do not
 	finished bool       // nothing will be settled any more
+	broken   bool       // an answer was not the service's; none resolves anything any more
 	watchdog *time.Timer
 	since    time.Time   // when the watchdog was last put off
 	halfAt   *time.Timer // closes half; nil: it is closed, or nobody leaves
@@ -48,7 +50,7 @@ type stream struct {
 }
 
 func newStream(w *wire, conn *conn, enc *encoding, token string) *stream {
-	s := &stream{w: w, conn: conn, enc: enc, token: token, acked: -1,
+	s := &stream{w: w, conn: conn, enc: enc, token: token, acked: -1, claimed: -1,
 		queue: make(chan *message), gone: make(chan struct{}), half: make(chan struct{}), over: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(w.life)
 	return s
@@ -98,8 +100,8 @@ func (s *stream) write() {
 	for {
 		select {
 		case m := <-s.queue:
-			if s.take(m) {
-				_ = s.rpc.SendMsg(m) // why it failed is told to read
+			if s.take(m) && s.rpc.SendMsg(m) == nil { // read gets to know why it failed
+				s.sent(m)
 			}
 		case <-s.half:
 			_ = s.rpc.CloseSend() // never fails
@@ -157,11 +159,7 @@ func (s *stream) read() {
 		}
 		switch payload := answer.GetPayload().(type) {
 		case *zerobuspb.EphemeralStreamResponse_IngestRecordResponse:
-			if upTo := payload.IngestRecordResponse.DurabilityAckUpToOffset; upTo == nil {
-				s.cancel(&protocolError{"an ack names no offset"})
-			} else {
-				s.ack(*upTo)
-			}
+			s.ack(payload.IngestRecordResponse.DurabilityAckUpToOffset)
 		case *zerobuspb.EphemeralStreamResponse_CloseStreamSignal:
 			s.leaveWithin(window(payload.CloseStreamSignal.GetDuration()), StreamAnnounced)
 		}
@@ -172,24 +170,55 @@ func (s *stream) read() {
 // window reads the duration of a close signal; absent or negative is 0.
 func window(d *durationpb.Duration) time.Duration { return max(d.AsDuration(), 0) }
 
-// ack settles everything up to an offset. Acks may skip offsets, repeat and go
-// backwards; one for what was never sent proves nothing.
-func (s *stream) ack(upTo int64) {
+// ack takes an ack: everything up to an offset is durable. Acks may skip offsets
+// and repeat. One without an offset, for what was never sent, or that takes an
+// earlier one back is not the service's: it ends the stream, and neither it nor
+// what comes behind it resolves anything.
+func (s *stream) ack(upTo *int64) {
 	s.mu.Lock()
-	if upTo >= s.next {
-		s.mu.Unlock()
-		s.cancel(&protocolError{"an ack is for an offset that was not sent"})
+	var wrong string
+	switch {
+	case upTo == nil:
+		wrong = "an ack names no offset"
+	case *upTo >= s.next:
+		wrong = "an ack is for an offset that was not sent"
+	case *upTo < s.claimed:
+		wrong = "an ack goes back behind an earlier one"
+	default:
+		s.claimed = *upTo
+	}
+	s.broken = s.broken || wrong != ""
+	s.mu.Unlock()
+	if wrong != "" {
+		s.cancel(&protocolError{wrong})
 		return
 	}
+	s.resolve()
+}
+
+// sent notes that gRPC took m, whole. An ack for it counts from now on.
+func (s *stream) sent(m *message) {
+	s.mu.Lock()
+	m.sent = true
+	early := m.offset <= s.claimed
+	s.mu.Unlock()
+	if early {
+		s.resolve()
+	}
+}
+
+// resolve settles the messages that were sent and acknowledged.
+func (s *stream) resolve() {
+	s.mu.Lock()
 	n := 0
-	for n < len(s.flying) && s.flying[n].offset <= upTo {
+	for !s.broken && n < len(s.flying) && s.flying[n].sent && s.flying[n].offset <= s.claimed {
 		n++
 	}
 	durable := slices.Clone(s.flying[:n])
 	clear(s.flying[:n])
 	s.flying = s.flying[n:]
 	if n > 0 {
-		s.acked = upTo
+		s.acked = durable[n-1].offset
 		if len(s.flying) > 0 {
 			s.watch()
 		} else {

@@ -1,6 +1,7 @@
 package zerobus
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -30,12 +31,14 @@ func newHTTPClient(rt http.RoundTripper) *http.Client {
 type roundTripper struct {
 	caFile string
 
-	mu   sync.Mutex // guards made
+	mu   sync.Mutex // guards the fields below
 	made *http.Transport
+	anew *http.Transport // makes a connection for each request
 }
 
+// RoundTrip sends a request that has Close set on a connection of its own.
 func (r *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	t, err := r.transport()
+	t, err := r.transport(req.Close)
 	if err != nil {
 		if req.Body != nil {
 			req.Body.Close()
@@ -57,10 +60,13 @@ func (r *roundTripper) CloseIdleConnections() {
 	}
 }
 
-func (r *roundTripper) transport() (*http.Transport, error) {
+func (r *roundTripper) transport(anew bool) (*http.Transport, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.made != nil {
+	switch {
+	case r.made != nil && anew:
+		return r.anew, nil
+	case r.made != nil:
 		return r.made, nil
 	}
 	roots, err := readRoots(r.caFile)
@@ -72,7 +78,7 @@ func (r *roundTripper) transport() (*http.Transport, error) {
 	// share one connection's flow control. A connection holds the two buffers.
 	r.made = &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:         dialGuarded,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 512,
@@ -82,7 +88,20 @@ func (r *roundTripper) transport() (*http.Transport, error) {
 
 		MaxResponseHeaderBytes: headersMax,
 	}
+	r.anew = r.made.Clone()
+	r.anew.DisableKeepAlives = true
+	if anew {
+		return r.anew, nil
+	}
 	return r.made, nil
+}
+
+func dialGuarded(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &guarded{Conn: conn}, nil
 }
 
 // readRoots returns the system's authorities and those of the file; nil: only

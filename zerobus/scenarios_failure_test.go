@@ -155,7 +155,7 @@ func recoveryScenarios(t *testing.T) {
 	// Close waits for the last answers, and the Write they are for hears them.
 	scenario(t, "close_fails_on_non_retriable_error_in_flush", func(t *testing.T) {
 		s, _ := scripted(t, create("a"), emulator.StreamError{Status: fails(codes.InvalidArgument).Status, Delay: 200 * time.Millisecond})
-		done := s.begin(t.Context(), rows(1))
+		done := s.begin(t.Context(), rows(2))
 		start := time.Now()
 		s.Close()
 		took(t, start, 200*time.Millisecond)

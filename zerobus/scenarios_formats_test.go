@@ -79,14 +79,14 @@ func formatScenarios(t *testing.T) {
 			isRefused(t, s.Write(t.Context(), rows(n)), zerobus.RefusedSchemaMismatch)
 			write(t, s.bench, [][]byte{protoRow(7)})
 			s.stored(t, string(row(7)))
-			s.opened(t, "PROTO", "PROTO")
+			s.opened(t, slices.Repeat([]string{"PROTO"}, 1+map[int]int{1: 2, 3: 1}[n])...) // a row alone is refused twice
 		})
 		scenario(t, "proto_into_json_stream_fails/"+name, func(t *testing.T) {
 			s := formatted(t, zerobus.FormatJSON)
 			isRefused(t, s.Write(t.Context(), slices.Repeat([][]byte{protoRow(7)}, n)), zerobus.RefusedSchemaMismatch)
 			write(t, s.bench, rows(1))
 			s.stored(t, string(row(0)))
-			s.opened(t, "JSON", "JSON")
+			s.opened(t, slices.Repeat([]string{"JSON"}, 1+map[int]int{1: 2, 3: 1}[n])...)
 		})
 	}
 	// The descriptor is made from the table's columns: without them no stream

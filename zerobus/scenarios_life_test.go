@@ -139,7 +139,7 @@ func lifeScenarios(t *testing.T) {
 	})
 	scenario(t, "idempotent_close_after_error", func(t *testing.T) {
 		s, _ := scripted(t, create("a"), fails(codes.InvalidArgument))
-		isRefused(t, s.Write(t.Context(), rows(1)), zerobus.RefusedSchemaMismatch)
+		isRefused(t, s.Write(t.Context(), rows(2)), zerobus.RefusedSchemaMismatch)
 		start := time.Now()
 		s.Close()
 		s.Close()

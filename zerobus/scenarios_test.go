@@ -159,7 +159,7 @@ func ackAfter(offset int64, d time.Duration) emulator.RecordAck {
 }
 
 func fails(code codes.Code) emulator.StreamError {
-	return emulator.StreamError{Status: status.New(code, "as the script has it")}
+	return emulator.StreamError{Status: status.New(code, "as the script has it. Error Code: 4044, Error State: 3.")}
 }
 
 // silence is an ack for an offset that never comes: the script goes no further

@@ -1,7 +1,6 @@
 package zerobus
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,12 +38,15 @@ type poster struct {
 	after   string
 	header  map[string]string
 	gzip    bool
+	counted bool // a confirmation has to count the rows
 	timeout time.Duration
 	tokens  *tokens
 	http    *http.Client
 	advice  adviser
-	// explain completes the error of an answer outside 2xx; nil: nothing to add.
+	// explain completes the error of an answer; nil: nothing to add.
 	explain func(e *Error, body []byte)
+
+	form atomic.Value // string: how the service confirmed last, one of State.Confirmation
 }
 
 // newWorkspace returns the transport that posts to the workspace itself:
@@ -61,10 +64,10 @@ func newWorkspace(set settings, tokens *tokens, client *http.Client, advice advi
 	}
 	return &poster{op: opIngest, url: set.ingest, before: `{"table":` + string(name) + `,"records":[`, after: "]}",
 		header: map[string]string{"Content-Type": "application/json; charset=utf-8", "User-Agent": set.UserAgent},
-		gzip:   set.Gzip, timeout: set.Timeout, tokens: tokens, http: client, advice: advice}
+		gzip:   set.Gzip, counted: set.Confirm == ConfirmStrict, timeout: set.Timeout, tokens: tokens, http: client, advice: advice}
 }
 
-const answerMax = 1 << 20 // bytes of an answer that are looked at
+const answerMax = 1 << 20 // bytes an answer may have
 
 func (p *poster) close() { p.http.CloseIdleConnections() }
 
@@ -94,6 +97,8 @@ func (p *poster) send(ctx context.Context, b *batch) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
+	var x exchange
+	ctx = x.watch(ctx)
 	req, bodies, err := p.request(ctx, b, token, length)
 	if err != nil {
 		return err
@@ -106,27 +111,109 @@ func (p *poster) send(ctx context.Context, b *batch) error {
 	}
 	defer resp.Body.Close()
 	// Read to the end, or the connection cannot be used again.
-	text, err := io.ReadAll(io.LimitReader(resp.Body, answerMax))
-	if resp.StatusCode/100 == 2 {
-		if err != nil {
-			return p.advice.network(p.op, innermost(err))
-		}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, answerMax+1))
+	secrets := append(p.tokens.hidden(), token)
+	var e *Error
+	switch {
+	case !x.answered():
+		e = p.advice.foreign(p.op, p.url, resp, secrets, errEarlier)
+	case resp.StatusCode/100 != 2:
+		e = p.failed(resp, text, len(b.rows), secrets)
+	case err != nil:
+		return p.advice.network(p.op, innermost(err))
+	default:
 		if sent := bodies.detach(); sent != length {
-			return p.advice.misread(p.op, resp.StatusCode, fmt.Errorf("the answer came after %d of %d bytes", sent, length))
+			err = fmt.Errorf("the answer came after %d of %d bytes", sent, length)
+		} else {
+			err = p.confirm(resp.StatusCode, text, len(b.rows))
 		}
-		if err := confirm(text, len(b.rows)); err != nil {
-			return p.advice.misread(p.op, resp.StatusCode, err)
+		if err == nil {
+			return nil
 		}
+		e = p.unconfirmed(resp, text, len(b.rows), secrets, err)
+	}
+	switch {
+	case e.kind == unauthorized:
+		p.tokens.drop(token)
+	case e.reason == RetryMismatch:
+		x.drop()
+	}
+	return e
+}
+
+// confirm returns nil if an answer proves that n rows are durable, and notes
+// in which form it did.
+func (p *poster) confirm(status int, text []byte, n int) error {
+	if status != http.StatusOK {
+		return errors.New("only status 200 confirms rows")
+	}
+	err := confirm(text, n, false)
+	if err != nil {
+		return err
+	}
+	if err = confirm(text, n, true); err == nil {
+		p.form.Store(ConfirmedByCount)
 		return nil
 	}
-	e := p.advice.answered(p.op, resp, text, append(p.tokens.hidden(), token))
+	p.form.Store(ConfirmedWithoutOne)
+	if p.counted {
+		return err
+	}
+	return nil
+}
+
+// unconfirmed explains an answer of 2xx that is no confirmation: by the error
+// in its body, if it holds one that is known.
+func (p *poster) unconfirmed(resp *http.Response, text []byte, n int, secrets []string, cause error) *Error {
+	var said *bodyError
+	if errors.As(cause, &said) && resp.StatusCode == http.StatusOK {
+		if as := statusOf(said.code); as != 0 {
+			return p.explained(p.advice.answered(p.op, resp, as, said.answer, secrets), text, n, resp, secrets)
+		}
+		if code := errorCode(said.code, secrets); code != "" {
+			cause = fmt.Errorf("the body holds the error %s", code)
+		}
+	}
+	e := p.advice.foreign(p.op, p.url, resp, secrets, cause)
+	if errors.Is(cause, errUncounted) {
+		e.Remedy = "if this workspace confirms rows without a count, which bridge check --write-probe shows, set zerobus.confirm to lenient; else " + e.Remedy
+	}
+	return e
+}
+
+// failed explains an answer outside 2xx.
+func (p *poster) failed(resp *http.Response, text []byte, n int, secrets []string) *Error {
+	said := decodeAnswer(text)
+	status := resp.StatusCode
+	if as := statusOf(said.code); as != 0 && aboutRows(status) {
+		status = as // a gateway's 400 that passes on another refusal is about no row
+	}
+	return p.explained(p.advice.answered(p.op, resp, status, said, secrets), text, n, resp, secrets)
+}
+
+// aboutRows are the statuses that a batch is taken apart for.
+func aboutRows(status int) bool {
+	return status == http.StatusBadRequest || status == http.StatusUnprocessableEntity || status == http.StatusRequestEntityTooLarge
+}
+
+// explained completes e for a batch of n rows. A refusal without an error code
+// is not in the service's form, and no row is given up for it. One for size
+// still has the batch taken apart: what is smaller may pass.
+func (p *poster) explained(e *Error, text []byte, n int, resp *http.Response, secrets []string) *Error {
 	if p.explain != nil {
 		p.explain(e, text)
 	}
-	if e.kind == unauthorized {
-		p.tokens.drop(token)
+	if e.Code != "" || e.kind != refused && e.kind != tooLarge {
+		return e
 	}
-	return e
+	other := p.advice.foreign(p.op, p.url, resp, secrets, errors.New("the body is not an error of the service"))
+	if e.kind == tooLarge {
+		other.Remedy = "raise the body limit of the proxy or gateway before " + p.url + " (in nginx client_max_body_size), or lower delivery.max_bytes; " + other.Remedy
+		if n > 1 {
+			other.kind = tooLarge
+		}
+	}
+	return other
 }
 
 func (p *poster) request(ctx context.Context, b *batch, token string, length int64) (*http.Request, *bodies, error) {
@@ -142,6 +229,7 @@ func (p *poster) request(ctx context.Context, b *batch, token string, length int
 		req.Header.Set(key, value)
 	}
 	req.Header.Set("X-Request-Id", b.id)
+	req.Close = b.anew // see roundTripper
 	if b.packed != nil {
 		req.Header.Set("Content-Encoding", "gzip")
 	}
@@ -175,39 +263,28 @@ func (b *bodies) detach() (read int64) {
 	return read
 }
 
-// confirm checks the body of a 2xx answer to n rows. The service may confirm
-// without a count; a page of HTML from a proxy confirms nothing.
-func confirm(text []byte, n int) error {
-	if text = bytes.TrimSpace(text); len(text) == 0 {
-		return nil
-	}
-	var doc struct {
-		Ingested *json.Number `json:"records_ingested"`
-	}
-	if err := json.Unmarshal(text, &doc); err != nil || text[0] != '{' {
-		return errors.New("the answer is no JSON object with records_ingested")
-	}
-	if doc.Ingested == nil {
-		return nil
-	}
-	if got, err := doc.Ingested.Int64(); err != nil || got != int64(n) {
-		return fmt.Errorf("records_ingested is %s, sent were %d", clean(doc.Ingested.String(), 30), n)
-	}
-	return nil
-}
-
-// answered explains an answer outside 2xx. The secrets never show in it.
-func (a adviser) answered(op string, resp *http.Response, text []byte, secrets []string) *Error {
-	said := decodeAnswer(text)
-	e := &Error{Op: op, Status: resp.StatusCode,
+// answered explains an answer that says failure, with the status its code
+// stands for. The secrets never show in it.
+func (a adviser) answered(op string, resp *http.Response, status int, said answer, secrets []string) *Error {
+	e := &Error{Op: op, Status: status, came: resp.StatusCode,
 		Code:       errorCode(said.code, secrets),
 		Message:    clean(or(said.message, resp.Header.Get("X-Databricks-Reason-Phrase")), 500, secrets...),
 		RequestID:  requestID(resp.Header, secrets),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 		column:     clean(said.column, 255, secrets...),
 	}
-	e.kind, e.reason = classify(resp.StatusCode)
-	return a.fill(e)
+	e.kind, e.reason = classify(status)
+	number := numberIn(e.Message)
+	switch {
+	case e.kind == refused && aboutSize(e.Message):
+		e.kind, e.Meaning, e.Remedy = tooLarge, tooBig, lowerBatch
+		return e
+	case e.kind == refused && aboutTable(number):
+		e.kind = configuration // of every row alike
+	}
+	e = a.fill(e)
+	a.numbered(e, number)
+	return e
 }
 
 // requestID returns what the service calls the request, which is as much its

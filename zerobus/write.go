@@ -13,7 +13,9 @@ import (
 //
 // Write retries what is worth retrying and waits out configuration faults for
 // as long as ctx lives. It returns a *RefusedError if at least one of the rows
-// can never be ingested, and a *StaleError if they were refused and Expect was
+// can never be ingested; for a row alone only once the service has refused it
+// twice, at least a second apart and the second time on another connection. It
+// returns a *StaleError if they were refused and Expect was
 // called since Write began; any other error means only that ctx ended. A row
 // may be written twice where an ack was lost. Many callers may write at once.
 func (c *Client) Write(ctx context.Context, rows [][]byte) error {
@@ -73,7 +75,16 @@ func (c *Client) deliver(ctx context.Context, made int64, rows [][]byte, carry c
 		if err != nil {
 			return c.ended(ctx, len(rows))
 		}
-		if err = c.attempt(ctx, b, carry); err != nil {
+		if err = c.attempt(ctx, b, carry); err != nil && refusedFirst(b, err) && c.rowsMade.Load() == made {
+			settle()
+			c.gate.delivered(p)
+			b.anew = true
+			if !sleep(ctx, c.seen.wait(rows[0])) {
+				return c.ended(ctx, len(rows))
+			}
+			continue
+		}
+		if err != nil {
 			err = c.judge(ctx, err, len(rows), &uncompared)
 		}
 		if err == nil {
@@ -97,6 +108,9 @@ func (c *Client) deliver(ctx context.Context, made int64, rows [][]byte, carry c
 		case errors.As(err, &no):
 			settle()
 			c.gate.delivered(p)
+			if no.byService() {
+				c.seen.note(rows)
+			}
 			return no
 		case fault.kind == configuration:
 			settle()

@@ -154,46 +154,6 @@ func TestAHangingServiceIsGivenUpAfterTheTimeout(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoAckIsRetried(t *testing.T) {
-	for _, tt := range []struct {
-		name, body string
-	}{
-		{"fewer rows than sent", `{"records_ingested":1}`},
-		{"count is no number", `{"records_ingested":"many"}`},
-		{"a page of a proxy", `<html>sign in</html>`},
-		{"cut off", `{"records_ing`},
-		{"an array", `[]`},
-		{"null", `null`},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := virtual(t, nil)
-				first := true
-				b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, _ []json.RawMessage) bool {
-					if !first {
-						return false
-					}
-					first = false
-					io.WriteString(w, tt.body)
-					return true
-				}
-				write(t, b, rows(2))
-				if got := len(b.space.arrivals()); got != 2 {
-					t.Errorf("%d requests, want 2", got)
-				}
-				if got := b.obs.count(b.obs.retries, zerobus.RetryMismatch); got != 1 {
-					t.Errorf("%d retries for a mismatch, want 1", got)
-				}
-			})
-		})
-	}
-	for _, body := range []string{"", "{}", `{"records_ingested":2,"new":[1]}`, `{"records_ingested":"2"}`, `{"records_ingested":null}`} {
-		if err := zerobus.Confirm([]byte(body), 2); err != nil {
-			t.Errorf("Confirm(%q, 2): %v, want nil", body, err)
-		}
-	}
-}
-
 func TestRefusedRows(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
@@ -207,8 +167,9 @@ func TestRefusedRows(t *testing.T) {
 		{"details", 400, `{"error_code":"SCHEMA_MISMATCH","message":"no","details":[{"metadata":{"column":"message_id"}}]}`, "schema_mismatch", "message_id"},
 		{"a column nobody sends is no label", 400, `{"error_code":"SCHEMA_MISMATCH","message":"column \"attack\" bad"}`, "schema_mismatch", ""},
 		{"other", 422, `{"error_code":9,"message":"no"}`, "refused", ""},
-		{"empty", 400, ``, "refused", ""},
-		{"large", 413, `too big`, "too_large", ""},
+		{"large", 413, `{"error_code":"REQUEST_TOO_LARGE"}`, "too_large", ""},
+		{"large, by a gateway", 413, `too big`, "too_large", ""},
+		{"too many rows", 400, `{"error_code":"INVALID_PARAMETER_VALUE","message":"Batch size exceeds maximum"}`, "too_large", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -191,6 +191,10 @@ func nextForService(cmd *cobra.Command, s checkStep) string {
 		key = "zerobus.workspace_url"
 	case said.Code == "invalid_target":
 		key = "zerobus.workspace_id"
+	case said.Status/100 == 2 && said.Op == "ingest": // an answer that confirms nothing
+		key = "zerobus.confirm"
+	case said.Status/100 == 2:
+		key = "zerobus.endpoint"
 	case said.Code == "ENDPOINT_NOT_FOUND":
 		key = "zerobus.transport"
 	case s.Step == "ingest", said.Code == "invalid_authorization_details":
@@ -297,7 +301,21 @@ func probeRow(ctx context.Context, b *bridge) (string, error) {
 		}
 		return "", fmt.Errorf("writing one row: %w", err)
 	}
-	return "one row written, message_id " + id, nil
+	return "one row written, message_id " + id + confirmedHow(b), nil
+}
+
+// confirmedHow says in which form the workspace confirmed the row, and which
+// setting that form needs. The other transports have one form.
+func confirmedHow(b *bridge) string {
+	switch form := b.client.State().Confirmation; {
+	case b.cfg.Zerobus.Transport != zerobus.TransportWorkspace || form == "":
+		return ""
+	case form == zerobus.ConfirmedWithoutOne:
+		return "; the workspace confirms without a count of rows, which needs zerobus.confirm: lenient"
+	case b.cfg.Zerobus.Confirm == zerobus.ConfirmLenient:
+		return "; the workspace confirms with the count of rows, so zerobus.confirm: strict would do"
+	}
+	return "; the workspace confirms with the count of rows"
 }
 
 func (c *checker) write(w io.Writer, form outputForm, look style) error {

@@ -83,7 +83,7 @@ func zerobusConfig(c *config.Config) zerobus.Config {
 		Transport: z.Transport, Endpoint: z.Endpoint, WorkspaceID: z.WorkspaceID, RecordFormat: z.RecordFormat,
 		Streams: z.Streams, MaxInFlight: int64(z.MaxInFlight), ColumnsRefresh: z.ColumnsRefresh, OmitOperations: z.OmitOperations,
 		TokenURL: z.TokenURL, Scope: z.Scope, IngestPath: z.IngestPath,
-		Timeout: z.Timeout, RateLimit: z.RateLimit, Gzip: z.Gzip, MaxRequestBytes: int64(z.MaxRequestBytes),
+		Confirm: z.Confirm, Timeout: z.Timeout, RateLimit: z.RateLimit, Gzip: z.Gzip, MaxRequestBytes: int64(z.MaxRequestBytes),
 		CAFile: z.CAFile, UserAgent: "datafly-bridge/" + version(),
 	}
 }

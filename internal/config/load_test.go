@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -119,15 +120,16 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 			"kafka.sasl.oauth.client_secret": "s", "kafka.sasl.oauth.scopes": "a,b"},
 		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "oauthbearer", "kafka.sasl.oauth.token_url": "https://idp.example", "kafka.sasl.oauth.client_id": "i",
 			"kafka.sasl.oauth.client_secret_file": file},
+		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "zerobus.transport": "workspace", "zerobus.confirm": "lenient"},
 	}
 	defaults := leaves(reflect.ValueOf(config.Defaults()), "")
 	changed := map[string]bool{}
 	for _, variant := range variants {
 		var env []string
-		for _, m := range []map[string]string{shared, variant} {
-			for path, value := range m {
-				env = append(env, "BRIDGE_"+strings.ToUpper(strings.ReplaceAll(path, ".", "_"))+"="+value)
-			}
+		all := maps.Clone(shared)
+		maps.Copy(all, variant)
+		for path, value := range all {
+			env = append(env, "BRIDGE_"+strings.ToUpper(strings.ReplaceAll(path, ".", "_"))+"="+value)
 		}
 		c := load(t, config.Options{File: filepath.Join(dir, "none.yaml"), Env: env})
 		for path, value := range leaves(reflect.ValueOf(*c), "") {

@@ -34,7 +34,7 @@ var afterRestart = []string{
 	"kafka.sasl.oauth.token_url", "kafka.sasl.oauth.client_id", "kafka.sasl.oauth.scopes",
 	"zerobus.workspace_url", "zerobus.client_id", "zerobus.catalog", "zerobus.schema", "zerobus.table",
 	"zerobus.transport", "zerobus.endpoint", "zerobus.workspace_id", "zerobus.record_format", "zerobus.streams", "zerobus.max_in_flight",
-	"zerobus.columns_refresh", "zerobus.omit_operations", "zerobus.token_url", "zerobus.scope", "zerobus.ingest_path", "zerobus.timeout",
+	"zerobus.columns_refresh", "zerobus.omit_operations", "zerobus.token_url", "zerobus.scope", "zerobus.ingest_path", "zerobus.confirm", "zerobus.timeout",
 	"zerobus.gzip", "zerobus.timestamp_format", "zerobus.ca_file", "zerobus.max_request_bytes",
 	"mapping.input", "mapping.invalid_utf8", "mapping.timestamp_fallback", "mapping.require_consent", "mapping.on_missing_consent",
 	"delivery.max_rows", "delivery.max_bytes", "delivery.max_buffered", "delivery.linger", "delivery.drain", "delivery.stuck_after",

@@ -63,6 +63,11 @@ type Zerobus struct {
 	// IngestPath on the workspace that batches are posted to. Default
 	// /api/2.0/streaming-ingestion/ingest.
 	IngestPath string `yaml:"ingest_path"`
+	// Confirm says what confirms rows over workspace: strict, an answer that
+	// counts the rows sent, or lenient, an answer without a count too. Default
+	// strict. Price of lenient: a gateway that answers with any JSON object
+	// passes for the service. Only with workspace.
+	Confirm string `yaml:"confirm"`
 	// Timeout of one request, from connecting to the last byte of the answer.
 	// Default 30s. Lower: a slow answer is given up sooner, and its rows may
 	// land twice. Higher: a dead connection is noticed later.
