@@ -74,6 +74,7 @@ type Fault struct {
 	Offset      *int64    `json:"offset,omitempty"`      // the message of this offset_id on its stream; nil matches all
 	Count       int       `json:"count,omitempty"`       // applies this many times, then is removed; 0: until removed
 	Probability float64   `json:"probability,omitempty"` // share of the fitting requests it applies to; 0 means all
+	Lasts       Duration  `json:"lasts,omitzero"`        // applies for so long after its first hit, then is removed; 0: until removed
 	Seed        uint64    `json:"seed,omitempty"`        // of the dice for Probability and Latency, for runs that repeat
 
 	Effect      string  `json:"effect"`
@@ -84,6 +85,8 @@ type Fault struct {
 	NumericCode int     `json:"numeric_code,omitempty"`  // error_code as a number, as the service's front door writes it
 	Message     string  `json:"message,omitempty"`       // "" takes a general one
 	Body        *string `json:"body,omitempty"`          // the whole body, word for word; "" is an empty one
+	ContentType string  `json:"content_type,omitempty"`  // the header Content-Type; "" leaves application/json, and none on an empty body
+	CutAfter    *int    `json:"cut_after,omitempty"`     // cut the connection after so many bytes of the body; nil sends all of it
 	RetryAfter  int     `json:"retry_after,omitempty"`   // seconds, as the header Retry-After; 0: none
 	AsDate      bool    `json:"as_date,omitempty"`       // Retry-After as an HTTP date that far ahead
 	ByteEveryMS int     `json:"byte_every_ms,omitempty"` // slow_body: milliseconds between bytes; 0 means 100
@@ -149,6 +152,12 @@ func (f *Fault) answer(endpoint string) answer {
 		if *f.Body == "" {
 			a.header.Del("Content-Type")
 		}
+	}
+	if f.ContentType != "" {
+		a.header.Set("Content-Type", f.ContentType)
+	}
+	if f.CutAfter != nil {
+		a.cut, a.sent = true, min(*f.CutAfter, len(a.body))
 	}
 	return a
 }
