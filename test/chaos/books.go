@@ -19,6 +19,7 @@ type account struct {
 	Filtered     int64 `json:"filtered"`
 	InFlight     int64 `json:"in_flight"`
 	Dropped      int64 `json:"dropped"`
+	Lost         int64 `json:"lost"` // offsets, not events
 	Imbalance    int64 `json:"imbalance"`
 }
 
@@ -84,7 +85,39 @@ func (r *run) lastWords(p *process, line []byte) {
 	if entry.Events.InFlight != 0 {
 		r.v.add(ruleBooks, "%s stopped with %d events in flight", p.name, entry.Events.InFlight)
 	}
+	if logged := r.ledger.loggedAsLost(p.name); logged != entry.Events.Lost {
+		r.v.add(ruleLossReport, "%s counts %d lost offsets in its last line, and logged %d of them", p.name, entry.Events.Lost, logged)
+	}
 	r.entered(p.name+" when it stopped", *entry.Events)
+}
+
+// lossMessage is the log line of offsets that a member found to be lost.
+const lossMessage = "kafka removed events before they were delivered"
+
+// loss enters the offsets that a log line reports as lost, if line is that.
+func (r *run) loss(p *process, line []byte) {
+	if !bytes.Contains(line, []byte(lossMessage)) {
+		return
+	}
+	var entry struct {
+		Msg       string `json:"msg"`
+		Topic     string `json:"topic"`
+		Partition *int32 `json:"partition"`
+		First     *int64 `json:"first_offset"`
+		Last      *int64 `json:"last_offset"`
+	}
+	if json.Unmarshal(line, &entry) != nil || entry.Msg != lossMessage {
+		return
+	}
+	if entry.Partition == nil || entry.First == nil || entry.Last == nil || *entry.Last < *entry.First {
+		r.v.add(ruleLossReport, "a line of %s reports a loss without its range: %s", p.name, line)
+		return
+	}
+	book := *entry.Partition
+	if entry.Topic == recreated {
+		book += recreatedBooks + 10*r.recreate.last()
+	}
+	r.ledger.lossReported(p.name, book, *entry.First, *entry.Last+1, time.Now())
 }
 
 // status asks a member what it is doing.
