@@ -228,11 +228,12 @@ func (r *run) streamGoAway(d *doing) error {
 	return r.scripted(d, emulator.Fault{Effect: emulator.EffectGoAway, Probability: 0.05}, emulator.EndpointStream)
 }
 
-// acksAhead acknowledges what was never sent, while other messages on the way
-// are not kept.
+// acksAhead acknowledges what was never sent, on open streams and on those that
+// are not confirmed yet, while other messages on the way are not kept.
 func (r *run) acksAhead(d *doing) error {
 	ahead := int64(1000)
 	return r.scriptedAll(d, []emulator.Fault{
+		{Endpoint: emulator.EndpointCreate, Effect: emulator.EffectAck, AckOffset: &ahead, Probability: 0.3, Seed: uint64(d.Target)},
 		{Endpoint: emulator.EndpointStream, Effect: emulator.EffectAck, AckBy: &ahead, Probability: 0.1, Seed: uint64(d.Target)},
 		{Endpoint: emulator.EndpointStream, Effect: emulator.EffectStatus, GRPCCode: "UNAVAILABLE", Probability: 0.2, Seed: uint64(d.Target + 1)},
 	})

@@ -140,6 +140,10 @@ func (r *run) recordsDeleted(d *doing) error {
 	return nil
 }
 
+// deliveredWithin is how long a topic that is to be deleted is given to be
+// delivered; if it is not, it stays.
+const deliveredWithin = 15 * time.Second
+
 const (
 	recreatedPartitions = 2
 	recreatedRate       = 20 // events a second
@@ -169,14 +173,15 @@ func newRecreation(r *rig, l *ledger, v *violations) (*recreation, error) {
 }
 
 // connect makes a producer that knows nothing of an earlier incarnation.
-func (t *recreation) connect() (err error) {
-	t.cl, err = t.rig.client(
+func (t *recreation) connect() error {
+	cl, err := t.rig.client(
 		kgo.DefaultProduceTopic(recreated), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProduceRequestTimeout(10*time.Second),
 		kgo.UnknownTopicRetries(-1), byNumber(t.ledger.maker),
 	)
 	if err != nil {
 		return fmt.Errorf("making the producer of the recreated topic: %w", err)
 	}
+	t.cl = cl
 	return nil
 }
 
@@ -256,29 +261,11 @@ func (r *run) topicRecreated(d *doing) error {
 	t := r.recreate
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.incarnation == maxIncarnation || !r.until(r.ctx, patience, func() bool { return r.ledger.complete(t.incarnation) }) {
+	if t.incarnation == maxIncarnation || !r.until(r.ctx, deliveredWithin, func() bool { return r.ledger.complete(t.incarnation) }) {
 		return nil // what is not delivered would be gone with the topic
 	}
-	err := r.retry(func(ctx context.Context) error {
-		_, err := r.rig.adm.DeleteTopic(ctx, recreated)
-		if errors.Is(err, kerr.UnknownTopicOrPartition) {
-			return nil // a deletion that was not answered
-		}
+	if err := r.deleteAndCreate(d, recreated, recreatedPartitions); err != nil {
 		return err
-	})
-	if err != nil {
-		return fmt.Errorf("deleting topic %s: %w", recreated, err)
-	}
-	r.last(d)
-	err = r.retry(func(ctx context.Context) error {
-		_, err := r.rig.adm.CreateTopic(ctx, recreatedPartitions, -1, nil, recreated)
-		if errors.Is(err, kerr.TopicAlreadyExists) {
-			return nil // a creation that was not answered
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("creating topic %s again: %w", recreated, err)
 	}
 	t.counting.Lock()
 	held := t.next[t.incarnation] - recreatedNumbers - t.incarnation<<incarnationShift
@@ -291,4 +278,57 @@ func (r *run) topicRecreated(d *doing) error {
 	}
 	t.produce(int(min(held+100, recreatedMost)))
 	return nil
+}
+
+// deleteAndCreate has a topic be away for the fault's length.
+func (r *run) deleteAndCreate(d *doing, name string, partitions int32) error {
+	err := r.retry(func(ctx context.Context) error {
+		_, err := r.rig.adm.DeleteTopic(ctx, name)
+		if errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return nil // a deletion that was not answered
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("deleting topic %s: %w", name, err)
+	}
+	r.last(d)
+	err = r.retry(func(ctx context.Context) error {
+		_, err := r.rig.adm.CreateTopic(ctx, partitions, -1, nil, name)
+		if errors.Is(err, kerr.TopicAlreadyExists) {
+			return nil // a creation that was not answered
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("creating topic %s again: %w", name, err)
+	}
+	return nil
+}
+
+// lettersRecreated deletes the dead-letter topic, once all it holds was read and
+// while no member can write to it, and creates it again.
+func (r *run) lettersRecreated(d *doing) error {
+	done, ok := r.turn()
+	if !ok {
+		return nil
+	}
+	defer done()
+	r.closing.Lock()
+	defer r.closing.Unlock()
+	for _, p := range r.rig.networks {
+		defer p.add(weather{cut: true})()
+	}
+	hold(r.ctx, time.Second) // what brokers have taken is written
+	read := func() bool {
+		ends, err := r.ends(r.ctx, letters)
+		return err == nil && r.reader.passed(ends)
+	}
+	if !r.until(r.ctx, deliveredWithin, read) {
+		return nil // what is not read would be gone with the topic
+	}
+	if err := r.deleteAndCreate(d, letters, partitions); err != nil {
+		return err
+	}
+	return r.reader.reopen(r.life)
 }
