@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // transaction is one that the oracle makes in the source topic.
 type transaction struct {
@@ -122,6 +125,29 @@ func (b *book) reports(offset int64) bool {
 		}
 	}
 	return false
+}
+
+// reportedWithin bounds how long a log line may be on its way that reports what
+// is committed past.
+const reportedWithin = 10 * time.Second
+
+// unreported holds deleted records that are committed past against the reports.
+// Without it only the end would show what is missing.
+func (l *ledger) unreported(partition int32, b *book, now time.Time) {
+	silent := func(o int64) bool {
+		_, known := l.done(b, o)
+		return o < b.start && known
+	}
+	switch i := slices.IndexFunc(b.undone, silent); {
+	case i < 0:
+		b.passed = time.Time{}
+	case b.passed.IsZero():
+		b.passed = now
+	case now.Sub(b.passed) > reportedWithin:
+		o := b.undone[i]
+		l.v.add(ruleLossReport, "partition %d: offset %d is committed, and event %d at offset %d was deleted before it was delivered; no member has reported it as lost within %s", partition, b.committed, b.number[o]-1, o, reportedWithin)
+		b.undone = slices.DeleteFunc(b.undone, silent)
+	}
 }
 
 // falseReports holds what members reported as lost against what was deleted: a

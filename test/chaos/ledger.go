@@ -78,7 +78,8 @@ type book struct {
 	start     int64    // records below may be deleted
 	cuts      []cut
 	lost      []lostRange
-	committed int64 // as last seen
+	passed    time.Time // since when deleted records are committed past that nobody reported; zero if there are none
+	committed int64     // as last seen
 	at        time.Time
 	high      int64  // highest offset of the table, -1 before the first
 	latest    uint32 // highest number of an event in the table
@@ -239,9 +240,9 @@ func (l *ledger) commits(committed map[int32]int64, now time.Time) (missing []pl
 		b.undone = slices.DeleteFunc(b.undone, func(o int64) bool {
 			done, known := l.done(b, o)
 			switch {
-			case done || o < b.start: // close asks what became of deleted ones
+			case done || o < b.start && b.reports(o):
 				return true
-			case !known:
+			case o < b.start || !known:
 				return false
 			}
 			number := b.number[o] - 1
@@ -252,6 +253,7 @@ func (l *ledger) commits(committed map[int32]int64, now time.Time) (missing []pl
 			l.v.add(ruleCommit, "partition %d: offset %d is committed, and event %d at offset %d is not in the table", partition, offset, number, o)
 			return true
 		})
+		l.unreported(partition, b, now)
 	}
 	return missing
 }

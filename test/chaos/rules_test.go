@@ -293,6 +293,24 @@ func TestEveryRuleFires(t *testing.T) {
 			p.deleting(0, 60)
 			p.write("a", 60, 100)
 		}},
+		{"records were deleted, and reported too late", ruleLossReport, func(p *page) {
+			p.write("a", 0, 50)
+			p.deleting(0, 60)
+			p.commit(60)
+			p.now = p.now.Add(reportedWithin)
+			p.commit(60)
+			p.lossReported("a", 0, 50, 60, p.now)
+			p.write("a", 60, 100)
+		}},
+		{"records were deleted, and reported after they were committed past", "", func(p *page) {
+			p.write("a", 0, 50)
+			p.deleting(0, 60)
+			p.commit(60)
+			p.lossReported("a", 0, 50, 60, p.now)
+			p.now = p.now.Add(reportedWithin)
+			p.commit(60)
+			p.write("a", 60, 100)
+		}},
 		{"records were deleted, and half of them reported", ruleLossReport, func(p *page) {
 			p.write("a", 0, 50)
 			p.deleting(0, 60)
