@@ -262,7 +262,8 @@ func (r *run) topicRecreated(d *doing) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.incarnation == maxIncarnation || !r.until(r.ctx, deliveredWithin, func() bool { return r.ledger.complete(t.incarnation) }) {
-		return nil // what is not delivered would be gone with the topic
+		r.say("topic %s stays: it would take along what is not delivered", recreated)
+		return nil
 	}
 	if err := r.deleteAndCreate(d, recreated, recreatedPartitions); err != nil {
 		return err
@@ -325,7 +326,8 @@ func (r *run) lettersRecreated(d *doing) error {
 		return err == nil && r.reader.passed(ends)
 	}
 	if !r.until(r.ctx, deliveredWithin, read) {
-		return nil // what is not read would be gone with the topic
+		r.say("topic %s stays: it would take along what is not read", letters)
+		return nil
 	}
 	if err := r.deleteAndCreate(d, letters, partitions); err != nil {
 		return err
