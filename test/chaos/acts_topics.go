@@ -230,6 +230,13 @@ func (t *recreation) produced(number uint32) bool {
 	return i < uint32(len(t.next)) && number < t.next[i]
 }
 
+// number returns that of the next event.
+func (t *recreation) number() uint32 {
+	t.counting.Lock()
+	defer t.counting.Unlock()
+	return t.next[len(t.next)-1]
+}
+
 // last returns the incarnation that there is now, or is about to be.
 func (t *recreation) last() int32 {
 	t.counting.Lock()

@@ -357,12 +357,20 @@ func (l *ledger) totals() totals {
 }
 
 // arrived reports whether every partition has a row of an event that was
-// produced after the given one.
-func (l *ledger) arrived(number uint32) bool {
+// produced after the given one, and those of the recreated topic, as it is now,
+// one after the other.
+func (l *ledger) arrived(number, again uint32) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for partition, b := range l.books {
-		if partition < recreatedBooks && b.latest <= number {
+		after := number
+		if partition >= recreatedBooks {
+			after = again
+			if incarnation, _ := incarnationOf(again); uint32(partition-recreatedBooks)/10 != incarnation {
+				continue
+			}
+		}
+		if b.latest <= after {
 			return false
 		}
 	}

@@ -475,3 +475,27 @@ func TestLossReportsAreRead(t *testing.T) {
 		})
 	}
 }
+
+func TestFreshEventsAreWaitedForOnEveryPartition(t *testing.T) {
+	p := newPage(100)
+	again := recreatedNumbers + 1<<incarnationShift
+	p.write("a", 0, 100)
+	if !p.arrived(98, again) || p.arrived(99, again) {
+		t.Error("the newest event of the only partition is 99, and that is not what counts")
+	}
+	book, err := bookOf(recreated, 0, again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.acked(again, book, 0)
+	if p.arrived(98, again) {
+		t.Error("no event of the recreated topic has arrived, and that is not waited for")
+	}
+	p.written([]row{{number: again + 1, partition: book, offset: 1, member: "a"}}, p.now)
+	if !p.arrived(98, again) {
+		t.Error("a newer event of the recreated topic has arrived, and is waited for")
+	}
+	if !p.arrived(98, again+1<<incarnationShift) {
+		t.Error("an incarnation that is gone is waited for")
+	}
+}

@@ -168,8 +168,8 @@ func (r *run) settle(ctx context.Context) {
 	if err := r.rig.cluster.StartAll(ctx); err != nil {
 		r.v.add(ruleFlow, "the brokers do not come back: %v", err)
 	}
-	number := r.producer.next.Load()
-	if !r.until(ctx, freshWithin, func() bool { return r.ledger.arrived(number) }) && ctx.Err() == nil {
+	number, again := r.producer.next.Load(), r.recreate.number()
+	if !r.until(ctx, freshWithin, func() bool { return r.ledger.arrived(number, again) }) && ctx.Err() == nil {
 		r.v.add(ruleFlow, "no event that was produced after everything was mended has arrived on every partition within %s", freshWithin)
 	}
 	r.mu.Lock()

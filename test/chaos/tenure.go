@@ -171,7 +171,7 @@ func (l *ledger) row(b *book, t *tenure, r row, how int) {
 			l.sum.AgainTakeover++
 		}
 	}
-	if r.number < recreatedNumbers {
+	if r.number < transactionNumbers {
 		b.latest = max(b.latest, r.number)
 	}
 	if r.offset > b.high {
