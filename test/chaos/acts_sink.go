@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/datafly/bridge/zerobus/emulator"
@@ -153,17 +154,33 @@ func (r *run) proxyRefuses(d *doing) error {
 	return r.scriptedAll(d, faults)
 }
 
-// refusedOnce has the service refuse good rows, in its own words, for less than
-// the second that a refusal must outlast.
+// refusedOnce has the service refuse some good rows, in its own words, until
+// each has come alone, and then once. Who gives a row up on its first refusal
+// gives up good ones.
 func (r *run) refusedOnce(d *doing) error {
-	source := "s-3"
-	var faults []emulator.Fault
-	for _, endpoint := range r.endpoints() {
-		faults = append(faults, emulator.Fault{
-			Endpoint: endpoint, Effect: emulator.EffectRefuse, Rows: &emulator.RowMatch{Column: "source_id", Equals: &source}, Lasts: emulator.Duration(700 * time.Millisecond),
-		})
-	}
-	return r.scriptedAll(d, faults)
+	r.refusing.Lock()
+	defer r.refusing.Unlock()
+	var mu sync.Mutex
+	alone := map[uint32]bool{} // events whose row came alone, and was refused; guarded by mu
+	r.rig.workspace.OnIngest(func(req emulator.IngestRequest) *emulator.Fault {
+		for _, text := range req.Rows {
+			row, err := r.ledger.maker.read(text)
+			if err != nil || r.ledger.maker.dice(row.number)%128 != uint64(d.Target)%128 {
+				continue
+			}
+			mu.Lock()
+			again := alone[row.number]
+			alone[row.number] = again || len(req.Rows) == 1
+			mu.Unlock()
+			if !again {
+				return &emulator.Fault{Effect: emulator.EffectRefuse, Rows: &emulator.RowMatch{MessageIDs: []string{r.ledger.maker.id(row.number)}}}
+			}
+		}
+		return nil
+	})
+	defer r.rig.workspace.OnIngest(nil)
+	r.last(d)
+	return nil
 }
 
 // scriptedAll has the emulator misbehave in several ways for the fault's length.

@@ -35,6 +35,7 @@ type run struct {
 
 	brokers  chan struct{} // holds one element while a broker is away
 	drifting sync.Mutex    // held while the table lacks a column
+	refusing sync.Mutex    // held while the service refuses rows once
 	closing  sync.Mutex    // held while the dead-letter topic takes nothing, or is away
 	editions edition       // of the blueprints of all members
 

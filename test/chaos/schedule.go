@@ -83,7 +83,7 @@ func kinds() []kind {
 		{name: "ack-lost", about: "the service keeps rows and closes the connection", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).ackLost},
 		{name: "answer-lies", about: "the service keeps no row and answers what is no confirmation with 2xx", min: 2 * s, max: 5 * s, act: (*run).answerLies},
 		{name: "proxy-4xx", about: "what stands between refuses requests as proxies do, with good rows", min: 2 * s, max: 5 * s, act: (*run).proxyRefuses},
-		{name: "refused-once", about: "the service refuses a good row for less than a second", min: 3 * s, max: 4 * s, act: (*run).refusedOnce},
+		{name: "refused-once", about: "the service refuses some good rows once they come alone, and only once", min: 2 * s, max: 5 * s, act: (*run).refusedOnce},
 		{name: "tokens-revoked", about: "every token is expired at once", unready: true, act: (*run).tokensRevoked},
 		{name: "tokens-down", about: "the token endpoint fails, and every token is expired", min: 2 * s, max: 5 * s, act: (*run).tokensDown},
 		{name: "clock-jump", about: "the service's clock jumps ahead by 59 minutes: tokens end early", unready: true, act: (*run).clockJump},

@@ -48,7 +48,7 @@ func TestTheManualNamesEverything(t *testing.T) {
 		emulator.EndpointInsert, emulator.EndpointCreate, emulator.EndpointStream, emulator.TableHeader, emulator.InsertPath("{c.s.t}"), emulator.LocalDomain, emulator.DefaultWorkspaceID,
 		"grpc_code", "error_info", "in_trailer", "end_after", "ack_offset", "ack_by", "unacked_rows", "AckEvery", "CloseWindow", "OversizeCode", "AnyOffsets",
 		emulator.PrivilegeModify, emulator.PrivilegeSelect, emulator.PrivilegeUseCatalog, emulator.PrivilegeUseSchema,
-		"retry_after", "as_date", "numeric_code", "byte_every_ms", "message_ids", "probability", "keep", "lasts", "content_type", "cut_after",
+		"retry_after", "as_date", "numeric_code", "byte_every_ms", "message_ids", "probability", "keep", "content_type", "cut_after",
 	} {
 		if !strings.Contains(string(manual), name) {
 			t.Errorf("docs/emulator.md does not name %s", name)

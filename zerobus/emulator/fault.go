@@ -74,7 +74,6 @@ type Fault struct {
 	Offset      *int64    `json:"offset,omitempty"`      // the message of this offset_id on its stream; nil matches all
 	Count       int       `json:"count,omitempty"`       // applies this many times, then is removed; 0: until removed
 	Probability float64   `json:"probability,omitempty"` // share of the fitting requests it applies to; 0 means all
-	Lasts       Duration  `json:"lasts,omitzero"`        // applies for so long after its first hit, then is removed; 0: until removed
 	Seed        uint64    `json:"seed,omitempty"`        // of the dice for Probability and Latency, for runs that repeat
 
 	Effect      string  `json:"effect"`

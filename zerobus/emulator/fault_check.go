@@ -36,9 +36,6 @@ func (f *Fault) validate() error {
 	if f.ByteEveryMS < 0 || f.ByteEveryMS > 60_000 {
 		bad("byte_every_ms %d: want 0 to 60000", f.ByteEveryMS)
 	}
-	if f.Lasts < 0 {
-		bad("lasts %s: want 0 (until removed) or more", time.Duration(f.Lasts))
-	}
 	if f.Count < 0 {
 		bad("count %d: want 0 (until removed) or more", f.Count)
 	}

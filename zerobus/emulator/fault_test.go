@@ -90,23 +90,6 @@ func TestAnswerIsCutWithinItsBody(t *testing.T) {
 	}
 }
 
-func TestFaultLastsFromItsFirstHit(t *testing.T) {
-	w := start(t, emulator.Config{})
-	w.add(emulator.Fault{Endpoint: "ingest", Effect: "status", Status: 500, Lasts: emulator.Duration(time.Hour), Rows: &emulator.RowMatch{MessageIDs: []string{"a"}}})
-	for range 3 {
-		w.ingest(envelope(`{"message_id":"a"}`)).wantError(t, 500, "INTERNAL_ERROR", "")
-	}
-	w.ClearFaults()
-	w.add(emulator.Fault{Endpoint: "ingest", Effect: "status", Status: 500, Lasts: 1})
-	w.ingest(envelope()).wantError(t, 500, "INTERNAL_ERROR", "") // the first hit comes whenever it comes
-	if r := w.ingest(envelope()); r.status != 200 {
-		t.Errorf("after its time: got %d %s, want 200", r.status, r.body)
-	}
-	if got := w.Faults(); len(got) != 0 {
-		t.Errorf("faults after its time: got %+v, want none", got)
-	}
-}
-
 func TestRetryAfterAsDate(t *testing.T) {
 	w := start(t, emulator.Config{})
 	w.add(emulator.Fault{Effect: "status", Status: 429, RetryAfter: 3600, AsDate: true, Endpoint: "ingest"})
@@ -297,7 +280,6 @@ func TestFaultsThatMakeNoSense(t *testing.T) {
 		`column "a" wants`:    {Effect: "cut", Endpoint: "ingest", Rows: &emulator.RowMatch{Column: "a", MessageIDs: []string{"b"}}},
 		`regexp: `:            {Effect: "cut", Endpoint: "ingest", Rows: &emulator.RowMatch{Regexp: "("}},
 		`byte_every_ms -1`:    {Effect: "slow_body", ByteEveryMS: -1},
-		`lasts -1ns`:          {Effect: "cut", Lasts: -1},
 		`content_type, cut`:   {Effect: "cut", ContentType: "text/html"},
 		`of HTTP answers`:     {Effect: "status", Endpoint: "stream", GRPCCode: "INTERNAL", CutAfter: new(int)},
 		`content_type: `:      {Effect: "status", Status: 400, ContentType: "a\nb"},

@@ -16,8 +16,7 @@ import (
 // rule is a Fault made ready to apply.
 type rule struct {
 	Fault
-	rows  *rowMatcher
-	until time.Time // of a fault that lasts; zero before its first hit
+	rows *rowMatcher
 
 	dice *rand.Rand // guarded by the faultSet, or owned by the one request of a hook's fault
 }
@@ -129,16 +128,6 @@ func (s *faultSet) take(r *rule, row int) *hit {
 	i := slices.Index(s.rules, r)
 	if i < 0 || r.Probability > 0 && r.dice.Float64() >= r.Probability {
 		return nil
-	}
-	if r.Lasts > 0 {
-		now := time.Now()
-		if !r.until.IsZero() && now.After(r.until) {
-			s.rules = slices.Delete(slices.Clone(s.rules), i, i+1)
-			return nil
-		}
-		if r.until.IsZero() {
-			r.until = now.Add(time.Duration(r.Lasts))
-		}
 	}
 	r.Hits++
 	if r.Count > 0 && r.Hits >= r.Count {
