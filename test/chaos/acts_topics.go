@@ -107,10 +107,28 @@ func (r *run) recordsDeleted(d *doing) error {
 		return nil
 	}
 	defer done()
+	return r.withoutBrokers(func() error {
+		r.last(d)
+		return r.deleteRecords(d)
+	})
+}
+
+// withoutBrokers does something while members reach no broker, and gives them
+// time to read before another fault may do the same.
+func (r *run) withoutBrokers(do func() error) error {
+	var lifts []func()
 	for _, p := range r.rig.networks {
-		defer p.add(weather{cut: true})()
+		lifts = append(lifts, p.add(weather{cut: true}))
 	}
-	r.last(d)
+	err := do()
+	for _, lift := range lifts {
+		lift()
+	}
+	hold(r.ctx, 3*time.Second)
+	return err
+}
+
+func (r *run) deleteRecords(d *doing) error {
 	var ends map[int32]int64
 	err := r.retry(func(ctx context.Context) (err error) {
 		ends, err = r.ends(ctx, topic)
@@ -324,20 +342,19 @@ func (r *run) lettersRecreated(d *doing) error {
 	defer done()
 	r.closing.Lock()
 	defer r.closing.Unlock()
-	for _, p := range r.rig.networks {
-		defer p.add(weather{cut: true})()
-	}
-	hold(r.ctx, time.Second) // what brokers have taken is written
-	read := func() bool {
-		ends, err := r.ends(r.ctx, letters)
-		return err == nil && r.reader.passed(ends)
-	}
-	if !r.until(r.ctx, deliveredWithin, read) {
-		r.say("topic %s stays: it would take along what is not read", letters)
-		return nil
-	}
-	if err := r.deleteAndCreate(d, letters, partitions); err != nil {
-		return err
-	}
-	return r.reader.reopen(r.life)
+	return r.withoutBrokers(func() error {
+		hold(r.ctx, time.Second) // what brokers have taken is written
+		read := func() bool {
+			ends, err := r.ends(r.ctx, letters)
+			return err == nil && r.reader.passed(ends)
+		}
+		if !r.until(r.ctx, deliveredWithin, read) {
+			r.say("topic %s stays: it would take along what is not read", letters)
+			return nil
+		}
+		if err := r.deleteAndCreate(d, letters, partitions); err != nil {
+			return err
+		}
+		return r.reader.reopen(r.life)
+	})
 }
