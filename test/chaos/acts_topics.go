@@ -180,6 +180,7 @@ type recreation struct {
 	mu          sync.Mutex // held while events are produced and while the topic is away
 	cl          *kgo.Client
 	incarnation uint32
+	late        bool // its events had not arrived when it was to be recreated last
 
 	counting sync.Mutex // guards next
 	next     []uint32   // by incarnation: the number of its next event
@@ -286,7 +287,12 @@ func (r *run) topicRecreated(d *doing) error {
 	t := r.recreate
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.incarnation == maxIncarnation || !r.until(r.ctx, deliveredWithin, func() bool { return r.ledger.complete(t.incarnation) }) {
+	limit := deliveredWithin
+	if t.late {
+		limit = time.Second // what came too late before is waited for at the end
+	}
+	t.late = t.incarnation == maxIncarnation || !r.until(r.ctx, limit, func() bool { return r.ledger.complete(t.incarnation) })
+	if t.late {
 		r.say("topic %s stays: it would take along what is not delivered", recreated)
 		return nil
 	}
