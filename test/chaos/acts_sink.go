@@ -94,6 +94,9 @@ func (r *run) answerGarbled(d *doing) error {
 // htmlPage is how proxies and gateways say no.
 const htmlPage = "<html><head><title>Error</title></head><body><h1>Error</h1></body></html>"
 
+// An answer that is not the service's has its connection closed, which another
+// request may be using by then: answerLies and proxyRefuses lose acknowledgements.
+
 // answerLies keeps no row and answers 2xx with what confirms none, each request
 // in one of many ways or, half of the times, as usual.
 func (r *run) answerLies(d *doing) error {
