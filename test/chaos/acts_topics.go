@@ -102,6 +102,8 @@ func (r *run) outcome(ctx context.Context, name string) (committed bool, err err
 // have not read, and deletes half of that in one partition. In another it
 // deletes what is committed, which is nobody's loss.
 func (r *run) recordsDeleted(d *doing) error {
+	r.reports.Lock()
+	defer r.reports.Unlock()
 	done, ok := r.turn()
 	if !ok {
 		return nil

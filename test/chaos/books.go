@@ -37,11 +37,13 @@ func (a account) wrong() string {
 // watchBooks asks all members for their books, again and again.
 func (r *run) watchBooks(ctx context.Context) {
 	for hold(ctx, 2*time.Second) {
-		r.holdBooks(ctx)
+		r.holdBooks(ctx, false)
 	}
 }
 
-func (r *run) holdBooks(ctx context.Context) {
+// holdBooks asks each member once. While nothing is in flight, what it has
+// counted as lost must be what it has logged.
+func (r *run) holdBooks(ctx context.Context, quiet bool) {
 	for _, s := range r.fleet.running() {
 		p := r.fleet.process(s)
 		var status struct {
@@ -55,6 +57,9 @@ func (r *run) holdBooks(ctx context.Context) {
 			continue // it is starting, ending or stopped
 		}
 		r.entered(p.name+" at /status", status.Conservation)
+		if quiet {
+			r.losses(p, "at /status", status.Conservation.Lost)
+		}
 		for _, part := range status.Partitions {
 			r.entered(fmt.Sprintf("%s at /status, partition %d", p.name, part.Partition), part.Conservation)
 		}
@@ -85,10 +90,15 @@ func (r *run) lastWords(p *process, line []byte) {
 	if entry.Events.InFlight != 0 {
 		r.v.add(ruleBooks, "%s stopped with %d events in flight", p.name, entry.Events.InFlight)
 	}
-	if logged := r.ledger.loggedAsLost(p.name); logged != entry.Events.Lost {
-		r.v.add(ruleLossReport, "%s counts %d lost offsets in its last line, and logged %d of them", p.name, entry.Events.Lost, logged)
-	}
+	r.losses(p, "in its last line", entry.Events.Lost)
 	r.entered(p.name+" when it stopped", *entry.Events)
+}
+
+// losses holds the lost offsets that a member counts against those it logged.
+func (r *run) losses(p *process, where string, counted int64) {
+	if logged := r.ledger.loggedAsLost(p.name); logged != counted && !p.mute {
+		r.v.add(ruleLossReport, "%s counts %d lost offsets %s, and logged %d of them", p.name, counted, where, logged)
+	}
 }
 
 // lossMessage is the log line of offsets that a member found to be lost.

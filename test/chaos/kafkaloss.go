@@ -150,6 +150,21 @@ func (l *ledger) unreported(partition int32, b *book, now time.Time) {
 	}
 }
 
+// reportsAwaited reports whether records were deleted before they were delivered
+// that no member has reported yet.
+func (l *ledger) reportsAwaited() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range l.books {
+		for o := range min(b.start, int64(len(b.number))) {
+			if done, known := l.done(b, o); known && !done && !b.reports(o) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // falseReports holds what members reported as lost against what was deleted: a
 // report may name only what was deleted and not committed before.
 func (l *ledger) falseReports(partition int32, b *book) {

@@ -499,3 +499,20 @@ func TestFreshEventsAreWaitedForOnEveryPartition(t *testing.T) {
 		t.Error("an incarnation that is gone is waited for")
 	}
 }
+
+func TestReportsAreAwaited(t *testing.T) {
+	p := newPage(100)
+	p.write("a", 0, 50)
+	p.deleting(0, 40)
+	if p.reportsAwaited() {
+		t.Error("everything deleted was delivered, and a report is awaited")
+	}
+	p.deleting(0, 60)
+	if !p.reportsAwaited() {
+		t.Error("ten events were deleted, and no report is awaited")
+	}
+	p.lossReported("a", 0, 50, 60, p.now)
+	if p.reportsAwaited() {
+		t.Error("all deleted events were reported, and a report is awaited")
+	}
+}

@@ -35,6 +35,7 @@ type run struct {
 
 	brokers  chan struct{} // holds one element while a broker is away
 	drifting sync.Mutex    // held while the table lacks a column
+	reports  sync.Mutex    // held while records are deleted, and while a member has no log
 	refusing sync.Mutex    // held while the service refuses rows once
 	closing  sync.Mutex    // held while the dead-letter topic takes nothing, or is away
 	editions edition       // of the blueprints of all members
@@ -200,7 +201,7 @@ func (r *run) settle(ctx context.Context) {
 		ends, err := r.ends(ctx, letters)
 		return err == nil && r.reader.passed(ends)
 	})
-	r.holdBooks(ctx) // nothing is in flight now
+	r.holdBooks(ctx, true) // nothing is in flight now
 	r.fleet.end(ctx)
 	r.ledger.close()
 	r.ledger.tenures(r.fleet.unheard)
