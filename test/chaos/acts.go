@@ -72,8 +72,15 @@ func (r *run) restartAll(*doing) error {
 }
 
 // diskFull starts a member whose log cannot be written, and after a while one
-// whose log can.
+// whose log can. It waits until deleted records are reported: this member's
+// report would not be heard.
 func (r *run) diskFull(d *doing) error {
+	r.reports.Lock()
+	defer r.reports.Unlock()
+	if !r.until(r.ctx, deliveredWithin, func() bool { return !r.ledger.reportsAwaited() }) {
+		r.say("no member loses its log: a report of deleted records is awaited")
+		return nil
+	}
 	s, p := r.fleet.pick(d.Target)
 	if p == nil {
 		return nil

@@ -157,6 +157,8 @@ func (r *run) lettersDown(d *doing) error {
 			return err
 		})
 	}
+	r.closing.Lock()
+	defer r.closing.Unlock()
 	if err := set(kadm.SetConfig); err != nil {
 		return fmt.Errorf("closing the dead-letter topic: %w", err)
 	}

@@ -19,6 +19,7 @@ type account struct {
 	Filtered     int64 `json:"filtered"`
 	InFlight     int64 `json:"in_flight"`
 	Dropped      int64 `json:"dropped"`
+	Lost         int64 `json:"lost"` // offsets, not events
 	Imbalance    int64 `json:"imbalance"`
 }
 
@@ -36,11 +37,13 @@ func (a account) wrong() string {
 // watchBooks asks all members for their books, again and again.
 func (r *run) watchBooks(ctx context.Context) {
 	for hold(ctx, 2*time.Second) {
-		r.holdBooks(ctx)
+		r.holdBooks(ctx, false)
 	}
 }
 
-func (r *run) holdBooks(ctx context.Context) {
+// holdBooks asks each member once. While nothing is in flight, what it has
+// counted as lost must be what it has logged.
+func (r *run) holdBooks(ctx context.Context, quiet bool) {
 	for _, s := range r.fleet.running() {
 		p := r.fleet.process(s)
 		var status struct {
@@ -54,6 +57,9 @@ func (r *run) holdBooks(ctx context.Context) {
 			continue // it is starting, ending or stopped
 		}
 		r.entered(p.name+" at /status", status.Conservation)
+		if quiet {
+			r.losses(p, "at /status", status.Conservation.Lost)
+		}
 		for _, part := range status.Partitions {
 			r.entered(fmt.Sprintf("%s at /status, partition %d", p.name, part.Partition), part.Conservation)
 		}
@@ -84,7 +90,44 @@ func (r *run) lastWords(p *process, line []byte) {
 	if entry.Events.InFlight != 0 {
 		r.v.add(ruleBooks, "%s stopped with %d events in flight", p.name, entry.Events.InFlight)
 	}
+	r.losses(p, "in its last line", entry.Events.Lost)
 	r.entered(p.name+" when it stopped", *entry.Events)
+}
+
+// losses holds the lost offsets that a member counts against those it logged.
+func (r *run) losses(p *process, where string, counted int64) {
+	if logged := r.ledger.loggedAsLost(p.name); logged != counted && !p.mute {
+		r.v.add(ruleLossReport, "%s counts %d lost offsets %s, and logged %d of them", p.name, counted, where, logged)
+	}
+}
+
+// lossMessage is the log line of offsets that a member found to be lost.
+const lossMessage = "kafka removed events before they were delivered"
+
+// loss enters the offsets that a log line reports as lost, if line is that.
+func (r *run) loss(p *process, line []byte) {
+	if !bytes.Contains(line, []byte(lossMessage)) {
+		return
+	}
+	var entry struct {
+		Msg       string `json:"msg"`
+		Topic     string `json:"topic"`
+		Partition *int32 `json:"partition"`
+		First     *int64 `json:"first_offset"`
+		Last      *int64 `json:"last_offset"`
+	}
+	if json.Unmarshal(line, &entry) != nil || entry.Msg != lossMessage {
+		return
+	}
+	if entry.Partition == nil || entry.First == nil || entry.Last == nil || *entry.Last < *entry.First {
+		r.v.add(ruleLossReport, "a line of %s reports a loss without its range: %s", p.name, line)
+		return
+	}
+	book := *entry.Partition
+	if entry.Topic == recreated {
+		book += recreatedBooks + 10*r.recreate.last()
+	}
+	r.ledger.lossReported(p.name, book, *entry.First, *entry.Last+1, time.Now())
 }
 
 // status asks a member what it is doing.

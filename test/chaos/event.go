@@ -19,7 +19,51 @@ const (
 	unfit            // a row that the table refuses: a dead letter
 	malformed        // no row at all: a dead letter
 	tombstone        // a null value: nowhere, and committed past
+	open             // fine, in a transaction that has not ended: nowhere yet
+	ending           // fine, in a transaction whose commit was asked for: a row, if not at once
+	aborted          // fine, in a transaction that was aborted: nowhere
 )
+
+// Event numbers say where an event was produced: by the steady producer, in the
+// recreated topic, or within a transaction.
+const (
+	recreatedNumbers   uint32 = 1 << 30 // from here: the incarnation of the topic, then the event in it
+	transactionNumbers uint32 = 1 << 31 // from here: the transaction, then the event in it
+
+	incarnationShift = 21
+	maxIncarnation   = 1<<(30-incarnationShift) - 1
+	transactionShift = 10
+	maxTransaction   = 1<<(31-transactionShift) - 1
+)
+
+// incarnationOf returns the incarnation of the recreated topic that an event
+// was produced to.
+func incarnationOf(number uint32) (incarnation uint32, ok bool) {
+	return (number - recreatedNumbers) >> incarnationShift, number >= recreatedNumbers && number < transactionNumbers
+}
+
+// transactionOf returns the transaction that an event was produced in.
+func transactionOf(number uint32) (id uint32, ok bool) {
+	return (number - transactionNumbers) >> transactionShift, number >= transactionNumbers
+}
+
+// recreatedBooks is the first partition number by which the ledger knows those
+// of the recreated topic: each incarnation has ten of its own, so that an offset
+// stands for one event here too.
+const recreatedBooks int32 = 1000
+
+// bookOf returns the partition number by which the ledger knows the partition
+// of a topic that an event says it is from.
+func bookOf(topicName string, partition int32, number uint32) (int32, error) {
+	incarnation, again := incarnationOf(number)
+	switch {
+	case topicName == topic && !again:
+		return partition, nil
+	case topicName == recreated && again:
+		return recreatedBooks + 10*int32(incarnation) + partition, nil
+	}
+	return 0, fmt.Errorf("event %d was not produced to topic %q", number, topicName)
+}
 
 // unfitName is the event name of rows that the service is told to refuse.
 const unfitName = "never_fits"
@@ -39,7 +83,12 @@ func (m maker) dice(number uint32) uint64 {
 	return z ^ z>>31
 }
 
+// kind is what an event is by what it holds. Whether its transaction was
+// committed is for the ledger to say.
 func (m maker) kind(number uint32) int {
+	if number >= recreatedNumbers {
+		return fine
+	}
 	switch n := m.dice(number) % 10_000; {
 	case n < 20:
 		return tombstone
@@ -159,7 +208,7 @@ const (
 	tableDDL  = `CREATE TABLE datafly.events.stream (
   event_name STRING, event_type STRING, message_id STRING, user_id STRING, anonymous_id STRING, event_timestamp TIMESTAMP, ip_address STRING,
   user_agent STRING, locale STRING, timezone STRING, page_url STRING, page_referrer STRING, source_id STRING,
-  source_partition INT, source_offset BIGINT, written_by STRING, edition INT)`
+  source_topic STRING, source_partition INT, source_offset BIGINT, written_by STRING, edition INT)`
 	driftColumn = "locale"
 )
 
@@ -170,6 +219,7 @@ func blueprint(member string, edition int) string {
 extends: default
 global:
   mappings:
+    - {source: $kafka.topic, target: source_topic}
     - {source: $kafka.partition, target: source_partition, type: INT}
     - {source: $kafka.offset, target: source_offset, type: BIGINT}
     - {source: nowhere.at_all, target: written_by, default_value: ` + member + `}
@@ -180,7 +230,7 @@ global:
 // row is a row of the table, taken apart.
 type row struct {
 	number    uint32
-	partition int32
+	partition int32 // as the ledger knows it
 	offset    int64
 	member    string
 	edition   int    // of the blueprint it was made by
@@ -202,6 +252,7 @@ func (m maker) read(text []byte) (r row, err error) {
 		}
 		return fmt.Sprint(columns[column])
 	}
+	from := said("source_topic")
 	p, perr := strconv.ParseInt(said("source_partition"), 10, 32)
 	o, oerr := strconv.ParseInt(said("source_offset"), 10, 64)
 	r.partition, r.offset, r.member = int32(p), o, said("written_by")
@@ -209,8 +260,11 @@ func (m maker) read(text []byte) (r row, err error) {
 	id, _ := columns["message_id"].(string)
 	number, ok := m.number(id)
 	r.number = number
-	if !ok || perr != nil || oerr != nil || err != nil {
+	if !ok || perr != nil || oerr != nil || err != nil || o < 0 || p < 0 {
 		return r, fmt.Errorf("a row of no event: message_id %q, partition %d, offset %d, edition %d", id, p, o, r.edition)
+	}
+	if r.partition, err = bookOf(from, r.partition, number); err != nil {
+		return r, fmt.Errorf("a row of partition %d, offset %d: %w", p, o, err)
 	}
 	want := m.fields(number)
 	for column, text := range want {

@@ -42,7 +42,7 @@ func TestEventsFollowFromSeedAndNumber(t *testing.T) {
 
 // tableRow is what the bridge should make of an event.
 func tableRow(m maker, number uint32, partition int32, offset int64, member string) map[string]any {
-	columns := map[string]any{"source_partition": partition, "source_offset": offset, "written_by": member, "edition": 1}
+	columns := map[string]any{"source_topic": topic, "source_partition": partition, "source_offset": offset, "written_by": member, "edition": 1}
 	for k, v := range m.fields(number) {
 		columns[k] = v
 	}
@@ -69,7 +69,7 @@ func TestRowsAreHeldAgainstTheirEvents(t *testing.T) {
 			t.Fatalf("event %d: got %+v of its row", n, r)
 		}
 		for column, was := range tableRow(m, n, 3, 44, "m1.2") {
-			if column == "message_id" || strings.HasPrefix(column, "source_p") || strings.HasPrefix(column, "source_o") || column == "written_by" || column == "edition" {
+			if column == "message_id" || strings.HasPrefix(column, "source_p") || strings.HasPrefix(column, "source_o") || column == "source_topic" || column == "written_by" || column == "edition" {
 				continue
 			}
 			columns[column] = fmt.Sprint(was) + "x"
@@ -91,6 +91,51 @@ func TestRowsAreHeldAgainstTheirEvents(t *testing.T) {
 		if r, err := m.read([]byte(text)); err == nil {
 			t.Errorf("%s: got %+v, want no event", text, r)
 		}
+	}
+}
+
+func TestNumbersSayWhereAnEventWasProduced(t *testing.T) {
+	m := maker{7}
+	for _, tc := range []struct {
+		number    uint32
+		topic     string
+		partition int32
+		book      int32 // -1: the event is not from there
+	}{
+		{5, topic, 3, 3},
+		{5, recreated, 1, -1},
+		{recreatedNumbers, recreated, 1, recreatedBooks + 1},
+		{recreatedNumbers + 7, recreated, 0, recreatedBooks},
+		{recreatedNumbers + 2<<incarnationShift + 7, recreated, 1, recreatedBooks + 21},
+		{recreatedNumbers, topic, 0, -1},
+		{transactionNumbers, topic, 2, 2},
+		{transactionNumbers + maxTransaction<<transactionShift, topic, 2, 2},
+		{transactionNumbers, recreated, 0, -1},
+		{5, "chaos.other", 0, -1},
+	} {
+		book, err := bookOf(tc.topic, tc.partition, tc.number)
+		if (err == nil) != (tc.book >= 0) || err == nil && book != tc.book {
+			t.Errorf("event %d of %s/%d: got partition %d (%v), want %d", tc.number, tc.topic, tc.partition, book, err, tc.book)
+		}
+		text, err := json.Marshal(func() map[string]any {
+			columns := tableRow(m, tc.number, tc.partition, 1, "m1.2")
+			columns["source_topic"] = tc.topic
+			return columns
+		}())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := m.read(text); (err == nil) != (tc.book >= 0) || err == nil && (r.partition != tc.book || r.wrong != "") {
+			t.Errorf("row of event %d of %s/%d: got %+v (%v), want partition %d", tc.number, tc.topic, tc.partition, r, err, tc.book)
+		}
+	}
+	for _, number := range []uint32{recreatedNumbers, transactionNumbers, transactionNumbers + maxTransaction<<transactionShift} {
+		if got, ok := m.number(m.id(number)); !ok || got != number || m.kind(number) != fine {
+			t.Errorf("event %d: got number %d of kind %d", number, got, m.kind(number))
+		}
+	}
+	if id, ok := transactionOf(transactionNumbers + 9<<transactionShift + 3); !ok || id != 9 {
+		t.Errorf("got transaction %d, want 9", id)
 	}
 }
 

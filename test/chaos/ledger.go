@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -31,6 +32,9 @@ type ledger struct {
 	sum   totals
 	drift int // changes of the table's columns so far
 	plans map[string]*plans
+	txns  []*transaction // by number
+	// reportedLost is how many lost offsets each process logged.
+	reportedLost map[string]int64
 }
 
 // plans is what the ledger knows of the blueprints of one process.
@@ -48,6 +52,8 @@ type totals struct {
 	Letters     int64 `json:"dead_letters"`
 	DistinctDLQ int64 `json:"distinct_dead_letters"`
 	Filtered    int64 `json:"filtered"`
+	Aborted     int64 `json:"aborted"` // events of transactions that were aborted
+	Deleted     int64 `json:"deleted"` // events deleted in Kafka before they were delivered, and reported as lost
 	Lost        int64 `json:"lost"`
 	Writes      int64 `json:"writes"`  // requests and messages that were kept
 	Takeovers   int64 `json:"tenures"` // times a member began with a partition, by what it wrote
@@ -67,8 +73,13 @@ type totals struct {
 type book struct {
 	number    []uint32 // by offset: the event's number + 1, 0 until Kafka acknowledged it
 	state     []uint8  // by offset: copies in the table, and in the dead letters above them; see below
-	settled   int64    // everything below has come to its end
-	committed int64    // as last seen
+	checked   int64    // everything below was looked at in commits
+	undone    []int64  // offsets below checked that had not come to their end when last looked at
+	start     int64    // records below may be deleted
+	cuts      []cut
+	lost      []lostRange
+	passed    time.Time // since when deleted records are committed past that nobody reported; zero if there are none
+	committed int64     // as last seen
 	at        time.Time
 	high      int64  // highest offset of the table, -1 before the first
 	latest    uint32 // highest number of an event in the table
@@ -76,7 +87,6 @@ type book struct {
 	past      []level // high as it was each second
 	writers   map[string]*tenure
 	claims    map[int64]uint32 // events that arrived before their acknowledgement did
-	reported  map[int64]bool
 }
 
 type level struct {
@@ -98,13 +108,13 @@ func (b *book) grow(offset int64) {
 
 func newLedger(m maker, v *violations, lim limits) *ledger {
 	never := func(string, time.Time) bool { return false }
-	return &ledger{maker: m, v: v, lim: lim, excused: never, stopped: never, books: map[int32]*book{}, plans: map[string]*plans{}}
+	return &ledger{maker: m, v: v, lim: lim, excused: never, stopped: never, books: map[int32]*book{}, plans: map[string]*plans{}, reportedLost: map[string]int64{}}
 }
 
 func (l *ledger) book(partition int32) *book {
 	b := l.books[partition]
 	if b == nil {
-		b = &book{high: -1, writers: map[string]*tenure{}, claims: map[int64]uint32{}, reported: map[int64]bool{}}
+		b = &book{high: -1, writers: map[string]*tenure{}, claims: map[int64]uint32{}}
 		l.books[partition] = b
 	}
 	return b
@@ -120,7 +130,12 @@ func (l *ledger) acked(number uint32, partition int32, offset int64) {
 		l.v.add(rulePromise, "events %d and %d were both acknowledged at %d/%d", was-1, number, partition, offset)
 	}
 	b.number[offset] = number + 1
-	l.sum.Acked++
+	if id, ok := transactionOf(number); ok {
+		t := l.txns[id]
+		t.places = append(t.places, place{partition, offset}) // counted when the transaction ends
+	} else {
+		l.sum.Acked++
+	}
 	if l.maker.kind(number) == tombstone {
 		l.sum.Filtered++
 	}
@@ -155,7 +170,11 @@ func (l *ledger) letter(number uint32, partition int32, offset int64, differs st
 	if differs != "" {
 		l.v.add(ruleValue, "dead letter of event %d at %d/%d: %s", number, partition, offset, differs)
 	}
-	if k := l.maker.kind(number); k != malformed && k != unfit {
+	switch l.kind(number) {
+	case malformed, unfit:
+	case open, aborted:
+		l.tooEarly(number, partition, offset, "the dead letters")
+	default:
 		l.v.add(ruleMisplaced, "event %d at %d/%d is a dead letter, and nothing is wrong with it", number, partition, offset)
 	}
 	l.sum.Letters++
@@ -181,7 +200,13 @@ func (l *ledger) done(b *book, offset int64) (done, known bool) {
 	if b.number[offset] == 0 {
 		return false, false
 	}
-	return l.maker.kind(b.number[offset]-1) == tombstone, true
+	switch l.kind(b.number[offset] - 1) {
+	case tombstone, aborted:
+		return true, true
+	case open, ending:
+		return false, false
+	}
+	return false, true
 }
 
 // place is where an event stands in the source topic.
@@ -209,26 +234,26 @@ func (l *ledger) commits(committed map[int32]int64, now time.Time) (missing []pl
 				b.past = b.past[1:]
 			}
 		}
-		begin := b.settled
-		for o := begin; o < offset; o++ {
+		for ; b.checked < offset; b.checked++ {
+			b.undone = append(b.undone, b.checked)
+		}
+		b.undone = slices.DeleteFunc(b.undone, func(o int64) bool {
 			done, known := l.done(b, o)
-			if done {
-				if o == b.settled {
-					b.settled++
-				}
-				continue
-			}
-			if !known || b.reported[o] {
-				continue
+			switch {
+			case done || o < b.start && b.reports(o):
+				return true
+			case o < b.start || !known:
+				return false
 			}
 			number := b.number[o] - 1
 			if l.maker.kind(number) != fine {
 				missing = append(missing, place{partition, o})
-				continue
+				return false
 			}
-			b.reported[o] = true
 			l.v.add(ruleCommit, "partition %d: offset %d is committed, and event %d at offset %d is not in the table", partition, offset, number, o)
-		}
+			return true
+		})
+		l.unreported(partition, b, now)
 	}
 	return missing
 }
@@ -251,8 +276,8 @@ func (l *ledger) unlettered(places []place) {
 	defer l.mu.Unlock()
 	for _, p := range places {
 		b := l.book(p.partition)
-		if !b.reported[p.offset] {
-			b.reported[p.offset] = true
+		if i := slices.Index(b.undone, p.offset); i >= 0 {
+			b.undone = slices.Delete(b.undone, i, i+1)
 			l.v.add(ruleCommit, "partition %d: offset %d is committed past, and its event is not in the dead-letter topic", p.partition, p.offset)
 		}
 	}
@@ -301,16 +326,27 @@ func (l *ledger) close() {
 				continue
 			}
 			number := b.number[o] - 1
-			kind := l.maker.kind(number)
+			kind := l.kind(number)
 			missing := kind == fine && rowsOf(b.state[o]) == 0 || (kind == malformed || kind == unfit) && lettersOf(b.state[o]) == 0
-			if missing {
+			switch {
+			case !missing && (kind != tombstone || offset >= b.start):
+			case offset >= b.start:
 				l.sum.Lost++
 				l.v.add(ruleLost, "event %d at %d/%d was acknowledged by Kafka and is neither in the table nor in the dead letters", number, partition, offset)
+			case b.reports(offset):
+				l.sum.Deleted++
+				if kind == tombstone {
+					l.sum.Filtered--
+				}
+			case missing: // a tombstone may have been read, which leaves no trace
+				l.sum.Lost++
+				l.v.add(ruleLossReport, "event %d at %d/%d was deleted before it was delivered, and no member reported it as lost", number, partition, offset)
 			}
 		}
 		for offset, number := range b.claims {
 			l.v.add(ruleInvented, "what arrived from %d/%d says it is event %d; nothing was acknowledged there", partition, offset, number)
 		}
+		l.falseReports(partition, b)
 	}
 }
 
@@ -321,12 +357,20 @@ func (l *ledger) totals() totals {
 }
 
 // arrived reports whether every partition has a row of an event that was
-// produced after the given one.
-func (l *ledger) arrived(number uint32) bool {
+// produced after the given one, and those of the recreated topic, as it is now,
+// one after the other.
+func (l *ledger) arrived(number, again uint32) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, b := range l.books {
-		if b.latest <= number {
+	for partition, b := range l.books {
+		after := number
+		if partition >= recreatedBooks {
+			after = again
+			if incarnation, _ := incarnationOf(again); uint32(partition-recreatedBooks)/10 != incarnation {
+				continue
+			}
+		}
+		if b.latest <= after {
 			return false
 		}
 	}
@@ -336,5 +380,5 @@ func (l *ledger) arrived(number uint32) bool {
 // remaining counts the acknowledged events that have not come to their end.
 func (l *ledger) remaining() (n int64) {
 	t := l.totals()
-	return t.Acked - t.Filtered - t.Distinct - t.DistinctDLQ
+	return t.Acked - t.Filtered - t.Distinct - t.DistinctDLQ - t.Deleted
 }

@@ -111,8 +111,8 @@ func (o *options) check(rest []string, output string) error {
 		return fmt.Errorf("-members is %d; take 1 to 8", o.members)
 	case o.rate < 50 || o.rate > 20_000:
 		return fmt.Errorf("-rate is %d; take 50 to 20000", o.rate)
-	case uint64(o.duration.Seconds())*uint64(o.rate) > 1<<31:
-		return errors.New("-duration times -rate is more than two billion events; lower one of them")
+	case uint64(o.duration.Seconds())*uint64(o.rate) > uint64(recreatedNumbers):
+		return errors.New("-duration times -rate is more than one billion events; lower one of them")
 	case output != "text" && output != "json":
 		return fmt.Errorf("-output is %q; take text or json", output)
 	case len(o.mutant) > 0 && !o.mutants:

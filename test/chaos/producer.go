@@ -30,19 +30,23 @@ func newProducer(r *rig, l *ledger, v *violations) (*producer, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.MaxBufferedRecords(10_000),
 		kgo.ProduceRequestTimeout(10*time.Second),
-		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
-			// By number, so that no partition is idle; a partition that is
-			// added gets its share when the client has heard of it.
-			return func(rec *kgo.Record, n int) int {
-				number, _ := strconv.ParseUint(string(rec.Headers[0].Value), 10, 32) // written by maker
-				return int(l.maker.dice(uint32(number)) >> 20 % uint64(n))
-			}
-		})),
+		byNumber(l.maker),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("making the producer: %w", err)
 	}
 	return &producer{cl: cl, ledger: l, v: v}, nil
+}
+
+// byNumber spreads events by their number, so that no partition is idle; a
+// partition that is added gets its share when the client has heard of it.
+func byNumber(m maker) kgo.Opt {
+	return kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
+		return func(rec *kgo.Record, n int) int {
+			number, _ := strconv.ParseUint(string(rec.Headers[0].Value), 10, 32) // written by maker
+			return int(m.dice(uint32(number)) >> 20 % uint64(n))
+		}
+	}))
 }
 
 // start produces until stop, rate events a second.

@@ -12,6 +12,7 @@ import (
 
 // reader reads the dead-letter topic and enters what it finds in the ledger.
 type reader struct {
+	rig    *rig
 	cl     *kgo.Client
 	ledger *ledger
 	v      *violations
@@ -22,11 +23,31 @@ type reader struct {
 }
 
 func newReader(r *rig, l *ledger, v *violations) (*reader, error) {
-	cl, err := r.client(kgo.ConsumeTopics(letters), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(500*time.Millisecond))
+	rd := &reader{rig: r, ledger: l, v: v}
+	return rd, rd.open()
+}
+
+// open begins at the start of the topic that there is now.
+func (r *reader) open() error {
+	cl, err := r.rig.client(kgo.ConsumeTopics(letters), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(500*time.Millisecond))
 	if err != nil {
-		return nil, fmt.Errorf("making the reader of dead letters: %w", err)
+		return fmt.Errorf("making the reader of dead letters: %w", err)
 	}
-	return &reader{cl: cl, ledger: l, v: v, next: map[int32]int64{}}, nil
+	r.cl = cl
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next = map[int32]int64{}
+	return nil
+}
+
+// reopen reads the topic that was created in place of the one before.
+func (r *reader) reopen(ctx context.Context) error {
+	r.close()
+	if err := r.open(); err != nil {
+		return err
+	}
+	r.start(ctx)
+	return nil
 }
 
 // start reads until ctx ends; close waits.

@@ -21,6 +21,7 @@ import (
 const (
 	topic      = "chaos.events"
 	letters    = topic + "-dlq"
+	recreated  = "chaos.recreated" // which is deleted and created again
 	group      = "chaos"
 	partitions = 6
 	clientID   = "chaos-client"
@@ -78,6 +79,9 @@ func newRig(ctx context.Context, o *options, dir string) (r *rig, err error) {
 		if _, err = r.adm.CreateTopic(ctx, partitions, -1, settings, t); err != nil {
 			return r, fmt.Errorf("creating topic %s: %w", t, err)
 		}
+	}
+	if _, err = r.adm.CreateTopic(ctx, recreatedPartitions, -1, nil, recreated); err != nil {
+		return r, fmt.Errorf("creating topic %s: %w", recreated, err)
 	}
 	return r, nil
 }
@@ -182,7 +186,7 @@ func (r *rig) config(member, transport string) (string, error) {
 	}
 	text := fmt.Sprintf(`kafka:
   brokers: [%s]
-  topics: [%s]
+  topics: [%s, %s]
   group: %s
   protocol: %s
   session_timeout: %s
@@ -202,7 +206,7 @@ mapping:
 delivery:
   max_rows: %d
   drain: %s
-`, strings.Join(brokers, ", "), topic, group, r.o.protocol, session, r.sinks[0].addr(), clientID, r.secrets.file, transport, native, requestTimeout, plan, maxRows, drain)
+`, strings.Join(brokers, ", "), topic, recreated, group, r.o.protocol, session, r.sinks[0].addr(), clientID, r.secrets.file, transport, native, requestTimeout, plan, maxRows, drain)
 	path := filepath.Join(r.dir, member+".yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return "", fmt.Errorf("writing a configuration: %w; free some space", err)

@@ -52,6 +52,17 @@ func (p *page) commit(offset int64) []place {
 	return p.commits(map[int32]int64{0: offset}, p.now)
 }
 
+// transact begins a transaction with one event at offset 100, which a member
+// writes if it is named, and returns the event's number.
+func (p *page) transact(member string) uint32 {
+	number := transactionNumbers + p.begin()<<transactionShift
+	p.acked(number, 0, 100)
+	if member != "" {
+		p.written([]row{{number: number, offset: 100, member: member, edition: 1}}, p.now)
+	}
+	return number
+}
+
 func (p *page) end() {
 	p.close()
 	p.tenures(func(string) bool { return false })
@@ -203,6 +214,152 @@ func TestEveryRuleFires(t *testing.T) {
 			p.planPut("b")
 			p.by(2, "a", 75, 100)
 		}},
+		{"a transaction is open", ruleAborted, func(p *page) { p.write("a", 0, 100); p.transact("a") }},
+		{"a transaction was aborted", ruleAborted, func(p *page) {
+			p.write("a", 0, 100)
+			number := p.transact("")
+			p.ended(0, false)
+			p.written([]row{{number: number, offset: 100, member: "a"}}, p.now)
+		}},
+		{"a transaction was aborted, and its row came while it was being committed", ruleAborted, func(p *page) {
+			p.write("a", 0, 100)
+			p.committing(p.begin())
+			p.acked(transactionNumbers, 0, 100)
+			p.written([]row{{number: transactionNumbers, offset: 100, member: "a"}}, p.now)
+			p.ended(0, false)
+		}},
+		{"an aborted event is a dead letter", ruleAborted, func(p *page) {
+			p.write("a", 0, 100)
+			number := p.transact("")
+			p.ended(0, false)
+			p.letter(number, 0, 100, "")
+		}},
+		{"a transaction was aborted, and is passed", "", func(p *page) {
+			p.write("a", 0, 100)
+			p.transact("")
+			p.commit(100)
+			p.ended(0, false)
+			p.acked(150, 0, 102) // 101 is the marker
+			p.written([]row{{number: 150, offset: 102, member: "a", edition: 1}}, p.now)
+			p.commit(103)
+		}},
+		{"a transaction was committed", "", func(p *page) {
+			p.write("a", 0, 100)
+			number := p.transact("")
+			p.committing(0)
+			p.written([]row{{number: number, offset: 100, member: "a", edition: 1}}, p.now)
+			p.ended(0, true)
+			p.commit(102)
+		}},
+		{"a transaction was committed, and its event is missing", ruleLost, func(p *page) {
+			p.write("a", 0, 100)
+			p.transact("")
+			p.ended(0, true)
+		}},
+		{"an open transaction is committed past, and then committed", ruleCommit, func(p *page) {
+			p.write("a", 0, 100)
+			p.transact("")
+			p.commit(101)
+			p.ended(0, true)
+			p.commit(101)
+		}},
+		{"records were deleted, and reported", "", func(p *page) {
+			p.write("a", 0, 50)
+			p.commit(40)
+			p.deleting(0, 60)
+			p.lossReported("a", 0, 50, 60, p.now)
+			p.commit(60)
+			p.write("a", 60, 100)
+		}},
+		{"records were deleted, and reported twice, by members that follow each other", "", func(p *page) {
+			p.write("a", 0, 50)
+			p.commit(40)
+			p.deleting(0, 60)
+			p.lossReported("a", 0, 50, 60, p.now)
+			p.assigned("b", []int32{0})
+			p.lossReported("b", 0, 40, 60, p.now)
+			p.write("b", 60, 100)
+		}},
+		{"records were deleted twice, and reported at once", "", func(p *page) {
+			p.write("a", 0, 50)
+			p.commit(50)
+			p.deleting(0, 60)
+			p.deleting(0, 70)
+			p.lossReported("a", 0, 50, 70, p.now)
+			p.write("a", 70, 100)
+		}},
+		{"records were deleted, and not reported", ruleLossReport, func(p *page) {
+			p.write("a", 0, 50)
+			p.deleting(0, 60)
+			p.write("a", 60, 100)
+		}},
+		{"records were deleted, and reported too late", ruleLossReport, func(p *page) {
+			p.write("a", 0, 50)
+			p.deleting(0, 60)
+			p.commit(60)
+			p.now = p.now.Add(reportedWithin)
+			p.commit(60)
+			p.lossReported("a", 0, 50, 60, p.now)
+			p.write("a", 60, 100)
+		}},
+		{"records were deleted, and reported after they were committed past", "", func(p *page) {
+			p.write("a", 0, 50)
+			p.deleting(0, 60)
+			p.commit(60)
+			p.lossReported("a", 0, 50, 60, p.now)
+			p.now = p.now.Add(reportedWithin)
+			p.commit(60)
+			p.write("a", 60, 100)
+		}},
+		{"records were deleted, and half of them reported", ruleLossReport, func(p *page) {
+			p.write("a", 0, 50)
+			p.deleting(0, 60)
+			p.lossReported("a", 0, 50, 55, p.now)
+			p.write("a", 60, 100)
+		}},
+		{"records that are there are reported as lost", ruleLossReport, func(p *page) {
+			p.write("a", 0, 50)
+			p.deleting(0, 60)
+			p.lossReported("a", 0, 50, 61, p.now)
+			p.write("a", 60, 100)
+		}},
+		{"records that were committed are reported as lost", ruleLossReport, func(p *page) {
+			p.write("a", 0, 60)
+			p.commit(60)
+			p.deleting(0, 60)
+			p.lossReported("a", 0, 55, 60, p.now)
+			p.write("a", 60, 100)
+		}},
+		{"records that others have committed are reported by a member that stood still", "", func(p *page) {
+			p.stopped = func(member string, _ time.Time) bool { return member == "b" }
+			p.write("a", 0, 60)
+			p.commit(60)
+			p.deleting(0, 60)
+			p.lossReported("b", 0, 55, 60, p.now)
+			p.write("a", 60, 100)
+		}},
+		{"records were deleted that were delivered", "", func(p *page) {
+			p.write("a", 0, 60)
+			p.commit(60)
+			p.deleting(0, 60)
+			p.write("a", 60, 100)
+		}},
+		{"events of two incarnations at one place", "", func(p *page) {
+			p.write("a", 0, 100)
+			for i := range uint32(2) {
+				number := recreatedNumbers + i<<incarnationShift
+				book, err := bookOf(recreated, 0, number)
+				if err != nil {
+					panic(err)
+				}
+				p.acked(number, book, 0)
+				p.written([]row{{number: number, partition: book, member: "a", edition: 1}}, p.now)
+			}
+		}},
+		{"an event of a later incarnation is missing", ruleLost, func(p *page) {
+			p.write("a", 0, 100)
+			p.acked(recreatedNumbers+1<<incarnationShift, recreatedBooks+10, 0)
+		}},
 		{"two events at one place", rulePromise, func(p *page) { p.acked(150, 0, 5); p.write("a", 0, 100) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -266,17 +423,96 @@ func TestBooksAreAdded(t *testing.T) {
 			t.Errorf("books %d do not balance, and pass", i)
 		}
 	}
-	r := &run{v: newViolations()}
+	newRun := func() *run {
+		v := newViolations()
+		return &run{v: v, ledger: newLedger(maker{1}, v, limits{}), recreate: &recreation{next: []uint32{recreatedNumbers}}}
+	}
+	r := newRun()
 	p := &process{name: "m"}
 	r.lastWords(p, []byte(`{"msg":"stopped","events":{"read":2,"delivered":2}}`))
 	if got := r.v.list(); len(got) != 0 {
 		t.Errorf("got %+v of a line that closes the books", got)
 	}
 	for _, line := range []string{`{"msg":"stopped","events":{"read":2,"delivered":1}}`, `{"msg":"stopped"}`, `{"msg":"stopped","events":{"read":1,"in_flight":1}}`} {
-		r := &run{v: newViolations()}
+		r := newRun()
 		r.lastWords(p, []byte(line))
 		if got := r.v.list(); len(got) != 1 || got[0].Rule != ruleBooks {
 			t.Errorf("%s: got %+v, want rule %s", line, got, ruleBooks)
 		}
+	}
+}
+
+func TestLossReportsAreRead(t *testing.T) {
+	line := func(msg, fields string) string { return `{"msg":"` + msg + `",` + fields + "}" }
+	whole := `"topic":"chaos.events","partition":2,"first_offset":5,"last_offset":9,"offsets":5`
+	for _, tc := range []struct {
+		name  string
+		lines []string
+		rule  string
+		lost  int64
+	}{
+		{"a report, and its count at the end", []string{line(lossMessage, whole), line("stopped", `"events":{"lost":5}`)}, "", 5},
+		{"another line that names offsets", []string{line("other", whole), line("stopped", `"events":{}`)}, "", 0},
+		{"a report without its range", []string{line(lossMessage, `"topic":"chaos.events","partition":2`)}, ruleLossReport, 0},
+		{"a report that is not counted", []string{line(lossMessage, whole), line("stopped", `"events":{}`)}, ruleLossReport, 5},
+		{"a count without a report", []string{line("stopped", `"events":{"lost":1}`)}, ruleLossReport, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := newViolations()
+			r := &run{v: v, ledger: newLedger(maker{1}, v, limits{}), recreate: &recreation{next: []uint32{recreatedNumbers}}}
+			p := &process{name: "m"}
+			for _, text := range tc.lines {
+				r.loss(p, []byte(text))
+				r.lastWords(p, []byte(text))
+			}
+			got := v.list()
+			if (tc.rule == "") != (len(got) == 0) || len(got) > 0 && got[0].Rule != tc.rule {
+				t.Errorf("got %+v, want rule %q", got, tc.rule)
+			}
+			if lost := r.ledger.loggedAsLost("m"); lost != tc.lost {
+				t.Errorf("got %d lost offsets, want %d", lost, tc.lost)
+			}
+		})
+	}
+}
+
+func TestFreshEventsAreWaitedForOnEveryPartition(t *testing.T) {
+	p := newPage(100)
+	again := recreatedNumbers + 1<<incarnationShift
+	p.write("a", 0, 100)
+	if !p.arrived(98, again) || p.arrived(99, again) {
+		t.Error("the newest event of the only partition is 99, and that is not what counts")
+	}
+	book, err := bookOf(recreated, 0, again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.acked(again, book, 0)
+	if p.arrived(98, again) {
+		t.Error("no event of the recreated topic has arrived, and that is not waited for")
+	}
+	p.written([]row{{number: again + 1, partition: book, offset: 1, member: "a"}}, p.now)
+	if !p.arrived(98, again) {
+		t.Error("a newer event of the recreated topic has arrived, and is waited for")
+	}
+	if !p.arrived(98, again+1<<incarnationShift) {
+		t.Error("an incarnation that is gone is waited for")
+	}
+}
+
+func TestReportsAreAwaited(t *testing.T) {
+	p := newPage(100)
+	p.write("a", 0, 50)
+	p.deleting(0, 40)
+	if p.reportsAwaited() {
+		t.Error("everything deleted was delivered, and a report is awaited")
+	}
+	p.deleting(0, 60)
+	if !p.reportsAwaited() {
+		t.Error("ten events were deleted, and no report is awaited")
+	}
+	p.lossReported("a", 0, 50, 60, p.now)
+	if p.reportsAwaited() {
+		t.Error("all deleted events were reported, and a report is awaited")
 	}
 }

@@ -28,12 +28,16 @@ type run struct {
 	v        *violations
 	ledger   *ledger
 	producer *producer
+	recreate *recreation
 	reader   *reader
 	fleet    *fleet
 	say      func(format string, args ...any)
 
 	brokers  chan struct{} // holds one element while a broker is away
 	drifting sync.Mutex    // held while the table lacks a column
+	reports  sync.Mutex    // held while records are deleted, and while a member has no log
+	refusing sync.Mutex    // held while the service refuses rows once
+	closing  sync.Mutex    // held while the dead-letter topic takes nothing, or is away
 	editions edition       // of the blueprints of all members
 
 	mu     sync.Mutex // guards what follows
@@ -69,6 +73,10 @@ func carryOut(ctx context.Context, o *options, dir string, faults []fault, stder
 		return nil, err
 	}
 	defer r.producer.close()
+	if r.recreate, err = newRecreation(r.rig, r.ledger, r.v); err != nil {
+		return nil, err
+	}
+	defer r.recreate.close()
 	if r.reader, err = newReader(r.rig, r.ledger, r.v); err != nil {
 		return nil, err
 	}
@@ -93,6 +101,7 @@ func carryOut(ctx context.Context, o *options, dir string, faults []fault, stder
 	watch.Go(func() { r.watchCommits(inner) })
 	watch.Go(func() { r.watchBooks(inner) })
 	r.producer.start(inner, o.rate)
+	r.recreate.start(inner)
 	if !r.until(inner, 2*patience, func() bool { return r.ledger.totals().Rows > 0 }) && ctx.Err() == nil {
 		r.v.add(ruleFlow, "no row within %s of the start, and no fault has begun", 2*patience)
 	}
@@ -161,8 +170,8 @@ func (r *run) settle(ctx context.Context) {
 	if err := r.rig.cluster.StartAll(ctx); err != nil {
 		r.v.add(ruleFlow, "the brokers do not come back: %v", err)
 	}
-	number := r.producer.next.Load()
-	if !r.until(ctx, freshWithin, func() bool { return r.ledger.arrived(number) }) && ctx.Err() == nil {
+	number, again := r.producer.next.Load(), r.recreate.number()
+	if !r.until(ctx, freshWithin, func() bool { return r.ledger.arrived(number, again) }) && ctx.Err() == nil {
 		r.v.add(ruleFlow, "no event that was produced after everything was mended has arrived on every partition within %s", freshWithin)
 	}
 	r.mu.Lock()
@@ -170,6 +179,14 @@ func (r *run) settle(ctx context.Context) {
 	r.mu.Unlock()
 	if err := r.producer.stop(ctx); err != nil {
 		r.v.add(rulePromise, "%v", err)
+	}
+	r.recreate.stop()
+	if r.ledger.transactions() > 0 {
+		// The last records of partitions are none that may arrive, and the lag
+		// must become 0 all the same.
+		if err := r.transaction(2*partitions, 0, false); err != nil && ctx.Err() == nil {
+			r.v.add(ruleFlow, "a last transaction could not be made: %v", err)
+		}
 	}
 	r.say("%d events are acknowledged; everything must be committed within %s", r.ledger.totals().Acked, restWithin)
 	last := ""
@@ -184,7 +201,7 @@ func (r *run) settle(ctx context.Context) {
 		ends, err := r.ends(ctx, letters)
 		return err == nil && r.reader.passed(ends)
 	})
-	r.holdBooks(ctx) // nothing is in flight now
+	r.holdBooks(ctx, true) // nothing is in flight now
 	r.fleet.end(ctx)
 	r.ledger.close()
 	r.ledger.tenures(r.fleet.unheard)
@@ -195,7 +212,7 @@ func (r *run) kept(rows []emulator.Row) {
 	taken := make([]row, 0, len(rows))
 	for _, text := range rows {
 		row, err := r.ledger.maker.read(text.JSON)
-		if err == nil && row.number >= r.producer.next.Load() {
+		if err == nil && !r.produced(row.number) {
 			err = fmt.Errorf("a row of event %d, which was not produced yet", row.number)
 		}
 		if err != nil {
@@ -209,11 +226,23 @@ func (r *run) kept(rows []emulator.Row) {
 	}
 }
 
+// produced reports whether an event of a number was produced.
+func (r *run) produced(number uint32) bool {
+	if id, ok := transactionOf(number); ok {
+		return r.ledger.known(id)
+	}
+	if _, ok := incarnationOf(number); ok {
+		return r.recreate.produced(number)
+	}
+	return number < r.producer.next.Load()
+}
+
 // heard goes through a line of a member's log.
 func (r *run) heard(p *process, line []byte) {
 	if parts := assignedTo(line); len(parts) > 0 {
 		r.ledger.assigned(p.name, parts)
 	}
+	r.loss(p, line)
 	r.lastWords(p, line)
 	if r.rig.secrets.in(line) {
 		r.v.add(ruleSecret, "%s.log shows a secret or a token", p.name)

@@ -50,6 +50,11 @@ func kinds() []kind {
 		{name: "coordinator-kill", about: "kill -9 of the broker that coordinates the group", min: 2 * s, max: 6 * s, act: (*run).coordinatorKill},
 		{name: "leader-move", about: "partitions get other leaders", act: (*run).leaderMove},
 		{name: "partition-add", about: "the topic gets one more partition", act: (*run).partitionAdd},
+		{name: "transactions", about: "transactions follow each other in the source topic, and two of three are aborted", min: 3 * s, max: 6 * s, act: (*run).shortTransactions},
+		{name: "transaction-open", about: "a transaction in the source topic stays open, then is committed or aborted", min: 3 * s, max: 8 * s, act: (*run).openTransaction},
+		{name: "records-deleted", about: "members reach no broker, and records that they have and have not delivered are deleted", min: 2 * s, max: 5 * s, act: (*run).recordsDeleted},
+		{name: "topic-recreated", about: "a topic is deleted and created again, and gets more events than it had", min: 300 * time.Millisecond, max: 4 * s, act: (*run).topicRecreated},
+		{name: "letters-recreated", about: "members reach no broker, and the dead-letter topic is deleted and created again", min: 300 * time.Millisecond, max: 3 * s, act: (*run).lettersRecreated},
 		{name: "letters-down", about: "the dead-letter topic takes nothing", min: 2 * s, max: 6 * s, act: (*run).lettersDown},
 
 		{name: "broker-cut", about: "network between members and one broker is cut", min: 2 * s, max: 6 * s, act: (*run).brokerCut},
@@ -76,6 +81,9 @@ func kinds() []kind {
 		{name: "sink-closed", about: "the service closes connections without an answer", min: 2 * s, max: 5 * s, act: (*run).sinkClosed},
 		{name: "answer-garbled", about: "the service keeps rows and answers with what is no JSON", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).answerGarbled},
 		{name: "ack-lost", about: "the service keeps rows and closes the connection", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).ackLost},
+		{name: "answer-lies", about: "the service keeps no row and answers what is no confirmation with 2xx", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).answerLies},
+		{name: "proxy-4xx", about: "what stands between refuses requests as proxies do, with good rows", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).proxyRefuses},
+		{name: "refused-once", about: "the service refuses some good rows once they come alone, and only once", min: 2 * s, max: 5 * s, act: (*run).refusedOnce},
 		{name: "tokens-revoked", about: "every token is expired at once", unready: true, act: (*run).tokensRevoked},
 		{name: "tokens-down", about: "the token endpoint fails, and every token is expired", min: 2 * s, max: 5 * s, act: (*run).tokensDown},
 		{name: "clock-jump", about: "the service's clock jumps ahead by 59 minutes: tokens end early", unready: true, act: (*run).clockJump},
@@ -84,6 +92,7 @@ func kinds() []kind {
 
 		{name: "stream-close", about: "streams are announced to end, and end", min: 3 * s, max: 6 * s, grpc: true, losesAck: true, act: (*run).streamClose},
 		{name: "stream-goaway", about: "connections of streams are asked to go", min: 3 * s, max: 6 * s, grpc: true, act: (*run).streamGoAway},
+		{name: "acks-ahead", about: "streams acknowledge messages that were never sent, and end", min: 3 * s, max: 6 * s, grpc: true, losesAck: true, act: (*run).acksAhead},
 		{name: "acks-stalled", about: "rows are kept and streams send no acknowledgements", min: 3 * s, max: 6 * s, grpc: true, losesAck: true, act: (*run).acksStalled},
 	}
 }

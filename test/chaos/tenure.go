@@ -139,7 +139,11 @@ func (l *ledger) uncommitted(b *book, now time.Time) int64 {
 // row enters one row.
 func (l *ledger) row(b *book, t *tenure, r row, how int) {
 	l.claim(b, r.number, r.partition, r.offset)
-	if l.maker.kind(r.number) != fine {
+	switch l.kind(r.number) {
+	case fine, ending:
+	case open, aborted:
+		l.tooEarly(r.number, r.partition, r.offset, "the table")
+	default:
 		l.v.add(ruleMisplaced, "event %d at %d/%d is in the table, and cannot be a row", r.number, r.partition, r.offset)
 	}
 	l.sum.Rows++
@@ -167,7 +171,9 @@ func (l *ledger) row(b *book, t *tenure, r row, how int) {
 			l.sum.AgainTakeover++
 		}
 	}
-	b.latest = max(b.latest, r.number)
+	if r.number < transactionNumbers {
+		b.latest = max(b.latest, r.number)
+	}
 	if r.offset > b.high {
 		b.high, b.highBy = r.offset, r.member
 	}
@@ -179,6 +185,9 @@ func (l *ledger) tenures(unheard func(member string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for partition, b := range l.books {
+		if partition >= recreatedBooks {
+			continue // a log does not say which incarnation was assigned
+		}
 		for member, t := range b.writers {
 			if t.begun > t.assigned && !unheard(member) {
 				l.v.add(ruleDuplicate, "%s began with partition %d %d times by what it wrote, and was given it %d times: it wrote rows again, the last time from %s, without having lost the partition or an acknowledgement", member, partition, t.begun, t.assigned, t.last)

@@ -7,21 +7,23 @@ import (
 
 // The rules of the audit. docs/reliability.md says what each demands.
 const (
-	ruleLost      = "lost"            // an acknowledged event is nowhere
-	ruleInvented  = "invented"        // something arrived that was not produced, or not there
-	ruleValue     = "value"           // a column or a byte differs
-	ruleMisplaced = "misplaced"       // a good event among the dead letters, a bad one in the table
-	ruleOrder     = "order"           // a row came first after a later one, and nothing explains it
-	ruleDuplicate = "duplicate"       // a row came again, and nothing explains it
-	ruleBound     = "duplicate-bound" // more came again than a cause explains
-	ruleCommit    = "commit"          // an offset was committed before what is below it was durable
-	ruleTakeover  = "takeover"        // a new owner began below the committed offset
-	ruleReload    = "reload"          // rows of two blueprints in one request, or of one that was replaced
-	ruleFlow      = "flow"            // events stand still although all is mended
-	ruleMember    = "member"          // a member ended by itself, or not as it should
-	ruleBooks     = "books"           // a member's own count of events does not balance
-	ruleSecret    = "secret"          // a secret stands in a log
-	rulePromise   = "kafka"           // Kafka itself lost an acknowledged event; not the bridge's doing
+	ruleLost       = "lost"            // an acknowledged event is nowhere
+	ruleInvented   = "invented"        // something arrived that was not produced, or not there
+	ruleValue      = "value"           // a column or a byte differs
+	ruleMisplaced  = "misplaced"       // a good event among the dead letters, a bad one in the table
+	ruleAborted    = "aborted"         // an event of a transaction that was not committed arrived
+	ruleOrder      = "order"           // a row came first after a later one, and nothing explains it
+	ruleDuplicate  = "duplicate"       // a row came again, and nothing explains it
+	ruleBound      = "duplicate-bound" // more came again than a cause explains
+	ruleCommit     = "commit"          // an offset was committed before what is below it was durable
+	ruleTakeover   = "takeover"        // a new owner began below the committed offset
+	ruleReload     = "reload"          // rows of two blueprints in one request, or of one that was replaced
+	ruleFlow       = "flow"            // events stand still although all is mended
+	ruleMember     = "member"          // a member ended by itself, or not as it should
+	ruleBooks      = "books"           // a member's own count of events does not balance
+	ruleLossReport = "loss-report"     // what Kafka deleted and what members report as lost differ
+	ruleSecret     = "secret"          // a secret stands in a log
+	rulePromise    = "kafka"           // Kafka itself lost an acknowledged event; not the bridge's doing
 )
 
 // maxExamples is how many violations of one rule are told in full.

@@ -23,7 +23,7 @@ func (r *run) watchCommits(ctx context.Context) {
 		if err != nil {
 			continue // a broker is away: there will be another look
 		}
-		now := r.ledger.commits(committed, time.Now())
+		now := r.ledger.commits(committed[topic], time.Now())
 		if missing = r.ledger.overdue(missing); len(missing) == 0 {
 			missing, tried = now, 0
 		}
@@ -44,18 +44,20 @@ func (r *run) watchCommits(ctx context.Context) {
 	}
 }
 
-// committed returns the group's offsets, by partition.
-func (r *run) committed(ctx context.Context) (map[int32]int64, error) {
+// committed returns the group's offsets, by topic and partition.
+func (r *run) committed(ctx context.Context) (map[string]map[int32]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	all, err := r.rig.adm.FetchOffsets(ctx, group)
 	if err != nil {
 		return nil, err
 	}
-	out := map[int32]int64{}
-	for p, o := range all[topic] {
-		if o.Err == nil && o.At >= 0 {
-			out[p] = o.At
+	out := map[string]map[int32]int64{topic: {}, recreated: {}}
+	for of, offsets := range out {
+		for p, o := range all[of] {
+			if o.Err == nil && o.At >= 0 {
+				offsets[p] = o.At
+			}
 		}
 	}
 	return out, nil
@@ -98,12 +100,14 @@ func (r *run) lag(ctx context.Context) (lag int64, text string) {
 	if err != nil {
 		return -1, err.Error()
 	}
-	ends, err := r.ends(ctx, topic)
-	if err != nil {
-		return -1, err.Error()
-	}
-	for p, end := range ends {
-		lag += end - committed[p]
+	for _, of := range []string{topic, recreated} {
+		ends, err := r.ends(ctx, of)
+		if err != nil {
+			return -1, err.Error()
+		}
+		for p, end := range ends {
+			lag += max(0, end-committed[of][p])
+		}
 	}
 	return lag, fmt.Sprintf("%d events are not committed", lag)
 }

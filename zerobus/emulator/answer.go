@@ -12,6 +12,8 @@ type answer struct {
 	header http.Header
 	body   []byte
 	code   string // error code, for the statistics; "" for success
+	cut    bool   // the connection is cut after sent bytes of the body
+	sent   int
 }
 
 func jsonAnswer(status int, v any) answer {

@@ -49,7 +49,7 @@ func TestTheManualNamesEverything(t *testing.T) {
 		"grpc_code", "error_info", "in_trailer", "end_after", "ack_offset", "ack_by", "unacked_rows", "AckEvery", "CloseWindow", "OversizeCode", "AnyOffsets",
 		emulator.TagsPath, emulator.RescueTag, "--oversize-status", "OUT_OF_RANGE", "--schema exact", "4033", "FIELD_NOT_IN_TABLE", "MISSING_REQUIRED_COLUMN", "TYPE_INCOMPATIBLE", "FIELD_COUNT_MISMATCH", "FIELD_OUT_OF_ORDER",
 		emulator.PrivilegeModify, emulator.PrivilegeSelect, emulator.PrivilegeUseCatalog, emulator.PrivilegeUseSchema,
-		"retry_after", "as_date", "numeric_code", "byte_every_ms", "message_ids", "probability", "keep",
+		"retry_after", "as_date", "numeric_code", "byte_every_ms", "message_ids", "probability", "keep", "content_type", "cut_after",
 	} {
 		if !strings.Contains(string(manual), name) {
 			t.Errorf("docs/emulator.md does not name %s", name)

@@ -84,6 +84,8 @@ type Fault struct {
 	NumericCode int     `json:"numeric_code,omitempty"`  // error_code as a number, as the service's front door writes it
 	Message     string  `json:"message,omitempty"`       // "" takes a general one
 	Body        *string `json:"body,omitempty"`          // the whole body, word for word; "" is an empty one
+	ContentType string  `json:"content_type,omitempty"`  // the header Content-Type; "" leaves application/json, and none on an empty body
+	CutAfter    *int    `json:"cut_after,omitempty"`     // cut the connection after so many bytes of the body; nil sends all of it
 	RetryAfter  int     `json:"retry_after,omitempty"`   // seconds, as the header Retry-After; 0: none
 	AsDate      bool    `json:"as_date,omitempty"`       // Retry-After as an HTTP date that far ahead
 	ByteEveryMS int     `json:"byte_every_ms,omitempty"` // slow_body: milliseconds between bytes; 0 means 100
@@ -149,6 +151,12 @@ func (f *Fault) answer(endpoint string) answer {
 		if *f.Body == "" {
 			a.header.Del("Content-Type")
 		}
+	}
+	if f.ContentType != "" {
+		a.header.Set("Content-Type", f.ContentType)
+	}
+	if f.CutAfter != nil {
+		a.cut, a.sent = true, min(*f.CutAfter, len(a.body))
 	}
 	return a
 }

@@ -24,8 +24,8 @@ func (f *Fault) validate() error {
 	errs = append(errs, oneOf("effect", f.Effect, slices.Sorted(maps.Keys(effects))), f.Latency.validate())
 	if f.Effect == EffectStatus {
 		errs = append(errs, f.validateStatus(where))
-	} else if f.Status != 0 || f.Body != nil || f.NumericCode != 0 || f.RetryAfter != 0 || f.GRPCCode != "" || f.ErrorInfo != nil || f.Reason != "" {
-		bad("status, body, numeric_code, retry_after, grpc_code, error_info and reason go with the effect status only, not with %q", f.Effect)
+	} else if f.Status != 0 || f.Body != nil || f.ContentType != "" || f.CutAfter != nil || f.NumericCode != 0 || f.RetryAfter != 0 || f.GRPCCode != "" || f.ErrorInfo != nil || f.Reason != "" {
+		bad("status, body, content_type, cut_after, numeric_code, retry_after, grpc_code, error_info and reason go with the effect status only, not with %q", f.Effect)
 	}
 	if f.Effect == EffectLatency && f.Latency == (Latency{}) {
 		bad("the effect latency wants a latency such as 20ms or p50=150ms,p95=500ms")
@@ -72,6 +72,15 @@ func (f *Fault) validateStatus(where []string) error {
 		errs = append(errs, errNoStatus)
 	case f.Status != 0 && (f.Status < 200 || f.Status > 599):
 		errs = append(errs, fmt.Errorf("status %d: the effect status wants 200 to 599", f.Status))
+	}
+	if (f.ContentType != "" || f.CutAfter != nil) && !http {
+		errs = append(errs, fmt.Errorf("content_type and cut_after are of HTTP answers; they do not go with the endpoint %q", f.Endpoint))
+	}
+	if f.CutAfter != nil && *f.CutAfter < 0 {
+		errs = append(errs, fmt.Errorf("cut_after %d: want 0 or more bytes", *f.CutAfter))
+	}
+	if strings.ContainsFunc(f.ContentType, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
+		errs = append(errs, errors.New("content_type: want visible ASCII and blanks, as in a header"))
 	}
 	if (f.Reason != "" || f.InTrailer) && f.Endpoint != EndpointCreate {
 		errs = append(errs, fmt.Errorf("reason and in_trailer go with the endpoint create only, not with %q", f.Endpoint))

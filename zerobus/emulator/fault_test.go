@@ -40,6 +40,8 @@ func TestStatusFaults(t *testing.T) {
 		{emulator.Fault{Status: 502, Body: ptr("<html>")}, 502, `<html>`, nil},
 		{emulator.Fault{Status: 200, Body: ptr(`{"records_ingested":9}`)}, 200, `{"records_ingested":9}`, nil},
 		{emulator.Fault{Status: 204, Body: ptr("")}, 204, ``, nil},
+		{emulator.Fault{Status: 413, Body: ptr("<h1>no</h1>"), ContentType: "text/html"}, 413, `<h1>no</h1>`, map[string]string{"Content-Type": "text/html"}},
+		{emulator.Fault{Status: 422, Body: ptr(""), ContentType: "text/plain"}, 422, ``, map[string]string{"Content-Type": "text/plain"}},
 	} {
 		c.fault.Endpoint, c.fault.Effect, c.fault.Count = "ingest", "status", 1
 		w.add(c.fault)
@@ -63,6 +65,28 @@ func TestStatusFaults(t *testing.T) {
 	}
 	if r := w.ingest(row); r.status != 200 {
 		t.Errorf("after its count: got %d %s, want 200", r.status, r.body)
+	}
+}
+
+func TestAnswerIsCutWithinItsBody(t *testing.T) {
+	w := start(t, emulator.Config{})
+	w.bearer()
+	body, five, many := `{"records_ingested":1}`, 5, 100
+	for name, c := range map[string]struct {
+		after *int
+		got   string
+	}{"within": {&five, body[:5]}, "beyond its end": {&many, body}} {
+		w.add(emulator.Fault{Endpoint: "ingest", Effect: "status", Status: 200, Body: &body, CutAfter: c.after, Count: 1})
+		// An answer that is complete by its length is whole, cut or not.
+		if r, err := w.tryIngest(envelope(`{}`)); (err == nil) != (c.got == body) || err == nil && r.body != c.got {
+			t.Errorf("%s: got %d %s (%v), want %q and then the end of the connection", name, r.status, r.body, err, c.got)
+		}
+	}
+	if got := w.Table(stream).Count(); got != 0 {
+		t.Errorf("rows kept: got %d, want none", got)
+	}
+	if r := w.ingest(envelope(`{}`)); r.status != 200 || r.body != body {
+		t.Errorf("afterwards: got %d %s, want the usual answer", r.status, r.body)
 	}
 }
 
@@ -256,6 +280,10 @@ func TestFaultsThatMakeNoSense(t *testing.T) {
 		`column "a" wants`:    {Effect: "cut", Endpoint: "ingest", Rows: &emulator.RowMatch{Column: "a", MessageIDs: []string{"b"}}},
 		`regexp: `:            {Effect: "cut", Endpoint: "ingest", Rows: &emulator.RowMatch{Regexp: "("}},
 		`byte_every_ms -1`:    {Effect: "slow_body", ByteEveryMS: -1},
+		`content_type, cut`:   {Effect: "cut", ContentType: "text/html"},
+		`of HTTP answers`:     {Effect: "status", Endpoint: "stream", GRPCCode: "INTERNAL", CutAfter: new(int)},
+		`content_type: `:      {Effect: "status", Status: 400, ContentType: "a\nb"},
+		`cut_after -1`:        {Effect: "status", Status: 400, CutAfter: func() *int { n := -1; return &n }()},
 		`retry_after -1`:      {Effect: "status", Status: 429, RetryAfter: -1},
 	} {
 		if _, err := w.AddFault(f); err == nil || !strings.Contains(err.Error(), want) {

@@ -128,6 +128,11 @@ func (e *Emulator) send(w http.ResponseWriter, r *http.Request, c *call, a answe
 	}
 	w.WriteHeader(a.status)
 	// A failed write means the client has left, which is its own affair.
+	if a.cut {
+		_, _ = w.Write(a.body[:a.sent])
+		_ = http.NewResponseController(w).Flush() // the header and these bytes arrive before the cut
+		panic(http.ErrAbortHandler)
+	}
 	if every <= 0 {
 		_, _ = w.Write(a.body)
 		return
