@@ -130,7 +130,7 @@ func TestTheDescriptorOfARow(t *testing.T) {
 			col(4, "tags", "MAP<STRING,DOUBLE>"),
 			col(5, "ctx", "STRUCT<ip:STRING,geo:STRUCT<lat:DOUBLE NOT NULL,names:ARRAY<STRING>>,props:MAP<INT,STRUCT<v:VARIANT>>>"),
 			col(6, "items", "ARRAY<STRUCT<sku:STRING,n:INT NOT NULL>>"),
-			col(7, "Ctx", "STRUCT<a:INT>"), // the same name in PascalCase
+			col(7, "ctx_", "STRUCT<a:INT>"), // the same name in PascalCase
 			col(8, "_9", "STRUCT<`b`:INT>"),
 			col(9, "Ctx2", "STRING"),
 		}
@@ -140,7 +140,7 @@ func TestTheDescriptorOfARow(t *testing.T) {
 		}
 		want := "required string id=1; optional int64 event_id=4; map<string,double> tags=5; " +
 			"optional message ctx=6{optional string ip=1; optional message geo=2{required double lat=1; repeated string names=2}; map<int32,message> props=3{optional string v=1}}; " +
-			"repeated message items=7{optional string sku=1; required int32 n=2}; optional message Ctx=8{optional int32 a=1}; optional message _9=9{optional int32 b=1}; optional string Ctx2=10"
+			"repeated message items=7{optional string sku=1; required int32 n=2}; optional message ctx_=8{optional int32 a=1}; optional message _9=9{optional int32 b=1}; optional string Ctx2=10"
 		if got := shape(m); got != want {
 			t.Errorf("the descriptor has\n%s\nwant\n%s", got, want)
 		}
