@@ -103,7 +103,9 @@ func TestForgedAttemptsAreNoLoop(t *testing.T) {
 		)
 		tab := newTable(t)
 		m := start(t, cfg, tab)
-		eventually(t, "the loop is counted", func() bool { return m.counts.get(func() int { return m.counts.rejected[consumer.CodeDeadLetterLoop] }) == 1 })
+		eventually(t, "the loop is counted", func() bool {
+			return m.counts.get(func() int { return m.counts.rejected[consumer.CodeDeadLetterLoop] }) == 1
+		})
 		m.stop()
 		tab.verify([]string{"e4"})
 		var values []string

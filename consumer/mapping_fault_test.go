@@ -120,7 +120,7 @@ func TestMappingFaultBlocks(t *testing.T) {
 				defer l.Close()
 				l.Push(recordsOf(0, tc.events)...)
 				synctest.Wait()
-				_ = wait(t.Context(), 5 * time.Minute)
+				_ = wait(t.Context(), 5*time.Minute)
 				s := l.Status()
 				if got := s.State == consumer.StateBlocked; got != tc.blocks {
 					t.Fatalf("blocked: got %v (%s), want %v", got, s.Reason, tc.blocks)
@@ -178,7 +178,7 @@ func TestMappingFaultEnds(t *testing.T) {
 		push := func(texts ...string) {
 			l.Push(recordsOf(offset, texts)...)
 			offset += int64(len(texts))
-			_ = wait(t.Context(), 2 * time.Minute)
+			_ = wait(t.Context(), 2*time.Minute)
 		}
 		reason := func(want string) {
 			t.Helper()
@@ -228,7 +228,7 @@ func TestMappingFaultBehindASchemaFault(t *testing.T) {
 			t.Fatalf("reason %q, want the table's refusal", s.Reason)
 		}
 		rules.change(map[string]string{"amount": "type_mismatch"})
-		_ = wait(t.Context(), 5 * time.Minute)
+		_ = wait(t.Context(), 5*time.Minute)
 		if s := l.Status(); s.State != consumer.StateBlocked || !strings.Contains(s.Reason, "column amount (type_mismatch)") {
 			t.Fatalf("state %s, reason %q, want the mapping's fault", s.State, s.Reason)
 		}

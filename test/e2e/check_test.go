@@ -121,8 +121,8 @@ func TestCheckInWords(t *testing.T) {
 			t.Errorf("got exit code %d, want 1", code)
 		}
 		lines := strings.Split(strings.TrimSpace(p.stdout.String()), "\n")
-		if len(lines) != 7 {
-			t.Errorf("got %d lines, want one for each of 7 steps:\n%s", len(lines), p.stdout.String())
+		if len(lines) != 8 {
+			t.Errorf("got %d lines, want one for each of 8 steps:\n%s", len(lines), p.stdout.String())
 		}
 		wants(t, p.stdout.String(), "ok       cluster ", "failed   ", "GRANT SELECT, MODIFY ON TABLE")
 	})
