@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,12 +110,14 @@ func TestOnlyAConfirmationConfirms(t *testing.T) {
 func confirming(t *testing.T, transport string, hook func(http.ResponseWriter, *http.Request, []json.RawMessage) bool) (bench, func() int) {
 	t.Helper()
 	if transport == zerobus.TransportREST {
-		b, got := resting(t, func(w http.ResponseWriter, r *http.Request) {
+		var arrived atomic.Int64
+		b, _ := resting(t, func(w http.ResponseWriter, r *http.Request) {
+			arrived.Add(1)
 			if !hook(w, r, nil) {
 				io.WriteString(w, `{}`)
 			}
 		}, nil)
-		return b, func() int { return len(*got) }
+		return b, func() int { return int(arrived.Load()) }
 	}
 	b := virtual(t, func(c *zerobus.Config) {
 		if strings.Contains(transport, "lenient") {
@@ -182,8 +185,8 @@ func TestAnErrorInAnAnswerThatSaysSuccess(t *testing.T) {
 		for _, transport := range []string{zerobus.TransportWorkspace, zerobus.TransportREST} {
 			t.Run(tt.name+"/"+transport, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					wrong := true
-					b, arrived := confirming(t, transport, body(200, tt.body, func() bool { return wrong }))
+					var right atomic.Bool
+					b, arrived := confirming(t, transport, body(200, tt.body, func() bool { return !right.Load() }))
 					done := inBackground(t.Context(), b, rows(2))
 					synctest.Wait()
 					got := b.State()
@@ -191,7 +194,7 @@ func TestAnErrorInAnAnswerThatSaysSuccess(t *testing.T) {
 						t.Errorf("state is %+v, want %s with HTTP 200 and %q", got, tt.state, tt.remedy)
 					}
 					before := arrived()
-					wrong = false
+					right.Store(true)
 					if err := <-done; err != nil {
 						t.Errorf("Write: %v", err)
 					}
@@ -250,10 +253,10 @@ func TestARefusalOfAGatewayGivesNoRowUp(t *testing.T) {
 			}
 			t.Run(tt.name+"/"+transport, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					wrong := true
+					var right atomic.Bool
 					b, _ := confirming(t, transport, func(w http.ResponseWriter, r *http.Request, rows []json.RawMessage) bool {
 						w.Header().Set("Content-Type", tt.kind)
-						return body(tt.status, tt.body, func() bool { return wrong })(w, r, rows)
+						return body(tt.status, tt.body, func() bool { return !right.Load() })(w, r, rows)
 					})
 					done := inBackground(t.Context(), b, rows(1))
 					after(10 * time.Minute)
@@ -268,7 +271,7 @@ func TestARefusalOfAGatewayGivesNoRowUp(t *testing.T) {
 					if err := b.Reachable(t.Context()); err == nil || zerobus.IsPermanent(err) {
 						t.Errorf("Reachable: %v, want a passing fault", err)
 					}
-					wrong = false
+					right.Store(true)
 					if err := <-done; err != nil {
 						t.Errorf("Write: %v, want the row written once the gateway is out of the way", err)
 					}
@@ -284,14 +287,14 @@ func TestA400WithAnotherCodeIsThatError(t *testing.T) {
 	for code, want := range map[string]string{"PERMISSION_DENIED": zerobus.Blocked, "TEMPORARILY_UNAVAILABLE": zerobus.Retrying, "REQUEST_LIMIT_EXCEEDED": zerobus.Retrying} {
 		t.Run(code, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				wrong := true
-				b, _ := confirming(t, zerobus.TransportWorkspace, body(400, `{"error_code":"`+code+`"}`, func() bool { return wrong }))
+				var right atomic.Bool
+				b, _ := confirming(t, zerobus.TransportWorkspace, body(400, `{"error_code":"`+code+`"}`, func() bool { return !right.Load() }))
 				done := inBackground(t.Context(), b, rows(1))
 				synctest.Wait()
 				if got := b.State().Name; got != want {
 					t.Errorf("state is %s, want %s", got, want)
 				}
-				wrong = false
+				right.Store(true)
 				if err := <-done; err != nil {
 					t.Errorf("Write: %v", err)
 				}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,14 +101,14 @@ func TestARefusalThatDoesNotRepeat(t *testing.T) {
 			svc := &service{handle: once(func(s *served) error {
 				return errors.Join(s.confirm(), s.receive(), status.Error(codes.InvalidArgument, "no. Error Code: 4044, Error State: 3."))
 			})}
-			dials := 0
+			var dials atomic.Int64
 			b := overBuffers(t, svc, nil, func(dial func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {
-				return func(ctx context.Context, _ string) (net.Conn, error) { dials++; return dial(ctx) }
+				return func(ctx context.Context, _ string) (net.Conn, error) { dials.Add(1); return dial(ctx) }
 			})
 			start := time.Now()
 			write(t, b.bench, rows(1))
-			if got := time.Since(start); got != time.Second || svc.opened() != 2 || dials != 2 {
-				t.Errorf("%d streams over %d connections in %v, want 2 over 2, a second apart", svc.opened(), dials, got)
+			if got := time.Since(start); got != time.Second || svc.opened() != 2 || dials.Load() != 2 {
+				t.Errorf("%d streams over %d connections in %v, want 2 over 2, a second apart", svc.opened(), dials.Load(), got)
 			}
 		})
 	})
@@ -124,9 +125,9 @@ func TestRefusalsForSizeOverAStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				wrong := true
+				var right atomic.Bool
 				b := streamed(t, &service{handle: func(_ int, s *served) error {
-					if !wrong {
+					if right.Load() {
 						return s.serve()
 					}
 					return errors.Join(s.confirm(), s.receive(), end)
@@ -140,7 +141,7 @@ func TestRefusalsForSizeOverAStream(t *testing.T) {
 				}
 				done := inBackground(t.Context(), b.bench, rows(1))
 				after(time.Minute)
-				wrong = false
+				right.Store(true)
 				err := <-done
 				if alone := errors.As(err, &no); alone == (name == "other words") {
 					t.Errorf("Write of a row alone: %v, want it given up for a codec's own words only", err)

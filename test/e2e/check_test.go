@@ -57,8 +57,8 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		if got := s.ws.table().Count(); got != 0 {
 			t.Errorf("got %d rows of a check, want none without --write-probe", got)
 		}
-		if got := s.check(t, 0, []string{"--write-probe"})["write probe"]; got.Status != "ok" {
-			t.Errorf("write probe: got %+v, want ok", got)
+		if got := s.check(t, 0, []string{"--write-probe"})["write probe"]; got.Status != "ok" || !strings.Contains(got.Detail, "confirms with the count of rows") {
+			t.Errorf("write probe: got %+v, want ok and the form of the confirmation", got)
 		}
 		if rows := s.ws.table().Newest(10); len(rows) != 1 {
 			t.Errorf("got %d rows of --write-probe, want 1", len(rows))

@@ -62,3 +62,26 @@ func TestAnAnswerThatIsNotTheServicesCommitsNothing(t *testing.T) {
 		}
 	}
 }
+
+// A workspace that confirms without a count is told from one that counts, and
+// the check names the setting that it needs.
+func TestCheckNamesTheFormOfConfirmation(t *testing.T) {
+	eachStage(t, setting{}, func(t *testing.T, s *stage) {
+		s.p.events(1)
+		uncounted := "{}"
+		s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectStatus, Status: http.StatusOK, Body: &uncounted, Keep: true})
+		if got := s.check(t, 1, []string{"--write-probe"})["ingest"]; got.Status != "failed" {
+			t.Errorf("strict: got %+v, want failed", got)
+		} else {
+			wants(t, got.Error, "records_ingested", "zerobus.confirm to lenient")
+		}
+		if got := s.ws.table().Count(); got != 0 {
+			t.Errorf("strict: got %d rows, want none: the empty batch has shown the form", got)
+		}
+		got := s.check(t, 0, []string{"--write-probe"}, "zerobus.confirm=lenient")["write probe"]
+		wants(t, got.Detail, "without a count of rows", "zerobus.confirm: lenient")
+		if got := s.ws.table().Count(); got != 1 {
+			t.Errorf("lenient: got %d rows, want 1", got)
+		}
+	})
+}
