@@ -170,10 +170,10 @@ func (s *stream) read() {
 // window reads the duration of a close signal; absent or negative is 0.
 func window(d *durationpb.Duration) time.Duration { return max(d.AsDuration(), 0) }
 
-// ack takes an ack: everything up to an offset is durable. Acks may skip offsets
-// and repeat. One without an offset, for what was never sent, or that takes an
-// earlier one back is not the service's: it ends the stream, and neither it nor
-// what comes behind it resolves anything.
+// ack takes an ack: everything up to an offset is durable. Acks may skip offsets,
+// repeat, and come behind a later one, which they take nothing from. One without
+// an offset, or for what was never sent, is not the service's: it ends the
+// stream, and neither it nor what comes behind it resolves anything.
 func (s *stream) ack(upTo *int64) {
 	s.mu.Lock()
 	var wrong string
@@ -182,10 +182,8 @@ func (s *stream) ack(upTo *int64) {
 		wrong = "an ack names no offset"
 	case *upTo >= s.next:
 		wrong = "an ack is for an offset that was not sent"
-	case *upTo < s.claimed:
-		wrong = "an ack goes back behind an earlier one"
 	default:
-		s.claimed = *upTo
+		s.claimed = max(s.claimed, *upTo)
 	}
 	s.broken = s.broken || wrong != ""
 	s.mu.Unlock()
