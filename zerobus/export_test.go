@@ -64,7 +64,7 @@ func DecodeAnswer(body []byte) (code, message, column string) {
 type Guarded struct{ *guarded }
 
 // NewGuarded guards conn.
-func NewGuarded(conn net.Conn) Guarded { return Guarded{&guarded{Conn: conn}} }
+func NewGuarded(conn net.Conn) Guarded { return Guarded{guard(conn)} }
 
 // Begin says that a request is about to be written.
 func (g Guarded) Begin() { g.begins.Store(true) }

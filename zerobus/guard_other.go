@@ -2,8 +2,15 @@
 
 package zerobus
 
-import "net"
+import (
+	"net"
+	"syscall"
+)
 
-// unread cannot look into the kernel here: what Read has returned is all that
-// is known.
-func unread(net.Conn) bool { return false }
+// rawOf returns nothing: the kernel cannot be looked into here, and what Read
+// has returned is all that is known.
+func rawOf(net.Conn) syscall.RawConn { return nil }
+
+func (g *guarded) readRaw(p []byte) (int, error) { return g.Conn.Read(p) }
+
+func (g *guarded) unread() bool { return false }

@@ -23,26 +23,34 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-// unasked is a server that answers the first three batches twice: the second
+// unasked is a server that confirms the first three batches twice: the second
 // answer is one that no request asked for. It comes with the first, or where
-// idle is set when the test calls push.
+// idle is set when the test calls push. A request that comes on that connection
+// all the same is not served.
 type unasked struct {
 	net.Listener
 	idle bool
 
-	mu       sync.Mutex // guards the fields below
-	last     net.Conn
-	conns    int
-	requests int
+	ended chan struct{} // takes one for each connection that was pushed to and has ended
+
+	mu        sync.Mutex // guards the fields below
+	last      net.Conn
+	spoiled   map[net.Conn]bool
+	confirmed int
 }
 
 const oneConfirmed = `{"records_ingested":1}`
 
+// push sends an answer on the idle connection and waits until the client has
+// closed it.
 func (u *unasked) push() {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.idle && u.requests <= 3 {
-		answer(u.last, oneConfirmed)
+	last, push := u.last, u.idle && u.confirmed <= 3
+	u.spoiled[last] = u.spoiled[last] || push
+	u.mu.Unlock()
+	if push {
+		answer(last, oneConfirmed)
+		<-u.ended
 	}
 }
 
@@ -52,15 +60,19 @@ func (u *unasked) serve(token string) {
 		if err != nil {
 			return
 		}
-		u.mu.Lock()
-		u.conns++
-		u.mu.Unlock()
 		go u.talk(conn, token)
 	}
 }
 
 func (u *unasked) talk(conn net.Conn, token string) {
-	defer conn.Close()
+	defer func() {
+		conn.Close()
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.idle && u.spoiled[conn] {
+			u.ended <- struct{}{}
+		}
+	}()
 	in := bufio.NewReader(conn)
 	for {
 		r, err := http.ReadRequest(in)
@@ -75,13 +87,20 @@ func (u *unasked) talk(conn net.Conn, token string) {
 			continue
 		}
 		u.mu.Lock()
-		u.requests++
-		u.last = conn
-		twice := !u.idle && u.requests <= 3
+		serve := !u.spoiled[conn]
+		if serve {
+			u.confirmed++
+			u.last = conn
+		}
+		twice := !u.idle && u.confirmed <= 3
+		u.spoiled[conn] = u.spoiled[conn] || twice
 		u.mu.Unlock()
-		if twice {
+		switch {
+		case !serve:
+			answer(conn, `{"error_code":"TEMPORARILY_UNAVAILABLE"}`)
+		case twice:
 			answer(conn, oneConfirmed, oneConfirmed)
-		} else {
+		default:
 			answer(conn, oneConfirmed)
 		}
 	}
@@ -108,7 +127,7 @@ func TestAnAnswerThatNothingAskedFor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			u := &unasked{Listener: listener, idle: tt.idle}
+			u := &unasked{Listener: listener, idle: tt.idle, spoiled: map[net.Conn]bool{}, ended: make(chan struct{}, 3)}
 			var serving sync.WaitGroup
 			serving.Go(func() { u.serve(`{"access_token":"token-of-test","expires_in":3600}`) })
 			defer serving.Wait()
@@ -126,11 +145,8 @@ func TestAnAnswerThatNothingAskedFor(t *testing.T) {
 			}
 			u.mu.Lock()
 			defer u.mu.Unlock()
-			if u.requests < 5 {
-				t.Errorf("%d requests for 5 batches: an answer that nothing asked for confirmed one", u.requests)
-			}
-			if u.conns < 4 {
-				t.Errorf("%d connections, want another after each of three answers that nothing asked for", u.conns)
+			if u.confirmed < 5 {
+				t.Errorf("the service confirmed %d of 5 batches: an answer that nothing asked for confirmed another", u.confirmed)
 			}
 		})
 	}

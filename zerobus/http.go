@@ -101,7 +101,7 @@ func dialGuarded(ctx context.Context, network, address string) (net.Conn, error)
 	if err != nil {
 		return nil, err
 	}
-	return &guarded{Conn: conn}, nil
+	return guard(conn), nil
 }
 
 // readRoots returns the system's authorities and those of the file; nil: only
