@@ -265,3 +265,34 @@ func TestARefusalIsRepeatedOnAnotherConnection(t *testing.T) {
 		t.Errorf("the second refusal came %v after the first, want at least a second", got)
 	}
 }
+
+// After an answer that is not the service's the connection is closed: the next
+// thing on it may be the answer that was missing.
+func TestAnAnswerThatIsNotTheServicesClosesItsConnection(t *testing.T) {
+	space := newWorkspace()
+	var mu sync.Mutex
+	var from []string
+	b := onSockets(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/ingest") {
+			space.ServeHTTP(w, r)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		from = append(from, r.RemoteAddr)
+		_, _ = io.Copy(io.Discard, r.Body) // the client may be gone
+		if len(from) == 2 {
+			_, _ = io.WriteString(w, "<html>")
+			return
+		}
+		_, _ = io.WriteString(w, oneConfirmed)
+	}), nil)
+	for range 2 {
+		write(t, b, rows(1))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(from) != 3 || from[0] != from[1] || from[1] == from[2] {
+		t.Errorf("requests came from %q, want the third from another connection than the first two", from)
+	}
+}
