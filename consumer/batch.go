@@ -27,6 +27,7 @@ type Batch struct {
 	polled   []polled       // in order; only when tapped
 	events   int
 	made     int64 // said by the mapper, for the sink
+	topicID  [16]byte
 
 	rows  [][]byte // views into buf, made by seal
 	index int      // index of the next event within the current record
@@ -82,7 +83,7 @@ func (b *Batch) reset() {
 	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
 	b.rows, b.rejected, b.dropped, b.sizes = b.rows[:0], b.rejected[:0], b.dropped[:0], b.sizes[:0]
 	b.polled = b.polled[:0]
-	b.events, b.passed, b.made, b.tapped = 0, 0, 0, false
+	b.events, b.passed, b.made, b.tapped, b.topicID = 0, 0, 0, false, [16]byte{}
 }
 
 // Add maps one more record into the batch.
@@ -111,6 +112,10 @@ func (b *Batch) Empty() bool { return len(b.recs) <= 1 && b.index == 0 }
 
 // Made notes by which rules the rows of the batch are made; the sink is told.
 func (b *Batch) Made(by int64) { b.made = by }
+
+// TopicID returns the id of the topic whose records are mapped, zero where the
+// broker gives none.
+func (b *Batch) TopicID() [16]byte { return b.topicID }
 
 // Buf returns the slice to append one encoded row to.
 func (b *Batch) Buf() []byte { return b.buf }

@@ -14,11 +14,12 @@ type Config struct {
 	Topics []string // the topics to read
 	Group  string   // consumer group id
 
-	// Start is where a partition without a committed offset begins:
+	// Start is where a topic begins in which the group has committed nothing:
 	// "earliest" or "latest". "latest" leaves unread what is already there.
+	// Partitions that are added later begin at their start.
 	Start string
-	// StartAt, if not zero, goes before Start: a partition without a
-	// committed offset begins at the first event with this timestamp or later.
+	// StartAt, if not zero, goes before Start: such a topic begins at the first
+	// event with this timestamp or later.
 	StartAt time.Time
 	// Isolation is "read_committed", which is also what empty means, or
 	// "read_uncommitted", which delivers the events of open and aborted

@@ -27,14 +27,18 @@ const (
 	// HeaderEventCount is how many events the record held: an index means
 	// nothing once the record is read as another number of them.
 	HeaderEventCount = "bridge-event-count"
-	HeaderTopic      = "bridge-source-topic"     //
-	HeaderPartition  = "bridge-source-partition" //
-	HeaderOffset     = "bridge-source-offset"    //
-	HeaderTimestamp  = "bridge-source-timestamp" // RFC 3339, UTC, milliseconds
-	HeaderAttempts   = "bridge-attempts"         // times the bridge gave up on this event
-	HeaderFailedAt   = "bridge-failed-at"        // RFC 3339, UTC, milliseconds
-	HeaderVersion    = "bridge-version"          //
-	HeaderGroup      = "bridge-group"            // consumer group: two of them may read a topic into two tables
+	HeaderTopic      = "bridge-source-topic" //
+	// HeaderTopicID is the id of the source topic as Kafka's tools print it; left
+	// out where the broker gives none. Derived message ids hold it, so a redrive
+	// needs it to give an event the id that its delivery would have.
+	HeaderTopicID   = "bridge-source-topic-id"
+	HeaderPartition = "bridge-source-partition" //
+	HeaderOffset    = "bridge-source-offset"    //
+	HeaderTimestamp = "bridge-source-timestamp" // RFC 3339, UTC, milliseconds
+	HeaderAttempts  = "bridge-attempts"         // times the bridge gave up on this event
+	HeaderFailedAt  = "bridge-failed-at"        // RFC 3339, UTC, milliseconds
+	HeaderVersion   = "bridge-version"          //
+	HeaderGroup     = "bridge-group"            // consumer group: two of them may read a topic into two tables
 )
 
 const (
@@ -59,15 +63,15 @@ func (c *Cluster) deadLetters(b *Batch, now time.Time) []*kgo.Record {
 			indexes = append(indexes, strconv.Itoa(b.rejected[i].index))
 		}
 		if !first.passed {
-			letters = append(letters, c.deadLetter(b.recs[first.rec], first, strings.Join(indexes, ","), b.sizes[first.rec], now))
+			letters = append(letters, c.deadLetter(b.recs[first.rec], first, strings.Join(indexes, ","), b.sizes[first.rec], b.topicID, now))
 		}
 	}
 	return letters
 }
 
-func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events int, now time.Time) *kgo.Record {
+func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events int, topicID [16]byte, now time.Time) *kgo.Record {
 	attempts := attemptsOf(rec) + 1
-	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+13)
+	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+14)
 	copy(headers, rec.Headers)
 	add := func(key, value string) {
 		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
@@ -80,6 +84,9 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, indexes string, events i
 	add(HeaderEvents, indexes)
 	add(HeaderEventCount, strconv.Itoa(events))
 	add(HeaderTopic, rec.Topic)
+	if topicID != noTopicID {
+		add(HeaderTopicID, topicIDText(topicID))
+	}
 	add(HeaderPartition, strconv.Itoa(int(rec.Partition)))
 	add(HeaderOffset, strconv.FormatInt(rec.Offset, 10))
 	add(HeaderTimestamp, rec.Timestamp.UTC().Format(instant))
@@ -169,7 +176,7 @@ func (c *Cluster) writeDeadLetters(ctx context.Context, source string, letters [
 		if err := c.ensureDeadLetter(ctx, topic, source); err != nil {
 			return err
 		}
-		if err := c.produce(ctx, letters[:n]); err != nil {
+		if err := c.produceAgain(ctx, letters[:n]); err != nil {
 			delete(c.ensured, topic) // it may have been deleted
 			if errors.Is(err, kerr.ClusterAuthorizationFailed) {
 				if rerr := c.renewWriter(); rerr != nil {

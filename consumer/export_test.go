@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 )
@@ -137,3 +138,21 @@ func CheckTLS(t TLS) error {
 	_, err := t.config()
 	return err
 }
+
+// Incarnations knows the topics of one name one after the other.
+type Incarnations struct{ in incarnations }
+
+// Current notes the id that a broker gives for a topic and returns the newest.
+func (i *Incarnations) Current(topic string, id [16]byte) [16]byte {
+	return i.in.current(kadm.TopicDetails{topic: {Topic: topic, ID: id}})[topic]
+}
+
+// RefusedTooLong notes that the topic's id was refused at a moment, and tells
+// whether it has been for too long then.
+func (i *Incarnations) RefusedTooLong(topic string, at time.Time) bool {
+	i.in.refused(topic, at)
+	return i.in.refusedTooLong(topic, at)
+}
+
+// Accepted forgets the refusals.
+func (i *Incarnations) Accepted(topic string) { i.in.accepted(topic) }

@@ -42,15 +42,26 @@ type Group struct {
 	parts map[topicPartition]*partition
 	// accounts holds one entry for each partition this process ever owned.
 	accounts map[topicPartition]*account
-	over     bool                    // no partition may begin any more
-	ended    time.Time               // when that came to be
-	halted   map[topicPartition]bool // the client reads them no further
+	owned    map[topicPartition]bool  // partitions the group has given to us, though nothing may read them
+	purged   map[string]time.Time     // topics that were deleted and are not subscribed to again yet
+	over     bool                     // no partition may begin any more
+	ended    time.Time                // when that came to be
+	halted   map[topicPartition]bool  // the client reads them no further
+	starts   map[topicPartition]int64 // start positions that are not committed yet
 
 	trouble troubles
 	dog     watchdog
 	polled  atomic.Int64 // when the poll loop last came round, Unix nanoseconds
 	running atomic.Bool
 	commits commitLog
+
+	fetched      map[topicPartition][16]byte // see offsetsFetched
+	incarnations incarnations
+	reading      map[string][16]byte // the topic ids we read; owned by watch
+	lookNow      chan struct{}       // one token: watch shall not wait for its tick
+	first        chan struct{}       // one token: a partition has marked its first batch
+	begun        chan struct{}       // one token: there are starts to commit
+	asides       sync.WaitGroup      // see aside
 }
 
 type topicPartition struct {
@@ -65,6 +76,9 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
 		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes), probe: probeInterval,
 		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
+		owned: make(map[topicPartition]bool), purged: make(map[string]time.Time),
+		starts: make(map[topicPartition]int64), reading: make(map[string][16]byte),
+		lookNow: make(chan struct{}, 1), first: make(chan struct{}, 1), begun: make(chan struct{}, 1),
 	}
 	g.trouble.log = log
 	g.dog.log = log
@@ -81,9 +95,13 @@ func (g *Group) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := g.commitStart(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
 	// The client outlives ctx: draining still commits and leaves.
 	clientCtx, closeClient := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeClient()
+	clientCtx = kgo.PreCommitFnContext(clientCtx, noteTopicID)
 	if g.cl, err = kgo.NewClient(append(opts, kgo.WithContext(clientCtx))...); err != nil {
 		return fmt.Errorf("preparing the kafka consumer: %w", err)
 	}
@@ -94,6 +112,7 @@ func (g *Group) Run(ctx context.Context) error {
 	eg, egCtx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return g.poll(egCtx) })
 	eg.Go(func() error { return g.watch(egCtx) })
+	eg.Go(func() error { return g.commitEarly(egCtx, clientCtx) })
 	eg.Go(func() error { return g.retire(egCtx) })
 	if g.ends != nil {
 		eg.Go(func() error { return g.approach(egCtx) })
@@ -108,6 +127,7 @@ func (g *Group) Run(ctx context.Context) error {
 	// group with would wait for ever for that poll to be over.
 	g.cl.AllowRebalance()
 	<-committed
+	g.asides.Wait()
 
 	var failed *failure
 	if errors.As(context.Cause(ctx), &failed) {
@@ -130,22 +150,16 @@ func (g *Group) options() ([]kgo.Opt, error) {
 	if err != nil {
 		return nil, err
 	}
-	start := kgo.NewOffset().AtStart()
-	if g.cfg.Start == "latest" {
-		start = kgo.NewOffset().AtEnd()
-	}
-	if !g.cfg.StartAt.IsZero() {
-		start = kgo.NewOffset().AfterMilli(Position{Time: g.cfg.StartAt}.milli())
-	}
 	opts = append(opts,
 		kgo.FetchIsolationLevel(g.cfg.isolation()),
 		kgo.KeepControlRecords(), // no events, but a log can end with them
 		kgo.ConsumerGroup(g.cfg.Group),
 		kgo.ConsumeTopics(g.cfg.Topics...),
-		// Only where a group begins. An offset that fell out of the log is
-		// not a beginning: the client resumes at the log's start then, so
-		// that start: latest cannot skip what is still there.
-		kgo.ConsumeStartOffset(start),
+		// Whatever Start is, which is committed before the member joins. Offsets
+		// that fell out of the log resume at its start as well.
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.OnOffsetsFetched(g.offsetsFetched),
+		kgo.AdjustFetchOffsetsFn(g.startOffsets),
 		kgo.SessionTimeout(g.cfg.SessionTimeout),
 		kgo.RebalanceTimeout(g.cfg.RebalanceTimeout),
 		kgo.HeartbeatInterval(min(3*time.Second, g.cfg.SessionTimeout/3)),
@@ -193,7 +207,7 @@ func (g *Group) poll(ctx context.Context) error {
 		fetches.EachError(func(topic string, id int32, err error) {
 			failed = g.fetchFailed(topic, id, err) || failed
 		})
-		share := g.share()
+		share, ids := g.share(), topicIDs(fetches)
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			if len(f.Records) == 0 {
 				return
@@ -205,6 +219,7 @@ func (g *Group) poll(ctx context.Context) error {
 				return // unmarked, so the owner reads it again
 			}
 			p.end.Store(g.cfg.readableEnd(f))
+			p.identify(ids[f.Topic])
 			g.arrive(p, f, share)
 		})
 		g.cl.AllowRebalance()
@@ -229,6 +244,9 @@ func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
 	case errors.As(err, &bomb):
 		g.halt(bomb)
+	case errors.Is(err, kerr.UnknownTopicID):
+		g.idRefused(topic)
+		return true
 	default:
 		e := g.cfg.Kafka.explain(fmt.Sprintf("fetching %s/%d", topic, id), err, kafka.Request{Topic: topic, Group: g.cfg.Group})
 		var session *kgo.ErrGroupSession
@@ -308,8 +326,8 @@ func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	case <-committed:
 	case <-committing.Done():
 	}
-	leaving, cancel := context.WithTimeout(ctx, g.goodbye(began, leaveOnStop, leaveOnStopMax))
-	defer cancel()
+	leaving, stopLeaving := context.WithTimeout(ctx, g.goodbye(began, leaveOnStop, leaveOnStopMax))
+	defer stopLeaving()
 	if err := g.leave(leaving); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
 		g.log.Warn("left without telling the group; its partitions move when the session times out", zap.Error(err), zap.Duration("session_timeout", g.cfg.SessionTimeout))
 	}

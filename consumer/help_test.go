@@ -309,6 +309,16 @@ func committed(t *testing.T, b kafkatest.Broker, group, topic string) map[int32]
 	return at
 }
 
+// wantStartCommitted wants nothing committed but the start of each partition.
+func wantStartCommitted(t *testing.T, b kafkatest.Broker, group, topic string) {
+	t.Helper()
+	for id, at := range committed(t, b, group, topic) {
+		if at != 0 {
+			t.Errorf("%s/%d: committed %d, want nothing but the start position 0", topic, id, at)
+		}
+	}
+}
+
 // wantAllCommitted wants every partition committed to its end.
 func wantAllCommitted(t *testing.T, b kafkatest.Broker, group, topic string) {
 	t.Helper()

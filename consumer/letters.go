@@ -30,6 +30,9 @@ type Letter struct {
 	// EventCount is how many events the record was found to hold; 0 in letters
 	// of bridges that did not say.
 	EventCount int
+	// TopicID is the id of the topic that Original was read from; zero in
+	// dead letters of bridges, or from brokers, that gave none.
+	TopicID [16]byte
 
 	// Original is the record as it was read from its topic. What a header
 	// should tell and does not is its zero value; see Fault.
@@ -80,6 +83,9 @@ func ParseLetter(rec *kgo.Record) *Letter {
 	need(HeaderCode, func(text string) bool { return text != "" })
 	need(HeaderEvents, func(text string) (ok bool) { l.Events, ok = parseEvents(text); return ok })
 	need(HeaderTopic, func(text string) bool { l.Original.Topic = text; return text != "" })
+	if _, ok := said[HeaderTopicID]; ok { // bridges before this header wrote none
+		need(HeaderTopicID, func(text string) (ok bool) { l.TopicID, ok = parseTopicID(text); return ok })
+	}
 	need(HeaderPartition, func(text string) bool {
 		n, err := strconv.ParseInt(text, 10, 32)
 		l.Original.Partition = int32(max(n, 0))
@@ -119,7 +125,7 @@ func parseEvents(text string) ([]int, bool) {
 // ours are the headers that deadLetter appends.
 var ours = map[string]bool{
 	HeaderCode: true, HeaderReason: true, HeaderColumn: true, HeaderEvents: true, HeaderEventCount: true,
-	HeaderTopic: true, HeaderPartition: true, HeaderOffset: true, HeaderTimestamp: true,
+	HeaderTopic: true, HeaderTopicID: true, HeaderPartition: true, HeaderOffset: true, HeaderTimestamp: true,
 	HeaderAttempts: true, HeaderFailedAt: true, HeaderVersion: true, HeaderGroup: true,
 }
 

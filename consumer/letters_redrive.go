@@ -131,6 +131,7 @@ func (r *redrive) take(ctx context.Context, letter *Letter) error {
 	}
 	b := r.batch
 	rows, rejects := len(b.ends), len(b.rejected)
+	b.topicID = letter.TopicID
 	b.Add(letter.Original, r.o.Mapper)
 	d.events, d.landed = letter.Events, slices.Clone(letter.Landed)
 	if now := b.index; letter.EventCount > 0 && letter.EventCount != now && now > 0 {

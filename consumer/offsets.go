@@ -81,6 +81,8 @@ func (c *Cluster) spans(ctx context.Context, topics []string) (map[topicPartitio
 	return all, nil
 }
 
+var errNoTopic = errors.New("does not exist")
+
 func (c *Cluster) listed(ctx context.Context, doing string, list func() (kadm.ListedOffsets, error)) (kadm.ListedOffsets, error) {
 	offsets, err := list()
 	if err == nil {
@@ -89,7 +91,7 @@ func (c *Cluster) listed(ctx context.Context, doing string, list func() (kadm.Li
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
 		for topic, partitions := range offsets {
 			if !exists(partitions) {
-				return nil, &KafkaError{Doing: doing, Err: fmt.Errorf("topic %s does not exist", topic), Permanent: true,
+				return nil, &KafkaError{Doing: doing, Err: fmt.Errorf("topic %s %w", topic, errNoTopic), Permanent: true,
 					Remedy: "correct kafka.topics, or create the topic"}
 			}
 		}

@@ -43,8 +43,10 @@ type partition struct {
 	moved   time.Time       // when something was last delivered
 	paused  bool
 	stopped bool
+	topicID [16]byte // of the topic the records come from; zero where the broker gives none
 
 	// owned by run
+	began    bool     // a batch was marked
 	batch    *Batch   // from fill until it is delivered, else nil
 	settled  []bool   // by row of the batch: durable, or found to be refused
 	lone     []Reject // rows of the batch that were refused standing alone
@@ -303,13 +305,14 @@ func (p *partition) linger() bool {
 // fill maps what has gathered, up to one Write's worth.
 func (p *partition) fill() {
 	p.mu.Lock()
-	chunks := p.pending // push only appends; what is here now stays as it is
+	chunks, id := p.pending, p.topicID // push only appends; what is here now stays as it is
 	p.mu.Unlock()
 
 	b := p.g.batches.take()
 	if p.g.cfg.Tap != nil {
 		b.tapped, b.began = true, time.Now()
 	}
+	b.topicID = id
 	p.batch = b
 	defer p.unpacked()
 	for _, c := range chunks {
@@ -358,6 +361,10 @@ func (p *partition) deliver() error {
 func (p *partition) mark(last *kgo.Record) {
 	p.g.mark(last)
 	p.marked.Store(last.Offset + 1)
+	if !p.began {
+		p.began = true
+		p.g.markedFirst()
+	}
 }
 
 // markPassed marks the position while no event before it is held: the offsets

@@ -18,6 +18,7 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 	n := 0
 	member, _ := cl.GroupMetadata()
 	g.mu.Lock()
+	g.own(partitions, true)
 	if g.over {
 		partitions = nil // nothing polls any more
 	}
@@ -31,6 +32,7 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 			p := newPartition(g, topic, id)
 			p.member = member
 			g.parts[topicPartition{topic, id}] = p
+			delete(g.starts, topicPartition{topic, id}) // of an earlier assignment
 			p.start()
 			g.obs.OffsetsPassed(topic, id, 0, 0)
 			n++
@@ -49,6 +51,7 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 // revoked gives partitions up: what is in flight may finish, what is not
 // started is dropped, what is marked is committed.
 func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	defer g.disown(partitions)
 	gone, foreign := g.ours(cl, g.named(partitions))
 	if len(foreign) > 0 {
 		g.drain(foreign, 0, errLost)
@@ -86,6 +89,7 @@ func (g *Group) ours(cl *kgo.Client, all []*partition) (ours, foreign []*partiti
 // lost ends partitions that another member may already own: nothing of theirs
 // can be committed any more.
 func (g *Group) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	defer g.disown(partitions)
 	gone := g.named(partitions)
 	if len(gone) == 0 {
 		return

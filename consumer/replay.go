@@ -60,13 +60,21 @@ func (c *Cluster) PlanReplay(ctx context.Context, r Replay) ([]Move, error) {
 	if err != nil {
 		return nil, err
 	}
+	begun := make(map[string]bool) // topics in which the group has committed
+	for tp := range committed {
+		begun[tp.topic] = true
+	}
 	moves := make([]Move, 0, len(logs))
 	for tp, log := range logs {
 		m := Move{Topic: tp.topic, Partition: tp.id, Committed: -1, Asked: asked[tp], Target: log.clamp(asked[tp]), LogStart: log.start, LogEnd: log.end}
 		if at, ok := committed[tp]; ok {
 			m.Committed = at
 		}
-		m.count(c.cfg.Start)
+		start := c.cfg.Start
+		if begun[tp.topic] {
+			start = "earliest" // of a partition that was added later
+		}
+		m.count(start)
 		moves = append(moves, m)
 	}
 	slices.SortFunc(moves, func(a, b Move) int {

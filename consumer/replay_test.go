@@ -140,8 +140,13 @@ func TestReplayIsPlannedWithinTheLog(t *testing.T) {
 			t.Errorf("got %+v, want partition 2 alone, without a commit", m)
 		}
 
-		// A group that begins at the end misses nothing by going there.
+		// A group that begins at the end misses nothing by going there, but the
+		// partitions that were added later begin at their start.
 		cfg.Start = "latest"
+		if m := newReplayer(t, b, cfg).plan(latest, 2)[0]; m.Skipped != 5 {
+			t.Errorf("start latest, added later: got %d skipped, want all 5", m.Skipped)
+		}
+		cfg.Group = kafkatest.Name(t)
 		if m := newReplayer(t, b, cfg).plan(latest, 2)[0]; m.Skipped != 0 {
 			t.Errorf("start latest: got %d skipped, want none", m.Skipped)
 		}

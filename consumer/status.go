@@ -83,6 +83,9 @@ func (g *Group) Status() Status {
 		ps := p.status(now)
 		if at, ok := committed[p.topic][p.id]; ok {
 			ps.Committed = at.Offset
+			if ps.Marked < 0 && ps.End >= 0 { // nothing came since it was assigned
+				ps.Lag = max(ps.End-at.Offset, 0)
+			}
 		}
 		ps.measure()
 		s.Partitions = append(s.Partitions, ps)

@@ -71,6 +71,10 @@ func (p *Passage) Polled(i int) time.Time {
 	return p.batch.polled[at].at
 }
 
+// TopicID returns the id of the topic the records come from, zero where the
+// broker gives none.
+func (p *Passage) TopicID() [16]byte { return p.batch.topicID }
+
 // Rows returns how many events became rows.
 func (p *Passage) Rows() int { return len(p.batch.from) }
 

@@ -341,3 +341,15 @@ func (b *book) duplicates() int {
 	defer b.mu.Unlock()
 	return b.again
 }
+
+// mostLandings is how often the row landed that landed most often.
+func (b *book) mostLandings() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, log := range b.logs {
+		for _, e := range log {
+			n = max(n, e.landed)
+		}
+	}
+	return n
+}

@@ -23,6 +23,7 @@ func (g *Group) watch(ctx context.Context) error {
 		g.look(ctx)
 		select {
 		case <-tick.C:
+		case <-g.lookNow:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -42,6 +43,7 @@ func (g *Group) look(ctx context.Context) {
 		return
 	}
 	g.trouble.clear(reasonKafka)
+	g.followTopics(ctx)
 	g.trouble.expire(reasonFetch, 3*watchInterval)
 
 	var missing []string

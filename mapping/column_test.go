@@ -350,6 +350,12 @@ func TestDerivedMessageID(t *testing.T) {
 	if again := id("c", same, `{"type":"a"}`)[0]; again != first {
 		t.Errorf("redelivered: got %s, want %s", again, first)
 	}
+	named := func(name string) func(*mapping.Record) {
+		return func(r *mapping.Record) { r.Topic, r.TopicID = name, [16]byte{15: 7} }
+	}
+	if a, b := id("c", named("a"), `{}`)[0], id("c", named("b"), `{}`)[0]; a != b {
+		t.Errorf("with a topic id the name is not part: got %s and %s", a, b)
+	}
 	if len(first) != 36 || first[14] != '5' || !strings.Contains("89ab", first[19:20]) {
 		t.Errorf("got %s, want a UUID of version 5", first)
 	}
@@ -363,6 +369,9 @@ func TestDerivedMessageID(t *testing.T) {
 		"partition": id("c", func(r *mapping.Record) { r.Partition++ }, `{}`),
 		"offset":    id("c", func(r *mapping.Record) { r.Offset++ }, `{}`),
 		"batch":     id("c", same, `[{},{},{}]`),
+		// A topic that was deleted and created again begins at offset 0 again.
+		"topic id":         id("c", func(r *mapping.Record) { r.TopicID[0] = 1 }, `{}`),
+		"another topic id": id("c", func(r *mapping.Record) { r.TopicID[0] = 2 }, `{}`),
 	} {
 		for _, got := range ids {
 			if seen[got] {

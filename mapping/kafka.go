@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"crypto/sha1" //nolint:gosec // RFC 9562 defines UUID version 5 over SHA-1; nothing is kept secret by it
+	"encoding/base64"
 	"strconv"
 )
 
@@ -47,14 +48,20 @@ func (m *Mapper) kafka(c *column, from *source) (val, refusal) {
 var idSpace = [16]byte{0x6c, 0x1d, 0x7e, 0x0a, 0x93, 0x5b, 0x4f, 0x2e, 0xb8, 0x41, 0x2f, 0x6d, 0xc0, 0x97, 0x5a, 0x13}
 
 // appendUUID appends the id of an event that brought none: the UUID version 5
-// (RFC 9562) of cluster/topic/partition/offset and, in a batch, /index. The
-// same event always gets the same id. Topic names hold no slash.
+// (RFC 9562) of cluster/topic/partition/offset and, in a batch, /index. The topic
+// is its id as Kafka's tools print it, because the offsets of a topic that was
+// deleted and created again begin at 0 again; its name where the broker gives no
+// id. The same event always gets the same id. Neither form holds a slash.
 func (m *Mapper) appendUUID(dst []byte) []byte {
 	from := len(dst)
 	dst = append(dst, idSpace[:]...)
 	dst = append(dst, m.m.opts.ClusterID...)
 	dst = append(dst, '/')
-	dst = append(dst, m.rec.Topic...)
+	if m.rec.TopicID == [16]byte{} {
+		dst = append(dst, m.rec.Topic...)
+	} else {
+		dst = base64.RawURLEncoding.AppendEncode(dst, m.rec.TopicID[:])
+	}
 	dst = append(dst, '/')
 	dst = strconv.AppendInt(dst, int64(m.rec.Partition), 10)
 	dst = append(dst, '/')

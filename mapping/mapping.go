@@ -12,7 +12,10 @@ import "time"
 // Record is what a Kafka record brings to the mapping. Map reads it in place
 // and keeps nothing of it after it returns.
 type Record struct {
-	Topic     string
+	Topic string
+	// TopicID is the topic's id, zero where the broker gives none. A topic that
+	// was deleted and created again has another id.
+	TopicID   [16]byte
 	Partition int32
 	Offset    int64
 	Timestamp time.Time

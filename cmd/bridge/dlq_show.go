@@ -144,7 +144,7 @@ func (s *shownLetter) mapNow(ctx context.Context, b *bridge) {
 		}
 		m = &rules{Mapping: alone}
 	}
-	now := m.NewMapper().Explain(mappingRecord(l.Original))
+	now := m.NewMapper().Explain(mappingRecord(l.Original, l.TopicID))
 	if l.EventCount > 0 && l.EventCount != len(now) {
 		s.Now = now
 		return
@@ -167,9 +167,9 @@ func (b *bridge) fitQuietly(ctx context.Context, clusterID string) error {
 	return err
 }
 
-// mappingRecord says in mapping's words what the record is.
-func mappingRecord(rec *kgo.Record) *mapping.Record {
-	in := &mapping.Record{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Timestamp: rec.Timestamp, Key: rec.Key, Value: rec.Value}
+// mappingRecord returns the record of a topic with this id as mapping takes it.
+func mappingRecord(rec *kgo.Record, topicID [16]byte) *mapping.Record {
+	in := &mapping.Record{Topic: rec.Topic, TopicID: topicID, Partition: rec.Partition, Offset: rec.Offset, Timestamp: rec.Timestamp, Key: rec.Key, Value: rec.Value}
 	for _, h := range rec.Headers {
 		in.Headers = append(in.Headers, mapping.Header{Key: h.Key, Value: h.Value})
 	}

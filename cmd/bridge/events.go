@@ -26,7 +26,7 @@ const (
 // the feed, which says how much is wanted.
 type eventTap struct {
 	feed    *live.Feed
-	explain func(rec *kgo.Record, index int) live.Content
+	explain func(rec *kgo.Record, topicID [16]byte, index int) live.Content
 
 	mu   sync.Mutex // guards open
 	open map[partitionID][]picked
@@ -184,7 +184,8 @@ func (t *eventTap) add(p *consumer.Passage, at consumer.Event, o live.Outcome) u
 		return t.feed.Add(e, 0, nil)
 	}
 	kept, size := copyRecord(rec)
-	return t.feed.Add(e, size, func() live.Content { return t.explain(kept, at.Index) })
+	id := p.TopicID()
+	return t.feed.Add(e, size, func() live.Content { return t.explain(kept, id, at.Index) })
 }
 
 // copyRecord keeps what the page may show of a record, and how many bytes that is.

@@ -17,7 +17,7 @@ import (
 
 // content tells what a record holds and what the rules of now make of one of
 // its events. It is slow and for people; it runs when somebody opens the event.
-func (b *bridge) content(rec *kgo.Record, index int) live.Content {
+func (b *bridge) content(rec *kgo.Record, topicID [16]byte, index int) live.Content {
 	c := live.Content{Key: pageText(rec.Key), Value: pageValue(rec.Value), Truncated: len(rec.Value) > maxKept}
 	for _, h := range rec.Headers {
 		c.Headers = append(c.Headers, live.Header{Key: pageText([]byte(h.Key)), Value: pageText(h.Value)})
@@ -26,7 +26,7 @@ func (b *bridge) content(rec *kgo.Record, index int) live.Content {
 	if c.Truncated || now == nil {
 		return c
 	}
-	all := now.NewMapper().Explain(mappingRecord(rec))
+	all := now.NewMapper().Explain(mappingRecord(rec, topicID))
 	if index >= len(all) {
 		return c
 	}

@@ -90,7 +90,7 @@ func (l letters) Trial(ctx context.Context, limit int) (t live.Trial, err error)
 			continue
 		}
 		out := &trial{}
-		mapper.Map(mappingRecord(f.Original), out)
+		mapper.Map(mappingRecord(f.Original, f.TopicID), out)
 		for i, o := range out.ends {
 			switch {
 			case !slices.Contains(f.Events, i) || slices.Contains(f.Landed, i):

@@ -169,6 +169,7 @@ func newMapper(current *atomic.Pointer[rules]) func() consumer.Mapper {
 				}
 				out.Made(by.made)
 			}
+			in.TopicID = out.TopicID()
 			in.Topic, in.Partition, in.Offset, in.Timestamp, in.Key, in.Value = rec.Topic, rec.Partition, rec.Offset, rec.Timestamp, rec.Key, rec.Value
 			if headers {
 				in.Headers = in.Headers[:0]

@@ -15,9 +15,10 @@ type Kafka struct {
 	// by nobody else. Default zerobus-bridge. Price of changing it: the new
 	// group begins at Start, so events are delivered again or passed over.
 	Group string `yaml:"group"`
-	// Start says where a partition begins that has no committed offset:
-	// earliest or latest. Default earliest. Price of latest: whatever was
-	// produced before the first assignment is never delivered.
+	// Start says where a topic begins in which the group has committed nothing:
+	// earliest or latest. It is committed at the first start; partitions that
+	// are added later begin at their start. Default earliest. Price of
+	// latest: whatever was produced before the first start is never delivered.
 	Start string `yaml:"start"`
 	// Isolation is read_committed or read_uncommitted. Default read_committed:
 	// the events of aborted transactions are passed over, and those behind an
