@@ -177,6 +177,9 @@ func (r *run) settle(ctx context.Context) {
 	r.mu.Lock()
 	r.fresh = time.Since(began)
 	r.mu.Unlock()
+	if r.given() {
+		return
+	}
 	if err := r.producer.stop(ctx); err != nil {
 		r.v.add(rulePromise, "%v", err)
 	}
