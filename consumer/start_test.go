@@ -166,7 +166,7 @@ func TestStartPositionIsWaitedFor(t *testing.T) {
 	cfg.Group = kafkatest.Name(t)
 	refused := start(t, cfg, tab)
 	<-refused.done
-	if refused.err == nil || !strings.Contains(refused.err.Error(), "READ") {
+	if refused.err == nil || !strings.Contains(strings.ToLower(refused.err.Error()), "--operation read") {
 		t.Errorf("Run returned %v, want the grant that is missing", refused.err)
 	}
 }
