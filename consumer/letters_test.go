@@ -376,9 +376,15 @@ func TestLettersOfAnOldLog(t *testing.T) {
 		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
 			t.Fatal(err)
 		}
+		adm := kadm.NewClient(client(t, b))
+		within(t, patience, "the transaction's marker", func() bool { // a broker writes it after its answer
+			ends, err := adm.ListCommittedOffsets(ctx, box.dlq())
+			end, _ := ends.Lookup(box.dlq(), 0)
+			return err == nil && end.Offset == 12
+		})
 		var cut kadm.Offsets
 		cut.AddOffset(box.dlq(), 0, 4, -1)
-		if deleted, err := kadm.NewClient(client(t, b)).DeleteRecords(ctx, cut); err != nil || deleted.Error() != nil {
+		if deleted, err := adm.DeleteRecords(ctx, cut); err != nil || deleted.Error() != nil {
 			t.Fatalf("deleting records: %v, %v", err, deleted.Error())
 		}
 		tab := newTable(t)
