@@ -97,6 +97,13 @@ const opsClose = 300 * time.Millisecond
 // serve runs one bridge with its ops endpoints. started, if not nil, is called
 // with the address of the endpoints.
 func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started func(b *bridge, address string)) (err error) {
+	// net/http writes what it closes a connection for to the standard logger,
+	// bytes of the answer included: fit for debugging only.
+	restore, err := zap.RedirectStdLogAt(log, zap.DebugLevel)
+	if err != nil {
+		return fmt.Errorf("redirecting the standard logger: %w", err)
+	}
+	defer restore()
 	b, err := newBridge(cfg, log)
 	if err != nil {
 		return err
