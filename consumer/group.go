@@ -48,10 +48,13 @@ type Group struct {
 	ended    time.Time                // when that came to be
 	halted   map[topicPartition]bool  // the client reads them no further
 	starts   map[topicPartition]int64 // start positions that are not committed yet
+	// begins holds where partitions began that were assigned with an offset.
+	begins map[topicPartition]kgo.EpochOffset
 
 	trouble troubles
 	dog     watchdog
 	polled  atomic.Int64 // when the poll loop last came round, Unix nanoseconds
+	arrived atomic.Int64 // records polled and handed over
 	running atomic.Bool
 	commits commitLog
 
@@ -77,7 +80,7 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes), probe: probeInterval,
 		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
 		owned: make(map[topicPartition]bool), purged: make(map[string]time.Time),
-		starts: make(map[topicPartition]int64), reading: make(map[string][16]byte),
+		starts: make(map[topicPartition]int64), begins: make(map[topicPartition]kgo.EpochOffset), reading: make(map[string][16]byte),
 		lookNow: make(chan struct{}, 1), first: make(chan struct{}, 1), begun: make(chan struct{}, 1),
 	}
 	g.trouble.log = log
@@ -158,6 +161,7 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		// Whatever Start is, which is committed before the member joins. Offsets
 		// that fell out of the log resume at its start as well.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // the client's own skips what is older than a minute
 		kgo.OnOffsetsFetched(g.offsetsFetched),
 		kgo.AdjustFetchOffsetsFn(g.startOffsets),
 		kgo.SessionTimeout(g.cfg.SessionTimeout),
@@ -222,6 +226,7 @@ func (g *Group) poll(ctx context.Context) error {
 			p.identify(ids[f.Topic])
 			g.arrive(p, f, share)
 		})
+		g.arrived.Add(int64(fetches.NumRecords()))
 		g.cl.AllowRebalance()
 		if failed {
 			// A loop of immediate errors must not become a busy loop. One

@@ -34,6 +34,7 @@ func (g *Group) arrive(p *partition, f kgo.FetchTopicPartition, share int64) {
 	p.arriving.Lock()
 	defer p.arriving.Unlock()
 	from := g.position(p, f)
+	p.logStart = f.LogStartOffset
 	recs, first, start := f.Records, f.Records[0].Offset, f.LogStartOffset
 	last := recs[len(recs)-1]
 	to := kgo.EpochOffset{Epoch: last.LeaderEpoch, Offset: last.Offset + 1}
@@ -81,23 +82,30 @@ func (g *Group) position(p *partition, f kgo.FetchTopicPartition) int64 {
 	case at.Offset < 0:
 		at = kgo.EpochOffset{Epoch: first.LeaderEpoch, Offset: first.Offset}
 	case first.Offset < at.Offset:
-		// The client resumes at the log's start where a committed offset lies
-		// beyond the end and has no leader epoch to validate.
-		g.cut(p, f.HighWatermark, at.Offset)
+		end := first.Offset
+		if end <= f.LogStartOffset {
+			// Without leader epochs to compare the client resumes at the log's
+			// start. What lies before the end is still there.
+			end = f.HighWatermark
+		}
+		g.cut(p, end, at.Offset)
 		at = kgo.EpochOffset{Epoch: first.LeaderEpoch, Offset: first.Offset}
 	}
 	p.setPosition(at)
 	return at.Offset
 }
 
-// known returns the partition's position; the offset is -1 when there is none.
+// known returns the partition's position: where polling is, or where it began.
+// The offset is -1 when there is neither.
 func (g *Group) known(p *partition) kgo.EpochOffset {
 	p.mu.Lock()
 	at := p.at
 	p.mu.Unlock()
 	if at.Offset < 0 {
-		if committed, ok := g.cl.CommittedOffsets()[p.topic][p.id]; ok {
-			return committed
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if began, ok := g.begins[topicPartition{p.topic, p.id}]; ok {
+			return began
 		}
 	}
 	return at
@@ -113,7 +121,9 @@ func (g *Group) cut(p *partition, end, at int64) {
 	g.obs.OffsetsPassed(p.topic, p.id, at-end, 0)
 }
 
-// dataLoss enters what the client found when it compared leader epochs.
+// dataLoss enters what the client found when it compared leader epochs. Where it
+// had none to compare it resumes at the log's start, and the next poll shows where
+// the log ended.
 func (g *Group) dataLoss(loss *kgo.ErrDataLoss) {
 	g.mu.Lock()
 	p := g.parts[topicPartition{loss.Topic, loss.Partition}]
@@ -123,6 +133,9 @@ func (g *Group) dataLoss(loss *kgo.ErrDataLoss) {
 	}
 	p.arriving.Lock()
 	defer p.arriving.Unlock()
+	if loss.ResetTo <= p.logStart {
+		return
+	}
 	g.cut(p, loss.ResetTo, loss.ConsumedTo)
 	p.setPosition(kgo.EpochOffset{Epoch: loss.ResetToEpoch, Offset: loss.ResetTo})
 }
@@ -130,14 +143,15 @@ func (g *Group) dataLoss(loss *kgo.ErrDataLoss) {
 // emptied finds partitions whose log start has passed the position and which
 // bring no record that would show it: everything was removed, or an open
 // transaction holds the rest back. What the client has fetched already is not
-// lost, so it takes two looks without progress and an empty client buffer. Only
-// watch calls it.
+// lost, so it takes two looks without progress, and a client that holds nothing
+// any more of what it held at the first. Only watch calls it.
 func (g *Group) emptied(ctx context.Context) {
 	starts, err := g.cluster.adm.ListStartOffsets(ctx, g.cfg.Topics...)
 	if err != nil {
 		return // whether the brokers answer is known from the end offsets
 	}
-	buffered := g.cl.BufferedFetchRecords() > 0
+	buffered := g.cl.BufferedFetchRecords()
+	arrived := g.arrived.Load() // after it, so that what is polled meanwhile counts in both
 	starts.Each(func(o kadm.ListedOffset) {
 		g.mu.Lock()
 		p := g.parts[topicPartition{o.Topic, o.Partition}]
@@ -156,8 +170,10 @@ func (g *Group) emptied(ctx context.Context) {
 		case at.Offset < 0 || start <= at.Offset:
 			p.behind = -1
 		case p.behind != at.Offset:
-			p.behind = at.Offset
-		case !buffered:
+			p.behind, p.behindUntil = at.Offset, arrived+buffered
+		case arrived < p.behindUntil && buffered == 0:
+			p.behindUntil = arrived // the client let go of what it held
+		case arrived >= p.behindUntil:
 			lost := start - at.Offset
 			p.logLoss(at.Offset, lost, lostRemoved, remedyRemoved)
 			p.setPosition(at)

@@ -4,11 +4,17 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -460,4 +466,88 @@ func TestCommittedBeyondTheEnd(t *testing.T) {
 		}
 		m.caughtUp(10)
 	})
+}
+
+// A group that has committed nothing has lost nothing of what was removed before
+// it began, also where the log's start could not be looked up at first.
+func TestNothingIsLostBeforeTheGroupBegan(t *testing.T) {
+	t.Parallel()
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	topic := kafkatest.Topic(t, b, 1)
+	produce(t, b, topic, 1, texts("e", 60)...)
+	trim(t, b, topic, 0, 50)
+	cfg, tab := config(t, b, topic), newTable(t)
+	var refused atomic.Int64
+	fault := b.Fake().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: topic, Err: kerr.LeaderNotAvailable, Count: -1, When: func(r kmsg.Request) bool {
+		for _, t := range r.(*kmsg.ListOffsetsRequest).Topics {
+			for _, p := range t.Partitions {
+				if p.Timestamp == -2 {
+					refused.Add(1)
+					return true
+				}
+			}
+		}
+		return false
+	}})
+	m := start(t, cfg, tab)
+	eventually(t, "the log's start is asked for, twice", func() bool { return len(m.Status().Partitions) == 1 && refused.Load() > 1 })
+	fault.Remove()
+	eventually(t, "ten rows", func() bool { return tab.distinct() == 10 })
+	lost(t, m, 0, "[]")
+}
+
+// Where the broker says that the position is out of range, and no leader epoch
+// says where the log was cut, the log is read again from its start: records of
+// any age are still there. What is reported lost ends with the position.
+func TestALogThatIsOutOfRangeIsReadFromItsStart(t *testing.T) {
+	t.Parallel()
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	topic := kafkatest.Topic(t, b, 1)
+	produceMinutes(t, b, topic, 0, 10) // years ago: the client's own reset would skip them
+	cfg, tab := config(t, b, topic), newTable(t)
+	m := start(t, cfg, tab)
+	m.caughtUp(10)
+	fault := b.Fake().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: topic, Err: kerr.OffsetOutOfRange, Count: 1})
+	defer fault.Remove()
+	eventually(t, "every record once more", func() bool { return tab.count() == 20 })
+	lost(t, m, 1, "[9-9]")
+}
+
+// What was removed from one partition is reported although the client always
+// holds records of another.
+func TestALossIsReportedBesideABusyPartition(t *testing.T) {
+	t.Parallel()
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	topic := kafkatest.Topic(t, b, 2)
+	produceTo(t, b, topic, []int32{0}, texts("gone", 50)...)
+	trim(t, b, topic, 0, 50)
+	cfg, tab := config(t, b, topic), newTable(t)
+	cfg.MaxBuffered, cfg.MaxRows, cfg.Drain = 20_000, 50, 100*time.Millisecond
+	produceTo(t, b, topic, []int32{1}, texts("busy", 3000)...)
+	stale := kadm.Offsets{}
+	stale.Add(kadm.Offset{Topic: topic, Partition: 0, At: 5, LeaderEpoch: -1})
+	stale.Add(kadm.Offset{Topic: topic, Partition: 1, At: 0, LeaderEpoch: -1})
+	if err := kadm.NewClient(client(t, b)).CommitAllOffsets(t.Context(), cfg.Group, stale); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var more sync.WaitGroup
+	defer more.Wait()
+	defer cancel()
+	tab.set(func(context.Context, write) error { // as fast as records come, more do
+		more.Go(func() {
+			recs := make([]*kgo.Record, 50)
+			for i := range recs {
+				recs[i] = &kgo.Record{Topic: topic, Partition: 1, Value: []byte("busy")}
+			}
+			if ctx.Err() == nil {
+				produceRecords(t, b, recs...)
+			}
+		})
+		return nil
+	})
+	m := start(t, cfg, tab)
+	eventually(t, "the loss of 45 offsets is reported", func() bool { return m.Status().Ledger.Lost == 45 })
+	lost(t, m, 45, "[5-49]")
 }

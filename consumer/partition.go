@@ -33,7 +33,11 @@ type partition struct {
 	wake   chan struct{} // one token: something was pushed
 
 	arriving sync.Mutex // serializes what moves at; taken before mu
+	logStart int64      // as last heard; -1 unknown; guarded by arriving
 	behind   int64      // position found below the log start by the last look, or -1; guarded by arriving
+	// behindUntil is how many records will have arrived when the client has
+	// handed over all that it held at that look; guarded by arriving.
+	behindUntil int64
 
 	mu      sync.Mutex      // guards the fields below
 	at      kgo.EpochOffset // the position: where the next poll should begin; offset -1 unknown
@@ -102,7 +106,7 @@ func newPartition(g *Group, topic string, id int32) *partition {
 	if g.cfg.Tap != nil {
 		p.ctx = context.WithValue(p.ctx, attemptsKey{}, &p.attempts)
 	}
-	p.at.Offset, p.behind = -1, -1
+	p.at.Offset, p.behind, p.logStart = -1, -1, -1
 	p.marked.Store(-1)
 	p.end.Store(-1)
 	p.enter(StateWaiting, "", "")

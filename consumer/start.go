@@ -178,6 +178,7 @@ func (g *Group) offsetsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Offs
 // name that has been deleted since, begin at the start of their log, which
 // commitEarly commits: until then, whoever is given the partition begins there.
 func (g *Group) startOffsets(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	defer g.noteBegins(offsets)
 	if err := g.dropDeleted(ctx, offsets); err != nil {
 		return nil, err
 	}
@@ -216,6 +217,22 @@ func (g *Group) startOffsets(ctx context.Context, offsets map[string]map[int32]k
 	default:
 	}
 	return offsets, nil
+}
+
+// noteBegins keeps where newly assigned partitions begin. The client's own
+// CommittedOffsets has 0 for one that begins without an offset.
+func (g *Group) noteBegins(offsets map[string]map[int32]kgo.Offset) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for topic, partitions := range offsets {
+		for id, o := range partitions {
+			tp := topicPartition{topic, id}
+			delete(g.begins, tp)
+			if at := o.EpochOffset(); at.Offset >= 0 {
+				g.begins[tp] = at
+			}
+		}
+	}
 }
 
 // dropDeleted turns offsets that were committed for a topic that has been
