@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -309,6 +310,38 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string) {
 		if got := zerobus.ParseRetryAfter(header, now); got < 0 || got > 10*time.Minute {
 			t.Errorf("Retry-After %q is %v, want 0 to 10 minutes", header, got)
+		}
+	})
+}
+
+// Columns that are ambiguous in mid-run are a fault of configuration: no row is
+// given up for them, however long it lasts.
+func TestAmbiguousColumnsGiveUpNoRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := virtual(t, nil)
+		b.Expect(rowColumns)
+		write(t, b, rows(1))
+		whole := b.space.columns
+		var wrong atomic.Bool
+		wrong.Store(true)
+		b.space.set(func() {
+			b.space.columns = `{"columns":[{"name":"message_id","type_text":"string"},{"name":"n","position":1,"type_text":"bigint"},{"name":"N","position":2,"type_text":"string"}]}`
+			b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, rows []json.RawMessage) bool {
+				return wrong.Load() && fail(w, 400, "INVALID_PARAMETER_VALUE", "unrecognized field name 'n'")
+			}
+		})
+		start := time.Now()
+		done := inBackground(t.Context(), b, rows(1))
+		after(10 * time.Minute)
+		select {
+		case err := <-done:
+			t.Fatalf("after at most %v: %v, want it to wait", time.Since(start), err)
+		default:
+		}
+		b.space.set(func() { b.space.columns = whole })
+		wrong.Store(false)
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

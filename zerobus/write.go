@@ -150,7 +150,11 @@ func (c *Client) judge(ctx context.Context, no error, rows int, uncompared *int)
 		return misfit.fault()
 	case e.create:
 		return e
-	case err == nil, errors.As(err, &hidden), *uncompared >= 3:
+	case err == nil, errors.As(err, &hidden):
+		return refusal(e)
+	case kindOf(err) == configuration:
+		return err // such as a column that is listed twice, for which no row is given up
+	case *uncompared >= 3:
 		return refusal(e)
 	}
 	*uncompared++
