@@ -105,7 +105,7 @@ const CodeDeadLetterLoop = "dead_letter_loop"
 // loopAttempts is the attempt from which on that holds.
 const loopAttempts = 3
 
-const loopRemedy = "check whether the dead-letter topic of this bridge is read by another whose own is read here; the records stay in the topic they were read from, where bridge dlq reaches them"
+const loopRemedy = "check whether the dead-letter topic of this bridge is read by another whose own is read here; the records stay in the topic they were read from"
 
 // attemptsOf returns how often the bridge gave up on the record before, as its
 // headers say; 0 where they say nothing that can be.

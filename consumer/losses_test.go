@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -511,43 +509,4 @@ func TestALogThatIsOutOfRangeIsReadFromItsStart(t *testing.T) {
 	defer fault.Remove()
 	eventually(t, "every record once more", func() bool { return tab.count() == 20 })
 	lost(t, m, 1, "[9-9]")
-}
-
-// What was removed from one partition is reported although the client always
-// holds records of another.
-func TestALossIsReportedBesideABusyPartition(t *testing.T) {
-	t.Parallel()
-	b := kafkatest.StartFake(t, kafkatest.Options{})
-	topic := kafkatest.Topic(t, b, 2)
-	produceTo(t, b, topic, []int32{0}, texts("gone", 50)...)
-	trim(t, b, topic, 0, 50)
-	cfg, tab := config(t, b, topic), newTable(t)
-	cfg.MaxBuffered, cfg.MaxRows, cfg.Drain = 20_000, 50, 100*time.Millisecond
-	produceTo(t, b, topic, []int32{1}, texts("busy", 3000)...)
-	stale := kadm.Offsets{}
-	stale.Add(kadm.Offset{Topic: topic, Partition: 0, At: 5, LeaderEpoch: -1})
-	stale.Add(kadm.Offset{Topic: topic, Partition: 1, At: 0, LeaderEpoch: -1})
-	if err := kadm.NewClient(client(t, b)).CommitAllOffsets(t.Context(), cfg.Group, stale); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var more sync.WaitGroup
-	defer more.Wait()
-	defer cancel()
-	tab.set(func(context.Context, write) error { // as fast as records come, more do
-		more.Go(func() {
-			recs := make([]*kgo.Record, 50)
-			for i := range recs {
-				recs[i] = &kgo.Record{Topic: topic, Partition: 1, Value: []byte("busy")}
-			}
-			if ctx.Err() == nil {
-				produceRecords(t, b, recs...)
-			}
-		})
-		return nil
-	})
-	m := start(t, cfg, tab)
-	eventually(t, "the loss of 45 offsets is reported", func() bool { return m.Status().Ledger.Lost == 45 })
-	lost(t, m, 45, "[5-49]")
 }
