@@ -48,6 +48,7 @@ func (c *compiler) compileEvents() {
 			}
 		}
 		c.order(p.columns)
+		p.reads = readsEvent(p.columns)
 		m.plans = append(m.plans, p)
 	}
 	for _, category := range c.o.RequireConsent {
@@ -129,7 +130,7 @@ func (c *compiler) column(r rule, res resolved) column {
 		typ: res.typ, notNull: res.NotNull, chain: r.chain}
 	for _, s := range r.sources {
 		if s.kafka != notKafka {
-			col.sources = append(col.sources, source{path: s.text, slot: -1, kafka: s.kafka, header: s.header})
+			col.sources = append(col.sources, source{path: s.text, slot: -1, kafka: s.kafka, header: s.header, always: s.kafka != kafkaKey && s.kafka != kafkaHeader})
 			c.m.headers = c.m.headers || s.kafka == kafkaHeader
 			col.isID = col.isID || s.kafka == kafkaUUID
 			continue
@@ -143,14 +144,13 @@ func (c *compiler) column(r rule, res resolved) column {
 		col.sources = append(col.sources, source{path: expressionSource, slot: -1, expr: &bound, verbatim: true})
 	}
 	if c.o.TimestampFallback == "kafka" && readsTimestamp(r) {
-		col.sources = append(col.sources, source{path: "$kafka.timestamp", slot: -1, kafka: kafkaTimestamp})
+		col.sources = append(col.sources, source{path: "$kafka.timestamp", slot: -1, kafka: kafkaTimestamp, always: true})
 	}
-	// The type of these columns reads and writes times by itself.
-	if n := len(col.chain); n > 0 && col.chain[n-1].name == "date_format" {
-		switch res.typ.base {
-		case timestampType, timestampNTZType, dateType:
-			col.chain = col.chain[:n-1]
-		}
+	col.nextTime = c.o.OnBadTimestamp == "next" && (isTime(res.typ) || slices.ContainsFunc(col.chain, func(t transform) bool { return t.name == "date_format" }))
+	// A TIMESTAMP reads and writes times without help. A DATE does not: for it a
+	// number counts days, and after date_format it is a time.
+	if n := len(col.chain); n > 0 && col.chain[n-1].name == "date_format" && isTime(res.typ) && res.typ.base != dateType {
+		col.chain = col.chain[:n-1]
 	}
 	col.lead()
 	col.copies = res.typ.base == stringType && res.typ.length == 0 && len(col.chain) == 0 && r.lookup == nil
@@ -175,6 +175,11 @@ func (c *column) lead() {
 		}
 		c.leading = append(c.leading, s.slot)
 	}
+}
+
+// isTime reports whether values of the type are times or days.
+func isTime(t *deltaType) bool {
+	return t.base == timestampType || t.base == timestampNTZType || t.base == dateType
 }
 
 func readsTimestamp(r rule) bool {
@@ -207,6 +212,13 @@ func (c *compiler) order(columns []column) {
 	if c.o.Format == "protobuf" {
 		slices.SortStableFunc(columns, func(a, b column) int { return cmp.Compare(a.tag, b.tag) })
 	}
+}
+
+// readsEvent reports whether a column has a source that an event can lack.
+func readsEvent(columns []column) bool {
+	return slices.ContainsFunc(columns, func(c column) bool {
+		return slices.ContainsFunc(c.sources, func(s source) bool { return !s.always })
+	})
 }
 
 // below reports whether the keys under a path are the customer's own.
@@ -246,6 +258,7 @@ func (c *compiler) compileRows() {
 		c.rowColumn(key, rule{}, res)
 	}
 	c.order(m.rowPlan.columns)
+	m.rowPlan.reads = readsEvent(m.rowPlan.columns)
 	if !c.isColumn("batch") {
 		n := m.rows.add([]step{{key: "batch"}})
 		n.shape = true
@@ -266,7 +279,7 @@ func (c *compiler) rowColumn(key string, r rule, res resolved) {
 	col := c.column(own, res)
 	col.sources = append([]source{{path: key, slot: m.rows.add([]step{{key: key}}).id, verbatim: true}}, col.sources...)
 	if c.o.TimestampFallback == "kafka" && readsTimestamp(r) {
-		col.sources = append(col.sources, source{path: "$kafka.timestamp", slot: -1, kafka: kafkaTimestamp})
+		col.sources = append(col.sources, source{path: "$kafka.timestamp", slot: -1, kafka: kafkaTimestamp, always: true})
 	}
 	col.lead()
 	m.rowPlan.columns = append(m.rowPlan.columns, col)

@@ -207,6 +207,7 @@ func TestCompileProblems(t *testing.T) {
 		{"input", "", mapping.Options{Input: "canonicl"}, `mapping.input "canonicl" is not one of auto, canonical, mapped; did you mean canonical`},
 		{"utf8", "", mapping.Options{InvalidUTF8: "ignore"}, "mapping.invalid_utf8"},
 		{"fallback", "", mapping.Options{TimestampFallback: "now"}, "mapping.timestamp_fallback"},
+		{"bad timestamp", "", mapping.Options{OnBadTimestamp: "null"}, "mapping.on_bad_timestamp"},
 		{"format", "", mapping.Options{TimestampFormat: "millis"}, "mapping.timestamp_format"},
 		{"consent", "", mapping.Options{OnMissingConsent: "deny"}, "mapping.on_missing_consent"},
 		{"category", "", mapping.Options{RequireConsent: []string{""}}, "empty category"},
@@ -302,13 +303,14 @@ func TestMappersShareAMapping(t *testing.T) {
 // Codes and reasons are metric labels: what Map hands out must be listed.
 func TestEveryOutcomeIsListed(t *testing.T) {
 	m := mustCompile(t, "version: 2\nextends: default\nfilter: (drop ?? 1) > 0\nglobal: {mappings: [{source: n, target: n, type: INT}]}\nevents: {off: {enabled: false}}\n", mapping.Options{RequireConsent: []string{"analytics"}}).NewMapper()
-	required := mustCompile(t, "version: 2\nglobal: {mappings: [{source: n, target: n}]}\n", mapping.Options{Table: []mapping.Column{{Name: "n", Type: "INT", NotNull: true}}}).NewMapper()
+	required := mustCompile(t, "version: 2\nglobal: {mappings: [{source: n, target: n}, {source: m, target: m}]}\n", mapping.Options{Table: []mapping.Column{{Name: "n", Type: "INT", NotNull: true}, {Name: "m", Type: "INT"}}}).NewMapper()
 	seen := map[string]bool{}
 	for _, s := range []string{" ", "x", "1", strings.Repeat("[", 2000), `{"a":"\ud800"}`, `{"type":1,"type":2}`, `{"n":true}`, `{"n":1e30}`, `{"timestamp":"x"}`, `{"drop":"x"}`, `{"drop":0}`, `{"event":"off"}`, `{"context":{"consent":{"analytics":false}}}`} {
 		seen[mapOne(m, []byte(s)).codes[0]] = true
 	}
 	seen[mapOne(m, nil).codes[0]] = true
-	seen[mapOne(required, []byte("{}")).codes[0]] = true
+	seen[mapOne(required, []byte(`{"m":1}`)).codes[0]] = true
+	seen[mapOne(m, []byte("{}")).codes[0]] = true
 	expressed := mustCompile(t, "version: 2\nglobal: {mappings: [{expression: n + 1, target: n}]}\n", mapping.Options{}).NewMapper()
 	seen[mapOne(expressed, []byte(`{"n":"x"}`)).codes[0]] = true
 	for _, c := range mapping.RejectCodes() {

@@ -16,9 +16,9 @@ import (
 // hold the same.
 func mapValue(t *testing.T, typ, extra, value string) string {
 	t.Helper()
-	blueprint := "version: 2\nglobal: {mappings: [{source: v, target: v, type: '" + typ + "'" + extra + "}]}\n"
+	blueprint := "version: 2\nglobal: {mappings: [{source: v, target: v, type: '" + typ + "'" + extra + "}, " + known + "]}\n"
 	if typ == "" {
-		blueprint = "version: 2\nglobal: {mappings: [{source: v, target: v" + extra + "}]}\n"
+		blueprint = "version: 2\nglobal: {mappings: [{source: v, target: v" + extra + "}, " + known + "]}\n"
 	}
 	_, out := twinsOf(t, blueprint, mapping.Options{Input: "canonical"}).check(t, []byte(`{"v":`+value+`}`))
 	if len(out.codes) != 1 {
@@ -120,7 +120,9 @@ func TestTypes(t *testing.T) {
 		{"DATE", `"2026-03-04T23:30:00-01:00"`, `20517`},
 		{"DATE", `"1969-12-31T23:59:59Z"`, `-1`},
 		{"DATE", `20516`, `20516`},
-		{"DATE", `1772615727482`, `20516`},
+		{"DATE", `"20516"`, `20516`},
+		{"DATE", `1772615727482`, outOfRange},
+		{"DATE", `"1772615727482"`, outOfRange},
 		{"DATE", `"2026-02-30"`, badTime},
 		{"DATE", `true`, mismatch},
 
@@ -353,25 +355,25 @@ func TestDerivedMessageID(t *testing.T) {
 	named := func(name string) func(*mapping.Record) {
 		return func(r *mapping.Record) { r.Topic, r.TopicID = name, [16]byte{15: 7} }
 	}
-	if a, b := id("c", named("a"), `{}`)[0], id("c", named("b"), `{}`)[0]; a != b {
+	if a, b := id("c", named("a"), `{"type":"a"}`)[0], id("c", named("b"), `{"type":"a"}`)[0]; a != b {
 		t.Errorf("with a topic id the name is not part: got %s and %s", a, b)
 	}
 	if len(first) != 36 || first[14] != '5' || !strings.Contains("89ab", first[19:20]) {
 		t.Errorf("got %s, want a UUID of version 5", first)
 	}
-	if empty := id("c", same, `{"message_id":""}`)[0]; empty != first {
+	if empty := id("c", same, `{"type":"a","message_id":""}`)[0]; empty != first {
 		t.Errorf("empty id: got %s, want the derived %s", empty, first)
 	}
 	seen := map[string]bool{first: true}
 	for name, ids := range map[string][]string{
-		"cluster":   id("d", same, `{}`),
-		"topic":     id("c", func(r *mapping.Record) { r.Topic = "other" }, `{}`),
-		"partition": id("c", func(r *mapping.Record) { r.Partition++ }, `{}`),
-		"offset":    id("c", func(r *mapping.Record) { r.Offset++ }, `{}`),
-		"batch":     id("c", same, `[{},{},{}]`),
+		"cluster":   id("d", same, `{"type":"a"}`),
+		"topic":     id("c", func(r *mapping.Record) { r.Topic = "other" }, `{"type":"a"}`),
+		"partition": id("c", func(r *mapping.Record) { r.Partition++ }, `{"type":"a"}`),
+		"offset":    id("c", func(r *mapping.Record) { r.Offset++ }, `{"type":"a"}`),
+		"batch":     id("c", same, `[{"type":"a"},{"type":"a"},{"type":"a"}]`),
 		// A topic that was deleted and created again begins at offset 0 again.
-		"topic id":         id("c", func(r *mapping.Record) { r.TopicID[0] = 1 }, `{}`),
-		"another topic id": id("c", func(r *mapping.Record) { r.TopicID[0] = 2 }, `{}`),
+		"topic id":         id("c", func(r *mapping.Record) { r.TopicID[0] = 1 }, `{"type":"a"}`),
+		"another topic id": id("c", func(r *mapping.Record) { r.TopicID[0] = 2 }, `{"type":"a"}`),
 	} {
 		for _, got := range ids {
 			if seen[got] {

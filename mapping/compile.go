@@ -19,6 +19,10 @@ type Options struct {
 	// TimestampFallback is none (default) or kafka: an event without a time
 	// takes the record's. It serves columns fed by a source named timestamp.
 	TimestampFallback string
+	// OnBadTimestamp is reject (default) or next: a value that is no time is
+	// passed over as if it were absent while the column has another source that
+	// is present. It serves columns of a time type and those with date_format.
+	OnBadTimestamp string
 	// Format is json (default), rows are JSON objects, or protobuf, rows are
 	// protobuf messages, for which Table must be known with its Numbers.
 	Format string
@@ -53,6 +57,7 @@ func (o Options) check() error {
 	one("input", o.Input, "auto", "canonical", "mapped")
 	one("invalid_utf8", o.InvalidUTF8, "reject", "replace")
 	one("timestamp_fallback", o.TimestampFallback, "none", "kafka")
+	one("on_bad_timestamp", o.OnBadTimestamp, "reject", "next")
 	one("format", o.Format, "json", "protobuf")
 	one("timestamp_format", o.TimestampFormat, "micros", "rfc3339")
 	if o.Format == "protobuf" && o.TimestampFormat == "rfc3339" {
@@ -100,6 +105,7 @@ type plan struct {
 	drop    bool
 	filters []boundExpression
 	columns []column
+	reads   bool // a column has a source that not every record has
 }
 
 // column is one column of a plan, ready to be filled.
@@ -111,6 +117,7 @@ type column struct {
 	notNull  bool
 	copies   bool    // STRING without a transform: strings go in as they are
 	leading  []int32 // the nodes of the sources before the first that is none
+	nextTime bool    // a value that is no time gives way to the next source
 	isID     bool    // made from the record where missing, so that an empty id is a missing one
 	sources  []source
 	chain    []transform
@@ -130,6 +137,7 @@ type constant struct {
 // Kafka record, or an expression.
 type source struct {
 	path     string // for people
+	always   bool   // every record has it, so it says nothing about the event
 	slot     int32  // -1 for the Kafka record and expressions
 	verbatim bool   // below properties or traits, and in rows that are mapped already
 	kafka    kafkaField

@@ -20,7 +20,7 @@ import (
 
 // expressionBlueprint feeds one VARIANT column, which shows any value as JSON.
 func expressionBlueprint(expression string) string {
-	return "version: 2\nglobal:\n  mappings:\n    - {target: v, type: VARIANT, expression: " + quoteYAML(expression) + "}\n"
+	return "version: 2\nglobal:\n  mappings:\n    - {target: v, type: VARIANT, expression: " + quoteYAML(expression) + "}\n    - " + known + "\n"
 }
 
 func quoteYAML(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -74,6 +74,7 @@ const (
 	CodeOutOfRange      = "out_of_range"     // a number the column's type cannot hold
 	CodeBadTimestamp    = "bad_timestamp"    // not a point in time
 	CodeMissingRequired = "missing_required" // no value for a NOT NULL column
+	CodeUnrecognized    = "unrecognized"     // no source of any column is in the event
 	CodeFilterFailed    = "filter_failed"    // the filter expression could not be evaluated
 
 	// CodeExpressionFailed says that the expression of a mapping could not be
@@ -84,8 +85,8 @@ const (
 // RejectCodes lists every code Map may hand to Out.Reject.
 func RejectCodes() []string {
 	return []string{CodeEmpty, CodeNotJSON, CodeNotObject, CodeTooDeep, CodeInvalidUTF8, CodeDuplicateKey,
-		CodeTypeMismatch, CodeOutOfRange, CodeBadTimestamp, CodeMissingRequired, CodeFilterFailed,
-		CodeExpressionFailed}
+		CodeTypeMismatch, CodeOutOfRange, CodeBadTimestamp, CodeMissingRequired, CodeUnrecognized,
+		CodeFilterFailed, CodeExpressionFailed}
 }
 
 // Reasons handed to Out.Filter.

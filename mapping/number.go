@@ -121,5 +121,24 @@ func parseFloat(text []byte, bits int) (f float64, ok bool) {
 	return f, err == nil
 }
 
+// notFinite returns NaN or Infinity where text is, or begins with, one of the
+// names that serializers give to what is no finite number, else "".
+func notFinite(text []byte, whole bool) string {
+	if len(text) > 0 && (text[0] == '-' || text[0] == '+') {
+		text = text[1:]
+	}
+	for _, n := range [...]struct{ spelling, name string }{{"nan", "NaN"}, {"infinity", "Infinity"}, {"inf", "Infinity"}} {
+		if len(text) < len(n.spelling) || whole && len(text) != len(n.spelling) || !equalFold(text[:len(n.spelling)], n.spelling) {
+			continue
+		}
+		if rest := text[len(n.spelling):]; len(rest) == 0 || !isLetter(rest[0]) {
+			return n.name
+		}
+	}
+	return ""
+}
+
+func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
+
 // isNumber reports whether text is exactly one JSON number.
 func isNumber(text []byte) bool { return len(text) > 0 && numberEnd(text, 0) == len(text) }

@@ -1,6 +1,9 @@
 package mapping
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // canonical maps the event just scanned by the plan of its section.
 func (m *Mapper) canonical() {
@@ -93,11 +96,49 @@ func (m *Mapper) row(p *plan) {
 	if m.trace != nil {
 		m.explain(p)
 	}
+	if !m.recognizes(p) {
+		m.reject(CodeUnrecognized, "", "no source of any column is in the event, so its row would hold nothing of it; map its fields in the blueprint, or leave such events out by a filter")
+		return
+	}
 	if m.e.wire {
 		m.message(p)
 	} else {
 		m.object(p)
 	}
+}
+
+// recognizes reports whether a source of a column is present. What every record
+// has, such as its offset and the id made of it, is no such source.
+func (m *Mapper) recognizes(p *plan) bool {
+	if !p.reads {
+		return true
+	}
+	for i := range p.columns {
+		c := &p.columns[i]
+		for j := range c.sources {
+			if m.present(c, &c.sources[j]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// present reports whether the event, or the key or header of its record, has
+// the source.
+func (m *Mapper) present(c *column, from *source) bool {
+	switch {
+	case from.always:
+		return false
+	case from.expr != nil:
+		return slices.ContainsFunc(from.expr.slots, m.has)
+	case from.slot >= 0:
+		v := m.s.vals[from.slot]
+		return v.kind > null && !(c.isID && v.kind == str && v.end-v.start == 2)
+	}
+	m.e.reset()
+	v, refused := m.kafka(c, from)
+	return v.kind != absent || refused.code != ""
 }
 
 // object appends a row in JSON.
@@ -180,6 +221,8 @@ func (m *Mapper) refused(c *column, fed *feed) bool {
 func (m *Mapper) column(dst []byte, c *column, f *feed) []byte {
 	m.e.reset()
 	*f = feed{}
+	var bad feed // the first value that is no time, where others may stand in for it
+	mark := len(dst)
 	for i := range c.sources {
 		from := &c.sources[i]
 		if from.slot >= 0 {
@@ -201,9 +244,30 @@ func (m *Mapper) column(dst []byte, c *column, f *feed) []byte {
 		if f.from = from; f.refused.code != "" {
 			return dst
 		}
-		return m.convert(dst, c, f)
+		if dst = m.convert(dst, c, f); !c.nextTime || !f.badTime(c) {
+			return dst
+		}
+		if bad.from == nil {
+			bad = *f
+		}
+		*f, dst = feed{}, dst[:mark]
+	}
+	if bad.from != nil {
+		*f = bad
+		return dst
 	}
 	return m.constant(dst, c.fallback, f)
+}
+
+// badTime reports whether the value was refused as a time.
+func (f *feed) badTime(c *column) bool {
+	switch f.refused.code {
+	case CodeBadTimestamp:
+		return true
+	case CodeTypeMismatch, CodeOutOfRange:
+		return isTime(c.typ)
+	}
+	return false
 }
 
 // constant appends a constant of the blueprint.

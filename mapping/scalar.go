@@ -114,22 +114,34 @@ func (e *encoder) decimal(buf []byte, t *deltaType, v val) (decimal, refusal) {
 	return d, refusal{}
 }
 
-// lastDay is 9999-12-31 in days; whole numbers up to it are days already,
-// larger ones are epoch times (a table row that is mapped already has days).
-const lastDay = 2932896
+// firstDay and lastDay are 0001-01-01 and 9999-12-31 in days since 1970.
+const (
+	firstDay = -719162
+	lastDay  = 2932896
+)
 
-// days reads a day, counted from 1970-01-01.
+// days reads a day, counted from 1970-01-01. A number is a number of days, also
+// in a string. It is never read as seconds: a day counter that runs away would
+// come out as a day of 1970.
 func (e *encoder) days(v val) (int64, refusal) {
-	if v.kind == number {
-		var buf [48]byte
-		if d, ok := parseDecimal(buf[:0], v.b); ok {
-			if n, whole, fits := d.int64(); whole && fits && -719162 <= n && n <= lastDay {
-				return n, refusal{}
-			}
-		}
+	text := v.b
+	if v.isText() {
+		text = e.text(v)
 	}
-	t, r := e.instant(v)
-	return t.days(), r
+	if v.kind != number && !(v.isText() && isNumber(text)) {
+		t, r := e.instant(v)
+		return t.days(), r
+	}
+	var buf [48]byte
+	d, ok := parseDecimal(buf[:0], text)
+	n, whole, fits := d.int64()
+	switch {
+	case ok && !whole:
+		return 0, mismatch("is not a whole number of days since 1970; add transform: date_format where it is a time")
+	case !ok || !fits || n < firstDay || n > lastDay:
+		return 0, refusal{CodeOutOfRange, "is not a number of days since 1970 within the years 1 to 9999; add transform: date_format where it is a time"}
+	}
+	return n, refusal{}
 }
 
 // base64 reads a string of standard base64 with padding (RFC 4648 section 4).

@@ -107,11 +107,11 @@ func FuzzValues(f *testing.F) {
 	types := []string{"STRING", "VARIANT", "BOOLEAN", "TINYINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL(12,3)", "DATE", "TIMESTAMP", "BINARY", "ARRAY<STRING>", "ARRAY<INT>", "MAP<STRING,STRING>", "VARCHAR(5)", "MAP<BIGINT,DATE>", "ARRAY<ARRAY<DOUBLE>>", "STRUCT<a:STRING,b_c:ARRAY<INT>>"}
 	mappers := map[string]*mapping.Mapper{}
 	for _, typ := range types {
-		m := mustCompile(f, fmt.Sprintf("version: 2\nglobal: {mappings: [{source: v, target: v, type: '%s'}]}\n", typ), mapping.Options{Input: "canonical"})
+		m := mustCompile(f, fmt.Sprintf("version: 2\nglobal: {mappings: [{source: v, target: v, type: '%s'}, %s]}\n", typ, known), mapping.Options{Input: "canonical"})
 		mappers[typ] = m.NewMapper()
 	}
 	for _, tr := range []string{"snake_case", "lower", "upper", "trim", "json", "hash_sha256", "to_string", "to_int", "to_float", "to_bool", "split", "join", "date_format"} {
-		m := mustCompile(f, "version: 2\nglobal: {mappings: [{source: v, target: v, transform: "+tr+"}]}\n", mapping.Options{Input: "canonical"})
+		m := mustCompile(f, "version: 2\nglobal: {mappings: [{source: v, target: v, transform: "+tr+"}, "+known+"]}\n", mapping.Options{Input: "canonical"})
 		mappers[tr] = m.NewMapper()
 	}
 	f.Fuzz(func(t *testing.T, value string) {
@@ -261,7 +261,7 @@ func TestTombstoneEmptyAndBOM(t *testing.T) {
 		"tombstone": {nil, "filter " + mapping.FilterTombstone},
 		"no bytes":  {[]byte{}, mapping.CodeEmpty},
 		"BOM alone": {[]byte("\xef\xbb\xbf"), mapping.CodeEmpty},
-		"BOM":       {[]byte("\xef\xbb\xbf{}"), "row"},
+		"BOM":       {[]byte("\xef\xbb\xbf{\"type\":\"x\"}"), "row"},
 		"two BOMs":  {[]byte("\xef\xbb\xbf\xef\xbb\xbf{}"), mapping.CodeNotJSON},
 		"a NUL":     {[]byte("\x00"), mapping.CodeNotJSON},
 	} {
@@ -292,7 +292,7 @@ func TestInvalidUTF8IsRejectedWhereverItStands(t *testing.T) {
 func TestKeysOfEveryLength(t *testing.T) {
 	for n := 1; n <= 70; n++ {
 		key := strings.Repeat("abcdefghijklmnopqrstuvwxyz", 3)[:n]
-		m := mustCompile(t, "version: 2\nglobal: {mappings: [{source: properties."+key+", target: v}]}\n", mapping.Options{}).NewMapper()
+		m := mustCompile(t, "version: 2\nglobal: {mappings: [{source: properties."+key+", target: v}, " + known + "]}\n", mapping.Options{}).NewMapper()
 		event := func(key string) []byte { return []byte(`{"properties":{"` + key + `":"x"}}`) }
 		for _, tc := range []struct{ key, want string }{
 			{key, `row {"v":"x"}`},

@@ -114,12 +114,18 @@ func (s *scanner) literal(i int, want string) int {
 	if end := i + len(want); end <= len(s.b) && string(s.b[i:end]) == want {
 		return end
 	}
+	if name := notFinite(s.b[i:], false); name != "" { // nan begins like null
+		return s.number(i)
+	}
 	return s.fail(CodeNotJSON, "a value should stand here", i)
 }
 
 func (s *scanner) number(i int) int {
 	end := numberEnd(s.b, i)
 	if end < 0 {
+		if name := notFinite(s.b[i:], false); name != "" {
+			return s.fail(CodeNotJSON, name+" stands here, which JSON has no number for; have the producer send null", i)
+		}
 		if c := s.b[i]; c == '-' || ('0' <= c && c <= '9') {
 			return s.fail(CodeNotJSON, "a number that JSON does not allow", i)
 		}

@@ -94,8 +94,7 @@ func (e *encoder) dateFormat(format string, t *deltaType, v val) (val, refusal) 
 	if r.code != "" {
 		return v, r
 	}
-	switch t.base {
-	case timestampType, timestampNTZType, dateType:
+	if isTime(t) {
 		return val{kind: pointInTime, t: at}, refusal{} // the column's own form
 	}
 	out := val{kind: number}

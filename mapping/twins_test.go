@@ -160,7 +160,7 @@ func TestGoldenInProtobuf(t *testing.T) {
 
 // A row is appended behind what is in the buffer; a row of NULLs has no bytes.
 func TestMessageWithoutFields(t *testing.T) {
-	w := twinsOf(t, "version: 2\nglobal: {mappings: [{source: a, target: a}]}\n", mapping.Options{})
+	w := twinsOf(t, "version: 2\nglobal: {mappings: [{source: a, target: a}, "+known+"]}\n", mapping.Options{})
 	wire, _ := w.check(t, []byte(`{"type":"x"}`))
 	if len(wire.rows) != 1 || len(wire.rows[0]) != 0 {
 		t.Errorf("got %x, want one row of no bytes", wire.rows)

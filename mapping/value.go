@@ -125,6 +125,9 @@ func (s *scratch) instant(v val) (instant, refusal) {
 		if t, ok := parseInstant(s.text(v)); ok {
 			return t, refusal{}
 		}
+		if name := notFinite(s.text(v), true); name != "" {
+			return instant{}, refusal{CodeBadTimestamp, "is " + name + ", which is no time; have the producer send null"}
+		}
 		return instant{}, bad
 	}
 	return instant{}, mismatch("cannot be a time")
@@ -138,6 +141,9 @@ func (s *scratch) number(v val) ([]byte, refusal) {
 	case v.isText():
 		if text := s.text(v); isNumber(text) {
 			return text, refusal{}
+		}
+		if name := notFinite(s.text(v), true); name != "" {
+			return nil, mismatch("is " + name + ", which is no number a column can hold; have the producer send null")
 		}
 		return nil, mismatch("holds no number")
 	}

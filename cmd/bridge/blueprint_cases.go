@@ -51,7 +51,7 @@ var (
 	fileKeys    = []string{"blueprint", "options", "table", "tests"}
 	caseKeys    = []string{"name", "event", "record", "row", "reject", "column", "filter", "outcomes"}
 	outcomeKeys = []string{"row", "reject", "column", "filter"}
-	optionKeys  = []string{"input", "invalid_utf8", "timestamp_fallback", "timestamp_format", "require_consent", "on_missing_consent", "optional"}
+	optionKeys  = []string{"input", "invalid_utf8", "timestamp_fallback", "on_bad_timestamp", "timestamp_format", "require_consent", "on_missing_consent", "optional"}
 	recordKeys  = []string{"topic", "partition", "offset", "timestamp", "key", "headers"}
 )
 
@@ -149,6 +149,8 @@ func (f *caseFile) option(key string, n *yaml.Node) {
 		o.InvalidUTF8 = n.Value
 	case "timestamp_fallback":
 		o.TimestampFallback = n.Value
+	case "on_bad_timestamp":
+		o.OnBadTimestamp = n.Value
 	case "timestamp_format":
 		o.TimestampFormat = n.Value
 	case "on_missing_consent":

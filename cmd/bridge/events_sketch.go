@@ -129,6 +129,7 @@ var meanings = map[string]string{
 	mapping.CodeOutOfRange:       "the number is outside the range of the column's type",
 	mapping.CodeBadTimestamp:     "the value is not a point in time",
 	mapping.CodeMissingRequired:  "the column is NOT NULL and the event has no value for it",
+	mapping.CodeUnrecognized:     "no source of any column is in the event: its row would hold nothing of it",
 	mapping.CodeFilterFailed:     "the blueprint's filter could not be evaluated for this event",
 	mapping.CodeExpressionFailed: "an expression of the blueprint could not be evaluated for this event, or gave what the column cannot hold",
 

@@ -113,7 +113,7 @@ func readBlueprint(file string) (plan *mapping.Blueprint, digest string, err err
 func mappingOptions(c *config.Config) mapping.Options {
 	m := c.Mapping
 	return mapping.Options{
-		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback,
+		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback, OnBadTimestamp: m.OnBadTimestamp,
 		TimestampFormat: c.Zerobus.TimestampFormat, RequireConsent: m.RequireConsent, OnMissingConsent: m.OnMissingConsent,
 	}
 }

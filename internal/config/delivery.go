@@ -16,6 +16,10 @@ type Mapping struct {
 	// TimestampFallback for events without any timestamp: none leaves the
 	// column NULL, kafka takes the record's. Default none.
 	TimestampFallback string `yaml:"timestamp_fallback"`
+	// OnBadTimestamp for a value that is no time: reject the event, or next, to
+	// try the column's remaining sources. Default reject. Price of next: the
+	// column holds another time than the one it was meant to.
+	OnBadTimestamp string `yaml:"on_bad_timestamp"`
 	// RequireConsent lists categories that must all be granted in
 	// context.consent, else the event is filtered. Default none: everything
 	// is forwarded.

@@ -123,6 +123,7 @@ func TestRules(t *testing.T) {
 		{"mapping.input", []string{"mapping.input=json"}, "must be one of auto, canonical, mapped"},
 		{"mapping.invalid_utf8", []string{"mapping.invalid_utf8=replaced"}, "did you mean replace?"},
 		{"mapping.timestamp_fallback", []string{"mapping.timestamp_fallback=now"}, "must be one of none, kafka"},
+		{"mapping.on_bad_timestamp", []string{"mapping.on_bad_timestamp=null"}, "must be one of reject, next"},
 		{"mapping.require_consent", []string{"mapping.require_consent=analytics,analytics"}, "listed twice"},
 		{"mapping.on_missing_consent", []string{"mapping.on_missing_consent=deny"}, "must be one of allow, drop"},
 		{"delivery.max_rows", []string{"delivery.max_rows=0"}, "between 1 and 1000000"},
