@@ -100,6 +100,8 @@ global:
 			`"context":{"consent":{"analytics":"granted"},"userAgent":"a \"b\"","ip":{"v4":["1"]}},"properties":{"n":"9007199254740993","d":12.50,"f":1e3,"list":["a\n",1],"map":{"a":"\u00e9"},"plan":" Gold ","mail":"a@b.example","tags":"a,b",` +
 			`"counts":{"1":2,"-3":0},"place":{"city_name":"L\u00e9eds","geo":{"lon":-1.5}},"items":[{"sku":"a\"b","data":"aGk=","ok":true},{}]}}`)}, all...)},
 		{"batch", everything, [][]byte{append(append([]byte(`{"batch":[`), bytes.Join(all, []byte(","))...), `]}`...)}},
+		{"envelope", everything, [][]byte{append(append([]byte(`{"timestamp":"2026-03-04T09:15:27Z","sentAt":1772615727,"consent":{"analytics":true},"context":{"ip":"203.0.113.9","page":{"url":"u"},"consent":{"categoryPreferences":{"analytics":true}}},`+
+			`"batch":[{"type":"x","payload":{}},{"context":{"locale":"de"},"payload":{"type":"x"}},{"type":"x","context":{"page":{"title":"t"}}},`), bytes.Join(all, []byte(","))...), `]}`...)}},
 		{"wrapped", everything, [][]byte{append(append([]byte(`{"payload":`), all[0]...), '}')}},
 		{"mapped already", everything, [][]byte{[]byte(`{"event_name":"x","EVENT_type":"track","event_timestamp":"2026-03-04T09:15:27.482Z","user_id":null,"n":1}`)}},
 		{"derived id", everything, [][]byte{[]byte(`{"type":"track","event":"Ärger Gemeldet"}`)}},

@@ -51,10 +51,8 @@ func (c *compiler) compileEvents() {
 		p.reads = readsEvent(p.columns)
 		m.plans = append(m.plans, p)
 	}
-	for _, category := range c.o.RequireConsent {
-		path := []step{{key: "context"}, {key: "consent"}, {key: category}}
-		m.consent = append(m.consent, c.slots(path))
-	}
+	c.compileConsent()
+	c.finishInherits()
 }
 
 func (c *compiler) compileShape() {
@@ -92,8 +90,15 @@ func (c *compiler) isColumn(name string) bool {
 }
 
 // slots adds every spelling of a path to the trie and returns their ids, the
-// preferred one first.
+// preferred one first. Where the event lacks the path its envelope may say it.
 func (c *compiler) slots(path []step) []int32 {
+	ids := c.ownSlots(path)
+	c.inherit(path, ids)
+	return ids
+}
+
+// ownSlots is slots for what only the object itself says.
+func (c *compiler) ownSlots(path []step) []int32 {
 	all, err := spellings(path)
 	if err != nil { // Parse has refused such paths
 		c.errs = append(c.errs, err)

@@ -92,7 +92,9 @@ type Mapping struct {
 	// highest one for 63 bytes and more.
 	lengths uint64
 
-	consent [][]int32 // for each required category its spellings
+	consent  []consentPaths // by required category
+	inherits []inherited    // what an envelope may fill
+	heads    []int32        // the nodes at the top that lead to it
 
 	rows     *trie // the columns of a row that is mapped already
 	rowPlan  plan

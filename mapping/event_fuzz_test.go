@@ -24,11 +24,12 @@ func FuzzRecord(f *testing.F) {
 	}
 	f.Add("t", []byte{0xff, 0xfe}, "tenant", []byte{0xed, 0xa0, 0x80}, []byte(`{"type":"page","extra":{"a":[1,"2"]}}`))
 	f.Add("t", []byte(`"\`), "tenant", []byte("line\nbreak\x00"), []byte(`{"batch":[{"type":"x"},1,{"event":"y"}]}`))
+	f.Add("t", []byte(nil), "", []byte(nil), []byte(`{"context":{"ip":"1","page":{"url":"u"},"consent":{"analytics":true}},"batch":[{"type":"x","context":{"page":{"title":"\u00e9"},"ip":null}},{"payload":{"type":"y"},"context":{"consent":"denied"}}]}`))
 	const wide = "version: 2\nextends: default\nglobal: {mappings: [{source: $kafka.key, target: k}, {source: $kafka.headers.tenant, target: h}, " +
-		"{source: $kafka.topic, target: t}, {source: $kafka.timestamp, target: at, type: TIMESTAMP}, {source: extra, target: extra, transform: json}, " +
+		"{source: $kafka.topic, target: t}, {source: $kafka.timestamp, target: at, type: TIMESTAMP}, {source: extra, target: extra, transform: json}, {source: context, target: context, type: VARIANT}, " +
 		"{source: [$kafka.headers.tenant, user_id], target: id, transform: [trim, lower, hash_sha256]}]}\n"
 	mappers := map[string][2]*mapping.Mapper{}
-	for name, o := range map[string]mapping.Options{"reject": {ClusterID: "c"}, "replace": {ClusterID: "c", InvalidUTF8: "replace"}, "mapped": {Input: "mapped"}} {
+	for name, o := range map[string]mapping.Options{"reject": {ClusterID: "c"}, "replace": {ClusterID: "c", InvalidUTF8: "replace"}, "mapped": {Input: "mapped"}, "consent": {RequireConsent: []string{"analytics"}}} {
 		m := mustCompile(f, wide, o)
 		mappers[name] = [2]*mapping.Mapper{m.NewMapper(), m.NewMapper()}
 	}

@@ -16,7 +16,14 @@ type Mapper struct {
 	eventVals []span // by node of Mapping.events
 	rowVals   []span // by node of Mapping.rows
 	name      []byte // an event's name or type while its section is looked up
-	clean     []byte // the record with U+FFFD for what is not Unicode
+	clean     []byte // the record with U+FFFD for what is not Unicode, and behind it what was merged
+	owned     bool   // the scanner reads clean
+	size      int    // of the record in clean
+
+	outer     envelope  // the batch
+	inner     envelope  // the wrappers of one event
+	env       *envelope // what surrounds the event, nil for nothing
+	inherited int       // bytes the events of the record have inherited
 	machine   vm.VM
 
 	rec   *Record
@@ -29,6 +36,8 @@ type Mapper struct {
 func (m *Mapping) NewMapper() *Mapper {
 	return &Mapper{m: m,
 		e:         newEncoder(m.opts),
+		outer:     m.newEnvelope(),
+		inner:     m.newEnvelope(),
 		eventVals: make([]span, len(m.events.paths)),
 		rowVals:   make([]span, len(m.rows.paths))}
 }
@@ -44,8 +53,9 @@ const maxWraps = 4
 // expression or a join transform is in the blueprint.
 func (m *Mapper) Map(rec *Record, out Out) {
 	m.rec, m.out, m.index = rec, out, -1
+	m.env, m.owned, m.inherited = nil, false, 0
 	m.record()
-	m.rec, m.out, m.s.b = nil, nil, nil
+	m.rec, m.out, m.env, m.s.b = nil, nil, nil, nil
 	if cap(m.clean) > maxKept {
 		m.clean = nil
 	}
@@ -78,7 +88,7 @@ func (m *Mapper) record() {
 	}
 	if m.s.soft.code == CodeInvalidUTF8 && m.m.opts.InvalidUTF8 == "replace" {
 		m.clean = appendUnicode(m.clean[:0], b)
-		m.s.b = m.clean
+		m.s.b, m.owned, m.size = m.clean, true, len(m.clean)
 		if !m.scanAll(root) {
 			return
 		}
@@ -89,9 +99,16 @@ func (m *Mapper) record() {
 		m.batch(top, root)
 	case object:
 		if b, ok := m.batchSpan(pinned); ok {
-			if at := m.s.soft.at; m.s.shapeDup || m.s.soft.code != "" && (at < int(b.start) || at >= int(b.end)) {
-				m.soft()
+			if m.faultAround(b) {
 				return
+			}
+			if pinned && len(m.m.consent) > 0 { // consent is no column
+				if m.s.event(0, m.root(false)); m.faultAround(b) {
+					return
+				}
+			}
+			if !pinned || len(m.m.consent) > 0 {
+				m.surround(&m.outer) // nothing surrounds it, so it cannot inherit too much
 			}
 			m.batch(b, root)
 			return
@@ -104,6 +121,16 @@ func (m *Mapper) record() {
 		}
 		m.reject(CodeNotObject, "", "the record is JSON but no object; an event is an object")
 	}
+}
+
+// faultAround rejects the record for a soft fault outside of its batch.
+func (m *Mapper) faultAround(b span) bool {
+	at := m.s.soft.at
+	if !m.s.shapeDup && (m.s.soft.code == "" || at >= int(b.start) && at < int(b.end)) {
+		return false
+	}
+	m.soft()
+	return true
 }
 
 // root makes the scanner read events, or rows, and returns where to begin.
@@ -181,8 +208,11 @@ func (m *Mapper) batch(b span, root *node) {
 		return
 	}
 	rows := root == m.m.rows.root
+	surrounding := m.env
 	for m.index = 0; ; m.index++ {
 		root = m.root(rows) // taking wrappers off may have changed it
+		m.env = surrounding
+		m.forget()
 		end := m.s.event(i, root)
 		if top := m.s.vals[root.id]; top.kind == object {
 			m.event(top)
@@ -206,12 +236,7 @@ func (m *Mapper) event(top span) {
 	}
 	switch m.m.opts.Input {
 	case "mapped":
-		// A row carries no consent, so it says nothing about any category.
-		if len(m.m.consent) > 0 && m.m.opts.OnMissingConsent == "drop" {
-			m.filtered(FilterConsent)
-			return
-		}
-		m.row(&m.m.rowPlan)
+		m.mapped(top)
 		return
 	case "canonical":
 		m.canonical()
@@ -224,6 +249,10 @@ func (m *Mapper) event(top span) {
 		}
 		if m.s.shapeDup {
 			m.soft()
+			return
+		}
+		if !m.surround(&m.inner) {
+			m.tooLarge()
 			return
 		}
 		top = inner
@@ -241,12 +270,35 @@ func (m *Mapper) event(top span) {
 		m.filtered(FilterConsent)
 		return
 	}
+	m.asRow(top)
+}
+
+// mapped maps an object that the configuration calls a row. Consent is no column,
+// so the object is scanned once more where it is asked for.
+func (m *Mapper) mapped(top span) {
+	if len(m.m.consent) == 0 {
+		m.row(&m.m.rowPlan, m.recognizes(&m.m.rowPlan))
+		return
+	}
+	if m.s.event(int(top.start), m.root(false)); m.s.soft.code != "" {
+		m.soft()
+		return
+	}
+	if !m.consents() {
+		m.filtered(FilterConsent)
+		return
+	}
+	m.asRow(top)
+}
+
+// asRow scans the object by the names of columns and maps it.
+func (m *Mapper) asRow(top span) {
 	m.s.event(int(top.start), m.root(true))
 	if m.s.soft.code != "" {
 		m.soft()
 		return
 	}
-	m.row(&m.m.rowPlan)
+	m.row(&m.m.rowPlan, m.recognizes(&m.m.rowPlan))
 }
 
 // wrapped returns the event inside an object that only wraps it: under event,

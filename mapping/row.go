@@ -16,6 +16,11 @@ func (m *Mapper) canonical() {
 		m.filtered(FilterDrop)
 		return
 	}
+	known := m.recognizes(p) // by what the event itself says
+	if !m.inherit() {
+		m.tooLarge()
+		return
+	}
 	for i := range p.filters {
 		keep, err := p.filters[i].keep(m)
 		if err != nil {
@@ -27,7 +32,7 @@ func (m *Mapper) canonical() {
 			return
 		}
 	}
-	m.row(p)
+	m.row(p, known)
 }
 
 // section returns the plan for the event: by its name as written, by its name
@@ -71,32 +76,13 @@ func (m *Mapping) named(sections map[string]int32, name []byte) int32 {
 	return sections[string(name)]
 }
 
-// consents reports whether every required category of consent is granted.
-func (m *Mapper) consents() bool {
-	for _, slots := range m.m.consent {
-		switch v := m.find(slots); v.kind {
-		case absent:
-			if m.m.opts.OnMissingConsent == "drop" {
-				return false
-			}
-		case trueLit:
-		case str:
-			if text := m.s.b[v.start+1 : v.end-1]; !equalFold(text, "true") && !equalFold(text, "granted") {
-				return false
-			}
-		default: // false, and whatever cannot be read as a yes
-			return false
-		}
-	}
-	return true
-}
-
-// row appends one row by the plan, or rejects the event.
-func (m *Mapper) row(p *plan) {
+// row appends one row by the plan, or rejects the event: where it is not known,
+// no source of any column was in it.
+func (m *Mapper) row(p *plan, known bool) {
 	if m.trace != nil {
 		m.explain(p)
 	}
-	if !m.recognizes(p) {
+	if !known {
 		m.reject(CodeUnrecognized, "", "no source of any column is in the event, so its row would hold nothing of it; map its fields in the blueprint, or leave such events out by a filter")
 		return
 	}

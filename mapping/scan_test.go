@@ -292,7 +292,7 @@ func TestInvalidUTF8IsRejectedWhereverItStands(t *testing.T) {
 func TestKeysOfEveryLength(t *testing.T) {
 	for n := 1; n <= 70; n++ {
 		key := strings.Repeat("abcdefghijklmnopqrstuvwxyz", 3)[:n]
-		m := mustCompile(t, "version: 2\nglobal: {mappings: [{source: properties."+key+", target: v}, " + known + "]}\n", mapping.Options{}).NewMapper()
+		m := mustCompile(t, "version: 2\nglobal: {mappings: [{source: properties."+key+", target: v}, "+known+"]}\n", mapping.Options{}).NewMapper()
 		event := func(key string) []byte { return []byte(`{"properties":{"` + key + `":"x"}}`) }
 		for _, tc := range []struct{ key, want string }{
 			{key, `row {"v":"x"}`},

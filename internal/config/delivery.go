@@ -20,8 +20,8 @@ type Mapping struct {
 	// try the column's remaining sources. Default reject. Price of next: the
 	// column holds another time than the one it was meant to.
 	OnBadTimestamp string `yaml:"on_bad_timestamp"`
-	// RequireConsent lists categories that must all be granted in
-	// context.consent, else the event is filtered. Default none: everything
+	// RequireConsent lists categories that must all be granted, else the event
+	// is filtered. Default none: everything
 	// is forwarded.
 	RequireConsent []string `yaml:"require_consent"`
 	// OnMissingConsent says what becomes of an event that does not mention a
