@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/datafly/bridge/internal/config"
 )
 
 // Exit codes.
@@ -105,6 +107,16 @@ bridge help <topic>; bridge help topics lists them.`,
 	root.PersistentFlags().Var(&colour, "color", "colours: auto (on a terminal, unless NO_COLOR is set), always or never")
 	root.SetVersionTemplate("bridge {{.Version}}\n")
 	root.SetFlagErrorFunc(wrongFlag)
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		sets, err := cmd.Flags().GetStringArray("set")
+		if err != nil {
+			return nil //nolint:nilerr // the command has no such flag
+		}
+		if err := config.RefuseSecrets(sets); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
 	root.AddCommand(
 		newRunCommand(),
 		newDemoCommand(),

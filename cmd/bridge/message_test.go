@@ -92,6 +92,7 @@ func TestCommandsTakeTheFlagsTheyHeed(t *testing.T) {
 
 // A connection is not mended with SQL, nor a wrong address with another secret.
 func TestCheckNamesTheKeyThatIsWrong(t *testing.T) {
+	t.Setenv("BRIDGE_ZEROBUS_CLIENT_SECRET", "y")
 	t.Chdir(t.TempDir())
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
@@ -121,7 +122,7 @@ func TestCheckNamesTheKeyThatIsWrong(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stdout, stderr bytes.Buffer
-		line := "check --timeout 30s --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.client_secret=y --set zerobus.table=a.b.c --set zerobus.workspace_url=" + tc.workspace + tc.flags
+		line := "check --timeout 30s --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.table=a.b.c --set zerobus.workspace_url=" + tc.workspace + tc.flags
 		var object, none bytes.Buffer
 		execute(strings.Fields(line+" --output json"), strings.NewReader(""), &object, &none)
 		if strings.Contains(object.String(), "takes batches") {
@@ -184,6 +185,7 @@ func TestALineIsCutBetweenFigures(t *testing.T) {
 
 // Whoever pressed Ctrl-C is told that it was heeded, and not to look for a fault.
 func TestAnInterruptIsNoFault(t *testing.T) {
+	t.Setenv("BRIDGE_ZEROBUS_CLIENT_SECRET", "y")
 	t.Chdir(t.TempDir())
 	self, err := os.FindProcess(os.Getpid())
 	if err != nil {
@@ -204,7 +206,7 @@ func TestAnInterruptIsNoFault(t *testing.T) {
 	defer fake.Close()
 	for _, tc := range []struct{ args, stdout, stderr string }{
 		{"status --address " + service.URL, "", "bridge: interrupted: asking for the status"},
-		{"check --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.client_secret=y --set zerobus.table=a.b.c --set zerobus.workspace_url=" + service.URL,
+		{"check --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.table=a.b.c --set zerobus.workspace_url=" + service.URL,
 			"token               failed   interrupted\ningest              skipped  not tried, since the check was interrupted\n", ""},
 	} {
 		var stdout, stderr bytes.Buffer

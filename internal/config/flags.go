@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -23,7 +24,7 @@ var named = []struct{ flag, path, usage string }{
 // values are picked up by FromFlags after fs has been parsed.
 func AddFlags(fs *pflag.FlagSet, effective ...string) {
 	fs.StringP("config", "c", DefaultFile, "configuration file; may be absent unless named here")
-	fs.StringArray("set", nil, "set any key, as in --set delivery.drain=10s; repeatable; not for secrets, which other processes could read")
+	fs.StringArray("set", nil, "set any key, as in --set delivery.drain=10s; repeatable; a secret is refused, name its file as in --set zerobus.client_secret_file=FILE")
 	for _, n := range named {
 		if slices.Contains(effective, n.flag) {
 			fs.String(n.flag, "", n.usage+" ("+n.path+")")
@@ -33,6 +34,21 @@ func AddFlags(fs *pflag.FlagSet, effective ...string) {
 		fs.String("topic", "", "same as --topics")
 		_ = fs.MarkHidden("topic")
 	}
+}
+
+// RefuseSecrets returns an error that joins one *Problem for each of the
+// key=value pairs of --set that holds a secret: every user of the machine can
+// read the command lines of its processes. An empty value is no secret.
+func RefuseSecrets(sets []string) error {
+	var all []error
+	for _, set := range sets {
+		path, value, _ := strings.Cut(set, "=")
+		if f := lookup(strings.TrimSpace(path)); f != nil && f.secret() && value != "" {
+			all = append(all, origin{source: "--set"}.problem(f.path, "", "is a secret, and other users of this machine can read the command line",
+				"name a file that holds it with --set "+f.path+"_file=FILE, or put it into the variable "+f.env()))
+		}
+	}
+	return errors.Join(all...)
 }
 
 // FromFlags returns the Options a parsed flag set and an environment (in the

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,7 +37,8 @@ type stage struct {
 
 	program string
 	args    []string
-	stop    func() // ends the bridge that runs
+	env     []string // on top of what every bridge gets
+	stop    func()   // ends the bridge that runs
 }
 
 // output collects what the child writes.
@@ -97,6 +99,10 @@ ops: {address: "%s"}
 	}
 	s.program, s.args = program, []string{"run", "--config", config}
 	for _, set := range sets {
+		if token, ok := strings.CutPrefix(set, "ops.token="); ok { // a secret is no argument
+			s.env = append(s.env, "BRIDGE_OPS_TOKEN="+token)
+			continue
+		}
 		s.args = append(s.args, "--set", set)
 	}
 	s.start()
@@ -112,7 +118,7 @@ func (s *stage) start() {
 	s.t.Helper()
 	cmd := exec.Command(s.program, s.args...)
 	cmd.Dir = s.t.TempDir()
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GORACE=atexit_sleep_ms=0"}
+	cmd.Env = append(slices.Clone(s.env), "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"), "GORACE=atexit_sleep_ms=0")
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		s.t.Fatalf("starting the bridge: %v", err)

@@ -66,6 +66,9 @@ func TestCommandLinesAreTaken(t *testing.T) {
 			if !keys[key] {
 				t.Errorf("%s: bridge %s: %s is no key of the configuration", s.where, strings.Join(s.args, " "), key)
 			}
+			if secretKey.MatchString(key) {
+				t.Errorf("%s: bridge %s: %s is a secret and refused on the command line", s.where, strings.Join(s.args, " "), key)
+			}
 		}
 		if line := strings.Join(s.args, "\x00"); !seen[line] {
 			seen[line] = true
@@ -80,6 +83,9 @@ func TestCommandLinesAreTaken(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// secretKey matches the keys that hold a secret, not those that name its file.
+var secretKey = regexp.MustCompile(`(secret|password|token)$`)
 
 // setKeys are the keys that --set names.
 func setKeys(args []string) []string {
