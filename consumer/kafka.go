@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/kafka"
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // Kafka says how to reach the brokers.
@@ -42,7 +42,7 @@ type TLS struct {
 func (t *TLS) config() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
 	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
+		pem, err := plaintext.ReadPEM(t.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("reading kafka.tls.ca_file: %w", err)
 		}
@@ -55,7 +55,7 @@ func (t *TLS) config() (*tls.Config, error) {
 		return c, nil
 	}
 	load := func() (*tls.Certificate, error) {
-		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		cert, err := readPair(t.CertFile, t.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("loading kafka.tls.cert_file %s and key_file %s: %w; both must be PEM and belong together", t.CertFile, t.KeyFile, err)
 		}
@@ -68,6 +68,18 @@ func (t *TLS) config() (*tls.Config, error) {
 	// without a restart.
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
 	return c, nil
+}
+
+func readPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := plaintext.ReadPEM(certFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := plaintext.ReadPEM(keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
 }
 
 // options are what every client of the cluster shares.

@@ -231,6 +231,26 @@ func TestOAuthBearer(t *testing.T) {
 	})
 }
 
+// A byte order mark, at the beginning or where files were put together, hides
+// the certificate behind it.
+func TestTLSFilesMayBeMarked(t *testing.T) {
+	sec := kafkatest.StartFake(t, kafkatest.Options{TLS: true, ClientCert: true}).Security()
+	marked := func(name string) string {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "marked.pem")
+		if err := os.WriteFile(file, append([]byte("\ufeff"), text...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	if err := consumer.CheckTLS(consumer.TLS{CAFile: marked(sec.CAFile), CertFile: marked(sec.CertFile), KeyFile: marked(sec.KeyFile)}); err != nil {
+		t.Errorf("got %v, want the files read", err)
+	}
+}
+
 // Files that cannot be used are named before anything is dialled.
 func TestTLSFilesAreChecked(t *testing.T) {
 	b := kafkatest.StartFake(t, kafkatest.Options{TLS: true})

@@ -3,9 +3,12 @@ package zerobus_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -115,6 +118,28 @@ func FuzzStreamAnswer(f *testing.F) {
 			t.Errorf("%x: got %v, and then %v", data, &answer, &again)
 		}
 	})
+}
+
+// Each file of a bundle may begin with a byte order mark, which hides the
+// certificate behind it.
+func TestRootsMayBeMarked(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	block := "\ufeff" + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	for name, text := range map[string]string{"first": block, "behind a comment": "# ours\n" + block} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pool, err := zerobus.ReadRoots(file)
+		if err != nil {
+			t.Errorf("%s: got %v, want the certificate read", name, err)
+			continue
+		}
+		if _, err := server.Certificate().Verify(x509.VerifyOptions{Roots: pool}); err != nil {
+			t.Errorf("%s: got %v, want the server trusted", name, err)
+		}
+	}
 }
 
 // FuzzCAFile reads authorities from any bytes. A file without one is a fault of

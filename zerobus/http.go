@@ -9,9 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"sync"
 	"time"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // headersMax bounds the headers of an answer, and the trailers of a stream.
@@ -110,7 +111,7 @@ func readRoots(caFile string) (*x509.CertPool, error) {
 	if caFile == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(caFile)
+	pem, err := plaintext.ReadPEM(caFile)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -59,7 +59,7 @@ var (
 func readCases(file string) *caseFile {
 	f := &caseFile{file: file, blueprint: strings.TrimSuffix(file, testSuffix) + ".yaml"}
 	f.options = mapping.Options{ClusterID: "test", AllOptional: true}
-	data, err := os.ReadFile(file)
+	data, err := plaintext.ReadFile(file)
 	if err != nil {
 		f.problems = append(f.problems, fileProblem{What: fmt.Sprintf("cannot be read: %v; name a readable file", err)})
 		return f

@@ -13,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -91,7 +92,7 @@ func runCases(file string, match *regexp.Regexp, update bool) caseReport {
 func (f *caseFile) compile() (*mapping.Mapping, error) {
 	plan := mapping.Default()
 	if f.blueprint != "default" {
-		data, err := os.ReadFile(f.blueprint)
+		data, err := plaintext.ReadFile(f.blueprint)
 		if err != nil {
 			return nil, fmt.Errorf("cannot be read: %w; put the blueprint beside its tests, or name it with blueprint: in %s", err, f.file)
 		}

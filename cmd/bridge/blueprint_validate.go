@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -117,7 +117,7 @@ func (v *validator) validate(file string) validatedFile {
 }
 
 func (v *validator) compile(file string) (*mapping.Mapping, error) {
-	data, err := os.ReadFile(file)
+	data, err := plaintext.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("cannot be read: %w; name a readable blueprint", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -121,7 +122,7 @@ func (f *emulatorFlags) build(stderr io.Writer) (*emulator.Emulator, error) {
 		return nil, fmt.Errorf("--zerobus-listen %q: %w; write host:port, such as 127.0.0.1:8091", f.zerobus, err)
 	}
 	if f.ddl != "" {
-		script, err := os.ReadFile(f.ddl)
+		script, err := plaintext.ReadFile(f.ddl)
 		if err != nil {
 			return nil, fmt.Errorf("--ddl: %w; name a readable SQL file", err)
 		}

@@ -358,7 +358,7 @@ func TestEmulatorTakesTheBridgesDDL(t *testing.T) {
 		t.Fatalf("bridge ddl: got code %d and %s", code, &errs)
 	}
 	path := filepath.Join(t.TempDir(), "t.sql")
-	if err := os.WriteFile(path, script.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(path, append([]byte("\ufeff"), script.Bytes()...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, said, _ := runEmulator(t, "--ddl", path); !strings.Contains(said, "catalog: shop\n  schema: raw\n  table: stream\n") {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -150,7 +151,7 @@ func readSample(file string) (io.Reader, error) {
 	if err == nil && info.Size() > maxLine {
 		return nil, fmt.Errorf("%s is larger than %d MiB; hand it in as standard input", file, maxLine>>20)
 	}
-	data, err := os.ReadFile(file)
+	data, err := plaintext.ReadFile(file)
 	if err != nil {
 		return nil, &usageError{fmt.Errorf("reading events: %w; name a file of one event per line", err)}
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/live"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/tracing"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
@@ -100,7 +100,7 @@ func readBlueprint(file string) (plan *mapping.Blueprint, digest string, err err
 	if file == "" {
 		return mapping.Default(), "", nil
 	}
-	data, err := os.ReadFile(file)
+	data, err := plaintext.ReadFile(file)
 	if err != nil {
 		return nil, "", fmt.Errorf("reading mapping.blueprint: %w; name a readable file, or leave the key empty for the built-in blueprint", err)
 	}

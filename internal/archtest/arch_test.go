@@ -19,12 +19,13 @@ const module = "github.com/datafly/bridge"
 // introduces them.
 var arrows = map[string][]string{
 	module:               {}, // the documents that bridge help shows
-	"consumer":           {"internal/kafka"},
+	"consumer":           {"internal/kafka", "internal/plaintext"},
 	"mapping":            {},
-	"zerobus":            {"zerobus/zerobuspb"},
+	"zerobus":            {"zerobus/zerobuspb", "internal/plaintext"},
 	"zerobus/emulator":   {"zerobus/zerobuspb"},
 	"zerobus/zerobuspb":  {},
-	"internal/config":    {},
+	"internal/config":    {"internal/plaintext"},
+	"internal/plaintext": {},
 	"internal/ops":       {},
 	"internal/tracing":   {},
 	"internal/traffic":   {},
@@ -35,7 +36,7 @@ var arrows = map[string][]string{
 	"test":               {},
 	"test/chaos":         {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
 	"bench":              {"internal/kafkatest", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":         {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/tracing", "internal/traffic"},
+	"cmd/bridge":         {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/plaintext", "internal/tracing", "internal/traffic"},
 }
 
 // A border keeps a package from outside, and those below it, to some rooms.

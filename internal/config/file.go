@@ -11,6 +11,8 @@ import (
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // DefaultFile is read when no file is named; it may be absent.
@@ -43,7 +45,7 @@ func (l *loader) readFile(name string, needed bool) {
 		whole(fmt.Sprintf("is larger than %d bytes", maxFileBytes), "name the configuration file with --config")
 		return
 	}
-	l.parseFile(name, data)
+	l.parseFile(name, plaintext.Clean(data))
 }
 
 // cause is the system's reason without the path, which the message already has.

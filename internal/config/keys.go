@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // field is one key of Config: its dotted path and where it lives.
@@ -128,7 +130,7 @@ func (f *field) parse(r raw) (value any, rule, remedy string) {
 	text := strings.TrimSpace(r.text)
 	switch f.typ {
 	case reflect.TypeFor[Secret]():
-		return Secret(r.text), "", "" // a secret may begin or end with a space
+		return Secret(plaintext.Secret(r.text)), "", "" // a secret may begin or end with a space, not with a line break
 	case reflect.TypeFor[time.Duration]():
 		d, err := time.ParseDuration(text)
 		if err != nil {

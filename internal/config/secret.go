@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 const redacted = "[redacted]"
@@ -59,7 +61,7 @@ type SecretSource struct {
 	File  string // wins over Value when set
 }
 
-// Read returns the secret as it is now, without a trailing line break. It is
+// Read returns the secret as it is now, without line breaks around it. It is
 // safe for concurrent use and cheap enough to call once a second. No error
 // holds any part of the secret.
 func (s SecretSource) Read() (string, error) {
@@ -69,11 +71,11 @@ func (s SecretSource) Read() (string, error) {
 		}
 		return s.Value.Reveal(), nil
 	}
-	text, err := readSecret(s.File)
+	secret, err := readSecret(s.File)
 	if err != nil {
 		return "", fmt.Errorf("reading %s_file: %w; let it name a readable file that holds the secret and nothing else", s.Key, err)
 	}
-	return text, nil
+	return secret, nil
 }
 
 // Format writes where the secret comes from, whatever the verb.
@@ -97,12 +99,13 @@ func readSecret(path string) (string, error) {
 		return "", err
 	case len(data) > maxSecretBytes:
 		return "", fmt.Errorf("%s is larger than %d bytes", path, maxSecretBytes)
-	case bytes.IndexByte(data, 0) >= 0:
+	}
+	if data = plaintext.Clean(data); bytes.IndexByte(data, 0) >= 0 {
 		return "", fmt.Errorf("%s is not text", path)
 	}
-	text := strings.TrimRight(string(data), "\r\n")
-	if strings.TrimSpace(text) == "" {
+	secret := plaintext.Secret(string(data))
+	if strings.TrimSpace(secret) == "" {
 		return "", errors.New(path + " is empty")
 	}
-	return text, nil
+	return secret, nil
 }

@@ -105,6 +105,9 @@ func TestSecretSourceReadsTheFileAnew(t *testing.T) {
 	steps := []struct{ content, want, problem string }{
 		{"one\n", "one", ""},
 		{" two \r\n", " two ", ""},
+		{"\ufeff\r\nmarked\r\n", "marked", ""},
+		{"\xff\xfes\x00i\x00x\x00\r\x00\n\x00", "six", ""}, // UTF-16, as PowerShell redirects
+		{"\ufeff\n", "", "is empty"},
 		{"", "", "is empty"},
 		{"\n\n", "", "is empty"},
 		{"bad\x00bytes", "", "is not text"},
@@ -134,6 +137,45 @@ func TestSecretSourceReadsTheFileAnew(t *testing.T) {
 	}
 	if _, err := (config.SecretSource{Key: "k"}).Read(); err == nil || !strings.Contains(err.Error(), "k is not set; set it, or k_file") {
 		t.Errorf("neither: got %v", err)
+	}
+}
+
+// Shells and editors put a line break behind a secret, wherever it is kept. With
+// it the service refuses the secret, and nothing shows why.
+func TestSecretsAreReadWithoutLineBreaks(t *testing.T) {
+	needs := map[string][]string{ // a secret without effect is refused
+		"kafka.sasl.password":            {"BRIDGE_KAFKA_SASL_MECHANISM=plain", "BRIDGE_KAFKA_SASL_USERNAME=u"},
+		"kafka.sasl.oauth.client_secret": {"BRIDGE_KAFKA_SASL_MECHANISM=oauthbearer", "BRIDGE_KAFKA_SASL_OAUTH_TOKEN_URL=https://i", "BRIDGE_KAFKA_SASL_OAUTH_CLIENT_ID=i"},
+	}
+	for _, k := range config.Keys() {
+		if k.Type != "secret" {
+			continue
+		}
+		for name, text := range map[string]string{"break": hush + "\n", "breaks around": "\r\n" + hush + "\r\n\n", "mark": "\ufeff" + hush} {
+			section, key, _ := strings.Cut(k.Path, ".")
+			lines := strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(text)
+			inFile := section + ":\n  " + strings.ReplaceAll(key, ".", ": {") + ": \"" + lines + "\"" + strings.Repeat("}", strings.Count(key, ".")) + "\n"
+			for from, o := range map[string]config.Options{
+				"environment": {File: os.DevNull, Env: append([]string{k.Env + "=" + text}, needs[k.Path]...), Partial: true},
+				"file":        {File: write(t, inFile), Env: needs[k.Path], Partial: true},
+			} {
+				c := load(t, o)
+				got := map[string]config.Secret{"zerobus.client_secret": c.Zerobus.ClientSecret, "kafka.sasl.password": c.Kafka.SASL.Password,
+					"kafka.sasl.oauth.client_secret": c.Kafka.SASL.OAuth.ClientSecret, "ops.token": c.Ops.Token}[k.Path]
+				if got.Reveal() != hush {
+					t.Errorf("%s, %s, %s: got %q, want %q", k.Path, from, name, got.Reveal(), hush)
+				}
+			}
+		}
+	}
+	block := strings.Replace(complete, "client_secret: hush", "client_secret: |\n    hush", 1)
+	if got := load(t, config.Options{File: write(t, block)}).Zerobus.ClientSecret.Reveal(); got != "hush" {
+		t.Errorf("block: got %q, want hush", got)
+	}
+	for name, mark := range map[string]string{"UTF-8": "\ufeff" + complete, "UTF-16": "\xff\xfe" + strings.Join(strings.Split(complete, ""), "\x00") + "\x00"} {
+		if got := load(t, config.Options{File: write(t, mark), FileRequired: true}).Zerobus.Table; got != "t" {
+			t.Errorf("a file with the mark of %s: got table %q, want t", name, got)
+		}
 	}
 }
 

@@ -1,0 +1,63 @@
+// Package plaintext makes what other programs write readable: editors and shells put
+// byte order marks in front of files and line breaks behind secrets, and some
+// write UTF-16. Every reader of a text file, a secret or a certificate uses it.
+package plaintext
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"strings"
+	"unicode/utf16"
+)
+
+const mark = "\ufeff" // the byte order mark
+
+// Clean returns the text of a file as UTF-8 without a byte order mark. UTF-16 is
+// read where a mark says so; any other data comes back as it is.
+func Clean(data []byte) []byte {
+	switch {
+	case bytes.HasPrefix(data, []byte(mark)):
+		return data[len(mark):]
+	case bytes.HasPrefix(data, []byte{0xff, 0xfe}) && len(data)%2 == 0:
+		return fromUTF16(data[2:], binary.LittleEndian)
+	case bytes.HasPrefix(data, []byte{0xfe, 0xff}) && len(data)%2 == 0:
+		return fromUTF16(data[2:], binary.BigEndian)
+	}
+	return data
+}
+
+func fromUTF16(data []byte, order binary.ByteOrder) []byte {
+	units := make([]uint16, 0, len(data)/2)
+	for ; len(data) > 1; data = data[2:] {
+		units = append(units, order.Uint16(data))
+	}
+	return []byte(string(utf16.Decode(units)))
+}
+
+// ReadFile is os.ReadFile for text: it returns what Clean makes of the file.
+func ReadFile(name string) ([]byte, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return Clean(data), nil
+}
+
+// ReadPEM is os.ReadFile for certificates and keys: it returns what PEM makes of
+// the file.
+func ReadPEM(name string) ([]byte, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return PEM(data), nil
+}
+
+// PEM is Clean for certificates and keys, which are often several files behind
+// one another, each with a mark of its own: a block behind one would be missed.
+func PEM(data []byte) []byte { return bytes.ReplaceAll(Clean(data), []byte(mark), nil) }
+
+// Secret returns a secret or token without a byte order mark and without line
+// breaks around it. Blanks stay: a secret may begin or end with one.
+func Secret(s string) string { return strings.Trim(s, "\r\n"+mark) }
