@@ -27,6 +27,7 @@ func FuzzOAuthAnswer(f *testing.F) {
 	f.Add(200, "application/json", []byte(`{"access_token":"t\u0001auth=Bearer x"}`))
 	f.Add(200, "application/json", []byte(`{"access_token":"t","expires_in":"client-secret-16180"}`))
 	f.Add(200, "application/x-www-form-urlencoded", []byte(`access_token=t&expires_in=60`))
+	f.Add(200, "application/json", []byte(`{"access_token":"t\n","expires_in":3599.5}`))
 	f.Add(302, "text/html", []byte(`<a href="https://elsewhere.example">`))
 	f.Add(401, "application/json", []byte(`{"error":"client-secret-16180","error_description":"client-secret-16180"}`))
 	f.Add(503, "", []byte("\x00"))

@@ -22,6 +22,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/datafly/bridge/internal/oauthtoken"
 )
 
 // SASL says who we are to the brokers. Secrets are functions that are called
@@ -132,7 +134,7 @@ func (o *OAuth) newTokenClient() *http.Client {
 		}
 	}
 	return &http.Client{
-		Transport:     rt,
+		Transport:     oauthtoken.Tolerant(rt),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

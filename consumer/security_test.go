@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -229,6 +230,18 @@ func TestOAuthBearer(t *testing.T) {
 			t.Errorf("without the endpoint: got %v, want an error that may pass and names the endpoint", err)
 		}
 	})
+}
+
+// Some endpoints write the lifetime of a token as a float; before, that was no token.
+func TestOAuthTokenMayExpireInAFloat(t *testing.T) {
+	o := consumer.OAuth{TokenURL: "https://idp.example/token", ClientID: "bridge", ClientSecret: password("s")}
+	o.Over(roundTrip(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Request: r, Header: http.Header{"Content-Type": {"application/json"}},
+			Body: io.NopCloser(strings.NewReader(`{"access_token":"t","expires_in":3599.0}`))}, nil
+	}))
+	if token, err := o.Token(); err != nil || token.AccessToken != "t" || token.Expiry.IsZero() {
+		t.Errorf("got %v and %v, want a token that expires", token, err)
+	}
 }
 
 // A byte order mark, at the beginning or where files were put together, hides

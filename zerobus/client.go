@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/oauthtoken"
 )
 
 // Observer is told what happens, for metrics. Its methods are called from many
@@ -120,7 +122,7 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 	c.tries, _ = obs.(AttemptObserver)
 	mint := func(params url.Values) *tokens {
 		return &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
-			timeout: set.Timeout, http: c.http, advice: c.advice, obs: obs, log: log}
+			timeout: set.Timeout, http: newHTTPClient(oauthtoken.Tolerant(rt)), advice: c.advice, obs: obs, log: log}
 	}
 	c.plain = mint(nil)
 	c.tokens = c.plain

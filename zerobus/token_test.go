@@ -173,6 +173,9 @@ func TestTokenAnswers(t *testing.T) {
 		permanent bool
 	}{
 		{"numeric string", 200, `{"access_token":"good","expires_in":"3600"}`, "", false},
+		{"a float", 200, `{"access_token":"good","expires_in":3599.0}`, "", false},
+		{"a float in quotes", 200, `{"access_token":"good","expires_in":"3.599e3"}`, "", false},
+		{"a line break", 200, `{"access_token":"good\r\n","expires_in":3600}`, "", false},
 		{"no expires_in", 200, `{"access_token":"good"}`, "", false},
 		{"embedded privileges, long", 200, `{"access_token":"good","x":"` + strings.Repeat("y", 900_000) + `"}`, "", false},
 		{"over 1 MiB", 200, `{"access_token":"good","x":"` + strings.Repeat("y", 1<<20) + `"}`, "no token", false},

@@ -18,25 +18,26 @@ const module = "github.com/datafly/bridge"
 // packages that do the work are strangers to each other: cmd/bridge alone
 // introduces them.
 var arrows = map[string][]string{
-	module:               {}, // the documents that bridge help shows
-	"consumer":           {"internal/kafka", "internal/plaintext"},
-	"mapping":            {},
-	"zerobus":            {"zerobus/zerobuspb", "internal/plaintext"},
-	"zerobus/emulator":   {"zerobus/zerobuspb"},
-	"zerobus/zerobuspb":  {},
-	"internal/config":    {"internal/plaintext"},
-	"internal/plaintext": {},
-	"internal/ops":       {},
-	"internal/tracing":   {},
-	"internal/traffic":   {},
-	"internal/kafka":     {},
-	"internal/kafkatest": {},
-	"internal/archtest":  {},
-	"deploy":             {},
-	"test":               {},
-	"test/chaos":         {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
-	"bench":              {"internal/kafkatest", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":         {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/plaintext", "internal/tracing", "internal/traffic"},
+	module:                {}, // the documents that bridge help shows
+	"consumer":            {"internal/kafka", "internal/oauthtoken", "internal/plaintext"},
+	"mapping":             {},
+	"zerobus":             {"zerobus/zerobuspb", "internal/oauthtoken", "internal/plaintext"},
+	"zerobus/emulator":    {"zerobus/zerobuspb"},
+	"zerobus/zerobuspb":   {},
+	"internal/config":     {"internal/plaintext"},
+	"internal/plaintext":  {},
+	"internal/oauthtoken": {"internal/plaintext"},
+	"internal/ops":        {},
+	"internal/tracing":    {},
+	"internal/traffic":    {},
+	"internal/kafka":      {},
+	"internal/kafkatest":  {},
+	"internal/archtest":   {},
+	"deploy":              {},
+	"test":                {},
+	"test/chaos":          {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
+	"bench":               {"internal/kafkatest", "internal/traffic", "zerobus", "zerobus/emulator"},
+	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/plaintext", "internal/tracing", "internal/traffic"},
 }
 
 // A border keeps a package from outside, and those below it, to some rooms.
@@ -54,7 +55,7 @@ var borders = []border{
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/ops", "internal/kafkatest", "bench", "test/chaos"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/oauthtoken", "internal/ops", "internal/kafkatest", "bench", "test/chaos"}},
 }
 
 func TestArrows(t *testing.T) {
