@@ -143,6 +143,12 @@ func (m *Mapper) inherit() bool {
 	return true
 }
 
+// inherits reports whether the event has the value at the node from what
+// surrounds it.
+func (m *Mapper) inherits(slot int32) bool {
+	return slot >= 0 && m.env != nil && m.env.says && m.s.vals[slot] == m.env.vals[slot]
+}
+
 // says reports whether the event says something else in the place of a path: a
 // value where the path has an object, or the same under another name.
 func (m *Mapper) says(in *inherited) bool {

@@ -73,6 +73,22 @@ func TestEnvelopeMeansWhatTheEventWouldSay(t *testing.T) {
 	}
 }
 
+// bridge map --explain tells what an event says from what surrounds it.
+func TestEnvelopeIsExplained(t *testing.T) {
+	mapper := mustCompile(t, "", mapping.Options{}).NewMapper()
+	got := map[string]string{}
+	for _, x := range mapper.Explain(recordAt([]byte(`{"context":{"ip":"1","locale":"de"},"batch":[{"type":"a","context":{"locale":"en"}}]}`))) {
+		for _, c := range x.Columns {
+			got[c.Name] = c.Source
+		}
+	}
+	for column, want := range map[string]string{"ip_address": "context.ip of the envelope", "locale": "context.locale", "event_type": "type", "timezone": ""} {
+		if got[column] != want {
+			t.Errorf("%s: got source %q, want %q", column, got[column], want)
+		}
+	}
+}
+
 // What was merged stands behind a copy: the record itself is not written to.
 func TestEnvelopeLeavesTheRecordAlone(t *testing.T) {
 	mapper := mustCompile(t, "version: 2\nglobal: {mappings: [{source: context, target: c, type: VARIANT}]}\n", mapping.Options{}).NewMapper()

@@ -22,7 +22,7 @@ type ExplainedColumn struct {
 	Name   string `json:"name"`
 	Type   string `json:"type"`
 	Value  string `json:"value,omitempty"`  // as JSON, as it stands in the row; "" is NULL
-	Source string `json:"source,omitempty"` // the path as the event spells it, $kafka.x, expression, default_value
+	Source string `json:"source,omitempty"` // the path as the event spells it or, of the envelope, what surrounds it; $kafka.x, expression, default_value
 	Why    string `json:"why,omitempty"`    // why it is NULL, or was refused
 }
 
@@ -74,6 +74,9 @@ func (m *Mapper) explain(p *plan) {
 		ex := ExplainedColumn{Name: c.name, Type: c.typ.text, Value: string(out)}
 		if fed.from != nil {
 			ex.Source = fed.from.path
+			if p != &m.m.rowPlan && m.inherits(fed.from.slot) {
+				ex.Source += " of the envelope"
+			}
 		}
 		switch {
 		case fed.refused.code != "":
