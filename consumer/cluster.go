@@ -151,6 +151,25 @@ func (c *Cluster) DeadLetterTopics(ctx context.Context) ([]Topic, error) {
 // topics looks topics up of which the bridge needs op; who may do that may look
 // them up, too.
 func (c *Cluster) topics(ctx context.Context, op kafka.Operation, names ...string) ([]Topic, error) {
+	found, err := c.metadata(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
+	topics := make([]Topic, 0, len(names))
+	for _, name := range names {
+		t := found[name]
+		err := kerr.ErrorForCode(t.ErrorCode)
+		if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return nil, c.cfg.Kafka.explain("looking up topic "+name, err, kafka.Request{Topic: name, Operation: op})
+		}
+		topics = append(topics, Topic{Name: name, Exists: err == nil && len(t.Partitions) > 0, Partitions: len(t.Partitions)})
+	}
+	return topics, nil
+}
+
+// metadata returns what one broker says of topics. Each has an error code of its
+// own: that one of them may not be looked up says nothing about the others.
+func (c *Cluster) metadata(ctx context.Context, names ...string) (map[string]kmsg.MetadataResponseTopic, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	for _, name := range names {
 		t := kmsg.NewMetadataRequestTopic()
@@ -165,16 +184,7 @@ func (c *Cluster) topics(ctx context.Context, op kafka.Operation, names ...strin
 	for _, t := range resp.Topics {
 		found[text(t.Topic)] = t
 	}
-	topics := make([]Topic, 0, len(names))
-	for _, name := range names {
-		t := found[name]
-		err := kerr.ErrorForCode(t.ErrorCode)
-		if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
-			return nil, c.cfg.Kafka.explain("looking up topic "+name, err, kafka.Request{Topic: name, Operation: op})
-		}
-		topics = append(topics, Topic{Name: name, Exists: err == nil && len(t.Partitions) > 0, Partitions: len(t.Partitions)})
-	}
-	return topics, nil
+	return found, nil
 }
 
 // explainTopics is explain for a request about the source topics: it finds out

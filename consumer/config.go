@@ -84,6 +84,9 @@ func (c *Config) isolation() kgo.IsolationLevel {
 	return kgo.ReadCommitted()
 }
 
+// maxPoll is how many records one poll takes at most.
+func (c *Config) maxPoll() int { return max(2*c.MaxRows, 100) }
+
 // readableEnd returns the offset after the last record that a fetch can bring:
 // an open transaction holds back what comes after its first record.
 func (c *Config) readableEnd(f kgo.FetchTopicPartition) int64 {

@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 )
 
@@ -69,6 +69,20 @@ func (l *Lab) Status() PartitionStatus { return l.p.status(time.Now()) }
 
 // Watch looks for a partition that stands still, as watch does.
 func (l *Lab) Watch() { l.g.dog.look(l.g.stuck(time.Now())) }
+
+// KnowsTopics tells whether the ids of all topics have been looked up.
+func (g *Group) KnowsTopics() bool {
+	for _, topic := range g.cfg.Topics {
+		if _, known := g.incarnations.newest(topic); !known {
+			return false
+		}
+	}
+	return true
+}
+
+// Fetched is how many records the client holds that were not polled. Call it
+// after something was.
+func (g *Group) Fetched() int64 { return g.cl.BufferedFetchRecords() }
 
 // Group is the partition's, which never ran.
 func (l *Lab) Group() *Group { return l.g }
@@ -144,7 +158,7 @@ type Incarnations struct{ in incarnations }
 
 // Current notes the id that a broker gives for a topic and returns the newest.
 func (i *Incarnations) Current(topic string, id [16]byte) [16]byte {
-	return i.in.current(kadm.TopicDetails{topic: {Topic: topic, ID: id}})[topic]
+	return i.in.current(map[string]kmsg.MetadataResponseTopic{topic: {TopicID: id}})[topic]
 }
 
 // RefusedTooLong notes that the topic's id was refused at a moment, and tells

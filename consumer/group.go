@@ -60,11 +60,12 @@ type Group struct {
 
 	fetched      map[topicPartition][16]byte // see offsetsFetched
 	incarnations incarnations
-	reading      map[string][16]byte // the topic ids we read; owned by watch
-	lookNow      chan struct{}       // one token: watch shall not wait for its tick
-	first        chan struct{}       // one token: a partition has marked its first batch
-	begun        chan struct{}       // one token: there are starts to commit
-	asides       sync.WaitGroup      // see aside
+	reading      map[string][16]byte  // the topic ids we read; owned by watch
+	unpolled     map[string]*unpolled // see polledAll; owned by watch
+	lookNow      chan struct{}        // one token: watch shall not wait for its tick
+	first        chan struct{}        // one token: a partition has marked its first batch
+	begun        chan struct{}        // one token: there are starts to commit
+	asides       sync.WaitGroup       // see aside
 }
 
 type topicPartition struct {
@@ -81,7 +82,8 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
 		owned: make(map[topicPartition]bool), purged: make(map[string]time.Time),
 		starts: make(map[topicPartition]int64), begins: make(map[topicPartition]kgo.EpochOffset), reading: make(map[string][16]byte),
-		lookNow: make(chan struct{}, 1), first: make(chan struct{}, 1), begun: make(chan struct{}, 1),
+		unpolled: make(map[string]*unpolled),
+		lookNow:  make(chan struct{}, 1), first: make(chan struct{}, 1), begun: make(chan struct{}, 1),
 	}
 	g.trouble.log = log
 	g.dog.log = log
@@ -202,7 +204,7 @@ func (g *Group) poll(ctx context.Context) error {
 		}
 		// An idle topic must not look like a loop that is stuck.
 		polling, cancel := context.WithTimeout(ctx, pollTimeout)
-		fetches := g.cl.PollRecords(polling, max(2*g.cfg.MaxRows, 100))
+		fetches := g.cl.PollRecords(polling, g.cfg.maxPoll())
 		cancel()
 		if ctx.Err() != nil {
 			return ctx.Err()

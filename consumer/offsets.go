@@ -138,9 +138,33 @@ func (c *Cluster) find(ctx context.Context, at Position, topics []string, logs m
 	return found, nil
 }
 
-// commits returns what a group has committed for topics; nothing when there is
-// no such group.
+// commits returns what a group has committed for topics, and nothing of what it
+// committed for a deleted topic of that name.
 func (c *Cluster) commits(ctx context.Context, group string, topics []string) (map[topicPartition]int64, error) {
+	all, err := c.allCommits(ctx, group, topics)
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[topicPartition]int64, len(all))
+	if len(all) == 0 {
+		return at, nil
+	}
+	found, err := c.metadata(ctx, topics...)
+	if err != nil {
+		return nil, err
+	}
+	for tp, o := range all {
+		now := found[tp.topic].TopicID // none where the broker does not know it
+		if under, ok := topicIDOf(o.Metadata); !ok || now == noTopicID || now == under {
+			at[tp] = o.At
+		}
+	}
+	return at, nil
+}
+
+// allCommits returns what a group has committed for topics of these names;
+// nothing when there is no such group.
+func (c *Cluster) allCommits(ctx context.Context, group string, topics []string) (map[topicPartition]kadm.Offset, error) {
 	doing := "reading the committed offsets of group " + group
 	var offsets kadm.OffsetResponses
 	err := coordinated(ctx, func() (err error) {
@@ -150,14 +174,14 @@ func (c *Cluster) commits(ctx context.Context, group string, topics []string) (m
 	if errors.Is(err, kerr.GroupIDNotFound) {
 		return nil, nil
 	}
-	at := make(map[topicPartition]int64)
+	at := make(map[topicPartition]kadm.Offset)
 	offsets.Each(func(o kadm.OffsetResponse) {
 		switch {
 		case !slices.Contains(topics, o.Topic):
 		case o.Err != nil:
 			err = errors.Join(err, fmt.Errorf("%s/%d: %w", o.Topic, o.Partition, o.Err))
 		case o.At >= 0:
-			at[topicPartition{o.Topic, o.Partition}] = o.At
+			at[topicPartition{o.Topic, o.Partition}] = o.Offset
 		}
 	})
 	if err != nil {

@@ -46,6 +46,7 @@ type partition struct {
 	events  int             // events of pending, in-flight included
 	moved   time.Time       // when something was last delivered
 	paused  bool
+	leaving bool // pauses no more; see leave
 	stopped bool
 	topicID [16]byte // of the topic the records come from; zero where the broker gives none
 
@@ -187,7 +188,7 @@ func (p *partition) push(recs []*kgo.Record, to kgo.EpochOffset, gap gaps, share
 	}
 	p.held += size
 	p.events += len(recs)
-	if !p.paused && p.held > share && p.g.budget.tight() {
+	if !p.paused && !p.leaving && p.held > share && p.g.budget.tight() {
 		p.paused = true
 		p.g.pause(p.topic, p.id)
 	}

@@ -76,6 +76,64 @@ func TestRecreatedTopicIsReadAgain(t *testing.T) {
 	})
 }
 
+// What the client has fetched of a deleted topic is delivered before the new one
+// is read, also where the memory is spent, and the reason says so.
+func TestRecreatedTopicsFetchedEventsAreDelivered(t *testing.T) {
+	t.Parallel()
+	for name, busy := range map[string]bool{"another topic spent the memory": true, "the topic itself spent it": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := kafkatest.StartFake(t, kafkatest.Options{Brokers: 3})
+			topic, other := kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 1)
+			// A client holds one fetch of each broker.
+			for i, name := range []string{topic, other} {
+				if err := b.Fake().MoveTopicPartition(name, 0, int32(i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cfg, tab := config(t, b, topic, other), newTable(t)
+			cfg.MaxBuffered, cfg.MaxRows, cfg.Rejects.Topic = 20_000, 50, kafkatest.Name(t)
+			release := make(chan struct{})
+			tab.set(func(ctx context.Context, _ write) error {
+				select {
+				case <-release:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+			want := texts("first", 300)
+			if busy {
+				produce(t, b, other, 1, want...)
+			} else {
+				produce(t, b, topic, 1, want...)
+			}
+			m := start(t, cfg, tab)
+			eventually(t, "the memory is spent", func() bool { s := m.Status(); return s.BufferedBytes >= s.BufferedLimit })
+			if busy {
+				old := texts("old", 10)
+				produce(t, b, topic, 1, old...)
+				want = append(want, old...)
+			}
+			eventually(t, "everything is fetched", func() bool { return m.Status().Ledger.Read+m.Fetched() == int64(len(want)) })
+			deleteTopic(t, b, topic)
+			b.CreateTopic(t, topic, 1, nil)
+			fresh := texts("new", 10)
+			produce(t, b, topic, 1, fresh...)
+			want = append(want, fresh...)
+			within(t, patience, "the reason names the fetched events", func() bool {
+				return slices.ContainsFunc(m.Status().NotReady, func(r consumer.NotReady) bool {
+					return r.Code == "topic_recreated" && strings.Contains(r.Text, "fetched events, of it or of other topics, wait for memory")
+				})
+			})
+			close(release)
+			within(t, 2*patience, "all of both topics was delivered", func() bool { return tab.distinct() == len(want) })
+			m.stop()
+			tab.verifyLanded(want)
+		})
+	}
+}
+
 // Members of a group each begin with the new topic.
 func TestRecreatedTopicIsReadByAllMembers(t *testing.T) {
 	t.Parallel()

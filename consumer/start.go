@@ -99,7 +99,9 @@ func (c *Cluster) commitStart(ctx context.Context, from Position) (int, error) {
 		return 0, err
 	}
 	begun := make(map[string]bool)
-	committed, err := c.commits(ctx, c.cfg.Group, c.cfg.Topics)
+	// Also what was committed for a deleted topic of that name: the new one is then
+	// read from its start, see startOffsets, which skips nothing.
+	committed, err := c.allCommits(ctx, c.cfg.Group, c.cfg.Topics)
 	if err != nil {
 		return 0, err
 	}
@@ -124,7 +126,7 @@ func (c *Cluster) commitStart(ctx context.Context, from Position) (int, error) {
 		return 0, unlessDeleted(err)
 	}
 	// Another member may have been faster, and have delivered since.
-	if committed, err = c.commits(ctx, c.cfg.Group, fresh); err != nil {
+	if committed, err = c.allCommits(ctx, c.cfg.Group, fresh); err != nil {
 		return 0, err
 	}
 	for tp := range committed {
@@ -238,10 +240,15 @@ func (g *Group) noteBegins(offsets map[string]map[int32]kgo.Offset) {
 // dropDeleted turns offsets that were committed for a topic that has been
 // deleted into no offset.
 func (g *Group) dropDeleted(ctx context.Context, offsets map[string]map[int32]kgo.Offset) error {
-	if len(g.fetched) == 0 {
+	var topics []string
+	for tp := range g.fetched {
+		topics = append(topics, tp.topic)
+	}
+	if len(topics) == 0 {
 		return nil
 	}
-	ids, err := g.currentTopicIDs(ctx)
+	slices.Sort(topics)
+	ids, err := g.currentTopicIDs(ctx, slices.Compact(topics))
 	if err != nil {
 		return err
 	}
@@ -306,7 +313,9 @@ func (g *Group) commitStarts(ctx context.Context, cl *kgo.Client) {
 }
 
 // dropPassed leaves out of a commit of start positions, as it is sent, the
-// partitions that have delivered since: it would set them back.
+// partitions that have delivered since, or that the membership which commits was
+// not given: it would set them, or their new owner, back. The client may hold the
+// commit until it has joined again.
 func (g *Group) dropPassed(req *kmsg.OffsetCommitRequest) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -314,7 +323,7 @@ func (g *Group) dropPassed(req *kmsg.OffsetCommitRequest) error {
 		t := &req.Topics[i]
 		t.Partitions = slices.DeleteFunc(t.Partitions, func(rp kmsg.OffsetCommitRequestTopicPartition) bool {
 			p := g.parts[topicPartition{t.Topic, rp.Partition}]
-			return p == nil || p.marked.Load() >= 0
+			return p == nil || p.member != req.MemberID || p.marked.Load() >= 0
 		})
 	}
 	req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.OffsetCommitRequestTopic) bool { return len(t.Partitions) == 0 })
@@ -403,15 +412,36 @@ func (g *Group) aside(ctx context.Context, do func()) {
 	}
 }
 
-// currentTopicIDs returns the ids of the topics that exist and have one. It asks
-// until a broker answers or ctx ends.
-func (g *Group) currentTopicIDs(ctx context.Context) (map[string][16]byte, error) {
-	for {
+// unknownTries is how often a topic in which the group has committed is looked up
+// before it counts as deleted: a broker may not know yet of one that was created.
+const unknownTries = 20
+
+// currentTopicIDs returns the ids of topics in which the group has committed. It
+// asks until a broker answers or ctx ends. A topic that may not be looked up has
+// the id that is known of it, if any, and one that does not exist has none of the
+// ids that were ever committed: to begin at its start skips nothing.
+func (g *Group) currentTopicIDs(ctx context.Context, topics []string) (map[string][16]byte, error) {
+	for try := 1; ; try++ {
 		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
-		found, err := g.cluster.adm.ListTopics(asking, g.cfg.Topics...)
+		found, err := g.cluster.metadata(asking, topics...)
 		cancel()
 		if err == nil {
-			return g.incarnations.current(found), nil
+			ids := g.incarnations.current(found)
+			unknown := false
+			for topic, t := range found {
+				switch known, ok := g.incarnations.newest(topic); {
+				case t.ErrorCode == 0:
+				case t.ErrorCode != kerr.TopicAuthorizationFailed.Code:
+					ids[topic], unknown = noTopicID, true
+				case ok:
+					ids[topic] = known
+				}
+			}
+			if !unknown || try >= unknownTries {
+				return ids, nil
+			}
+		} else {
+			try = 0
 		}
 		select {
 		case <-time.After(250 * time.Millisecond):

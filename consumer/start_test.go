@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -203,11 +204,7 @@ func TestOffsetsOfADeletedTopicAreNotUsed(t *testing.T) {
 		want := texts("e", 10)
 		produce(t, b, topic, 1, want...)
 		cfg, tab := config(t, b, topic), newTable(t)
-		stale := kadm.Offsets{}
-		stale.Add(kadm.Offset{Topic: topic, Partition: 0, At: 7, LeaderEpoch: -1, Metadata: "topic-id=AAAAAAAAAAAAAAAAAAAAAQ"})
-		if err := kadm.NewClient(client(t, b)).CommitAllOffsets(t.Context(), cfg.Group, stale); err != nil {
-			t.Fatal(err)
-		}
+		commitForDeleted(t, b, cfg.Group, topic, 7)
 		m := start(t, cfg, tab)
 		eventually(t, "all rows were delivered", func() bool { return tab.distinct() == len(want) })
 		m.stop()
@@ -222,6 +219,67 @@ func TestOffsetsOfADeletedTopicAreNotUsed(t *testing.T) {
 		m.stop()
 		tab.verify(append(want, "more"))
 	})
+}
+
+// A topic that may not be looked up holds up no other: what is assigned of the
+// others is read.
+func TestStartIsNotHeldUpByADeniedTopic(t *testing.T) {
+	t.Parallel()
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	good, denied := kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 1)
+	cfg, tab := config(t, b, good, denied), newTable(t)
+	cfg.Rejects.Topic = kafkatest.Name(t)
+	m := start(t, cfg, tab)
+	produce(t, b, good, 1, "a")
+	produce(t, b, denied, 1, "b")
+	eventually(t, "two rows were delivered", func() bool { return tab.distinct() == 2 })
+	m.stop()
+	b.Fake().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata, kmsg.Fetch, kmsg.ListOffsets}, Topic: denied, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	m = start(t, cfg, tab)
+	produce(t, b, good, 1, "c")
+	eventually(t, "the row of the topic that may be read was delivered", func() bool { return tab.distinct() == 3 })
+
+	// Also one that is created again.
+	deleteTopic(t, b, good)
+	b.CreateTopic(t, good, 1, nil)
+	produce(t, b, good, 1, "d")
+	within(t, 2*patience, "the row of the new topic was delivered", func() bool { return tab.distinct() == 4 })
+	m.stop()
+}
+
+// A broker that does not know the new topic yet does not make an offset of the
+// deleted one count.
+func TestOffsetsOfADeletedTopicAreNotUsedWhereABrokerLags(t *testing.T) {
+	t.Parallel()
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	topic := kafkatest.Topic(t, b, 1)
+	want := texts("e", 10)
+	produce(t, b, topic, 1, want...)
+	cfg, tab := config(t, b, topic), newTable(t)
+	commitForDeleted(t, b, cfg.Group, topic, 7)
+	// The first look-up after the offsets were fetched, and two more.
+	var fetched atomic.Bool
+	b.Fake().ControlKey(int16(kmsg.OffsetFetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		b.Fake().KeepControl()
+		fetched.Store(true)
+		return nil, nil, false
+	})
+	b.Fake().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topic, Err: kerr.UnknownTopicOrPartition, Count: 3,
+		When: func(kmsg.Request) bool { return fetched.Load() }})
+	m := start(t, cfg, tab)
+	eventually(t, "all rows were delivered", func() bool { return tab.distinct() == len(want) })
+	m.stop()
+	tab.verify(want)
+}
+
+// commitForDeleted commits an offset as for a topic of that name that was deleted.
+func commitForDeleted(t *testing.T, b kafkatest.Broker, group, topic string, at int64) {
+	t.Helper()
+	stale := kadm.Offsets{}
+	stale.Add(kadm.Offset{Topic: topic, Partition: 0, At: at, LeaderEpoch: -1, Metadata: "topic-id=AAAAAAAAAAAAAAAAAAAAAQ"})
+	if err := kadm.NewClient(client(t, b)).CommitAllOffsets(t.Context(), group, stale); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // deleteTopic returns when no broker knows the topic any more.

@@ -92,6 +92,18 @@ func (p *partition) identify(id [16]byte) {
 	p.topicID = id
 }
 
+// leave has the partition pause no more: its topic is deleted, and what the client
+// has fetched of a paused partition it drops at the next poll.
+func (p *partition) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaving = true
+	if p.paused {
+		p.paused = false
+		p.g.resume(p.topic, p.id)
+	}
+}
+
 // reasonRecreated is the code of a topic that is no longer the one that was read.
 const reasonRecreated = "topic_recreated"
 
@@ -112,23 +124,35 @@ type refusedID struct{ since, last time.Time }
 
 // current notes the ids of topics that were looked up and returns the newest of
 // each. A broker may be behind: an id that was replaced is not taken up again.
-func (in *incarnations) current(found kadm.TopicDetails) map[string][16]byte {
+func (in *incarnations) current(found map[string]kmsg.MetadataResponseTopic) map[string][16]byte {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	now := make(map[string][16]byte, len(found))
 	for name, t := range found {
-		if t.Err != nil || t.ID == noTopicID {
+		if t.ErrorCode != 0 || t.TopicID == noTopicID {
 			continue
 		}
+		id := kadm.TopicID(t.TopicID)
 		if in.ids == nil {
 			in.ids = make(map[string][]kadm.TopicID)
 		}
-		if !slices.Contains(in.ids[name], t.ID) {
-			in.ids[name] = append(in.ids[name], t.ID)
+		if !slices.Contains(in.ids[name], id) {
+			in.ids[name] = append(in.ids[name], id)
 		}
 		now[name] = in.ids[name][len(in.ids[name])-1]
 	}
 	return now
+}
+
+// newest returns the topic's id as it was looked up last; false if it never was.
+func (in *incarnations) newest(topic string) ([16]byte, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	ids := in.ids[topic]
+	if len(ids) == 0 {
+		return noTopicID, false
+	}
+	return ids[len(ids)-1], true
 }
 
 // name returns the topic that has or had an id; "" if it is not known.
@@ -197,7 +221,7 @@ func (g *Group) recreatedError(topic, what string) *KafkaError {
 // followTopics looks for topics that were deleted and created again, and begins
 // with the new ones.
 func (g *Group) followTopics(ctx context.Context) {
-	found, err := g.cluster.adm.ListTopics(ctx, g.cfg.Topics...)
+	found, err := g.cluster.metadata(ctx, g.cfg.Topics...)
 	if err != nil {
 		return // that brokers do not answer is reported by look
 	}
@@ -207,15 +231,60 @@ func (g *Group) followTopics(ctx context.Context) {
 		switch {
 		case !known:
 			g.reading[topic] = id
-		case reading != id, g.incarnations.refusedTooLong(topic, time.Now()):
+		case reading != id && g.ends != nil:
+			// The ends are the deleted topic's: they say nothing about the new one.
+			g.fail(&KafkaError{Doing: "reading topic " + topic + " up to its end", Err: errRecreated, Permanent: true,
+				Remedy: "run it again: it ends where the new topic ends then"})
+		case reading != id, g.isPurged(topic), g.incarnations.refusedTooLong(topic, time.Now()):
 			if g.leaveTopic(ctx, topic) && g.left(topic) {
 				g.cl.AddConsumeTopics(topic)
 				g.reading[topic] = id
 				g.incarnations.accepted(topic)
 				g.trouble.clear(reasonRecreated)
 			}
+		default:
+			delete(g.unpolled, topic)
 		}
 	}
+}
+
+// isPurged tells whether the topic is not subscribed to again yet.
+func (g *Group) isPurged(topic string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, purged := g.purged[topic]
+	return purged
+}
+
+// unpolled is what the client had fetched when a topic was found to be another.
+type unpolled struct {
+	until int64     // Group.arrived is at least that when all of it has been polled
+	empty time.Time // when the client held nothing any more; zero while it does
+}
+
+// polledAll tells whether the poll loop has handed over everything that the
+// client had fetched when the topic was found to be another. Some of it may be of
+// the deleted topic, and a purge drops that. The client hands over in the order
+// in which it fetched.
+func (g *Group) polledAll(topic string) bool {
+	buffered := g.cl.BufferedFetchRecords()
+	u := g.unpolled[topic]
+	if u == nil {
+		// A poll that is being handed over now is in neither of the numbers.
+		u = &unpolled{until: g.arrived.Load() + buffered + int64(g.cfg.maxPoll())}
+		g.unpolled[topic] = u
+	}
+	switch {
+	case g.arrived.Load() >= u.until, !u.empty.IsZero() && g.polled.Load() > u.empty.UnixNano():
+		return true
+	case buffered == 0 && u.empty.IsZero():
+		u.empty = time.Now()
+	case buffered > 0:
+		g.trouble.add(reasonRecreated, &KafkaError{Doing: "reading topic " + topic,
+			Err:    fmt.Errorf("it was deleted and created again, and %d fetched events, of it or of other topics, wait for memory", buffered),
+			Remedy: "see that the sink takes rows; the new topic is read from its start when the events of the deleted one are delivered"})
+	}
+	return false
 }
 
 // leaveTopic ends what reads the deleted topic. It returns false while events of
@@ -233,6 +302,12 @@ func (g *Group) leaveTopic(ctx context.Context, topic string) bool {
 		}
 	}
 	g.mu.Unlock()
+	for _, p := range parts {
+		p.leave()
+	}
+	if len(parts) > 0 && !g.polledAll(topic) {
+		return false
+	}
 	left := 0
 	for _, p := range parts {
 		left += p.backlog()
@@ -243,6 +318,7 @@ func (g *Group) leaveTopic(ctx context.Context, topic string) bool {
 			Remedy: "see that the sink takes rows; the new topic is read from its start when they are delivered"})
 		return false
 	}
+	delete(g.unpolled, topic)
 	g.drain(parts, 0, errRecreated)
 	g.mu.Lock()
 	g.purged[topic] = time.Now()

@@ -303,3 +303,51 @@ func TestBeginKeepsWhatIsCommitted(t *testing.T) {
 		}
 	})
 }
+
+// Offsets that were committed for a deleted topic of that name are no progress:
+// the run begins at the start of the topic and ends when that is delivered.
+func TestBoundedRunIgnoresOffsetsOfADeletedTopic(t *testing.T) {
+	t.Parallel()
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		topic := kafkatest.Topic(t, b, 1)
+		want := texts("e", 10)
+		produce(t, b, topic, 1, want...)
+		cfg, tab := config(t, b, topic), newTable(t)
+		commitForDeleted(t, b, cfg.Group, topic, 100)
+		m := startUntil(t, cfg, tab, latest)
+		if got := m.ends.Progress(); got.Done != 0 || got.Total != 10 {
+			t.Errorf("got %d of %d done when it began, want 0 of 10", got.Done, got.Total)
+		}
+		m.finish()
+		tab.verify(want)
+	})
+}
+
+// The ends of a topic that is deleted and created again while the run lasts mean
+// nothing any more.
+func TestBoundedRunFailsWhenItsTopicIsCreatedAgain(t *testing.T) {
+	t.Parallel()
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	topic := kafkatest.Topic(t, b, 1)
+	produce(t, b, topic, 1, "a")
+	cfg, tab := config(t, b, topic), newTable(t)
+	cfg.Drain = 100 * time.Millisecond
+	entered := make(chan struct{}, 9)
+	tab.set(hang(entered))
+	m := startUntil(t, cfg, tab, latest)
+	<-entered
+	eventually(t, "the run knows its topic", m.KnowsTopics)
+	deleteTopic(t, b, topic)
+	b.CreateTopic(t, topic, 1, nil)
+	within(t, patience, "the run ends", func() bool {
+		select {
+		case <-m.done:
+			return true
+		default:
+			return false
+		}
+	})
+	if m.err == nil || !strings.Contains(m.err.Error(), "deleted and created again") {
+		t.Errorf("Run returned %v, want that the topic was created again", m.err)
+	}
+}

@@ -40,6 +40,9 @@ func (g *Group) look(ctx context.Context) {
 		if errors.As(err, &failure) && ctx.Err() != context.Canceled {
 			g.trouble.add(reasonKafka, failure)
 		}
+		if errors.Is(err, kerr.TopicAuthorizationFailed) {
+			g.followTopics(ctx) // the other topics
+		}
 		return
 	}
 	g.trouble.clear(reasonKafka)
