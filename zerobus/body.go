@@ -19,7 +19,7 @@ type batch struct {
 	size   int64     // bytes on the wire before compression
 	packed []byte    // the compressed HTTP body, once it was made
 	form   *encoding // of the rows, under grpc
-	anew   bool      // the next attempt travels on a connection of its own
+	alone  bool      // the next attempt travels on a connection of its own
 }
 
 func newBatch(rows [][]byte, size int64) *batch {

@@ -79,7 +79,7 @@ func (w *wire) size(rows [][]byte) int64 { return int64(headMax + bodySize(rows)
 // send writes the batch over a shared stream, and over as many as it takes
 // while they end as announced.
 func (w *wire) send(ctx context.Context, b *batch) error {
-	if b.anew {
+	if b.alone {
 		return w.probe(ctx, b)
 	}
 	err := w.carry(ctx, b, func(ctx context.Context) error { return w.pick().deliver(ctx, b) })

@@ -37,15 +37,15 @@ type conn struct {
 }
 
 // get returns the connection to open a stream on; put gives it back. It reads
-// the certificate authorities, and connects to nothing yet. anew asks for one
+// the certificate authorities, and connects to nothing yet. alone asks for one
 // that nothing else travels on.
-func (c *conns) get(anew bool) (*conn, error) {
+func (c *conns) get(alone bool) (*conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, errClosed
 	}
-	if anew {
+	if alone {
 		made, err := c.connect()
 		if err != nil {
 			return nil, err

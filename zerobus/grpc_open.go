@@ -25,9 +25,9 @@ type protocolError struct{ text string }
 func (e *protocolError) Error() string { return e.text }
 
 // open opens a stream for the present form of rows and waits until the service
-// has confirmed it. in is the slot it is for; nil: it is a side stream. anew
+// has confirmed it. in is the slot it is for; nil: it is a side stream. alone
 // opens it on a connection of its own.
-func (w *wire) open(ctx context.Context, in *slot, anew bool) (*stream, error) {
+func (w *wire) open(ctx context.Context, in *slot, alone bool) (*stream, error) {
 	if w.isClosed() {
 		return nil, w.advice.network(opInsert, errClosed)
 	}
@@ -36,7 +36,7 @@ func (w *wire) open(ctx context.Context, in *slot, anew bool) (*stream, error) {
 		return nil, err
 	}
 	enc := w.enc.Load()
-	conn, err := w.conns.get(anew)
+	conn, err := w.conns.get(alone)
 	if err != nil {
 		return nil, w.advice.network(opInsert, err)
 	}

@@ -42,14 +42,14 @@ func (s *sides) deliver(ctx context.Context, b *batch) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	anew := b.anew
+	alone := b.alone
 	var st *stream
-	if !anew {
+	if !alone {
 		st = s.take()
 	}
 	if st == nil {
 		var err error
-		if st, err = s.w.open(ctx, nil, anew); err != nil {
+		if st, err = s.w.open(ctx, nil, alone); err != nil {
 			s.turns <- struct{}{}
 			return err
 		}
@@ -64,7 +64,7 @@ func (s *sides) deliver(ctx context.Context, b *batch) error {
 	}
 	m := newMessage(b.rows, st.enc.format == FormatJSON)
 	m.settle = func() { // the caller may be gone by then
-		if anew {
+		if alone {
 			st.leaveWithin(0, StreamLeft)
 		} else {
 			s.put(st)

@@ -32,9 +32,9 @@ func newHTTPClient(rt http.RoundTripper) *http.Client {
 type roundTripper struct {
 	caFile string
 
-	mu   sync.Mutex // guards the fields below
-	made *http.Transport
-	anew *http.Transport // makes a connection for each request
+	mu    sync.Mutex // guards the fields below
+	made  *http.Transport
+	alone *http.Transport // makes a connection for each request
 }
 
 // RoundTrip sends a request that has Close set on a connection of its own.
@@ -61,12 +61,12 @@ func (r *roundTripper) CloseIdleConnections() {
 	}
 }
 
-func (r *roundTripper) transport(anew bool) (*http.Transport, error) {
+func (r *roundTripper) transport(alone bool) (*http.Transport, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.made != nil && anew:
-		return r.anew, nil
+	case r.made != nil && alone:
+		return r.alone, nil
 	case r.made != nil:
 		return r.made, nil
 	}
@@ -89,10 +89,10 @@ func (r *roundTripper) transport(anew bool) (*http.Transport, error) {
 
 		MaxResponseHeaderBytes: headersMax,
 	}
-	r.anew = r.made.Clone()
-	r.anew.DisableKeepAlives = true
-	if anew {
-		return r.anew, nil
+	r.alone = r.made.Clone()
+	r.alone.DisableKeepAlives = true
+	if alone {
+		return r.alone, nil
 	}
 	return r.made, nil
 }

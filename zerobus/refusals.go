@@ -74,5 +74,5 @@ func (r *refusals) wait(row []byte) time.Duration {
 // first time: one refusal gives no row up.
 func refusedFirst(b *batch, err error) bool {
 	var no *RefusedError
-	return len(b.rows) == 1 && !b.anew && (errors.As(err, &no) || kindOf(err) == refused)
+	return len(b.rows) == 1 && !b.alone && (errors.As(err, &no) || kindOf(err) == refused)
 }

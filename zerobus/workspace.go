@@ -229,7 +229,7 @@ func (p *poster) request(ctx context.Context, b *batch, token string, length int
 		req.Header.Set(key, value)
 	}
 	req.Header.Set("X-Request-Id", b.id)
-	req.Close = b.anew // see roundTripper
+	req.Close = b.alone // see roundTripper
 	if b.packed != nil {
 		req.Header.Set("Content-Encoding", "gzip")
 	}

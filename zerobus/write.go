@@ -78,7 +78,7 @@ func (c *Client) deliver(ctx context.Context, made int64, rows [][]byte, carry c
 		if err = c.attempt(ctx, b, carry); err != nil && refusedFirst(b, err) && c.rowsMade.Load() == made {
 			settle()
 			c.gate.delivered(p)
-			b.anew = true
+			b.alone = true
 			if !sleep(ctx, c.seen.wait(rows[0])) {
 				return c.ended(ctx, len(rows))
 			}
