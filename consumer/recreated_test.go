@@ -84,10 +84,10 @@ func TestRecreatedTopicsFetchedEventsAreDelivered(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := kafkatest.StartFake(t, kafkatest.Options{Brokers: 3})
-			topic, other := kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 1)
+			topic, other := kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 2) // the table tells partitions by number
 			// A client holds one fetch of each broker.
 			for i, name := range []string{topic, other} {
-				if err := b.Fake().MoveTopicPartition(name, 0, int32(i)); err != nil {
+				if err := b.Fake().MoveTopicPartition(name, int32(i), int32(i)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -104,7 +104,7 @@ func TestRecreatedTopicsFetchedEventsAreDelivered(t *testing.T) {
 			})
 			want := texts("first", 300)
 			if busy {
-				produce(t, b, other, 1, want...)
+				produceTo(t, b, other, []int32{1}, want...)
 			} else {
 				produce(t, b, topic, 1, want...)
 			}
@@ -126,6 +126,10 @@ func TestRecreatedTopicsFetchedEventsAreDelivered(t *testing.T) {
 					return r.Code == "topic_recreated" && strings.Contains(r.Text, "fetched events, of it or of other topics, wait for memory")
 				})
 			})
+			// One write makes room for a poll, and leaves a partition above its share.
+			before := m.Fetched()
+			release <- struct{}{}
+			eventually(t, "the next poll", func() bool { return m.Fetched() < before })
 			close(release)
 			within(t, 2*patience, "all of both topics was delivered", func() bool { return tab.distinct() == len(want) })
 			m.stop()
