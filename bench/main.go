@@ -82,7 +82,7 @@ var measurements = []struct {
 	{"bound", "many busy partitions and slow acknowledgements: peak memory beside the bound to plan with", bounds},
 	{"scale", "eight members share a thousand partitions under a steady load and are replaced one by one; then one is killed", scale},
 	{"page", "the page of live events off, closed and open: processor time per row, and per second while nothing happens", pages},
-	{"tracing", "traces off, of one event in a hundred and of every event: processor time per row", traced},
+	{"tracing", "traces off, of 100 and of 10,000 events a second: processor time per row", traced},
 	{"versions", "this bridge and the one of --against in turns on a full topic: processor time per row, round by round", versions},
 	{"startup", "the released binary: its size, and how long it takes to its first row", startup},
 }

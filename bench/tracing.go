@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// traceCase is one share of events that are traced.
+// traceCase is one bound on the events that are traced.
 type traceCase struct {
 	Name   string    `json:"name"`
-	Share  string    `json:"share"` // empty: traces are off
+	Most   string    `json:"max_per_second"` // empty: traces are off
 	Runs   []figures `json:"runs"`
 	Median figures   `json:"median"`
 	// ToOff is the median over rounds of CPU per row against traces being off
@@ -29,9 +29,9 @@ type traceResult []traceCase
 
 // traced has the bridge deliver the same topic without traces and with, in
 // turns; every second round goes through them backwards. The events carry no
-// trace context, so that the ratio decides for each.
+// trace context, so that each is sampled until the bound is reached.
 func traced(ctx context.Context, r *rig) (_ any, err error) {
-	out := traceResult{{Name: "off"}, {Name: "on, 1 %", Share: "0.01"}, {Name: "on, 100 %", Share: "1"}}
+	out := traceResult{{Name: "off"}, {Name: "100 a second, the default", Most: "100"}, {Name: "10,000 a second", Most: "10000"}}
 	c, err := startCollector()
 	if err != nil {
 		return nil, err
@@ -50,9 +50,9 @@ func traced(ctx context.Context, r *rig) (_ any, err error) {
 			}
 			one := &out[at]
 			r.env = nil
-			if one.Share != "" {
+			if one.Most != "" {
 				r.env = []string{"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_ENDPOINT=" + c.url,
-					"OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=" + one.Share}
+					"BRIDGE_TRACING_MAX_PER_SECOND=" + one.Most}
 			}
 			before := c.bytes.Load()
 			f, err := r.carryAll(ctx, topic)
@@ -67,7 +67,7 @@ func traced(ctx context.Context, r *rig) (_ any, err error) {
 	same := func(v float64) float64 { return v }
 	for i := range out {
 		one := &out[i]
-		if (one.Exported > 0) != (one.Share != "") {
+		if (one.Exported > 0) != (one.Most != "") {
 			return nil, fmt.Errorf("%s: the collector was sent %d bytes", one.Name, one.Exported)
 		}
 		var ratios []float64

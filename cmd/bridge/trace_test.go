@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"errors"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,14 +43,10 @@ type traceStage struct {
 	client *kgo.Client
 }
 
-func newTraceStage(t *testing.T, environment ...string) *traceStage {
+func newTraceStage(t *testing.T) *traceStage {
 	t.Helper()
 	ours := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, ours) })
-	for _, kv := range environment {
-		k, v, _ := strings.Cut(kv, "=")
-		t.Setenv(k, v)
-	}
 	s := &traceStage{t: t, kafka: kafkatest.StartFake(t, kafkatest.Options{})}
 	s.topic = kafkatest.Topic(t, s.kafka, 1)
 	var err error
@@ -63,8 +64,8 @@ func newTraceStage(t *testing.T, environment ...string) *traceStage {
 	return s
 }
 
-// run starts a bridge that gives its spans to out; the returned func stops it.
-func (s *traceStage) run(out tracing.Client) (b *bridge, stop func()) {
+// run starts a bridge; the returned func stops it.
+func (s *traceStage) run() (b *bridge, stop func()) {
 	s.t.Helper()
 	cfg, err := config.Load(config.Options{File: s.t.TempDir() + "/none.yaml", Sets: []string{
 		"kafka.brokers=" + strings.Join(s.kafka.Addrs(), ","), "kafka.topics=" + s.topic, "kafka.group=" + s.topic,
@@ -77,7 +78,6 @@ func (s *traceStage) run(out tracing.Client) (b *bridge, stop func()) {
 	if b, err = newBridge(cfg, zap.NewNop()); err != nil {
 		s.t.Fatal(err)
 	}
-	b.spans = out
 	ctx, cancel := context.WithCancel(s.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- b.run(ctx) }() // ends with ctx; stop waits for it
@@ -130,42 +130,92 @@ func attrsOf(attrs []*commonpb.KeyValue) map[string]string {
 	return m
 }
 
-// keptSpans is a client that keeps what it was told to send.
-type keptSpans struct {
+// collector takes spans as OpenTelemetry's own does.
+type collector struct {
+	coltracepb.UnimplementedTraceServiceServer
 	mu    sync.Mutex
 	about *resourcepb.Resource
+	scope *commonpb.InstrumentationScope
 	spans []*tracepb.Span
 }
 
-func (*keptSpans) Start(context.Context) error { return nil }
-func (*keptSpans) Stop(context.Context) error  { return nil }
-
-func (k *keptSpans) UploadTraces(_ context.Context, all []*tracepb.ResourceSpans) error {
-	wire, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: all})
-	var seen tracepb.TracesData
-	if err = errors.Join(err, proto.Unmarshal(wire, &seen)); err != nil {
-		return err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, r := range seen.GetResourceSpans() {
-		k.about = r.GetResource()
-		for _, s := range r.GetScopeSpans() {
-			k.spans = append(k.spans, s.GetSpans()...)
+// Export implements the service of OTLP over gRPC.
+func (c *collector) Export(_ context.Context, r *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, all := range r.GetResourceSpans() {
+		c.about = all.GetResource()
+		for _, s := range all.GetScopeSpans() {
+			c.scope = s.GetScope()
+			c.spans = append(c.spans, s.GetSpans()...)
 		}
 	}
-	return nil
+	return &coltracepb.ExportTraceServiceResponse{}, nil
+}
+
+// ServeHTTP is the service of OTLP over HTTP.
+func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	var request coltracepb.ExportTraceServiceRequest
+	if err == nil {
+		err = proto.Unmarshal(body, &request)
+	}
+	if err != nil || r.URL.Path != "/v1/traces" {
+		http.Error(w, "no request of OTLP", http.StatusBadRequest)
+		return
+	}
+	_, _ = c.Export(r.Context(), &request)
+	w.Header().Set("Content-Type", "application/x-protobuf")
+}
+
+// listen serves until the test has ended, and returns the endpoint.
+func (c *collector) listen(t *testing.T, protocol string) string {
+	t.Helper()
+	if protocol == tracing.ProtocolHTTP {
+		server := httptest.NewServer(c)
+		t.Cleanup(server.Close)
+		return server.URL
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	coltracepb.RegisterTraceServiceServer(server, c)
+	ended := make(chan struct{})
+	go func() { // ends with Stop, which the cleanup waits for
+		defer close(ended)
+		_ = server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		server.Stop()
+		<-ended
+	})
+	return "http://" + l.Addr().String()
 }
 
 // The trace a producer began goes on through the bridge to the write; what was
 // not sampled leaves no span, and what was rejected says so.
 func TestTraceGoesOn(t *testing.T) {
+	for _, protocol := range []string{tracing.ProtocolHTTP, tracing.ProtocolGRPC} {
+		t.Run(protocol, func(t *testing.T) { traceGoesOn(t, protocol) })
+	}
+}
+
+func traceGoesOn(t *testing.T, protocol string) {
+	t.Helper()
 	const (
 		row    = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 		quiet  = "00-11111111111111111111111111111111-b7ad6b7169203331-00"
 		poison = "00-22222222222222222222222222222222-b7ad6b7169203332-01"
 	)
-	s := newTraceStage(t, "OTEL_TRACES_SAMPLER=parentbased_always_off", "OTEL_SERVICE_NAME=signal-bridge", "OTEL_RESOURCE_ATTRIBUTES=team=data")
+	s := newTraceStage(t)
+	out := &collector{}
+	for _, kv := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + out.listen(t, protocol), "OTEL_EXPORTER_OTLP_PROTOCOL=" + protocol,
+		"OTEL_TRACES_SAMPLER=parentbased_always_off", "OTEL_SERVICE_NAME=signal-bridge", "OTEL_RESOURCE_ATTRIBUTES=team=data"} {
+		k, v, _ := strings.Cut(kv, "=")
+		t.Setenv(k, v)
+	}
 	var tries atomic.Int32
 	s.ws.OnIngest(func(r emulator.IngestRequest) *emulator.Fault {
 		if len(r.Rows) > 0 && tries.Add(1) == 1 {
@@ -177,8 +227,7 @@ func TestTraceGoesOn(t *testing.T) {
 	s.produce(`{"type":"track","event":"Secret Deed","message_id":"m-2","user_id":"jane@example.com"}`, quiet)
 	s.produce(`{"type":"track","event":"Secret Deed","message_id":"m-3","user_id":"jane@example.com"}`, "")
 	s.produce(`no json of jane@example.com`, poison)
-	out := &keptSpans{}
-	b, stop := s.run(out)
+	b, stop := s.run()
 	s.eventually("three rows and a reject", func() bool {
 		now := b.metrics.Totals()
 		return now.RowsDelivered == 3 && now.EventsRejected == 1
@@ -236,8 +285,8 @@ func TestTraceGoesOn(t *testing.T) {
 		}
 	}
 	about := attrsOf(out.about.GetAttributes())
-	if about["service.name"] != "signal-bridge" || about["team"] != "data" || about["service.version"] == "" || about["host.name"] == "" {
-		t.Errorf("got resource %v, want what the environment says", about)
+	if about["service.name"] != "signal-bridge" || about["team"] != "data" || about["service.version"] == "" || about["host.name"] == "" || out.scope.GetName() != "github.com/datafly/bridge" {
+		t.Errorf("got resource %v and scope %v, want what the environment says", about, out.scope)
 	}
 	s.letterKeepsHeaders(poison)
 }
@@ -248,30 +297,27 @@ func (s *traceStage) letterKeepsHeaders(parent string) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), tracePatience)
 	defer cancel()
 	got := s.client.PollRecords(ctx, 1).Records()
-	if len(got) != 1 || string(header(got[0], "traceparent")) != parent || string(header(got[0], "tracestate")) != "vendor=1" {
+	if len(got) != 1 || header(got[0], "traceparent") != parent || header(got[0], "tracestate") != "vendor=1" {
 		s.t.Errorf("got dead letter %v, want one with the headers of its event", got)
 	}
 }
 
-// hung is a collector that takes nothing and gives no answer.
-type hung struct{ asked atomic.Int32 }
-
-func (h *hung) Start(context.Context) error { return nil }
-func (h *hung) Stop(context.Context) error  { return nil }
-
-func (h *hung) UploadTraces(ctx context.Context, _ []*tracepb.ResourceSpans) error {
-	h.asked.Add(1)
-	<-ctx.Done()
-	return ctx.Err()
-}
-
-// A collector that hangs delays neither a row nor, beyond the drain, the end.
+// A collector that gives no answer delays neither a row nor, beyond the drain,
+// the end.
 func TestHangingCollectorDelaysNothing(t *testing.T) {
-	s := newTraceStage(t, "OTEL_TRACES_SAMPLER=always_on", "OTEL_BSP_MAX_QUEUE_SIZE=128", "OTEL_BSP_SCHEDULE_DELAY=10")
-	out := &hung{}
-	b, stop := s.run(out)
+	s := newTraceStage(t)
+	asked, over := make(chan struct{}, 1000), make(chan struct{})
+	hung := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-over
+	}))
+	t.Cleanup(func() { close(over); hung.Close() })
+	for k, v := range map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": hung.URL, "OTEL_TRACES_SAMPLER": "always_on", "OTEL_BSP_MAX_QUEUE_SIZE": "128", "OTEL_BSP_SCHEDULE_DELAY": "10"} {
+		t.Setenv(k, v)
+	}
+	b, stop := s.run()
 	s.produce(`{"type":"track","event":"a","message_id":"first"}`, "")
-	s.eventually("the collector to hang", func() bool { return out.asked.Load() > 0 })
+	<-asked
 	const events = 500
 	for range events {
 		s.client.Produce(t.Context(), &kgo.Record{Value: []byte(`{"type":"track","event":"a","message_id":"m"}`)}, nil)
@@ -280,51 +326,12 @@ func TestHangingCollectorDelaysNothing(t *testing.T) {
 	stop()
 }
 
-func TestMessageIDs(t *testing.T) {
-	for value, want := range map[string]string{
-		`{"type":"track","message_id":"m-1"}`:                        "m-1",
-		` { "messageId" : "m-2" , "type":"page"}`:                    "m-2",
-		`{"a":"{\"message_id\":\"x\"}","message_id":"m-3"}`:          "m-3",
-		`{"properties":{"message_id":"x"},"message_id":"m-4"}`:       "m-4",
-		`{"properties":[{"message_id":"x"}],"b":["message_id","x"]}`: "",
-		`{"event":{"message_id":"x"}}`:                               "",
-		`[{"message_id":"x"}]`:                                       "",
-		`{"name":"message_id","message_id":"a\"b"}`:                  "",
-		`{"name":"message_id","other":"x"}`:                          "",
-		`{"message_id":"` + strings.Repeat("x", maxTraceID) + `"}`:   strings.Repeat("x", maxTraceID),
-		`{"message_id":"` + strings.Repeat("x", maxTraceID+1) + `"}`: "",
-		`{"message_id":7}`:                                           "",
-		`{"message_id":"a b"}`:                                       "",
-		`{"message_id"`:                                              "",
-		`{"message_id":"unended`:                                     "",
-		`{"x\\":"y","message_id":"m-5"}`:                             "m-5",
-		``:                                                           "", `null`: "", `"`: "",
-	} {
-		if got := messageID([]byte(value)); got != want {
-			t.Errorf("%.60s: got %q, want %q", value, got, want)
+// header returns the value of a record's first header of that name.
+func header(rec *kgo.Record, key string) string {
+	for _, h := range rec.Headers {
+		if h.Key == key {
+			return string(h.Value)
 		}
 	}
-}
-
-func FuzzMessageID(f *testing.F) {
-	f.Add([]byte(`{"type":"track","message_id":"m-1"}`))
-	f.Add([]byte(`{"a":"\\\"","messageId":"\u0041"}`))
-	f.Add([]byte(`}}{"message_id":"x"}`))
-	f.Fuzz(func(t *testing.T, value []byte) {
-		id := messageID(value)
-		if len(id) > maxTraceID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }) {
-			t.Errorf("got %q, want at most %d printable characters", id, maxTraceID)
-		}
-		if id != "" && !strings.Contains(string(value), `"`+id+`"`) {
-			t.Errorf("got %q, which is no text of the event", id)
-		}
-	})
-}
-
-func BenchmarkMessageID(b *testing.B) {
-	value := []byte(`{"type":"track","context":{"page":{"url":"https://shop.example/a?b=c","title":"` + strings.Repeat("long ", 150) + `"}},"message_id":"m-1"}`)
-	b.SetBytes(int64(len(value)))
-	for b.Loop() {
-		messageID(value)
-	}
+	return ""
 }

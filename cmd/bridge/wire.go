@@ -210,9 +210,8 @@ type bridge struct {
 	started  time.Time
 	feed     *live.Feed // nil when ops.live_events is off
 	tracing  tracing.Settings
-	spans    tracing.Client // takes the spans in tests; else nil
-	window   *window        // of a bounded run; else nil
-	screen   *bar           // shows a bounded run's progress; nil without a terminal
+	window   *window // of a bounded run; else nil
+	screen   *bar    // shows a bounded run's progress; nil without a terminal
 
 	book     rulebook
 	settings atomic.Pointer[config.Config] // in force: cfg with what reloads have brought

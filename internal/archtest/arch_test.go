@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"internal/plaintext":  {},
 	"internal/oauthtoken": {"internal/plaintext"},
 	"internal/ops":        {},
-	"internal/tracing":    {},
+	"internal/tracing":    {"consumer"},
 	"internal/traffic":    {},
 	"internal/kafka":      {},
 	"internal/kafkatest":  {},
@@ -49,7 +49,7 @@ type border struct {
 // borders stand narrow before wide: the first that matches counts.
 var borders = []border{
 	{"github.com/twmb/franz-go/pkg/kfake", "an in-process Kafka has no place in the delivery path", []string{"cmd/bridge", "internal/kafkatest", "bench"}},
-	{"github.com/twmb/franz-go", "Kafka is the consumer's business", []string{"consumer", "cmd/bridge", "internal/kafka", "internal/kafkatest", "bench", "test/chaos"}},
+	{"github.com/twmb/franz-go", "Kafka is the consumer's business", []string{"consumer", "internal/tracing", "cmd/bridge", "internal/kafka", "internal/kafkatest", "bench", "test/chaos"}},
 	{"github.com/spf13/viper", "configuration is read in one place", []string{"internal/config"}},
 	{"github.com/spf13/cobra", "the command line is read in one place", []string{"cmd/bridge"}},
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops"}},

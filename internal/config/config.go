@@ -68,14 +68,18 @@ func (o Ops) Loopback() bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// Tracing is whether OpenTelemetry spans are made. Where they go and which
-// events they are made of, the standard OTEL_* variables say.
+// Tracing is whether and how many OpenTelemetry spans are made. The standard
+// OTEL_* variables set where they are sent and which events are sampled.
 type Tracing struct {
 	// Enabled makes spans of sampled events and their batches. Default false;
-	// OTEL_TRACES_EXPORTER=otlp has it true too, and none or
-	// OTEL_SDK_DISABLED=true false. Price: a few microseconds for each event
-	// that is sampled, and up to 2,048 spans of memory.
+	// OTEL_TRACES_EXPORTER=otlp enables traces too, and none or
+	// OTEL_SDK_DISABLED=true disables them. Trade-off: some ten microseconds of
+	// processor time per traced event, and up to 2,048 spans of memory.
 	Enabled bool `yaml:"enabled"`
+	// MaxPerSecond bounds the events traced per second by this process. Default
+	// 100. Trade-off: a larger number costs more processor time, a smaller one
+	// leaves out more of the sampled events.
+	MaxPerSecond int `yaml:"max_per_second"`
 }
 
 // Log is where and how the process speaks; always on standard error.
@@ -136,6 +140,7 @@ func Defaults() Config {
 		},
 		Rejects: Rejects{Policy: "dead_letter", Create: true, ReplicationFactor: -1},
 		Ops:     Ops{Address: "127.0.0.1:9400", LiveEvents: "metadata"},
+		Tracing: Tracing{MaxPerSecond: 100},
 		Log:     Log{Level: "info", Format: "auto"},
 	}
 }

@@ -146,6 +146,7 @@ func TestRules(t *testing.T) {
 		{"rejects.create", []string{"rejects.create=maybe"}, "true or false"},
 		{"rejects.partitions", []string{"rejects.partitions=-1"}, "between 0 and 10000"},
 		{"rejects.replication_factor", []string{"rejects.replication_factor=0"}, "must be -1"},
+		{"tracing.max_per_second", []string{"tracing.max_per_second=0"}, "between 1 and 10000"},
 		{"ops.live_events", []string{"ops.live_events=on"}, "must be one of off, metadata, full"},
 		{"ops.live_events", []string{"ops.live_events=full", "ops.address=:9400"}, "must not be full without ops.token"},
 		{"ops.live_events", []string{"ops.live_events=full", "ops.address=bridge.example:9400"}, "must not be full without ops.token"},

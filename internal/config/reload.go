@@ -39,7 +39,7 @@ var afterRestart = []string{
 	"mapping.input", "mapping.invalid_utf8", "mapping.timestamp_fallback", "mapping.on_bad_timestamp", "mapping.require_consent", "mapping.on_missing_consent",
 	"delivery.max_rows", "delivery.max_bytes", "delivery.max_buffered", "delivery.linger", "delivery.drain", "delivery.stuck_after",
 	"rejects.policy", "rejects.topic", "rejects.create", "rejects.partitions", "rejects.replication_factor",
-	"ops.address", "ops.pprof", "ops.live_events", "tracing.enabled", "log.format",
+	"ops.address", "ops.pprof", "ops.live_events", "tracing.enabled", "tracing.max_per_second", "log.format",
 }
 
 // Follow says what becomes of the configuration c, which is in force, when next

@@ -95,6 +95,7 @@ func (v *checker) delivery() {
 	v.size("delivery.max_buffered", d.MaxBuffered, KiB, 1024*GiB)
 	v.duration("delivery.linger", d.Linger, 0, time.Minute)
 	v.duration("delivery.drain", d.Drain, 100*time.Millisecond, 10*time.Minute)
+	v.count("tracing.max_per_second", v.c.Tracing.MaxPerSecond, 1, 10_000)
 	v.duration("delivery.stuck_after", d.StuckAfter, 0, 24*time.Hour)
 	if v.ok("delivery.max_bytes", "delivery.max_buffered") && d.MaxBuffered < d.MaxBytes {
 		v.fail("delivery.max_buffered", fmt.Sprintf("must not be smaller than delivery.max_bytes (%v), or no batch could ever be full", d.MaxBytes),

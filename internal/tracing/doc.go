@@ -1,13 +1,10 @@
-// Package tracing makes OpenTelemetry spans of what the delivery did, after it
-// did it: an event's span continues the trace in its record's headers, and a
-// batch's span hangs together with those of its sampled events.
+// Package tracing makes OpenTelemetry spans of delivered batches and of their
+// sampled events. An event's span continues the trace in its record's headers;
+// the batch's span is a child of the first sampled event's span and is linked
+// with the others.
 //
-// Spans are written as the messages of OTLP, for OpenTelemetry's own clients to
-// send: when a batch has ended, all that its spans tell is known, and starting,
-// filling and ending one by one what nobody looks at meanwhile costs several
-// times as much.
-//
-// Which events are sampled is decided here before anything is built, so that
-// the others cost next to nothing. Spans are held up to a bound and dropped
-// beyond it: whatever exports them can never hold up a delivery.
+// Spans are made when a batch has ended, so that nothing is kept while it is
+// written. tracing.max_per_second bounds how many events are traced, and with
+// them the cost. OpenTelemetry's SDK queues and exports the spans; its queue is
+// bounded and drops what does not fit, so an exporter never delays a delivery.
 package tracing

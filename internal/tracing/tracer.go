@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -11,105 +12,149 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
-// ServiceName is service.name where OTEL_SERVICE_NAME says nothing else.
+// ServiceName is service.name when OTEL_SERVICE_NAME is not set.
 const ServiceName = "datafly-bridge"
 
-// library names what makes the spans.
+// library is the instrumentation scope.
 const library = "github.com/datafly/bridge"
-
-// Client sends finished spans to a collector; it is OpenTelemetry's.
-type Client = otlptrace.Client
 
 // Config is what a Tracer needs.
 type Config struct {
 	Settings
 	Version string // of the bridge
-	// Client sends the spans. Nil is the one the environment describes.
-	Client Client
-	Log    *zap.Logger
+	// Exporter sends the spans. Nil is the one the environment describes.
+	Exporter sdk.SpanExporter
+	Log      *zap.Logger
 }
 
 // Tracer makes spans. Its methods are safe for concurrent use, but for Stop.
 type Tracer struct {
-	sampler Sampler
-	queue   *queue
+	provider *sdk.TracerProvider
+	tracer   trace.Tracer
+	exporter *exporter
+	limit    *rate.Limiter
+	byParent bool
+	base     context.Context // parent of the spans that begin a trace; never ends
 }
 
-// Start begins the goroutine that sends spans; Stop ends it. It connects to
-// nothing: a collector that is away is none of its errors.
+// Start starts the goroutine that exports spans; Stop ends it. A collector that
+// cannot be reached is not an error.
 func Start(ctx context.Context, cfg Config) (*Tracer, error) {
-	client := cfg.Client
-	if client == nil {
-		if client = otlptracehttp.NewClient(); cfg.Protocol == ProtocolGRPC {
+	out := cfg.Exporter
+	if out == nil {
+		complaints := rate.Sometimes{Interval: time.Minute}
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
+			complaints.Do(func() { cfg.Log.Warn("tracing is degraded", zap.String("cause", short(err))) })
+		}))
+		client := otlptracehttp.NewClient()
+		if cfg.Protocol == ProtocolGRPC {
 			client = otlptracegrpc.NewClient()
 		}
+		var err error
+		if out, err = otlptrace.New(ctx, client); err != nil {
+			return nil, fmt.Errorf("preparing to export traces: %w; correct the OTEL_EXPORTER_OTLP_* variables, or set OTEL_TRACES_EXPORTER=none", err)
+		}
 	}
-	t := &Tracer{sampler: cfg.Sampler, queue: newQueue(client, cfg.Settings, cfg.Log)}
-	if cfg.Client == nil {
-		otel.SetErrorHandler(otel.ErrorHandlerFunc(t.queue.complain))
+	about, err := resource.New(ctx,
+		resource.WithTelemetrySDK(),
+		resource.WithAttributes(semconv.ServiceName(ServiceName), semconv.ServiceVersion(cfg.Version), attribute.String("process.runtime.version", runtime.Version())),
+		resource.WithHost(),
+		resource.WithFromEnv(), // last: the environment wins
+	)
+	if err != nil {
+		cfg.Log.Warn("a part of the traces' resource is missing; correct OTEL_RESOURCE_ATTRIBUTES", zap.String("cause", short(err)))
 	}
-	if err := client.Start(ctx); err != nil {
-		return nil, fmt.Errorf("preparing to export traces: %w; correct the OTEL_EXPORTER_OTLP_* variables, or set OTEL_TRACES_EXPORTER=none", err)
+	t := &Tracer{
+		exporter: newExporter(out, cfg.Log), byParent: cfg.ByParent, base: context.WithoutCancel(ctx),
+		limit: rate.NewLimiter(rate.Limit(cfg.MaxPerSecond), cfg.MaxPerSecond),
 	}
-	t.queue.tellOf(ctx, cfg.Version)
-	go t.queue.run() // ends with Stop, which waits for it
+	t.provider = sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithSampler(limited{cfg.Sampler, t.limit}), sdk.WithBatcher(t.exporter))
+	t.tracer = t.provider.Tracer(library, trace.WithInstrumentationVersion(cfg.Version), trace.WithSchemaURL(semconv.SchemaURL))
 	return t, nil
 }
 
-// tellOf sets who the spans come from. What the environment says comes last
-// and wins. A part of it that cannot be read is told, and the rest holds.
-func (q *queue) tellOf(ctx context.Context, version string) {
-	about, err := resource.New(ctx,
-		resource.WithAttributes(
-			// The convention wants a name of one's own from what is not the SDK.
-			semconv.TelemetrySDKName(library), semconv.TelemetrySDKLanguageGo, semconv.TelemetrySDKVersion(version),
-			semconv.ServiceName(ServiceName), semconv.ServiceVersion(version), attribute.String("process.runtime.version", runtime.Version())),
-		resource.WithHost(),
-		resource.WithFromEnv(),
-	)
+// Stop exports what is queued until ctx ends, then drops the rest, and waits for
+// the goroutine.
+func (t *Tracer) Stop(ctx context.Context) {
+	defer t.exporter.cancel()
+	defer context.AfterFunc(ctx, t.exporter.cancel)()
+	// Without the end of ctx, or the SDK would return before its goroutine does.
+	_ = t.provider.Shutdown(context.WithoutCancel(ctx)) // export errors are logged by the exporter
+}
+
+// limited is a Sampler with a bound on the spans of events: the spans of a batch,
+// whose parents are local, follow those.
+type limited struct {
+	sdk.Sampler
+	limit *rate.Limiter
+}
+
+// ShouldSample implements sdk.Sampler.
+func (l limited) ShouldSample(p sdk.SamplingParameters) sdk.SamplingResult {
+	r := l.Sampler.ShouldSample(p)
+	parent := trace.SpanContextFromContext(p.ParentContext)
+	if local := parent.IsValid() && !parent.IsRemote(); !local && r.Decision == sdk.RecordAndSample && !l.limit.Allow() {
+		r.Decision = sdk.Drop
+	}
+	return r
+}
+
+// exporter logs an outage of the collector when it begins and when it is over,
+// and can be cancelled as a whole. The SDK calls ExportSpans from one goroutine
+// at a time.
+type exporter struct {
+	sdk.SpanExporter
+	log    *zap.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	lost   int // spans, in this outage
+}
+
+func newExporter(to sdk.SpanExporter, log *zap.Logger) *exporter {
+	e := &exporter{SpanExporter: to, log: log}
+	// Not a caller's context: spans outlive the delivery they describe.
+	e.ctx, e.cancel = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Stop
+	return e
+}
+
+// ExportSpans implements sdk.SpanExporter.
+func (e *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(e.ctx, func() { cancel(errStopped) })()
+	if e.ctx.Err() != nil {
+		cancel(errStopped)
+	}
+	err := e.SpanExporter.ExportSpans(ctx, spans)
+	switch {
+	case err != nil && e.lost == 0:
+		e.log.Warn("exporting traces failed; deliveries go on, spans are lost", zap.String("cause", short(err)),
+			zap.String("remedy", "check OTEL_EXPORTER_OTLP_ENDPOINT and the collector behind it, or set tracing.enabled to false"))
+	case err == nil && e.lost > 0:
+		e.log.Info("traces are exported again", zap.Int("spans_lost", e.lost))
+		e.lost = 0
+	}
 	if err != nil {
-		q.complain(err)
+		e.lost += len(spans)
 	}
-	q.about, q.schema = &resourcepb.Resource{Attributes: keyValues(about.Attributes()...)}, about.SchemaURL()
-	q.scope = &commonpb.InstrumentationScope{Name: library, Version: version}
+	return nil // it is reported
 }
 
-// Sampling decides for the events of one batch. It is for one goroutine.
-type Sampling struct{ decider }
+var errStopped = fmt.Errorf("the bridge stops and its time for exporting spans is over")
 
-// Sampling begins the decisions for a batch.
-func (t *Tracer) Sampling() Sampling { return Sampling{t.sampler.decider()} }
-
-// Sample decides whether an event is traced, by the value of its traceparent
-// header, nil if it has none. It allocates nothing.
-func (s *Sampling) Sample(traceparent []byte) (Origin, bool) {
-	from, yes := s.sample(traceparent)
-	return Origin{from}, yes
-}
-
-// Skip is Sample for an event without headers that is not traced, as nearly all
-// are: it costs no call. Where it returns false, Sample decides.
-func (s *Sampling) Skip() bool {
-	if s.skip > 0 {
-		s.skip--
-		return true
+// short keeps a collector's answer from filling the log.
+func short(err error) string {
+	text := err.Error()
+	const most = 400
+	if len(text) > most {
+		text = text[:most] + "..."
 	}
-	return false
+	return text
 }
-
-// Origin is where an event's trace comes from, as Sample found it.
-type Origin struct{ parent }
-
-// Dropped returns how many spans were not made because too many were waiting
-// to be exported.
-func (t *Tracer) Dropped() int64 { return t.queue.dropped.Load() }
-
-// Stop exports what is held until ctx ends, then gives the rest up, and waits
-// for the goroutine.
-func (t *Tracer) Stop(ctx context.Context) { t.queue.stop(ctx) }
