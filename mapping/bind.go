@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // shape holds the nodes that tell what kind of record an object is.
@@ -154,11 +156,11 @@ func (c *compiler) column(r rule, res resolved) column {
 	col.nextTime = c.o.OnBadTimestamp == "next" && (isTime(res.typ) || slices.ContainsFunc(col.chain, func(t transform) bool { return t.name == "date_format" }))
 	// A TIMESTAMP reads and writes times without help. A DATE does not: for it a
 	// number counts days, and after date_format it is a time.
-	if n := len(col.chain); n > 0 && col.chain[n-1].name == "date_format" && isTime(res.typ) && res.typ.base != dateType {
+	if n := len(col.chain); n > 0 && col.chain[n-1].name == "date_format" && isTime(res.typ) && res.typ.Kind != delta.Date {
 		col.chain = col.chain[:n-1]
 	}
 	col.lead()
-	col.copies = res.typ.base == stringType && res.typ.length == 0 && len(col.chain) == 0 && r.lookup == nil
+	col.copies = res.typ.Kind == delta.String && res.typ.Length == 0 && len(col.chain) == 0 && r.lookup == nil
 	col.fallback = c.literal(r.fallback, "default_value", res)
 	if r.lookup != nil {
 		col.lookup = map[string]constant{}
@@ -184,7 +186,7 @@ func (c *column) lead() {
 
 // isTime reports whether values of the type are times or days.
 func isTime(t *deltaType) bool {
-	return t.base == timestampType || t.base == timestampNTZType || t.base == dateType
+	return t.Kind == delta.Timestamp || t.Kind == delta.TimestampNTZ || t.Kind == delta.Date
 }
 
 func readsTimestamp(r rule) bool {
@@ -255,10 +257,10 @@ func (c *compiler) compileRows() {
 			continue
 		}
 		typ, err := parseType(t.Type)
-		if err != nil || c.o.Format == "protobuf" && unfit(t, &typ) != nil {
+		if err != nil || c.o.Format == "protobuf" && unfit(t, typ) != nil {
 			continue // such a column cannot be filled; NULL is what it gets
 		}
-		res := resolved{Column{Name: t.Name, Type: typ.text, NotNull: t.NotNull, Number: t.Number}, &typ}
+		res := resolved{Column{Name: t.Name, Type: typ.text, NotNull: t.NotNull, Number: t.Number}, typ}
 		m.columns = append(m.columns, res.Column)
 		c.rowColumn(key, rule{}, res)
 	}

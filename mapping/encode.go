@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"slices"
 	"strconv"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // encoder writes values the way Zerobus takes them. In JSON: TIMESTAMP as
@@ -30,36 +32,36 @@ func (e *encoder) reset() { e.buf, e.members = e.buf[:0], e.members[:0] }
 // append appends v for a column of type t. Where the type cannot hold the
 // value nothing useful is appended and the refusal says why.
 func (e *encoder) append(dst []byte, t *deltaType, v val) ([]byte, refusal) {
-	switch t.base {
-	case stringType:
+	switch t.Kind {
+	case delta.String:
 		return e.appendString(dst, t, v)
-	case booleanType:
+	case delta.Boolean:
 		b, r := e.boolean(v)
 		return strconv.AppendBool(dst, b), r
-	case tinyintType, smallintType, intType, bigintType:
+	case delta.TinyInt, delta.SmallInt, delta.Int, delta.BigInt:
 		return e.appendInt(dst, t, v)
-	case floatType:
+	case delta.Float:
 		_, text, r := e.float(v, 32)
 		return append(dst, text...), r
-	case doubleType:
+	case delta.Double:
 		_, text, r := e.float(v, 64)
 		return append(dst, text...), r
-	case decimalType:
+	case delta.Decimal:
 		return e.appendDecimal(dst, t, v)
-	case dateType:
+	case delta.Date:
 		days, r := e.days(v)
 		return strconv.AppendInt(dst, days, 10), r
-	case timestampType:
+	case delta.Timestamp:
 		return e.appendTimestamp(dst, v, "Z")
-	case timestampNTZType:
+	case delta.TimestampNTZ:
 		return e.appendTimestamp(dst, v, "")
-	case binaryType:
+	case delta.Binary:
 		return e.appendBinary(dst, v)
-	case variantType:
+	case delta.Variant:
 		return e.appendVariant(dst, v), refusal{}
-	case arrayType:
+	case delta.Array:
 		return e.appendArray(dst, t, v)
-	case mapType:
+	case delta.Map:
 		return e.appendMap(dst, t, v)
 	}
 	return e.appendStruct(dst, t, v)

@@ -4,6 +4,8 @@ import (
 	"crypto/sha1" //nolint:gosec // RFC 9562 defines UUID version 5 over SHA-1; nothing is kept secret by it
 	"encoding/base64"
 	"strconv"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // kafka returns a part of the record that is not in its value; kind absent
@@ -37,7 +39,7 @@ func (m *Mapper) kafka(c *column, from *source) (val, refusal) {
 	if bytes == nil {
 		return val{}, refusal{}
 	}
-	if c.typ.base == binaryType && len(c.chain) == 0 && c.lookup == nil {
+	if c.typ.Kind == delta.Binary && len(c.chain) == 0 && c.lookup == nil {
 		return val{kind: rawBytes, b: bytes}, refusal{}
 	}
 	return m.e.validText(bytes, m.m.opts.InvalidUTF8 == "replace")

@@ -66,7 +66,7 @@ func (p *parser) rule(n *yaml.Node, what string) rule {
 				p.problem(value, "%v", err)
 				return
 			}
-			r.typ = &t
+			r.typ = t
 		case "optional":
 			r.optional = p.boolean(key, value)
 		case "enabled":

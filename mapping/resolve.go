@@ -72,7 +72,7 @@ func (c *compiler) columnType(rules []rule, have Column, inTable bool) *deltaTyp
 		if r.typ == nil {
 			continue
 		}
-		if named != nil && !named.typ.same(r.typ) {
+		if named != nil && !named.typ.Same(&r.typ.Type) {
 			c.problem(r.at, "column %s is %s here and %s in line %d; a column has one type", r.target, r.typ.text, named.typ.text, named.at.Line)
 			return nil
 		}
@@ -84,11 +84,11 @@ func (c *compiler) columnType(rules []rule, have Column, inTable bool) *deltaTyp
 			c.problem(rules[0].at, "column %s of the table: %v", have.Name, err)
 			return nil
 		}
-		if named != nil && !named.typ.same(&t) {
+		if named != nil && !named.typ.Same(&t.Type) {
 			c.problem(named.at, "column %s is %s here and %s in the table; write type: %s, or leave type out to follow the table", named.target, named.typ.text, t.text, t.text)
 			return nil
 		}
-		return &t
+		return t
 	}
 	if named != nil {
 		return named.typ
@@ -105,7 +105,7 @@ func (c *compiler) columnType(rules []rule, have Column, inTable bool) *deltaTyp
 		c.problem(rules[0].at, "%v", err)
 		return nil
 	}
-	return &t
+	return t
 }
 
 // checkRequired refuses a table with a NOT NULL column nothing feeds.

@@ -2,6 +2,8 @@ package mapping
 
 import (
 	"unicode/utf8"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // What a scalar type takes is settled here, once for rows in JSON and in
@@ -9,7 +11,7 @@ import (
 
 // fits reports whether the value as text is within VARCHAR(n) or CHAR(n).
 func (e *encoder) fits(t *deltaType, v val) refusal {
-	if t.length > 0 && utf8.RuneCount(e.text(v)) > t.length {
+	if t.Length > 0 && utf8.RuneCount(e.text(v)) > t.Length {
 		return refusal{CodeOutOfRange, "is longer than the column"}
 	}
 	return refusal{}
@@ -70,12 +72,12 @@ func (e *encoder) integer(t *deltaType, v val) (int64, refusal) {
 		}
 	}
 	bits := 63
-	switch t.base {
-	case tinyintType:
+	switch t.Kind {
+	case delta.TinyInt:
 		bits = 7
-	case smallintType:
+	case delta.SmallInt:
 		bits = 15
-	case intType:
+	case delta.Int:
 		bits = 31
 	}
 	if n>>bits != n>>63 { // more than the sign is left of the type's bits
@@ -105,10 +107,10 @@ func (e *encoder) decimal(buf []byte, t *deltaType, v val) (decimal, refusal) {
 		return decimal{}, r
 	}
 	d, ok := parseDecimal(buf, text)
-	if !ok || len(d.digits)-d.scale > t.precision-t.scale {
+	if !ok || len(d.digits)-d.scale > t.Precision-t.Scale {
 		return d, refusal{CodeOutOfRange, "has more digits before the point than the type"}
 	}
-	if d.scale > t.scale {
+	if d.scale > t.Scale {
 		return d, refusal{CodeOutOfRange, "has more digits after the point than the type"}
 	}
 	return d, refusal{}
@@ -177,7 +179,7 @@ func isBase64(text []byte) bool {
 // as a string, so a number in one counts as a number.
 func (e *encoder) mapKey(t *deltaType, raw []byte) val {
 	k := val{kind: jsonKind(raw), b: raw}
-	if t.base == stringType {
+	if t.Kind == delta.String {
 		return k
 	}
 	if text := e.text(k); isNumber(text) {

@@ -3,6 +3,8 @@ package mapping
 import (
 	"maps"
 	"slices"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // Schema returns the JSON Schema (draft 2020-12) of a blueprint as the values
@@ -122,7 +124,7 @@ func sourceExamples() []string {
 }
 
 func typeExamples() []string {
-	out := append(slices.Collect(maps.Keys(typeNames)), "DECIMAL(12,2)", "VARCHAR(255)", "ARRAY<STRING>", "MAP<STRING,STRING>", "STRUCT<name:STRING>")
+	out := append(delta.Names(true), "DECIMAL(12,2)", "VARCHAR(255)", "ARRAY<STRING>", "MAP<STRING,STRING>", "STRUCT<name:STRING>")
 	slices.Sort(out)
 	return out
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"strconv"
 	"unicode"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // transform is one step between a source and its column.
@@ -51,7 +53,7 @@ func (e *encoder) transform(op *transform, t *deltaType, v val) (val, refusal) {
 		}
 		return e.textTransform(op.name, e.text(v)), refusal{}
 	case "to_string", "json":
-		if op.name == "json" && t.base == variantType {
+		if op.name == "json" && t.Kind == delta.Variant {
 			return v, refusal{} // which makes JSON text of it by itself
 		}
 		if op.name == "json" && v.isText() {

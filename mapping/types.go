@@ -3,42 +3,18 @@ package mapping
 import (
 	"fmt"
 	"strings"
-)
 
-// base is the family of a Delta type.
-type base uint8
-
-const (
-	stringType base = iota
-	booleanType
-	tinyintType
-	smallintType
-	intType
-	bigintType
-	floatType
-	doubleType
-	decimalType
-	dateType
-	timestampType
-	timestampNTZType
-	binaryType
-	variantType
-	arrayType
-	mapType
-	structType
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // deltaType is a column type rows can be encoded for.
 type deltaType struct {
-	base      base
-	length    int // VARCHAR(n), CHAR(n): most characters; 0 is no limit
-	precision int
-	scale     int
-	key       *deltaType // MAP key
-	elem      *deltaType // ARRAY element, MAP value
-	fields    []field    // STRUCT
-	byName    map[string]fieldName
-	text      string // as SQL writes it, in upper case but for the names of fields
+	delta.Type
+	key    *deltaType // MAP key
+	elem   *deltaType // ARRAY element, MAP value
+	fields []field    // STRUCT
+	byName map[string]fieldName
+	text   string // Type's, for errors
 }
 
 // field is one field of a STRUCT.
@@ -58,49 +34,52 @@ type fieldName struct {
 	own   bool // the field's name as the type spells it
 }
 
-var typeNames = map[string]base{
-	"STRING": stringType, "BOOLEAN": booleanType,
-	"TINYINT": tinyintType, "BYTE": tinyintType, "SMALLINT": smallintType, "SHORT": smallintType,
-	"INT": intType, "INTEGER": intType, "BIGINT": bigintType, "LONG": bigintType,
-	"FLOAT": floatType, "REAL": floatType, "DOUBLE": doubleType,
-	"DATE": dateType, "TIMESTAMP": timestampType, "TIMESTAMP_NTZ": timestampNTZType,
-	"BINARY": binaryType, "VARIANT": variantType,
+// maxTypeDepth bounds how deep ARRAY, MAP and STRUCT may be nested.
+const maxTypeDepth = 16
+
+// parseType reads a type that rows can be encoded for.
+func parseType(text string) (*deltaType, error) {
+	t, err := delta.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	out, err := newType(t, 0)
+	if err != nil {
+		return nil, fmt.Errorf("type %q: %w", delta.Clip(text), err)
+	}
+	return out, nil
 }
 
-var baseNames = [...]string{"STRING", "BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL",
-	"DATE", "TIMESTAMP", "TIMESTAMP_NTZ", "BINARY", "VARIANT", "ARRAY", "MAP", "STRUCT"}
-
-// same reports whether two types take the same values in the same form. The
-// names of fields have no case; that a field is NOT NULL is the table's to say.
-func (t *deltaType) same(u *deltaType) bool {
-	if t.base != u.base {
-		return false
+func newType(t *delta.Type, depth int) (*deltaType, error) {
+	if depth > maxTypeDepth {
+		return nil, fmt.Errorf("it is nested deeper than %d", maxTypeDepth)
 	}
-	switch t.base {
-	case decimalType:
-		return t.precision == u.precision && t.scale == u.scale
-	case arrayType:
-		return t.elem.same(u.elem)
-	case mapType:
-		return t.key.same(u.key) && t.elem.same(u.elem)
-	case structType:
-		if len(t.fields) != len(u.fields) {
-			return false
+	out := &deltaType{Type: *t, text: t.String()}
+	var err error
+	switch t.Kind {
+	case delta.Other:
+		return nil, fmt.Errorf("%s is not one of %s%s", delta.Clip(t.Name), strings.Join(delta.Names(false), ", "), hint(t.Name, delta.Names(false)))
+	case delta.Map:
+		if t.Key.Kind >= delta.Variant {
+			return nil, fmt.Errorf("the key of a MAP cannot be %s; a scalar type can", delta.Clip(t.Key.String()))
 		}
-		for i := range t.fields {
-			if a, b := &t.fields[i], &u.fields[i]; !strings.EqualFold(a.name, b.name) || !a.typ.same(b.typ) {
-				return false
-			}
+		if out.key, err = newType(t.Key, depth+1); err != nil {
+			return nil, err
 		}
+		out.elem, err = newType(t.Elem, depth+1)
+	case delta.Array:
+		out.elem, err = newType(t.Elem, depth+1)
+	case delta.Struct:
+		err = out.addFields(depth)
 	}
-	return true
+	return out, err
 }
 
 // short names the type in a reason, which should not carry a STRUCT of a
 // thousand fields.
 func (t *deltaType) short() string {
 	if len(t.text) > 80 {
-		return baseNames[t.base]
+		return t.Kind.String()
 	}
 	return t.text
 }
@@ -111,22 +90,22 @@ func (t *deltaType) short() string {
 // https://protobuf.dev/programming-guides/proto2/#maps
 func (t *deltaType) protobuf() error {
 	const instead = "; make it VARIANT, put the inner one into a STRUCT, or write rows as JSON"
-	switch t.base {
-	case arrayType:
-		if t.elem.base == arrayType || t.elem.base == mapType {
-			return fmt.Errorf("protobuf cannot hold %s inside an ARRAY (%s)%s", baseNames[t.elem.base], t.short(), instead)
+	switch t.Kind {
+	case delta.Array:
+		if t.elem.Kind == delta.Array || t.elem.Kind == delta.Map {
+			return fmt.Errorf("protobuf cannot hold %s inside an ARRAY (%s)%s", t.elem.Kind.String(), t.short(), instead)
 		}
 		return t.elem.protobuf()
-	case mapType:
-		switch t.key.base {
-		case floatType, doubleType, binaryType:
+	case delta.Map:
+		switch t.key.Kind {
+		case delta.Float, delta.Double, delta.Binary:
 			return fmt.Errorf("protobuf cannot hold a MAP with %s keys (%s); make it VARIANT, or write rows as JSON", t.key.text, t.short())
 		}
-		if t.elem.base == arrayType || t.elem.base == mapType {
-			return fmt.Errorf("protobuf cannot hold %s inside a MAP (%s)%s", baseNames[t.elem.base], t.short(), instead)
+		if t.elem.Kind == delta.Array || t.elem.Kind == delta.Map {
+			return fmt.Errorf("protobuf cannot hold %s inside a MAP (%s)%s", t.elem.Kind.String(), t.short(), instead)
 		}
 		return t.elem.protobuf()
-	case structType:
+	case delta.Struct:
 		for i := range t.fields {
 			if err := t.fields[i].typ.protobuf(); err != nil {
 				return fmt.Errorf("field %s: %w", t.fields[i].name, err)
@@ -134,4 +113,45 @@ func (t *deltaType) protobuf() error {
 		}
 	}
 	return nil
+}
+
+// addFields makes the fields of a STRUCT ready for encoding.
+func (t *deltaType) addFields(depth int) error {
+	seen := map[string]bool{}
+	for i, f := range t.Fields {
+		if !columnName.MatchString(f.Name) {
+			return fmt.Errorf("%q cannot be a field for Zerobus; use ASCII letters, digits and underscores, as in STRUCT<a:INT>", delta.Clip(f.Name))
+		}
+		fold := strings.ToLower(f.Name)
+		if seen[fold] {
+			return fmt.Errorf("field %s occurs twice in a STRUCT", f.Name)
+		}
+		seen[fold] = true
+		typ, err := newType(f.Type, depth+1)
+		if err != nil {
+			return err
+		}
+		t.fields = append(t.fields, field{
+			name: f.Name, notNull: f.NotNull, key: append(appendQuoted(nil, []byte(f.Name)), ':'), tag: wireTag(int32(i+1), typ), typ: typ,
+			verbatim: step{key: f.Name}.verbatim(),
+		})
+	}
+	t.nameFields()
+	return nil
+}
+
+// nameFields notes which keys of an object feed which field: its own name,
+// and the other spellings that events use where no other field has them.
+func (t *deltaType) nameFields() {
+	t.byName = make(map[string]fieldName, 2*len(t.fields))
+	for i := range t.fields {
+		t.byName[t.fields[i].name] = fieldName{field: i, own: true}
+	}
+	for i := range t.fields {
+		for rank, alt := range alternatives(t.fields[i].name) {
+			if n, taken := t.byName[alt.key]; !taken || n.own && n.field == i {
+				t.byName[alt.key] = fieldName{field: i, rank: rank, own: n.own}
+			}
+		}
+	}
 }

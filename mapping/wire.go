@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"math"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // Rows in protobuf are messages of proto2: every scalar that is not NULL is
@@ -32,16 +34,16 @@ const (
 // wireTag returns the tag of a field of type t. For an ARRAY it is the tag of
 // every element.
 func wireTag(number int32, t *deltaType) uint64 {
-	if t.base == arrayType {
+	if t.Kind == delta.Array {
 		t = t.elem
 	}
 	wire := wireBytes
-	switch t.base {
-	case booleanType, tinyintType, smallintType, intType, bigintType, dateType, timestampType, timestampNTZType:
+	switch t.Kind {
+	case delta.Boolean, delta.TinyInt, delta.SmallInt, delta.Int, delta.BigInt, delta.Date, delta.Timestamp, delta.TimestampNTZ:
 		wire = wireVarint
-	case floatType:
+	case delta.Float:
 		wire = wireFixed32
-	case doubleType:
+	case delta.Double:
 		wire = wireFixed64
 	}
 	return uint64(number)<<3 | uint64(wire)
@@ -51,35 +53,35 @@ func wireTag(number int32, t *deltaType) uint64 {
 // and MAP as often as they have elements. Where the type cannot hold the value
 // nothing useful is appended and the refusal says why.
 func (e *encoder) appendField(dst []byte, tag uint64, t *deltaType, v val) ([]byte, refusal) {
-	switch t.base {
-	case arrayType:
+	switch t.Kind {
+	case delta.Array:
 		return e.appendRepeated(dst, tag, t, v)
-	case mapType:
+	case delta.Map:
 		return e.appendEntries(dst, tag, t, v)
-	case structType:
+	case delta.Struct:
 		return e.appendMessage(dst, tag, t, v)
 	}
 	dst = appendTag(dst, tag)
-	switch t.base {
-	case stringType:
+	switch t.Kind {
+	case delta.String:
 		r := e.fits(t, v)
 		return appendTextField(dst, v), r
-	case booleanType:
+	case delta.Boolean:
 		b, r := e.boolean(v)
 		if b {
 			return append(dst, 1), r
 		}
 		return append(dst, 0), r
-	case tinyintType, smallintType, intType, bigintType:
+	case delta.TinyInt, delta.SmallInt, delta.Int, delta.BigInt:
 		n, r := e.integer(t, v)
 		return binary.AppendUvarint(dst, uint64(n)), r // negative ones as ten bytes, int32 too
-	case floatType:
+	case delta.Float:
 		f, _, r := e.float(v, 32)
 		return binary.LittleEndian.AppendUint32(dst, math.Float32bits(float32(f))), r
-	case doubleType:
+	case delta.Double:
 		f, _, r := e.float(v, 64)
 		return binary.LittleEndian.AppendUint64(dst, math.Float64bits(f)), r
-	case decimalType:
+	case delta.Decimal:
 		var buf [48]byte
 		d, r := e.decimal(buf[:0], t, v)
 		if r.code != "" {
@@ -88,13 +90,13 @@ func (e *encoder) appendField(dst []byte, tag uint64, t *deltaType, v val) ([]by
 		dst = append(dst, 0)
 		from := len(dst)
 		return closeLength(d.appendPlain(dst), from), refusal{}
-	case dateType:
+	case delta.Date:
 		n, r := e.days(v)
 		return binary.AppendUvarint(dst, uint64(n)), r
-	case timestampType, timestampNTZType:
+	case delta.Timestamp, delta.TimestampNTZ:
 		at, r := e.instant(v)
 		return binary.AppendUvarint(dst, uint64(at.micros())), r
-	case binaryType:
+	case delta.Binary:
 		return e.appendBytes(dst, v)
 	}
 	dst = append(dst, 0) // VARIANT

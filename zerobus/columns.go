@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/datafly/bridge/internal/delta"
 	"io"
 	"net/http"
 	"slices"
@@ -149,12 +150,7 @@ func decodeColumns(text []byte) ([]Column, error) {
 		if c.Position < 0 {
 			continue // no column of the table itself
 		}
-		text := upperType(or(c.TypeText, c.TypeName))
-		if strings.Contains(text, "<") {
-			if full, err := deltaText([]byte(c.TypeJSON)); err == nil {
-				text = full
-			}
-		}
+		text := columnType(or(c.TypeText, c.TypeName), c.TypeJSON)
 		cols = append(cols, Column{Name: c.Name, Type: text, NotNull: c.Nullable != nil && !*c.Nullable, Position: c.Position})
 	}
 	slices.SortStableFunc(cols, func(a, b Column) int { return a.Position - b.Position })
@@ -191,27 +187,19 @@ func distinct(cols []Column) ([]Column, error) {
 	return kept, nil
 }
 
-// upperType returns a Delta type in upper case without spaces; the names of
-// fields inside a STRUCT keep their case.
-func upperType(text string) string {
-	var out strings.Builder
-	word := 0 // where the current word begins
-	flush := func(end int, name bool) {
-		if w := strings.TrimSpace(text[word:end]); name {
-			out.WriteString(w)
-		} else {
-			out.WriteString(strings.ToUpper(w))
+// columnType returns the type of a column in one spelling. The document tells
+// which fields of a STRUCT are NOT NULL, and its text does not.
+func columnType(text, doc string) string {
+	t, err := delta.Parse(text)
+	if err != nil {
+		return strings.ToUpper(strings.TrimSpace(text)) // it is refused where a row should carry it
+	}
+	if strings.Contains(text, "<") {
+		if full, err := delta.FromJSON([]byte(doc)); err == nil {
+			t = full
 		}
 	}
-	for i, r := range text {
-		if strings.ContainsRune("<>(),:", r) {
-			flush(i, r == ':')
-			out.WriteRune(r)
-			word = i + 1
-		}
-	}
-	flush(len(text), false)
-	return out.String()
+	return t.String()
 }
 
 // Expect sets the columns that rows carry, with the types their values are

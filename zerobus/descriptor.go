@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 const (
@@ -23,22 +25,21 @@ var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // reads them: DATE is days since 1970, a timestamp microseconds, DECIMAL and
 // VARIANT are text.
 // https://docs.databricks.com/aws/en/ingestion/zerobus-ingest
-var protobufTypes = map[string]descriptorpb.FieldDescriptorProto_Type{
-	"STRING": descriptorpb.FieldDescriptorProto_TYPE_STRING, "VARCHAR": descriptorpb.FieldDescriptorProto_TYPE_STRING,
-	"CHAR": descriptorpb.FieldDescriptorProto_TYPE_STRING,
-	"BYTE": descriptorpb.FieldDescriptorProto_TYPE_INT32, "TINYINT": descriptorpb.FieldDescriptorProto_TYPE_INT32,
-	"SHORT": descriptorpb.FieldDescriptorProto_TYPE_INT32, "SMALLINT": descriptorpb.FieldDescriptorProto_TYPE_INT32,
-	"INT": descriptorpb.FieldDescriptorProto_TYPE_INT32, "INTEGER": descriptorpb.FieldDescriptorProto_TYPE_INT32,
-	"LONG": descriptorpb.FieldDescriptorProto_TYPE_INT64, "BIGINT": descriptorpb.FieldDescriptorProto_TYPE_INT64,
-	"FLOAT": descriptorpb.FieldDescriptorProto_TYPE_FLOAT, "REAL": descriptorpb.FieldDescriptorProto_TYPE_FLOAT,
-	"DOUBLE":  descriptorpb.FieldDescriptorProto_TYPE_DOUBLE,
-	"BOOLEAN": descriptorpb.FieldDescriptorProto_TYPE_BOOL, "BINARY": descriptorpb.FieldDescriptorProto_TYPE_BYTES,
-	"DATE":      descriptorpb.FieldDescriptorProto_TYPE_INT32,
-	"TIMESTAMP": descriptorpb.FieldDescriptorProto_TYPE_INT64, "TIMESTAMP_LTZ": descriptorpb.FieldDescriptorProto_TYPE_INT64,
-	"TIMESTAMP_NTZ": descriptorpb.FieldDescriptorProto_TYPE_INT64,
-	"DECIMAL":       descriptorpb.FieldDescriptorProto_TYPE_STRING, "DEC": descriptorpb.FieldDescriptorProto_TYPE_STRING,
-	"NUMERIC": descriptorpb.FieldDescriptorProto_TYPE_STRING,
-	"VARIANT": descriptorpb.FieldDescriptorProto_TYPE_STRING,
+var protobufTypes = map[delta.Kind]descriptorpb.FieldDescriptorProto_Type{
+	delta.String:       descriptorpb.FieldDescriptorProto_TYPE_STRING,
+	delta.TinyInt:      descriptorpb.FieldDescriptorProto_TYPE_INT32,
+	delta.SmallInt:     descriptorpb.FieldDescriptorProto_TYPE_INT32,
+	delta.Int:          descriptorpb.FieldDescriptorProto_TYPE_INT32,
+	delta.BigInt:       descriptorpb.FieldDescriptorProto_TYPE_INT64,
+	delta.Float:        descriptorpb.FieldDescriptorProto_TYPE_FLOAT,
+	delta.Double:       descriptorpb.FieldDescriptorProto_TYPE_DOUBLE,
+	delta.Boolean:      descriptorpb.FieldDescriptorProto_TYPE_BOOL,
+	delta.Binary:       descriptorpb.FieldDescriptorProto_TYPE_BYTES,
+	delta.Date:         descriptorpb.FieldDescriptorProto_TYPE_INT32,
+	delta.Timestamp:    descriptorpb.FieldDescriptorProto_TYPE_INT64,
+	delta.TimestampNTZ: descriptorpb.FieldDescriptorProto_TYPE_INT64,
+	delta.Decimal:      descriptorpb.FieldDescriptorProto_TYPE_STRING,
+	delta.Variant:      descriptorpb.FieldDescriptorProto_TYPE_STRING,
 }
 
 // describe returns the protobuf message that is a row of the table, in proto2:
@@ -56,7 +57,7 @@ func describe(table TableName, cols []Column, numbers map[string]int32) (*descri
 		m.types[c.Name] = true
 	}
 	for _, c := range cols {
-		t, err := parseDelta(c.Type)
+		t, err := delta.Parse(c.Type)
 		if err == nil {
 			err = m.add(c.Name, numbers[c.Name], t, c.NotNull)
 		}
@@ -82,7 +83,7 @@ func newMessageType(scope, name string) *messageType {
 	}
 }
 
-func (m *messageType) add(name string, number int32, t *delta, notNull bool) error {
+func (m *messageType) add(name string, number int32, t *delta.Type, notNull bool) error {
 	switch {
 	case !identifier.MatchString(name):
 		return fmt.Errorf("protobuf cannot hold the name %q; use ASCII letters, digits and underscores", clean(name, 255))
@@ -99,14 +100,14 @@ func (m *messageType) add(name string, number int32, t *delta, notNull bool) err
 		f.Label = descriptorpb.FieldDescriptorProto_LABEL_REQUIRED.Enum()
 	}
 	m.out.Field = append(m.out.Field, f)
-	switch t.name {
-	case "ARRAY":
+	switch t.Kind {
+	case delta.Array:
 		f.Label = descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum()
-		if t.elem.name == "ARRAY" || t.elem.name == "MAP" {
-			return fmt.Errorf("protobuf cannot hold an %s inside an ARRAY; put the inner one into a STRUCT, or set zerobus.record_format to json", t.elem.name)
+		if t.Elem.Kind == delta.Array || t.Elem.Kind == delta.Map {
+			return fmt.Errorf("protobuf cannot hold an %s inside an ARRAY; put the inner one into a STRUCT, or set zerobus.record_format to json", t.Elem.Kind)
 		}
-		return m.single(f, t.elem, pascal(name))
-	case "MAP":
+		return m.single(f, t.Elem, pascal(name))
+	case delta.Map:
 		f.Label = descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum()
 		return m.entry(f, t)
 	}
@@ -122,37 +123,37 @@ func newField(name string, number int32) *descriptorpb.FieldDescriptorProto {
 
 // single sets the type of one value. A STRUCT is nested in m under the name
 // wanted, or that name with a number behind it.
-func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta, wanted string) error {
-	if t.name == "STRUCT" {
+func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta.Type, wanted string) error {
+	if t.Kind == delta.Struct {
 		inner := newMessageType(m.full, m.unique(wanted))
-		for _, field := range t.fields {
-			inner.types[field.name] = true
+		for _, field := range t.Fields {
+			inner.types[field.Name] = true
 		}
-		for i, field := range t.fields {
-			if err := inner.add(field.name, int32(i+1), field.typ, field.notNull); err != nil {
-				return fmt.Errorf("field %q: %w", clean(field.name, 255), err)
+		for i, field := range t.Fields {
+			if err := inner.add(field.Name, int32(i+1), field.Type, field.NotNull); err != nil {
+				return fmt.Errorf("field %q: %w", clean(field.Name, 255), err)
 			}
 		}
 		m.nest(f, inner)
 		return nil
 	}
-	scalar, ok := protobufTypes[t.name]
+	scalar, ok := protobufTypes[t.Kind]
 	if !ok {
-		return fmt.Errorf("the type %s is none that Zerobus writes", clean(t.name, 80))
+		return fmt.Errorf("the type %s is none that Zerobus writes", clean(or(t.Kind.String(), t.Name), 80))
 	}
 	f.Type = &scalar
 	return nil
 }
 
 // entry sets the type of a MAP.
-func (m *messageType) entry(f *descriptorpb.FieldDescriptorProto, t *delta) error {
-	switch key, ok := protobufTypes[t.key.name]; {
+func (m *messageType) entry(f *descriptorpb.FieldDescriptorProto, t *delta.Type) error {
+	switch key, ok := protobufTypes[t.Key.Kind]; {
 	case !ok, key == descriptorpb.FieldDescriptorProto_TYPE_FLOAT, key == descriptorpb.FieldDescriptorProto_TYPE_DOUBLE,
 		key == descriptorpb.FieldDescriptorProto_TYPE_BYTES:
-		return fmt.Errorf("protobuf cannot hold a MAP with %s keys; set zerobus.record_format to json", clean(t.key.name, 80))
+		return fmt.Errorf("protobuf cannot hold a MAP with %s keys; set zerobus.record_format to json", clean(or(t.Key.Kind.String(), t.Key.Name), 80))
 	}
-	if t.elem.name == "ARRAY" || t.elem.name == "MAP" {
-		return fmt.Errorf("protobuf cannot hold an %s inside a MAP; put it into a STRUCT, or set zerobus.record_format to json", t.elem.name)
+	if t.Elem.Kind == delta.Array || t.Elem.Kind == delta.Map {
+		return fmt.Errorf("protobuf cannot hold an %s inside a MAP; put it into a STRUCT, or set zerobus.record_format to json", t.Elem.Kind)
 	}
 	// The name is not free: protobuf's own compilers derive it from the field's.
 	name := pascal(f.GetName()) + "Entry"
@@ -164,11 +165,11 @@ func (m *messageType) entry(f *descriptorpb.FieldDescriptorProto, t *delta) erro
 	inner.out.Options = &descriptorpb.MessageOptions{MapEntry: proto.Bool(true)}
 	key, value := newField("key", mapKey), newField("value", mapValue)
 	inner.out.Field = []*descriptorpb.FieldDescriptorProto{key, value}
-	if err := inner.single(key, t.key, ""); err != nil {
+	if err := inner.single(key, t.Key, ""); err != nil {
 		return err
 	}
 	// A map's entry holds key and value only: a STRUCT is nested beside it.
-	if err := m.single(value, t.elem, pascal(f.GetName())+"Value"); err != nil {
+	if err := m.single(value, t.Elem, pascal(f.GetName())+"Value"); err != nil {
 		return err
 	}
 	m.nest(f, inner)

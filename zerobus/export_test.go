@@ -32,7 +32,6 @@ var (
 	DecodeColumns   = decodeColumns
 	ParseRetryAfter = retryAfter
 	Confirm         = confirm
-	DeltaText       = deltaText
 	ReadRoots       = readRoots
 	StreamCodec     = codec{}
 )

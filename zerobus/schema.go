@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // SchemaError says how the table's columns do not fit the rows'.
@@ -109,22 +111,23 @@ func sameWire(want, got string) bool {
 	return w == g || w == "integer" && g == "float"
 }
 
-// wireForm groups Delta types by the JSON values they take:
-// https://docs.databricks.com/aws/en/sql/language-manual/sql-ref-datatypes
-func wireForm(delta string) string {
-	text := strings.ReplaceAll(upperType(delta), " NOT NULL", "") // of a field, which is the table's to say
-	name, _, _ := strings.Cut(text, "(")
-	switch name {
-	case "STRING", "VARCHAR", "CHAR":
+// wireForm groups Delta types by the JSON values they take.
+func wireForm(text string) string {
+	t, err := delta.Parse(text)
+	if err != nil {
+		return strings.ToUpper(text)
+	}
+	switch t.Kind {
+	case delta.String:
 		return "string"
-	case "TINYINT", "BYTE", "SMALLINT", "SHORT", "INT", "INTEGER", "BIGINT", "LONG":
+	case delta.TinyInt, delta.SmallInt, delta.Int, delta.BigInt:
 		return "integer"
-	case "FLOAT", "REAL", "DOUBLE":
+	case delta.Float, delta.Double:
 		return "float"
-	case "DECIMAL", "DEC", "NUMERIC":
+	case delta.Decimal:
 		return "decimal"
-	case "TIMESTAMP", "TIMESTAMP_NTZ", "TIMESTAMP_LTZ":
+	case delta.Timestamp, delta.TimestampNTZ:
 		return "timestamp"
 	}
-	return text
+	return strings.ReplaceAll(t.String(), " NOT NULL", "") // of a field, which the table checks
 }

@@ -20,12 +20,13 @@ const module = "github.com/datafly/bridge"
 var arrows = map[string][]string{
 	module:                {}, // the documents that bridge help shows
 	"consumer":            {"internal/kafka", "internal/oauthtoken", "internal/plaintext"},
-	"mapping":             {},
-	"zerobus":             {"zerobus/zerobuspb", "internal/oauthtoken", "internal/plaintext"},
+	"mapping":             {"internal/delta"},
+	"zerobus":             {"zerobus/zerobuspb", "internal/delta", "internal/oauthtoken", "internal/plaintext"},
 	"zerobus/emulator":    {"zerobus/zerobuspb"},
 	"zerobus/zerobuspb":   {},
 	"internal/config":     {"internal/plaintext"},
 	"internal/plaintext":  {},
+	"internal/delta":      {},
 	"internal/oauthtoken": {"internal/plaintext"},
 	"internal/ops":        {},
 	"internal/tracing":    {"consumer"},
