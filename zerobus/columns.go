@@ -44,7 +44,8 @@ const (
 // Columns reads the table's columns from Unity Catalog, in their order. What
 // passes is tried three times. It returns a *ColumnsUnreadable where the
 // service principal may not see them, which is also how Unity Catalog answers
-// for a table that is not there.
+// for a table that is not there, and an error that wraps an *UnwritableTable where
+// Zerobus does not write to a table of this kind.
 //
 //	GET {workspace_url}/api/2.1/unity-catalog/tables/{catalog.schema.table}
 //
@@ -117,6 +118,9 @@ func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
 			Meaning: "the columns of " + c.set.table.String() + " are ambiguous, and rows for the wrong one would all be refused",
 			Remedy:  fmt.Sprintf("rename or drop column %q or %q of %s, and check that Unity Catalog itself answers for the workspace", twice.a.Name, twice.b.Name, c.set.table.Quoted())}
 	}
+	if kind := (*UnwritableTable)(nil); errors.As(bad, &kind) {
+		return nil, kind.fault(c.set.table, resp.StatusCode)
+	}
 	if err = errors.Join(err, bad); err != nil {
 		return nil, c.advice.misread(opColumns, resp.StatusCode, err)
 	}
@@ -124,9 +128,12 @@ func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
 }
 
 // decodeColumns reads the part of Unity Catalog's table document that is
-// needed here. A missing "nullable" means true.
+// needed here. A missing "nullable" means true. It returns an *UnwritableTable for
+// a table that takes no rows, before it looks at the columns.
 func decodeColumns(text []byte) ([]Column, error) {
 	var doc struct {
+		Type    string `json:"table_type"`
+		Format  string `json:"data_source_format"`
 		Columns []struct {
 			Name     string `json:"name"`
 			Position int    `json:"position"`
@@ -138,6 +145,9 @@ func decodeColumns(text []byte) ([]Column, error) {
 	}
 	if err := json.Unmarshal(text, &doc); err != nil {
 		return nil, errors.New("the answer is no table document")
+	}
+	if err := writableKind(doc.Type, doc.Format); err != nil {
+		return nil, err
 	}
 	if len(doc.Columns) == 0 {
 		return nil, errors.New("the answer lists no columns")

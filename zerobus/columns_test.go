@@ -57,6 +57,8 @@ func TestColumnsErrors(t *testing.T) {
 		{"not allowed", 403, `{"error_code":"PERMISSION_DENIED","message":"no SELECT"}`, "GRANT SELECT", true, false, 1},
 		{"no such table", 404, `{"error_code":"TABLE_DOES_NOT_EXIST"}`, "there is no table datafly.events.stream, or service principal", true, false, 1},
 		{"token refused twice", 401, ``, "may not read", true, false, 2},
+		{"a view", 200, `{"table_type":"VIEW","columns":[]}`, "is of the kind VIEW, and Zerobus does not write to it; set zerobus.table to a managed Delta table", false, true, 1},
+		{"a managed table in Iceberg format", 200, `{"table_type":"MANAGED","data_source_format":"ICEBERG","columns":[{"name":"a","type_text":"string"}]}`, "is of the kind ICEBERG", false, true, 1},
 		{"no columns", 200, `{"columns":[]}`, "lists no columns", false, false, 3},
 		{"nameless", 200, `{"columns":[{"type_text":"string"}]}`, "without name or type", false, false, 3},
 		{"html", 200, `<html>`, "no table document", false, false, 3},

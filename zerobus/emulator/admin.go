@@ -83,6 +83,19 @@ func (e *Emulator) admin() http.Handler {
 		}
 		return nil, nil
 	})
+	table("PUT /kind", func(r *http.Request, t *Table) (any, error) {
+		in, err := decode[struct {
+			TableType string `json:"table_type"`
+			Format    string `json:"data_source_format"`
+		}](r.Body)
+		if err != nil {
+			return nil, err
+		}
+		if err := t.SetKind(in.TableType, in.Format); err != nil {
+			return nil, badRequest(err)
+		}
+		return nil, nil
+	})
 	table("GET /count", func(_ *http.Request, t *Table) (any, error) { return map[string]int{"rows": t.Count()}, nil })
 	table("GET /rows", adminRows)
 	table("GET /distinct", func(r *http.Request, t *Table) (any, error) {

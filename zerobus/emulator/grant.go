@@ -149,14 +149,15 @@ func missingPrivilege(privilege, table string) *apiError {
 }
 
 // permitEndpoint checks what a principal needs to write by the Zerobus
-// endpoint, now: a grant can be taken back while a token lives.
-func (e *Emulator) permitEndpoint(table string) *apiError {
+// endpoint, now: a grant can be taken back while a token lives. The table has to
+// be of a kind that takes rows, too.
+func (e *Emulator) permitEndpoint(t *Table) *apiError {
 	for _, p := range []string{PrivilegeModify, PrivilegeSelect} {
-		if err := e.permit(table, p); err != nil {
-			return missingPrivilege(p, table)
+		if err := e.permit(t.name, p); err != nil {
+			return missingPrivilege(p, t.name)
 		}
 	}
-	return nil
+	return t.takesRows()
 }
 
 func tableNotFound(table string) *apiError {

@@ -200,7 +200,10 @@ func (e *Emulator) find(name, privilege string) (*Table, *apiError) {
 	if t == nil {
 		return nil, noTable(printable(name))
 	}
-	return t, e.permit(t.name, privilege)
+	if err := e.permit(t.name, privilege); err != nil || privilege != PrivilegeModify {
+		return t, err
+	}
+	return t, t.takesRows()
 }
 
 // read goes through {"table":…,"records":[…]} once. Where records stand

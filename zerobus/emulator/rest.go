@@ -39,7 +39,7 @@ func (e *Emulator) insertRows(c *call) *apiError {
 	if t == nil {
 		return tableNotFound(c.path)
 	}
-	if err := e.permitEndpoint(t.name); err != nil {
+	if err := e.permitEndpoint(t); err != nil {
 		return err
 	}
 	if header := c.header.Get(TableHeader); header != "" && !strings.EqualFold(header, c.path) {

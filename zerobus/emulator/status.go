@@ -19,6 +19,7 @@ const errorDomain = "zerobus.databricks.com"
 // "… Error Code: 4044, Error State: 3."
 const (
 	codePrivilege        = 3    // the token lacks a privilege
+	codeTableKind        = 4024 // the table is of a kind that takes no rows
 	codeRecord           = 4044 // a record cannot be decoded
 	codeNotSelfContained = 4033 // a descriptor names a type that is not in it
 	codeStreamAge        = 6002 // the stream has reached its age

@@ -51,7 +51,7 @@ func (s *liveStream) open() *status.Status {
 	if s.table == nil {
 		return tableNotFound(s.req.table).grpc()
 	}
-	if err := s.e.permitEndpoint(s.table.name); err != nil {
+	if err := s.e.permitEndpoint(s.table); err != nil {
 		return err.grpc()
 	}
 	s.id = uuid()

@@ -91,6 +91,8 @@ type Table struct {
 
 	mu      sync.RWMutex
 	schema  *schema
+	kind    string // table_type in Unity Catalog
+	format  string // data_source_format in Unity Catalog
 	dropped bool
 	count   int64 // rows ever kept since the last reset
 	bytes   int64
@@ -109,7 +111,7 @@ var (
 func newTable(def tableDef, maxRows int, noIndex bool, j *journal) *Table {
 	return &Table{
 		name: def.name, maxRows: maxRows, noIndex: noIndex, journal: j,
-		schema: newSchema(def.columns), ids: newIDIndex(), changed: make(chan struct{}),
+		schema: newSchema(def.columns), kind: TableManaged, format: FormatDelta, ids: newIDIndex(), changed: make(chan struct{}),
 	}
 }
 

@@ -37,10 +37,16 @@ func (e *Emulator) columns(c *call) answer {
 			columns[i]["comment"] = f.comment
 		}
 	}
-	return jsonAnswer(http.StatusOK, map[string]any{
+	document := map[string]any{
 		"name": parts[2], "catalog_name": parts[0], "schema_name": parts[1], "full_name": t.name,
-		"table_type": "MANAGED", "data_source_format": "DELTA", "table_id": tableID(t.name), "columns": columns,
-	})
+		"table_id": tableID(t.name), "columns": columns,
+	}
+	kind, format := t.Kind()
+	document["table_type"] = kind
+	if format != "" {
+		document["data_source_format"] = format
+	}
+	return jsonAnswer(http.StatusOK, document)
 }
 
 // tableID is a UUID that stays the same from run to run.
