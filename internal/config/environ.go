@@ -51,23 +51,19 @@ func (l *loader) readEnv(environ []string) {
 		} else if path, ok := paths[name]; ok {
 			l.take(own, path, raw{text: value}, from)
 		} else if strings.HasPrefix(name, envPrefix) && !serviceLink.MatchString(name) {
-			l.unknownEnv(name, paths)
+			l.unknownEnv(name)
 		}
 	}
 	l.merge(shared)
 	l.merge(own)
 }
 
-func (l *loader) unknownEnv(name string, paths map[string]string) {
-	var names []string
-	for n := range paths {
-		names = append(names, n)
-	}
+func (l *loader) unknownEnv(name string) {
 	p := &Problem{Key: name, Rule: "is not a variable of the bridge", Source: "environment",
 		Remedy: "unset it; names are BRIDGE_<SECTION>_<KEY>, as in BRIDGE_ZEROBUS_CATALOG"}
-	if near := nearest(name, names); near != "" {
+	if near, path := suggestEnv(name); near != "" {
 		p.Remedy = "did you mean " + near + "?"
-		l.spoil(lookup(paths[near]).path)
+		l.spoil(path)
 	}
 	l.problems = append(l.problems, p)
 }

@@ -162,9 +162,12 @@ func (l *loader) sound(path string) bool {
 
 func (l *loader) unknown(path string, from origin) {
 	p := from.problem(shown(path), "", unknownKey, "see config.example.yaml for all keys")
+	section := path[:max(strings.LastIndexByte(path, '.'), 0)]
 	if near := suggest(path); near != "" {
 		p.Remedy = "did you mean " + near + "?"
 		l.spoil(near)
+	} else if names := keysOf(section); names != "" {
+		p.Remedy = "the keys of " + section + " are " + names
 	}
 	l.problems = append(l.problems, p)
 }

@@ -110,7 +110,6 @@ func TestRules(t *testing.T) {
 		{"zerobus.ingest_path", []string{"zerobus.ingest_path=//abc/ingest"}, "begins with one slash"},
 		{"zerobus.ingest_path", []string{"zerobus.ingest_path=/a?b=c"}, "without a query"},
 		{"zerobus.confirm", []string{"zerobus.confirm=perhaps"}, "must be one of strict, lenient"},
-		{"zerobus.confirm", []string{"zerobus.confirm=lenient", "zerobus.transport=rest", "zerobus.endpoint=z.example"}, "only with zerobus.transport workspace"},
 		{"zerobus.timeout", []string{"zerobus.timeout=0s"}, "between 100ms and 10m"},
 		{"zerobus.rate_limit", []string{"zerobus.rate_limit=-1"}, "0 or more"},
 		{"zerobus.rate_limit", []string{"zerobus.rate_limit=NaN"}, "0 or more"},

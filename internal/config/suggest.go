@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 // familiar are names from Kafka clients, connectors and Signal's own pages
 // that no spelling distance would lead to the right key.
@@ -26,11 +30,15 @@ var familiar = map[string]string{
 }
 
 // suggest returns the key meant by an unknown path, or "" when nothing comes
-// close: the same name in another section first, then the nearest spelling.
+// close: the same name in another section first, then the one key of its section
+// that has the word in its name, then the nearest spelling.
 func suggest(path string) string {
-	name := path[strings.LastIndexByte(path, '.')+1:]
-	if to, ok := familiar[fold(name)]; ok {
-		return to
+	section, name := "", path
+	if dot := strings.LastIndexByte(path, '.'); dot >= 0 {
+		section, name = path[:dot], path[dot+1:]
+	}
+	if to := sameWord(name, slices.Collect(maps.Keys(familiar))); to != "" {
+		return familiar[to]
 	}
 	var paths []string
 	for _, f := range keys {
@@ -46,23 +54,74 @@ func suggest(path string) string {
 	if distance <= 1 {
 		return near
 	}
-	elsewhere := ""
-	for _, p := range paths {
-		if strings.HasSuffix(p, "."+fold(name)) {
-			if elsewhere != "" {
-				elsewhere = "" // the name alone does not tell
-				break
-			}
-			elsewhere = p
-		}
-	}
-	if elsewhere != "" {
+	if elsewhere := only(paths, func(p string) bool { return strings.HasSuffix(p, "."+fold(name)) }); elsewhere != "" {
 		return elsewhere
 	}
-	if distance <= tolerance(path) {
+	if len(name) > 1 {
+		part := only(paths, func(p string) bool {
+			rest, within := strings.CutPrefix(p, section+".")
+			return within && !strings.Contains(rest, ".") && strings.Contains("_"+rest, "_"+fold(name))
+		})
+		if part != "" {
+			return part
+		}
+	}
+	slipsIn := path
+	if strings.HasPrefix(near, section+".") {
+		slipsIn = name // the rest is right
+	}
+	if distance <= tolerance(slipsIn) {
 		return near
 	}
 	return ""
+}
+
+// suggestEnv is suggest for a variable that begins with BRIDGE_: it returns the
+// variable meant, and the path of its key.
+func suggestEnv(name string) (variable, path string) {
+	word, section := strings.ToLower(strings.TrimPrefix(name, envPrefix)), ""
+	for s := range sections { // the longest one that the name begins with
+		if strings.HasPrefix(word, strings.ReplaceAll(s, ".", "_")+"_") && len(s) > len(section) {
+			section = s
+		}
+	}
+	asked := word
+	if section != "" {
+		asked = section + "." + word[len(section)+1:]
+	}
+	path = suggest(asked)
+	if f := lookup(path); f != nil {
+		return f.env(), f.path
+	}
+	return "", ""
+}
+
+// only returns the one path that fits, or "".
+func only(paths []string, fits func(string) bool) string {
+	found := ""
+	for _, p := range paths {
+		if !fits(p) {
+			continue
+		}
+		if found != "" {
+			return ""
+		}
+		found = p
+	}
+	return found
+}
+
+// keysOf lists what a section holds, for whoever named a key it does not have.
+// It is "" for a section that is not there.
+func keysOf(section string) string {
+	var names []string
+	for _, f := range keys {
+		rest, within := strings.CutPrefix(f.path, section+".")
+		if name, _, _ := strings.Cut(rest, "."); within && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // nearest returns the word of the list closest to the given one, or "" when
@@ -98,8 +157,9 @@ func closest(word string, list []string) (string, int) {
 // sameWord returns the word of the list that differs at most in case, hyphens
 // and underscores.
 func sameWord(word string, list []string) string {
+	bare := strings.NewReplacer("_", "")
 	for _, w := range list {
-		if fold(w) == fold(word) {
+		if bare.Replace(fold(w)) == bare.Replace(fold(word)) {
 			return w
 		}
 	}
@@ -107,6 +167,10 @@ func sameWord(word string, list []string) string {
 }
 
 func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
+
+// Nearest returns the word of the list that a misspelt one most likely stands
+// for, or "".
+func Nearest(word string, list []string) string { return nearest(word, list) }
 
 // slips counts the characters to insert, delete, replace or swap with their
 // neighbour to turn a into b (optimal string alignment distance).

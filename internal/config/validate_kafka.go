@@ -34,6 +34,7 @@ func (v *checker) kafka() {
 	if v.ok("kafka.fetch_max_bytes", "kafka.fetch_max_partition_bytes") && k.FetchMaxPartitionBytes > k.FetchMaxBytes {
 		v.fail("kafka.fetch_max_partition_bytes", fmt.Sprintf("must not be larger than kafka.fetch_max_bytes (%v)", k.FetchMaxBytes), "lower it, or raise kafka.fetch_max_bytes")
 	}
+	v.unused()
 	v.tls()
 	v.sasl()
 }
@@ -119,12 +120,6 @@ func (v *checker) tls() {
 		return
 	}
 	if !t.Enabled {
-		// Said aloud, because the alternative is a plain connection by mistake.
-		for _, f := range append(files, struct{ key, path string }{"kafka.tls.server_name", t.ServerName}) {
-			if f.path != "" && v.ok(f.key) {
-				v.fail(f.key, "has no effect while kafka.tls.enabled is false", "set kafka.tls.enabled to true, or take this key out")
-			}
-		}
 		return
 	}
 	for _, f := range files {
@@ -146,26 +141,18 @@ func (v *checker) sasl() {
 	if !v.ok("kafka.sasl.mechanism") {
 		return
 	}
-	login := []string{"kafka.sasl.username", "kafka.sasl.password", "kafka.sasl.password_file"}
-	oauth := []string{"kafka.sasl.oauth.token_url", "kafka.sasl.oauth.client_id", "kafka.sasl.oauth.client_secret",
-		"kafka.sasl.oauth.client_secret_file", "kafka.sasl.oauth.scopes"}
 	switch s.Mechanism {
-	case "none":
-		v.idle(append(login, oauth...))
 	case "plain", "scram-sha-256", "scram-sha-512":
 		v.inClear("password")
-		v.idle(oauth)
 		v.needs("kafka.sasl.username")
 		v.needs("kafka.sasl.password", "kafka.sasl.password_file")
 	case "oauthbearer":
 		v.inClear("token")
-		v.idle(login)
 		v.needs("kafka.sasl.oauth.token_url")
 		v.needs("kafka.sasl.oauth.client_id")
 		v.needs("kafka.sasl.oauth.client_secret", "kafka.sasl.oauth.client_secret_file")
 		v.endpoint("kafka.sasl.oauth.token_url", s.OAuth.TokenURL)
 	case "aws-msk-iam":
-		v.idle(append(login, oauth...))
 		if v.ok("kafka.tls.enabled") && !v.c.Kafka.TLS.Enabled {
 			v.fail("kafka.sasl.mechanism", "needs TLS, which is all that MSK's IAM listener speaks", "set kafka.tls.enabled to true and use the brokers' port 9098")
 		}
@@ -189,16 +176,6 @@ func (v *checker) inClear(what string) {
 			v.fail("kafka.sasl.mechanism", fmt.Sprintf("would send the %s readable to %s, since kafka.tls.enabled is false", what, b),
 				"set kafka.tls.enabled to true, or use scram-sha-512; where the network is trusted, kafka.sasl.allow_plaintext: true accepts it")
 			return
-		}
-	}
-}
-
-// idle tells of keys that are set although the SASL mechanism does not use
-// them: most likely the mechanism is what was forgotten.
-func (v *checker) idle(paths []string) {
-	for _, p := range paths {
-		if v.ok(p) && byPath[p].of(v.c).Len() > 0 {
-			v.fail(p, fmt.Sprintf("has no effect with kafka.sasl.mechanism %s", v.c.Kafka.SASL.Mechanism), "set kafka.sasl.mechanism to the one it belongs to, or take this key out")
 		}
 	}
 }

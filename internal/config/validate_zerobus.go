@@ -23,9 +23,6 @@ func (v *checker) zerobus() {
 	if p := z.IngestPath; v.ok("zerobus.ingest_path") && (!strings.HasPrefix(p, "/") || strings.HasPrefix(p, "//") || strings.ContainsAny(p, "?# ")) {
 		v.fail("zerobus.ingest_path", "must be a path on the workspace that begins with one slash, without a query", "leave it out for /api/2.0/streaming-ingestion/ingest")
 	}
-	if v.ok("zerobus.confirm", "zerobus.transport") && z.Confirm == "lenient" && z.Transport != "workspace" {
-		v.fail("zerobus.confirm", "has an effect only with zerobus.transport workspace", "take it out: "+z.Transport+" has one form of confirmation")
-	}
 	v.duration("zerobus.timeout", z.Timeout, 100*time.Millisecond, 10*time.Minute)
 	if v.ok("zerobus.rate_limit") && (math.IsNaN(z.RateLimit) || math.IsInf(z.RateLimit, 0) || z.RateLimit < 0) {
 		v.fail("zerobus.rate_limit", "must be a number of rows per second, 0 or more", "write 0 for no limit")

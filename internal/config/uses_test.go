@@ -1,0 +1,161 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Whoever adds a key has to say beside which others it has an effect.
+func TestEveryKeyIsUsed(t *testing.T) {
+	said := map[string]int{}
+	for _, path := range always {
+		said[path]++
+	}
+	for _, u := range uses {
+		for _, path := range u.keys {
+			said[path]++
+		}
+		for _, path := range append(slices.Clone(u.depends), u.keys...) {
+			if byPath[path] == nil {
+				t.Errorf("%s is in uses.go and is no key", path)
+			}
+		}
+	}
+	for _, f := range keys {
+		if said[f.path] != 1 {
+			t.Errorf("%s: got %d places in uses.go, want one: uses or always", f.path, said[f.path])
+		}
+		delete(said, f.path)
+	}
+	for path := range said {
+		t.Errorf("%s is in uses.go and is no key", path)
+	}
+}
+
+// Each key that some values of others take the effect from, beside those values
+// and beside others.
+func TestIgnored(t *testing.T) {
+	grpc := []string{"zerobus.transport=grpc", "zerobus.endpoint=z.example"}
+	rest := []string{"zerobus.transport=rest", "zerobus.endpoint=z.example"}
+	for _, tc := range []struct {
+		set, why        string
+		idle, effective []string
+	}{
+		{"zerobus.endpoint=z.example", "with zerobus.transport workspace", nil, []string{"zerobus.transport=grpc"}},
+		{"zerobus.workspace_id=1", "with zerobus.transport workspace", nil, rest},
+		{"zerobus.omit_operations=true", "with zerobus.transport workspace", nil, grpc},
+		{"zerobus.record_format=json", "with zerobus.transport rest", rest, grpc},
+		{"zerobus.streams=2", "with zerobus.transport rest", rest, grpc},
+		{"zerobus.max_in_flight=8MiB", "with zerobus.transport workspace", nil, grpc},
+		{"zerobus.ingest_path=/x", "with zerobus.transport grpc", grpc, nil},
+		{"zerobus.confirm=lenient", "with zerobus.transport rest", rest, nil},
+		{"zerobus.gzip=true", "with zerobus.transport grpc", grpc, rest},
+		{"kafka.sasl.allow_plaintext=true", "with kafka.sasl.mechanism none", nil, []string{"kafka.sasl.mechanism=plain", "kafka.sasl.username=u", "kafka.sasl.password=p"}},
+		{"kafka.sasl.allow_plaintext=true", "while kafka.tls.enabled is true", []string{"kafka.tls.enabled=true"}, nil},
+		{"kafka.session_timeout=20s", "with kafka.protocol consumer", []string{"kafka.protocol=consumer"}, nil},
+		{"mapping.on_missing_consent=drop", "without mapping.require_consent", nil, []string{"mapping.require_consent=analytics"}},
+		{"rejects.topic=bad", "with rejects.policy skip", []string{"rejects.policy=skip"}, nil},
+		{"rejects.create=false", "with rejects.policy stop", []string{"rejects.policy=stop"}, nil},
+		{"rejects.partitions=3", "while rejects.create is false", []string{"rejects.create=false"}, nil},
+		{"rejects.replication_factor=3", "with rejects.policy skip", []string{"rejects.policy=skip"}, nil},
+		{"ops.token=0123456789abcdef", "with ops.live_events off", []string{"ops.live_events=off"}, nil},
+	} {
+		key, _, _ := strings.Cut(tc.set, "=")
+		got := ignored(t, append([]string{tc.set}, tc.idle...), key)
+		if got == nil || !strings.HasPrefix(got.String(), key+" has no effect "+tc.why) || got.Remedy == "" {
+			t.Errorf("%s with %v: got %v, want it to have no effect %s", tc.set, tc.idle, got, tc.why)
+		}
+		if key == "kafka.sasl.allow_plaintext" && tc.idle != nil {
+			continue // the case before has where it is used
+		}
+		if got := ignored(t, append([]string{tc.set}, tc.effective...), key); got != nil {
+			t.Errorf("%s with %v: got %s, want it used", tc.set, tc.effective, got)
+		}
+	}
+	if c := complete(); len(c.Ignored()) != 1 { // its oauth secret, which Load refuses
+		t.Errorf("got %v", c.Ignored())
+	}
+}
+
+// ignored loads a configuration and returns what it says of the key, or nil.
+func ignored(t *testing.T, sets []string, key string) *Ignored {
+	t.Helper()
+	c, err := Load(Options{Sets: append([]string{"kafka.topics=events", "zerobus.workspace_url=https://abc.cloud.databricks.com", "zerobus.client_id=app",
+		"zerobus.client_secret=hush", "zerobus.table=c.s.t"}, sets...)})
+	if err != nil {
+		t.Fatalf("%v: %v", sets, err)
+	}
+	for _, i := range c.Ignored() {
+		if i.Key == key {
+			return &i
+		}
+	}
+	return nil
+}
+
+// A slip in the name of any key is found, wherever the name is given.
+func TestASlipInAnyNameIsFound(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, f := range keys {
+		dot := strings.LastIndexByte(f.path, '.') + 1
+		section, name := f.path[:dot], f.path[dot:]
+		camel := strings.ReplaceAll(strings.Title(strings.ReplaceAll(name, "_", " ")), " ", "") //nolint:staticcheck // ASCII
+		for _, slip := range []string{
+			name[:len(name)-2] + name[len(name)-1:],
+			name[:1] + "x" + name[1:],
+			strings.ToLower(camel[:1]) + camel[1:],
+			strings.ReplaceAll(name, "_", "-"),
+			camel,
+		} {
+			if slip == name || byPath[section+slip] != nil || aliases[section+slip] != "" {
+				continue
+			}
+			l := &loader{spoilt: map[string]bool{}}
+			l.unknown(section+slip, origin{source: "--set"})
+			if got, want := l.problems[0].Remedy, "did you mean "+f.path+"?"; got != want {
+				t.Errorf("%s%s: got %q, want %q", section, slip, got, want)
+			}
+		}
+		l := &loader{spoilt: map[string]bool{}}
+		variable := f.env()
+		l.unknownEnv(variable[:len(variable)-2] + variable[len(variable)-1:])
+		if got, want := l.problems[0].Remedy, "did you mean "+variable+"?"; got != want {
+			t.Errorf("%s: got %q, want %q", variable, got, want)
+		}
+	}
+}
+
+// What is no slip of one name is answered with what the section holds.
+func TestSuggestions(t *testing.T) {
+	for given, want := range map[string]string{
+		"kafka.sasl.user":           "did you mean kafka.sasl.username?",
+		"kafka.sasl.oauth.secret":   "the keys of kafka.sasl.oauth are token_url, client_id, client_secret, client_secret_file, scopes",
+		"kafka.groupId":             "did you mean kafka.group?",
+		"kafka.tls.verify":          "the keys of kafka.tls are enabled, ca_file, cert_file, key_file, server_name",
+		"kafka.tls.ca":              "did you mean kafka.tls.ca_file?",
+		"log.output":                "the keys of log are level, format",
+		"tracing.exporter":          "the keys of tracing are enabled",
+		"ops.frobnicate":            "the keys of ops are address, pprof, live_events, token, token_file",
+		"brokers":                   "did you mean kafka.brokers?",
+		"kafak":                     "did you mean kafka?",
+		"BRIDGE_BROKERS":            "did you mean BRIDGE_KAFKA_BROKERS?",
+		"BRIDGE_KAFKA_GROUP_ID":     "did you mean BRIDGE_KAFKA_GROUP?",
+		"BRIDGE_KAFKA_SASL_USER":    "did you mean BRIDGE_KAFKA_SASL_USERNAME?",
+		"BRIDGE_ZEROBUS_MAX_ROWS":   "did you mean BRIDGE_DELIVERY_MAX_ROWS?",
+		"BRIDGE_KAFKA_TLS_CA":       "did you mean BRIDGE_KAFKA_TLS_CA_FILE?",
+		"BRIDGE_KAFAK_BROKERS":      "did you mean BRIDGE_KAFKA_BROKERS?",
+		"BRIDGE_SECURITY_PROTOCOL":  "unset it; names are BRIDGE_<SECTION>_<KEY>, as in BRIDGE_ZEROBUS_CATALOG",
+		"BRIDGE_ENTIRELY_ELSEWHERE": "unset it; names are BRIDGE_<SECTION>_<KEY>, as in BRIDGE_ZEROBUS_CATALOG",
+	} {
+		l := &loader{spoilt: map[string]bool{}}
+		if strings.HasPrefix(given, envPrefix) {
+			l.unknownEnv(given)
+		} else {
+			l.unknown(given, origin{source: "--set"})
+		}
+		if got := l.problems[0].Remedy; got != want {
+			t.Errorf("%s: got %q, want %q", given, got, want)
+		}
+	}
+}
