@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 )
@@ -125,12 +127,20 @@ func (f *caseFile) members(n *yaml.Node, what string, known []string, take func(
 		case seen[key.Value]:
 			f.problem(key, "%q stands twice in %s; remove one", key.Value, what)
 		case known != nil && !slices.Contains(known, key.Value):
-			f.problem(key, "unknown key %q in %s; the keys are %s", key.Value, what, strings.Join(known, ", "))
+			f.problem(key, "unknown key %q in %s%s", key.Value, what, cmp.Or(didYouMean(key.Value, known), "; the keys are "+strings.Join(known, ", ")))
 		default:
 			seen[key.Value] = true
 			take(key.Value, value)
 		}
 	}
+}
+
+// didYouMean is a clause that names the word a misspelt one stands for, or "".
+func didYouMean(word string, known []string) string {
+	if near := config.Nearest(word, known); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
 }
 
 // decode reads a value of a Go type.
@@ -229,13 +239,13 @@ func (f *caseFile) outcome(w *wanted, key string, n *yaml.Node) {
 		w.row = f.json(n)
 	case "reject":
 		if w.code = n.Value; !slices.Contains(mapping.RejectCodes(), w.code) {
-			f.problem(n, "reject %q is not one of %s", w.code, strings.Join(mapping.RejectCodes(), ", "))
+			f.problem(n, "reject %q is not one of %s%s", w.code, strings.Join(mapping.RejectCodes(), ", "), didYouMean(w.code, mapping.RejectCodes()))
 		}
 	case "column":
 		w.column = n.Value
 	case "filter":
 		if w.filter = n.Value; !slices.Contains(mapping.FilterReasons(), w.filter) {
-			f.problem(n, "filter %q is not one of %s", w.filter, strings.Join(mapping.FilterReasons(), ", "))
+			f.problem(n, "filter %q is not one of %s%s", w.filter, strings.Join(mapping.FilterReasons(), ", "), didYouMean(w.filter, mapping.FilterReasons()))
 		}
 	}
 	if set := btoi(w.row != nil) + btoi(w.code != "") + btoi(w.filter != ""); set > 1 {

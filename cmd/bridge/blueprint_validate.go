@@ -38,7 +38,7 @@ configuration. The exit code is 1 if a file has a problem.`,
 					return err
 				}
 			}
-			report := validation{OK: true}
+			report := validation{OK: true, Warnings: v.warnings}
 			for _, file := range files {
 				r := v.validate(file)
 				report.OK = report.OK && r.OK
@@ -63,15 +63,19 @@ configuration. The exit code is 1 if a file has a problem.`,
 type validation struct {
 	OK    bool            `json:"ok"`
 	Files []validatedFile `json:"files"`
+	// Warnings name settings that have no effect, with --table.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 type validatedFile struct {
 	File     string        `json:"file"`
 	OK       bool          `json:"ok"`
 	Columns  int           `json:"columns,omitempty"`  // of the rows
-	LeftOut  []string      `json:"left_out,omitempty"` // optional columns the table lacks
+	LeftOut  []string      `json:"left_out,omitempty"` // optional columns that rows do not carry
 	Problems []fileProblem `json:"problems,omitempty"`
 	Note     string        `json:"note,omitempty"`
+
+	text string // columnsText
 }
 
 // validator compiles blueprints, for the live table where that was read.
@@ -80,6 +84,8 @@ type validator struct {
 	client  *zerobus.Client // nil without --table
 	columns []zerobus.Column
 	note    string
+
+	warnings []string // about the configuration
 }
 
 // readTable reads the columns of the live table.
@@ -88,7 +94,7 @@ func (v *validator) readTable(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	client, err := zerobus.New(zerobusConfig(cfg), newLogger(cfg.Log, zapcore.AddSync(cmd.ErrOrStderr())), nil)
+	client, err := zerobus.New(zerobusConfig(cfg), newLogger(logFor(cfg.Log, cmd.ErrOrStderr()), zapcore.AddSync(cmd.ErrOrStderr())), nil)
 	if err != nil {
 		return &usageError{err}
 	}
@@ -96,9 +102,12 @@ func (v *validator) readTable(cmd *cobra.Command) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), alterTimeout)
 	defer cancel()
 	v.cfg, v.client = cfg, client
+	for _, i := range cfg.Ignored() {
+		v.warnings = append(v.warnings, i.String())
+	}
 	v.columns, err = client.Columns(ctx)
 	if hidden, ok := errors.AsType[*zerobus.ColumnsUnreadable](err); ok {
-		v.note = fmt.Sprintf("the table's columns cannot be read by this principal (%s); going by the blueprint alone", hidden.Err.Reason())
+		v.note = unreadColumns(hidden)
 		return nil
 	}
 	return err
@@ -108,10 +117,7 @@ func (v *validator) validate(file string) validatedFile {
 	r := validatedFile{File: file, Note: v.note}
 	m, err := v.compile(file)
 	if r.Problems = problemsOf(err); err == nil {
-		r.OK, r.Columns = true, len(m.Columns())
-		if v.client != nil {
-			r.LeftOut = m.OmittedColumns()
-		}
+		r.OK, r.Columns, r.LeftOut, r.text = true, len(m.Columns()), m.OmittedColumns(), columnsText(m)
 	}
 	return r
 }
@@ -126,18 +132,28 @@ func (v *validator) compile(file string) (*mapping.Mapping, error) {
 		return nil, err
 	}
 	if v.client == nil {
-		return plan.Compile(mapping.Options{AllOptional: true})
+		// Optional columns are compiled for their problems, and not counted: without a
+		// table bridge run leaves them out.
+		if _, err := plan.Compile(mapping.Options{AllOptional: true}); err != nil {
+			return nil, err
+		}
+		return plan.Compile(mapping.Options{})
 	}
-	form, err := v.client.Encoding(v.columns)
-	if err != nil {
-		return nil, err
+	m, err := compileFor(v.client, v.cfg, plan, "", v.columns)
+	if bad, ok := errors.AsType[*misfit](err); ok {
+		return nil, bad.err // which has the lines
 	}
-	o := mappingOptions(v.cfg)
-	o.Format, o.TableName = form.Format, v.client.Table().Quoted()
-	for _, c := range v.columns {
-		o.Table = append(o.Table, mapping.Column{Name: c.Name, Type: c.Type, NotNull: c.NotNull, Number: form.Numbers[c.Name]})
+	return m, err
+}
+
+// columnsText counts the columns that rows carry and names the optional ones that
+// they do not: bridge check and bridge blueprint validate count the same.
+func columnsText(m *mapping.Mapping) string {
+	text := fmt.Sprintf("%d columns", len(m.Columns()))
+	if left := m.OmittedColumns(); len(left) > 0 {
+		text += fmt.Sprintf(" (without the optional %s)", strings.Join(left, ", "))
 	}
-	return plan.Compile(o)
+	return text
 }
 
 func (v validation) write(w io.Writer, form outputForm, s style) error {
@@ -150,15 +166,14 @@ func (v validation) write(w io.Writer, form outputForm, s style) error {
 			fmt.Fprintln(&b, s.bad(p.at(f.File)))
 		}
 		if f.OK {
-			fmt.Fprintf(&b, "%s: %s, %d columns", f.File, s.good("ok"), f.Columns)
-			if len(f.LeftOut) > 0 {
-				fmt.Fprintf(&b, "; the table lacks the optional %s", strings.Join(f.LeftOut, ", "))
-			}
-			fmt.Fprintln(&b)
+			fmt.Fprintf(&b, "%s: %s, %s\n", f.File, s.good("ok"), f.text)
 		}
 	}
 	if n := len(v.Files); n > 0 && v.Files[n-1].Note != "" {
-		fmt.Fprintln(&b, v.Files[n-1].Note)
+		fmt.Fprintln(&b, s.warn("warning:"), v.Files[n-1].Note)
+	}
+	for _, w := range v.Warnings {
+		fmt.Fprintln(&b, s.warn("warning:"), w)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -28,10 +28,10 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Try the configuration, Kafka, the token, the grants and the table",
 		Long: `check tries, one after the other, everything bridge run depends on, and prints one
-line per step: ok, or the error and its remedy. A permission that Kafka denies is
-named with the command that grants it. check joins no group, commits and creates
-nothing and, without --write-probe, writes nothing. The exit code is 0 when every
-step is ok, else 1.`,
+line per step: ok, a warning, or the error, each of the two with its remedy. A
+permission that Kafka denies is named with the command that grants it. check joins
+no group, commits and creates nothing and, without --write-probe, writes nothing.
+The exit code is 0 when no step fails, else 1; a warning is no failure.`,
 		Example: `  bridge check --config config.yaml
   bridge check --config config.yaml --write-probe     also write one row, event_name bridge_check
   bridge check --output json`,
@@ -63,6 +63,7 @@ step is ok, else 1.`,
 // Outcomes of a step.
 const (
 	stepOK      = "ok"
+	stepWarning = "warning" // bridge run starts, and something is not as it should be
 	stepFailed  = "failed"
 	stepSkipped = "skipped" // what it needs has failed
 )
@@ -73,6 +74,8 @@ type checkStep struct {
 	Status string `json:"status"`
 	Detail string `json:"detail,omitempty"`
 	Error  string `json:"error,omitempty"` // ends with the remedy
+	// Warning ends with the remedy, too; lines where there are several.
+	Warning string `json:"warning,omitempty"`
 
 	err error
 }
@@ -92,7 +95,13 @@ func (c *checker) fine() bool {
 	return true
 }
 
-// step runs one check under its own deadline and tells whether it passed.
+// warning is what a step returns that passed and has something to say.
+type warning string
+
+func (w warning) Error() string { return string(w) }
+
+// step runs one check under its own deadline and returns whether it passed; a
+// warning passes.
 func (c *checker) step(ctx context.Context, name string, needs bool, try func(context.Context) (string, error)) bool {
 	s := checkStep{Step: name, Status: stepSkipped}
 	switch {
@@ -105,11 +114,14 @@ func (c *checker) step(ctx context.Context, name string, needs bool, try func(co
 		defer cancel()
 		detail, err := try(within)
 		s.Status, s.Detail = stepOK, detail
-		if err != nil {
+		caution, warned := errors.AsType[warning](err)
+		if err != nil && !warned {
 			s.Detail = "" // it tells of a success
 		}
 		switch {
 		case err == nil:
+		case warned:
+			s.Status, s.Warning = stepWarning, string(caution)
 		case ctx.Err() != nil: // what the step says of it sounds like a fault
 			s.Status, s.Error, s.err = stepFailed, "interrupted", ctx.Err()
 		default:
@@ -117,7 +129,7 @@ func (c *checker) step(ctx context.Context, name string, needs bool, try func(co
 		}
 	}
 	c.steps = append(c.steps, s)
-	return s.Status == stepOK
+	return s.Status == stepOK || s.Status == stepWarning
 }
 
 // lastFailed is what a step that is skipped waits for: steps stand behind those
@@ -143,13 +155,26 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 		if err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("%s -> %s", strings.Join(cfg.Kafka.Topics, ", "), b.client.Table()), nil
+		return fmt.Sprintf("%s -> %s", strings.Join(cfg.Kafka.Topics, ", "), b.client.Table()), ignoredSettings(cfg)
 	})
 	if configured {
 		defer b.close()
 	}
 	clusterID := c.kafka(ctx, b, configured)
 	c.table(ctx, b, configured, clusterID)
+}
+
+// ignoredSettings is a warning with a line for each setting that has no effect;
+// nil where all have one.
+func ignoredSettings(cfg *config.Config) error {
+	var said []string
+	for _, i := range cfg.Ignored() {
+		said = append(said, i.String())
+	}
+	if len(said) == 0 {
+		return nil
+	}
+	return warning(strings.Join(said, "\n"))
 }
 
 // next is the command that helps with the first step that failed.
@@ -172,6 +197,9 @@ func (c *checker) next(cmd *cobra.Command) string {
 		case "token", "ingest":
 			return nextForService(cmd, s)
 		case "columns":
+			if _, unwritable := errors.AsType[*zerobus.UnwritableTable](s.err); unwritable {
+				return "bridge ddl" + configArgument(cmd)
+			}
 			return "bridge ddl --alter" + configArgument(cmd)
 		}
 	}
@@ -271,10 +299,10 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 		if err != nil {
 			return "", err
 		}
-		if unseen != "" {
-			return fmt.Sprintf("cannot be read by this principal (%s); going by the blueprint's %d columns alone", unseen, len(m.Columns())), nil
+		if unseen != nil {
+			return "the blueprint has " + columnsText(m), warning(unreadColumns(unseen))
 		}
-		return fmt.Sprintf("the blueprint's %d columns fit the table's %d", len(m.Columns()), len(table)), b.client.CheckColumns(ctx)
+		return fmt.Sprintf("the blueprint's %s fit the table's %d", columnsText(m), len(table)), b.client.CheckColumns(ctx)
 	})
 	if c.writeProbe {
 		c.step(ctx, "write probe", ingest && columns, func(ctx context.Context) (string, error) {
@@ -324,12 +352,11 @@ func (c *checker) write(w io.Writer, form outputForm, look style) error {
 	}
 	var b strings.Builder
 	for _, s := range c.steps {
-		said := s.Detail
-		if s.Error != "" {
-			said = strings.ReplaceAll(s.Error, "\n", "\n                             ")
-		}
-		paint := map[string]func(string) string{stepOK: look.good, stepFailed: look.bad, stepSkipped: look.warn}[s.Status]
-		fmt.Fprintf(&b, "%-19s %s %s\n", s.Step, paint(fmt.Sprintf("%-8s", s.Status)), said)
+		said := []string{s.Detail, s.Warning, s.Error}
+		said = slices.DeleteFunc(said, func(line string) bool { return line == "" })
+		text := strings.ReplaceAll(strings.Join(said, "\n"), "\n", "\n                             ")
+		paint := map[string]func(string) string{stepOK: look.good, stepFailed: look.bad, stepWarning: look.warn, stepSkipped: look.warn}[s.Status]
+		fmt.Fprintf(&b, "%-19s %s %s\n", s.Step, paint(fmt.Sprintf("%-8s", s.Status)), text)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -74,13 +74,19 @@ func (b *bridge) fit(ctx context.Context, clusterID string) error {
 
 // readColumns returns the table's columns, or why the principal may not see
 // them, which is no error: the bridge goes by the blueprint alone then.
-func (b *bridge) readColumns(ctx context.Context) (table []zerobus.Column, unseen string, err error) {
+func (b *bridge) readColumns(ctx context.Context) (table []zerobus.Column, unseen *zerobus.ColumnsUnreadable, err error) {
 	table, err = b.client.Columns(ctx)
 	var hidden *zerobus.ColumnsUnreadable
 	if errors.As(err, &hidden) {
-		return nil, hidden.Err.Reason(), nil
+		return nil, hidden, nil
 	}
-	return table, "", err
+	return table, nil, err
+}
+
+// unreadColumns says that the blueprint is not compared with the table, and which
+// grants would let it.
+func unreadColumns(hidden *zerobus.ColumnsUnreadable) string {
+	return "the table's columns cannot be read, so the blueprint is not compared with them: " + hidden.Error()
 }
 
 // wait is one thing start-up waits for: one log line when it begins, one when

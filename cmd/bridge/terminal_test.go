@@ -5,10 +5,8 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -16,9 +14,6 @@ import (
 	"time"
 
 	"github.com/creack/pty"
-	"github.com/twmb/franz-go/pkg/kfake"
-
-	"github.com/datafly/bridge/zerobus/emulator"
 )
 
 // fakeTerminal is a terminal with what was written to it.
@@ -187,32 +182,6 @@ func TestDemoInAPipeIsGolden(t *testing.T) {
 	if !line.MatchString(stderr.String()) {
 		t.Errorf("got %q on stderr, want the address and plain lines of progress", stderr.String())
 	}
-}
-
-// settings is a configuration of a bridge between an in-process Kafka and an
-// emulated workspace, as flags.
-func settings(t *testing.T) []string {
-	t.Helper()
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "events"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(fake.Close)
-	workspace, err := emulator.New(emulator.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := workspace.Start("127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = workspace.Close(context.WithoutCancel(t.Context())) })
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	text := fmt.Sprintf("kafka:\n  brokers: [%s]\n  topics: [events]\nzerobus:\n  workspace_url: %s\n  client_id: %s\n  client_secret: %s\n  table: datafly.events.stream\nops:\n  address: 127.0.0.1:0\n",
-		fake.ListenAddrs()[0], workspace.URL(), emulator.DefaultClientID, emulator.DefaultClientSecret)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return []string{"--config", file}
 }
 
 func TestRunOnATerminalKeepsOneLineBelowItsLog(t *testing.T) {

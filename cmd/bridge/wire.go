@@ -121,13 +121,19 @@ func mappingOptions(c *config.Config) mapping.Options {
 // compile fits a blueprint to the table; columns is nil when they are not
 // known.
 func (b *bridge) compile(plan *mapping.Blueprint, clusterID string, columns []zerobus.Column) (*mapping.Mapping, error) {
-	form, err := b.client.Encoding(columns)
+	return compileFor(b.client, b.cfg, plan, clusterID, columns)
+}
+
+// compileFor is compile for a command without a bridge: its columns are those that
+// bridge run makes of the blueprint and the table.
+func compileFor(client *zerobus.Client, cfg *config.Config, plan *mapping.Blueprint, clusterID string, columns []zerobus.Column) (*mapping.Mapping, error) {
+	form, err := client.Encoding(columns)
 	if err != nil {
 		return nil, err
 	}
-	o := mappingOptions(b.cfg)
+	o := mappingOptions(cfg)
 	o.ClusterID = clusterID
-	o.TableName = b.client.Table().Quoted()
+	o.TableName = client.Table().Quoted()
 	o.Format = form.Format
 	for _, col := range columns {
 		o.Table = append(o.Table, mapping.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull, Number: form.Numbers[col.Name]})
