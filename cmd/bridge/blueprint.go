@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -36,10 +37,11 @@ type fileProblem struct {
 }
 
 func (p fileProblem) at(file string) string {
+	file, what := plaintext.VisibleLine(file), plaintext.VisibleLine(p.What)
 	if p.Line == 0 {
-		return fmt.Sprintf("%s: %s", file, p.What)
+		return fmt.Sprintf("%s: %s", file, what)
 	}
-	return fmt.Sprintf("%s:%d:%d: %s", file, p.Line, p.Column, p.What)
+	return fmt.Sprintf("%s:%d:%d: %s", file, p.Line, p.Column, what)
 }
 
 // problemsOf lists what errors.Join has joined, in its order.

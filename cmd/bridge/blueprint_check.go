@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 func newBlueprintTestCommand() *cobra.Command {
@@ -120,15 +122,16 @@ func (f caseReport) text(b *strings.Builder, s style) {
 		fmt.Fprintln(b, s.bad(p.at(f.Blueprint)))
 	}
 	if f.fine() {
-		fmt.Fprintf(b, "%s    %s: %d tests\n", s.good("ok"), f.File, len(f.Tests))
+		fmt.Fprintf(b, "%s    %s: %d tests\n", s.good("ok"), plaintext.VisibleLine(f.File), len(f.Tests))
 		return
 	}
 	for _, t := range f.Tests {
 		if t.OK {
 			continue
 		}
-		fmt.Fprintf(b, "%s  %s:%d:%d: %s\n", s.bad("FAIL"), f.File, t.Line, t.Column, t.Name)
+		fmt.Fprintf(b, "%s  %s:%d:%d: %s\n", s.bad("FAIL"), plaintext.VisibleLine(f.File), t.Line, t.Column, plaintext.VisibleLine(t.Name))
 		for _, line := range t.Diff {
+			line = plaintext.VisibleLine(line)
 			switch line[0] {
 			case '-':
 				line = s.bad(line)

@@ -166,14 +166,14 @@ func (v validation) write(w io.Writer, form outputForm, s style) error {
 			fmt.Fprintln(&b, s.bad(p.at(f.File)))
 		}
 		if f.OK {
-			fmt.Fprintf(&b, "%s: %s, %s\n", f.File, s.good("ok"), f.text)
+			fmt.Fprintf(&b, "%s: %s, %s\n", plaintext.VisibleLine(f.File), s.good("ok"), f.text)
 		}
 	}
 	if n := len(v.Files); n > 0 && v.Files[n-1].Note != "" {
-		fmt.Fprintln(&b, s.warn("warning:"), v.Files[n-1].Note)
+		fmt.Fprintln(&b, s.warn("warning:"), plaintext.VisibleLine(v.Files[n-1].Note))
 	}
 	for _, w := range v.Warnings {
-		fmt.Fprintln(&b, s.warn("warning:"), w)
+		fmt.Fprintln(&b, s.warn("warning:"), plaintext.VisibleLine(w))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -17,6 +17,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -354,7 +355,7 @@ func (c *checker) write(w io.Writer, form outputForm, look style) error {
 	for _, s := range c.steps {
 		said := []string{s.Detail, s.Warning, s.Error}
 		said = slices.DeleteFunc(said, func(line string) bool { return line == "" })
-		text := strings.ReplaceAll(strings.Join(said, "\n"), "\n", "\n                             ")
+		text := strings.ReplaceAll(plaintext.Visible(strings.Join(said, "\n")), "\n", "\n                             ")
 		paint := map[string]func(string) string{stepOK: look.good, stepFailed: look.bad, stepWarning: look.warn, stepSkipped: look.warn}[s.Status]
 		fmt.Fprintf(&b, "%-19s %s %s\n", s.Step, paint(fmt.Sprintf("%-8s", s.Status)), text)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // colourMode is the --color flag.
@@ -49,7 +50,11 @@ func styleOf(cmd *cobra.Command, w io.Writer) style {
 	if f := cmd.Flag("color"); f != nil {
 		mode = colourMode(f.Value.String())
 	}
-	return newStyle(mode, w)
+	s := newStyle(mode, w)
+	if out, ok := w.(*screen); ok {
+		out.colour.Store(s.colour)
+	}
+	return s
 }
 
 // newStyle goes by --color, then NO_COLOR (no-color.org), then whether w is a
@@ -67,7 +72,7 @@ func newStyle(mode colourMode, w io.Writer) style {
 }
 
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := bare(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
@@ -77,7 +82,7 @@ const assumedWidth = 80
 // terminalWidth returns the columns of the terminal behind w, asked anew each
 // time because windows change; assumedWidth where there is none.
 func terminalWidth(w io.Writer) int {
-	if f, ok := w.(*os.File); ok {
+	if f, ok := bare(w).(*os.File); ok {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
 			return width
 		}
@@ -85,11 +90,15 @@ func terminalWidth(w io.Writer) int {
 	return assumedWidth
 }
 
+// paints are the codes that paint writes.
+var paints = []string{"0", "1", "31", "32", "33"}
+
+// paint colours text, which has no sequences of its own.
 func (s style) paint(code, text string) string {
 	if !s.colour || text == "" {
 		return text
 	}
-	return "\x1b[" + code + "m" + text + "\x1b[0m"
+	return "\x1b[" + code + "m" + plaintext.Visible(text) + "\x1b[0m"
 }
 
 func (s style) good(text string) string   { return s.paint("32", text) } // green
@@ -114,7 +123,7 @@ func (s style) table(report string) string {
 		return report
 	}
 	var b strings.Builder
-	for line := range strings.Lines(report) {
+	for line := range strings.Lines(plaintext.Visible(report)) {
 		text := strings.TrimSuffix(line, "\n")
 		b.WriteString(s.reportLine(text))
 		b.WriteString(line[len(text):])

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 func newDLQCommand() *cobra.Command {
@@ -212,13 +212,7 @@ func legible(text string, most int) string {
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "..."
 	}
-	for _, r := range text {
-		if !unicode.IsPrint(r) {
-			quoted := strconv.Quote(text)
-			return quoted[1 : len(quoted)-1]
-		}
-	}
-	return text
+	return plaintext.VisibleLine(text)
 }
 
 // timeText is a time in UTC; empty if it is not known.

@@ -12,13 +12,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -313,6 +313,4 @@ func shownValue(value []byte) string {
 }
 
 // printable tells text that a terminal shows and does not obey.
-func printable(b []byte) bool {
-	return utf8.Valid(b) && !bytes.ContainsFunc(b, func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' && r != '\t' })
-}
+func printable(b []byte) bool { return plaintext.Visible(string(b)) == string(b) }

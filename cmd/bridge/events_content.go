@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
-	"strings"
-	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/internal/ops/live"
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // content tells what a record holds and what the rules of now make of one of
@@ -31,9 +28,9 @@ func (b *bridge) content(rec *kgo.Record, topicID [16]byte, index int) live.Cont
 		return c
 	}
 	x := all[index]
-	c.Outcome, c.Reason, c.Section, c.Shape, c.Row = x.Outcome, escaped(x.Reason), x.Section, x.Shape, pageJSON(x.Row)
+	c.Outcome, c.Reason, c.Section, c.Shape, c.Row = x.Outcome, plaintext.Visible(x.Reason), x.Section, x.Shape, pageJSON(x.Row)
 	for _, col := range x.Columns {
-		c.Columns = append(c.Columns, live.Column{Name: col.Name, Type: col.Type, Value: escaped(col.Value), Source: escaped(col.Source), Why: escaped(col.Why)})
+		c.Columns = append(c.Columns, live.Column{Name: col.Name, Type: col.Type, Value: plaintext.Visible(col.Value), Source: plaintext.Visible(col.Source), Why: plaintext.Visible(col.Why)})
 	}
 	return c
 }
@@ -65,7 +62,7 @@ func pageJSON(value []byte) string {
 	} else {
 		_ = json.Compact(&out, value)
 	}
-	return escaped(out.String())
+	return plaintext.Visible(out.String())
 }
 
 // indentedSize is how large valid JSON may get by being indented.
@@ -93,30 +90,7 @@ func indentedSize(value []byte) int {
 	return size
 }
 
-// escaped writes what does not print as JSON does. Such characters stand only
-// within the strings of JSON, so that it stays the same JSON; shown as they are
-// they could turn the text around them about.
-func escaped(text string) string {
-	hidden := func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
-	if strings.IndexFunc(text, hidden) < 0 {
-		return text
-	}
-	var b strings.Builder
-	for _, r := range text {
-		switch {
-		case !hidden(r):
-			b.WriteRune(r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return b.String()
-}
-
-// pageText is text as it is, with what does not print replaced; other bytes
+// pageText is text as it is, with what does not print escaped; other bytes
 // in hexadecimal.
 func pageText(b []byte) string {
 	for cut := 1; !utf8.Valid(b) && cut < utf8.UTFMax && cut <= len(b); cut++ {
@@ -127,10 +101,5 @@ func pageText(b []byte) string {
 	if !utf8.Valid(b) {
 		return hex.Dump(b[:min(len(b), 1<<10)])
 	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, string(b))
+	return plaintext.Visible(string(b))
 }

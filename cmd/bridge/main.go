@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // Exit codes.
@@ -35,11 +36,14 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // from here on a signal has its default effect
 
+	out, errs := newScreen(stdout), newScreen(stderr)
+	defer out.end()
+	defer errs.end()
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(out)
+	root.SetErr(errs)
 	root.InitDefaultCompletionCmd(args...) // it asks for the output, so not earlier
 	finishCompletion(root)
 	misuseAll(root)
@@ -47,17 +51,17 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitFine
 	}
-	look := styleOf(cmd, stderr)
+	look := styleOf(cmd, errs)
 	var quiet *quietError
 	said, stopped := listed(err), ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
 	if stopped {
 		said = "interrupted: " + said
 	}
 	if !errors.As(err, &quiet) {
-		fmt.Fprintf(stderr, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(said))
+		fmt.Fprintf(errs, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(said))
 	}
 	if next := nextCommand(cmd, err); next != "" && !stopped {
-		fmt.Fprintf(stderr, "try: %s\n", look.strong(next))
+		fmt.Fprintf(errs, "try: %s\n", look.strong(next))
 	}
 	var usage *usageError
 	if errors.As(err, &usage) {
@@ -68,7 +72,7 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 // listed is the error's text, with several problems as a list.
 func listed(err error) string {
-	problems := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	problems := strings.Split(strings.TrimSpace(plaintext.Visible(err.Error())), "\n")
 	if len(problems) == 1 {
 		return problems[0]
 	}

@@ -127,7 +127,7 @@ func (r *mapRun) where() string {
 	if r.file == "" {
 		return fmt.Sprintf("line %d", r.line)
 	}
-	return fmt.Sprintf("%s:%d", r.file, r.line)
+	return fmt.Sprintf("%s:%d", plaintext.VisibleLine(r.file), r.line)
 }
 
 // samples maps the events of files.
@@ -209,7 +209,7 @@ func (r *mapRun) Reject(code, column, reason string) {
 	if column != "" {
 		code += ", column " + column
 	}
-	fmt.Fprintf(r.errs, "%s: rejected (%s): %s\n", r.where(), code, reason)
+	fmt.Fprintf(r.errs, "%s: rejected (%s): %s\n", r.where(), plaintext.VisibleLine(code), plaintext.VisibleLine(reason))
 }
 
 // Filter tells that an event is left out.
@@ -257,13 +257,13 @@ func writeExplained(w io.Writer, title string, e mapping.Explained) error {
 		said += ", section " + e.Section
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "%s: %s\n", title, said)
+	fmt.Fprintf(tw, "%s: %s\n", title, plaintext.VisibleLine(said))
 	for _, c := range e.Columns {
 		switch {
 		case c.Value == "":
-			fmt.Fprintf(tw, "  %s\t%s\tNULL\t%s\n", c.Name, c.Type, c.Why)
+			fmt.Fprintf(tw, "  %s\t%s\tNULL\t%s\n", c.Name, c.Type, plaintext.VisibleLine(c.Why))
 		default:
-			fmt.Fprintf(tw, "  %s\t%s\t%s\tfrom %s\n", c.Name, c.Type, c.Value, c.Source)
+			fmt.Fprintf(tw, "  %s\t%s\t%s\tfrom %s\n", c.Name, c.Type, plaintext.VisibleLine(c.Value), plaintext.VisibleLine(c.Source))
 		}
 	}
 	return tw.Flush()

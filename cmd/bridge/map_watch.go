@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -112,9 +113,11 @@ func (w *mapWatch) show(changed string) error {
 	var b bytes.Buffer
 	switch {
 	case w.look.live:
-		b.WriteString(clearScreen)
+		if err := control(w.out, clearScreen); err != nil {
+			return err
+		}
 	case changed != "":
-		fmt.Fprintf(&b, "--- %s has changed\n", changed)
+		fmt.Fprintf(&b, "--- %s has changed\n", plaintext.VisibleLine(changed))
 	}
 	w.render(&b)
 	_, err := w.out.Write(b.Bytes())

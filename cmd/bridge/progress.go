@@ -50,7 +50,7 @@ func (b *bar) Write(p []byte) (int, error) {
 	if b.line == "" {
 		return b.w.Write(p)
 	}
-	if _, err := io.WriteString(b.w, eraseLine); err != nil {
+	if err := control(b.w, eraseLine); err != nil {
 		return 0, err
 	}
 	n, err := b.w.Write(p)
@@ -61,12 +61,11 @@ func (b *bar) Write(p []byte) (int, error) {
 func (b *bar) show(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	erase := ""
 	if b.line != "" {
-		erase = eraseLine
+		_ = control(b.w, eraseLine) // a terminal that is gone gets no line either
 	}
 	b.line = line
-	fmt.Fprint(b.w, erase+b.drawn())
+	fmt.Fprint(b.w, b.drawn())
 }
 
 // end leaves the last line standing.
@@ -84,7 +83,7 @@ func (b *bar) erase() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.line != "" {
-		fmt.Fprint(b.w, eraseLine)
+		_ = control(b.w, eraseLine)
 		b.line = ""
 	}
 }

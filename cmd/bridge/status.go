@@ -128,6 +128,9 @@ func fetchStatus(ctx context.Context, target *url.URL) ([]byte, ops.Snapshot, er
 	if err := json.Unmarshal(body, &snapshot); err != nil || snapshot.State == "" {
 		return nil, snapshot, fmt.Errorf("%s did not answer with the status of a bridge; check that --address is its ops.address", target.Host)
 	}
+	// Read as JSON once, these are U+FFFD and blanks; the output would escape them,
+	// which in JSON is neither.
+	body = bytes.ReplaceAll(bytes.ToValidUTF8(body, []byte("\ufffd")), []byte("\r"), nil)
 	if !bytes.HasSuffix(body, []byte("\n")) {
 		body = append(body, '\n')
 	}

@@ -44,7 +44,7 @@ func newLoggerAt(level zapcore.LevelEnabler, cfg config.Log, w zapcore.WriteSync
 		enc.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(enc)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(w), level))
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(logLines{w})), level))
 }
 
 // consumerConfig says in consumer's words what the configuration says.

@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"internal/plaintext":  {},
 	"internal/delta":      {},
 	"internal/oauthtoken": {"internal/plaintext"},
-	"internal/ops":        {},
+	"internal/ops":        {"internal/plaintext"},
 	"internal/tracing":    {"consumer"},
 	"internal/traffic":    {},
 	"internal/kafka":      {},

@@ -4,7 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // Problem is one thing wrong with the configuration. The value of a secret key
@@ -44,18 +45,9 @@ func (p *Problem) Error() string {
 	if p.Remedy != "" {
 		b.WriteString("; " + p.Remedy)
 	}
-	return printable(b.String())
-}
-
-// printable puts U+FFFD for what does not print: keys and the names of
-// variables come from outside as values do, and end in a terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, text)
+	// Keys and the names of variables come from outside as values do, and end in a
+	// terminal.
+	return plaintext.VisibleLine(b.String())
 }
 
 // Problems returns the problems joined in an error of Load, in the order they

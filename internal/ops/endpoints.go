@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // endpoints answers the requests. It keeps no state of its own.
@@ -204,5 +206,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(plaintext.AppendVisible(nil, body), '\n')) // curl shows it on a terminal
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // detail is one event as the page opens it.
@@ -96,7 +98,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(text, '\n')) // a peer that has gone cannot be told
+	_, _ = w.Write(append(plaintext.AppendVisible(nil, text), '\n')) // a peer that has gone cannot be told
 }
 
 // fail answers with one sentence for people in a form for machines.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 const (
@@ -161,7 +162,7 @@ func (v *viewer) put(name string, what any) {
 
 // raw adds one message; JSON has no line breaks outside its strings.
 func (v *viewer) raw(name string, text []byte) {
-	fmt.Fprintf(&v.buf, "event: %s\ndata: %s\n\n", name, text)
+	fmt.Fprintf(&v.buf, "event: %s\ndata: %s\n\n", name, plaintext.AppendVisible(nil, text))
 }
 
 // flush sends what was put. The deadline is this message's own, in place of the
