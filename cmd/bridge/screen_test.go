@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -70,16 +71,18 @@ func wantsHarmless(t *testing.T, stdin string, args ...string) said {
 	return first
 }
 
-// holdsJSON checks that every line is JSON and that one has the hostile text in it,
-// as it was.
+// holdsJSON checks that the output is JSON values with the hostile text in them.
 func holdsJSON(t *testing.T, what, out string) {
 	t.Helper()
 	if !strings.Contains(out, `\u202e`) {
 		t.Errorf("%s: got %s, want the hostile text in it, escaped", what, out)
 	}
-	for line := range strings.Lines(out) {
-		if !json.Valid([]byte(line)) {
-			t.Errorf("%s: got %q, want JSON", what, line)
+	for values := json.NewDecoder(strings.NewReader(out)); ; {
+		var value any
+		if err := values.Decode(&value); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatalf("%s: got %v in %q, want JSON", what, err, out)
 		}
 	}
 }
@@ -186,12 +189,15 @@ func TestNothingAnsweredIsObeyed(t *testing.T) {
 		{"dlq", "redrive"}, {"dlq", "redrive", "--output", "json"},
 		{"replay", "--to", "earliest"}, {"replay", "--to", "earliest", "--output", "json"},
 	} {
-		// The group that wrote them.
-		got := wantsHarmless(t, "", append(append(args, "--group", "zerobus-bridge-once"), flags...)...)
-		if got.code != exitFine || got.stdout == "" {
-			t.Errorf("bridge %q: got exit code %d and %s, want %d", args, got.code, got.stderr, exitFine)
+		want := exitFine
+		if args[1] == "redrive" {
+			want = exitFailed // the events are as bad as before
 		}
-		if args[len(args)-1] == "json" && args[1] != "redrive" && args[0] != "replay" {
+		got := wantsHarmless(t, "", append(append(args, "--group", "zerobus-bridge-once"), flags...)...) // the group that wrote them
+		if got.code != want || got.stdout == "" {
+			t.Errorf("bridge %q: got exit code %d and %s, want %d", args, got.code, got.stderr, want)
+		}
+		if args[1] == "show" && len(args) > 3 {
 			holdsJSON(t, strings.Join(args, " "), got.stdout)
 		}
 	}
@@ -199,7 +205,7 @@ func TestNothingAnsweredIsObeyed(t *testing.T) {
 	workspace := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("X-Request-Id", "r"+strings.NewReplacer("\r", "", "\x1b", "", "\a", "").Replace(hostileRaw))
+		w.Header().Set("X-Request-Id", "r\u202e\u2028")
 		if strings.HasSuffix(r.URL.Path, "/token") {
 			_, _ = io.WriteString(w, `{"access_token":"t","token_type":"Bearer","expires_in":3600}`)
 			return
