@@ -141,7 +141,7 @@ func parses(t *testing.T, line string) {
 
 func TestWordsAreQuotedForTheShell(t *testing.T) {
 	for word, want := range map[string]string{
-		"config.yaml": "config.yaml", "/etc/bridge/c.yaml": "/etc/bridge/c.yaml", "a b": "'a b'", "": "''", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "a\x1bb": `'a\x1bb'`, "a;b": "'a;b'",
+		"config.yaml": "config.yaml", "/etc/bridge/c.yaml": "/etc/bridge/c.yaml", "a b": "'a b'", "": "''", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "a\x1bb": `'a\u001bb'`, "a;b": "'a;b'",
 	} {
 		if got := shellWord(word); got != want {
 			t.Errorf("%q: got %s, want %s", word, got, want)

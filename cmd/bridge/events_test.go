@@ -67,7 +67,7 @@ func TestEveryCodeHasAMeaning(t *testing.T) {
 
 func TestPageTextIsSafeToShow(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain": "plain", "a\x1b[31mb": "a\ufffd[31mb", "two\nlines": "two\nlines", "cut \xe2\x82": "cut ", "right\u202eleft": "right\ufffdleft",
+		"plain": "plain", "a\x1b[31mb": `a\u001b[31mb`, "two\nlines": "two\nlines", "cut \xe2\x82": "cut ", "right\u202eleft": `right\u202eleft`,
 	} {
 		if got := pageText([]byte(in)); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
