@@ -102,7 +102,7 @@ func (v *validator) readTable(cmd *cobra.Command) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), alterTimeout)
 	defer cancel()
 	v.cfg, v.client = cfg, client
-	for _, i := range cfg.Ignored() {
+	for _, i := range settingsWithoutEffect(cfg) {
 		v.warnings = append(v.warnings, i.String())
 	}
 	v.columns, err = client.Columns(ctx)

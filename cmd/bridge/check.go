@@ -165,11 +165,21 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 	c.table(ctx, b, configured, clusterID)
 }
 
+// settingsWithoutEffect returns the settings that have no effect. Whether spans are
+// made, the environment has its say in.
+func settingsWithoutEffect(cfg *config.Config) []config.Ignored {
+	inForce := *cfg
+	if traces, err := traceSettings(cfg); err == nil {
+		inForce.Tracing.Enabled = traces.On
+	}
+	return inForce.Ignored()
+}
+
 // ignoredSettings is a warning with a line for each setting that has no effect;
 // nil where all have one.
 func ignoredSettings(cfg *config.Config) error {
 	var said []string
-	for _, i := range cfg.Ignored() {
+	for _, i := range settingsWithoutEffect(cfg) {
 		said = append(said, i.String())
 	}
 	if len(said) == 0 {

@@ -156,6 +156,14 @@ func TestSettingsWithoutEffectAreWarnings(t *testing.T) {
 	if n := strings.Count(got.stderr, `"setting has no effect"`); got.code != exitFine || n != 2 || !strings.Contains(got.stderr, `"key":"zerobus.streams","because":"with zerobus.transport workspace","remedy":"take it out`) {
 		t.Errorf("run: got exit code %d, %d lines and\n%s\nwant %d and a line each", got.code, n, got.stderr, exitFine)
 	}
+	traced := append([]string{"check", "--set", "tracing.max_per_second=5"}, flags...)
+	if got := command(traced...); !strings.Contains(got.stdout, "tracing.max_per_second has no effect while traces are off") {
+		t.Errorf("traces off: got %s, want a warning", got.stdout)
+	}
+	t.Setenv("OTEL_TRACES_EXPORTER", "otlp")
+	if got := command(traced...); strings.Contains(got.stdout, "tracing.max_per_second") {
+		t.Errorf("traces on by the environment: got %s, want no warning of them", got.stdout)
+	}
 	plain, _ := settingsAnd(t)
 	if got := command(append([]string{"check"}, plain...)...); strings.Contains(got.stdout, "warning") || got.code != exitFine {
 		t.Errorf("got %s, want no warning", got.stdout)

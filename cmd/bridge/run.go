@@ -63,7 +63,7 @@ what the bridge is doing.`,
 			level := zap.NewAtomicLevelAt(levelOf(logging))
 			log := newLoggerAt(level, logging, zapcore.AddSync(stderr))
 			defer func() { _ = log.Sync() }() // standard error cannot always be synced
-			for _, i := range cfg.Ignored() {
+			for _, i := range settingsWithoutEffect(cfg) {
 				log.Warn("setting has no effect", zap.String("key", i.Key), zap.String("because", i.Why), zap.String("remedy", i.Remedy))
 			}
 			hup := make(chan os.Signal, 1)

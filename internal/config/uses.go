@@ -97,6 +97,11 @@ var uses = []use{
 		idle:   func(c *Config) string { return clause(c.Ops.LiveEvents == "off", "with ops.live_events off") },
 		remedy: "take it out, or set ops.live_events to metadata or full",
 	},
+	{
+		keys: []string{"tracing.max_per_second"}, depends: []string{"tracing.enabled"},
+		idle:   func(c *Config) string { return clause(!c.Tracing.Enabled, "while traces are off") },
+		remedy: "take it out, or set tracing.enabled to true",
+	},
 }
 
 // always are the keys that have an effect whatever the others are.

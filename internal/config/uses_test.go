@@ -59,6 +59,7 @@ func TestIgnored(t *testing.T) {
 		{"rejects.create=false", "with rejects.policy stop", []string{"rejects.policy=stop"}, nil},
 		{"rejects.partitions=3", "while rejects.create is false", []string{"rejects.create=false"}, nil},
 		{"rejects.replication_factor=3", "with rejects.policy skip", []string{"rejects.policy=skip"}, nil},
+		{"tracing.max_per_second=5", "while traces are off", nil, []string{"tracing.enabled=true"}},
 		{"ops.token=0123456789abcdef", "with ops.live_events off", []string{"ops.live_events=off"}, nil},
 	} {
 		key, _, _ := strings.Cut(tc.set, "=")
@@ -135,7 +136,7 @@ func TestSuggestions(t *testing.T) {
 		"kafka.tls.verify":          "the keys of kafka.tls are enabled, ca_file, cert_file, key_file, server_name",
 		"kafka.tls.ca":              "did you mean kafka.tls.ca_file?",
 		"log.output":                "the keys of log are level, format",
-		"tracing.exporter":          "the keys of tracing are enabled",
+		"tracing.exporter":          "the keys of tracing are enabled, max_per_second",
 		"ops.frobnicate":            "the keys of ops are address, pprof, live_events, token, token_file",
 		"brokers":                   "did you mean kafka.brokers?",
 		"kafak":                     "did you mean kafka?",
