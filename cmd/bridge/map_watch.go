@@ -113,9 +113,13 @@ func (w *mapWatch) show(changed string) error {
 	var b bytes.Buffer
 	switch {
 	case w.look.live:
-		if err := control(w.out, clearScreen); err != nil {
-			return err
+		w.render(&b)
+		text := b.Bytes()
+		if out, ok := w.out.(*screen); ok {
+			text = out.visible(text)
 		}
+		_, err := bare(w.out).Write(append([]byte(clearScreen), text...)) // one piece, so that it does not flicker
+		return err
 	case changed != "":
 		fmt.Fprintf(&b, "--- %s has changed\n", plaintext.VisibleLine(changed))
 	}
