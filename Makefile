@@ -11,7 +11,7 @@ PKGS ?= ./...
 TESTARGS ?=
 # Test binaries at a time. Each may run a broker of its own: 2 suits 2 cores and 4 GB.
 PARALLEL ?= 2
-# How long each fuzz target runs.
+# How long each fuzz target runs: 10s for a change, 1m for a night.
 FUZZTIME ?= 10s
 # How long faults go on in make chaos
 DURATION ?= 2m
@@ -47,8 +47,8 @@ build: ## Build bin/bridge, static
 test: vet ## Vet, then run every test with the race detector, on Apache Kafka too
 	@tools/chromium.sh || [ "$${REQUIRE_CHROMIUM:-}" != 1 ]
 	@counts=$$(mktemp); trap 'rm -f "$$counts"' EXIT; status=0; \
-	for module in $(MODULES); do go -C $$module test -count=1 -timeout 12m ./... || status=$$?; done; \
-	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 15m -p $(PARALLEL) $(TESTARGS) $(PKGS) || status=$$?; \
+	for module in $(MODULES); do go -C $$module test -count=1 -timeout 30m ./... || status=$$?; done; \
+	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 30m -p $(PARALLEL) $(TESTARGS) $(PKGS) || status=$$?; \
 	if [ -s "$$counts" ]; then \
 		awk '{ n++; v = $$1 } END { printf "%d tests ran on Apache Kafka %s\n", n, v }' "$$counts"; \
 	else \
@@ -58,12 +58,12 @@ test: vet ## Vet, then run every test with the race detector, on Apache Kafka to
 
 .PHONY: short
 short: ## Run the tests without the race detector and without Apache Kafka
-	go test -short -timeout 5m -p $(PARALLEL) $(TESTARGS) $(PKGS)
+	go test -short -timeout 20m -p $(PARALLEL) $(TESTARGS) $(PKGS)
 
 .PHONY: year-on
 year-on: ## Run the tests as they will run a year from now; see tools/another-day.sh
 	go mod download
-	tools/another-day.sh 365 go test -count=1 -timeout 20m -p $(PARALLEL) $(TESTARGS) $(PKGS)
+	tools/another-day.sh 365 go test -count=1 -timeout 30m -p $(PARALLEL) $(TESTARGS) $(PKGS)
 
 .PHONY: vet
 vet: ## Run go vet
@@ -89,8 +89,8 @@ fuzz: ## Run every fuzz target for FUZZTIME, one on each core
 .PHONY: virtual
 virtual: ## Run the delivery core in virtual time: every moment of a rebalance, refusals, SCHEDULES at random
 	go vet -tags synctests ./consumer
-	@go test -tags synctests -count=1 -timeout 10m -run 'TestVirtual' -v ./consumer -schedules $(SCHEDULES) | grep -Ev '^ *(=== |--- PASS)'
-	@go test -tags synctests -race -count=1 -timeout 10m -run 'TestVirtual' ./consumer -schedules $(SCHEDULES)
+	@go test -tags synctests -count=1 -timeout 20m -run 'TestVirtual' -v ./consumer -schedules $(SCHEDULES) | grep -Ev '^ *(=== |--- PASS)'
+	@go test -tags synctests -race -count=1 -timeout 20m -run 'TestVirtual' ./consumer -schedules $(SCHEDULES)
 
 .PHONY: chaos
 chaos: ## Prove on real brokers that nothing is lost while things go wrong, for DURATION
@@ -106,13 +106,18 @@ bench: ## Measure the bridge as a process: throughput, latency, memory
 	go run ./bench latency
 	go run ./bench memory
 
+.PHONY: measure
+measure: ## Try every measurement of make bench on a small topic; no part of make test, as it asks for a quiet machine
+	go vet -tags measure ./bench
+	go test -tags measure -count=1 -timeout 30m -run TestMeasurements ./bench
+
 .PHONY: microbench
 microbench: ## Run the Go benchmarks
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(TESTARGS) $(PKGS)
 
 .PHONY: cover
 cover: ## Test and write the coverage to cover.html
-	go test -count=1 -timeout 12m -p $(PARALLEL) -coverpkg=./... -coverprofile=cover.out $(PKGS)
+	go test -count=1 -timeout 30m -p $(PARALLEL) -coverpkg=./... -coverprofile=cover.out $(PKGS)
 	go tool cover -html=cover.out -o cover.html
 	@go tool cover -func=cover.out | tail -1
 

@@ -6,7 +6,7 @@
 #
 #   tools/fuzz.sh 60s ./...
 #
-# The time is in seconds, or a number of inputs such as 1000x. Targets that read
+# The time is in seconds or minutes, or a number of inputs such as 1000x. Targets that read
 # nothing from outside the bridge run for a sixth of it: those of the emulator,
 # whose own users talk to it, and the one that searches our own decisions.
 #
@@ -66,7 +66,8 @@ fi
 
 fuzztime=${1:?say how long each target runs, as in: tools/fuzz.sh 60s ./...}
 shift
-[[ $fuzztime =~ ^[1-9][0-9]*[sx]$ ]] || { echo "the time must be in seconds, as in 60s, got $fuzztime" >&2; exit 2; }
+[[ $fuzztime =~ ^[1-9][0-9]*[smx]$ ]] || { echo "the time must be in seconds or minutes, as in 10s or 1m, got $fuzztime" >&2; exit 2; }
+[[ $fuzztime != *m ]] || fuzztime=$((${fuzztime%m} * 60))s
 root=$PWD
 cache=$(go env GOCACHE)/fuzz
 work=$(mktemp -d)

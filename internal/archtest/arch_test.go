@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"internal/traffic":    {},
 	"internal/kafka":      {},
 	"internal/kafkatest":  {},
+	"internal/await":      {},
 	"internal/archtest":   {},
 	"deploy":              {},
 	"test":                {},
@@ -55,7 +56,7 @@ var borders = []border{
 	{"github.com/spf13/cobra", "the command line is read in one place", []string{"cmd/bridge"}},
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
-	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest"}},
+	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
 	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/oauthtoken", "internal/ops", "internal/kafkatest", "bench", "test/chaos"}},
 }
 
