@@ -70,7 +70,7 @@ func TestMembershipErrorsOnTheHeartbeat(t *testing.T) {
 			b := kafkatest.StartFake(t, kafkatest.Options{})
 			topic := kafkatest.Topic(t, b, 2)
 			cfg, tab := config(t, b, topic), newTable(t)
-			cfg.SessionTimeout = 1500 * time.Millisecond // heartbeats three times as often
+			cfg.Drain = 5 * time.Second
 			if name == "fenced epoch" {
 				cfg.Protocol = "consumer"
 			}
@@ -85,8 +85,8 @@ func TestMembershipErrorsOnTheHeartbeat(t *testing.T) {
 			h.Remove()
 			tab.set(nil)
 			// Its assignment may have come back before the sink was mended.
-			if err := m.stop(); err > cfg.Drain+time.Second {
-				t.Errorf("the stop took %v", err)
+			if took := m.stop(); took > cfg.Drain+time.Second+room {
+				t.Errorf("the stop took %v", took)
 			}
 			again := start(t, cfg, tab)
 			eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
@@ -120,7 +120,7 @@ func TestFetchesFail(t *testing.T) {
 	eventually(t, "the poll loop goes round", func() bool { return time.Since(m.Status().Polled) < 200*time.Millisecond })
 	fault.Remove()
 	eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
-	within(t, 40*time.Second, "the failure is over", func() bool { return len(m.reasons()) == 0 })
+	eventually(t, "the failure is over", func() bool { return len(m.reasons()) == 0 })
 	if got := m.logged(0, "waiting for it to pass"); got != 1 {
 		t.Errorf("got %d lines about failing fetches, want 1", got)
 	}

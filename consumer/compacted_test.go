@@ -46,7 +46,7 @@ func TestCompactionGapsAreSteppedOver(t *testing.T) {
 			}
 			produceRecords(t, b, &kgo.Record{Topic: topic, Key: []byte(key), Value: []byte(minutes(i, i+1)[0]), Timestamp: minute(i)})
 		}
-		within(t, 3*patience, "compaction", func() bool { return kept(t, b, topic, 20) == 12 })
+		eventually(t, "compaction", func() bool { return kept(t, b, topic, 20) == 12 })
 
 		cfg := config(t, b, topic)
 		r := newReplayer(t, b, cfg)

@@ -15,6 +15,10 @@ import (
 // SetProbe changes how often a blocked partition tries again. Call it before Run.
 func (g *Group) SetProbe(d time.Duration) { g.probe = d }
 
+// SetHeartbeat changes how often a classic member is heard, and hears of a
+// rebalance. Call it before Run.
+func (g *Group) SetHeartbeat(d time.Duration) { g.heartbeat = d }
+
 // MSKCredentials asks the AWS default chain.
 func MSKCredentials(ctx context.Context) error {
 	_, err := mskCredentials(ctx)

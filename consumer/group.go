@@ -30,6 +30,7 @@ type Group struct {
 	budget    *budget
 	batches   *batches
 	probe     time.Duration
+	heartbeat time.Duration
 
 	// cl is set by Run before it polls. The client joins while it is made, so
 	// the rebalance callbacks can run earlier: they use the client they are
@@ -78,7 +79,7 @@ type topicPartition struct {
 func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, obs Observer, log *zap.Logger) *Group {
 	g := &Group{
 		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
-		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes), probe: probeInterval,
+		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes), probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
 		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
 		owned: make(map[topicPartition]bool), purged: make(map[string]time.Time),
 		starts: make(map[topicPartition]int64), begins: make(map[topicPartition]kgo.EpochOffset), reading: make(map[string][16]byte),
@@ -168,7 +169,7 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		kgo.AdjustFetchOffsetsFn(g.startOffsets),
 		kgo.SessionTimeout(g.cfg.SessionTimeout),
 		kgo.RebalanceTimeout(g.cfg.RebalanceTimeout),
-		kgo.HeartbeatInterval(min(3*time.Second, g.cfg.SessionTimeout/3)),
+		kgo.HeartbeatInterval(g.heartbeat),
 		kgo.FetchMaxBytes(g.cfg.FetchMaxBytes),
 		kgo.FetchMaxPartitionBytes(g.cfg.FetchMaxPartitionBytes),
 		kgo.FetchMaxWait(fetchMaxWait),

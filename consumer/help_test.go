@@ -14,40 +14,26 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
 // patience is how long a test waits for what should take moments.
-const patience = 30 * time.Second
+const patience = await.Patience
+
+// room is what a busy machine adds to a stop that the test measures: more than
+// that takes something that is waited for, such as the ten seconds the client
+// gives a broker to answer.
+const room = 8 * time.Second
+
+// heartbeat is how often a classic member of a test is heard: often, so that a
+// rebalance takes no longer than it must.
+const heartbeat = 500 * time.Millisecond
 
 // eventually waits until the condition holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	within(t, patience, what, holds)
-}
-
-func within(t testing.TB, limit time.Duration, what string, holds func() bool) {
-	t.Helper()
-	if !holdsWithin(limit, holds) {
-		t.Fatalf("waited %v for this: %s", limit, what)
-	}
-}
-
-func holdsWithin(limit time.Duration, holds func() bool) bool {
-	deadline := time.NewTimer(limit)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if holds() {
-			return true
-		}
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			return holds()
-		}
-	}
+	await.That(t, what, holds)
 }
 
 // wait lets time pass, or the context end.
@@ -67,9 +53,11 @@ func config(t testing.TB, b kafkatest.Broker, topics ...string) consumer.Config 
 	return consumer.Config{
 		Kafka:  kafka(b),
 		Topics: topics, Group: kafkatest.Name(t), Start: "earliest", Protocol: "classic",
-		SessionTimeout: 6 * time.Second, RebalanceTimeout: 20 * time.Second,
+		// Long enough for a machine that is too busy to be heard from; a test that
+		// waits for the end of a session sets a shorter one.
+		SessionTimeout: 30 * time.Second, RebalanceTimeout: time.Minute,
 		FetchMaxBytes: 4 << 20, FetchMaxPartitionBytes: 256 << 10,
-		MaxRows: 500, MaxBytes: 4 << 20, MaxBuffered: 64 << 20, Drain: 5 * time.Second,
+		MaxRows: 500, MaxBytes: 4 << 20, MaxBuffered: 64 << 20, Drain: 30 * time.Second,
 		Rejects: consumer.Rejects{Policy: consumer.PolicyDeadLetter, Create: true, ReplicationFactor: -1},
 		Version: "1.2.3",
 	}
@@ -132,6 +120,7 @@ func startProbing(t *testing.T, cfg consumer.Config, sink consumer.Sink, probe t
 	m := &member{t: t, counts: newCounts(), logs: logs, done: make(chan struct{})}
 	m.Group = consumer.NewGroup(cfg, cluster, sink, newToRow, m.counts, log)
 	m.SetProbe(probe)
+	m.SetHeartbeat(heartbeat)
 	var ctx context.Context
 	ctx, m.cancel = context.WithCancel(context.Background())
 	go func() {

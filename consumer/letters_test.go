@@ -377,7 +377,7 @@ func TestLettersOfAnOldLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		adm := kadm.NewClient(client(t, b))
-		within(t, patience, "the transaction's marker", func() bool { // a broker writes it after its answer
+		eventually(t, "the transaction's marker", func() bool { // a broker writes it after its answer
 			ends, err := adm.ListCommittedOffsets(ctx, box.dlq())
 			end, _ := ends.Lookup(box.dlq(), 0)
 			return err == nil && end.Offset == 12

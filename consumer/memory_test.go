@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -54,14 +55,14 @@ func TestBudgetBoundsMemory(t *testing.T) {
 		produce(t, b, topic, partitions, want...)
 		cfg, tab := config(t, b, topic), newTable(t)
 		cfg.MaxBuffered, cfg.FetchMaxBytes, cfg.FetchMaxPartitionBytes = 4<<20, 1<<20, 64<<10
-		cfg.SessionTimeout, cfg.Drain = 3*time.Second, time.Second
+		cfg.SessionTimeout, cfg.Drain = 6*time.Second, time.Second
 		release := make(chan struct{})
 		tab.set(hold(release, every))
 		m := start(t, cfg, tab)
 		eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= cfg.MaxBuffered })
 		limit := cfg.MaxBuffered + polled*(1024+256)
 		worst := int64(0)
-		holdsWithin(cfg.SessionTimeout+time.Second, func() bool { worst = max(worst, m.Status().BufferedBytes); return false })
+		await.Within(cfg.SessionTimeout+time.Second, func() bool { worst = max(worst, m.Status().BufferedBytes); return false })
 		if worst > limit {
 			t.Errorf("%d bytes are buffered, want at most %d", worst, limit)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -103,6 +104,7 @@ func TestBrokersAreAway(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{Private: true}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
 		cfg, tab := config(t, b, topic), newTable(t)
+		cfg.SessionTimeout = 6 * time.Second
 		m := start(t, cfg, tab)
 		produce(t, b, topic, 2, texts("e", 100)...)
 		eventually(t, "all rows landed", func() bool { return tab.distinct() == 100 })
@@ -116,7 +118,7 @@ func TestBrokersAreAway(t *testing.T) {
 			}
 		}
 		// Past the next look and past the session.
-		holdsWithin(8*time.Second, func() bool { return false })
+		await.Within(cfg.SessionTimeout+2*time.Second, func() bool { return !away() })
 		if !away() {
 			t.Error("the member says it is ready though the brokers are away")
 		}

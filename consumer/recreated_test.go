@@ -48,7 +48,7 @@ func TestRecreatedTopicIsReadAgain(t *testing.T) {
 		fresh := texts("new", 10)
 		produce(t, b, topic, 3, fresh...)
 		if protocol == "classic" { // else the group takes a deleted topic away, and what is in flight has cfg.Drain
-			within(t, patience, "the reason names the events of the old topic", func() bool {
+			eventually(t, "the reason names the events of the old topic", func() bool {
 				return slices.ContainsFunc(m.Status().NotReady, func(r consumer.NotReady) bool {
 					return r.Code == "topic_recreated" && strings.Contains(r.Text, "1 events of the deleted topic are not delivered yet")
 				})
@@ -56,8 +56,8 @@ func TestRecreatedTopicIsReadAgain(t *testing.T) {
 		}
 		close(release)
 		want := slices.Concat(old, []string{"in-flight"}, fresh)
-		within(t, patience, "the new topic was delivered within a metadata interval", func() bool { return tab.distinct() == len(want) })
-		within(t, patience, "the member is ready", func() bool { return len(m.reasons()) == 0 })
+		eventually(t, "the new topic was delivered within a metadata interval", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "the member is ready", func() bool { return len(m.reasons()) == 0 })
 		eventually(t, "the new topic's offsets are committed", func() bool {
 			at := committed(t, b, cfg.Group, topic)
 			return at[0] == 4 && at[1] == 3 && at[2] == 3
@@ -121,7 +121,7 @@ func TestRecreatedTopicsFetchedEventsAreDelivered(t *testing.T) {
 			fresh := texts("new", 10)
 			produce(t, b, topic, 1, fresh...)
 			want = append(want, fresh...)
-			within(t, patience, "the reason names the fetched events", func() bool {
+			eventually(t, "the reason names the fetched events", func() bool {
 				return slices.ContainsFunc(m.Status().NotReady, func(r consumer.NotReady) bool {
 					return r.Code == "topic_recreated" && strings.Contains(r.Text, "fetched events, of it or of other topics, wait for memory")
 				})
@@ -131,7 +131,7 @@ func TestRecreatedTopicsFetchedEventsAreDelivered(t *testing.T) {
 			release <- struct{}{}
 			eventually(t, "the next poll", func() bool { return m.Fetched() < before })
 			close(release)
-			within(t, 2*patience, "all of both topics was delivered", func() bool { return tab.distinct() == len(want) })
+			eventually(t, "all of both topics was delivered", func() bool { return tab.distinct() == len(want) })
 			m.stop()
 			tab.verifyLanded(want)
 		})
@@ -158,7 +158,7 @@ func TestRecreatedTopicIsReadByAllMembers(t *testing.T) {
 		fresh := texts("new", 40)
 		produce(t, b, topic, 4, fresh...)
 		want := slices.Concat(old, fresh)
-		within(t, 2*patience, "the new topic was delivered", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "the new topic was delivered", func() bool { return tab.distinct() == len(want) })
 		first.stop()
 		second.stop()
 		tab.verifyLanded(want)
@@ -177,7 +177,7 @@ func TestRecreatedDeadLetterTopicIsWrittenAgain(t *testing.T) {
 		deleteTopic(t, b, topic+"-dlq")
 		b.CreateTopic(t, topic+"-dlq", 1, nil)
 		produce(t, b, topic, 1, "bad2", "e3")
-		within(t, patience, "the second dead letter was written within a metadata interval", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 2 })
+		eventually(t, "the second dead letter was written within a metadata interval", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 2 })
 		eventually(t, "the rest was delivered", func() bool { return tab.count() == 1 })
 		m.stop()
 		if got := readAll(t, b, topic+"-dlq", 1)[0]; string(got.Value) != "bad2" {
@@ -229,7 +229,7 @@ func TestMapperKnowsTheTopicID(t *testing.T) {
 		deleteTopic(t, b, topic)
 		b.CreateTopic(t, topic, 1, nil)
 		produce(t, b, topic, 1, "second")
-		within(t, patience, "the new topic's id is known", of("second"))
+		eventually(t, "the new topic's id is known", of("second"))
 		found, err := kadm.NewClient(client(t, b)).ListTopics(t.Context(), topic)
 		if err != nil {
 			t.Fatal(err)

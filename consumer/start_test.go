@@ -51,7 +51,7 @@ func TestLatestLosesNothing(t *testing.T) {
 		late := texts("late", 10)
 		produceTo(t, b, topic, []int32{4}, late...)
 		want = append(want, late...)
-		within(t, 2*patience, "rows of a partition that was added while it ran", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "rows of a partition that was added while it ran", func() bool { return tab.distinct() == len(want) })
 		m.stop()
 		tab.verify(want)
 		wantAllCommitted(t, b, cfg.Group, topic)
@@ -243,7 +243,7 @@ func TestStartIsNotHeldUpByADeniedTopic(t *testing.T) {
 	deleteTopic(t, b, good)
 	b.CreateTopic(t, good, 1, nil)
 	produce(t, b, good, 1, "d")
-	within(t, 2*patience, "the row of the new topic was delivered", func() bool { return tab.distinct() == 4 })
+	eventually(t, "the row of the new topic was delivered", func() bool { return tab.distinct() == 4 })
 	m.stop()
 }
 

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
@@ -28,7 +27,7 @@ func TestTopicIsCreatedLater(t *testing.T) {
 		b.CreateTopic(t, topic, 3, nil)
 		want := texts("e", 300)
 		produce(t, b, topic, 3, want...)
-		within(t, 15*time.Second, "all rows landed", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
 		eventually(t, "the member is ready", func() bool { return len(m.reasons()) == 0 })
 		m.stop()
 		tab.verify(want)

@@ -62,7 +62,7 @@ func startUntil(t *testing.T, cfg consumer.Config, sink consumer.Sink, until con
 // finish waits until the member has ended by itself.
 func (b *bounded) finish() {
 	b.t.Helper()
-	within(b.t, 3*patience, "the end of the bounded run", func() bool {
+	eventually(b.t, "the end of the bounded run", func() bool {
 		select {
 		case <-b.done:
 			return true
@@ -339,7 +339,7 @@ func TestBoundedRunFailsWhenItsTopicIsCreatedAgain(t *testing.T) {
 	eventually(t, "the run knows its topic", m.KnowsTopics)
 	deleteTopic(t, b, topic)
 	b.CreateTopic(t, topic, 1, nil)
-	within(t, patience, "the run ends", func() bool {
+	eventually(t, "the run ends", func() bool {
 		select {
 		case <-m.done:
 			return true
