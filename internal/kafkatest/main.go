@@ -3,6 +3,7 @@ package kafkatest
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"sync"
@@ -23,11 +24,21 @@ type clusters struct {
 	m  map[string]*Cluster
 }
 
-// Main runs the tests of a binary, closes the clusters they shared and looks for
+// atOnce is how many parallel tests run at a time unless -parallel says so: they
+// wait for groups and brokers far more than they work, so the usual number, that
+// of the cores, would only stretch the waits. Each may have a broker of its own,
+// of a third of a gigabyte.
+const atOnce = "4"
+
+// Main runs the tests of a binary, [atOnce] of the parallel ones at a time, closes the clusters they shared and looks for
 // goroutines left behind, which opts may except. It returns the exit code:
 //
 //	func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
 func Main(m *testing.M, opts ...goleak.Option) int {
+	if err := widen(); err != nil {
+		fmt.Fprintln(os.Stderr, "kafkatest:", err)
+		return 1
+	}
 	shared.open.Store(true)
 	code := m.Run()
 	if err := shared.close(); err != nil {
@@ -41,6 +52,17 @@ func Main(m *testing.M, opts ...goleak.Option) int {
 		}
 	}
 	return code
+}
+
+// widen sets -parallel where nobody has.
+func widen() error {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if chosen {
+		return nil
+	}
+	return flag.Set("test.parallel", atOnce)
 }
 
 // get returns the running cluster with these options, starting it for the first
