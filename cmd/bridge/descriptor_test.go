@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -23,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
@@ -126,7 +126,7 @@ func startEmulator(t *testing.T, cfg emulator.Config) *emulator.Emulator {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), await.Patience)
 		defer cancel()
 		if err := em.Close(ctx); err != nil {
 			t.Errorf("close the emulator: %v", err)
@@ -211,7 +211,7 @@ func sendRows(t *testing.T, em *emulator.Emulator, d *descriptorpb.DescriptorPro
 	}
 	defer conn.Close()
 	const table = "datafly.events.stream"
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), emulator.TableHeader, table), 30*time.Second)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), emulator.TableHeader, table), await.Patience)
 	defer cancel()
 	s, err := zerobuspb.NewZerobusClient(conn).EphemeralStream(ctx)
 	if err != nil {

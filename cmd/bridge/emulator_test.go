@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus/emulator"
 	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
@@ -86,7 +87,7 @@ func runEmulator(t *testing.T, args ...string) (address, stderr string, end func
 	case <-a.said:
 	case err := <-done:
 		t.Fatalf("bridge emulator ended: %v\n%s", err, a)
-	case <-time.After(30 * time.Second):
+	case <-time.After(await.Limit(t)):
 		t.Fatalf("bridge emulator does not say where it is:\n%s", a)
 	}
 	return regexp.MustCompile(`workspace_url: (\S+)`).FindStringSubmatch(a.String())[1], a.String(), end
@@ -165,7 +166,7 @@ func TestEmulatorServesTheZerobusEndpoint(t *testing.T) {
 	}
 	defer conn.Close()
 	const table = "datafly.events.stream"
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	s, err := zerobuspb.NewZerobusClient(conn).EphemeralStream(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer x", emulator.TableHeader, table))
 	if err != nil {
@@ -220,7 +221,7 @@ func streamTo(t *testing.T, said string) zerobuspb.Zerobus_EphemeralStreamClient
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), emulator.TableHeader, "datafly.events.stream"), 30*time.Second)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), emulator.TableHeader, "datafly.events.stream"), await.Patience)
 	t.Cleanup(cancel)
 	s, err := zerobuspb.NewZerobusClient(conn).EphemeralStream(ctx)
 	if err != nil {

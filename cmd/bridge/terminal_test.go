@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
+	"github.com/datafly/bridge/internal/await"
 )
 
 // fakeTerminal is a terminal with what was written to it.
@@ -85,7 +87,7 @@ func (w *fakeTerminal) close() string {
 // await waits until what was written after the first from bytes satisfies ok.
 func (w *fakeTerminal) await(t *testing.T, from int, what string, ok func(string) bool) {
 	t.Helper()
-	late := time.After(time.Minute)
+	late := time.After(await.Limit(t))
 	for !ok(w.String()[from:]) {
 		select {
 		case <-w.more:

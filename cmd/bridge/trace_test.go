@@ -15,7 +15,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
@@ -25,6 +24,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/internal/tracing"
@@ -32,7 +32,7 @@ import (
 )
 
 // tracePatience is what a busy machine gets.
-const tracePatience = 2 * time.Minute
+const tracePatience = await.Patience
 
 // traceStage is a bridge between a Kafka and a workspace.
 type traceStage struct {
@@ -104,16 +104,7 @@ func (s *traceStage) produce(value, parent string) {
 
 func (s *traceStage) eventually(what string, done func() bool) {
 	s.t.Helper()
-	deadline := time.After(tracePatience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			s.t.Fatalf("not within %s: %s", tracePatience, what)
-		}
-	}
+	await.That(s.t, what, done)
 }
 
 // attrsOf are attributes as texts.

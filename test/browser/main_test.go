@@ -9,15 +9,15 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
 // patience is how long a test waits for something that should come at once.
-const patience = 60 * time.Second
+const patience = await.Patience
 
 var buildDir string // holds the binary
 

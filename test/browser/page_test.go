@@ -8,13 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/datafly/bridge/internal/await"
 )
 
 // page is a tab of the browser on a bridge.
@@ -80,17 +81,7 @@ func (p *page) holds(expression string) bool {
 // until waits for an expression to hold.
 func (p *page) until(expression string) {
 	p.t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(25 * time.Millisecond)
-	defer tick.Stop()
-	for !p.holds(expression) {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			p.t.Fatalf("after %v: not seen: %s; the page says:\n%.3000s", patience, expression, p.all())
-		}
-	}
+	await.That(p.t, expression, func() bool { return p.holds(expression) }, func() string { return fmt.Sprintf("the page says:\n%.3000s", p.all()) })
 }
 
 // text waits until an element shows a text.

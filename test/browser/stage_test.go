@@ -20,6 +20,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -182,17 +183,7 @@ func (s *stage) rows() int { return s.ws.Table(tableName).Count() }
 
 func (s *stage) eventually(what string, holds func() bool) {
 	s.t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			s.t.Fatalf("after %v: not seen: %s", patience, what)
-		}
-	}
+	await.That(s.t, what, holds)
 }
 
 // get asks the ops server; headers are name, value pairs. Status 0 is no answer.

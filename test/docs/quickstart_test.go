@@ -9,10 +9,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/datafly/bridge/internal/await"
 )
 
 // patience is how long something may take that should come at once.
-const patience = 90 * time.Second
+const patience = await.Patience
 
 // TestQuickstart runs the commands of docs/quickstart.md in the order of the page,
 // as they stand there but for the addresses, which are free ones, and the duration

@@ -69,7 +69,7 @@ func (s *stage) deadLettered(n int) {
 	s.t.Helper()
 	s.ws.create(revenueTable("datafly.events.fillers"))
 	m := s.beginReady("mapping.blueprint="+file(s.t, "wrong.yaml", wrongRevenue), "zerobus.table=fillers")
-	eventually(s.t, 2*patience, fmt.Sprintf("%d dead letters, committed", n), func() bool {
+	eventually(s.t, patience, fmt.Sprintf("%d dead letters, committed", n), func() bool {
 		m.alive()
 		return length(s.t, s.adm, s.topic+"-dlq") == int64(n) && sum(committed(s.t, s.adm, s.group, s.topic)) == int64((1+fillers)*n)
 	})
@@ -207,7 +207,7 @@ func TestRedriveOf1000DeadLetters(t *testing.T) {
 		// What the right blueprint would have made of the topic in the first place.
 		s.ws.create(revenueTable("datafly.events.shadow"))
 		shadow := s.beginReady(right, "zerobus.table=shadow", "kafka.group="+s.group+"-shadow", "rejects.policy=skip")
-		eventually(t, 2*patience, "the shadow table", func() bool { shadow.alive(); return s.ws.Table("datafly.events.shadow").Count() >= good+50 })
+		eventually(t, patience, "the shadow table", func() bool { shadow.alive(); return s.ws.Table("datafly.events.shadow").Count() >= good+50 })
 		got, want := s.byID(t, tableName), s.byID(t, "datafly.events.shadow")
 		for id, row := range want {
 			if got[id] != row {
@@ -227,14 +227,14 @@ func TestRedriveIsInterrupted(t *testing.T) {
 	const letters, maxRows = 600, 50
 	for name, sig := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGKILL": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
-			eachStage(t, setting{workspace: emulator.Config{DDL: revenueTable(tableName), Latency: emulator.Latency{P50: 100 * time.Millisecond}}}, func(t *testing.T, s *stage) {
+			eachStage(t, setting{workspace: emulator.Config{DDL: revenueTable(tableName), Latency: emulator.Latency{P50: 500 * time.Millisecond}}}, func(t *testing.T, s *stage) {
 				s.ordersAmong(fillers, letters, 0)
 				s.deadLettered(letters)
 				s.native("grpc")
 				right := "mapping.blueprint=" + file(t, "right.yaml", rightRevenue)
 				args := []string{"dlq", "redrive", "--config", s.config, "--set", right, "--set", fmt.Sprintf("delivery.max_rows=%d", maxRows), "--execute", "--output", "json"}
 				p := start(t, s.e, command{args: args})
-				eventually(t, 2*patience, "some rows", func() bool { return s.ws.table().Count() >= 2*maxRows || !p.running() })
+				eventually(t, patience, "some rows", func() bool { return s.ws.table().Count() >= 2*maxRows || !p.running() })
 				p.signal(sig)
 				code := p.wait(patience)
 				at := s.ws.table().Count()

@@ -173,8 +173,19 @@ func header(r *kgo.Record, key string) string {
 	return value
 }
 
-// sessions are short, so that a killed member's partitions move in good time.
-const session = 6 * time.Second
+// session is long enough for a machine that is too busy to be heard from. A
+// test that kills a member sets a shorter one, so that its partitions move in
+// good time.
+const session = 30 * time.Second
+
+// keepAhead produces until n events are not in the table, for tests of what
+// happens while events are on their way, however long it takes to happen.
+func (s *stage) keepAhead(n int) {
+	s.t.Helper()
+	if missing := n - (s.p.total() - s.ws.table().Count()); missing > 0 {
+		s.p.events(missing)
+	}
+}
 
 // parseID is the reverse of eventID.
 func parseID(t testing.TB, id string) (partition int32, offset int64) {

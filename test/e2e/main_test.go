@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -65,25 +66,20 @@ func build(name string, race bool) (string, error) {
 	return path, nil
 }
 
-// eventually waits until condition holds. It says what was waited for, and at
-// the end what last tells, if the time runs out.
+// eventually waits until condition holds, for limit at most and no longer than
+// the test binary has. It says what was waited for, and at the end what last
+// tells, if the time runs out.
 func eventually(t testing.TB, limit time.Duration, what string, condition func() bool, last ...func() string) {
 	t.Helper()
-	deadline := time.NewTimer(limit)
-	defer deadline.Stop()
-	tick := time.NewTicker(25 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			said := ""
-			for _, f := range last {
-				said += "\n" + f()
-			}
-			t.Fatalf("after %v: not seen: %s%s", limit, what, said)
-		}
+	limit = min(limit, await.Limit(t))
+	if await.Within(limit, condition) {
+		return
 	}
+	said := ""
+	for _, f := range last {
+		said += "\n" + f()
+	}
+	t.Fatalf("after %v: not seen: %s%s", limit, what, said)
 }
 
 // lasts waits for d and fails if condition ceases to hold meanwhile.
@@ -105,6 +101,10 @@ func lasts(t testing.TB, d time.Duration, what string, condition func() bool) {
 	}
 }
 
-// patience is how long a test waits for something that should come at once. The
-// race detector and the other tests of a busy machine are why it is long.
-const patience = 60 * time.Second
+// patience is how long a test waits for something that should come at once.
+const patience = await.Patience
+
+// slack is added to the promised time of a stop, drain and a second, for what a
+// busy machine does besides. More than that takes a request that is waited for,
+// such as the ten seconds that the client gives a broker to answer.
+const slack = 8 * time.Second

@@ -121,7 +121,7 @@ func TestEveryInputFindsItsEnd(t *testing.T) {
 
 		m := s.beginReady()
 		end := length(t, s.adm, s.topic)
-		eventually(t, 2*patience, "all inputs committed", func() bool {
+		eventually(t, patience, "all inputs committed", func() bool {
 			m.alive()
 			return sum(committed(t, s.adm, s.group, s.topic)) == end
 		}, func() string { return fmt.Sprint(m.notReady()) })

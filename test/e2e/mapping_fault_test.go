@@ -66,7 +66,7 @@ func TestColumnThatFitsNoEvent(t *testing.T) {
 		replace(t, blueprint, "version: 2\nextends: default\nglobal:\n  mappings:\n    - {source: null, target: locale}\n")
 		m.generation(2)
 		want := s.p.total() - int(lost)
-		eventually(t, 2*patience, "the rest landed", func() bool { m.alive(); return s.ws.table().Count() >= want }, func() string {
+		eventually(t, patience, "the rest landed", func() bool { m.alive(); return s.ws.table().Count() >= want }, func() string {
 			return reason.Text
 		})
 		if got := length(t, s.adm, s.topic+"-dlq"); got != lost {

@@ -95,7 +95,7 @@ func TestNativeRefusedByCheckAndAtStart(t *testing.T) {
 			wants(t, got.Error, r.want...)
 
 			m := s.begin(r.sets...)
-			if code := m.wait(30 * time.Second); code != 1 {
+			if code := m.wait(patience); code != 1 {
 				t.Errorf("%s: got exit code %d, want 1", r.name, code)
 			}
 			wants(t, m.stderr.String(), r.want...)

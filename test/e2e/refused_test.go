@@ -78,7 +78,7 @@ func (s *stage) refusedAtStart(t *testing.T, name string, want []string) {
 	t.Helper()
 	began := time.Now()
 	m := s.begin()
-	if code := m.wait(30 * time.Second); code != 1 {
+	if code := m.wait(patience); code != 1 {
 		t.Errorf("%s: got exit code %d, want 1", name, code)
 	}
 	t.Logf("%s: refused in %v", name, time.Since(began).Round(time.Millisecond))
@@ -137,10 +137,6 @@ func TestRefusedInMidRunBlocksAndResumes(t *testing.T) {
 		})
 	}
 }
-
-// slack is added to the promised time of a stop, drain and a second: the race
-// detector and the other tests stretch what the machine does besides waiting.
-const slack = 2 * time.Second
 
 func TestTableDroppedInMidRun(t *testing.T) {
 	eachStage(t, setting{}, func(t *testing.T, s *stage) {

@@ -190,7 +190,7 @@ func TestBoundedRunIntoAShadowTable(t *testing.T) {
 		s.p.stamped(3)
 		b := s.bounded(1, 2)
 		s.p.events(900) // the traffic goes on
-		if code := b.wait(2 * patience); code != 0 {
+		if code := b.wait(patience); code != 0 {
 			t.Fatalf("got exit code %d, want 0; stderr:\n%s", code, tail(b.stderr.String()))
 		}
 		if duplicates := s.shadowHas(table, 1, 2); duplicates != 0 {
@@ -205,7 +205,7 @@ func TestBoundedRunIntoAShadowTable(t *testing.T) {
 		}
 		// Once more, there is nothing to do.
 		again := s.bounded(1, 2)
-		if code := again.wait(2 * patience); code != 0 || table.Count() != perHour {
+		if code := again.wait(patience); code != 0 || table.Count() != perHour {
 			t.Errorf("got exit code %d and %d rows, want 0 and the %d that were there", code, table.Count(), perHour)
 		}
 		wants(t, again.stderr.String(), "--from is not used for partitions in which the group has committed")
@@ -218,17 +218,17 @@ func TestBoundedRunGoesOnAfterItsEnd(t *testing.T) {
 		code   int // that says: not through
 	}{{syscall.SIGKILL, -1}, {syscall.SIGTERM, 1}} {
 		t.Run(tc.signal.String(), func(t *testing.T) {
-			eachStage(t, setting{partitions: 3, workspace: emulator.Config{Latency: emulator.Latency{P50: 50 * time.Millisecond}}}, func(t *testing.T, s *stage) {
+			eachStage(t, setting{partitions: 3, workspace: emulator.Config{Latency: emulator.Latency{P50: 250 * time.Millisecond}}}, func(t *testing.T, s *stage) {
 				table := s.addShadow()
 				s.p.stamped(4)
 				const rows = 20 // of one write
-				first := s.bounded(1, 3, fmt.Sprintf("delivery.max_rows=%d", rows))
-				eventually(t, 2*patience, "a part of the window in the table", func() bool {
+				first := s.bounded(1, 3, fmt.Sprintf("delivery.max_rows=%d", rows), "kafka.session_timeout=6s")
+				eventually(t, patience, "a part of the window in the table", func() bool {
 					first.alive()
 					return table.Count() >= 200
 				})
 				first.signal(tc.signal)
-				if code := first.wait(2 * patience); code != tc.code {
+				if code := first.wait(patience); code != tc.code {
 					t.Fatalf("cut by %v: got exit code %d, want %d; stderr:\n%s", tc.signal, code, tc.code, tail(first.stderr.String()))
 				}
 				cut := table.Count()
@@ -239,7 +239,7 @@ func TestBoundedRunGoesOnAfterItsEnd(t *testing.T) {
 					wants(t, first.stderr.String(), "stopped before every partition had reached its end; start it again with the same --group")
 				}
 				second := s.bounded(1, 3)
-				if code := second.wait(2 * patience); code != 0 {
+				if code := second.wait(patience); code != 0 {
 					t.Fatalf("got exit code %d, want 0; stderr:\n%s", code, tail(second.stderr.String()))
 				}
 				duplicates := s.shadowHas(table, 1, 3)

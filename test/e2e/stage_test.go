@@ -142,7 +142,7 @@ func (s *stage) begin(sets ...string) *member {
 func (m *member) audit() {
 	var l ops.Ledger
 	if m.running() {
-		resp, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + m.address + "/status")
+		resp, err := (&http.Client{Timeout: time.Minute}).Get("http://" + m.address + "/status")
 		if err != nil {
 			return // it is still starting, or frozen
 		}
@@ -198,7 +198,7 @@ func freeAddress(t testing.TB) string {
 	return ""
 }
 
-var browser = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+var browser = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 
 // get fetches a page of the ops endpoints; status 0 means no answer.
 func (m *member) get(path, accept string) (status int, body string) {
@@ -292,7 +292,7 @@ func (m *member) blocked(code string, limit time.Duration) (r ops.Reason) {
 func (s *stage) rows(m *member, n int) {
 	s.t.Helper()
 	table := s.ws.table()
-	eventually(s.t, 2*patience, fmt.Sprintf("%d rows", n), func() bool {
+	eventually(s.t, patience, fmt.Sprintf("%d rows", n), func() bool {
 		if m != nil {
 			m.alive()
 		}
@@ -306,7 +306,7 @@ func (s *stage) rows(m *member, n int) {
 func (s *stage) complete(m *member) (duplicates int) {
 	s.t.Helper()
 	table, want := s.ws.table(), s.p.total()
-	eventually(s.t, 2*patience, fmt.Sprintf("%d events in the table", want), func() bool {
+	eventually(s.t, patience, fmt.Sprintf("%d events in the table", want), func() bool {
 		if m != nil {
 			m.alive()
 		}

@@ -13,26 +13,16 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// patience is how long a test waits for what should take seconds. The race
-// detector and a busy machine are why it is long.
-const patience = 2 * time.Minute
+// patience is how long a test waits for what should take seconds.
+const patience = await.Patience
 
 func eventually(t *testing.T, what string, holds func() bool, last func() string) {
 	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("waited %v for this: %s; got %s", patience, what, last())
-		}
-	}
+	await.That(t, what, holds, last)
 }
 
 // member is one of the group, with a connection of its own as a process has.

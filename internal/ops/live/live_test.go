@@ -15,16 +15,16 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/live"
 )
 
-const patience = 30 * time.Second
+const patience = await.Patience
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
