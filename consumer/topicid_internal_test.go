@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/await"
 )
 
 // A topic that was purged because its id was refused for too long is subscribed
@@ -33,7 +35,7 @@ func TestPurgedTopicIsSubscribedToAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	g.followTopics(ctx) // knows the id
 	g.owned[topicPartition{"t", 0}] = true

@@ -122,8 +122,8 @@ func TestUniq(t *testing.T) {
 			t.Errorf("got %s, want %d different values", got, many)
 		}
 	}
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("took %v", took)
+	if took := time.Since(began); took > time.Minute { // with the race detector the library takes several
+		t.Errorf("took %v, want less than the library takes", took)
 	}
 	const event = `{"a":[1,1.0,"1",true,null,[1],[1.0],{"k":1},{"k":2},{"k":1},0,-0.0,9007199254740992,9007199254740993,9007199254740992.0,1e300,1e300,"","1",null,false,[1,2],[2,1],{}]}`
 	var env map[string]any

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
@@ -292,7 +293,7 @@ func TestStreamsThroughAProxy(t *testing.T) {
 	cert, file := certificate(t, name)
 	svc := &service{}
 	proxy := newProxy(t, onPort(t, svc, credentials.NewServerTLSFromCert(&cert)))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	self := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestStreamsThroughAProxy$")
 	self.Env = append(os.Environ(), "BRIDGE_TEST_PROXIED="+file, "HTTPS_PROXY=http://"+proxy.address, "NO_PROXY=", "no_proxy=")

@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -70,7 +70,7 @@ func proxyScenarios(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy := newProxy(t, to.Host)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 			defer cancel()
 			self := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestOfficialScenarios$/^proxy$/^"+tt.name+"$")
 			self.Env = append(os.Environ(), proxiedTransport+"="+tt.transport, proxiedWorkspace+"="+em.URL(), proxiedCA+"="+ca, "BRIDGE_TEST_PROXIED_NAME="+tt.name,

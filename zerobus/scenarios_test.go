@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -97,7 +98,7 @@ func emulated(t *testing.T, ecfg emulator.Config) (*emulator.Emulator, func(cont
 // shut closes an emulator; it may be closed already.
 func shut(t *testing.T, em *emulator.Emulator) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), await.Patience)
 	defer cancel()
 	if err := em.Close(ctx); err != nil {
 		t.Errorf("closing the emulator: %v", err)

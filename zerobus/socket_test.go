@@ -21,6 +21,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -198,7 +199,7 @@ func TestSecretsRotateWhileManyWrite(t *testing.T) {
 		}
 		c.ProbeEvery = 20 * time.Millisecond
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	const writers, batches = 50, 20
 	var wg sync.WaitGroup

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -33,7 +34,7 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	both := []zerobus.Column{{Name: "a", Type: "STRING"}, {Name: "b", Type: "STRING"}}
 	before := c.Expect(both)

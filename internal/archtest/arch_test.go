@@ -8,7 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/datafly/bridge/internal/await"
 )
 
 const module = "github.com/datafly/bridge"
@@ -157,7 +158,7 @@ func within(pkg, root string) bool {
 // does not compile is for the compiler to report: -e passes over it.
 func packages(t *testing.T) map[string][]string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "list", "-e", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"/...")
 	var stderr bytes.Buffer

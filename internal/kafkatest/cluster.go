@@ -69,8 +69,8 @@ func (o Options) validate() error {
 }
 
 // startTimeout bounds the wait for a broker that was just started. One second
-// is usual; a machine that runs other tests needs several times that.
-const startTimeout = 90 * time.Second
+// is usual; a machine that does much else needs minutes.
+const startTimeout = 5 * time.Minute
 
 // A Cluster is a running Apache Kafka. Brokers are counted from 0; broker i has
 // the node id i+1. Its methods may be called from any goroutine; those that

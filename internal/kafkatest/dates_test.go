@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -19,7 +20,7 @@ func TestRecordsOfAnyDateAreKept(t *testing.T) {
 		"log.initial.task.delay.ms": "100", "log.retention.check.interval.ms": "100", "log.cleaner.backoff.ms": "100",
 	}}
 	kafkatest.Each(t, o, func(t *testing.T, b kafkatest.Broker) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 		defer cancel()
 		kept, deleted := kafkatest.Name(t), kafkatest.Name(t)
 		b.CreateTopic(t, kept, 1, map[string]string{"segment.ms": "1000", "cleanup.policy": "compact,delete"})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -73,10 +74,11 @@ func ping(t *testing.T, b kafkatest.Broker) error {
 	return pingClient(t, cl)
 }
 
-// pingClient gives up before the retries of the client do.
+// pingClient gives up before the retries of the client do, some of which have a
+// busy machine's time.
 func pingClient(t *testing.T, cl *kgo.Client) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	return cl.Ping(ctx)
 }
@@ -86,7 +88,7 @@ func produce(t *testing.T, b kafkatest.Broker, topic string, first, n int) {
 	t.Helper()
 	cl := client(t, b, kgo.DefaultProduceTopic(topic))
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	var recs []*kgo.Record
 	for i := range n {
@@ -107,7 +109,7 @@ func consume(t *testing.T, b kafkatest.Broker, topic, group string, want int) {
 	}
 	cl := client(t, b, opts...)
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	seen := make(map[string]bool)
 	for len(seen) < want {

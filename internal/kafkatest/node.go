@@ -13,7 +13,7 @@ import (
 )
 
 // stopTimeout is how long a broker may take over its controlled shutdown.
-const stopTimeout = 30 * time.Second
+const stopTimeout = 2 * time.Minute
 
 // A node is one broker: its folder, its ports and, while it runs, its process.
 // The cluster's lock guards it.

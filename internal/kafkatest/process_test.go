@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -151,7 +152,7 @@ func TestBrokerDiesWithTheTestProcess(t *testing.T) {
 	must(t, cmd.Process.Kill())
 	_ = cmd.Wait() // "signal: killed"
 
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(await.Limit(t))
 	for dial(addr) == nil {
 		select {
 		case <-time.After(20 * time.Millisecond):

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus/emulator"
 	pb "github.com/datafly/bridge/zerobus/zerobuspb"
 )
@@ -83,7 +84,7 @@ func nothingIsLost(t *testing.T, faults []emulator.Fault) {
 		z.add(f)
 		effects[f.Effect] = true
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	auth := z.grant(stream)
 	var all sync.WaitGroup

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus/emulator"
 	pb "github.com/datafly/bridge/zerobus/zerobuspb"
 )
@@ -120,7 +120,7 @@ type rpc struct {
 // dialStream opens the RPC and sends nothing.
 func (z *endpoint) dialStream(table string, header ...string) *rpc {
 	z.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), await.Patience)
 	z.t.Cleanup(cancel)
 	ctx = metadata.AppendToOutgoingContext(ctx, header...)
 	if len(header) == 0 {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus/emulator"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -151,8 +152,8 @@ func TestCloseDoesNotWaitForSilentConnections(t *testing.T) {
 	w.bearer() // accepted after the silent one
 	began := time.Now()
 	stop(t, w)
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("Close took %v, want no wait", took)
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("Close took %v, want less than the 5s that a silent connection gets", took)
 	}
 }
 
@@ -214,7 +215,7 @@ func TestManyWriters(t *testing.T) {
 	w := start(t, emulator.Config{MaxRows: 100, JSONL: filepath.Join(t.TempDir(), "rows.jsonl")})
 	w.bearer()
 	const writers, requests, rows = 8, 25, 20
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	var numbers sync.Map
 	w.OnIngest(func(r emulator.IngestRequest) *emulator.Fault {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus/emulator"
 	pb "github.com/datafly/bridge/zerobus/zerobuspb"
 )
@@ -339,7 +340,7 @@ func TestCloseEndsStreamsAfterTheirAcks(t *testing.T) {
 	z := startZerobus(t, emulator.Config{Latency: emulator.Latency{P50: time.Hour}})
 	s := z.openJSON()
 	s.json(`{}`)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	if err := z.Table(stream).Wait(ctx, 1); err != nil {
 		t.Fatal(err)
