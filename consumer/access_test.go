@@ -206,6 +206,7 @@ func TestRunNamesTheACLToAdd(t *testing.T) {
 
 // Each answer of a broker brings its own remedy, in one line and at readiness.
 func TestGroupAndFetchErrorsHaveTheirOwnRemedy(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		key  kmsg.Key
 		err  *kerr.Error

@@ -59,6 +59,7 @@ func TestCommitsFail(t *testing.T) {
 // A generation that is gone takes no commits; the member joins again and the
 // next commit covers what was delivered, or it is delivered again.
 func TestMembershipErrorsOnTheHeartbeat(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]kfake.Fault{
 		"unknown member": {Keys: []kmsg.Key{kmsg.Heartbeat}, TopLevel: true, Err: kerr.UnknownMemberID},
 		"fenced":         {Keys: []kmsg.Key{kmsg.Heartbeat}, TopLevel: true, Err: kerr.FencedInstanceID},

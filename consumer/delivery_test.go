@@ -240,6 +240,7 @@ func TestLinger(t *testing.T) {
 }
 
 func TestStartOffset(t *testing.T) {
+	t.Parallel()
 	for from, want := range map[string][]string{"earliest": {"old", "new"}, "latest": {"new"}} {
 		t.Run(from, func(t *testing.T) {
 			t.Parallel()

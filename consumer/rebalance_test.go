@@ -32,6 +32,7 @@ func protocols(t *testing.T, body func(t *testing.T, b kafkatest.Broker, protoco
 // A member joins while Writes are in flight, another leaves: nothing is lost
 // and, as every Write may finish, nothing is written twice.
 func TestMembersComeAndGo(t *testing.T) {
+	t.Parallel()
 	protocols(t, func(t *testing.T, b kafkatest.Broker, protocol string) {
 		const partitions = 6
 		topic := kafkatest.Topic(t, b, partitions)
@@ -120,6 +121,7 @@ func (f *feed) stop() []string {
 // A rolling restart: one member is told to stop and, while its Writes finish,
 // another joins. The newcomer must not begin beside a Write in flight.
 func TestJoinDuringDrain(t *testing.T) {
+	t.Parallel()
 	protocols(t, func(t *testing.T, b kafkatest.Broker, protocol string) {
 		const partitions = 2
 		topic := kafkatest.Topic(t, b, partitions)
@@ -219,6 +221,7 @@ func expel(t *testing.T, b kafkatest.Broker, group, member string) {
 
 // A static member that restarts within its session moves no partition.
 func TestStaticMemberRestarts(t *testing.T) {
+	t.Parallel()
 	protocols(t, func(t *testing.T, b kafkatest.Broker, protocol string) {
 		const partitions = 4
 		topic := kafkatest.Topic(t, b, partitions)

@@ -29,8 +29,7 @@ func Limit(t testing.TB) time.Duration {
 	return Patience
 }
 
-// That waits until holds returns true, asking it every few milliseconds. When
-// [Limit] is over, the test ends with what was waited for and with what each of
+// That waits until holds returns true. When [Limit] is over, the test ends with what was waited for and with what each of
 // last returns.
 func That(t testing.TB, what string, holds func() bool, last ...func() string) {
 	t.Helper()
@@ -46,15 +45,20 @@ func That(t testing.TB, what string, holds func() bool, last ...func() string) {
 }
 
 // Within waits for holds as [That] does, for d at most, and returns whether it
-// came to hold. Use it where d is a bound that the program itself promises.
+// came to hold. Use it where d is a bound that the program itself promises. It
+// asks less and less often, up to twenty times a second: what takes long to come
+// may take long to ask for, and a busy machine has other things to do.
 func Within(d time.Duration, holds func() bool) bool {
 	deadline := time.NewTimer(d)
 	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
+	pause := time.Millisecond
+	next := time.NewTimer(pause)
+	defer next.Stop()
 	for !holds() {
 		select {
-		case <-tick.C:
+		case <-next.C:
+			pause = min(pause*3/2, 50*time.Millisecond)
+			next.Reset(pause)
 		case <-deadline.C:
 			return holds()
 		}

@@ -25,6 +25,7 @@ var liars = []struct {
 }
 
 func TestAnAnswerThatIsNotTheServicesCommitsNothing(t *testing.T) {
+	t.Parallel()
 	for _, transport := range []string{"workspace", "rest"} {
 		for _, tt := range liars {
 			t.Run(transport+"/"+tt.name, func(t *testing.T) {

@@ -224,6 +224,7 @@ func TestRedriveOf1000DeadLetters(t *testing.T) {
 // Stopped in the middle, what landed is settled and nothing is written twice;
 // killed, at most one Write is.
 func TestRedriveIsInterrupted(t *testing.T) {
+	t.Parallel()
 	const letters, maxRows = 600, 50
 	for name, sig := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGKILL": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {

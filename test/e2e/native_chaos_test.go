@@ -180,7 +180,7 @@ func (s *stage) chaos(t *testing.T, transport string, events, maxRows int) {
 	done := func() bool {
 		m.alive()
 		c.keep(s.ws)
-		return table.Distinct("message_id") >= want && sum(committed(t, s.adm, s.group, s.topic)) == int64(events)
+		return table.Count() >= want && table.Distinct("message_id") >= want && sum(committed(t, s.adm, s.group, s.topic)) == int64(events)
 	}
 	eventually(t, patience, fmt.Sprintf("%d rows and %d offsets committed", want, events), done, func() string {
 		return fmt.Sprintf("%d rows are missing; %d offsets are committed", want-table.Distinct("message_id"), sum(committed(t, s.adm, s.group, s.topic)))

@@ -91,6 +91,7 @@ func (s *stage) refusedAtStart(t *testing.T, name string, want []string) {
 // A table that goes away in mid-run is the fifth, mended by making it again:
 // what was in it went with it.
 func TestRefusedInMidRunBlocksAndResumes(t *testing.T) {
+	t.Parallel()
 	for _, r := range refusals {
 		t.Run(r.name, func(t *testing.T) {
 			eachStage(t, setting{partitions: 3, workspace: emulator.Config{Latency: emulator.Latency{P50: 20 * time.Millisecond}}}, func(t *testing.T, s *stage) {

@@ -213,6 +213,7 @@ func TestBoundedRunIntoAShadowTable(t *testing.T) {
 }
 
 func TestBoundedRunGoesOnAfterItsEnd(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		signal syscall.Signal
 		code   int // that says: not through

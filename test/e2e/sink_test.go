@@ -42,6 +42,7 @@ func (a *arrivals) times() []time.Time {
 }
 
 func TestRetryAfterIsHonoured(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name   string
 		fault  emulator.Fault
@@ -113,6 +114,7 @@ func shortened(t testing.TB, full, short time.Duration) time.Duration {
 }
 
 func TestConnectionIsCut(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name       string
 		fault      emulator.Fault
@@ -219,6 +221,7 @@ func noFault(s *stage) {
 }
 
 func TestSIGTERMInEveryStateLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, state := range states {
 		t.Run(state.name, func(t *testing.T) {
 			eachStage(t, setting{partitions: 2, workspace: emulator.Config{Latency: emulator.Latency{P50: 20 * time.Millisecond}}}, func(t *testing.T, s *stage) {

@@ -310,7 +310,7 @@ func (s *stage) complete(m *member) (duplicates int) {
 		if m != nil {
 			m.alive()
 		}
-		return table.Distinct("message_id") >= want
+		return table.Count() >= want && table.Distinct("message_id") >= want
 	}, func() string {
 		return fmt.Sprintf("got %d: %d are lost", table.Distinct("message_id"), want-table.Distinct("message_id"))
 	})
