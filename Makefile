@@ -32,10 +32,14 @@ LINT := go tool -modfile=tools/go.mod golangci-lint
 # and linted with ./... only.
 MODULES := $(if $(filter ./...,$(PKGS)),deploy/charttest deploy/observetest deploy/release)
 
+# The packages whose tests wait longest begin first: at the end they would wait
+# alone. go test runs each package once, however often it is named.
+LONGEST := $(if $(filter ./...,$(PKGS)),./test/e2e ./consumer ./test/scale)
+
 .PHONY: help
 help: ## List the targets and their settings
 	@echo "Targets:"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Settings, as in make test PKGS=./consumer/... :"
 	@awk '/^# / { said = substr($$0, 3) } /^[A-Z]+ \?=/ { printf "  %-9s %s\n", $$1, said }' $(MAKEFILE_LIST)
 
@@ -48,7 +52,7 @@ test: vet ## Vet, then run every test with the race detector, on Apache Kafka to
 	@tools/chromium.sh || [ "$${REQUIRE_CHROMIUM:-}" != 1 ]
 	@counts=$$(mktemp); trap 'rm -f "$$counts"' EXIT; status=0; \
 	for module in $(MODULES); do go -C $$module test -count=1 -timeout 30m ./... || status=$$?; done; \
-	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 30m -p $(PARALLEL) $(TESTARGS) $(PKGS) || status=$$?; \
+	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 30m -p $(PARALLEL) $(TESTARGS) $(LONGEST) $(PKGS) || status=$$?; \
 	if [ -s "$$counts" ]; then \
 		awk '{ n++; v = $$1 } END { printf "%d tests ran on Apache Kafka %s\n", n, v }' "$$counts"; \
 	else \

@@ -16,6 +16,7 @@ import (
 
 // Every event comes to one of its ends, in order, and is committed.
 func TestDeliversEverything(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 4)
 		var all, want []string
@@ -145,6 +146,7 @@ func TestNothingIsCommittedBeforeTheAck(t *testing.T) {
 
 // What a drain lets finish is committed by the stop itself.
 func TestDrainFinishesTheWriteInFlight(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 1)
 		produce(t, b, topic, 1, texts("e", 100)...)
@@ -179,6 +181,7 @@ func TestDrainFinishesTheWriteInFlight(t *testing.T) {
 }
 
 func TestBatchLimits(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 1)
 		small := texts(strings.Repeat("s", 100), 500)

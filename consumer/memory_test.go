@@ -87,6 +87,7 @@ func TestBudgetBoundsMemory(t *testing.T) {
 // A partition whose Writes stall is paused before it takes the room of the
 // others, and resumed; also when it was taken away and given back meanwhile.
 func TestHotPartitionIsPaused(t *testing.T) {
+	t.Parallel()
 	for name, expelled := range map[string]bool{"resumed": false, "expelled and assigned again": true} {
 		t.Run(name, func(t *testing.T) {
 			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
@@ -168,6 +169,7 @@ func push(l *consumer.Lab) []weak.Pointer[kgo.Record] {
 }
 
 func TestThreeHundredPartitions(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		const partitions = 300
 		topic := kafkatest.Topic(t, b, partitions)

@@ -24,6 +24,7 @@ func refuse(bad func(row string) bool) hook {
 
 // One bad row among many costs one dead letter and a few Writes, no more.
 func TestOneRefusedRowAmongMany(t *testing.T) {
+	t.Parallel()
 	const events, maxRows, mostExtra = 100_000, 5000, 26 // 2*log2(maxRows)+2
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 2)
@@ -128,6 +129,7 @@ func TestSchemaFaultBlocks(t *testing.T) {
 
 // A stop while blocked is at once, and the events stay with the group.
 func TestStopWhileBlocked(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 1)
 		produce(t, b, topic, 1, texts("e", 200)...)

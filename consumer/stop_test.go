@@ -28,6 +28,7 @@ func hang(entered chan<- struct{}) hook {
 
 // A stop ends within Drain and a second, whatever hangs.
 func TestStopIsBounded(t *testing.T) {
+	t.Parallel()
 	const drain = time.Second
 	for name, broken := range map[string]func(t *testing.T, b kafkatest.Broker){
 		"sink hangs":                      nil,
@@ -72,6 +73,7 @@ func TestStopIsBounded(t *testing.T) {
 
 // A dead letter whose answer never comes does not hold a stop up.
 func TestStopIsBoundedWhileDeadLettersHang(t *testing.T) {
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Private: true}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Topic(t, b, 1)
 		cfg, tab := config(t, b, topic), newTable(t)
@@ -125,6 +127,7 @@ func TestRunReturnsNilWhateverEndedItsContext(t *testing.T) {
 
 // The client has a commit wait for the one before it. A stop does not.
 func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
+	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	topic := kafkatest.Topic(t, b, 1)
 	cfg, tab := config(t, b, topic), newTable(t)
@@ -159,6 +162,7 @@ func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
 // A coordinator that is slow to answer a goodbye is waited for while the drain
 // has time left: unheard, the partitions would stand until the session ends.
 func TestSlowGoodbyeIsHeard(t *testing.T) {
+	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	topic := kafkatest.Topic(t, b, 1)
 	cfg, tab := config(t, b, topic), newTable(t)

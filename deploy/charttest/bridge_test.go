@@ -52,7 +52,7 @@ func bridge(t *testing.T, env []string, args ...string) (string, int) {
 	if err != nil {
 		t.Fatalf("building the bridge: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Dir, cmd.Env = t.TempDir(), append([]string{}, env...) // none of this process

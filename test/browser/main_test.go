@@ -71,7 +71,7 @@ func chromium(t *testing.T) context.Context {
 		t.Skip(err)
 	}
 	opts := []chromedp.ExecAllocatorOption{chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
-		chromedp.WindowSize(1360, 900), chromedp.Flag("disable-dev-shm-usage", true)}
+		chromedp.WindowSize(1360, 900), chromedp.WSURLReadTimeout(patience), chromedp.Flag("disable-dev-shm-usage", true)}
 	if os.Getuid() == 0 {
 		opts = append(opts, chromedp.NoSandbox) // Chromium's own rule for root
 	}
