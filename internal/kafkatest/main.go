@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -74,6 +75,10 @@ func (s *clusters) get(ctx context.Context, o Options) (*Cluster, error) {
 	if c := s.m[key]; c != nil {
 		return c, nil
 	}
+	// Nobody stops a shared broker, so one that is not heard from is busy.
+	patient := map[string]string{"broker.session.timeout.ms": "60000"}
+	maps.Copy(patient, o.Config)
+	o.Config = patient
 	c, err := Run(ctx, "", o)
 	if err != nil {
 		return nil, err
