@@ -86,6 +86,7 @@ while read -r pkg dir files; do # only files that are built: a tag may leave som
 	done
 done < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}} {{join .TestGoFiles " "}} {{join .XTestGoFiles " "}}{{end}}' "${@:-./...}" | grep .) >"$work/targets"
 
+[ -s "$work/targets" ] || { echo "no fuzz target in ${*:-./...} matches ${FUZZ_TARGETS:-.}" >&2; exit 2; }
 echo "$(wc -l <"$work/targets") fuzz targets, $fuzztime each"
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
 xargs -L 1 -P "${FUZZ_JOBS:-$cores}" "$0" --one <"$work/targets" || {

@@ -29,8 +29,8 @@ func Limit(t testing.TB) time.Duration {
 	return Patience
 }
 
-// That waits until holds returns true. When [Limit] is over, the test ends with what was waited for and with what each of
-// last returns.
+// That waits until holds returns true. When [Limit] is over, the test ends with
+// what was waited for and with what each of last returns.
 func That(t testing.TB, what string, holds func() bool, last ...func() string) {
 	t.Helper()
 	limit := Limit(t)
