@@ -52,7 +52,7 @@ test: vet ## Vet, then run every test with the race detector, on Apache Kafka to
 	@tools/chromium.sh || [ "$${REQUIRE_CHROMIUM:-}" != 1 ]
 	@counts=$$(mktemp); trap 'rm -f "$$counts"' EXIT; status=0; \
 	for module in $(MODULES); do go -C $$module test -count=1 -timeout 30m ./... || status=$$?; done; \
-	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 30m -p $(PARALLEL) $(TESTARGS) $(LONGEST) $(PKGS) || status=$$?; \
+	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 40m -p $(PARALLEL) $(TESTARGS) $(LONGEST) $(PKGS) || status=$$?; \
 	if [ -s "$$counts" ]; then \
 		awk '{ n++; v = $$1 } END { printf "%d tests ran on Apache Kafka %s\n", n, v }' "$$counts"; \
 	else \
