@@ -70,7 +70,9 @@ func (c *compiler) compileShape() {
 		m.shape.wrappers = append(m.shape.wrappers, n.id)
 		m.shape.wrapperCol = append(m.shape.wrapperCol, c.isColumn(k))
 	}
-	m.shape.batch = c.shapeNode("batch").id
+	batch := c.shapeNode("batch")
+	m.shape.batch = batch.id
+	m.events.root.batch, batch.batch = true, true
 }
 
 func (c *compiler) shapeNode(key string) *node {
@@ -266,9 +268,10 @@ func (c *compiler) compileRows() {
 	}
 	c.order(m.rowPlan.columns)
 	m.rowPlan.reads = readsEvent(m.rowPlan.columns)
+	m.rows.root.batch = true
 	if !c.isColumn("batch") {
 		n := m.rows.add([]step{{key: "batch"}})
-		n.shape = true
+		n.shape, n.batch = true, true
 		m.rowBatch = n.id
 	} else {
 		m.rowBatch = -1

@@ -311,6 +311,7 @@ func TestEveryOutcomeIsListed(t *testing.T) {
 	seen[mapOne(m, nil).codes[0]] = true
 	seen[mapOne(required, []byte(`{"m":1}`)).codes[0]] = true
 	seen[mapOne(m, []byte("{}")).codes[0]] = true
+	seen[mapOne(m, []byte("["+strings.Repeat("1,", mapping.DefaultMaxEvents)+"1]")).codes[0]] = true
 	expressed := mustCompile(t, "version: 2\nglobal: {mappings: [{expression: n + 1, target: n}]}\n", mapping.Options{}).NewMapper()
 	seen[mapOne(expressed, []byte(`{"n":"x"}`)).codes[0]] = true
 	for _, c := range mapping.RejectCodes() {

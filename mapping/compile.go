@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,6 +36,9 @@ type Options struct {
 	// OnMissingConsent is allow (default) or drop: what happens to an event
 	// that says nothing about a required category.
 	OnMissingConsent string
+	// MaxEvents is how many events a record may hold, 0 (default) for
+	// DefaultMaxEvents; at most MostMaxEvents. A record of more is one reject.
+	MaxEvents int
 	// ClusterID is the Kafka cluster's id; it goes into derived message ids.
 	ClusterID string
 	// Table holds the table's columns, nil where they are not known. Names are
@@ -47,8 +51,23 @@ type Options struct {
 	TableName string
 }
 
+const (
+	// DefaultMaxEvents is the default of Options.MaxEvents: several times what
+	// producers send in a batch, and little enough that what becomes of one
+	// record takes a few megabytes.
+	DefaultMaxEvents = 10_000
+	// MostMaxEvents is the largest MaxEvents. Dead letters name events up to here.
+	MostMaxEvents = 1 << 20
+)
+
+// maxEvents is MaxEvents with its default.
+func (o *Options) maxEvents() int { return cmp.Or(o.MaxEvents, DefaultMaxEvents) }
+
 func (o Options) check() error {
 	var errs []error
+	if o.MaxEvents < 0 || o.MaxEvents > MostMaxEvents {
+		errs = append(errs, fmt.Errorf("mapping.max_events_per_record is %d; use 1 to %d", o.MaxEvents, MostMaxEvents))
+	}
 	one := func(key, value string, known ...string) {
 		if value != "" && !slices.Contains(known, value) {
 			errs = append(errs, fmt.Errorf("mapping.%s %q is not one of %s%s", key, value, strings.Join(known, ", "), hint(value, known)))

@@ -75,6 +75,7 @@ const (
 	CodeBadTimestamp    = "bad_timestamp"    // not a point in time
 	CodeMissingRequired = "missing_required" // no value for a NOT NULL column
 	CodeUnrecognized    = "unrecognized"     // no source of any column is in the event
+	CodeTooManyEvents   = "too_many_events"  // an array or batch of more than Options.MaxEvents
 	CodeFilterFailed    = "filter_failed"    // the filter expression could not be evaluated
 
 	// CodeExpressionFailed says that the expression of a mapping could not be
@@ -85,7 +86,7 @@ const (
 // RejectCodes lists every code Map may hand to Out.Reject.
 func RejectCodes() []string {
 	return []string{CodeEmpty, CodeNotJSON, CodeNotObject, CodeTooDeep, CodeInvalidUTF8, CodeDuplicateKey,
-		CodeTypeMismatch, CodeOutOfRange, CodeBadTimestamp, CodeMissingRequired, CodeUnrecognized,
+		CodeTypeMismatch, CodeOutOfRange, CodeBadTimestamp, CodeMissingRequired, CodeUnrecognized, CodeTooManyEvents,
 		CodeFilterFailed, CodeExpressionFailed}
 }
 

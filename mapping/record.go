@@ -96,10 +96,12 @@ func (m *Mapper) record() {
 	top := m.s.vals[root.id]
 	switch top.kind {
 	case array:
-		m.batch(top, root)
+		if !m.tooMany() {
+			m.batch(top, root)
+		}
 	case object:
 		if b, ok := m.batchSpan(pinned); ok {
-			if m.faultAround(b) {
+			if m.faultAround(b) || m.tooMany() {
 				return
 			}
 			if pinned && len(m.m.consent) > 0 { // consent is no column
@@ -121,6 +123,17 @@ func (m *Mapper) record() {
 		}
 		m.reject(CodeNotObject, "", "the record is JSON but no object; an event is an object")
 	}
+}
+
+// tooMany rejects a record with more events than it may hold. They were counted
+// when the record was scanned, so nothing has been made of them yet.
+func (m *Mapper) tooMany() bool {
+	n, most := m.s.events, m.m.opts.maxEvents()
+	if n <= most {
+		return false
+	}
+	m.reject(CodeTooManyEvents, "", fmt.Sprintf("the record holds %d events and mapping.max_events_per_record is %d; send fewer events in a record, or raise that key", n, most))
+	return true
 }
 
 // faultAround rejects the record for a soft fault outside of its batch.

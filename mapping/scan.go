@@ -46,13 +46,14 @@ type scanner struct {
 	hard     fault
 	soft     fault
 	shapeDup bool // payload, data, original_event or batch occurs twice
+	events   int  // elements of the array that holds the record's events
 }
 
 // event scans the value at i against the trie and returns the index after it,
 // or -1 with s.hard set.
 func (s *scanner) event(i int, root *node) int {
 	clear(s.vals)
-	s.depth, s.hard, s.soft, s.shapeDup = 0, fault{}, fault{}, false
+	s.depth, s.hard, s.soft, s.shapeDup, s.events = 0, fault{}, fault{}, false, 0
 	return s.value(space(s.b, i), root)
 }
 
@@ -239,6 +240,9 @@ func (s *scanner) array(i int, n *node) int {
 		}
 		if i < len(b) && b[i] == ']' {
 			s.depth--
+			if n != nil && n.batch {
+				s.events = at + 1
+			}
 			return i + 1
 		}
 		return s.fail(CodeNotJSON, "a comma or a closing bracket should stand here", i)

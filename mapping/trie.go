@@ -12,6 +12,7 @@ type node struct {
 	id    int32
 	path  string // for people
 	shape bool   // read only to tell what kind of record this is
+	batch bool   // an array here holds the events of the record, which are counted
 	fold  bool   // keys below are compared without regard to ASCII case
 	edges []edge // by length of key
 	byLen [longKey + 2]uint16

@@ -53,7 +53,7 @@ var (
 	fileKeys    = []string{"blueprint", "options", "table", "tests"}
 	caseKeys    = []string{"name", "event", "record", "row", "reject", "column", "filter", "outcomes"}
 	outcomeKeys = []string{"row", "reject", "column", "filter"}
-	optionKeys  = []string{"input", "invalid_utf8", "timestamp_fallback", "on_bad_timestamp", "timestamp_format", "require_consent", "on_missing_consent", "optional"}
+	optionKeys  = []string{"input", "invalid_utf8", "timestamp_fallback", "on_bad_timestamp", "timestamp_format", "require_consent", "on_missing_consent", "max_events_per_record", "optional"}
 	recordKeys  = []string{"topic", "partition", "offset", "timestamp", "key", "headers"}
 )
 
@@ -167,6 +167,8 @@ func (f *caseFile) option(key string, n *yaml.Node) {
 		o.OnMissingConsent = n.Value
 	case "require_consent":
 		f.decode(n, "require_consent", "a list of categories", &o.RequireConsent)
+	case "max_events_per_record":
+		f.decode(n, "max_events_per_record", "a whole number", &o.MaxEvents)
 	case "optional":
 		f.decode(n, "optional", "true or false", &o.AllOptional)
 	}

@@ -123,6 +123,7 @@ var meanings = map[string]string{
 	mapping.CodeNotJSON:          "the record is not JSON",
 	mapping.CodeNotObject:        "the record is JSON, but not an object",
 	mapping.CodeTooDeep:          "the event is nested too deeply",
+	mapping.CodeTooManyEvents:    "the record holds more events than mapping.max_events_per_record",
 	mapping.CodeInvalidUTF8:      "the event holds bytes that are no Unicode text",
 	mapping.CodeDuplicateKey:     "a key the blueprint reads stands twice in the event",
 	mapping.CodeTypeMismatch:     "the column's type cannot hold this kind of value",

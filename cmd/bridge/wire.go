@@ -115,6 +115,7 @@ func mappingOptions(c *config.Config) mapping.Options {
 	return mapping.Options{
 		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback, OnBadTimestamp: m.OnBadTimestamp,
 		TimestampFormat: c.Zerobus.TimestampFormat, RequireConsent: m.RequireConsent, OnMissingConsent: m.OnMissingConsent,
+		MaxEvents: m.MaxEventsPerRecord,
 	}
 }
 

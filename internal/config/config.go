@@ -130,6 +130,8 @@ func Defaults() Config {
 			OnBadTimestamp:    "reject",
 			RequireConsent:    []string{},
 			OnMissingConsent:  "allow",
+
+			MaxEventsPerRecord: 10_000,
 		},
 		Delivery: Delivery{
 			MaxRows:     5000,

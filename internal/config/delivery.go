@@ -27,6 +27,10 @@ type Mapping struct {
 	// OnMissingConsent says what becomes of an event that does not mention a
 	// required category: allow or drop. Default allow.
 	OnMissingConsent string `yaml:"on_missing_consent"`
+	// MaxEventsPerRecord bounds the events of one record: a record that is an
+	// array or batch of more is rejected as a whole. Default 10000. Higher: what
+	// becomes of one record takes more memory.
+	MaxEventsPerRecord int `yaml:"max_events_per_record"`
 }
 
 // Delivery is the size of batches, the memory they may take and how long a

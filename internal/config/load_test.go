@@ -108,7 +108,7 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		"zerobus.max_in_flight": "8MiB", "zerobus.columns_refresh": "1m", "zerobus.omit_operations": "true", "zerobus.token_url": "https://idp.example/token", "zerobus.scope": "sc", "zerobus.ingest_path": "/in",
 		"zerobus.timeout": "5s", "zerobus.rate_limit": "2.5", "zerobus.gzip": "true", "zerobus.timestamp_format": "rfc3339", "zerobus.ca_file": file,
 		"zerobus.max_request_bytes": "5MiB", "mapping.blueprint": file, "mapping.input": "mapped", "mapping.invalid_utf8": "replace",
-		"mapping.timestamp_fallback": "kafka", "mapping.on_bad_timestamp": "next", "mapping.require_consent": "analytics,marketing", "mapping.on_missing_consent": "drop",
+		"mapping.timestamp_fallback": "kafka", "mapping.on_bad_timestamp": "next", "mapping.require_consent": "analytics,marketing", "mapping.on_missing_consent": "drop", "mapping.max_events_per_record": "500",
 		"delivery.max_rows": "7", "delivery.max_bytes": "2MiB", "delivery.max_buffered": "8MiB", "delivery.linger": "20ms", "delivery.drain": "3s", "delivery.stuck_after": "90s",
 		"rejects.policy": "skip", "rejects.topic": "bad", "rejects.create": "false", "rejects.partitions": "3", "rejects.replication_factor": "2",
 		"ops.address": ":9400", "ops.pprof": "true", "ops.live_events": "full", "tracing.enabled": "true", "tracing.max_per_second": "7", "log.level": "debug", "log.format": "console",

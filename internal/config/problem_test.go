@@ -125,6 +125,7 @@ func TestRules(t *testing.T) {
 		{"mapping.on_bad_timestamp", []string{"mapping.on_bad_timestamp=null"}, "must be one of reject, next"},
 		{"mapping.require_consent", []string{"mapping.require_consent=analytics,analytics"}, "listed twice"},
 		{"mapping.on_missing_consent", []string{"mapping.on_missing_consent=deny"}, "must be one of allow, drop"},
+		{"mapping.max_events_per_record", []string{"mapping.max_events_per_record=0"}, "between 1 and 1048576"},
 		{"delivery.max_rows", []string{"delivery.max_rows=0"}, "between 1 and 1000000"},
 		{"delivery.max_rows", []string{"delivery.max_rows=5k"}, "whole number"},
 		{"delivery.max_bytes", []string{"delivery.max_bytes=1"}, "between 1KiB and 1GiB"},

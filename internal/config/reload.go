@@ -37,6 +37,7 @@ var afterRestart = []string{
 	"zerobus.columns_refresh", "zerobus.omit_operations", "zerobus.token_url", "zerobus.scope", "zerobus.ingest_path", "zerobus.confirm", "zerobus.timeout",
 	"zerobus.gzip", "zerobus.timestamp_format", "zerobus.ca_file", "zerobus.max_request_bytes",
 	"mapping.input", "mapping.invalid_utf8", "mapping.timestamp_fallback", "mapping.on_bad_timestamp", "mapping.require_consent", "mapping.on_missing_consent",
+	"mapping.max_events_per_record",
 	"delivery.max_rows", "delivery.max_bytes", "delivery.max_buffered", "delivery.linger", "delivery.drain", "delivery.stuck_after",
 	"rejects.policy", "rejects.topic", "rejects.create", "rejects.partitions", "rejects.replication_factor",
 	"ops.address", "ops.pprof", "ops.live_events", "tracing.enabled", "tracing.max_per_second", "log.format",

@@ -112,6 +112,7 @@ var always = []string{
 	"zerobus.transport", "zerobus.columns_refresh", "zerobus.token_url", "zerobus.scope", "zerobus.timeout", "zerobus.rate_limit",
 	"zerobus.timestamp_format", "zerobus.ca_file", "zerobus.max_request_bytes",
 	"mapping.blueprint", "mapping.input", "mapping.invalid_utf8", "mapping.timestamp_fallback", "mapping.on_bad_timestamp", "mapping.require_consent",
+	"mapping.max_events_per_record",
 	"delivery.max_rows", "delivery.max_bytes", "delivery.max_buffered", "delivery.linger", "delivery.drain", "delivery.stuck_after",
 	"rejects.policy", "ops.address", "ops.pprof", "ops.live_events", "tracing.enabled", "log.level", "log.format",
 }

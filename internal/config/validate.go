@@ -78,6 +78,7 @@ func (v *checker) fillable(path string) bool {
 
 func (v *checker) mapping() {
 	v.readable("mapping.blueprint", v.c.Mapping.Blueprint, "the built-in mapping needs no file")
+	v.count("mapping.max_events_per_record", v.c.Mapping.MaxEventsPerRecord, 1, 1<<20) // dead letters name events up to there
 	seen := map[string]bool{}
 	for _, category := range v.c.Mapping.RequireConsent {
 		if seen[category] {
