@@ -19,14 +19,14 @@ type Letter struct {
 	Code     string // why it was rejected; empty where no bridge wrote the record
 	Column   string // the column at fault; may be empty
 	Reason   string // for people
-	Attempts int    // times the bridge gave up on it; 0: not told
+	Attempts int    // times the bridge gave up on the event, in all its dead letters; 0: not known
+	Copies   int    // dead letters of the event, this one included; 0: they were not compared
 	FailedAt time.Time
 	Version  string // of the bridge that wrote it
 	Group    string // consumer group it was lost to; empty in letters of bridges that did not say
 
-	// Events are those of the record that failed, from 0, rising. The others
-	// were delivered.
-	Events []int
+	// Events are those of the record that failed. The others were delivered.
+	Events Events
 	// EventCount is how many events the record was found to hold; 0 in letters
 	// of bridges that did not say.
 	EventCount int
@@ -43,17 +43,37 @@ type Letter struct {
 	// Settled letters have landed in a redrive; of others some events may have,
 	// which are in Landed.
 	Settled bool
-	Landed  []int
+	Landed  Events
+	// Replaced letters have a newer one of the same event.
+	Replaced bool
+	// Parts is how many records the dead letter lies in; 0 for one that lies in
+	// one. Offset is that of the last.
+	Parts int
+
+	from    int64     // offset of its first record
+	written time.Time // as Kafka has it
 }
 
-// maxLetterEvents bounds the events that one letter may name.
-const maxLetterEvents = 1 << 20
+// OfGroup reports whether the event was lost to the consumer group, as far as
+// that is known.
+func (l *Letter) OfGroup(group string) bool {
+	return l.Group == "" || l.Group == cutText(group, maxHeaderText)
+}
+
+// bytes is the memory a letter takes.
+func (l *Letter) bytes() int {
+	n := len(l.Original.Key) + len(l.Original.Value) + runBytes*(len(l.Events)+len(l.Landed))
+	for _, h := range l.Headers {
+		n += len(h.Key) + len(h.Value)
+	}
+	return n
+}
 
 // ParseLetter reads a record of a dead-letter topic. It never fails: what is
 // wrong with the headers is told in Fault. The letter shares the record's bytes.
 func ParseLetter(rec *kgo.Record) *Letter {
 	original, told := splitHeaders(rec.Headers)
-	l := &Letter{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Headers: rec.Headers,
+	l := &Letter{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Headers: rec.Headers, from: rec.Offset, written: rec.Timestamp,
 		Original: &kgo.Record{Key: rec.Key, Value: rec.Value, Headers: original}}
 	said := make(map[string]string, len(ours))
 	for _, h := range told {
@@ -62,7 +82,7 @@ func ParseLetter(rec *kgo.Record) *Letter {
 		}
 	}
 	l.Code, l.Column, l.Reason, l.Version, l.Group = said[HeaderCode], said[HeaderColumn], said[HeaderReason], said[HeaderVersion], said[HeaderGroup]
-	if n, err := strconv.Atoi(said[HeaderAttempts]); err == nil && n > 0 {
+	if n, err := strconv.Atoi(said[HeaderAttempts]); err == nil && n > 0 && n < 1<<30 {
 		l.Attempts = n
 	}
 	l.FailedAt, _ = time.Parse(time.RFC3339, said[HeaderFailedAt]) // for people; zero says that it is not known
@@ -103,23 +123,6 @@ func ParseLetter(rec *kgo.Record) *Letter {
 	})
 	l.Fault = strings.Join(faults, ", ")
 	return l
-}
-
-// parseEvents reads "0" or "1,4": numbers from 0, rising.
-func parseEvents(text string) ([]int, bool) {
-	if text == "" || len(text) > 8*maxLetterEvents {
-		return nil, false
-	}
-	var events []int
-	last := -1
-	for part := range strings.SplitSeq(text, ",") {
-		n, err := strconv.Atoi(part)
-		if err != nil || n <= last || n >= maxLetterEvents || part[0] == '+' || part[0] == '-' {
-			return nil, false
-		}
-		events, last = append(events, n), n
-	}
-	return events, true
 }
 
 // ours are the headers that deadLetter appends.

@@ -2,7 +2,6 @@ package consumer_test
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +47,7 @@ func FuzzLetter(f *testing.F) {
 		if l.Fault != "" {
 			return
 		}
-		if l.Code == "" || l.Original.Topic == "" || l.Original.Timestamp.IsZero() && !strings.Contains(text, "0001-01-01") || len(l.Events) == 0 || l.Events[0] < 0 || !slices.IsSorted(l.Events) {
+		if l.Code == "" || l.Original.Topic == "" || l.Original.Timestamp.IsZero() && !strings.Contains(text, "0001-01-01") || l.Events.Count() == 0 || l.Events.Count() > 1<<20 || l.Events[0].First < 0 {
 			t.Errorf("got no fault, and %+v, original %+v of %q", l, l.Original, text)
 		}
 	})
@@ -109,7 +108,7 @@ func TestLetterBringsTheRecordBack(t *testing.T) {
 			if got, want := fmt.Sprintf("%+v", *l.Original), fmt.Sprintf("%+v", *rec); got != want {
 				t.Errorf("got original\n%s, want\n%s", got, want)
 			}
-			if l.Fault != "" || l.Code != "bad" || !slices.Equal(l.Events, []int{1, 3}) || l.EventCount != 4 || l.Version != "1.2.3" || l.Group != "g" || l.FailedAt.Unix() != 1_800_000_000 {
+			if l.Fault != "" || l.Code != "bad" || l.Events.String() != "1,3" || l.EventCount != 4 || l.Version != "1.2.3" || l.Group != "g" || l.FailedAt.Unix() != 1_800_000_000 {
 				t.Errorf("got %+v", l)
 			}
 		})

@@ -57,7 +57,7 @@ func (r *redrive) mark(ctx context.Context) error {
 		return e
 	}
 	for _, list := range lists {
-		parseRedriven(string(list), func(at landedRun, events []int) bool { r.part.landed.add(at, events); return true })
+		parseRedriven(string(list), func(at landedRun, events Events) bool { r.part.landed.add(at, events); return true })
 	}
 	return nil
 }
@@ -66,7 +66,7 @@ func (r *redrive) mark(ctx context.Context) error {
 func (r *redrive) lists() [][]byte {
 	var lists [][]byte
 	var list []byte
-	add := func(at landedRun, events []int) {
+	add := func(at landedRun, events Events) {
 		item := appendRedriven(nil, at, events)
 		if len(list) > 0 && len(list)+1+len(item) > maxMarker {
 			lists, list = append(lists, list), nil

@@ -12,24 +12,30 @@ import (
 // there are fewer.
 const maxNewestBytes = 32 << 20
 
-// Newest returns up to limit of the newest letters that have not landed, newest
-// first. Of each partition the last limit records are read, which hold all
+// Newest returns up to limit of the newest letters that have not landed, one of
+// each event, newest first. Of each partition the last limit records are read, which hold all
 // markers that speak of the letters among them. The letters are the caller's.
 func (l *Letters) Newest(ctx context.Context, limit int) ([]*Letter, error) {
-	var newest []*kgo.Record
+	var newest []*Letter
 	held := 0 // bytes of newest
 	landed := map[topicPartition]*settled{}
+	events := newEntries(maxNewestBytes)
 	for _, p := range l.parts {
 		done := &settled{}
 		landed[topicPartition{p.topic, p.id}] = done
-		err := l.c.readLog(ctx, p.topic, p.id, max(p.start, p.end-int64(limit)), p.end, func(rec *kgo.Record) error {
-			if !isMarker(rec) {
-				newest = append(newest, rec)
-				if held += recordBytes(rec); held > 2*maxNewestBytes {
-					newest, held = newestOf(newest, len(newest)) // some may have landed, so no limit yet
-				}
-			} else if !done.take(rec, l.home(p)) {
+		from := max(p.start, p.end-int64(limit))
+		err := l.read(ctx, p, from, func(marker *kgo.Record) {
+			if !done.take(marker, l.home(p)) {
 				l.doubtful++
+			}
+		}, func(letter *Letter) error {
+			if from > p.start && letter.Fault != "" && letter.Parts > 0 {
+				return nil // its first parts may lie before
+			}
+			events.note(letter, p)
+			newest = append(newest, letter)
+			if held += letter.bytes(); held > 2*maxNewestBytes {
+				newest, held = newestOf(newest, len(newest)) // some may have landed, so no limit yet
 			}
 			return nil
 		})
@@ -37,38 +43,41 @@ func (l *Letters) Newest(ctx context.Context, limit int) ([]*Letter, error) {
 			return nil, err
 		}
 		// Only what may be among the newest is held, however many partitions.
-		newest = slices.DeleteFunc(newest, func(rec *kgo.Record) bool {
-			whole, _ := landed[topicPartition{rec.Topic, rec.Partition}].has(rec.Offset)
-			return whole
+		newest = slices.DeleteFunc(newest, func(letter *Letter) bool {
+			whole, _ := landed[topicPartition{letter.Topic, letter.Partition}].has(letter.Offset)
+			return whole || !events.newest(letter, l.partition(letter))
 		})
 		newest, held = newestOf(newest, limit)
 	}
-	letters := make([]*Letter, 0, len(newest))
-	for _, rec := range newest {
-		letter := ParseLetter(rec)
-		_, letter.Landed = landed[topicPartition{rec.Topic, rec.Partition}].has(rec.Offset)
-		letters = append(letters, letter)
+	for _, letter := range newest {
+		_, letter.Landed = landed[topicPartition{letter.Topic, letter.Partition}].has(letter.Offset)
 	}
-	return letters, nil
+	return newest, nil
 }
 
-// newestOf sorts records by time, newest first, and keeps what the bounds allow,
+// partition returns the partition a letter lies in.
+func (l *Letters) partition(letter *Letter) *letterPartition {
+	i := slices.IndexFunc(l.parts, func(p *letterPartition) bool { return p.topic == letter.Topic && p.id == letter.Partition })
+	return l.parts[i]
+}
+
+// newestOf sorts letters by time, newest first, and keeps what the bounds allow,
 // one at least.
-func newestOf(recs []*kgo.Record, limit int) (newest []*kgo.Record, held int) {
-	slices.SortFunc(recs, func(a, b *kgo.Record) int {
-		return cmp.Or(b.Timestamp.Compare(a.Timestamp), cmp.Compare(b.Offset, a.Offset))
+func newestOf(letters []*Letter, limit int) (newest []*Letter, held int) {
+	slices.SortFunc(letters, func(a, b *Letter) int {
+		return cmp.Or(b.written.Compare(a.written), cmp.Compare(b.Offset, a.Offset))
 	})
 	n := 0
-	for n < min(len(recs), limit) {
-		size := recordBytes(recs[n])
+	for n < min(len(letters), limit) {
+		size := letters[n].bytes()
 		if n > 0 && held+size > maxNewestBytes {
 			break
 		}
 		held += size
 		n++
 	}
-	clear(recs[n:])
-	return recs[:n], held
+	clear(letters[n:])
+	return letters[:n], held
 }
 
 func recordBytes(rec *kgo.Record) int {

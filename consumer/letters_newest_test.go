@@ -16,7 +16,7 @@ func TestNewestLetters(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		var recs []*kgo.Record
 		for i := range 30 {
-			recs = append(recs, &kgo.Record{Partition: int32(i % 2), Value: fmt.Appendf(nil, "bad%02d", i)})
+			recs = append(recs, &kgo.Record{Partition: int32(i % 2), Offset: int64(i), Value: fmt.Appendf(nil, "bad%02d", i)})
 		}
 		box := newLetterBox(t, b, 2, recs...)
 		newest := func(limit int) (texts []string) {
@@ -64,7 +64,7 @@ func TestNewestLettersAreBoundedInBytes(t *testing.T) {
 	const size, most = 900 << 10, 32 << 20
 	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
 	for i := range 80 { // one by one: a batch has a bound, too
-		box.add(refusing("bad"), &kgo.Record{Value: fmt.Appendf(make([]byte, 0, size), "bad%02d%0*d", i, size-5, 0)})
+		box.add(refusing("bad"), &kgo.Record{Offset: int64(i), Value: fmt.Appendf(make([]byte, 0, size), "bad%02d%0*d", i, size-5, 0)})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -16,14 +16,16 @@ import (
 
 // Letters is what lay in the dead-letter topics when it was opened. It is read
 // without a group, one partition after the other, and never held: reading takes
-// about two fetch answers of memory, and 16 bytes for each run of letters that
-// have landed. It is for one goroutine.
+// about two fetch answers of memory, the largest dead letter that lies in parts,
+// 16 bytes for each run of letters that have landed, and up to 64 MiB to compare
+// dead letters of the same event. It is for one goroutine.
 type Letters struct {
 	c         *Cluster
 	clusterID string
 	parts     []*letterPartition
 	topics    []Topic
 	doubtful  int
+	entries   *entries
 }
 
 // letterPartition is one partition of a dead-letter topic, from its first
@@ -47,7 +49,7 @@ func (c *Cluster) OpenLetters(ctx context.Context) (*Letters, error) {
 		names = append(names, c.cfg.Rejects.deadLetterTopic(t))
 	}
 	slices.Sort(names)
-	l := &Letters{c: c, clusterID: id}
+	l := &Letters{c: c, clusterID: id, entries: newEntries(maxEntries)}
 	if l.topics, err = c.topics(ctx, kafka.Read, slices.Compact(names)...); err != nil {
 		return nil, err
 	}
@@ -110,12 +112,20 @@ func (l *Letters) Records() int64 {
 // read, or speak of another topic.
 func (l *Letters) Doubtful() int { return l.doubtful }
 
-// Each hands over every letter, settled or not, by topic, partition and offset,
-// until one is refused with an error, which is returned. A letter is good until
-// the call ends.
+// Uncompared is how many dead letters were not compared with others, since that
+// would have taken more than 64 MiB: some may be of the same event.
+func (l *Letters) Uncompared() int { return l.entries.left }
+
+// Each hands over the newest letter of every event, settled or not, by topic,
+// partition and offset, until one is refused with an error, which is returned.
+// Those of which parts are missing come at the end of their partition. A letter
+// is good until the call ends.
 func (l *Letters) Each(ctx context.Context, take func(*Letter) error) error {
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
 	for _, p := range l.parts {
-		if err := l.each(ctx, p, p.start, take); err != nil {
+		if err := l.each(ctx, p, take); err != nil {
 			return err
 		}
 	}
@@ -125,51 +135,115 @@ func (l *Letters) Each(ctx context.Context, take func(*Letter) error) error {
 // errEnough ends a reading that has found what it looked for.
 var errEnough = errors.New("enough was read")
 
-// At returns the letter at an offset; nil if there is none.
+// At returns the letter at an offset, also where a newer one of its event is
+// found in the same partition; nil if there is none. Of one in parts any offset
+// will do.
 func (l *Letters) At(ctx context.Context, topic string, partition int32, offset int64) (*Letter, error) {
-	var found *Letter
 	for _, p := range l.parts {
 		if p.topic != topic || p.id != partition || offset < p.start || offset >= p.end {
 			continue
 		}
-		err := l.each(ctx, p, offset, func(letter *Letter) error {
-			if letter.Offset == offset {
-				found = letter
+		if err := l.preparePartition(ctx, p); err != nil {
+			return nil, err
+		}
+		from := offset
+		err := l.c.readLog(ctx, p.topic, p.id, offset, offset+1, func(rec *kgo.Record) error {
+			if isPart(rec) {
+				from = p.start
 			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		var found *Letter
+		err = l.read(ctx, p, from, nil, func(letter *Letter) error {
+			if letter.from > offset || letter.Offset < offset || letter.Parts == 0 && letter.Offset != offset {
+				if from == offset {
+					return errEnough
+				}
+				return nil
+			}
+			found = letter
 			return errEnough
 		})
 		if err != nil && !errors.Is(err, errEnough) {
 			return nil, err
 		}
+		if found != nil {
+			found.Settled, found.Landed = p.landed.has(found.Offset)
+			found.Replaced = !l.entries.newest(found, p)
+		}
+		return found, nil
 	}
-	return found, nil
+	return nil, nil
 }
 
-func (l *Letters) each(ctx context.Context, p *letterPartition, from int64, take func(*Letter) error) error {
-	if err := l.readMarkers(ctx, p); err != nil {
-		return err
-	}
-	return l.c.readLog(ctx, p.topic, p.id, from, p.end, func(rec *kgo.Record) error {
-		if isMarker(rec) {
+// each hands over the newest letters of a partition.
+func (l *Letters) each(ctx context.Context, p *letterPartition, take func(*Letter) error) error {
+	return l.read(ctx, p, p.start, nil, func(letter *Letter) error {
+		if !l.entries.newest(letter, p) {
 			return nil
 		}
-		letter := ParseLetter(rec)
-		letter.Settled, letter.Landed = p.landed.has(rec.Offset)
+		letter.Settled, letter.Landed = p.landed.has(letter.Offset)
 		return take(letter)
 	})
 }
 
-// readMarkers reads the partition once for its markers, which lie behind the
-// letters they speak of.
-func (l *Letters) readMarkers(ctx context.Context, p *letterPartition) error {
+// read hands over what lies in a partition from an offset on: markers, and
+// letters with their parts put together.
+func (l *Letters) read(ctx context.Context, p *letterPartition, from int64, marker func(*kgo.Record), take func(*Letter) error) error {
+	// No event is larger than what a batch may decompress to, see oversize.
+	parts := &assembly{most: l.c.cfg.maxBatch() + headroom}
+	err := l.c.readLog(ctx, p.topic, p.id, from, p.end, func(rec *kgo.Record) error {
+		switch {
+		case isMarker(rec):
+			if marker != nil {
+				marker(rec)
+			}
+		case isPart(rec):
+			if letter := parts.take(rec); letter != nil {
+				return take(letter)
+			}
+		default:
+			return take(ParseLetter(rec))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, letter := range parts.rest() {
+		if err := take(letter); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare reads every partition once for what must be known before the first
+// letter is handed over: markers lie behind the letters they speak of, and so
+// do newer letters of the same event.
+func (l *Letters) prepare(ctx context.Context) error {
+	for _, p := range l.parts {
+		if err := l.preparePartition(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Letters) preparePartition(ctx context.Context, p *letterPartition) error {
 	if p.landed != nil {
 		return nil
 	}
 	landed, doubtful := &settled{}, 0
-	err := l.c.readLog(ctx, p.topic, p.id, p.start, p.end, func(rec *kgo.Record) error {
-		if isMarker(rec) && !landed.take(rec, l.home(p)) {
+	err := l.read(ctx, p, p.start, func(marker *kgo.Record) {
+		if !landed.take(marker, l.home(p)) {
 			doubtful++
 		}
+	}, func(letter *Letter) error {
+		l.entries.note(letter, p)
 		return nil
 	})
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -60,10 +59,13 @@ func (l *Letters) Redrive(ctx context.Context, o RedriveOptions) error {
 		defer m.Close()
 		r.markers = m
 	}
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
 	matched := 0
 	for _, p := range l.parts {
 		r.part = p
-		err := l.each(ctx, p, p.start, func(letter *Letter) error {
+		err := l.each(ctx, p, func(letter *Letter) error {
 			if !o.Match(letter) || letter.Settled {
 				return nil
 			}
@@ -105,10 +107,11 @@ type redrive struct {
 // redriven is a letter in the batch.
 type redriven struct {
 	Fate
-	events  []int // those to land, rising
-	landed  []int // those that did, earlier ones included
-	whole   bool  // the record is read as other events than then: all of them count, or none
-	pending bool  // a row of it has not been written
+	events  Events // those to land
+	landed  Events // those that did, earlier ones included
+	rows    Events // those whose rows are durable now
+	whole   bool   // the record is read as other events than then: all of them count, or none
+	pending bool   // a row of it has not been written
 }
 
 // take maps one letter into the batch.
@@ -133,30 +136,21 @@ func (r *redrive) take(ctx context.Context, letter *Letter) error {
 	rows, rejects := len(b.ends), len(b.rejected)
 	b.topicID = letter.TopicID
 	b.Add(letter.Original, r.o.Mapper)
-	d.events, d.landed = letter.Events, slices.Clone(letter.Landed)
+	d.events, d.landed = letter.Events, letter.Landed
 	if now := b.index; letter.EventCount > 0 && letter.EventCount != now && now > 0 {
 		// An index says nothing any more. Some of these events may have been
 		// delivered then; that is a duplicate, to leave one out would be a loss.
-		d.whole, d.landed, d.events = true, nil, make([]int, now)
-		for i := range now {
-			d.events[i] = i
-		}
-	} else if last := letter.Events[len(letter.Events)-1]; last >= now {
+		d.whole, d.landed, d.events = true, nil, Events{{0, now - 1}}
+	} else if last := letter.Events[len(letter.Events)-1].Last; last >= now {
 		d.Outcome, d.Err = FateFailed, fmt.Errorf("event %d of the record failed, and it is read as %d events now; compare mapping.input with what it was then", last, now)
 		d.events = nil
 	}
 	b.keep(rows, rejects, func(event int) bool {
-		return holds(d.events, event) && !holds(letter.Landed, event) || d.whole
+		return d.events.Has(event) && !letter.Landed.Has(event) || d.whole
 	})
 	r.letters = append(r.letters, d)
 	r.held += size
 	return nil
-}
-
-// holds tells whether a rising list holds n.
-func holds(rising []int, n int) bool {
-	_, found := slices.BinarySearch(rising, n)
-	return found
 }
 
 // keep drops what the last record became, from the given row and reject on,
@@ -199,7 +193,7 @@ func (r *redrive) flush(ctx context.Context) error {
 		d := r.letters[from.rec]
 		switch {
 		case r.durable[i]:
-			d.landed = append(d.landed, from.index)
+			d.rows.add(from.index)
 			d.Rows++
 		case !r.settled[i]:
 			d.pending = true
@@ -233,9 +227,8 @@ func (r *redrive) flush(ctx context.Context) error {
 // judge says what became of the letter. failed is why the batch was not
 // written to its end.
 func (d *redriven) judge(failed error) {
-	slices.Sort(d.landed)
-	d.landed = slices.Compact(d.landed)
-	left := slices.ContainsFunc(d.events, func(e int) bool { return !holds(d.landed, e) })
+	d.landed = d.landed.And(d.rows)
+	left := len(d.events.Without(d.landed)) > 0
 	switch {
 	case d.Outcome != "":
 	case d.pending:

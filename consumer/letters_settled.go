@@ -15,8 +15,8 @@ import (
 // headers itself has HeaderCode, too, and is no marker.
 const (
 	// HeaderRedriven lists offsets of the marker's own partition, rising:
-	// "17,20-45,51:0+3" are the letter 17, those from 20 to 45, and of letter
-	// 51 the events 0 and 3.
+	// "17,20-45,51:0+3-5" are the letter 17, those from 20 to 45, and of letter
+	// 51 the events 0 and 3 to 5.
 	HeaderRedriven   = "bridge-redriven"
 	HeaderRedrivenIn = "bridge-redriven-in" // <cluster id>/<topic>/<partition>; in a copy of the topic the offsets mean something else
 	HeaderRedrivenAt = "bridge-redriven-at" // RFC 3339, UTC, milliseconds
@@ -32,23 +32,21 @@ type landedRun struct{ first, last int64 }
 // settled says which letters of a partition have landed. It takes 16 bytes for
 // each run of them.
 type settled struct {
-	whole []landedRun     // rising and apart once sorted
-	part  map[int64][]int // letters of which some events have landed
+	whole []landedRun      // rising and apart once sorted
+	part  map[int64]Events // letters of which some events have landed
 	dirty bool
 }
 
 // add notes what one item of a marker says; no events means all of them.
-func (s *settled) add(at landedRun, events []int) {
+func (s *settled) add(at landedRun, events Events) {
 	if len(events) == 0 {
 		s.whole, s.dirty = append(s.whole, at), true
 		return
 	}
 	if s.part == nil {
-		s.part = make(map[int64][]int)
+		s.part = make(map[int64]Events)
 	}
-	all := append(s.part[at.first], events...)
-	slices.Sort(all)
-	s.part[at.first] = slices.Compact(all)
+	s.part[at.first] = s.part[at.first].And(events)
 }
 
 // sort joins runs that touch.
@@ -70,7 +68,7 @@ func (s *settled) sort() {
 }
 
 // has tells whether the letter has landed, and which of its events have if not.
-func (s *settled) has(offset int64) (bool, []int) {
+func (s *settled) has(offset int64) (bool, Events) {
 	s.sort()
 	_, found := slices.BinarySearchFunc(s.whole, offset, func(r landedRun, at int64) int {
 		switch {
@@ -111,15 +109,15 @@ func (s *settled) take(rec *kgo.Record, in string) bool {
 			home = string(h.Value)
 		}
 	}
-	if home != in || !parseRedriven(list, func(at landedRun, _ []int) bool { return at.last < rec.Offset }) {
+	if home != in || !parseRedriven(list, func(at landedRun, _ Events) bool { return at.last < rec.Offset }) {
 		return false
 	}
-	return parseRedriven(list, func(at landedRun, events []int) bool { s.add(at, events); return true })
+	return parseRedriven(list, func(at landedRun, events Events) bool { s.add(at, events); return true })
 }
 
 // parseRedriven hands over the items of a marker's list. It returns false where
 // the list makes no sense or item does not want it.
-func parseRedriven(list string, item func(at landedRun, events []int) bool) bool {
+func parseRedriven(list string, item func(at landedRun, events Events) bool) bool {
 	offset := func(text string) (int64, bool) {
 		n, err := strconv.ParseInt(text, 10, 64)
 		return n, err == nil && n >= 0 && text[0] != '+' && text[0] != '-'
@@ -138,7 +136,7 @@ func parseRedriven(list string, item func(at landedRun, events []int) bool) bool
 				return false
 			}
 		}
-		var events []int
+		var events Events
 		if some {
 			if events, ok = parseEvents(strings.ReplaceAll(which, "+", ",")); !ok || strings.Contains(which, ",") {
 				return false
@@ -153,7 +151,7 @@ func parseRedriven(list string, item func(at landedRun, events []int) bool) bool
 }
 
 // appendRedriven appends one item to a list.
-func appendRedriven(list []byte, at landedRun, events []int) []byte {
+func appendRedriven(list []byte, at landedRun, events Events) []byte {
 	if len(list) > 0 {
 		list = append(list, ',')
 	}
@@ -161,12 +159,8 @@ func appendRedriven(list []byte, at landedRun, events []int) []byte {
 	if at.last > at.first {
 		list = strconv.AppendInt(append(list, '-'), at.last, 10)
 	}
-	for i, e := range events {
-		sep := byte('+')
-		if i == 0 {
-			sep = ':'
-		}
-		list = strconv.AppendInt(append(list, sep), int64(e), 10)
+	if len(events) > 0 {
+		list = events.append(append(list, ':'), '+')
 	}
 	return list
 }

@@ -39,6 +39,7 @@ func refusing(prefix string) consumer.Mapper {
 
 // letterBox is a dead-letter topic that was filled as a partition does.
 type letterBox struct {
+	copied  int // by copyOf
 	t       *testing.T
 	b       kafkatest.Broker
 	cfg     consumer.Config
@@ -140,7 +141,7 @@ func (box *letterBox) open() (open []string, doubtful int) {
 	if err == nil {
 		err = letters.Each(ctx, func(l *consumer.Letter) error {
 			if !l.Settled {
-				open = append(open, fmt.Sprint(l.Offset, l.Landed))
+				open = append(open, fmt.Sprintf("%d [%s]", l.Offset, l.Landed))
 			}
 			return nil
 		})

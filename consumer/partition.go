@@ -325,7 +325,8 @@ func (p *partition) fill() {
 			b.polled = append(b.polled, polled{len(b.recs), c.at})
 		}
 		for _, rec := range c.recs {
-			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > p.g.cfg.MaxBytes || len(b.recs) >= 2*p.g.cfg.MaxRows
+			// Events that are no rows count, too: many rejects take memory.
+			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > p.g.cfg.MaxBytes || max(len(b.recs), b.events) >= 2*p.g.cfg.MaxRows
 			if full && len(b.recs) > 0 {
 				b.Rows()
 				return

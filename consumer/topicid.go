@@ -377,17 +377,17 @@ var errRecreated = errors.New("the topic was deleted and created again")
 
 // produceAgain writes dead letters whose topic was deleted and created again: the
 // client refuses the new topic until it forgets the old one.
-func (c *Cluster) produceAgain(ctx context.Context, letters []*kgo.Record) error {
-	err := c.produce(ctx, letters)
+func (c *Cluster) produceAgain(ctx context.Context, letters []*kgo.Record) (left []*kgo.Record, err error) {
+	left, err = c.produce(ctx, letters)
 	if !errors.Is(err, kerr.UnknownTopicID) {
-		return err
+		return left, err
 	}
 	topics := make(map[string]bool)
-	for _, l := range letters {
+	for _, l := range left {
 		topics[l.Topic] = true
 	}
 	names := slices.Sorted(maps.Keys(topics))
 	c.writer.PurgeTopicsFromProducing(names...)
 	c.log.Warn("the dead-letter topic was deleted and created again; writing to the new one", zap.Strings("topics", names))
-	return c.produce(ctx, letters)
+	return c.produce(ctx, left)
 }

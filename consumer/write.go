@@ -294,10 +294,13 @@ func (p *partition) reject() error {
 	return nil
 }
 
-// deadLetter writes until it is done or the partition must go.
+// deadLetter writes until it is done or the partition must go. What was
+// acknowledged is not written again, or a topic that refuses one dead letter
+// would fill with the others.
 func (p *partition) deadLetter(letters []*kgo.Record) error {
 	for pause, first := time.Second, true; ; pause = min(2*pause, p.g.probe) {
-		err := p.g.cluster.writeDeadLetters(p.ctx, p.topic, letters)
+		var err error
+		letters, err = p.g.cluster.writeDeadLetters(p.ctx, p.topic, letters)
 		if err == nil {
 			if !first {
 				p.log.Info("partition resumed: dead letters are written again")

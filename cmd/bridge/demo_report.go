@@ -106,13 +106,9 @@ func readDeadLetters(ctx context.Context, admin *kgo.Client, brokers, topic stri
 			return nil, fmt.Errorf("reading %s: %w", topic, ctx.Err())
 		}
 		fetches.EachRecord(func(rec *kgo.Record) {
-			h := map[string]string{}
-			for _, header := range rec.Headers {
-				h[header.Key] = string(header.Value)
-			}
-			for _, index := range strings.Split(h[consumer.HeaderEvents], ",") {
-				where := h[consumer.HeaderPartition] + "/" + h[consumer.HeaderOffset] + "/" + index
-				codes[where] = h[consumer.HeaderCode]
+			letter := consumer.ParseLetter(rec)
+			for index := range letter.Events.All() {
+				codes[fmt.Sprintf("%d/%d/%d", letter.Original.Partition, letter.Original.Offset, index)] = letter.Code
 			}
 			if rec.Offset+1 >= left[rec.Partition] {
 				delete(left, rec.Partition)

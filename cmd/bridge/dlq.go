@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +22,9 @@ func newDLQCommand() *cobra.Command {
 		Short: "List, show and redrive dead letters",
 		Long: `dlq works on the dead-letter topics of kafka.topics (rejects.topic, or each topic's
 name with -dlq): what lies there when the command begins, read without a group.
+
+A replay or a restart can write the dead letter of an event again. The newest one
+counts, the older ones are left out: what it does not name was delivered since.
 
 Letters that a redrive brought into the table are settled and left out. Kafka
 removes nothing from the middle of a topic: a marker behind the letters says which
@@ -106,7 +108,7 @@ func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, erro
 // or have landed. A dead-letter topic may be shared with bridges that write to
 // other tables, so letters of topics and groups that are not configured are passed over.
 func (f *letterFlags) match(l *consumer.Letter) bool {
-	if l.Original.Topic != "" && !slices.Contains(f.topics, l.Original.Topic) || l.Group != "" && l.Group != f.group {
+	if l.Original.Topic != "" && !slices.Contains(f.topics, l.Original.Topic) || !l.OfGroup(f.group) {
 		f.elsewhere++
 		return false
 	}
@@ -223,16 +225,11 @@ func timeText(at time.Time) string {
 	return at.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
-// eventsText is the list of events as headers have it.
-func eventsText(events []int) string {
+// eventsText is the list of events as headers have it, cut to so many runs.
+func eventsText(events consumer.Events) string {
 	const most = 20
-	texts := make([]string, 0, most+1)
-	for i, e := range events {
-		if i == most {
-			texts = append(texts, fmt.Sprintf("... %d more", len(events)-most))
-			break
-		}
-		texts = append(texts, strconv.Itoa(e))
+	if len(events) <= most {
+		return events.String()
 	}
-	return strings.Join(texts, ",")
+	return fmt.Sprintf("%s,... %d more", events[:most], events[most:].Count())
 }

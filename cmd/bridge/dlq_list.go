@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -21,8 +22,9 @@ func newDLQListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Say what lies in the dead-letter topics, and why",
-		Long: `list counts the dead letters by error code and column, and shows the first of them,
-without their events. Settled letters are left out unless --all is given. It needs
+		Long: `list counts the dead letters by error code and column, and shows the newest of them,
+newest first, without their events. Of an event that was dead-lettered several times
+it shows the newest dead letter, with the attempts and copies of all. Settled letters are left out unless --all is given. It needs
 the kafka section of the configuration, and READ on the dead-letter topics.`,
 		Example: `  bridge dlq list --config config.yaml
   bridge dlq list --code type_mismatch --column revenue --since -2h
@@ -59,14 +61,15 @@ the kafka section of the configuration, and READ on the dead-letter topics.`,
 			if err != nil {
 				return err
 			}
+			list.newest(limit)
 			read.erase()
-			list.Settled, list.Elsewhere, list.Doubtful = f.settled, f.elsewhere, letters.Doubtful()
+			list.Settled, list.Elsewhere, list.Doubtful, list.Uncompared = f.settled, f.elsewhere, letters.Doubtful(), letters.Uncompared()
 			return list.write(cmd.OutOrStdout(), output, f.all, styleOf(cmd, cmd.OutOrStdout()))
 		},
 	}
 	f.add(cmd)
 	cmd.Flags().BoolVar(&f.all, "all", false, "settled letters, too")
-	cmd.Flags().IntVar(&limit, "limit", limit, "how many letters to show; all are counted")
+	cmd.Flags().IntVar(&limit, "limit", limit, "how many letters to show, the newest first; all are counted")
 	addOutput(cmd, &output)
 	return cmd
 }
@@ -76,18 +79,25 @@ const codeUnreadable = "unreadable"
 
 // listedLetter is one line of the list.
 type listedLetter struct {
-	Letter   string     `json:"letter"` // what dlq show takes
-	Topic    string     `json:"topic"`
-	Source   string     `json:"source"` // topic/partition/offset
-	Events   []int      `json:"events"`
-	Code     string     `json:"code"`
-	Column   string     `json:"column,omitempty"`
-	Reason   string     `json:"reason"`
-	Attempts int        `json:"attempts"`
-	FailedAt *time.Time `json:"failed_at,omitempty"`
-	Fault    string     `json:"fault,omitempty"` // why it cannot be redriven
-	Settled  bool       `json:"settled,omitempty"`
-	Landed   []int      `json:"landed,omitempty"` // events that have
+	Letter string `json:"letter"` // what dlq show takes
+	Topic  string `json:"topic"`
+	Source string `json:"source"` // topic/partition/offset
+	// Events are those that failed, as runs: "0,3-5".
+	Events   consumer.Events `json:"events"`
+	Code     string          `json:"code"`
+	Column   string          `json:"column,omitempty"`
+	Reason   string          `json:"reason"`
+	Attempts int             `json:"attempts"`         // in all copies
+	Copies   int             `json:"copies,omitempty"` // dead letters of the event
+	Parts    int             `json:"parts,omitempty"`  // records the dead letter lies in, if several
+	FailedAt *time.Time      `json:"failed_at,omitempty"`
+	Fault    string          `json:"fault,omitempty"` // why it cannot be redriven
+	Settled  bool            `json:"settled,omitempty"`
+	Landed   consumer.Events `json:"landed,omitempty"`   // events that have
+	Replaced bool            `json:"replaced,omitempty"` // by a newer copy
+
+	partition int32
+	offset    int64
 }
 
 type groupKey struct{ code, column string }
@@ -102,14 +112,16 @@ type letterGroup struct {
 }
 
 type letterList struct {
-	Topics    []string       `json:"topics"`
-	Missing   []string       `json:"missing_topics,omitempty"`
-	Matched   int            `json:"matched"`
-	Settled   int            `json:"settled"`   // among those asked for
-	Elsewhere int            `json:"elsewhere"` // of topics or groups that are not configured
-	Doubtful  int            `json:"doubtful_markers,omitempty"`
-	Groups    []*letterGroup `json:"groups"`
-	Letters   []listedLetter `json:"letters"`
+	Topics     []string       `json:"topics"`
+	Missing    []string       `json:"missing_topics,omitempty"`
+	Matched    int            `json:"matched"`
+	Settled    int            `json:"settled"`   // among those asked for
+	Elsewhere  int            `json:"elsewhere"` // of topics or groups that are not configured
+	Doubtful   int            `json:"doubtful_markers,omitempty"`
+	Older      int            `json:"older_copies,omitempty"` // of those that matched
+	Uncompared int            `json:"uncompared,omitempty"`   // may be copies of others
+	Groups     []*letterGroup `json:"groups"`
+	Letters    []listedLetter `json:"letters"`
 
 	groups map[groupKey]*letterGroup
 }
@@ -143,9 +155,28 @@ func (s *letterList) add(l *consumer.Letter, limit int) {
 			g.Last = &at
 		}
 	}
-	if len(s.Letters) < limit {
-		s.Letters = append(s.Letters, describeLetter(l, len(s.Topics)))
+	s.Older += max(l.Copies-1, 0)
+	if s.Letters = append(s.Letters, describeLetter(l, len(s.Topics))); len(s.Letters) >= 2*limit {
+		s.newest(limit)
 	}
+}
+
+// newest keeps so many letters, the newest first.
+func (s *letterList) newest(limit int) {
+	slices.SortStableFunc(s.Letters, func(a, b listedLetter) int {
+		return cmp.Or(cmp.Compare(b.failedAt(), a.failedAt()), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.partition, b.partition), cmp.Compare(b.offset, a.offset))
+	})
+	n := min(len(s.Letters), limit)
+	clear(s.Letters[n:])
+	s.Letters = s.Letters[:n]
+}
+
+// failedAt is in milliseconds; what is not known is the oldest.
+func (x *listedLetter) failedAt() int64 {
+	if x.FailedAt == nil {
+		return math.MinInt64
+	}
+	return x.FailedAt.UnixMilli()
 }
 
 // maxReason is how much of a reason is shown, in bytes.
@@ -155,7 +186,8 @@ const maxReason = 2000
 func describeLetter(l *consumer.Letter, topics int) listedLetter {
 	x := listedLetter{Letter: letterName(l, topics), Topic: l.Topic, Source: sourceName(l), Events: l.Events,
 		Code: legible(cmp.Or(l.Code, codeUnreadable), 64), Column: legible(l.Column, 255), Reason: legible(l.Reason, maxReason),
-		Attempts: l.Attempts, Fault: legible(l.Fault, maxReason), Settled: l.Settled, Landed: l.Landed}
+		Attempts: l.Attempts, Copies: l.Copies, Parts: l.Parts, Fault: legible(l.Fault, maxReason), Settled: l.Settled, Landed: l.Landed, Replaced: l.Replaced,
+		partition: l.Partition, offset: l.Offset}
 	if at := l.FailedAt; !at.IsZero() {
 		x.FailedAt = &at
 	}
@@ -171,7 +203,7 @@ func (s *letterList) write(w io.Writer, form outputForm, all bool, look style) e
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d dead letters in %s\n", s.Matched, strings.Join(s.Topics, ", "))
-	passedOver(&b, s.Missing, s.Elsewhere, s.Doubtful)
+	passedOver(&b, s.Missing, s.Elsewhere, s.Doubtful, s.Older, s.Uncompared)
 	switch {
 	case s.Settled > 0 && all:
 		fmt.Fprintf(&b, "%d of them are settled\n", s.Settled)
@@ -187,7 +219,7 @@ func (s *letterList) write(w io.Writer, form outputForm, all bool, look style) e
 		tw.Flush() //nolint:errcheck // into memory
 	}
 	if len(s.Letters) > 0 {
-		fmt.Fprintf(tw, "\nLETTER\tSOURCE\tEVENTS\tCODE\tCOLUMN\tATTEMPTS\tFAILED AT\tREASON\n")
+		fmt.Fprintf(tw, "\nLETTER\tSOURCE\tEVENTS\tCODE\tCOLUMN\tATTEMPTS\tCOPIES\tFAILED AT\tREASON\n")
 		for _, l := range s.Letters {
 			reason := l.Reason
 			switch {
@@ -198,7 +230,7 @@ func (s *letterList) write(w io.Writer, form outputForm, all bool, look style) e
 			case l.Fault != "":
 				reason = "[cannot be redriven: " + l.Fault + "] " + reason
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Letter, l.Source, cmp.Or(eventsText(l.Events), "-"), l.Code, cmp.Or(l.Column, "-"), l.Attempts, timeOf(l.FailedAt), reason)
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", l.Letter, l.Source, cmp.Or(eventsText(l.Events), "-"), l.Code, cmp.Or(l.Column, "-"), l.Attempts, max(l.Copies, 1), timeOf(l.FailedAt), reason)
 		}
 		tw.Flush() //nolint:errcheck // into memory
 		if more := s.Matched - len(s.Letters); more > 0 {
@@ -219,12 +251,18 @@ func sortedGroups[T any](groups map[groupKey]T, by func(a, b T) int) []T {
 }
 
 // passedOver tells what the counts leave out.
-func passedOver(w io.Writer, missing []string, elsewhere, doubtful int) {
+func passedOver(w io.Writer, missing []string, elsewhere, doubtful, older, uncompared int) {
 	if len(missing) > 0 {
 		fmt.Fprintf(w, "there is no topic %s: nothing was ever dead-lettered there\n", strings.Join(missing, ", "))
 	}
 	if elsewhere > 0 {
 		fmt.Fprintf(w, "%d letters of other topics or consumer groups are passed over\n", elsewhere)
+	}
+	if older > 0 {
+		fmt.Fprintf(w, "%d more are older dead letters of the same events\n", older)
+	}
+	if uncompared > 0 {
+		fmt.Fprintf(w, "%d were not compared with the others, for want of memory: some may be of the same event\n", uncompared)
 	}
 	if doubtful > 0 {
 		fmt.Fprintf(w, "%d markers are not believed: they cannot be read, or were copied from another topic\n", doubtful)

@@ -28,7 +28,8 @@ func newDLQRedriveCommand() *cobra.Command {
 		Long: `redrive maps the dead letters as bridge run would map their events now. Without
 --execute it writes nothing and says how many would land. With --execute it writes
 the rows to the table, and once they are acknowledged a marker that settles their
-letters. What does not land stays as it is.
+letters. What does not land stays as it is. Of an event that was dead-lettered several
+times the newest dead letter is redriven, once, and counts for all of them.
 
 A row keeps the identity of its event: message_id, source topic, partition, offset
 and time are those of the original. Bridges may run meanwhile. Ctrl-C ends it after
@@ -104,24 +105,26 @@ type redriveGroup struct {
 
 // redriveReport is what a redrive did, or would do.
 type redriveReport struct {
-	Executed  bool            `json:"executed"`
-	By        string          `json:"by"`
-	Reason    string          `json:"reason,omitempty"`
-	Table     string          `json:"table"`
-	Topics    []string        `json:"topics"`
-	Missing   []string        `json:"missing_topics,omitempty"`
-	Matched   int             `json:"matched"`  // letters
-	Landed    int             `json:"landed"`   // or would
-	Rows      int             `json:"rows"`     // of them, and of letters that landed in part
-	Rejected  int             `json:"rejected"` // still
-	Filtered  int             `json:"filtered"` // dropped by rule now
-	Failed    int             `json:"failed"`
-	Unmarked  int             `json:"landed_without_marker"`
-	Settled   int             `json:"settled_before"`
-	Elsewhere int             `json:"elsewhere"`
-	Doubtful  int             `json:"doubtful_markers,omitempty"`
-	Groups    []*redriveGroup `json:"did_not_land"`
-	Error     string          `json:"error,omitempty"` // why it ended early
+	Executed   bool            `json:"executed"`
+	By         string          `json:"by"`
+	Reason     string          `json:"reason,omitempty"`
+	Table      string          `json:"table"`
+	Topics     []string        `json:"topics"`
+	Missing    []string        `json:"missing_topics,omitempty"`
+	Matched    int             `json:"matched"`  // letters
+	Landed     int             `json:"landed"`   // or would
+	Rows       int             `json:"rows"`     // of them, and of letters that landed in part
+	Rejected   int             `json:"rejected"` // still
+	Filtered   int             `json:"filtered"` // dropped by rule now
+	Failed     int             `json:"failed"`
+	Unmarked   int             `json:"landed_without_marker"`
+	Settled    int             `json:"settled_before"`
+	Elsewhere  int             `json:"elsewhere"`
+	Doubtful   int             `json:"doubtful_markers,omitempty"`
+	Older      int             `json:"older_copies,omitempty"` // of those that matched
+	Uncompared int             `json:"uncompared,omitempty"`   // may be copies of others
+	Groups     []*redriveGroup `json:"did_not_land"`
+	Error      string          `json:"error,omitempty"` // why it ended early
 
 	groups map[groupKey]*redriveGroup
 	log    *zap.Logger
@@ -158,7 +161,7 @@ func (r *redriveReport) run(ctx context.Context, b *bridge, f *letterFlags, limi
 		o.Sink = sink{b.client}
 	}
 	err = letters.Redrive(ctx, o)
-	r.Settled, r.Elsewhere, r.Doubtful = f.settled, f.elsewhere, letters.Doubtful()
+	r.Settled, r.Elsewhere, r.Doubtful, r.Uncompared = f.settled, f.elsewhere, letters.Doubtful(), letters.Uncompared()
 	switch {
 	case err != nil && ctx.Err() != nil:
 		r.Error = "stopped before the end; what landed is settled, redrive again for the rest"
@@ -178,6 +181,7 @@ const redriveLogEvery = 5 * time.Second
 // told counts what became of one letter.
 func (r *redriveReport) told(fate *consumer.Fate) {
 	r.Matched++
+	r.Older += max(fate.Letter.Copies-1, 0)
 	r.Rows += fate.Rows
 	switch fate.Outcome {
 	case consumer.FateLanded:
@@ -226,7 +230,7 @@ func (r *redriveReport) write(w io.Writer, form outputForm, look style) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s -> %s\n\n", strings.Join(r.Topics, ", "), r.Table)
-	passedOver(&b, r.Missing, r.Elsewhere, r.Doubtful)
+	passedOver(&b, r.Missing, r.Elsewhere, r.Doubtful, r.Older, r.Uncompared)
 	fmt.Fprintf(&b, "%8d dead letters\n%8d %s, %d rows\n%8d still rejected\n", r.Matched, r.Landed, would, r.Rows, r.Rejected)
 	if r.Filtered > 0 {
 		fmt.Fprintf(&b, "%8d filtered: dropped by rule now\n", r.Filtered)

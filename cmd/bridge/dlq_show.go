@@ -110,6 +110,7 @@ type shownLetter struct {
 	Now        []mapping.Explained `json:"now"`                     // of each event that failed
 
 	letter *consumer.Letter
+	shown  []int // the events of Now, where they are those of the letter
 }
 
 type shownHeader struct {
@@ -149,10 +150,11 @@ func (s *shownLetter) mapNow(ctx context.Context, b *bridge) {
 		s.Now = now
 		return
 	}
-	for _, e := range l.Events {
-		if e < len(now) {
-			s.Now = append(s.Now, now[e])
+	for e := range l.Events.All() {
+		if e >= len(now) {
+			break
 		}
+		s.Now, s.shown = append(s.Now, now[e]), append(s.shown, e)
 	}
 }
 
@@ -203,12 +205,17 @@ func (s *shownLetter) write(w io.Writer, form outputForm) error {
 	line("reason", s.Reason)
 	line("source", s.Source+" "+s.SourceTime)
 	line("events", eventsText(l.Events))
+	if l.Parts > 0 {
+		line("parts", fmt.Sprintf("%d records", l.Parts))
+	}
 	line("failed at", strings.TrimSpace(fmt.Sprintf("%s, attempt %d, by bridge %s", cmp.Or(timeText(l.FailedAt), "unknown"), l.Attempts, cmp.Or(s.Version, "unknown"))))
 	switch {
 	case l.Fault != "":
 		line("state", "cannot be redriven: "+s.Fault)
 	case l.Settled:
 		line("state", "settled: it landed in a redrive")
+	case l.Replaced:
+		line("state", "replaced by a newer dead letter of the same event, which bridge dlq list shows")
 	case len(l.Landed) > 0:
 		line("state", "open; its events "+eventsText(l.Landed)+" landed in a redrive")
 	default:
@@ -227,8 +234,8 @@ func (s *shownLetter) write(w io.Writer, form outputForm) error {
 		b.WriteString("\n")
 		for i, e := range s.Now {
 			title := "event"
-			if len(s.Now) == len(l.Events) {
-				title = fmt.Sprintf("event %d", l.Events[i])
+			if i < len(s.shown) {
+				title = fmt.Sprintf("event %d", s.shown[i])
 			}
 			if err := writeExplained(&b, title, e); err != nil {
 				return err

@@ -136,3 +136,48 @@ func TestLetterNames(t *testing.T) {
 		}
 	}
 }
+
+// The list shows the newest, however they come, and counts all.
+func TestListIsNewestFirst(t *testing.T) {
+	list := &letterList{Topics: []string{"t-dlq"}, groups: map[groupKey]*letterGroup{}}
+	const limit = 3
+	for i := range 10 {
+		at := time.Date(2026, 3, 4, 9, 7*i%10, 0, 0, time.UTC) // in another order than they lie there
+		if i == 7 {
+			at = time.Time{} // not known
+		}
+		list.add(&consumer.Letter{Topic: "t-dlq", Partition: int32(i % 2), Offset: int64(i), Code: "bad", FailedAt: at, Copies: 1 + i%2, Attempts: 1, Original: &kgo.Record{Topic: "t"}}, limit)
+	}
+	list.newest(limit)
+	var got []string
+	for _, l := range list.Letters {
+		got = append(got, l.Letter)
+	}
+	if strings.Join(got, " ") != "0/4 1/1 0/8" {
+		t.Errorf("got letters %v, want the three that failed last", got)
+	}
+	if list.Matched != 10 || list.Groups != nil || list.groups[groupKey{code: "bad"}].Letters != 10 || list.Older != 5 {
+		t.Errorf("got %d matched and %d older copies, want 10 and 5", list.Matched, list.Older)
+	}
+	var text, doc bytes.Buffer
+	if err := list.write(&text, outputText, false, style{}); err != nil || !strings.Contains(text.String(), "5 more are older dead letters of the same events") || !strings.Contains(text.String(), "... 7 more; --limit shows them") {
+		t.Errorf("got %v and %s, want the older copies and the rest", err, text.String())
+	}
+	if err := list.write(&doc, outputJSON, false, style{}); err != nil || !strings.Contains(doc.String(), `"older_copies":5`) || !strings.Contains(doc.String(), `"events":""`) {
+		t.Errorf("got %v and %s", err, doc.String())
+	}
+}
+
+// Of very many events a line shows the first runs and how many follow.
+func TestEventsOfALineAreCut(t *testing.T) {
+	var all consumer.Events
+	for i := range 1000 {
+		all = append(all, consumer.EventRun{First: 3 * i, Last: 3*i + 1})
+	}
+	if got := eventsText(all); len(got) > 200 || !strings.HasPrefix(got, "0-1,3-4,") || !strings.HasSuffix(got, ",... 1960 more") {
+		t.Errorf("got %q, want it cut", got)
+	}
+	if got := eventsText(all[:2]); got != "0-1,3-4" {
+		t.Errorf("got %q", got)
+	}
+}

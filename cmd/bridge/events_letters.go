@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops/live"
@@ -40,12 +38,12 @@ func (l letters) Newest(ctx context.Context, limit int, content bool) ([]live.Le
 		o := f.Original
 		index := 0 // where the headers do not tell, the first event's names will do
 		if len(f.Events) > 0 {
-			index = f.Events[0]
+			index = f.Events[0].First
 		}
 		who := sketchOf(o.Value, index)
 		letter := live.Letter{
 			Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", pageLine(o.Topic, maxPagedHeader), o.Partition, o.Offset),
-			Events: pageLine(events(f), maxPagedHeader), Code: pageLine(f.Code, maxPagedHeader), Column: pageLine(f.Column, maxPagedHeader), Meaning: meanings[f.Code], Reason: pageLine(f.Reason, maxPagedHeader), Attempts: f.Attempts,
+			Events: pageLine(f.Events.Without(f.Landed).String(), maxPagedHeader), Code: pageLine(f.Code, maxPagedHeader), Column: pageLine(f.Column, maxPagedHeader), Meaning: meanings[f.Code], Reason: pageLine(f.Reason, maxPagedHeader), Attempts: f.Attempts,
 			FailedAt: f.FailedAt, Type: who.kind, Name: who.name, MessageID: who.id, Size: len(o.Value),
 		}
 		if f.Fault != "" {
@@ -57,17 +55,6 @@ func (l letters) Newest(ctx context.Context, limit int, content bool) ([]live.Le
 		all = append(all, letter)
 	}
 	return all, nil
-}
-
-// events lists those of the letter's record that failed and have not landed.
-func events(f *consumer.Letter) string {
-	var left []string
-	for _, i := range f.Events {
-		if !slices.Contains(f.Landed, i) {
-			left = append(left, strconv.Itoa(i))
-		}
-	}
-	return strings.Join(left, ",")
 }
 
 // Trial implements live.Letters: each letter's record is put together as it was
@@ -93,7 +80,7 @@ func (l letters) Trial(ctx context.Context, limit int) (t live.Trial, err error)
 		mapper.Map(mappingRecord(f.Original, f.TopicID), out)
 		for i, o := range out.ends {
 			switch {
-			case !slices.Contains(f.Events, i) || slices.Contains(f.Landed, i):
+			case !f.Events.Has(i) || f.Landed.Has(i):
 				continue // it was delivered
 			case o.row:
 				t.Rows++

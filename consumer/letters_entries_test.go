@@ -1,0 +1,141 @@
+package consumer_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafkatest"
+)
+
+// Of the dead letters of one event, which a replay or a restart writes, the
+// newest counts, whatever partition it lies in; other groups, offsets, topics
+// and events of the record are others.
+func TestOneEntryPerEvent(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		box := newLetterBox(t, b, 2)
+		rec := func(offset int64) *kgo.Record { return &kgo.Record{Offset: offset} }
+		g := box.cfg.Group
+		box.copyOf(rec(1), "bad1-old", g, 0)
+		box.copyOf(rec(1), "bad1-newest", g, 2*time.Minute) // in the other partition than those beside it
+		box.copyOf(rec(1), "bad1-older", g, time.Minute)
+		box.copyOf(rec(1), "bad1-of-another-group", "another", 3*time.Minute)
+		box.copyOf(rec(2), "bad2", g, 0)
+		box.copyOf(rec(3), "many bad0 good1 bad2", g, 0)
+		box.copyOf(rec(3), "many good0 good1 bad2", g, time.Minute) // a replay, of which event 0 became a row
+		box.copyOf(rec(4), "many bad0 good1", g, 0)                 // and two that have no event in common
+		box.copyOf(rec(4), "many good0 bad1", g, time.Minute)
+		wantList(t, "entries", entriesOf(box.collect()), []string{
+			"1 0 bad1-newest 3 3", "1 0 bad1-of-another-group 1 1", "2 0 bad2 1 1", "3 2 many good0 good1 bad2 2 2", "4 0 many bad0 good1 1 1", "4 1 many good0 bad1 1 1",
+		})
+
+		// A redrive writes each once and settles it for good.
+		ours := func(l *consumer.Letter) bool { return l.OfGroup(g) }
+		tab := newTable(t)
+		if did := box.mustRedrive(consumer.RedriveOptions{Match: ours, Mapper: refusing("nothing"), Sink: tab}); did.count("landed") != 5 || len(did.all) != 5 {
+			t.Errorf("got %v, want five that landed", did.all)
+		}
+		rows := map[string]int{}
+		for _, row := range tab.snapshot() {
+			rows[textOf(row)]++
+		}
+		if want := map[string]int{"bad1-newest": 1, "bad2": 2, "bad0": 1, "bad1": 1}; fmt.Sprint(rows) != fmt.Sprint(want) { // bad2 of the offsets 2 and 3
+			t.Errorf("got rows %v, want %v", rows, want)
+		}
+		if did := box.mustRedrive(consumer.RedriveOptions{Match: ours, Mapper: refusing("nothing"), Sink: tab}); len(did.all) != 0 {
+			t.Errorf("got %v of a second redrive, want nothing left", did.all)
+		}
+
+		// Dead-lettered once more after that, it is open again.
+		box.copyOf(rec(2), "bad2-again", g, time.Hour)
+		open := 0
+		for _, l := range box.collect() {
+			if ours(l) && !l.Settled {
+				open++
+				if string(l.Original.Value) != "bad2-again" || l.Copies != 2 {
+					t.Errorf("got %s of %d copies open, want the one that came last", l.Original.Value, l.Copies)
+				}
+			}
+		}
+		if open != 1 {
+			t.Errorf("got %d open dead letters, want the one that came last", open)
+		}
+	})
+}
+
+// An older copy can be looked at, and says that it is one.
+func TestReplacedLetter(t *testing.T) {
+	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
+	for _, text := range []string{"bad-old", "bad-elsewhere", "bad-new"} { // in turns on two partitions
+		box.copyOf(&kgo.Record{Offset: int64(len(text) % 2)}, text, box.cfg.Group, time.Duration(box.copied)*time.Minute)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	letters, err := box.cluster.OpenLetters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for offset, replaced := range map[int64]bool{0: true, 1: false} {
+		if l, err := letters.At(ctx, box.dlq(), 1, offset); err != nil || l == nil || l.Replaced != replaced {
+			t.Errorf("offset %d: got %+v, %v, want replaced %v", offset, l, err, replaced)
+		}
+	}
+}
+
+// The page shows the newest of the dead letters of an event.
+func TestNewestLettersAreOnePerEvent(t *testing.T) {
+	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
+	for n := range 5 {
+		for offset := range int64(3) {
+			box.copyOf(&kgo.Record{Offset: offset}, fmt.Sprintf("bad%d-%d", offset, n), box.cfg.Group, time.Duration(n)*time.Minute)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	letters, err := box.cluster.OpenLetters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := letters.Newest(ctx, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantList(t, "newest", entriesOf(found), []string{"0 0 bad0-4 5 5", "1 0 bad1-4 5 5", "2 0 bad2-4 5 5"})
+}
+
+// The memory for comparing is bounded: what comes after is counted, handed over
+// all the same, and copies of what is known already are still found.
+func TestComparingIsBounded(t *testing.T) {
+	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
+	for _, offset := range []int64{1, 2, 3, 1, 2, 3} {
+		box.copyOf(&kgo.Record{Offset: offset}, fmt.Sprintf("bad%d", offset), box.cfg.Group, time.Duration(box.copied)*time.Minute)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	letters, err := box.cluster.OpenLetters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	letters.SetEntries(300) // the origin and one entry
+	var all []*consumer.Letter
+	if err := letters.Each(ctx, func(l *consumer.Letter) error { all = append(all, l); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int64]int{}
+	for _, l := range all {
+		seen[l.Original.Offset]++
+	}
+	once := 0
+	for offset := range int64(4) {
+		if seen[offset] == 1 {
+			once++
+		}
+	}
+	if len(all) != 5 || once != 1 || letters.Uncompared() != 4 {
+		t.Errorf("got %v by offset, %d not compared, want one event once, the others as they lie there, and four that were not compared", seen, letters.Uncompared())
+	}
+}
