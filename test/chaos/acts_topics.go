@@ -98,6 +98,14 @@ func (r *run) outcome(ctx context.Context, name string) (committed bool, err err
 	}
 }
 
+// arrayRecords produces arrays beside the other events.
+func (r *run) arrayRecords(d *doing) error {
+	for end := time.Now().Add(d.Length); time.Now().Before(end) && hold(r.ctx, 50*time.Millisecond); {
+		r.producer.array(r.ctx)
+	}
+	return nil
+}
+
 // recordsDeleted keeps members from the brokers until there is something they
 // have not read, and deletes half of that in one partition. In another it
 // deletes what is committed, which is nobody's loss.

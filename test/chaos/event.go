@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ const (
 	fine      = iota // a row of the table
 	unfit            // a row that the table refuses: a dead letter
 	malformed        // no row at all: a dead letter
+	mixed            // an array of one event that is fine and many that are none: a row and a dead letter
 	tombstone        // a null value: nowhere, and committed past
 	open             // fine, in a transaction that has not ended: nowhere yet
 	ending           // fine, in a transaction whose commit was asked for: a row, if not at once
@@ -27,6 +29,7 @@ const (
 // Event numbers say where an event was produced: by the steady producer, in the
 // recreated topic, or within a transaction.
 const (
+	arrayNumbers       uint32 = 1 << 29 // from here: in an array
 	recreatedNumbers   uint32 = 1 << 30 // from here: the incarnation of the topic, then the event in it
 	transactionNumbers uint32 = 1 << 31 // from here: the transaction, then the event in it
 
@@ -86,8 +89,13 @@ func (m maker) dice(number uint32) uint64 {
 // kind is what an event is by what it holds. Whether its transaction was
 // committed is for the ledger to say.
 func (m maker) kind(number uint32) int {
-	if number >= recreatedNumbers {
+	switch {
+	case number >= recreatedNumbers:
 		return fine
+	case number >= arrayNumbers && number%2 == 0:
+		return malformed
+	case number >= arrayNumbers:
+		return mixed
 	}
 	switch n := m.dice(number) % 10_000; {
 	case n < 20:
@@ -113,6 +121,9 @@ func (m maker) record(number uint32) *kgo.Record {
 	case tombstone:
 	case malformed:
 		r.Value, _ = m.malformed(number)
+	case mixed:
+		before, after := m.around(number)
+		r.Value = slices.Concat([]byte("["), bytes.Repeat([]byte("7,"), before), m.value(number), bytes.Repeat([]byte(",7"), after), []byte("]"))
 	default:
 		r.Value = m.value(number)
 	}
@@ -122,6 +133,9 @@ func (m maker) record(number uint32) *kgo.Record {
 // malformed makes the value of a malformed event, and says under which code it
 // must be rejected.
 func (m maker) malformed(number uint32) (value []byte, code string) {
+	if number >= arrayNumbers {
+		return slices.Concat([]byte("[{}"), bytes.Repeat([]byte(",7"), maxEvents+int(m.dice(number)%100)), []byte("]")), "too_many_events"
+	}
 	faults := traffic.Faults()
 	g := traffic.New(traffic.Config{Seed: m.dice(number), MalformedEvery: 1})
 	var e traffic.Event
@@ -130,6 +144,16 @@ func (m maker) malformed(number uint32) (value []byte, code string) {
 		g.Next(&e)
 	}
 	return bytes.Clone(e.Value), faults[n].Code
+}
+
+// maxEvents is mapping.max_events_per_record, its default.
+const maxEvents = 10_000
+
+// around returns how many elements that are no events an array has before and
+// behind the one that is.
+func (m maker) around(number uint32) (before, after int) {
+	d := m.dice(number)
+	return int(1 + d>>8%300), int(1 + d>>24%300)
 }
 
 // fields are what an event says, by column of the table.
@@ -298,10 +322,31 @@ func (m maker) differs(number uint32, letter *kgo.Record, code string) string {
 			return fmt.Sprintf("header %d is %s=%q, want %s=%q", i, got.Key, got.Value, h.Key, h.Value)
 		}
 	}
+	if m.kind(number) == mixed {
+		before, after := m.around(number)
+		want := fmt.Sprintf("%s,%s", span(0, before), span(before+1, after))
+		got := ""
+		for _, h := range letter.Headers {
+			if h.Key == "bridge-event-index" {
+				got = string(h.Value)
+			}
+		}
+		if got != want || code != "not_object" {
+			return fmt.Sprintf("events %s, code %s, want %s and not_object", got, code, want)
+		}
+	}
 	if m.kind(number) == malformed {
 		if _, want := m.malformed(number); code != want {
 			return fmt.Sprintf("code %s, want %s", code, want)
 		}
 	}
 	return ""
+}
+
+// span is a run of events as a dead letter names it.
+func span(first, n int) string {
+	if n == 1 {
+		return strconv.Itoa(first)
+	}
+	return fmt.Sprintf("%d-%d", first, first+n-1)
 }

@@ -171,7 +171,7 @@ func (l *ledger) letter(number uint32, partition int32, offset int64, differs st
 		l.v.add(ruleValue, "dead letter of event %d at %d/%d: %s", number, partition, offset, differs)
 	}
 	switch l.kind(number) {
-	case malformed, unfit:
+	case malformed, unfit, mixed:
 	case open, aborted:
 		l.tooEarly(number, partition, offset, "the dead letters")
 	default:
@@ -179,7 +179,9 @@ func (l *ledger) letter(number uint32, partition int32, offset int64, differs st
 	}
 	l.sum.Letters++
 	if lettersOf(b.state[offset]) == 0 {
-		l.sum.DistinctDLQ++
+		if l.kind(number) != mixed { // its row counts
+			l.sum.DistinctDLQ++
+		}
 	} else {
 		l.sum.AgainLetters++
 	}
@@ -193,6 +195,9 @@ func (l *ledger) letter(number uint32, partition int32, offset int64, differs st
 func (l *ledger) done(b *book, offset int64) (done, known bool) {
 	if offset >= int64(len(b.number)) {
 		return false, false
+	}
+	if b.number[offset] != 0 && l.kind(b.number[offset]-1) == mixed {
+		return rowsOf(b.state[offset]) > 0 && lettersOf(b.state[offset]) > 0, true
 	}
 	if b.state[offset] != 0 {
 		return true, true
@@ -327,7 +332,7 @@ func (l *ledger) close() {
 			}
 			number := b.number[o] - 1
 			kind := l.kind(number)
-			missing := kind == fine && rowsOf(b.state[o]) == 0 || (kind == malformed || kind == unfit) && lettersOf(b.state[o]) == 0
+			missing := (kind == fine || kind == mixed) && rowsOf(b.state[o]) == 0 || (kind == malformed || kind == unfit || kind == mixed) && lettersOf(b.state[o]) == 0
 			switch {
 			case !missing && (kind != tombstone || offset >= b.start):
 			case offset >= b.start:

@@ -20,6 +20,7 @@ type producer struct {
 	ledger *ledger
 	v      *violations
 	next   atomic.Uint32 // number of the next event
+	arrays atomic.Uint32 // arrays so far
 	wg     sync.WaitGroup
 	cancel context.CancelFunc
 }
@@ -77,6 +78,14 @@ func (p *producer) start(ctx context.Context, rate int) {
 // one produces the next event; it waits while too many are on the way.
 func (p *producer) one(ctx context.Context) uint32 {
 	number := p.next.Add(1) - 1
+	p.produce(ctx, number)
+	return number
+}
+
+// array produces the next array of many events.
+func (p *producer) array(ctx context.Context) { p.produce(ctx, arrayNumbers+p.arrays.Add(1)-1) }
+
+func (p *producer) produce(ctx context.Context, number uint32) {
 	// Not ctx: what has been taken up is brought to its end.
 	p.cl.Produce(context.WithoutCancel(ctx), p.ledger.maker.record(number), func(rec *kgo.Record, err error) {
 		switch {
@@ -87,7 +96,6 @@ func (p *producer) one(ctx context.Context) uint32 {
 			p.v.add(rulePromise, "event %d could not be produced: %v", number, err)
 		}
 	})
-	return number
 }
 
 // stop ends the producing and waits until everything is acknowledged.

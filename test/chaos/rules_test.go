@@ -84,6 +84,35 @@ func TestEveryRuleFires(t *testing.T) {
 		{"all in order", "", func(p *page) { p.write("a", 0, 50); p.write("a", 50, 100); p.commit(100) }},
 		{"a row is missing", ruleLost, func(p *page) { p.write("a", 0, 50); p.write("a", 51, 100) }},
 		{"a dead letter is missing", ruleLost, func(p *page) { p.acked(bad(malformed), 0, 100); p.write("a", 0, 100) }},
+		{"an array needs its row", ruleLost, func(p *page) {
+			n := arrayNumbers + 1
+			p.acked(n, 0, 100)
+			p.letter(n, 0, 100, "")
+			p.write("a", 0, 100)
+		}},
+		{"an array needs its dead letter", ruleLost, func(p *page) {
+			n := arrayNumbers + 1
+			p.acked(n, 0, 100)
+			p.write("a", 0, 100)
+			p.written([]row{{number: n, offset: 100, member: "a", edition: 1}}, p.now)
+		}},
+		{"an array that has both", "", func(p *page) {
+			n := arrayNumbers + 1
+			p.acked(n, 0, 100)
+			p.write("a", 0, 100)
+			p.written([]row{{number: n, offset: 100, member: "a", edition: 1}}, p.now)
+			p.letter(n, 0, 100, "")
+			p.commit(101)
+			if left := p.remaining(); left != 0 {
+				p.v.add(ruleFlow, "%d events remain", left)
+			}
+		}},
+		{"an array of too many events needs a dead letter alone", "", func(p *page) {
+			p.acked(arrayNumbers, 0, 100)
+			p.write("a", 0, 100)
+			p.letter(arrayNumbers, 0, 100, "")
+			p.commit(101)
+		}},
 		{"a tombstone needs nothing", "", func(p *page) { p.acked(bad(tombstone), 0, 100); p.write("a", 0, 100); p.commit(101) }},
 		{"a row of nowhere", ruleInvented, func(p *page) { p.write("a", 0, 101) }},
 		{"a row of another event", ruleInvented, func(p *page) {

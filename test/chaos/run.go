@@ -237,6 +237,9 @@ func (r *run) produced(number uint32) bool {
 	if _, ok := incarnationOf(number); ok {
 		return r.recreate.produced(number)
 	}
+	if number >= arrayNumbers {
+		return number-arrayNumbers < r.producer.arrays.Load()
+	}
 	return number < r.producer.next.Load()
 }
 

@@ -52,6 +52,7 @@ func kinds() []kind {
 		{name: "partition-add", about: "the topic gets one more partition", act: (*run).partitionAdd},
 		{name: "transactions", about: "transactions follow each other in the source topic, and two of three are aborted", min: 3 * s, max: 6 * s, act: (*run).shortTransactions},
 		{name: "transaction-open", about: "a transaction in the source topic stays open, then is committed or aborted", min: 3 * s, max: 8 * s, act: (*run).openTransaction},
+		{name: "array-records", about: "arrays of many events come between the others: some hold one that is fine, some more than a record may hold", min: 2 * s, max: 6 * s, act: (*run).arrayRecords},
 		{name: "records-deleted", about: "members reach no broker, and records that they have and have not delivered are deleted", min: 2 * s, max: 5 * s, act: (*run).recordsDeleted},
 		{name: "topic-recreated", about: "a topic is deleted and created again, and gets more events than it had", min: 300 * time.Millisecond, max: 4 * s, act: (*run).topicRecreated},
 		{name: "letters-recreated", about: "members reach no broker, and the dead-letter topic is deleted and created again", min: 300 * time.Millisecond, max: 3 * s, act: (*run).lettersRecreated},

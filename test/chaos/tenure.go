@@ -140,7 +140,7 @@ func (l *ledger) uncommitted(b *book, now time.Time) int64 {
 func (l *ledger) row(b *book, t *tenure, r row, how int) {
 	l.claim(b, r.number, r.partition, r.offset)
 	switch l.kind(r.number) {
-	case fine, ending:
+	case fine, ending, mixed:
 	case open, aborted:
 		l.tooEarly(r.number, r.partition, r.offset, "the table")
 	default:
@@ -171,7 +171,7 @@ func (l *ledger) row(b *book, t *tenure, r row, how int) {
 			l.sum.AgainTakeover++
 		}
 	}
-	if r.number < transactionNumbers {
+	if r.number < arrayNumbers || r.number >= recreatedNumbers && r.number < transactionNumbers {
 		b.latest = max(b.latest, r.number)
 	}
 	if r.offset > b.high {
