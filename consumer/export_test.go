@@ -153,7 +153,7 @@ func (o *OAuth) Over(rt http.RoundTripper) { o.over = rt }
 
 // CheckTLS tells whether the files of a TLS configuration can be used.
 func CheckTLS(t TLS) error {
-	_, err := t.config()
+	_, err := t.config(zap.NewNop())
 	return err
 }
 

@@ -39,7 +39,7 @@ type TLS struct {
 	ServerName string // name to expect when it differs from the broker's host name
 }
 
-func (t *TLS) config() (*tls.Config, error) {
+func (t *TLS) config(log *zap.Logger) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
 	if t.CAFile != "" {
 		pem, err := plaintext.ReadPEM(t.CAFile)
@@ -54,19 +54,24 @@ func (t *TLS) config() (*tls.Config, error) {
 	if t.CertFile == "" {
 		return c, nil
 	}
-	load := func() (*tls.Certificate, error) {
-		cert, err := readPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("loading kafka.tls.cert_file %s and key_file %s: %w; both must be PEM and belong together", t.CertFile, t.KeyFile, err)
-		}
-		return &cert, nil
+	pair := plaintext.Kept[*tls.Certificate]{
+		Read: func() (*tls.Certificate, error) {
+			cert, err := readPair(t.CertFile, t.KeyFile)
+			if err != nil {
+				return nil, fmt.Errorf("loading kafka.tls.cert_file %s and key_file %s: %w; both must be PEM and belong together", t.CertFile, t.KeyFile, err)
+			}
+			return &cert, nil
+		},
+		Hung: func(err error) {
+			log.Warn("the client certificate is not renewed; the last one is used", zap.Error(err))
+		},
 	}
-	if _, err := load(); err != nil {
+	if _, err := pair.Get(); err != nil {
 		return nil, err
 	}
-	// Read anew for each connection, so that a renewed certificate is used
-	// without a restart.
-	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+	// Read for each connection, so that a renewed certificate is used without a
+	// restart.
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair.Get() }
 	return c, nil
 }
 
@@ -102,7 +107,7 @@ func (k *Kafka) options(log *zap.Logger, version string) ([]kgo.Opt, error) {
 		opts = append(opts, kgo.Dialer(k.dial))
 	}
 	if k.TLS != nil {
-		c, err := k.TLS.config()
+		c, err := k.TLS.config(log)
 		if err != nil {
 			return nil, err
 		}
@@ -211,7 +216,7 @@ func (k *Kafka) principal() string {
 	case k.TLS == nil || k.TLS.CertFile == "":
 		return "User:ANONYMOUS"
 	}
-	pair, err := tls.LoadX509KeyPair(k.TLS.CertFile, k.TLS.KeyFile)
+	pair, err := readPair(k.TLS.CertFile, k.TLS.KeyFile)
 	if err != nil || pair.Leaf == nil {
 		return ""
 	}

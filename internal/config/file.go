@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"regexp"
 	"strconv"
 
@@ -23,7 +22,7 @@ const DefaultFile = "config.yaml"
 const maxFileBytes = 1 << 20
 
 func (l *loader) readFile(name string, needed bool) {
-	f, err := os.Open(name)
+	data, err := plaintext.ReadFile(name, maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) && !needed {
 		return
 	}
@@ -31,21 +30,15 @@ func (l *loader) readFile(name string, needed bool) {
 		l.problems = append(l.problems, &Problem{Source: name, Rule: rule, Remedy: remedy})
 		l.spoil("") // what it would have set is not known: nothing is missing yet
 	}
-	if err != nil {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok && pe.Op == "open" {
 		whole("cannot be opened: "+cause(err), "name an existing file with --config")
 		return
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err != nil {
 		whole("cannot be read: "+cause(err), "name a readable file with --config")
 		return
 	}
-	if len(data) > maxFileBytes {
-		whole(fmt.Sprintf("is larger than %d bytes", maxFileBytes), "name the configuration file with --config")
-		return
-	}
-	l.parseFile(name, plaintext.Clean(data))
+	l.parseFile(name, data)
 }
 
 // cause is the system's reason without the path, which the message already has.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/datafly/bridge/internal/plaintext"
@@ -62,8 +61,9 @@ type SecretSource struct {
 }
 
 // Read returns the secret as it is now, without line breaks around it. It is
-// safe for concurrent use and cheap enough to call once a second. No error
-// holds any part of the secret.
+// safe for concurrent use and cheap enough to call once a second. A file that
+// does not answer fails it after plaintext.Patience. No error holds any part of
+// the secret.
 func (s SecretSource) Read() (string, error) {
 	if s.File == "" {
 		if s.Value == "" {
@@ -88,19 +88,11 @@ func (s SecretSource) Format(f fmt.State, _ rune) {
 }
 
 func readSecret(path string) (string, error) {
-	f, err := os.Open(path)
+	data, err := plaintext.ReadFile(path, maxSecretBytes)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
-	switch {
-	case err != nil:
-		return "", err
-	case len(data) > maxSecretBytes:
-		return "", fmt.Errorf("%s is larger than %d bytes", path, maxSecretBytes)
-	}
-	if data = plaintext.Clean(data); bytes.IndexByte(data, 0) >= 0 {
+	if bytes.IndexByte(data, 0) >= 0 {
 		return "", fmt.Errorf("%s is not text", path)
 	}
 	secret := plaintext.Secret(string(data))

@@ -1,13 +1,13 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // validate holds the merged configuration to its rules and tells every breach.
@@ -208,15 +208,7 @@ func (v *checker) readable(key, path, otherwise string) {
 	if path == "" || v.partial || !v.ok(key) {
 		return
 	}
-	f, err := os.Open(path)
-	if err == nil {
-		var info os.FileInfo
-		if info, err = f.Stat(); err == nil && info.IsDir() {
-			err = errors.New("it is a folder")
-		}
-		_ = f.Close()
-	}
-	if err != nil {
+	if err := plaintext.Check(path); err != nil {
 		v.fail(key, "cannot be read: "+cause(err), "name a file this user can read; "+otherwise)
 	}
 }

@@ -1,12 +1,13 @@
 // Package plaintext makes what other programs write readable: editors and shells put
 // byte order marks in front of files and line breaks behind secrets, and some
-// write UTF-16. Every reader of a text file, a secret or a certificate uses it.
+// write UTF-16. Every reader of a text file, a secret or a certificate uses it. It
+// also bounds how much is read and how long that may take: a wrong path, a pipe
+// nobody writes to or a mount whose server is gone must not stop the program.
 package plaintext
 
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
 	"strings"
 	"unicode/utf16"
 )
@@ -33,25 +34,6 @@ func fromUTF16(data []byte, order binary.ByteOrder) []byte {
 		units = append(units, order.Uint16(data))
 	}
 	return []byte(string(utf16.Decode(units)))
-}
-
-// ReadFile is os.ReadFile for text: it returns what Clean makes of the file.
-func ReadFile(name string) ([]byte, error) {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	return Clean(data), nil
-}
-
-// ReadPEM is os.ReadFile for certificates and keys: it returns what PEM makes of
-// the file.
-func ReadPEM(name string) ([]byte, error) {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	return PEM(data), nil
 }
 
 // PEM is Clean for certificates and keys, which are often several files behind
