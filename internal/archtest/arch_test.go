@@ -28,6 +28,8 @@ var arrows = map[string][]string{
 	"internal/config":     {"internal/plaintext"},
 	"internal/plaintext":  {},
 	"internal/delta":      {},
+	"internal/logwriter":  {},
+	"internal/hangup":     {},
 	"internal/oauthtoken": {"internal/plaintext"},
 	"internal/ops":        {"internal/plaintext"},
 	"internal/tracing":    {"consumer"},
@@ -40,7 +42,7 @@ var arrows = map[string][]string{
 	"test":                {},
 	"test/chaos":          {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
 	"bench":               {"internal/kafkatest", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/ops", "internal/plaintext", "internal/tracing", "internal/traffic"},
+	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/hangup", "internal/logwriter", "internal/ops", "internal/plaintext", "internal/tracing", "internal/traffic"},
 }
 
 // A border keeps a package from outside, and those below it, to some rooms.

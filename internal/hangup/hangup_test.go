@@ -1,0 +1,17 @@
+package hangup
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestReloads(t *testing.T) {
+	for line, want := range map[string]bool{
+		"run": true, "run --config x": true, "--color never run": true, "--color=never run": true,
+		"": false, "demo": false, "status run": false, "--help": false, "--color run": false, "-test.run x": false,
+	} {
+		if got := reloads(strings.Fields(line)); got != want {
+			t.Errorf("%q: got %v, want %v", line, got, want)
+		}
+	}
+}
