@@ -75,8 +75,21 @@ type Metrics struct {
 	lastCommit               prometheus.Gauge
 	mintsOK, mintsFailed     prometheus.Counter
 
+	dropped atomic.Pointer[func() int64] // lines of the log
+
 	reload reloadSeries
 	totals totals
+}
+
+// LogLines says where to ask how many lines of the log were dropped.
+func (m *Metrics) LogLines(dropped func() int64) { m.dropped.Store(&dropped) }
+
+func (m *Metrics) logLinesDropped() float64 {
+	dropped := m.dropped.Load()
+	if dropped == nil {
+		return 0
+	}
+	return float64((*dropped)())
 }
 
 // totals back Totals. They are kept apart from the counters because those of a
@@ -169,6 +182,8 @@ func NewMetrics(known Known) *Metrics {
 	m.moved = byWord(m.counters("rebalanced_partitions_total",
 		"Partitions the group gave to this member or took from it, by kind.", "kind"))
 
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: prefix + "log_lines_dropped_total",
+		Help: "Lines of the log that were dropped because standard error was not read in time, or could not be written."}, m.logLinesDropped))
 	m.reload = newReloadSeries(m)
 	m.announce(known)
 	return m

@@ -96,6 +96,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return listenError(s.address, err)
 	}
+	l = newSpared(l, s.log)
 	s.listener = l
 	var requests context.Context
 	requests, s.cancel = context.WithCancel(context.WithoutCancel(ctx))

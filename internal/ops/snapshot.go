@@ -77,6 +77,10 @@ type Snapshot struct {
 	// Totals are filled by the server from Metrics.
 	Totals Totals `json:"totals"`
 
+	// LogLinesDropped counts the lines of the log that standard error did not
+	// take. It has no part in Ready.
+	LogLinesDropped int64 `json:"log_lines_dropped"`
+
 	// Reload tells where the configuration in force comes from, and whether a
 	// newer one was refused. It has no part in Ready.
 	Reload ReloadStatus `json:"reload"`

@@ -82,6 +82,9 @@ func writeCounts(b *bytes.Buffer, s Snapshot) {
 	t := s.Totals
 	fmt.Fprintf(b, "%-10s %d events read, %d rows delivered, %d rejected, %d filtered, %d dead letters, %d retries\n",
 		"totals", t.EventsRead, t.RowsDelivered, t.EventsRejected, t.EventsFiltered, t.DeadLetters, t.SinkRetries)
+	if s.LogLinesDropped > 0 {
+		fmt.Fprintf(b, "%-10s %d lines dropped: standard error was not read in time, or could not be written\n", "log", s.LogLinesDropped)
+	}
 	writeLedger(b, s.Conservation)
 }
 
