@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -107,7 +107,7 @@ func configArgument(cmd *cobra.Command) string {
 		return ""
 	}
 	said := ""
-	if _, err := os.Stat(f.Value.String()); err == nil || f.Changed {
+	if _, err := plaintext.Stat(f.Value.String()); err == nil || f.Changed {
 		said = " --config " + shellWord(f.Value.String())
 	}
 	for _, name := range []string{"brokers", "topics", "group"} {

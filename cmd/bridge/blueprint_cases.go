@@ -57,11 +57,14 @@ var (
 	recordKeys  = []string{"topic", "partition", "offset", "timestamp", "key", "headers"}
 )
 
+// maxCases bounds a file of tests, in bytes.
+const maxCases = 64 << 20
+
 // readCases reads a file of tests. What is wrong with it is in problems.
 func readCases(file string) *caseFile {
 	f := &caseFile{file: file, blueprint: strings.TrimSuffix(file, testSuffix) + ".yaml"}
 	f.options = mapping.Options{ClusterID: "test", AllOptional: true}
-	data, err := plaintext.ReadFile(file)
+	data, err := plaintext.ReadFile(file, maxCases)
 	if err != nil {
 		f.problems = append(f.problems, fileProblem{What: fmt.Sprintf("cannot be read: %v; name a readable file", err)})
 		return f

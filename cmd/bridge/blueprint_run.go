@@ -92,7 +92,7 @@ func runCases(file string, match *regexp.Regexp, update bool) caseReport {
 func (f *caseFile) compile() (*mapping.Mapping, error) {
 	plan := mapping.Default()
 	if f.blueprint != "default" {
-		data, err := plaintext.ReadFile(f.blueprint)
+		data, err := plaintext.ReadFile(f.blueprint, plaintext.MaxText)
 		if err != nil {
 			return nil, fmt.Errorf("cannot be read: %w; put the blueprint beside its tests, or name it with blueprint: in %s", err, f.file)
 		}

@@ -123,7 +123,7 @@ func (v *validator) validate(file string) validatedFile {
 }
 
 func (v *validator) compile(file string) (*mapping.Mapping, error) {
-	data, err := plaintext.ReadFile(file)
+	data, err := plaintext.ReadFile(file, plaintext.MaxText)
 	if err != nil {
 		return nil, fmt.Errorf("cannot be read: %w; name a readable blueprint", err)
 	}

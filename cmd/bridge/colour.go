@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/logwriter"
 	"github.com/datafly/bridge/internal/plaintext"
 )
 
@@ -71,8 +72,17 @@ func newStyle(mode colourMode, w io.Writer) style {
 	return s
 }
 
+// unwrapped returns what is behind a screen and a queue.
+func unwrapped(w io.Writer) io.Writer {
+	w = bare(w)
+	if queue, ok := w.(*logwriter.Writer); ok {
+		return queue.Unwrap()
+	}
+	return w
+}
+
 func isTerminal(w io.Writer) bool {
-	f, ok := bare(w).(*os.File)
+	f, ok := unwrapped(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
@@ -82,7 +92,7 @@ const assumedWidth = 80
 // terminalWidth returns the columns of the terminal behind w, asked anew each
 // time because windows change; assumedWidth where there is none.
 func terminalWidth(w io.Writer) int {
-	if f, ok := bare(w).(*os.File); ok {
+	if f, ok := unwrapped(w).(*os.File); ok {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
 			return width
 		}

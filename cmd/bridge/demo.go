@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/logwriter"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -68,7 +69,12 @@ The exit code is 1 if anything was lost. It ends after --events, after
 				return &usageError{err}
 			}
 			o.out, o.err = styleOf(cmd, cmd.OutOrStdout()), styleOf(cmd, cmd.ErrOrStderr())
-			return runDemo(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			stops := stoppingOf(cmd.Context())
+			stops.allow(demoEnd)
+			stderr, lines := stops.log(cmd.ErrOrStderr())
+			defer lines.Flush(lastWords)
+			reportGaps(lines, config.Log{Format: "console"})
+			return runDemo(cmd.Context(), o, cmd.OutOrStdout(), stderr)
 		},
 	}
 	f := cmd.Flags()
@@ -90,6 +96,10 @@ The exit code is 1 if anything was lost. It ends after --events, after
 	addOutput(cmd, &o.output)
 	return cmd
 }
+
+// demoEnd bounds the end of an interrupted demo: what is on its way is waited for as
+// long as some of it arrives, which is watched for demoQuiet at a time.
+const demoEnd = 10 * time.Minute
 
 const (
 	demoDuration = 20 * time.Second
@@ -157,6 +167,9 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) error
 	report, err := d.run(ctx)
 	if err != nil {
 		return err
+	}
+	if lines, ok := bare(stderr).(*logwriter.Writer); ok {
+		lines.Flush(lastWords) // the report comes last
 	}
 	if err := report.write(stdout, o.output, o.out); err != nil {
 		return err

@@ -49,6 +49,7 @@ not.`,
 			if err != nil {
 				return err
 			}
+			stoppingOf(cmd.Context()).allow(cfg.Delivery.Drain + stopGrace)
 			screen := newBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
 			log := commandLogger(cmd, cfg, screen)
 			defer func() { _ = log.Sync() }() // standard error cannot always be synced

@@ -64,6 +64,7 @@ loopback unless everyone who can reach it may read the rows and change them.`,
 			if err != nil {
 				return &usageError{err}
 			}
+			stoppingOf(cmd.Context()).allow(emulatorDrain + stopGrace)
 			return f.serve(cmd.Context(), e, cmd.ErrOrStderr())
 		},
 	}
@@ -122,7 +123,7 @@ func (f *emulatorFlags) build(stderr io.Writer) (*emulator.Emulator, error) {
 		return nil, fmt.Errorf("--zerobus-listen %q: %w; write host:port, such as 127.0.0.1:8091", f.zerobus, err)
 	}
 	if f.ddl != "" {
-		script, err := plaintext.ReadFile(f.ddl)
+		script, err := plaintext.ReadFile(f.ddl, plaintext.MaxText)
 		if err != nil {
 			return nil, fmt.Errorf("--ddl: %w; name a readable SQL file", err)
 		}

@@ -30,12 +30,23 @@ const (
 func main() { os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // execute runs one command line to its end and returns the exit code. The first
-// interrupt or SIGTERM ends the command's context; a second one kills.
+// interrupt or SIGTERM ends the command's context, and after a grace execute returns
+// without the command; a second one kills.
 func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // from here on a signal has its default effect
 
+	stops := newStopping(stderr)
+	done := make(chan int, 1)
+	go func() { done <- perform(stops.in(ctx), args, stdin, stdout, stderr) }() // ends with the command
+	code := stops.wait(ctx, done)
+	stops.stderr.Flush(lastWords)
+	return code
+}
+
+// perform runs one command line as far as its last words.
+func perform(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	out, errs := newScreen(stdout), newScreen(stderr)
 	defer out.end()
 	defer errs.end()
@@ -53,7 +64,9 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	look := styleOf(cmd, errs)
 	var quiet *quietError
-	said, stopped := listed(err), ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
+	// What a command, a broker or a file is blamed for after an interrupt may only
+	// be that there was no time left.
+	said, stopped := listed(err), ctx.Err() != nil
 	if stopped {
 		said = "interrupted: " + said
 	}
@@ -64,7 +77,7 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintf(errs, "try: %s\n", look.strong(next))
 	}
 	var usage *usageError
-	if errors.As(err, &usage) {
+	if errors.As(err, &usage) && !stopped {
 		return exitUsage
 	}
 	return exitFailed

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,9 +54,9 @@ stands in the place of the rows.`,
 			}
 			run := &mapRun{mapping: m, mapper: m.NewMapper(), out: bufio.NewWriter(cmd.OutOrStdout()), errs: cmd.ErrOrStderr(), explain: explain, form: output}
 			if len(files) == 0 {
-				err = run.lines(cmd.InOrStdin())
+				err = run.lines(&interruptible{ctx: cmd.Context(), r: cmd.InOrStdin()})
 			} else {
-				err = run.samples(files)
+				err = run.samples(cmd.Context(), files)
 			}
 			if ferr := run.out.Flush(); err == nil && ferr != nil {
 				err = fmt.Errorf("writing rows: %w", ferr)
@@ -131,9 +132,9 @@ func (r *mapRun) where() string {
 }
 
 // samples maps the events of files.
-func (r *mapRun) samples(files []string) error {
+func (r *mapRun) samples(ctx context.Context, files []string) error {
 	for _, file := range files {
-		in, err := readSample(file)
+		in, err := awaited(ctx, func() (io.Reader, error) { return readSample(file) })
 		if err != nil {
 			return err
 		}
@@ -147,11 +148,11 @@ func (r *mapRun) samples(files []string) error {
 
 // readSample reads a file of one event per line, or of one event over several.
 func readSample(file string) (io.Reader, error) {
-	info, err := os.Stat(file)
+	info, err := plaintext.Stat(file)
 	if err == nil && info.Size() > maxLine {
 		return nil, fmt.Errorf("%s is larger than %d MiB; hand it in as standard input", file, maxLine>>20)
 	}
-	data, err := plaintext.ReadFile(file)
+	data, err := plaintext.ReadInput(file, maxLine)
 	if err != nil {
 		return nil, &usageError{fmt.Errorf("reading events: %w; name a file of one event per line", err)}
 	}

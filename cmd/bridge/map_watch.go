@@ -70,7 +70,7 @@ func (w *mapWatch) run(ctx context.Context, ticks <-chan time.Time) error {
 	seen := stamps(files)
 	changed := ""
 	for {
-		if err := w.show(changed); err != nil {
+		if err := w.show(ctx, changed); err != nil {
 			return fmt.Errorf("writing rows: %w", err)
 		}
 		for changed = ""; changed == ""; {
@@ -101,7 +101,7 @@ type stamp struct {
 func stamps(files []string) []stamp {
 	out := make([]stamp, len(files))
 	for i, file := range files {
-		if info, err := os.Stat(file); err == nil {
+		if info, err := plaintext.Stat(file); err == nil {
 			out[i] = stamp{info.Size(), info.ModTime()}
 		}
 	}
@@ -109,11 +109,11 @@ func stamps(files []string) []stamp {
 }
 
 // show maps all samples and writes what came of them in one piece.
-func (w *mapWatch) show(changed string) error {
+func (w *mapWatch) show(ctx context.Context, changed string) error {
 	var b bytes.Buffer
 	switch {
 	case w.look.live:
-		w.render(&b)
+		w.render(ctx, &b)
 		text := b.Bytes()
 		if out, ok := w.out.(*screen); ok {
 			text = out.visible(text)
@@ -123,12 +123,12 @@ func (w *mapWatch) show(changed string) error {
 	case changed != "":
 		fmt.Fprintf(&b, "--- %s has changed\n", plaintext.VisibleLine(changed))
 	}
-	w.render(&b)
+	w.render(ctx, &b)
 	_, err := w.out.Write(b.Bytes())
 	return err
 }
 
-func (w *mapWatch) render(b *bytes.Buffer) {
+func (w *mapWatch) render(ctx context.Context, b *bytes.Buffer) {
 	wrong := func(err error) { fmt.Fprintln(b, w.look.bad(strings.TrimSpace(listed(err)))) }
 	m, err := w.compile()
 	if err != nil {
@@ -137,7 +137,7 @@ func (w *mapWatch) render(b *bytes.Buffer) {
 	}
 	run := &mapRun{mapping: m, mapper: m.NewMapper(), out: bufio.NewWriter(b), explain: w.explain, form: w.form}
 	run.errs = run.out // so that all stands in the order of the events
-	err = run.samples(w.samples)
+	err = run.samples(ctx, w.samples)
 	if err = errors.Join(err, run.out.Flush()); err != nil {
 		wrong(err)
 		return

@@ -97,7 +97,7 @@ func TestMapWatch(t *testing.T) {
 func TestMapWatchClearsATerminal(t *testing.T) {
 	shown := make(screens, 1)
 	w := mapWatch{out: shown, look: style{live: true}, compile: func() (*mapping.Mapping, error) { return mapping.Default().Compile(mapping.Options{}) }}
-	if err := w.show("b.yaml"); err != nil {
+	if err := w.show(t.Context(), "b.yaml"); err != nil {
 		t.Fatal(err)
 	}
 	if got := <-shown; !strings.HasPrefix(got, clearScreen) || strings.Contains(got, "---") {

@@ -61,6 +61,9 @@ func (b *bar) Write(p []byte) (int, error) {
 func (b *bar) show(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if queue, ok := bare(b.w).(interface{ Busy() bool }); ok && queue.Busy() {
+		return // a terminal that stands still is not to get all the lines it missed
+	}
 	if b.line != "" {
 		_ = control(b.w, eraseLine) // a terminal that is gone gets no line either
 	}

@@ -76,3 +76,27 @@ func TestBarStaysBelowTheLog(t *testing.T) {
 		t.Error("got a bar where there is no terminal")
 	}
 }
+
+// busyTerminal is one that stands still.
+type busyTerminal struct {
+	bytes.Buffer
+	busy bool
+}
+
+func (b *busyTerminal) Busy() bool { return b.busy }
+
+// A terminal that was stopped does not get all the lines it missed.
+func TestBarSkipsATerminalThatStandsStill(t *testing.T) {
+	var screen busyTerminal
+	b := &bar{w: &screen, style: style{live: true}}
+	b.show("[=  ]")
+	screen.busy = true
+	for range 100 {
+		b.show("[== ]")
+	}
+	screen.busy = false
+	b.show("[===]")
+	if got, want := screen.String(), "[=  ]"+eraseLine+"[===]"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

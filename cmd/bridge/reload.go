@@ -15,6 +15,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -64,16 +65,30 @@ func (k *rulebook) digest() string {
 // force when they are needed.
 func (b *bridge) consumerConfig() consumer.Config {
 	c := consumerConfig(b.cfg)
-	c.Kafka.SASL.Password = func() (string, error) { return b.settings.Load().Kafka.SASL.PasswordSource().Read() }
-	c.Kafka.SASL.OAuth.ClientSecret = func() (string, error) { return b.settings.Load().Kafka.SASL.OAuth.ClientSecretSource().Read() }
+	c.Kafka.SASL.Password, c.Kafka.SASL.OAuth.ClientSecret = b.secrets.password.Get, b.secrets.oauth.Get
 	return c
 }
 
 // zerobusConfig is to zerobusConfig what consumerConfig is to consumerConfig.
 func (b *bridge) zerobusConfig() zerobus.Config {
 	c := zerobusConfig(b.cfg)
-	c.ClientSecret = func() (string, error) { return b.settings.Load().Zerobus.ClientSecretSource().Read() }
+	c.ClientSecret = b.secrets.client.Get
 	return c
+}
+
+// secrets are read when they are needed, so that a rotated file is used without a
+// restart. While a file hangs, the last secret is used: what delivers does not wait
+// for a new one.
+type secrets struct{ password, oauth, client plaintext.Kept[string] }
+
+func (b *bridge) keepSecrets() {
+	keep := func(k *plaintext.Kept[string], source func(*config.Config) config.SecretSource) {
+		k.Read = func() (string, error) { return source(b.settings.Load()).Read() }
+		k.Hung = func(err error) { b.log.Warn("a secret cannot be read; the last one is used", zap.Error(err)) }
+	}
+	keep(&b.secrets.password, func(c *config.Config) config.SecretSource { return c.Kafka.SASL.PasswordSource() })
+	keep(&b.secrets.oauth, func(c *config.Config) config.SecretSource { return c.Kafka.SASL.OAuth.ClientSecretSource() })
+	keep(&b.secrets.client, func(c *config.Config) config.SecretSource { return c.Zerobus.ClientSecretSource() })
 }
 
 // reloads keeps what became of them.

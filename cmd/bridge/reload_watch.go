@@ -4,8 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // What leads to a reload.
@@ -33,9 +34,6 @@ const (
 	// announced: network file systems announce none, nor does a link further
 	// up in a path.
 	pollEvery = 10 * time.Second
-	// maxDigest bounds what is read of a file to see whether it has changed,
-	// in bytes: more than a configuration or a blueprint may have.
-	maxDigest = 2 << 20
 )
 
 // follower follows the files of the configuration and reloads it when they have
@@ -177,7 +175,7 @@ func (f *follower) reload(ctx context.Context, why string) {
 // there was one, that it is gone or empty is an accident, or a writer at work.
 func (f *follower) loadHeld() (*config.Config, error) {
 	o := f.options
-	info, err := os.Stat(f.file())
+	info, err := plaintext.Stat(f.file())
 	switch {
 	case err == nil && info.Size() > 0:
 		f.held = true
@@ -226,12 +224,8 @@ func digestFiles(files []string) (sum [32]byte) {
 	}
 	for _, name := range files {
 		part([]byte(name))
-		if f, err := os.Open(name); err == nil {
-			text, err := io.ReadAll(io.LimitReader(f, maxDigest))
-			_ = f.Close()
-			if err == nil {
-				part(text)
-			}
+		if text, err := plaintext.Read(name, plaintext.MaxText); err == nil {
+			part(text)
 		}
 	}
 	return [32]byte(h.Sum(nil))
@@ -248,8 +242,12 @@ func keepWatching(w *fsnotify.Watcher, files []string) {
 		}
 	}
 	for _, file := range files {
+		real, err := plaintext.Resolve(file)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // to watch its folder would hang as well
+		}
 		add(file)
-		if real, err := filepath.EvalSymlinks(file); err == nil {
+		if err == nil {
 			add(real)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/hangup"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -49,11 +50,18 @@ what the bridge is doing.`,
   bridge run --set delivery.max_rows=1000 --log-level debug
   bridge run --group shadow-1 --from 2026-11-22T06:00:00Z --until 2026-11-22T07:00:00Z --set zerobus.table=stream_shadow`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// A log that is not read, or no more, is no reason to stand still or
+			// to end: a write to a closed pipe fails, and does not kill.
+			signal.Ignore(syscall.SIGPIPE)
+			hup := hangup.Signals()
+			stops := stoppingOf(cmd.Context())
+			stderr, lines := stops.log(cmd.ErrOrStderr())
+			defer lines.Flush(lastWords)
 			cfg, span, err := limits.load(cmd)
 			if err != nil {
 				return err
 			}
-			stderr := cmd.ErrOrStderr()
+			stops.allow(cfg.Delivery.Drain + stopGrace)
 			look := styleOf(cmd, stderr)
 			logging := logFor(cfg.Log, stderr)
 			screen := newBar(stderr, look)
@@ -62,17 +70,16 @@ what the bridge is doing.`,
 			}
 			level := zap.NewAtomicLevelAt(levelOf(logging))
 			log := newLoggerAt(level, logging, zapcore.AddSync(stderr))
-			defer func() { _ = log.Sync() }() // standard error cannot always be synced
+			reportGaps(lines, logging)
 			for _, i := range settingsWithoutEffect(cfg) {
 				log.Warn("setting has no effect", zap.String("key", i.Key), zap.String("because", i.Why), zap.String("remedy", i.Remedy))
 			}
-			hup := make(chan os.Signal, 1)
-			signal.Notify(hup, syscall.SIGHUP)
-			defer signal.Stop(hup)
 			live := &summary{screen: screen}
 			defer live.end()
 			return serve(cmd.Context(), cfg, log, func(b *bridge, _ string) {
 				b.window, b.screen = span, screen
+				b.lines.Store(lines)
+				b.metrics.LogLines(lines.Dropped)
 				b.level, b.follower = level, &follower{options: config.FromFlags(cmd.Flags(), os.Environ()), signals: hup}
 				if span == nil || span.until == nil { // a bounded run shows how far it is
 					live.begin(cmd.Context(), func() (ops.Snapshot, ops.Totals) { return b.snapshot(), b.metrics.Totals() })
@@ -111,7 +118,8 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 	if err != nil {
 		return err
 	}
-	defer b.close()
+	stops := stoppingOf(ctx)
+	defer stops.during("closing the connections to Kafka and the workspace", b.close)
 
 	opsConfig := ops.Config{Address: cfg.Ops.Address, Pprof: cfg.Ops.Pprof}
 	if page := b.livePage(); page != nil {
@@ -124,7 +132,9 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), opsClose)
 		defer cancel()
-		if cerr := server.Close(closing); cerr != nil && !errors.Is(cerr, context.DeadlineExceeded) {
+		var cerr error
+		stops.during("closing the ops endpoints", func() { cerr = server.Close(closing) })
+		if cerr != nil && !errors.Is(cerr, context.DeadlineExceeded) {
 			err = errors.Join(err, cerr)
 		}
 	}()
@@ -135,10 +145,11 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 		following, stop := context.WithCancel(ctx)
 		var follow sync.WaitGroup
 		follow.Go(func() { b.follow(following) })
-		defer follow.Wait()
+		defer stops.during("following the configuration", follow.Wait)
 		defer stop()
 	}
-	return b.run(ctx)
+	stops.during("delivery", func() { err = b.run(ctx) })
+	return err
 }
 
 // run proves the connections, joins the group and delivers until ctx ends or,
@@ -189,11 +200,12 @@ func (b *bridge) run(ctx context.Context) error {
 		group.Until(ends)
 		watch.Go(func() { follow(watching, ends, b.screen, b.log) })
 	}
-	err = group.Run(ctx)
+	stops := stoppingOf(ctx)
+	stops.during("the group and its partitions", func() { err = group.Run(ctx) })
 	unwatch()
-	watch.Wait()
+	stops.during("watching the table's columns", watch.Wait)
 	if tracer != nil {
-		b.stopTracing(tracer, told.Load())
+		stops.during("sending spans", func() { b.stopTracing(tracer, told.Load()) })
 	}
 	if err == nil && ends != nil {
 		err = b.outcome(ends)

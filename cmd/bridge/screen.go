@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"unicode/utf8"
 
+	"github.com/datafly/bridge/internal/logwriter"
 	"github.com/datafly/bridge/internal/plaintext"
 )
 
@@ -26,6 +27,14 @@ type screen struct {
 }
 
 func newScreen(w io.Writer) *screen { return &screen{w: w} }
+
+// through has what is written from now on go through a queue to the same output. It
+// is for the beginning of a command, before anything else writes.
+func (s *screen) through(queue *logwriter.Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.w = queue
+}
 
 // Write implements io.Writer.
 func (s *screen) Write(p []byte) (int, error) {

@@ -27,6 +27,9 @@ func (b *bridge) snapshot() ops.Snapshot {
 		Config:        b.settings.Load().Redacted(),
 		Reload:        b.reloads.now(),
 	}
+	if lines := b.lines.Load(); lines != nil {
+		s.LogLinesDropped = lines.Dropped()
+	}
 	if sink.Name == zerobus.Blocked {
 		s.NotReady = append(s.NotReady, ops.Reason{Code: "sink_blocked", Text: sink.Reason, Remedy: sink.Remedy})
 	}
@@ -51,6 +54,9 @@ func (b *bridge) snapshot() ops.Snapshot {
 			})
 		}
 		s.Conservation = ledger(st.Ledger, st.Imbalance)
+	}
+	if short := b.handles.short(time.Now(), b.descriptorsNeeded(len(s.Partitions))); short != nil {
+		s.NotReady = append(s.NotReady, *short)
 	}
 	s.Ready = s.State == ops.StateRunning && len(s.NotReady) == 0
 	if !s.Ready && len(s.NotReady) == 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/logwriter"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/internal/plaintext"
@@ -35,16 +36,33 @@ func levelOf(cfg config.Log) zapcore.Level {
 
 // newLoggerAt is newLogger with a level that may change.
 func newLoggerAt(level zapcore.LevelEnabler, cfg config.Log, w zapcore.WriteSyncer) *zap.Logger {
+	return zap.New(zapcore.NewCore(newEncoder(cfg), zapcore.Lock(zapcore.AddSync(logLines{w})), level))
+}
+
+func newEncoder(cfg config.Log) zapcore.Encoder {
 	enc := zap.NewProductionEncoderConfig()
 	enc.TimeKey = "time"
 	enc.EncodeTime = zapcore.ISO8601TimeEncoder
 	enc.EncodeDuration = zapcore.StringDurationEncoder
-	encoder := zapcore.NewJSONEncoder(enc)
 	if cfg.Format == "console" {
 		enc.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(enc)
+		return zapcore.NewConsoleEncoder(enc)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(logLines{w})), level))
+	return zapcore.NewJSONEncoder(enc)
+}
+
+// reportGaps has a line of the log say where lines of it are missing.
+func reportGaps(w *logwriter.Writer, cfg config.Log) {
+	encoder := newEncoder(cfg)
+	w.ReportGaps(func(lost int64) []byte {
+		line, err := encoder.EncodeEntry(zapcore.Entry{Level: zap.WarnLevel, Time: time.Now(),
+			Message: "log lines were dropped: the log was not read or could not be written; see what reads standard error, and how fast"},
+			[]zap.Field{zap.Int64("lines", lost)})
+		if err != nil {
+			return nil
+		}
+		return line.Bytes()
+	})
 }
 
 // consumerConfig says in consumer's words what the configuration says.
@@ -100,7 +118,7 @@ func readBlueprint(file string) (plan *mapping.Blueprint, digest string, err err
 	if file == "" {
 		return mapping.Default(), "", nil
 	}
-	data, err := plaintext.ReadFile(file)
+	data, err := plaintext.ReadFile(file, plaintext.MaxText)
 	if err != nil {
 		return nil, "", fmt.Errorf("reading mapping.blueprint: %w; name a readable file, or leave the key empty for the built-in blueprint", err)
 	}
@@ -221,7 +239,10 @@ type bridge struct {
 	screen   *bar    // shows a bounded run's progress; nil without a terminal
 
 	book     rulebook
-	settings atomic.Pointer[config.Config] // in force: cfg with what reloads have brought
+	secrets  secrets
+	handles  descriptorWatch
+	lines    atomic.Pointer[logwriter.Writer] // what log goes to, where it may drop lines
+	settings atomic.Pointer[config.Config]    // in force: cfg with what reloads have brought
 	reloads  reloads
 	level    zap.AtomicLevel // of log, where it may change
 	follower *follower       // brings reloads; nil without
@@ -253,6 +274,7 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 		return nil, &usageError{err}
 	}
 	b.settings.Store(cfg)
+	b.keepSecrets()
 	b.reloads.begin(b.metrics, b.digest(), b.started)
 	if b.client, err = zerobus.New(b.zerobusConfig(), log, observed{b.metrics}); err != nil {
 		return nil, &usageError{err}

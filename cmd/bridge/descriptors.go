@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/zerobus"
+)
+
+const (
+	// ownDescriptors are those a member needs beside its writes: for the brokers,
+	// the ops endpoints, files and the Go runtime.
+	ownDescriptors = 64
+	// fewDescriptors is how many have to be free, or connections fail that are
+	// opened at the same moment.
+	fewDescriptors = 8
+	// descriptorsEvery is how often they are counted at most.
+	descriptorsEvery = time.Second
+	// shortFor is how long a shortage is reported after it was last seen: the
+	// number comes and goes with the connections that fail.
+	shortFor = 10 * time.Second
+)
+
+// descriptorWatch knows whether the process has file descriptors left.
+type descriptorWatch struct {
+	count func() (open, limit int, err error) // nil: countDescriptors
+
+	mu     sync.Mutex // guards the fields below
+	looked time.Time
+	until  time.Time // the shortage is reported
+	reason ops.Reason
+}
+
+// short returns why the member is not ready, or nil. needed is how many descriptors
+// it needs in all.
+func (d *descriptorWatch) short(now time.Time, needed int) *ops.Reason {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now.Sub(d.looked) >= descriptorsEvery {
+		d.looked = now
+		count := d.count
+		if count == nil {
+			count = countDescriptors
+		}
+		open, limit, err := count()
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			open, err = max(open, limit), nil
+		}
+		if err == nil && limit > 0 && limit-open < fewDescriptors {
+			d.until = now.Add(shortFor)
+			d.reason = ops.Reason{Code: "too_few_descriptors",
+				Text: fmt.Sprintf("%d of %d file descriptors are in use; this member needs about %d", open, limit, max(needed, open+fewDescriptors)),
+				Remedy: fmt.Sprintf("raise the limit to %d or more: ulimit -n, LimitNOFILE= in the systemd unit, --ulimit nofile= of docker",
+					max(1024, 2*needed, 2*limit))}
+		}
+	}
+	if !now.Before(d.until) {
+		return nil
+	}
+	reason := d.reason
+	return &reason
+}
+
+// descriptorsNeeded estimates how many file descriptors the member needs: each
+// partition has one write in flight, on a connection of its own unless they share
+// streams.
+func (b *bridge) descriptorsNeeded(partitions int) int {
+	if b.cfg.Zerobus.Transport == zerobus.TransportGRPC {
+		return ownDescriptors + max(b.cfg.Zerobus.Streams, 1)
+	}
+	return ownDescriptors + partitions
+}

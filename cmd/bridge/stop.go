@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/datafly/bridge/internal/logwriter"
+	"github.com/datafly/bridge/internal/plaintext"
+)
+
+const (
+	// stopGrace is what a command that drains may take on top of its drain, until
+	// the process ends without it: 20 s of drain and the grace are below the 30 s
+	// after which Kubernetes, docker and systemd kill.
+	stopGrace = 8 * time.Second
+	// interruptGrace is the same for commands that have nothing to drain.
+	interruptGrace = 3 * time.Second
+	// lastWords bounds writing what is left of the log when the process ends.
+	lastWords = time.Second
+)
+
+// stopping is what one execution of a command has to do with its end: the last
+// resort when something hangs, and standard error that may not be read. Its
+// methods may be called on nil, as commands are in tests.
+type stopping struct {
+	stderr *logwriter.Writer
+
+	mu     sync.Mutex // guards the fields below
+	grace  time.Duration
+	stages []string // what the command is doing that may take long, innermost last
+}
+
+func newStopping(stderr io.Writer) *stopping {
+	return &stopping{stderr: logwriter.New(stderr), grace: interruptGrace}
+}
+
+type stoppingKey struct{}
+
+func (s *stopping) in(ctx context.Context) context.Context {
+	return context.WithValue(ctx, stoppingKey{}, s)
+}
+
+// stoppingOf returns nil where there is none.
+func stoppingOf(ctx context.Context) *stopping {
+	s, _ := ctx.Value(stoppingKey{}).(*stopping)
+	return s
+}
+
+// allow says how long the command may take to end once it is told to.
+func (s *stopping) allow(grace time.Duration) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.grace = grace
+}
+
+// log returns standard error for a command that must not wait for its reader, and
+// the queue in it. What cannot be written in time is dropped and counted.
+func (s *stopping) log(stderr io.Writer) (io.Writer, *logwriter.Writer) {
+	terminal, ok := stderr.(*screen)
+	if s == nil || !ok {
+		queue := logwriter.New(stderr)
+		return queue, queue
+	}
+	terminal.through(s.stderr)
+	return terminal, s.stderr
+}
+
+// during calls f, and names it should the process have to end before f does.
+func (s *stopping) during(what string, f func()) {
+	if s == nil {
+		f()
+		return
+	}
+	s.mu.Lock()
+	s.stages = append(s.stages, what)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stages = s.stages[:len(s.stages)-1]
+	}()
+	f()
+}
+
+func (s *stopping) current() (grace time.Duration, stages []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.grace, slices.Clone(s.stages)
+}
+
+// wait returns the exit code from done or, when ctx has ended and the grace is
+// over, that of an interrupted command, which is left behind.
+func (s *stopping) wait(ctx context.Context, done <-chan int) int {
+	select {
+	case code := <-done:
+		return code
+	case <-ctx.Done():
+	}
+	asked := time.Now()
+	for {
+		grace, stages := s.current()
+		left := grace - time.Since(asked)
+		if left <= 0 {
+			fmt.Fprintf(s.stderr, "bridge: interrupted: %s\n", unended(stages, grace))
+			return exitFailed
+		}
+		timer := time.NewTimer(left)
+		select {
+		case code := <-done:
+			timer.Stop()
+			return code
+		case <-timer.C:
+		}
+	}
+}
+
+// unended says what a process leaves behind.
+func unended(stages []string, grace time.Duration) string {
+	said := "the command"
+	if len(stages) > 0 {
+		said = strings.Join(stages, ": ")
+	}
+	said += fmt.Sprintf(" did not end within %s", grace)
+	if files := plaintext.Hanging(); len(files) > 0 {
+		said += "; reading " + legible(strings.Join(files, ", "), 1000) + " hangs"
+	}
+	return said
+}
+
+// awaited returns what f returns, or ctx's error as soon as ctx ends: f may be in
+// a read that nothing can cut short, and is left behind then.
+func awaited[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() { // awaited below, or left behind with the process
+		v, err := f()
+		done <- outcome{v, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+// interruptible is a reader whose reads end with ctx.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+	buf []byte
+}
+
+// Read implements io.Reader.
+func (i *interruptible) Read(p []byte) (int, error) {
+	const most = 64 << 10
+	if i.buf == nil {
+		i.buf = make([]byte, most)
+	}
+	buf := i.buf[:min(len(p), most)] // not p: a read that is left behind still owns it
+	n, err := awaited(i.ctx, func() (int, error) { return i.r.Read(buf) })
+	return copy(p, buf[:n]), err
+}

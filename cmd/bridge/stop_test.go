@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A command that does not end is left behind when its grace is over, by name, and
+// one that ends within has its own exit code.
+func TestStoppingIsBounded(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		takes time.Duration // after it was told to stop
+		code  int
+		said  string
+	}{
+		{"in time", 27 * time.Second, exitFine, ""},
+		{"hangs", time.Hour, exitFailed, "bridge: interrupted: delivery: the group and its partitions did not end within 28s\n"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var stderr bytes.Buffer
+			s := newStopping(&stderr)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan int, 1)
+			go func() {
+				s.allow(20*time.Second + stopGrace)
+				s.during("following the configuration", func() {})
+				s.during("delivery", func() {
+					s.during("the group and its partitions", func() {
+						<-ctx.Done()
+						<-time.After(tc.takes)
+					})
+				})
+				done <- exitFine
+			}()
+			<-time.After(time.Minute) // nothing is bounded before
+			began := time.Now()
+			cancel()
+			code := s.wait(ctx, done)
+			s.stderr.Flush(lastWords)
+			if took := time.Since(began); code != tc.code || stderr.String() != tc.said || took != min(tc.takes, 28*time.Second) {
+				t.Errorf("%s: got exit code %d and %q after %v, want %d and %q", tc.name, code, stderr.String(), took, tc.code, tc.said)
+			}
+			<-time.After(2 * time.Hour)
+		})
+	}
+}
+
+// Reading that nothing cuts short does not keep an interrupted command.
+func TestInterruptible(t *testing.T) {
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	in := &interruptible{ctx: ctx, r: r}
+	var writer sync.WaitGroup
+	writer.Go(func() { _, _ = io.WriteString(w, "some") })
+	buf := make([]byte, 3)
+	if n, err := io.ReadFull(in, buf); n != 3 || err != nil || string(buf) != "som" {
+		t.Errorf("got %q, %v, want what was written", buf[:n], err)
+	}
+	if n, err := in.Read(buf); n != 1 || err != nil || buf[0] != 'e' {
+		t.Errorf("got %q, %v, want the rest", buf[:n], err)
+	}
+	writer.Wait()
+	cancel()
+	if _, err := in.Read(buf); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the read cut short", err)
+	}
+	w.Close()
+}
+
+func TestDescriptorsThatAreShort(t *testing.T) {
+	open, limit, fails := 20, 64, error(nil)
+	d := descriptorWatch{count: func() (int, int, error) { return open, limit, fails }}
+	at := time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)
+	look := func(after time.Duration, want ...string) {
+		t.Helper()
+		at = at.Add(after)
+		reason := d.short(at, 120)
+		if reason == nil || len(want) == 0 {
+			if (reason == nil) != (len(want) == 0) {
+				t.Errorf("got %v, want %q", reason, want)
+			}
+			return
+		}
+		for _, w := range want {
+			if !strings.Contains(reason.Code+" "+reason.Text+" "+reason.Remedy, w) {
+				t.Errorf("got %+v, want %q in it", *reason, w)
+			}
+		}
+	}
+	look(0)
+	open = 57
+	look(descriptorsEvery / 2) // not counted again so soon
+	look(descriptorsEvery, "too_few_descriptors", "57 of 64", "needs about 120", "raise the limit to 1024")
+	open = 20
+	look(shortFor/2, "57 of 64") // it comes and goes
+	look(shortFor)
+	fails = &os.PathError{Op: "open", Path: "/dev/fd", Err: syscall.EMFILE}
+	look(descriptorsEvery, "64 of 64")
+	fails = os.ErrNotExist // no such folder on this system
+	look(2 * shortFor)
+	open, limit, fails = 0, 0, nil // no limit is known
+	look(descriptorsEvery)
+}
