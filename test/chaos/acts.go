@@ -43,7 +43,7 @@ func (r *run) memberStop(d *doing) error {
 func (r *run) memberJoin(d *doing) error {
 	s := r.fleet.grow(r.life, true)
 	r.last(d)
-	r.fleet.set(s, false, false)
+	r.fleet.set(s, false, logKept)
 	if p := r.fleet.process(s); p != nil && p.running() {
 		r.fleet.terminate(r.ctx, p)
 	}
@@ -55,10 +55,10 @@ func (r *run) memberLeave(d *doing) error {
 	if p == nil || len(r.fleet.running()) < 2 {
 		return nil
 	}
-	r.fleet.set(s, false, false)
+	r.fleet.set(s, false, logKept)
 	r.fleet.terminate(r.ctx, p)
 	r.last(d)
-	r.fleet.set(s, true, false)
+	r.fleet.set(s, true, logKept)
 	return nil
 }
 
@@ -71,10 +71,13 @@ func (r *run) restartAll(*doing) error {
 	return nil
 }
 
-// diskFull starts a member whose log cannot be written, and after a while one
-// whose log can. It waits until deleted records are reported: this member's
-// report would not be heard.
-func (r *run) diskFull(d *doing) error {
+func (r *run) diskFull(d *doing) error   { return r.unheard(d, logFull) }
+func (r *run) logStalled(d *doing) error { return r.unheard(d, logStalled) }
+
+// unheard starts a member whose log goes nowhere, and after a while one that is
+// heard. It waits until deleted records are reported: this member's report would
+// not be heard.
+func (r *run) unheard(d *doing, log logTo) error {
 	r.reports.Lock()
 	defer r.reports.Unlock()
 	if !r.until(r.ctx, deliveredWithin, func() bool { return !r.ledger.reportsAwaited() }) {
@@ -85,10 +88,10 @@ func (r *run) diskFull(d *doing) error {
 	if p == nil {
 		return nil
 	}
-	r.fleet.set(s, true, true)
+	r.fleet.set(s, true, log)
 	r.fleet.terminate(r.ctx, p)
 	r.last(d)
-	r.fleet.set(s, true, false)
+	r.fleet.set(s, true, logKept)
 	if p := r.fleet.process(s); p != nil && p.running() {
 		r.fleet.terminate(r.ctx, p)
 	}

@@ -96,7 +96,7 @@ func (r *run) lastWords(p *process, line []byte) {
 
 // losses holds the lost offsets that a member counts against those it logged.
 func (r *run) losses(p *process, where string, counted int64) {
-	if logged := r.ledger.loggedAsLost(p.name); logged != counted && !p.mute {
+	if logged := r.ledger.loggedAsLost(p.name); logged != counted && p.log == logKept {
 		r.v.add(ruleLossReport, "%s counts %d lost offsets %s, and logged %d of them", p.name, counted, where, logged)
 	}
 }

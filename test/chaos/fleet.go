@@ -36,9 +36,9 @@ type fleet struct {
 // slot is the place of one member, where processes follow each other.
 type slot struct {
 	id      int
-	spare   bool // joins and leaves again
-	want    bool // a process should run
-	mute    bool // the next one gets no log
+	spare   bool  // joins and leaves again
+	want    bool  // a process should run
+	log     logTo // of the next one
 	proc    *process
 	changed chan struct{} // holds one element when the above changed
 }
@@ -78,7 +78,7 @@ func (f *fleet) grow(ctx context.Context, spare bool) *slot {
 func (f *fleet) keep(ctx context.Context, s *slot) {
 	for life := 1; ; {
 		f.mu.Lock()
-		want, mute, over := s.want, s.mute, f.over
+		want, log, over := s.want, s.log, f.over
 		f.mu.Unlock()
 		switch {
 		case over:
@@ -93,7 +93,7 @@ func (f *fleet) keep(ctx context.Context, s *slot) {
 		}
 		name := fmt.Sprintf("m%d.%d", s.id, life)
 		life++
-		p, err := startProcess(f.rig, name, f.transport(s.id), mute, f.heard)
+		p, err := startProcess(f.rig, name, f.transport(s.id), log, f.heard)
 		if err != nil {
 			f.v.add(ruleMember, "%v", err)
 			f.mu.Lock()
@@ -104,7 +104,7 @@ func (f *fleet) keep(ctx context.Context, s *slot) {
 		f.mu.Lock()
 		s.proc = p
 		f.lives++
-		if mute {
+		if log != logKept {
 			f.mute[name] = true
 		}
 		if f.over { // it was too late to start
@@ -183,12 +183,12 @@ func (f *fleet) named(name string) *process {
 	return nil
 }
 
-// set says whether a process should run in a slot, and whether the next one
-// has a log.
-func (f *fleet) set(s *slot, want, mute bool) {
+// set says whether a process should run in a slot, and where the log of the next
+// one goes.
+func (f *fleet) set(s *slot, want bool, log logTo) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.want, s.mute = want, mute
+	s.want, s.log = want, log
 	s.poke()
 }
 

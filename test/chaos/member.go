@@ -20,7 +20,7 @@ type process struct {
 	name    string
 	address string // of its ops endpoints
 	begun   time.Time
-	mute    bool // its log goes to a full disk
+	log     logTo
 	cmd     *exec.Cmd
 	done    chan struct{} // closed when it has ended and was waited for
 
@@ -31,8 +31,17 @@ type process struct {
 	stillTo time.Time // when it last stood still
 }
 
+// logTo is where the log of a process goes.
+type logTo int
+
+const (
+	logKept    logTo = iota // to a file, and it is heard
+	logFull                 // to a full disk
+	logStalled              // into a pipe that nobody reads, at debug level
+)
+
 // startProcess runs the bridge. heard is called with each line of its log.
-func startProcess(r *rig, name, transport string, mute bool, heard func(p *process, line []byte)) (*process, error) {
+func startProcess(r *rig, name, transport string, to logTo, heard func(p *process, line []byte)) (*process, error) {
 	config, err := r.config(name, transport)
 	if err != nil {
 		return nil, err
@@ -41,30 +50,45 @@ func startProcess(r *rig, name, transport string, mute bool, heard func(p *proce
 	if err != nil {
 		return nil, err
 	}
-	p := &process{name: name, address: address, begun: time.Now(), mute: mute, done: make(chan struct{})}
+	p := &process{name: name, address: address, begun: time.Now(), log: to, done: make(chan struct{})}
 	p.cmd = exec.Command(r.bridge, "run", "--config", config, "--ops-address", address) //nolint:noctx // the fleet ends it
 	p.cmd.Dir = r.dir
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GORACE=atexit_sleep_ms=0"}
 	p.cmd.SysProcAttr = childAttr()
 	path := filepath.Join(r.dir, name+".log")
-	if mute {
+	if to == logFull {
 		path = "/dev/full"
 	}
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the log of %s: %w; free some space", name, err)
 	}
-	if mute {
-		p.cmd.Stderr = log
-	} else {
+	closeLog := func() { log.Close() }
+	switch to {
+	case logKept:
 		p.cmd.Stderr = &lines{each: func(line []byte) {
 			_, _ = log.Write(line) // the run goes on without its log
 			heard(p, line)
 		}}
+	case logFull:
+		p.cmd.Stderr = log
+	case logStalled:
+		unread, w, err := os.Pipe()
+		if err != nil {
+			log.Close()
+			return nil, fmt.Errorf("making a pipe for the log of %s: %w", name, err)
+		}
+		p.cmd.Stderr = w
+		p.cmd.Args = append(p.cmd.Args, "--log-level", "debug") // it is to fill soon
+		closeLog = func() {
+			log.Close()
+			unread.Close()
+			w.Close()
+		}
 	}
 	started := make(chan error)
 	go func() { // ends with the process, which the fleet ends
-		defer log.Close()
+		defer closeLog()
 		// The kernel ties Pdeathsig to the thread that started the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
