@@ -50,6 +50,8 @@ type command struct {
 	dir   string
 	stdin string
 	plain bool // the build without the race detector
+
+	stdinFrom, stderrTo *os.File // instead of stdin, and of keeping stderr
 }
 
 var processes atomic.Int64
@@ -74,6 +76,12 @@ func start(t testing.TB, e *evidence, c command) *process {
 	// itself it also sleeps for a second at the end.
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GORACE=atexit_sleep_ms=0"}, c.env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	if c.stdinFrom != nil {
+		p.cmd.Stdin = c.stdinFrom
+	}
+	if c.stderrTo != nil {
+		p.cmd.Stderr = c.stderrTo
+	}
 	p.cmd.SysProcAttr = childAttr()
 	e.text(p.name+" on stdout", p.stdout.String)
 	e.text(p.name+" on stderr", p.stderr.String)
