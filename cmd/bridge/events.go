@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/ops/live"
 )
 
@@ -51,18 +52,25 @@ func (b *bridge) tap() consumer.Tap {
 	return &eventTap{feed: b.feed, explain: b.content, open: make(map[partitionID][]picked)}
 }
 
-// livePage is the page of live events; nil when it is off.
-func (b *bridge) livePage() *live.Page {
-	if b.feed == nil {
-		return nil
-	}
-	c := live.Config{Mode: b.cfg.Ops.LiveEvents, Loopback: b.cfg.Ops.Loopback()}
+// access says who may read what the ops server shows. The token is that of the
+// settings in force, read for each request.
+func (b *bridge) access() *access.Control {
+	var token func() (string, error)
 	if _, given := b.cfg.Ops.TokenSource(); given {
-		c.Token = func() (string, error) {
+		token = func() (string, error) {
 			token, _ := b.settings.Load().Ops.TokenSource()
 			return token.Read()
 		}
 	}
+	return access.New(token, b.cfg.Ops.Loopback())
+}
+
+// livePage is the page of live events; nil when it is off.
+func (b *bridge) livePage(who *access.Control) *live.Page {
+	if b.feed == nil {
+		return nil
+	}
+	c := live.Config{Mode: b.cfg.Ops.LiveEvents, Access: who}
 	if b.cfg.Rejects.Policy == consumer.PolicyDeadLetter {
 		c.Letters = letters{b}
 	}

@@ -121,8 +121,8 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 	stops := stoppingOf(ctx)
 	defer stops.during("closing the connections to Kafka and the workspace", b.close)
 
-	opsConfig := ops.Config{Address: cfg.Ops.Address, Pprof: cfg.Ops.Pprof}
-	if page := b.livePage(); page != nil {
+	opsConfig := ops.Config{Address: cfg.Ops.Address, Pprof: cfg.Ops.Pprof, Access: b.access()}
+	if page := b.livePage(opsConfig.Access); page != nil {
 		opsConfig.Live = page
 	}
 	server := ops.New(opsConfig, b.metrics, b.snapshot, log)

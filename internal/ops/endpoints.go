@@ -2,9 +2,12 @@ package ops
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,8 +15,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
+	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/plaintext"
 )
+
+// probes are the paths that Kubernetes, Docker and load balancers ask. They are
+// answered whoever holds the connections, under any name and without a token.
+var probes = []string{"/livez", "/healthz", "/health", "/readyz"}
 
 // endpoints answers the requests. It keeps no state of its own.
 type endpoints struct {
@@ -32,12 +40,12 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 		mux.Handle("GET "+strings.TrimSuffix(LivePath, "/"), http.RedirectHandler(LivePath, http.StatusSeeOther))
 	}
 	mux.HandleFunc("GET /{$}", e.serveIndex)
-	mux.Handle("GET /metrics", metricsHandler(metrics, source, log))
+	mux.Handle("GET /metrics", ownHost(cfg.Access, newTurns().take(metricsHandler(metrics, source, log))))
 	for _, path := range []string{"/livez", "/healthz", "/health"} {
 		mux.HandleFunc("GET "+path, e.serveLive)
 	}
 	mux.HandleFunc("GET /readyz", e.serveReady)
-	mux.HandleFunc("GET /status", atOnce(4, e.serveStatus))
+	mux.Handle("GET /status", private(cfg.Access, newTurns().take(http.HandlerFunc(e.serveStatus))))
 	if cfg.Pprof {
 		e.index += indexPprof
 		// /debug/pprof/cmdline is left out on purpose: a secret given as a
@@ -50,14 +58,57 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 	return guard(mux)
 }
 
-// guard sets what holds for every answer.
+// guard sets what holds for every answer, and keeps the reserve of connections
+// for probes.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'") // pprof's index has inline style
 		h.Set("Cache-Control", "no-store")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		probe := slices.Contains(probes, r.URL.Path)
+		if ofReserve(r) {
+			h.Set("Connection", "close")
+			if !probe {
+				h.Set("Retry-After", "1")
+				writeText(w, http.StatusServiceUnavailable, "all connections are in use, and what is left is for probes; try again in a second\n")
+				return
+			}
+		}
+		if probe {
+			// A writer without deadlines, of a test, needs none.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(probeTimeout))
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ownHost refuses requests under a name that anybody can have resolve to this
+// machine. No token guards these answers, so one makes no difference.
+func ownHost(who *access.Control, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !who.OwnHost(r) {
+			writeText(w, http.StatusMisdirectedRequest, "this answers to localhost or an address only, because ops.address is on the loopback; ask 127.0.0.1, or have the proxy send it as Host\n")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// private lets in who knows the token, and, where there is none, does what ownHost
+// does: as the page of live events.
+func private(who *access.Control, next http.Handler) http.Handler {
+	if !who.Asks() {
+		return ownHost(who, next)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if v := who.Judge(r); v != access.Granted {
+			status, why := v.Refusal(w.Header())
+			writeText(w, status, why+"\n")
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }
@@ -65,9 +116,8 @@ func guard(next http.Handler) http.Handler {
 // metricsHandler gathers the counters and, from one snapshot, the gauges.
 func metricsHandler(metrics *Metrics, source Source, log *zap.Logger) http.Handler {
 	return promhttp.HandlerFor(gatherer(metrics, source), promhttp.HandlerOpts{
-		ErrorLog:            scrapeLog{log},
-		ErrorHandling:       promhttp.ContinueOnError, // one bad series must not hide the others
-		MaxRequestsInFlight: 4,
+		ErrorLog:      scrapeLog{log},
+		ErrorHandling: promhttp.ContinueOnError, // one bad series must not hide the others
 	})
 }
 
@@ -81,8 +131,16 @@ func gatherer(metrics *Metrics, source Source) prometheus.Gatherer {
 // sent in full.
 type scrapeLog struct{ log *zap.Logger }
 
-// Println implements promhttp.Logger.
+// Println implements promhttp.Logger. A peer that has gone, or was too slow, is not
+// worth a warning: it could have one written each time.
 func (l scrapeLog) Println(v ...any) {
+	for _, part := range v {
+		var broken net.Error
+		if err, ok := part.(error); ok && errors.As(err, &broken) {
+			l.log.Debug("metrics scrape was cut off", zap.Error(broken))
+			return
+		}
+	}
 	l.log.Warn("metrics scrape is incomplete", zap.String("cause", strings.TrimSpace(fmt.Sprintln(v...))))
 }
 

@@ -1,13 +1,35 @@
 package ops
 
-import "net/http"
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+)
 
 // Handler is what the server answers with, for requests of peers there are none
 // of in a test.
 func (s *Server) Handler() http.Handler { return s.http.Handler }
 
-// The bounds on connections.
+// Serve is Start with a listener of the test.
+func (s *Server) Serve(ctx context.Context, l net.Listener) { s.serve(ctx, l) }
+
+// Open returns the number of connections that count.
+func (s *Server) Open() int {
+	s.limited.mu.Lock()
+	defer s.limited.mu.Unlock()
+	return len(s.limited.conns)
+}
+
+// The server's bounds.
 const (
 	MaxConns        = maxConns
 	MaxConnsPerPeer = maxConnsPerPeer
+	MaxReserve      = maxReserve
+
+	HeaderTimeout  = headerTimeout
+	IdleTimeout    = idleTimeout
+	ProbeTimeout   = probeTimeout
+	ReserveTimeout = reserveTimeout
+	ScrapeInterval = 30 * time.Second // whose connection is used again
 )

@@ -1,85 +1,175 @@
 package ops
 
 import (
+	"cmp"
+	"context"
 	"net"
+	"net/http"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/ops/access"
 )
 
 // Bounds on connections. A scraper, the probes and a person with a browser need
-// ten; a peer that takes all it may get leaves most for the others. A connection
-// costs up to 30 KiB, so all of them 8 MiB.
+// ten. A connection costs up to 30 KiB, so all of them 9 MiB.
 const (
 	maxConns        = 256
 	maxConnsPerPeer = 32
+	// maxReserve are connections beyond those that must be closed to make room and
+	// cannot, because each of them is being answered. They are for probes.
+	maxReserve     = 32
+	reserveTimeout = 2 * time.Second // for the header of the one request
+
+	// Who keeps connections busy does so for long; one log line in this time.
+	crowdedEvery = 10 * time.Minute
 )
 
-// limited is a listener that closes what comes above its bounds at once: a
-// queue would only make the probes wait behind whoever filled it.
+// limited is a listener that takes every connection and keeps their number within
+// the bounds by closing others: the one that has been idle longest, of the address
+// that is above its bound or, when all together are, of the address that has most
+// of them. A connection is idle until the header of a request is complete. So
+// whoever holds connections loses them to whoever uses theirs.
 type limited struct {
 	net.Listener
 	log *zap.Logger
 
-	mu    sync.Mutex // guards the fields below
-	conns int
-	peers map[string]int // connections by the peer's address
-	said  bool           // that some were refused
+	mu       sync.Mutex // guards the fields below, and busy and idleSince of each connection
+	conns    map[*limitedConn]struct{}
+	reported time.Time // when it was last logged that connections are closed
+}
+
+// limitedConn is one connection.
+type limitedConn struct {
+	net.Conn
+	of       *limited
+	peer     string
+	opened   time.Time
+	reserved bool // of the reserve: one request, for a probe
+
+	busy      bool
+	idleSince time.Time
 }
 
 func newLimited(l net.Listener, log *zap.Logger) *limited {
-	return &limited{Listener: l, log: log, peers: make(map[string]int)}
+	return &limited{Listener: l, log: log, conns: make(map[*limitedConn]struct{})}
 }
 
 // Accept implements net.Listener.
 func (l *limited) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		peer := peerOf(conn.RemoteAddr().String())
-		if l.take(peer) {
-			return &limitedConn{Conn: conn, release: sync.OnceFunc(func() { l.give(peer) })}, nil
-		}
-		_ = conn.Close() // nobody to tell
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
 	}
+	admitted, closing := l.admit(conn)
+	if closing != nil {
+		_ = closing.Conn.Close() // its peer sees it
+	}
+	return admitted, nil
 }
 
-func (l *limited) take(peer string) bool {
+// admit counts a new connection and returns the one that makes room for it, if
+// one has to.
+func (l *limited) admit(conn net.Conn) (admitted, closing *limitedConn) {
+	now := time.Now()
+	c := &limitedConn{Conn: conn, of: l, peer: access.Peer(conn.RemoteAddr().String()), opened: now, idleSince: now}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conns >= maxConns || l.peers[peer] >= maxConnsPerPeer {
-		if !l.said {
-			l.said = true // once: a peer that does this does it often
-			l.log.Warn("ops connections are refused: too many at once; see who connects so often, or let fewer reach ops.address",
-				zap.String("peer", peer), zap.Int("of_peer", l.peers[peer]), zap.Int("connections", l.conns))
-		}
-		return false
+	all, ofPeer, reserved := l.count(c.peer)
+	switch {
+	case ofPeer >= maxConnsPerPeer:
+		closing = l.leastUseful(func(o *limitedConn) bool { return o.peer == c.peer && !o.reserved && !o.busy })
+	case all >= maxConns:
+		closing = l.leastUseful(func(o *limitedConn) bool { return !o.reserved && !o.busy })
+	default:
+		l.conns[c] = struct{}{}
+		return c, nil
 	}
-	l.conns++
-	l.peers[peer]++
-	return true
+	if closing == nil {
+		if c.reserved = true; reserved >= maxReserve {
+			closing = l.leastUseful(func(o *limitedConn) bool { return o.reserved })
+		}
+	}
+	delete(l.conns, closing)
+	l.conns[c] = struct{}{}
+	if now.Sub(l.reported) >= crowdedEvery {
+		l.reported = now
+		l.log.Warn("ops connections closed: too many at once; see who connects so often, or let fewer reach ops.address",
+			zap.String("peer", c.peer), zap.Int("of_peer", ofPeer), zap.Int("connections", all+reserved))
+	}
+	return c, closing
 }
 
-func (l *limited) give(peer string) {
+func (l *limited) count(peer string) (all, ofPeer, reserved int) {
+	for c := range l.conns {
+		switch {
+		case c.reserved:
+			reserved++
+			continue
+		case c.peer == peer:
+			ofPeer++
+		}
+		all++
+	}
+	return all, ofPeer, reserved
+}
+
+// leastUseful returns, of the connections that may be closed, the one that has
+// been idle longest of the peer that has most of them; one that is being answered
+// only when all are. It is nil if there are none.
+func (l *limited) leastUseful(may func(*limitedConn) bool) *limitedConn {
+	held := map[string]int{}
+	for c := range l.conns {
+		if may(c) {
+			held[c.peer]++
+		}
+	}
+	rank := map[bool]int{true: 1}
+	var found *limitedConn
+	for c := range l.conns {
+		if may(c) && (found == nil || cmp.Or(cmp.Compare(rank[c.busy], rank[found.busy]),
+			cmp.Compare(held[found.peer], held[c.peer]), c.idleSince.Compare(found.idleSince)) < 0) {
+			found = c
+		}
+	}
+	return found
+}
+
+// observe is the server's report that a connection is being answered, or is no
+// more.
+func (l *limited) observe(conn net.Conn, state http.ConnState) {
+	c, ok := conn.(*limitedConn)
+	if !ok {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conns--
-	if l.peers[peer]--; l.peers[peer] == 0 {
-		delete(l.peers, peer)
+	switch state {
+	case http.StateActive:
+		c.busy = true
+	case http.StateIdle:
+		c.busy, c.idleSince = false, time.Now()
+	default: // New is how it begins, and Close counts the end
 	}
-}
-
-type limitedConn struct {
-	net.Conn
-	release func()
 }
 
 // Close implements net.Conn.
 func (c *limitedConn) Close() error {
-	c.release()
+	c.of.mu.Lock()
+	delete(c.of.conns, c)
+	c.of.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// SetReadDeadline implements net.Conn. A connection of the reserve gets less time
+// than the server grants.
+func (c *limitedConn) SetReadDeadline(t time.Time) error {
+	if end := c.opened.Add(reserveTimeout); c.reserved && (t.IsZero() || t.After(end)) {
+		t = end
+	}
+	return c.Conn.SetReadDeadline(t)
 }
 
 // CloseWrite lets the server end an answer before it hangs up on what is still
@@ -91,11 +181,15 @@ func (c *limitedConn) CloseWrite() error {
 	return nil
 }
 
-// peerOf drops the port of an address.
-func peerOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	return host
+type connKey struct{}
+
+// withConn puts the connection of a request into its context.
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// ofReserve says whether a request came on a connection of the reserve.
+func ofReserve(r *http.Request) bool {
+	c, ok := r.Context().Value(connKey{}).(*limitedConn)
+	return ok && c.reserved
 }

@@ -2,127 +2,477 @@ package ops_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"net/netip"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/datafly/bridge/internal/ops"
 )
 
-// dial opens a connection and asks for /livez on it, leaving it open. It
-// reports whether that was answered.
-func dial(t *testing.T, address string) (net.Conn, bool) {
+// network is that of one server, whose peers have any address one likes. What
+// is written waits until it is read: every peer that does not read is slow.
+type network struct {
+	t      *testing.T
+	server *ops.Server
+	logs   *observer.ObservedLogs
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+// newNetwork serves until the test ends, within a synctest bubble.
+func newNetwork(t *testing.T, cfg ops.Config, source ops.Source) *network {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
+	core, logs := observer.New(zap.WarnLevel)
+	n := &network{t: t, server: ops.New(cfg, ops.NewMetrics(known), source, zap.New(core)), logs: logs,
+		conns: make(chan net.Conn), closed: make(chan struct{})}
+	n.server.Serve(t.Context(), n)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = n.server.Close(ctx) // cuts off who holds on
+	})
+	return n
+}
+
+func (n *network) Accept() (net.Conn, error) {
+	select {
+	case conn := <-n.conns:
+		return conn, nil
+	case <-n.closed:
+		return nil, net.ErrClosed
 	}
-	t.Cleanup(func() { conn.Close() })
-	if _, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		return conn, false // closed already
+}
+
+func (n *network) Close() error   { n.once.Do(func() { close(n.closed) }); return nil }
+func (n *network) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9400} }
+
+// from is a connection with the address of its peer.
+type from struct {
+	net.Conn
+	peer net.Addr
+}
+
+func (f from) RemoteAddr() net.Addr { return f.peer }
+
+// dial opens a connection from an address.
+func (n *network) dial(peer string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case n.conns <- from{server, net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(peer), 5000))}:
+		return client, nil
+	case <-n.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (n *network) mustDial(peer string) net.Conn {
+	n.t.Helper()
+	conn, err := n.dial(peer)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { conn.Close() })
+	synctest.Wait() // until the server has it
+	return conn
+}
+
+// request sends one, and returns its answer once that has been read in full.
+func request(conn net.Conn, path string) (*http.Response, error) {
+	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"); err != nil {
+		return nil, err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		return conn, false
+		return nil, err
 	}
-	resp.Body.Close()
-	return conn, resp.StatusCode == http.StatusOK
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp, err
 }
 
-// A peer that takes all the connections it can leaves room for the probes of
-// another, and gets its own room back when it lets go.
-func TestConnectionsOfOnePeerAreBounded(t *testing.T) {
-	core, logs := observer.New(zap.WarnLevel)
-	address := strings.TrimPrefix(start(t, ops.Config{}, ops.NewMetrics(known), fixed(healthy()), zap.New(core)), "http://")
-	var held []net.Conn
-	for i := range ops.MaxConnsPerPeer {
-		conn, answered := dial(t, address)
-		if !answered {
-			t.Fatalf("connection %d of %d was refused", i+1, ops.MaxConnsPerPeer)
-		}
-		held = append(held, conn)
+// probe is what kubelet does: a connection of its own, and a second to answer.
+func probe(dial func(string) (net.Conn, error), peer, path string, within time.Duration) error {
+	conn, err := dial(peer)
+	if err != nil {
+		return err
 	}
-	for range 3 {
-		if _, answered := dial(t, address); answered {
-			t.Errorf("a connection above %d of one peer was served", ops.MaxConnsPerPeer)
-		}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
 	}
-	if got := logs.FilterMessageSnippet("too many at once").Len(); got != 1 {
-		t.Errorf("got %d lines of refused connections, want 1", got)
+	resp, err := request(conn, path)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
 	}
-	// 127.0.0.2 is another peer where the whole of 127/8 is the loopback.
-	other := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
-	if conn, err := other.DialContext(t.Context(), "tcp", address); err == nil {
-		defer conn.Close()
-		_, _ = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-		if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
-			t.Errorf("another peer got %v, want its probe answered", err)
-		} else {
-			resp.Body.Close()
-		}
-	}
-	for _, conn := range held {
-		conn.Close()
-	}
-	served := func() bool { _, answered := dial(t, address); return answered }
-	for deadline := time.Now().Add(30 * time.Second); !served(); {
-		if time.Now().After(deadline) {
-			t.Fatal("no connection is served after the peer let go of all of its own")
-		}
-	}
+	return err
 }
 
-// Profiles are shown over the loopback under a name of the loopback, whatever
-// the server listens on.
-func TestProfilesAreForThisMachine(t *testing.T) {
-	h := ops.New(ops.Config{Pprof: true}, ops.NewMetrics(known), fixed(healthy()), zaptest.NewLogger(t)).Handler()
+// open says whether the server has not closed a connection that is not being
+// answered.
+func open(t *testing.T, conn net.Conn) bool {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(time.Microsecond)); err != nil {
+		return false
+	}
+	_, err := conn.Read(make([]byte, 1))
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// A peer above its bound loses the connection that it has not used for longest,
+// and nobody else loses one.
+func TestIdleConnectionsGiveWayToNewOnes(t *testing.T) {
 	for _, tt := range []struct {
-		peer, host string
-		want       int
+		name        string
+		peer, other func(i int) string // the addresses of two peers
 	}{
-		{"127.0.0.1:5000", "127.0.0.1:9400", http.StatusOK},
-		{"127.0.0.1:5000", "localhost:9400", http.StatusOK},
-		{"[::1]:5000", "[::1]:9400", http.StatusOK},
-		{"[::1]:5000", "[::1]", http.StatusOK},
-		{"10.0.0.7:5000", "127.0.0.1:9400", http.StatusForbidden},
-		{"10.0.0.7:5000", "bridge:9400", http.StatusForbidden},
-		{"[2001:db8::1]:5000", "localhost:9400", http.StatusForbidden},
-		{"127.0.0.1:5000", "rebound.example:9400", http.StatusForbidden},
-		{"127.0.0.1:5000", "", http.StatusForbidden},
-		{"", "localhost", http.StatusForbidden},
+		{"IPv4", func(int) string { return "10.0.0.7" }, func(int) string { return "10.0.0.8" }},
+		{"IPv4 and the same as IPv6", func(i int) string { return []string{"10.0.0.7", "::ffff:10.0.0.7"}[i%2] }, func(int) string { return "::ffff:10.0.0.8" }},
+		{"IPv6 by network", func(i int) string { return fmt.Sprintf("2001:db8:0:1::%x", i+1) }, func(i int) string { return fmt.Sprintf("2001:db8:0:2::%x", i+1) }},
 	} {
-		for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap?debug=1", "/debug/pprof/goroutine?debug=1", "/debug/pprof/symbol"} {
-			r := httptest.NewRequest(http.MethodGet, path, nil)
-			r.RemoteAddr, r.Host = tt.peer, tt.host
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, r)
-			if w.Code != tt.want {
-				t.Errorf("%s of %q from %q: got %d, want %d", path, tt.host, tt.peer, w.Code, tt.want)
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t, ops.Config{}, fixed(healthy()))
+				other := n.mustDial(tt.other(0))
+				held := make([]net.Conn, ops.MaxConnsPerPeer)
+				for i := range held {
+					held[i] = n.mustDial(tt.peer(i))
+					<-time.After(time.Millisecond)
+				}
+				if _, err := request(held[0], "/livez"); err != nil { // so that it is not the longest idle one
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				newest := n.mustDial(tt.peer(99))
+				for i, conn := range held {
+					if got := open(t, conn); got != (i != 1) {
+						t.Errorf("connection %d: open is %v", i, got)
+					}
+				}
+				if !open(t, other) || n.server.Open() != ops.MaxConnsPerPeer+1 {
+					t.Errorf("another peer's connection was closed, or got %d connections, want %d", n.server.Open(), ops.MaxConnsPerPeer+1)
+				}
+				if _, err := request(newest, "/livez"); err != nil {
+					t.Errorf("the newest connection: %v", err)
+				}
+				for i := range 3 * ops.MaxConnsPerPeer {
+					n.mustDial(tt.peer(i))
+				}
+				if got := n.logs.FilterMessageSnippet("too many at once").Len(); got != 1 {
+					t.Errorf("got %d lines of closed connections, want 1", got)
+				}
+			})
+		})
+	}
+}
+
+// With all connections taken, the peer with most of them gives one.
+func TestTheLargestHolderGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, ops.Config{}, fixed(healthy()))
+		scraper := n.mustDial("10.1.0.1") // idle longest of all
+		var held []net.Conn
+		for i := 0; n.server.Open() < ops.MaxConns; i++ {
+			held = append(held, n.mustDial(fmt.Sprintf("10.0.0.%d", i/ops.MaxConnsPerPeer)))
+		}
+		for i := range 20 {
+			if err := probe(n.dial, fmt.Sprintf("10.2.0.%d", i), "/status", time.Second); err != nil {
+				t.Errorf("a request of a new peer: %v", err)
 			}
 		}
-		r := httptest.NewRequest(http.MethodGet, "/status", nil)
-		r.RemoteAddr, r.Host = tt.peer, tt.host
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != http.StatusOK {
-			t.Errorf("/status of %q from %q: got %d, want 200", tt.host, tt.peer, w.Code)
+		if !open(t, scraper) {
+			t.Error("the connection of a peer that has one was closed")
+		}
+		closed := 0
+		for _, conn := range held {
+			if !open(t, conn) {
+				closed++
+			}
+		}
+		if n.server.Open() > ops.MaxConns || closed == 0 {
+			t.Errorf("got %d connections, %d of them closed", n.server.Open(), closed)
+		}
+	})
+}
+
+// holding is a page whose requests are answered when the test ends.
+type holding struct{ stopped chan struct{} }
+
+func (h holding) ServeHTTP(http.ResponseWriter, *http.Request) { <-h.stopped }
+func (h holding) Stop()                                        { close(h.stopped) }
+
+// With every connection in the middle of an answer, probes are still answered.
+func TestReserveIsForProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, ops.Config{Live: holding{make(chan struct{})}}, fixed(healthy()))
+		for i := range ops.MaxConns {
+			conn := n.mustDial(fmt.Sprintf("10.0.0.%d", i/ops.MaxConnsPerPeer))
+			if _, err := io.WriteString(conn, "GET /live/ HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		for _, peer := range []string{"10.0.0.1", "10.9.0.1", "2001:db8::1"} {
+			for _, path := range []string{"/livez", "/healthz", "/health", "/readyz"} {
+				conn := n.mustDial(peer)
+				resp, err := request(conn, path)
+				if err != nil || resp.StatusCode != http.StatusOK || !resp.Close {
+					t.Errorf("%s from %s: got %v and %v, want 200 on a connection that is closed", path, peer, resp, err)
+				}
+			}
+			for _, path := range []string{"/", "/metrics", "/status", "/live/", "/livez/x"} {
+				resp, err := request(n.mustDial(peer), path)
+				if err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+					t.Errorf("%s from %s: got %v and %v, want 503", path, peer, resp, err)
+				}
+			}
+		}
+		<-time.After(time.Second)
+		// Who takes the reserve and sends nothing loses it to who comes later ...
+		silent := make([]net.Conn, ops.MaxReserve+1)
+		for i := range silent {
+			silent[i] = n.mustDial("10.0.0.1")
+			<-time.After(time.Millisecond)
+		}
+		if open(t, silent[0]) || !open(t, silent[1]) || n.server.Open() != ops.MaxConns+ops.MaxReserve {
+			t.Errorf("got %d connections, want %d, the longest idle one closed", n.server.Open(), ops.MaxConns+ops.MaxReserve)
+		}
+		if err := probe(n.dial, "10.9.0.1", "/livez", time.Second); err != nil {
+			t.Errorf("a probe beside a reserve that is full: %v", err)
+		}
+		// ... and soon anyway, whether or not it has begun a request.
+		_, _ = io.WriteString(silent[ops.MaxReserve], "GET /livez HT")
+		<-time.After(ops.ReserveTimeout)
+		synctest.Wait()
+		for i, conn := range silent {
+			if open(t, conn) {
+				t.Errorf("connection %d of the reserve is open after %v", i, ops.ReserveTimeout)
+			}
+		}
+	})
+}
+
+// Idle connections end, but not the scraper's.
+func TestIdleConnectionsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, ops.Config{}, fixed(healthy()))
+		silent, slow, scraper := n.mustDial("10.0.0.1"), n.mustDial("10.0.0.2"), n.mustDial("10.0.0.3")
+		go func() {
+			for line := "GET /livez HTTP/1.1\r\nHost: x\r\n"; ; line = "X: y\r\n" {
+				if _, err := io.WriteString(slow, line); err != nil {
+					return
+				}
+				<-time.After(time.Second)
+			}
+		}()
+		if _, err := request(scraper, "/metrics"); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(ops.HeaderTimeout + time.Second)
+		if n.server.Open() != 1 || open(t, silent) {
+			t.Errorf("got %d connections %v after the header had to be there, want the scraper's", n.server.Open(), ops.HeaderTimeout)
+		}
+		<-time.After(ops.ScrapeInterval - ops.HeaderTimeout)
+		if _, err := request(scraper, "/metrics"); err != nil {
+			t.Errorf("a scrape after %v on the same connection: %v", ops.ScrapeInterval, err)
+		}
+		<-time.After(ops.IdleTimeout + time.Second)
+		if n.server.Open() != 0 {
+			t.Errorf("got %d connections after %v, want none", n.server.Open(), ops.IdleTimeout)
+		}
+	})
+}
+
+// Peers that do not read their answers lose them to those that do.
+func TestSlowReadersGiveWay(t *testing.T) {
+	for _, path := range []string{"/metrics", "/status"} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t, ops.Config{}, fixed(large(20)))
+				for i := range 40 {
+					conn := n.mustDial(fmt.Sprintf("10.0.0.%d", i/5))
+					if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait()
+				for _, other := range []string{"/metrics", "/status"} {
+					// The usual timeout of a scrape.
+					if err := probe(n.dial, "10.1.0.1", other, 10*time.Second); err != nil {
+						t.Errorf("%s beside slow readers of %s: %v", other, path, err)
+					}
+				}
+				if got := n.logs.Len(); got != 0 {
+					t.Errorf("got %d lines about peers that do not read: %v", got, n.logs.All())
+				}
+			})
+		})
+	}
+}
+
+// A peer that does not take the answers of its probes is cut off soon.
+func TestProbesThatAreNotReadEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, ops.Config{}, fixed(healthy()))
+		if _, err := io.WriteString(n.mustDial("10.0.0.1"), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(ops.ProbeTimeout + time.Second)
+		if n.server.Open() != 0 {
+			t.Errorf("got %d connections after %v, want none", n.server.Open(), ops.ProbeTimeout)
+		}
+	})
+}
+
+// large is a bridge of many partitions, whose answers no socket takes at once.
+func large(partitions int) ops.Snapshot {
+	s := healthy()
+	first := s.Partitions[0]
+	s.Partitions = nil
+	for i := range partitions {
+		first.Partition = int32(i)
+		s.Partitions = append(s.Partitions, first)
+	}
+	return s
+}
+
+// strangers hold connections until ctx ends: of each address a number of idle ones,
+// without a request, with half of one or after one, and one that reads nothing of a
+// large answer. What is closed is opened again two seconds later.
+func strangers(ctx context.Context, dial func(string) (net.Conn, error), addresses []string, idle int) (wait func()) {
+	var all sync.WaitGroup
+	for _, peer := range addresses {
+		for i := range idle + 1 {
+			begin := []string{"", "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "GET /livez HT"}[i%3]
+			if i == idle {
+				begin = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+			}
+			all.Go(func() {
+				for ctx.Err() == nil {
+					if conn, err := dial(peer); err == nil {
+						hold(ctx, conn, begin, i < idle)
+					}
+					select {
+					case <-time.After(2 * time.Second):
+					case <-ctx.Done():
+					}
+				}
+			})
 		}
 	}
-	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
-		r := httptest.NewRequest(method, "/debug/pprof/symbol", nil)
-		r.RemoteAddr, r.Host = "127.0.0.1:5000", "localhost:9400"
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != http.StatusMethodNotAllowed {
-			t.Errorf("%s: got %d, want 405", method, w.Code)
+	return all.Wait
+}
+
+// hold keeps a connection until it is closed by the server or ctx ends. One that
+// does not read learns of its end after half a minute.
+func hold(ctx context.Context, conn net.Conn, begin string, reads bool) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	_, _ = io.WriteString(conn, begin)
+	if reads {
+		_, _ = io.Copy(io.Discard, conn)
+		return
+	}
+	select {
+	case <-time.After(30 * time.Second):
+	case <-ctx.Done():
+	}
+}
+
+const idlePerAddress = 64
+
+// eight addresses, of which the first is that of a prober, too.
+func eight() []string {
+	var all []string
+	for i := range 8 {
+		all = append(all, fmt.Sprintf("127.0.0.%d", i+2))
+	}
+	return all
+}
+
+// A probe each second for two minutes beside strangers, in virtual time.
+func TestProbesBesideStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, ops.Config{}, fixed(large(20)))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer strangers(ctx, n.dial, eight(), idlePerAddress)()
+		defer cancel()
+		for second := range 120 {
+			<-time.After(time.Second)
+			for _, peer := range []string{"127.0.0.1", "127.0.0.2"} {
+				for _, path := range []string{"/livez", "/readyz"} {
+					if err := probe(n.dial, peer, path, time.Second); err != nil {
+						t.Errorf("%s from %s: %v", path, peer, err)
+					}
+				}
+			}
+			if second%15 == 0 {
+				if err := probe(n.dial, "127.0.0.1", "/metrics", 10*time.Second); err != nil {
+					t.Errorf("a scrape: %v", err)
+				}
+			}
+			if got := n.server.Open(); got > ops.MaxConns+ops.MaxReserve {
+				t.Fatalf("got %d connections, want at most %d", got, ops.MaxConns+ops.MaxReserve)
+			}
 		}
+	})
+}
+
+// The same over sockets and in real time; the machine may be busy, so a probe has
+// longer than kubelet gives it.
+func TestProbesBesideStrangersOnSockets(t *testing.T) {
+	t.Parallel()
+	length := 2 * time.Minute
+	if testing.Short() {
+		length = 5 * time.Second
+	}
+	address := strings.TrimPrefix(start(t, ops.Config{}, ops.NewMetrics(known), fixed(large(2000)), zap.NewNop()), "http://")
+	dial := func(peer string) (net.Conn, error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(peer)}, Timeout: 20 * time.Second}
+		return d.DialContext(t.Context(), "tcp", address)
+	}
+	addresses := eight()
+	if conn, err := dial(addresses[7]); err == nil {
+		conn.Close()
+	} else {
+		addresses = []string{"127.0.0.1"} // elsewhere than on Linux the loopback is this one
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	wait := strangers(ctx, dial, addresses, idlePerAddress)
+	defer wait()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	probes := 0
+	for {
+		select {
+		case <-second.C:
+		case <-ctx.Done():
+			if probes < 2 {
+				t.Errorf("got %d probes in %v", probes, length)
+			}
+			return
+		}
+		for _, path := range []string{"/livez", "/readyz"} {
+			for _, peer := range []string{"127.0.0.1", addresses[0]} {
+				if err := probe(dial, peer, path, 20*time.Second); err != nil {
+					t.Errorf("%s from %s, probe %d: %v", path, peer, probes, err)
+				}
+			}
+		}
+		probes++
 	}
 }

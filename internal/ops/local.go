@@ -12,7 +12,7 @@ import (
 // tunnels end on the loopback.
 func localOnly(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !loopback(peerOf(r.RemoteAddr)) || !loopback(strings.Trim(peerOf(r.Host), "[]")) {
+		if !loopback(hostOf(r.RemoteAddr)) || !loopback(strings.Trim(hostOf(r.Host), "[]")) {
 			writeText(w, http.StatusForbidden, "profiles are for this machine only; ask 127.0.0.1, through kubectl port-forward or an ssh tunnel\n")
 			return
 		}
@@ -25,17 +25,11 @@ func loopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
-// atOnce lets n requests at a time into a handler whose answer is large; the
-// others wait for as long as they care to.
-func atOnce(n int, next http.HandlerFunc) http.HandlerFunc {
-	slots := make(chan struct{}, n)
-	return func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case slots <- struct{}{}:
-		case <-r.Context().Done():
-			return
-		}
-		defer func() { <-slots }()
-		next(w, r)
+// hostOf drops the port of an address.
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
 	}
+	return host
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/ops/access"
 )
 
 // DefaultAddress is where the server listens when Config.Address is empty.
@@ -18,9 +20,13 @@ const DefaultAddress = "127.0.0.1:9400"
 // Config of the Server.
 type Config struct {
 	// Address is the host:port to listen on. Port 0 takes a free one, an empty
-	// host all interfaces. Anyone who can reach it can read the metrics and
-	// the redacted configuration; there is no password. Default DefaultAddress.
+	// host all interfaces. Anyone who can reach it can read the metrics.
+	// Default DefaultAddress.
 	Address string
+
+	// Access says who may read /status, and under which names the server answers
+	// that and /metrics. Default nil: everyone, under any name.
+	Access *access.Control
 
 	// Pprof serves Go's profiler under /debug/pprof/, to requests that come
 	// over the loopback only, whatever the address. A CPU profile costs a few
@@ -46,9 +52,11 @@ type Live interface {
 // The server's bounds. Requests have no bodies worth reading and answers are
 // small, so a peer that needs longer is broken or hostile.
 const (
+	headerTimeout  = 5 * time.Second
 	readTimeout    = 10 * time.Second
 	writeTimeout   = 30 * time.Second
-	idleTimeout    = 2 * time.Minute // longer than any usual scrape interval
+	probeTimeout   = 5 * time.Second  // to take the answer of a probe
+	idleTimeout    = 45 * time.Second // a scrape each 30 s uses its connection again
 	maxHeaderBytes = 16 << 10
 	maxBodyBytes   = 64 << 10
 )
@@ -61,6 +69,7 @@ type Server struct {
 	live    Live // may be nil
 
 	listener net.Listener       // set by Start
+	limited  *limited           // set by Start
 	cancel   context.CancelFunc // ends the contexts of all requests
 	done     chan struct{}      // closed when Serve has returned
 	conns    sync.WaitGroup     // connections whose goroutine is running
@@ -72,14 +81,19 @@ func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
 	if cfg.Address == "" {
 		cfg.Address = DefaultAddress
 	}
+	if cfg.Access == nil {
+		cfg.Access = access.New(nil, false)
+	}
 	s := &Server{address: cfg.Address, log: log, live: cfg.Live, done: make(chan struct{})}
 	s.http = &http.Server{
-		Handler:        newHandler(cfg, metrics, source, log),
-		ReadTimeout:    readTimeout,
-		WriteTimeout:   writeTimeout,
-		IdleTimeout:    idleTimeout,
-		MaxHeaderBytes: maxHeaderBytes,
-		ConnState:      s.countConn,
+		Handler:           newHandler(cfg, metrics, source, log),
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext:       withConn,
+		ConnState:         s.observeConn,
 	}
 	if errorLog, err := zap.NewStdLogAt(log, zap.WarnLevel); err == nil { // err is about the level alone
 		s.http.ErrorLog = errorLog
@@ -96,18 +110,21 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return listenError(s.address, err)
 	}
-	l = newSpared(l, s.log)
-	s.listener = l
+	s.serve(ctx, newSpared(l, s.log))
+	return nil
+}
+
+func (s *Server) serve(ctx context.Context, l net.Listener) {
+	s.listener, s.limited = l, newLimited(l, s.log)
 	var requests context.Context
 	requests, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.http.BaseContext = func(net.Listener) context.Context { return requests }
 	go func() {
 		defer close(s.done)
-		if err := s.http.Serve(newLimited(l, s.log)); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(s.limited); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("ops endpoints are gone until the next start", zap.String("address", s.Addr()), zap.Error(err))
 		}
 	}()
-	return nil
 }
 
 // Addr returns the address the server listens on, with the real port; before
@@ -141,9 +158,11 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-// countConn lets Close wait for the connections' goroutines. net/http reports
-// StateNew before Serve can return and StateClosed last in the goroutine.
-func (s *Server) countConn(_ net.Conn, state http.ConnState) {
+// observeConn lets the listener know which connections are in use, and Close wait
+// for their goroutines. net/http reports StateNew before Serve can return and
+// StateClosed last in the goroutine.
+func (s *Server) observeConn(conn net.Conn, state http.ConnState) {
+	s.limited.observe(conn, state)
 	switch state {
 	case http.StateNew:
 		s.conns.Add(1)

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/ops/live"
 )
 
@@ -202,7 +203,7 @@ func TestManyPartitionsStayReadable(t *testing.T) {
 // asked again.
 func TestLinkFromAnotherSite(t *testing.T) {
 	const token = "open-sesame-0123456789"
-	_, p := newExhibit(t, live.Config{Mode: live.ModeFull, Token: func() (string, error) { return token, nil }})
+	_, p := newExhibit(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return token, nil }, false)})
 	p.visit("/live/")
 	p.text("main", "Log in")
 	p.login(token)

@@ -86,6 +86,14 @@ func (p *Page) alone(open func() Content) Content {
 	return open()
 }
 
+// serveStatus answers what /status does, to who is logged in here: a browser
+// sends the session to this page alone.
+func (p *Page) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	s := p.source()
+	s.Totals = p.counts.Totals()
+	writeJSON(w, http.StatusOK, s)
+}
+
 // serveConfig shows the effective configuration, which its maker has redacted.
 func (p *Page) serveConfig(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"config": p.source().Config})

@@ -13,6 +13,7 @@ package live
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/access"
 )
 
 // What the page may show.
@@ -33,12 +35,9 @@ const base = ops.LivePath
 // Config of a Page.
 type Config struct {
 	Mode string // ModeMetadata or ModeFull
-	// Token returns what a visitor must know; nil asks for nothing. It is read
-	// for each request, so that it can be replaced.
-	Token func() (string, error)
-	// Loopback says that the server listens on the loopback only. Then requests
-	// without a token must name it by address or as localhost.
-	Loopback bool
+	// Access says who may look; the server's own, so that wrong tokens are counted
+	// together. Default nil: everyone, under any name.
+	Access *access.Control
 	// Letters reads dead letters; nil where there are none to read.
 	Letters Letters
 }
@@ -50,7 +49,7 @@ type Page struct {
 	source ops.Source
 	counts *ops.Metrics
 	log    *zap.Logger
-	door   *door
+	access *access.Control
 	mux    *http.ServeMux
 	board  board
 
@@ -63,7 +62,10 @@ type Page struct {
 
 // New makes a page. It does no I/O and starts no goroutine.
 func New(cfg Config, feed *Feed, source ops.Source, counts *ops.Metrics, log *zap.Logger) *Page {
-	p := &Page{cfg: cfg, feed: feed, source: source, counts: counts, log: log, door: newDoor(cfg.Token, cfg.Loopback),
+	if cfg.Access == nil {
+		cfg.Access = access.New(nil, false)
+	}
+	p := &Page{cfg: cfg, feed: feed, source: source, counts: counts, log: log, access: cfg.Access,
 		reading: make(chan struct{}, 1), opening: make(chan struct{}, 1), epoch: strconv.FormatInt(time.Now().UnixNano(), 36)}
 	// Not a request's context: it ends all streams at once when the server closes.
 	p.stopped, p.stop = context.WithCancel(context.Background()) //nolint:forbidigo // bounded by Stop
@@ -76,6 +78,7 @@ func New(cfg Config, feed *Feed, source ops.Source, counts *ops.Metrics, log *za
 	p.mux.HandleFunc("GET "+base+"stream", p.private(p.serveStream))
 	p.mux.HandleFunc("GET "+base+"events", p.private(p.serveEvents))
 	p.mux.HandleFunc("GET "+base+"events/{id}", p.private(p.serveEvent))
+	p.mux.HandleFunc("GET "+base+"status", p.private(p.serveStatus))
 	p.mux.HandleFunc("GET "+base+"config", p.private(p.serveConfig))
 	p.mux.HandleFunc("GET "+base+"letters", p.private(p.serveLetters))
 	p.mux.HandleFunc("POST "+base+"letters/trial", p.private(p.serveTrial))
@@ -92,7 +95,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "same-origin") // with less, the login form would come from the origin "null"
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	if !p.door.ownHost(r) {
+	if !p.access.Asks() && !p.access.OwnHost(r) {
 		fail(w, http.StatusMisdirectedRequest, "this page answers to localhost or an address only; set ops.token to reach it by name")
 		return
 	}
@@ -107,10 +110,10 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // to the login form.
 func (p *Page) private(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		switch v := p.door.judge(r); {
-		case v == welcome:
+		switch v := p.access.Judge(r); {
+		case v == access.Granted:
 			next(w, r)
-		case v == stranger && r.URL.Path == base:
+		case v == access.NoToken && r.URL.Path == base:
 			http.Redirect(w, r, base+"login", http.StatusSeeOther)
 		default:
 			refuse(w, v)
@@ -119,21 +122,13 @@ func (p *Page) private(next http.HandlerFunc) http.HandlerFunc {
 }
 
 // refuse answers a request that is not let in.
-func refuse(w http.ResponseWriter, v verdict) {
-	switch v {
-	case tooMany:
-		w.Header().Set("Retry-After", strconv.Itoa(int(failEvery.Seconds())))
-		fail(w, http.StatusTooManyRequests, "too many wrong tokens; wait a minute")
-	case broken:
-		fail(w, http.StatusServiceUnavailable, "the token cannot be read; mend ops.token_file")
-	case welcome, stranger, wrong:
-		w.Header().Set("WWW-Authenticate", `Bearer realm="bridge"`)
-		fail(w, http.StatusUnauthorized, "this needs the token of ops.token, as a bearer header or through "+base+"login")
-	}
+func refuse(w http.ResponseWriter, v access.Verdict) {
+	status, why := v.Refusal(w.Header())
+	fail(w, status, why)
 }
 
 func (p *Page) serveLogin(w http.ResponseWriter, r *http.Request) {
-	if p.door.judge(r) == welcome {
+	if p.access.Judge(r) == access.Granted {
 		http.Redirect(w, r, base, http.StatusSeeOther)
 		return
 	}
@@ -141,20 +136,34 @@ func (p *Page) serveLogin(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) takeLogin(w http.ResponseWriter, r *http.Request) {
-	v := p.door.login(r, strings.TrimSpace(r.PostFormValue("token")))
-	if v == welcome {
-		if p.door.token != nil {
-			p.door.letIn(w, r)
-		}
+	v := p.access.Login(r, strings.TrimSpace(r.PostFormValue("token")))
+	if v == access.Granted {
+		p.access.StartSession(w, r, base)
 		http.Redirect(w, r, base, http.StatusSeeOther)
 		return
 	}
 	// A form without script has no other way to hear it than the next page.
-	why := map[verdict]string{wrong: "wrong", tooMany: "wait", broken: "broken"}[v]
+	why := map[access.Verdict]string{access.WrongToken: "wrong", access.TooMany: "wait", access.Unreadable: "broken"}[v]
 	http.Redirect(w, r, base+"login?"+why, http.StatusSeeOther)
 }
 
 func (p *Page) takeLogout(w http.ResponseWriter, r *http.Request) {
-	p.door.letOut(w, r)
+	p.access.EndSession(w, r, base)
 	http.Redirect(w, r, base+"login", http.StatusSeeOther)
+}
+
+// ownSite tells requests of this page, and of what is no page, from those that
+// a page of another site makes: it could read none of the answers, but make the
+// bridge work. All it may do is link here. Browsers say Sec-Fetch-Site over TLS
+// and to localhost, and elsewhere an Origin with what is not a plain GET.
+func ownSite(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+		return true
+	case "":
+		origin := r.Header.Get("Origin")
+		from, err := url.Parse(origin)
+		return origin == "" || err == nil && from.Host != "" && (from.Host == r.Host || from.Host == r.Header.Get("X-Forwarded-Host"))
+	}
+	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && (r.URL.Path == base || r.URL.Path == base+"login")
 }

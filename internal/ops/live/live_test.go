@@ -21,6 +21,7 @@ import (
 
 	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/ops/live"
 )
 
@@ -368,7 +369,7 @@ const token = "a-token-of-some-length"
 
 func TestDoor(t *testing.T) {
 	current := token
-	s := start(t, live.Config{Mode: live.ModeFull, Token: func() (string, error) { return current, nil }}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return current, nil }, false)}, snapshot)
 	s.want(303, http.MethodGet, "/live/")
 	s.want(200, http.MethodGet, "/live/login")
 	s.want(200, http.MethodGet, "/live/assets/main.js")
@@ -406,7 +407,7 @@ func TestDoor(t *testing.T) {
 func TestStreamEndsWithItsToken(t *testing.T) {
 	var current atomic.Value
 	current.Store(token)
-	s := start(t, live.Config{Mode: live.ModeFull, Token: func() (string, error) { return current.Load().(string), nil }}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return current.Load().(string), nil }, false)}, snapshot)
 	resp, _ := s.ask(http.MethodPost, "/live/login", url.Values{"token": {token}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
 	for _, with := range [][]string{{"Authorization", "Bearer " + token}, {"Cookie", resp.Cookies()[0].String()}} {
 		current.Store(token)
@@ -446,7 +447,7 @@ func TestOtherSites(t *testing.T) {
 }
 
 func TestWrongTokensAreSlowedDown(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeFull, Token: func() (string, error) { return token, nil }}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return token, nil }, false)}, snapshot)
 	for range 10 {
 		s.want(401, http.MethodGet, "/live/events", "Authorization", "Bearer guess")
 	}
@@ -458,7 +459,7 @@ func TestWrongTokensAreSlowedDown(t *testing.T) {
 }
 
 func TestTokenThatCannotBeRead(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeFull, Token: func() (string, error) { return "", errors.New("no such file: /secret/place") }}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return "", errors.New("no such file: /secret/place") }, false)}, snapshot)
 	if body := s.want(503, http.MethodGet, "/live/events", "Authorization", "Bearer "); strings.Contains(body, "/secret/place") {
 		t.Errorf("got %s, want nothing of the file", body)
 	}
@@ -466,7 +467,7 @@ func TestTokenThatCannotBeRead(t *testing.T) {
 
 // A name that an attacker has resolve to the loopback opens nothing.
 func TestRebinding(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeFull, Loopback: true}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(nil, true)}, snapshot)
 	for _, host := range []string{"localhost:9400", "127.0.0.1:9400", "[::1]:9400", "127.0.0.1"} {
 		s.want(200, http.MethodGet, "/live/events", "Host", host)
 	}
