@@ -37,6 +37,10 @@ var golden = regexp.MustCompile(`(?m)^(\w+) (\w+) \{(.*)\}$`)
 func series(t *testing.T) known {
 	t.Helper()
 	all := maps.Clone(outsider)
+	// What a rule of the user's own records, by the rule that the runbook has.
+	for _, m := range regexp.MustCompile(`(?m)^\s+- record: (bridge:\w+)$`).FindAllStringSubmatch(read(t, page), -1) {
+		all[m[1]] = []string{"group"}
+	}
 	for _, m := range golden.FindAllStringSubmatch(read(t, "internal/ops/testdata/metrics.golden"), -1) {
 		names := strings.FieldsFunc(m[3], func(r rune) bool { return r == ',' })
 		if m[2] != "histogram" {
@@ -48,7 +52,7 @@ func series(t *testing.T) known {
 	}
 	for _, r := range rules(t) {
 		if r.Record != "" {
-			all[r.Record] = []string{"topic", "partition"}
+			all[r.Record] = []string{"topic", "partition", "group"}
 		}
 	}
 	return all

@@ -77,7 +77,7 @@ func TestQuickstartNamesTheAlert(t *testing.T) {
 	if !strings.Contains(page, name) || !strings.Contains(page, expression) {
 		t.Errorf("docs/quickstart.md has no %s or no %s", name, expression)
 	}
-	rule := regexp.MustCompile(`alert: ` + name + `\n\s+expr: ` + regexp.QuoteMeta(expression) + ` == 1\n`)
+	rule := regexp.MustCompile(`alert: ` + name + `\n\s+expr: count by \(namespace, job\) \(` + regexp.QuoteMeta(expression) + ` == 1\)\n`)
 	if !rule.MatchString(readPage(t, "deploy/prometheus/rules.yaml")) {
 		t.Errorf("deploy/prometheus/rules.yaml has no alert %s on %s == 1", name, expression)
 	}
