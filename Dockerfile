@@ -37,8 +37,8 @@ ENV BRIDGE_OPS_ADDRESS=:9400
 EXPOSE 9400
 USER 65532:65532
 # For Docker; Kubernetes asks /livez and /readyz itself. Ready is what counts here:
-# the status says why it is not and what to do.
+# the answer says why it is not and what to do, and needs no token.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=15s --retries=3 \
-    CMD ["/bridge", "status", "--address", "127.0.0.1:9400"]
+    CMD ["/bridge", "status", "--ready", "--address", "127.0.0.1:9400"]
 ENTRYPOINT ["/bridge"]
 CMD ["run"]

@@ -58,6 +58,7 @@ func TestCommandsTakeTheFlagsTheyHeed(t *testing.T) {
 		"bridge map":                "",
 		"bridge ddl":                "brokers topics topic group log-level", // for --alter
 		"bridge blueprint validate": "brokers topics topic group log-level", // for --table
+		"bridge status":             "",
 		"bridge replay":             "brokers topics topic group log-level",
 		"bridge dlq list":           "brokers topics topic group log-level",
 		"bridge dlq show":           "brokers topics topic group log-level",

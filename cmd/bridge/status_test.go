@@ -8,12 +8,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"go.uber.org/zap/zaptest"
 
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/access"
 )
 
 // status runs `bridge status` with args.
@@ -174,5 +177,138 @@ func TestStatusFollowsNoRedirect(t *testing.T) {
 	code, _, stderr := status(t, "--address", strings.Replace(bridge.URL, "//", "//operator:open-sesame@", 1))
 	if code != 1 || !strings.Contains(stderr, "answered HTTP 307") || strings.Contains(stderr, "open-sesame") {
 		t.Errorf("got code %d and %q, want 1, to be told of the redirect, and no password", code, stderr)
+	}
+}
+
+// serveAsking is serveStatus for a bridge that asks for a token.
+func serveAsking(t *testing.T, s ops.Snapshot, token string) string {
+	t.Helper()
+	server := ops.New(ops.Config{Address: "127.0.0.1:0", Access: access.New(func() (string, error) { return token, nil }, true)},
+		ops.NewMetrics(ops.Known{}), func() ops.Snapshot { return s }, zaptest.NewLogger(t))
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(context.Background()); err != nil {
+			t.Errorf("closing the ops server: %v", err)
+		}
+	})
+	return server.Addr()
+}
+
+// The token comes from the configuration, is sent to a bridge that asks for it, and
+// is not shown.
+func TestStatusSendsTheToken(t *testing.T) {
+	const token, other = "open-sesame-open-sesame", "another-token-of-some-length"
+	file := func(name, text string) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	address := serveAsking(t, readyStatus(), token)
+	for _, tt := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		code int
+		says string // on stderr
+	}{
+		{"none", nil, nil, exitFailed, "ops.token_file=FILE"},
+		{"in a file named by --set", nil, []string{"--set", "ops.token_file=" + file("token", token+"\n")}, exitFine, ""},
+		{"in a configuration", nil, []string{"--config", file("config.yaml", "ops: {token: "+token+"}\n")}, exitFine, ""},
+		{"in a file that a configuration names", nil, []string{"--config", file("config.yaml", "ops: {token_file: "+file("token", token)+"}\n")}, exitFine, ""},
+		{"in a variable", map[string]string{"BRIDGE_OPS_TOKEN": token}, nil, exitFine, ""},
+		{"in a file that a variable names", map[string]string{"BRIDGE_OPS_TOKEN_FILE": file("token", token)}, nil, exitFine, ""},
+		{"on the command line", nil, []string{"--set", "ops.token=" + token}, exitUsage, "ops.token_file=FILE"},
+		{"another", map[string]string{"BRIDGE_OPS_TOKEN": other}, nil, exitFailed, "refuses the token"},
+		{"in a file that is not there", map[string]string{"BRIDGE_OPS_TOKEN_FILE": "/nowhere/token"}, nil, exitFailed, "ops.token_file"},
+		{"in a configuration that is wrong", nil, []string{"--config", file("config.yaml", "opps: {}\n")}, exitUsage, "opps"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, name := range []string{"BRIDGE_OPS_TOKEN", "BRIDGE_OPS_TOKEN_FILE"} {
+				t.Setenv(name, tt.env[name])
+			}
+			code, out, errs := status(t, append([]string{"--address", address}, tt.args...)...)
+			if code != tt.code || !strings.Contains(errs, tt.says) || (code == exitFine) != strings.Contains(out, "events/3") {
+				t.Errorf("got exit code %d, stdout %q and stderr %q; want %d, and %q in stderr", code, out, errs, tt.code, tt.says)
+			}
+			if strings.Contains(out+errs, token) || strings.Contains(out+errs, other) {
+				t.Errorf("the token is shown:\n%s%s", out, errs)
+			}
+			// Whether it is ready is no secret.
+			code, out, errs = status(t, append([]string{"--ready", "--address", address}, tt.args...)...)
+			if tt.code != exitUsage && (code != exitFine || out != "ready      running\n" || errs != "") {
+				t.Errorf("--ready: got exit code %d, stdout %q and stderr %q", code, out, errs)
+			}
+		})
+	}
+}
+
+// A configuration that is named says where the bridge is.
+func TestStatusAsksTheConfiguredAddress(t *testing.T) {
+	address := serveStatus(t, readyStatus())
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("ops: {address: \""+address+"\"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--config", file}, {"--set", "ops.address=" + address}, {"--set", "ops.address=127.0.0.1:1", "--address", address}} {
+		if code, _, errs := status(t, args...); code != exitFine {
+			t.Errorf("%q: got exit code %d and %q, want the status of the bridge at %s", args, code, errs, address)
+		}
+	}
+	if code, _, errs := status(t, "--config", "/nowhere/config.yaml"); code != exitUsage || !strings.Contains(errs, "/nowhere/config.yaml") {
+		t.Errorf("no such file: got exit code %d and %q", code, errs)
+	}
+}
+
+// A bridge that asks for nothing is sent nothing, and no configuration is read.
+func TestStatusSendsNoTokenUnasked(t *testing.T) {
+	t.Setenv("BRIDGE_OPS_TOKEN", "open-sesame-open-sesame")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if given := r.Header.Get("Authorization"); given != "" || strings.Contains(r.URL.String(), "sesame") {
+			t.Errorf("got %q at %s, want no token", given, r.URL)
+		}
+		_ = json.NewEncoder(w).Encode(readyStatus())
+	}))
+	defer server.Close()
+	if code, _, errs := status(t, "--address", server.URL, "--set", "mapping.blueprint=/nowhere"); code != exitFine {
+		t.Errorf("got exit code %d and %q, want 0", code, errs)
+	}
+}
+
+func TestStatusThatIsRefused(t *testing.T) {
+	for code, says := range map[int]string{
+		http.StatusForbidden:          "port-forward",
+		http.StatusMisdirectedRequest: "give --address as 127.0.0.1",
+		http.StatusTooManyRequests:    "wait a minute",
+		http.StatusServiceUnavailable: "try again",
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
+		got, out, errs := status(t, "--address", server.URL)
+		if got != exitFailed || out != "" || !strings.Contains(errs, says) || !strings.Contains(errs, server.Listener.Addr().String()) {
+			t.Errorf("HTTP %d: got exit code %d, stdout %q and stderr %q, want %d and %q", code, got, out, errs, exitFailed, says)
+		}
+		server.Close()
+	}
+}
+
+func TestStatusReady(t *testing.T) {
+	address := serveStatus(t, blockedStatus())
+	code, out, errs := status(t, "--ready", "--address", address)
+	if code != exitFailed || errs != "try: bridge help troubleshooting sink_blocked\n" ||
+		!strings.HasPrefix(out, "NOT READY  running\n") || !strings.Contains(out, "sink_blocked: the table refuses writes") || !strings.Contains(out, "remedy: grant MODIFY") {
+		t.Errorf("got exit code %d, stdout %q and stderr %q", code, out, errs)
+	}
+	var got ops.Readiness
+	if code, out, _ := status(t, "--ready", "--address", address, "--output", "json"); code != exitFailed ||
+		json.Unmarshal([]byte(out), &got) != nil || got.Ready || len(got.Reasons) != 1 {
+		t.Errorf("got exit code %d and %q", code, out)
+	}
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	if code, _, errs := status(t, "--ready", "--address", server.URL); code != exitFailed || !strings.Contains(errs, "HTTP 404") {
+		t.Errorf("something else: got exit code %d and %q", code, errs)
 	}
 }

@@ -215,7 +215,7 @@ func (e *endpoints) serveReady(w http.ResponseWriter, r *http.Request) {
 		if s.NotReady == nil {
 			s.NotReady = []Reason{}
 		}
-		writeJSON(w, status, readyAnswer{Ready: s.Ready, State: s.State, Reasons: s.NotReady})
+		writeJSON(w, status, Readiness{Ready: s.Ready, State: s.State, Reasons: s.NotReady})
 		return
 	}
 	var b strings.Builder
@@ -233,7 +233,8 @@ func (e *endpoints) serveReady(w http.ResponseWriter, r *http.Request) {
 	writeText(w, status, b.String())
 }
 
-type readyAnswer struct {
+// Readiness is the JSON of /readyz.
+type Readiness struct {
 	Ready   bool     `json:"ready"`
 	State   string   `json:"state"`
 	Reasons []Reason `json:"reasons"`

@@ -27,6 +27,26 @@ func (s Snapshot) WriteText(w io.Writer) error {
 	return err
 }
 
+// WriteReady prints what WriteText begins with, as far as /readyz knows it.
+func (s Snapshot) WriteReady(w io.Writer) error {
+	var b bytes.Buffer
+	health := "ready"
+	if !s.Ready {
+		health = "NOT READY"
+	}
+	fmt.Fprintf(&b, "%-10s %s\n", health, orDash(s.State))
+	writeReasons(&b, s.NotReady)
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func writeReasons(b *bytes.Buffer, reasons []Reason) {
+	for _, r := range reasons {
+		detail(b, r.Code, r.Text)
+		detail(b, "remedy", r.Remedy)
+	}
+}
+
 func writeHealth(b *bytes.Buffer, s Snapshot) {
 	health := "ready"
 	if !s.Ready {
@@ -40,10 +60,7 @@ func writeHealth(b *bytes.Buffer, s Snapshot) {
 		fmt.Fprintf(b, ", up %s", age(s.Time.Sub(s.Started)))
 	}
 	b.WriteByte('\n')
-	for _, r := range s.NotReady {
-		detail(b, r.Code, r.Text)
-		detail(b, "remedy", r.Remedy)
-	}
+	writeReasons(b, s.NotReady)
 	if !s.Live {
 		fmt.Fprintf(b, "%-10s %s\n", "NOT ALIVE", orDash(s.LiveReason))
 	}

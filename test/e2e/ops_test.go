@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -57,6 +59,59 @@ func TestOpsEndpointsTellTheTruth(t *testing.T) {
 		m.end()
 		if _, code = run(t, s.e, command{args: []string{"status", "--address", m.address}}); code != 1 {
 			t.Errorf("bridge status: got exit code %d of no bridge, want 1", code)
+		}
+	})
+}
+
+// With a token the status is for who has it, with the page and without; probes and
+// scrapes go on.
+func TestStatusAsksForTheToken(t *testing.T) {
+	eachStage(t, setting{partitions: 1}, func(t *testing.T, s *stage) {
+		const token = "open-sesame-open-sesame"
+		file := filepath.Join(t.TempDir(), "token")
+		must(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
+		for _, page := range []string{"metadata", "off"} {
+			m := s.beginReady("ops.token_file="+file, "ops.live_events="+page)
+			for path, want := range map[string]int{"/livez": http.StatusOK, "/readyz": http.StatusOK, "/metrics": http.StatusOK, "/status": http.StatusUnauthorized} {
+				if status, body := m.get(path, ""); status != want {
+					t.Errorf("live_events %s, %s: got %d %s, want %d", page, path, status, body, want)
+				}
+			}
+			p, code := run(t, s.e, command{args: []string{"status", "--address", m.address}})
+			if code != 1 || !strings.Contains(p.stderr.String(), "ops.token_file=FILE") {
+				t.Errorf("bridge status without the token: got exit code %d and %s, want 1 and where to name it", code, p.stderr.String())
+			}
+			p, code = run(t, s.e, command{args: append(s.args("status", "ops.token_file="+file), "--address", m.address)})
+			if code != 0 {
+				t.Errorf("bridge status with the token: got exit code %d and %s, want 0", code, p.stderr.String())
+			}
+			wants(t, p.stdout.String(), s.group, tableName)
+			if p, code = run(t, s.e, command{args: []string{"status", "--ready", "--address", m.address}}); code != 0 {
+				t.Errorf("bridge status --ready: got exit code %d and %s, want 0", code, p.stderr.String())
+			}
+			m.end()
+			if strings.Contains(m.stderr.String(), token) {
+				t.Error("the token is in the log")
+			}
+		}
+	})
+}
+
+// A page that has its own name resolve to the loopback reads neither metrics nor
+// status.
+func TestOpsAnswerToLocalNames(t *testing.T) {
+	eachStage(t, setting{partitions: 1}, func(t *testing.T, s *stage) {
+		m := s.beginReady()
+		for path, want := range map[string]int{"/livez": http.StatusOK, "/readyz": http.StatusOK, "/metrics": http.StatusMisdirectedRequest, "/status": http.StatusMisdirectedRequest} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+m.address+path, nil)
+			must(t, err)
+			req.Host = "evil.example:9400"
+			resp, err := browser.Do(req)
+			must(t, err)
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s of evil.example: got %d, want %d", path, resp.StatusCode, want)
+			}
 		}
 	})
 }

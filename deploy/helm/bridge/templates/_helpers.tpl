@@ -128,6 +128,10 @@ annotations:
 - name: GOMEMLIMIT
   value: {{ include "bridge.goMemLimit" . }}MiB
 {{- end }}
+{{- if .Values.ops.existingSecret }}
+- name: BRIDGE_OPS_TOKEN_FILE # for kubectl exec ... /bridge status
+  value: /etc/bridge/ops/{{ .Values.ops.key }}
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
