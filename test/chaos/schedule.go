@@ -42,6 +42,7 @@ func kinds() []kind {
 		{name: "restart-all", about: "all members are told to stop at once and started again", act: (*run).restartAll},
 		{name: "disk-full", about: "a member is started again whose log goes to a full disk; it writes nothing else", min: 6 * s, max: 12 * s, act: (*run).diskFull},
 		{name: "log-stalled", about: "a member is started again whose log nobody reads, at debug level; it delivers, and ends with 0 all the same", min: 5 * s, max: 10 * s, act: (*run).logStalled},
+		{name: "idle-connections", about: "strangers hold idle and slow connections to a member's ops endpoints, which must answer probes", min: 4 * s, max: 8 * s, act: (*run).idleConnections},
 
 		{name: "blueprint-changed", about: "a member gets another blueprint, whose rows must appear in the same process", act: (*run).blueprintChanged},
 		{name: "blueprint-broken", about: "a member's blueprint is broken for a while, then replaced", min: 1 * s, max: 6 * s, act: (*run).blueprintBroken},

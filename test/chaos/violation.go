@@ -20,6 +20,7 @@ const (
 	ruleReload     = "reload"          // rows of two blueprints in one request, or of one that was replaced
 	ruleFlow       = "flow"            // events stand still although all is mended
 	ruleMember     = "member"          // a member ended by itself, or not as it should
+	ruleProbe      = "probe"           // a member did not answer a probe beside idle connections
 	ruleBooks      = "books"           // a member's own count of events does not balance
 	ruleLossReport = "loss-report"     // what Kafka deleted and what members report as lost differ
 	ruleSecret     = "secret"          // a secret stands in a log
