@@ -172,6 +172,12 @@ func TestMembers(t *testing.T) {
 	if got := c.Env; len(got) != 1 || got[0].Name != "GOMEMLIMIT" || got[0].Value != "409MiB" {
 		t.Errorf("variables: got %v, want GOMEMLIMIT at 80 %% of 512Mi, 409MiB", got)
 	}
+	// So that bridge status, run within a pod, has what /status asks for.
+	guarded := parse(t, joined(mustRender(t, values(t, minimal, `ops: {existingSecret: page}`))))
+	env := one[*apps.Deployment](t, guarded, "Deployment/bridge").Spec.Template.Spec.Containers[0].Env
+	if last := env[len(env)-1]; last.Name != "BRIDGE_OPS_TOKEN_FILE" || last.Value != "/etc/bridge/ops/token" {
+		t.Errorf("variables with a token: got %v, want BRIDGE_OPS_TOKEN_FILE", env)
+	}
 	if !c.Resources.Limits.Cpu().IsZero() {
 		t.Errorf("got a CPU limit of %s; a throttled member misses heartbeats", c.Resources.Limits.Cpu())
 	}

@@ -44,9 +44,10 @@ type Ops struct {
 	// up to 4 MiB of memory for it; Token is required unless Address is on the
 	// loopback.
 	LiveEvents string `yaml:"live_events"`
-	// Token is what the page of live events asks for, as a bearer header or in
-	// its login form. Default empty: it asks for nothing. TokenFile names a
-	// file that holds it instead, read anew for each request.
+	// Token is what the page of live events and /status ask for, as a bearer
+	// header, and the page also in its login form. Default empty: they ask for
+	// nothing. TokenFile names a file that holds it instead, read again for each
+	// request.
 	Token     Secret `yaml:"token"`
 	TokenFile string `yaml:"token_file"`
 }

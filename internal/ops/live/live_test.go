@@ -373,7 +373,7 @@ func TestDoor(t *testing.T) {
 	s.want(303, http.MethodGet, "/live/")
 	s.want(200, http.MethodGet, "/live/login")
 	s.want(200, http.MethodGet, "/live/assets/main.js")
-	for _, path := range []string{"/live/stream", "/live/events", "/live/config", "/live/events/1"} {
+	for _, path := range []string{"/live/stream", "/live/events", "/live/config", "/live/events/1", "/live/status"} {
 		s.want(401, http.MethodGet, path)
 	}
 	s.want(401, http.MethodPost, "/live/letters/trial")
@@ -394,6 +394,10 @@ func TestDoor(t *testing.T) {
 	with := []string{"Cookie", c.Name + "=" + c.Value}
 	s.want(200, http.MethodGet, "/live/", with...)
 	s.want(200, http.MethodGet, "/live/events", with...)
+	var state ops.Snapshot
+	if body := s.want(200, http.MethodGet, "/live/status", with...); json.Unmarshal([]byte(body), &state) != nil || state.Group != "g" {
+		t.Errorf("/live/status: got %s, want what /status answers", body)
+	}
 	// Another end of the session is another cookie.
 	end, mac, _ := strings.Cut(c.Value, ".")
 	s.want(401, http.MethodGet, "/live/events", "Cookie", c.Name+"="+end+"9."+mac)
