@@ -8,6 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/datafly/bridge/internal/config"
+	planned "github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -43,24 +45,16 @@ func bounds(ctx context.Context, r *rig) (any, error) {
 	return out, nil
 }
 
-// What the bound is made of, for generated events and the defaults;
-// docs/performance.md says what each term is.
-const (
-	boundMaxRows      = 5000         // delivery.max_rows
-	boundRow          = 600.0 / mebi // one row and the room its buffer has left, MiB
-	boundRows         = 0.45         // of max_buffered: all of it in flight as rows
-	boundFetch        = 4            // kafka.fetch_max_bytes, MiB
-	boundRatio        = 6.9          // of the compression
-	boundPerPartition = 0.2          // MiB
-	boundBase         = 72           // MiB
-	mebi              = 1 << 20
-)
+const mebi = 1 << 20
 
-// boundOf is the resident memory to plan with, in MiB, for one broker. Twice,
-// because Go's collector lets the heap double before it runs.
+// boundOf is the resident memory to plan with for one broker, given
+// delivery.max_buffered, both in MiB.
 func boundOf(budget float64, partitions int) float64 {
-	n := float64(partitions)
-	return 2*(budget+min(n*boundMaxRows*boundRow, boundRows*budget)) + 2*boundFetch*boundRatio + boundPerPartition*n + boundBase
+	c := config.Defaults()
+	return mib(planned.Plan{
+		MaxBuffered: int64(budget * mebi), MaxBytes: int64(c.Delivery.MaxBytes), FetchMaxBytes: int64(c.Kafka.FetchMaxBytes),
+		Brokers: 1, Partitions: partitions,
+	}.Bound())
 }
 
 func (b bound) String() string {

@@ -20,7 +20,7 @@ const module = "github.com/datafly/bridge"
 // introduces them.
 var arrows = map[string][]string{
 	module:                {}, // the documents that bridge help shows
-	"consumer":            {"internal/kafka", "internal/oauthtoken", "internal/plaintext"},
+	"consumer":            {"internal/kafka", "internal/memory", "internal/oauthtoken", "internal/plaintext"},
 	"mapping":             {"internal/delta"},
 	"zerobus":             {"zerobus/zerobuspb", "internal/delta", "internal/oauthtoken", "internal/plaintext"},
 	"zerobus/emulator":    {"zerobus/zerobuspb"},
@@ -37,12 +37,13 @@ var arrows = map[string][]string{
 	"internal/kafka":      {},
 	"internal/kafkatest":  {},
 	"internal/await":      {},
+	"internal/memory":     {},
 	"internal/archtest":   {},
 	"deploy":              {},
-	"test":                {},
+	"test":                {"internal/memory"},
 	"test/chaos":          {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
-	"bench":               {"internal/kafkatest", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/hangup", "internal/logwriter", "internal/ops", "internal/plaintext", "internal/tracing", "internal/traffic"},
+	"bench":               {"internal/config", "internal/kafkatest", "internal/memory", "internal/traffic", "zerobus", "zerobus/emulator"},
+	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/hangup", "internal/logwriter", "internal/memory", "internal/ops", "internal/plaintext", "internal/tracing", "internal/traffic"},
 }
 
 // A border keeps a package from outside, and those below it, to some rooms.
