@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -28,6 +29,8 @@ type Batch struct {
 	events   int
 	made     int64 // said by the mapper, for the sink
 	topicID  [16]byte
+
+	capacity int // of buf when the batch was taken from the pool
 
 	rows  [][]byte // views into buf, made by seal
 	index int      // index of the next event within the current record
@@ -57,22 +60,37 @@ type batches struct {
 	// keep is the largest row buffer that is kept, in bytes: one 9 MiB event
 	// must not leave every buffer that size for ever.
 	keep int
+	// spare is how much larger than their rows the buffers in use may be, all
+	// together: partitions that wait with a few rows each must not hold the
+	// buffers of those that wrote full batches before.
+	spare int64
+	used  atomic.Int64 // capacity of the buffers in use, as they were taken
 }
 
-func newBatches(maxBytes int64) *batches {
-	return &batches{pool: sync.Pool{New: func() any { return new(Batch) }}, keep: int(2 * maxBytes)}
+func newBatches(maxBytes, spare int64) *batches {
+	return &batches{pool: sync.Pool{New: func() any { return new(Batch) }}, keep: int(2 * maxBytes), spare: spare}
 }
 
-func (bs *batches) take() *Batch { return bs.pool.Get().(*Batch) }
+func (bs *batches) take() *Batch {
+	b := bs.pool.Get().(*Batch)
+	b.capacity = cap(b.buf)
+	bs.used.Add(int64(b.capacity))
+	return b
+}
 
 // give takes a batch back whose rows nobody uses any more.
 func (bs *batches) give(b *Batch) {
+	oversized := cap(b.buf) > 4*len(b.buf) && bs.used.Load() > bs.spare
+	bs.used.Add(-int64(b.capacity))
 	b.reset()
-	if cap(b.buf) > bs.keep {
+	if cap(b.buf) > bs.keep || oversized {
 		b.buf = nil
 	}
 	bs.pool.Put(b)
 }
+
+// forget is give for a batch whose rows somebody may still use.
+func (bs *batches) forget(b *Batch) { bs.used.Add(-int64(b.capacity)) }
 
 func (b *Batch) reset() {
 	clear(b.recs)

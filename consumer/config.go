@@ -39,8 +39,9 @@ type Config struct {
 	RebalanceTimeout time.Duration
 
 	// FetchMaxBytes and FetchMaxPartitionBytes cap one fetch answer, in
-	// compressed bytes per broker and per partition. The client holds about
-	// two answers per broker, decompressed, on top of MaxBuffered.
+	// compressed bytes per broker and per partition. Where events decompress to
+	// more than seven times that, smaller answers are asked for; see
+	// internal/memory for what the client holds on top of MaxBuffered.
 	FetchMaxBytes          int32
 	FetchMaxPartitionBytes int32
 
@@ -71,6 +72,10 @@ type Config struct {
 
 	// Tap, if not nil, is shown every batch on its way. Nil costs nothing.
 	Tap Tap
+
+	// Sized, if not nil, is called with the number of brokers and of assigned
+	// partitions whenever either may have changed. It must not block.
+	Sized func(brokers, partitions int)
 
 	// Version is written into dead letters.
 	Version string

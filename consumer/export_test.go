@@ -88,6 +88,10 @@ func (g *Group) KnowsTopics() bool {
 // after something was.
 func (g *Group) Fetched() int64 { return g.cl.BufferedFetchRecords() }
 
+// Held is how many bytes of events the member holds: those in the budget and
+// those that were not polled. Call it after something was.
+func (g *Group) Held() int64 { return g.budget.used.Load() + g.cl.BufferedFetchBytes() }
+
 // Group is the partition's, which never ran.
 func (l *Lab) Group() *Group { return l.g }
 
@@ -147,6 +151,14 @@ func (b Budget) Give(n int64)                   { b.b.give(n) }
 func (b Budget) Wait(ctx context.Context) error { return b.b.wait(ctx) }
 func (b Budget) Share(n int) int64              { return b.b.share(n) }
 func (b Budget) Tight() bool                    { return b.b.tight() }
+
+// Batches hands out batches.
+type Batches struct{ bs *batches }
+
+func NewBatches(maxBytes, spare int64) Batches { return Batches{newBatches(maxBytes, spare)} }
+func (bs Batches) Take() *Batch                { return bs.bs.take() }
+func (bs Batches) Give(b *Batch)               { bs.bs.give(b) }
+func (bs Batches) Used() int64                 { return bs.bs.used.Load() }
 
 // Over replaces the network to the token endpoint.
 func (o *OAuth) Over(rt http.RoundTripper) { o.over = rt }

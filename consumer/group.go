@@ -28,6 +28,7 @@ type Group struct {
 	newMapper func() Mapper
 	obs       Observer
 	budget    *budget
+	inflow    *inflow
 	batches   *batches
 	probe     time.Duration
 	heartbeat time.Duration
@@ -79,13 +80,14 @@ type topicPartition struct {
 func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, obs Observer, log *zap.Logger) *Group {
 	g := &Group{
 		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
-		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes), probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
+		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes, cfg.MaxBuffered/4), probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
 		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
 		owned: make(map[topicPartition]bool), purged: make(map[string]time.Time),
 		starts: make(map[topicPartition]int64), begins: make(map[topicPartition]kgo.EpochOffset), reading: make(map[string][16]byte),
 		unpolled: make(map[string]*unpolled),
 		lookNow:  make(chan struct{}, 1), first: make(chan struct{}, 1), begun: make(chan struct{}, 1),
 	}
+	g.inflow = &inflow{budget: g.budget}
 	g.trouble.log = log
 	g.dog.log = log
 	g.commits.log = log
@@ -156,6 +158,9 @@ func (g *Group) options() ([]kgo.Opt, error) {
 	if err != nil {
 		return nil, err
 	}
+	if g.inflow.inner, err = decompressor(g.cfg.maxBatch()); err != nil {
+		return nil, err
+	}
 	opts = append(opts,
 		kgo.FetchIsolationLevel(g.cfg.isolation()),
 		kgo.KeepControlRecords(), // no events, but a log can end with them
@@ -173,7 +178,7 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		kgo.FetchMaxBytes(g.cfg.FetchMaxBytes),
 		kgo.FetchMaxPartitionBytes(g.cfg.FetchMaxPartitionBytes),
 		kgo.FetchMaxWait(fetchMaxWait),
-		kgo.MaxDecompressBatchBytes(g.cfg.maxBatch()),
+		kgo.WithDecompressor(g.inflow),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commitInterval),
 		kgo.AutoCommitCallback(g.committed),
@@ -207,6 +212,8 @@ func (g *Group) poll(ctx context.Context) error {
 		polling, cancel := context.WithTimeout(ctx, pollTimeout)
 		fetches := g.cl.PollRecords(polling, g.cfg.maxPoll())
 		cancel()
+		counted := g.inflow.polled(g.cl.BufferedFetchBytes())
+		g.cl.UpdateFetchMaxBytes(g.inflow.size(g.cfg.FetchMaxBytes), g.inflow.size(g.cfg.FetchMaxPartitionBytes))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -229,6 +236,7 @@ func (g *Group) poll(ctx context.Context) error {
 			p.identify(ids[f.Topic])
 			g.arrive(p, f, share)
 		})
+		counted()
 		g.arrived.Add(int64(fetches.NumRecords()))
 		g.cl.AllowRebalance()
 		if failed {
@@ -250,6 +258,7 @@ func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 	case errors.As(err, &loss):
 		g.dataLoss(loss)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
+	case errors.Is(err, errNoRoom):
 	case errors.As(err, &bomb):
 		g.halt(bomb)
 	case errors.Is(err, kerr.UnknownTopicID):

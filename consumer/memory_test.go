@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"weak"
@@ -15,6 +16,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
+	"github.com/datafly/bridge/internal/memory"
 )
 
 // hold stalls the Writes it is asked to until release is closed.
@@ -82,6 +84,69 @@ func TestBudgetBoundsMemory(t *testing.T) {
 		tab.verify(want)
 		wantAllCommitted(t, b, cfg.Group, topic)
 	})
+}
+
+// A broker's answer that decompresses to many times its size, or is one event
+// that is larger than the fetch size, costs no more than the plan says. Nothing
+// of it is lost, and no trouble is reported.
+func TestAnswersThatDecompressToMuch(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		codec kgo.CompressionCodec
+	}{
+		{"gzip", kgo.GzipCompression()},
+		{"snappy", kgo.SnappyCompression()},
+		{"lz4", kgo.Lz4Compression()},
+		{"zstd", kgo.ZstdCompression()},
+		{"none", kgo.NoCompression()},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+				const partitions, events, size = 8, 64, 900 << 10
+				topic := kafkatest.Topic(t, b, partitions)
+				var want []string
+				cl := client(t, b, kgo.ProducerBatchCompression(tc.codec))
+				defer cl.Close()
+				for i := range events {
+					text := fmt.Sprintf("e%06d", i)
+					want = append(want, text+strings.Repeat("x", size-len(text)))
+					rec := &kgo.Record{Topic: topic, Partition: int32(i % partitions), Value: []byte(want[i])}
+					if err := cl.ProduceSync(t.Context(), rec).FirstErr(); err != nil { // a batch for each
+						t.Fatal(err)
+					}
+				}
+				cfg, tab := config(t, b, topic), newTable(t)
+				cfg.MaxBuffered, cfg.MaxBytes = 4<<20, 1<<20
+				cfg.FetchMaxBytes, cfg.FetchMaxPartitionBytes = 512<<10, 256<<10
+				var sized sync.Map
+				cfg.Sized = func(brokers, partitions int) { sized.Store([2]int{brokers, partitions}, true) }
+				release := make(chan struct{})
+				tab.set(hold(release, every))
+				m := start(t, cfg, tab)
+				eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= cfg.MaxBuffered })
+				// The plan, and one event that was admitted while there was room.
+				plan := memory.Plan{FetchMaxBytes: int64(cfg.FetchMaxBytes), Brokers: len(b.Addrs())}
+				limit := cfg.MaxBuffered + plan.Fetched() + 2*size
+				worst := int64(0)
+				holdsWithin(2*time.Second, func() bool { worst = max(worst, m.Held()); return false })
+				close(release)
+				eventually(t, "all rows landed", func() bool { worst = max(worst, m.Held()); return tab.count() >= len(want) })
+				if worst > limit {
+					t.Errorf("got %d bytes held at a time, want at most %d", worst, limit)
+				}
+				if got := m.Status().NotReady; len(got) > 0 {
+					t.Errorf("got not ready %v, want nothing", got)
+				}
+				if _, ok := sized.Load([2]int{len(b.Addrs()), partitions}); !ok {
+					t.Errorf("Sized was not called with %d brokers and %d partitions", len(b.Addrs()), partitions)
+				}
+				m.stop()
+				tab.verify(want)
+				wantAllCommitted(t, b, cfg.Group, topic)
+			})
+		})
+	}
 }
 
 // A partition whose Writes stall is paused before it takes the room of the
@@ -155,6 +220,48 @@ func TestDeliveredEventsAreLetGo(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// The buffer of a full batch goes from partition to partition. While many of them
+// wait with a row each, they must not end up with such a buffer each.
+func TestBuffersOfFullBatchesAreNotKeptForSmallOnes(t *testing.T) {
+	const (
+		full, small = 4 << 20, 600
+		atOnce      = 300 // batches in flight
+		hot         = 100 // every so many batches one is full
+		spare       = 16 << 20
+	)
+	bs := consumer.NewBatches(full, spare)
+	rows, worst := make([]byte, full), 0
+	var flying []*consumer.Batch
+	for i := range 20 * atOnce {
+		b, size := bs.Take(), small
+		if i%hot == 0 {
+			size = full
+		}
+		b.Row(append(b.Buf(), rows[:size]...))
+		flying = append(flying, b)
+		if len(flying) < atOnce {
+			continue
+		}
+		bs.Give(flying[0])
+		flying = flying[1:]
+		held := 0
+		for _, b := range flying {
+			held += cap(b.Buf())
+		}
+		worst = max(worst, held)
+	}
+	// Three full batches at a time, what each leaves behind, and what is spare.
+	if most := 3 * (2*full + spare); worst > most {
+		t.Errorf("got buffers of %d MiB for %d batches, want at most %d", worst>>20, atOnce, most>>20)
+	}
+	for _, b := range flying {
+		bs.Give(b)
+	}
+	if got := bs.Used(); got != 0 {
+		t.Errorf("got %d bytes in use when all are given back, want 0", got)
+	}
 }
 
 // push is a function of its own so that no variable of the test keeps the events.

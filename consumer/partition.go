@@ -249,6 +249,7 @@ func (p *partition) run() {
 		if err != nil {
 			p.auditAbandoned()
 			p.abandon(err)
+			p.g.batches.forget(p.batch)
 			return
 		}
 		p.audit()

@@ -39,6 +39,7 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 		}
 	}
 	g.mu.Unlock()
+	g.follow(cl)
 	if n == 0 {
 		return
 	}
@@ -51,6 +52,7 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 // revoked gives partitions up: what is in flight may finish, what is not
 // started is dropped, what is marked is committed.
 func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	defer g.follow(cl)
 	defer g.disown(partitions)
 	gone, foreign := g.ours(cl, g.named(partitions))
 	if len(foreign) > 0 {
@@ -88,7 +90,8 @@ func (g *Group) ours(cl *kgo.Client, all []*partition) (ours, foreign []*partiti
 
 // lost ends partitions that another member may already own: nothing of theirs
 // can be committed any more.
-func (g *Group) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+func (g *Group) lost(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	defer g.follow(cl)
 	defer g.disown(partitions)
 	gone := g.named(partitions)
 	if len(gone) == 0 {

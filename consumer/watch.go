@@ -34,6 +34,7 @@ func (g *Group) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, watchInterval)
 	defer cancel()
 	g.unhalt()
+	g.follow(g.cl)
 	ends, err := g.cluster.endOffsets(ctx)
 	if err != nil {
 		var failure *KafkaError

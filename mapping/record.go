@@ -42,8 +42,9 @@ func (m *Mapping) NewMapper() *Mapper {
 		rowVals:   make([]span, len(m.rows.paths))}
 }
 
-// maxKept bounds the memory a Mapper keeps after a record, in bytes.
-const maxKept = 1 << 20
+// maxKept bounds each buffer a Mapper keeps after a record, in bytes. There is
+// a Mapper for every partition.
+const maxKept = 64 << 10
 
 // maxWraps bounds how many wrappers around an event are taken off.
 const maxWraps = 4
@@ -56,6 +57,7 @@ func (m *Mapper) Map(rec *Record, out Out) {
 	m.env, m.owned, m.inherited = nil, false, 0
 	m.record()
 	m.rec, m.out, m.env, m.s.b = nil, nil, nil, nil
+	clear(m.e.members[:cap(m.e.members)]) // they point into the record
 	if cap(m.clean) > maxKept {
 		m.clean = nil
 	}
