@@ -373,3 +373,16 @@ func (c *Cluster) endOffsets(ctx context.Context) (kadm.ListedOffsets, error) {
 	}
 	return ends, nil
 }
+
+// Size returns the number of brokers and of the source topics' partitions.
+func (c *Cluster) Size(ctx context.Context) (brokers, partitions int, err error) {
+	meta, err := c.adm.BrokerMetadata(ctx)
+	if err != nil {
+		return 0, 0, c.cfg.Kafka.explain("looking up brokers", err)
+	}
+	topics, err := c.Topics(ctx)
+	for _, t := range topics {
+		partitions += t.Partitions
+	}
+	return len(meta.Brokers), partitions, err
+}

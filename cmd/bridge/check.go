@@ -265,6 +265,7 @@ func (c *checker) kafka(ctx context.Context, b *bridge, configured bool) (cluste
 		}
 		return fmt.Sprintf("%s, %d events", strings.Join(said, ", "), events), b.cluster.CanRead(ctx)
 	})
+	c.step(ctx, "memory", reached, b.checkMemory)
 	c.step(ctx, "group", reached, func(ctx context.Context) (string, error) {
 		return b.cfg.Kafka.Group + " may be joined and committed for", b.cluster.CanJoin(ctx)
 	})

@@ -80,6 +80,7 @@ what the bridge is doing.`,
 				b.window, b.screen = span, screen
 				b.lines.Store(lines)
 				b.metrics.LogLines(lines.Dropped)
+				b.keeper.Enforce()
 				b.level, b.follower = level, &follower{options: config.FromFlags(cmd.Flags(), os.Environ()), signals: hup}
 				if span == nil || span.until == nil { // a bounded run shows how far it is
 					live.begin(cmd.Context(), func() (ops.Snapshot, ops.Totals) { return b.snapshot(), b.metrics.Totals() })
@@ -157,8 +158,9 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started fun
 // and an error when a bounded run was cut.
 func (b *bridge) run(ctx context.Context) error {
 	defer b.state.Store(ops.StateStopped)
+	defer b.keeper.Release()
 	cfg := b.consumerConfig()
-	cfg.SinkTrouble = b.sinkTrouble
+	cfg.SinkTrouble, cfg.Sized = b.sinkTrouble, b.sized
 	var ends *consumer.Ends
 	err := b.prove(ctx)
 	if err == nil {

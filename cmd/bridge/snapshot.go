@@ -24,6 +24,7 @@ func (b *bridge) snapshot() ops.Snapshot {
 			Table: b.client.Table().String(), Transport: b.cfg.Zerobus.Transport, Streams: sink.Streams,
 		},
 		BufferedLimit: int64(b.cfg.Delivery.MaxBuffered),
+		Memory:        b.memoryStatus(),
 		Config:        b.settings.Load().Redacted(),
 		Reload:        b.reloads.now(),
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/logwriter"
+	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/internal/plaintext"
@@ -203,6 +204,10 @@ func newMapper(current *atomic.Pointer[rules]) func() consumer.Mapper {
 				}
 			}
 			mapper.Map(&in, out)
+			// What it points to may be part of a whole fetch answer, and the
+			// partition's next record may be a day away.
+			clear(in.Headers)
+			in = mapping.Record{Headers: in.Headers[:0]}
 		}
 	}
 }
@@ -233,6 +238,7 @@ type bridge struct {
 	client   *zerobus.Client
 	cluster  *consumer.Cluster
 	started  time.Time
+	keeper   *memory.Keeper
 	feed     *live.Feed // nil when ops.live_events is off
 	tracing  tracing.Settings
 	window   *window // of a bounded run; else nil
@@ -255,7 +261,7 @@ type bridge struct {
 
 // newBridge assembles what needs no connection.
 func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
-	b := &bridge{cfg: cfg, log: log, metrics: ops.NewMetrics(known(cfg)), started: time.Now(), level: zap.NewAtomicLevel()}
+	b := &bridge{cfg: cfg, log: log, metrics: ops.NewMetrics(known(cfg)), started: time.Now(), level: zap.NewAtomicLevel(), keeper: memory.NewKeeper()}
 	b.observer = b.metrics
 	b.state.Store(ops.StateStarting)
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
@@ -275,6 +281,7 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 	}
 	b.settings.Store(cfg)
 	b.keepSecrets()
+	b.keeper.Keep(memoryPlan(cfg, 0, 0))
 	b.reloads.begin(b.metrics, b.digest(), b.started)
 	if b.client, err = zerobus.New(b.zerobusConfig(), log, observed{b.metrics}); err != nil {
 		return nil, &usageError{err}

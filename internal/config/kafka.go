@@ -46,7 +46,8 @@ type Kafka struct {
 	// Higher: a stuck member holds up the whole group for longer.
 	RebalanceTimeout time.Duration `yaml:"rebalance_timeout"`
 	// FetchMaxBytes caps one fetch response, per broker. Default 4MiB. Price:
-	// up to this much per broker is held besides delivery.max_buffered.
+	// up to 14 times this much per broker, decompressed, is held besides
+	// delivery.max_buffered.
 	FetchMaxBytes Size `yaml:"fetch_max_bytes"`
 	// FetchMaxPartitionBytes caps one partition's share of a fetch response.
 	// A larger event still arrives, alone. Default 256KiB. Price of raising:

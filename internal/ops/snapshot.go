@@ -68,6 +68,8 @@ type Snapshot struct {
 	BufferedBytes int64 `json:"buffered_bytes"`
 	BufferedLimit int64 `json:"buffered_limit_bytes"`
 
+	Memory MemoryStatus `json:"memory"`
+
 	Partitions []PartitionStatus `json:"partitions"`
 
 	// Conservation accounts for every event this process has read, over all
@@ -95,6 +97,16 @@ type Reason struct {
 	Code   string `json:"code"`   // from a closed set, for machines: "sink_blocked"
 	Text   string `json:"text"`   // what is the matter
 	Remedy string `json:"remedy"` // what the operator can do
+}
+
+// MemoryStatus is how much memory the process may take, in bytes.
+type MemoryStatus struct {
+	BoundBytes     int64 `json:"bound_bytes"`                // resident memory to plan with, for the partitions assigned now
+	SoftLimitBytes int64 `json:"soft_limit_bytes,omitempty"` // of the Go runtime; 0 is none
+	CgroupBytes    int64 `json:"cgroup_bytes,omitempty"`     // limit of the control group; 0 is none
+	// Warning says why the limit of the control group is too low, and what to
+	// lower.
+	Warning string `json:"warning,omitempty"`
 }
 
 // SinkStatus describes the far end.

@@ -96,6 +96,7 @@ func writeCounts(b *bytes.Buffer, s Snapshot) {
 		fmt.Fprintf(b, " of %s (%d %%)", size(s.BufferedLimit), s.BufferedBytes*100/s.BufferedLimit)
 	}
 	b.WriteByte('\n')
+	writeMemory(b, s.Memory)
 	t := s.Totals
 	fmt.Fprintf(b, "%-10s %d events read, %d rows delivered, %d rejected, %d filtered, %d dead letters, %d retries\n",
 		"totals", t.EventsRead, t.RowsDelivered, t.EventsRejected, t.EventsFiltered, t.DeadLetters, t.SinkRetries)
@@ -103,6 +104,21 @@ func writeCounts(b *bytes.Buffer, s Snapshot) {
 		fmt.Fprintf(b, "%-10s %d lines dropped: standard error was not read in time, or could not be written\n", "log", s.LogLinesDropped)
 	}
 	writeLedger(b, s.Conservation)
+}
+
+func writeMemory(b *bytes.Buffer, m MemoryStatus) {
+	if m.BoundBytes == 0 {
+		return
+	}
+	fmt.Fprintf(b, "%-10s at most %s planned", "memory", size(m.BoundBytes))
+	if m.SoftLimitBytes > 0 {
+		fmt.Fprintf(b, ", soft limit %s", size(m.SoftLimitBytes))
+	}
+	if m.CgroupBytes > 0 {
+		fmt.Fprintf(b, ", limit of the control group %s", size(m.CgroupBytes))
+	}
+	b.WriteByte('\n')
+	detail(b, "warning", m.Warning)
 }
 
 // writeLedger prints the equation that tells whether an event got lost.
