@@ -26,7 +26,7 @@ type checkStep struct {
 // check runs `bridge check` and returns its steps by name.
 func (s *stage) check(t *testing.T, wantCode int, more []string, sets ...string) map[string]checkStep {
 	t.Helper()
-	p, code := run(t, s.e, command{args: append(append(s.args("check", sets...), "--output", "json", "--timeout", "5s"), more...)})
+	p, code := run(t, s.e, command{args: append(append(s.args("check", sets...), "--output", "json", "--timeout", "5s"), more...), cgroup: s.cgroup})
 	if code != wantCode {
 		t.Errorf("got exit code %d, want %d: %s", code, wantCode, p.stdout.String())
 	}
@@ -122,8 +122,8 @@ func TestCheckInWords(t *testing.T) {
 			t.Errorf("got exit code %d, want 1", code)
 		}
 		lines := strings.Split(strings.TrimSpace(p.stdout.String()), "\n")
-		if len(lines) != 8 {
-			t.Errorf("got %d lines, want one for each of 8 steps:\n%s", len(lines), p.stdout.String())
+		if len(lines) != 9 {
+			t.Errorf("got %d lines, want one for each of 9 steps:\n%s", len(lines), p.stdout.String())
 		}
 		wants(t, p.stdout.String(), "ok       cluster ", "failed   ", "GRANT SELECT, MODIFY ON TABLE")
 	})

@@ -45,11 +45,12 @@ type process struct {
 
 // command says how the program is called.
 type command struct {
-	args  []string
-	env   []string // beside PATH and HOME
-	dir   string
-	stdin string
-	plain bool // the build without the race detector
+	args   []string
+	env    []string // beside PATH and HOME
+	dir    string
+	stdin  string
+	plain  bool    // the build without the race detector
+	cgroup *cgroup // to run in; nil: the test's
 
 	stdinFrom, stderrTo *os.File // instead of stdin, and of keeping stderr
 }
@@ -67,7 +68,7 @@ func start(t testing.TB, e *evidence, c command) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, name: fmt.Sprintf("bridge %s #%d", c.args[0], processes.Add(1)), cmd: exec.Command(binary, c.args...), done: make(chan struct{})}
+	p := &process{t: t, name: fmt.Sprintf("bridge %s #%d", c.args[0], processes.Add(1)), cmd: c.cgroup.command(binary, c.args), done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdin = c.dir, strings.NewReader(c.stdin)
 	if c.dir == "" {
 		p.cmd.Dir = t.TempDir() // without a config.yaml

@@ -35,7 +35,8 @@ type stage struct {
 	config string // path
 	plain  bool   // run the build without the race detector
 	drain  time.Duration
-	later  func() // mends what the test has broken
+	cgroup *cgroup // the bridge runs in; nil: the test's
+	later  func()  // mends what the test has broken
 }
 
 // setting alters a stage before it is set.
@@ -131,7 +132,7 @@ type member struct {
 func (s *stage) begin(sets ...string) *member {
 	s.t.Helper()
 	address := freeAddress(s.t)
-	p := start(s.t, s.e, command{args: append(s.args("run", sets...), "--ops-address", address), plain: s.plain})
+	p := start(s.t, s.e, command{args: append(s.args("run", sets...), "--ops-address", address), plain: s.plain, cgroup: s.cgroup})
 	m := &member{process: p, s: s, address: address}
 	s.t.Cleanup(m.audit)
 	return m
