@@ -53,7 +53,7 @@ func (b *bridge) checkMemory(ctx context.Context) (string, error) {
 	}
 	plan, cgroup := memoryPlan(b.cfg, brokers, partitions), memory.CgroupLimit()
 	if err := plan.Fits(cgroup); err != nil {
-		return "warning: " + err.Error(), nil //nolint:nilerr // bridge run starts all the same
+		return "", warning(err.Error())
 	}
 	limit := "no memory limit here"
 	if cgroup > 0 {
