@@ -129,7 +129,7 @@ func TestAnswersThatDecompressToMuch(t *testing.T) {
 				plan := memory.Plan{FetchMaxBytes: int64(cfg.FetchMaxBytes), Brokers: len(b.Addrs())}
 				limit := cfg.MaxBuffered + plan.Fetched() + 2*size
 				worst := int64(0)
-				holdsWithin(2*time.Second, func() bool { worst = max(worst, m.Held()); return false })
+				await.Within(2*time.Second, func() bool { worst = max(worst, m.Held()); return false })
 				close(release)
 				eventually(t, "all rows landed", func() bool { worst = max(worst, m.Held()); return tab.count() >= len(want) })
 				if worst > limit {
