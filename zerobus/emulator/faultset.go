@@ -194,9 +194,8 @@ func newRowMatcher(m RowMatch) *rowMatcher {
 }
 
 func (m *rowMatcher) match(row []byte) bool {
-	var r rowReader
 	if m.Column != "" {
-		text, ok := r.column(row, m.Column)
+		text, ok := columnText(row, m.Column)
 		if !ok || m.Equals != nil && string(text) != *m.Equals || m.re != nil && !m.re.Match(text) {
 			return false
 		}
@@ -204,7 +203,7 @@ func (m *rowMatcher) match(row []byte) bool {
 		return false
 	}
 	if m.ids != nil {
-		id, ok := r.column(row, idColumn)
+		id, ok := columnText(row, idColumn)
 		return ok && m.ids[string(id)]
 	}
 	return true

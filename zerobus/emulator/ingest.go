@@ -5,7 +5,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
-	"sync"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -89,44 +89,43 @@ func (c *call) look() {
 		return
 	}
 	c.split = true
-	s := scanner{b: c.body}
+	r := newReader(c.body)
+	defer r.release()
 	var rows [][]byte
-	list := func() bool {
-		return s.members('[', func([]byte, bool) bool {
-			from := s.pos
-			if !s.skip(0) {
-				return false
-			}
-			rows = append(rows, c.body[from:s.pos])
-			return true
-		})
-	}
-	if c.endpoint == EndpointInsert {
-		if list() {
-			c.records = rows
+	list := func() error {
+		if err := r.open('['); err != nil {
+			return err
 		}
-		return
-	}
-	ok := s.members('{', func(name []byte, _ bool) bool {
-		switch string(name) {
-		case "table":
-			text, _, ok := s.str()
-			c.table = string(text)
-			return ok
-		case "records":
-			if s.peek() != '[' {
-				break
+		for r.dec.PeekKind() != ']' {
+			v, err := r.dec.ReadValue()
+			if err != nil {
+				return err
 			}
-			return list()
+			rows = append(rows, v)
 		}
-		return s.skip(0)
-	})
-	if ok {
+		_, err := r.dec.ReadToken()
+		return err
+	}
+	read := list
+	if c.endpoint == EndpointIngest {
+		read = func() error {
+			return r.members(func(name []byte) (err error) {
+				switch kind := r.dec.PeekKind(); {
+				case string(name) == "records" && kind == '[':
+					return list()
+				case string(name) == "table" && kind == '"':
+					name, err = r.name()
+					c.table = string(name)
+					return err
+				}
+				return r.skip()
+			})
+		}
+	}
+	if read() == nil {
 		c.records = rows
 	}
 }
-
-var readers = sync.Pool{New: func() any { return new(rowReader) }}
 
 func invalid(f *rowFault) *apiError {
 	return &apiError{status: http.StatusBadRequest, code: "INVALID_PARAMETER_VALUE", message: f.Error(), fault: f}
@@ -143,50 +142,66 @@ func (e *Emulator) ingest(c *call) answer {
 			message: "No API found for 'POST " + IngestPath + "'",
 		}).answer(c.endpoint)
 	}
-	n, err := e.accept(c)
+	err := e.authorize(c)
+	n := 0
+	if err == nil {
+		n, err = e.keepJSON(c, TransportWorkspace, e.readIngest, noTable)
+	}
 	if err != nil {
 		return err.answer(c.endpoint)
 	}
-	return answer{
-		status: http.StatusOK, header: http.Header{"Content-Type": {"application/json"}},
-		body: strconv.AppendInt([]byte(`{"records_ingested":`), int64(n), 10),
-	}.closed()
+	return jsonBody(strconv.AppendInt([]byte(`{"records_ingested":`), int64(n), 10), '}')
 }
 
-func (a answer) closed() answer {
-	a.body = append(a.body, '}')
-	return a
+// insert serves the REST insert. A request is kept whole or not at all.
+func (e *Emulator) insert(c *call) answer {
+	err := e.authorizeEndpoint(c.header.Get("Authorization"), c.path)
+	if err == nil {
+		_, err = e.keepJSON(c, TransportREST, e.readInsert, tableNotFound)
+	}
+	if err != nil {
+		return err.answer(c.endpoint)
+	}
+	return jsonBody([]byte("{}"))
 }
 
-func (e *Emulator) accept(c *call) (rows int, _ *apiError) {
-	if err := e.authorize(c); err != nil {
-		return 0, err
-	}
-	if media, _, err := mime.ParseMediaType(c.header.Get("Content-Type")); err != nil || media != "application/json" {
-		return 0, malformed("Content-Type must be application/json")
-	}
-	r := readers.Get().(*rowReader)
-	defer func() {
-		r.b, r.schema = nil, nil // the body's buffer is not the pool's to hold
-		readers.Put(r)
-	}()
+func jsonBody(body []byte, end ...byte) answer {
+	return answer{status: http.StatusOK, header: http.Header{"Content-Type": {"application/json"}}, body: append(body, end...)}
+}
+
+// keepJSON keeps the rows that read makes of the call's body; gone is the
+// answer when the table is dropped meanwhile.
+func (e *Emulator) keepJSON(c *call, transport string, read func(*call, *rowReader) (*Table, *apiError), gone func(string) *apiError) (rows int, _ *apiError) {
+	r := newReader(c.body)
+	defer r.release()
 	r.textTimes = e.cfg.AcceptTextTimestamps
-	for {
-		t, err := e.read(c, r)
+	for again := true; again; {
+		t, err := read(c, r)
 		if err != nil {
 			return 0, err
 		}
-		switch err := t.keep(r.accepted(), &batch{at: time.Now(), transport: TransportWorkspace, requestID: c.requestID}); {
-		case err == nil:
-			e.stats.rows.Add(int64(len(r.rows)))
-			return len(r.rows), nil
-		case errors.Is(err, errAltered): // judge again by the new columns
-		case errors.Is(err, errDropped):
-			return 0, noTable(t.name)
-		default:
-			e.log.Error("rows refused", zap.Error(err))
-			return 0, &apiError{status: http.StatusInternalServerError, code: "INTERNAL_ERROR", message: "The rows could not be stored; see the emulator's log"}
+		again, err = e.keep(t, r.schema, r.rows, &batch{at: time.Now(), transport: transport, requestID: c.requestID}, gone)
+		if err != nil {
+			return 0, err
 		}
+	}
+	return len(r.rows), nil
+}
+
+// keep stores rows that fit schema. With again true the columns have changed
+// meanwhile, and the rows are to be judged by the new ones.
+func (e *Emulator) keep(t *Table, s *schema, rows []newRow, b *batch, gone func(string) *apiError) (again bool, _ *apiError) {
+	switch err := t.keep(s, rows, b); {
+	case err == nil:
+		e.stats.rows.Add(int64(len(rows)))
+		return false, nil
+	case errors.Is(err, errAltered):
+		return true, nil
+	case errors.Is(err, errDropped):
+		return false, gone(t.name)
+	default:
+		e.log.Error("rows refused", zap.Error(err))
+		return false, &apiError{status: http.StatusInternalServerError, code: "INTERNAL_ERROR", message: "The rows could not be stored; see the emulator's log"}
 	}
 }
 
@@ -206,64 +221,103 @@ func (e *Emulator) find(name, privilege string) (*Table, *apiError) {
 	return t, t.takesRows()
 }
 
-// read goes through {"table":…,"records":[…]} once. Where records stand
+// wantJSON refuses a body of another media type.
+func wantJSON(c *call) *apiError {
+	if media, _, err := mime.ParseMediaType(c.header.Get("Content-Type")); err != nil || media != "application/json" {
+		return malformed("Content-Type must be application/json")
+	}
+	return nil
+}
+
+// readInsert goes through the array of rows of a REST insert.
+func (e *Emulator) readInsert(c *call, r *rowReader) (*Table, *apiError) {
+	t := e.Table(c.path)
+	if t == nil {
+		return nil, tableNotFound(c.path)
+	}
+	if err := e.permitEndpoint(t); err != nil {
+		return nil, err
+	}
+	if header := c.header.Get(TableHeader); header != "" && !strings.EqualFold(header, c.path) {
+		return nil, malformed("The header " + TableHeader + " does not name the table of the path")
+	}
+	if err := wantJSON(c); err != nil {
+		return nil, err
+	}
+	r.load(c.body, 0)
+	r.begin(t.currentSchema())
+	fault := r.records()
+	if at := r.trailing(); fault == nil && at >= 0 {
+		fault = &rowFault{row: -1, at: at, malformed: true, problem: "trailing characters"}
+	}
+	if fault != nil {
+		err := invalid(fault)
+		err.message = numbered(recordErrorText+fault.jsonProblem(), codeRecord, stateOfRecord)
+		return nil, err
+	}
+	return t, nil
+}
+
+// errRefused ends the reading of a body whose refusal is known.
+var errRefused = errors.New("refused")
+
+// readIngest goes through {"table":…,"records":[…]} once. Where records stand
 // before table, they are stepped over first and read when it is known.
-func (e *Emulator) read(c *call, r *rowReader) (t *Table, refused *apiError) {
-	*r = rowReader{
-		scanner: scanner{b: c.body}, textTimes: r.textTimes, rows: r.rows[:0], ids: r.ids, idText: r.idText,
-		seen: r.seen, after: r.after, scratch: r.scratch,
+func (e *Emulator) readIngest(c *call, r *rowReader) (t *Table, refused *apiError) {
+	if err := wantJSON(c); err != nil {
+		return nil, err
 	}
-	later := -1 // where records stand, when the table is not known yet
-	haveRecords := false
-	open := func(at int) {
-		s := t.currentSchema()
-		r.reset(c.body, s)
-		r.pos = at
+	refuse := func(err *apiError) error {
+		refused = err
+		return errRefused
+	}
+	records := func() error {
+		r.begin(t.currentSchema())
 		if f := r.records(); f != nil {
-			refused = invalid(f)
+			return refuse(invalid(f))
 		}
+		return nil
 	}
-	ok := r.scanner.members('{', func(name []byte, _ bool) bool {
+	later, haveRecords := -1, false // later is where records stand when the table is not known yet
+	r.load(c.body, 0)
+	err := r.members(func(name []byte) error {
 		switch string(name) {
 		case "table":
-			text, escaped, ok := r.str()
-			if !ok {
-				return false
+			if kind := r.dec.PeekKind(); kind != '"' && kind > 0 {
+				return errUnexpected
 			}
-			if escaped {
-				text = r.unescape(text)
+			text, err := r.name()
+			if err != nil {
+				return err
 			}
 			if t != nil {
-				refused = malformed("the field table occurs twice")
-				return false
+				return refuse(malformed("the field table occurs twice"))
 			}
-			t, refused = e.find(string(text), PrivilegeModify)
-			return refused == nil
+			if t, refused = e.find(string(text), PrivilegeModify); refused != nil {
+				return errRefused
+			}
+			return nil
 		case "records":
 			if haveRecords {
-				refused = malformed("the field records occurs twice")
-				return false
+				return refuse(malformed("the field records occurs twice"))
 			}
 			haveRecords = true
 			if t == nil {
-				later = r.pos
-				return r.skip(0)
+				later = r.next()
+				return r.skip()
 			}
-			open(r.pos)
-			return refused == nil
+			return records()
 		}
-		refused = malformed("the body has a field other than table and records")
-		return false
+		return refuse(malformed("the body has a field other than table and records"))
 	})
 	switch {
 	case refused != nil:
 		return nil, refused
-	case !ok:
-		return nil, invalid(r.malformed(-1))
+	case err != nil:
+		return nil, invalid(r.malformed(-1, err))
 	}
-	if r.space(); r.pos != len(c.body) {
-		r.fail("text after the JSON body")
-		return nil, invalid(r.malformed(-1))
+	if at := r.trailing(); at >= 0 {
+		return nil, invalid(&rowFault{row: -1, at: at, malformed: true, problem: "text after the JSON body"})
 	}
 	switch {
 	case t == nil:
@@ -271,7 +325,8 @@ func (e *Emulator) read(c *call, r *rowReader) (t *Table, refused *apiError) {
 	case !haveRecords:
 		return nil, malformed("the field records is missing")
 	case later >= 0:
-		open(later)
+		r.load(c.body[later:], later)
+		_ = records() // refused says what there is to say
 	}
 	return t, refused
 }

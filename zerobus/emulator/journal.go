@@ -27,7 +27,6 @@ type journal struct {
 	mu   sync.Mutex
 	file *os.File
 	end  int64 // length of the whole lines in the file
-	buf  []byte
 }
 
 type journalLine struct {
@@ -42,11 +41,11 @@ type journalLine struct {
 }
 
 func (l journalLine) batch() *batch {
-	transport := l.Transport
-	if transport == "" {
-		transport = TransportWorkspace
+	b := &batch{at: l.At, transport: l.Transport, requestID: l.RequestID, streamID: l.StreamID, offset: l.Offset}
+	if b.transport == "" {
+		b.transport = TransportWorkspace
 	}
-	return &batch{at: l.At, transport: transport, requestID: l.RequestID, streamID: l.StreamID, offset: l.Offset}
+	return b
 }
 
 // open reads the file, hands every line to each, cuts off a torn last line and
@@ -72,9 +71,6 @@ func (j *journal) open(each func(journalLine)) error {
 	if err == nil {
 		err = f.Truncate(end)
 	}
-	if err == nil {
-		_, err = f.Seek(end, io.SeekStart)
-	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("load rows file %s: %w", j.path, err), f.Close())
 	}
@@ -95,7 +91,7 @@ func readLines(f io.Reader, each func(journalLine)) (end int64, err error) {
 			return end, err
 		}
 		var l journalLine
-		if err := json.Unmarshal(line, &l); err != nil || l.Table == "" || !l.Cleared && !isObject(l.Row) {
+		if err := json.Unmarshal(line, &l); err != nil || l.Table == "" || !l.Cleared && !bytes.HasPrefix(l.Row, []byte("{")) {
 			return end, fmt.Errorf("line %d is not a row record; repair it or move the file away", n)
 		}
 		each(l)
@@ -103,76 +99,56 @@ func readLines(f io.Reader, each func(journalLine)) (end int64, err error) {
 	}
 }
 
-func isObject(row []byte) bool { return len(row) > 0 && row[0] == '{' }
-
+// rows appends the rows of one request.
 func (j *journal) rows(table string, rows []storedRow) error {
 	if j.path == "" || len(rows) == 0 {
 		return nil
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	head, err := j.head(table, rows[0].batch)
+	b := rows[0].batch
+	head, err := json.Marshal(journalLine{
+		Table: table, At: b.at.UTC(), Transport: b.transport,
+		RequestID: b.requestID, StreamID: b.streamID, Offset: b.offset,
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("write rows file %s: %w", j.path, err)
 	}
-	j.buf = j.buf[:0]
+	var lines []byte
 	for _, r := range rows {
-		j.buf = append(j.buf, head...)
-		line := r.json()
-		if bytes.ContainsAny(line, "\n\r") { // blanks between tokens; strings cannot hold them
-			v := jsontext.Value(bytes.Clone(line))
+		row := r.json()
+		if bytes.ContainsAny(row, "\n\r") { // blanks between tokens; strings cannot hold them
+			v := jsontext.Value(bytes.Clone(row))
 			if err := v.Compact(); err != nil {
 				return fmt.Errorf("write rows file %s: %w", j.path, err)
 			}
-			line = v
+			row = v
 		}
-		j.buf = append(j.buf, line...)
-		j.buf = append(j.buf, '}', '\n')
+		lines = append(append(lines, head[:len(head)-1]...), `,"row":`...)
+		lines = append(append(lines, row...), '}', '\n')
 	}
-	return j.write()
+	return j.write(lines)
 }
 
-func (j *journal) head(table string, b *batch) ([]byte, error) {
-	line := journalLine{
-		Table: table, At: b.at.UTC(), Transport: b.transport,
-		RequestID: b.requestID, StreamID: b.streamID, Offset: b.offset,
-	}
-	head, err := json.Marshal(line)
-	if err != nil {
-		return nil, fmt.Errorf("write rows file %s: %w", j.path, err)
-	}
-	return append(head[:len(head)-1], `,"row":`...), nil
-}
-
+// cleared notes that a table has lost all its rows.
 func (j *journal) cleared(table string) error {
-	if j.path == "" {
-		return nil
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	line, err := json.Marshal(journalLine{Table: table, Cleared: true})
-	if err != nil {
+	if err != nil || j.path == "" {
 		return err
 	}
-	j.buf = append(append(j.buf[:0], line...), '\n')
-	return j.write()
+	return j.write(append(line, '\n'))
 }
 
-// write appends buf. A write that fails half way is cut off again, so that
-// the file holds whole lines only.
-func (j *journal) write() error {
+// write appends lines. What a failed write leaves behind is cut off again, so
+// that the file holds whole lines only.
+func (j *journal) write(lines []byte) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	if j.file == nil {
 		return fmt.Errorf("write rows file %s: it is not open; call Open or Start first", j.path)
 	}
-	n, err := j.file.Write(j.buf)
-	if err != nil {
-		if n > 0 {
-			_, serr := j.file.Seek(j.end, io.SeekStart)
-			err = errors.Join(err, j.file.Truncate(j.end), serr)
-		}
-		return fmt.Errorf("write rows file: %w; free space or give another path", err)
+	if _, err := j.file.WriteAt(lines, j.end); err != nil {
+		return fmt.Errorf("write rows file: %w; free space or give another path", errors.Join(err, j.file.Truncate(j.end)))
 	}
-	j.end += int64(n)
+	j.end += int64(len(lines))
 	return nil
 }
 

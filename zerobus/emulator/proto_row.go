@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -32,41 +31,18 @@ type protoField struct {
 // protoReader validates the protobuf rows of one message in a single pass. It
 // is reused from message to message.
 type protoReader struct {
-	rows   []span
-	ids    []idHash
-	idText []span
-
-	bits  []uint64 // which fields the messages being read have had, innermost last
-	table rowReader
-	field string // the column to blame
+	rows      []newRow
+	textTimes bool
+	bits      []uint64 // which fields the messages being read have had, innermost last
+	field     string   // the column to blame
 }
 
-func (r *protoReader) reset() {
-	r.rows, r.ids, r.idText = r.rows[:0], r.ids[:0], r.idText[:0]
-}
-
-// row reads one row, which is src[at.start:at.end]. It returns what is wrong
-// with it, or "".
-func (r *protoReader) row(m *protoMessage, src []byte, at span) string {
-	r.rows = append(r.rows, at)
-	r.ids = append(r.ids, idHash{})
-	r.idText = append(r.idText, span{})
+// row reads one row. It returns what is wrong with it, or "".
+func (r *protoReader) row(m *protoMessage, src []byte) string {
+	r.rows = append(r.rows, newRow{raw: src})
 	r.bits = r.bits[:0]
 	r.field = ""
-	return r.message(m, src[at.start:at.end], at.start, true)
-}
-
-// noteID keeps the hash of the row's message_id, which stands at byte at.
-func (r *protoReader) noteID(f *protoField, v []byte, at int) {
-	r.ids[len(r.ids)-1] = hashID(f.plain(v))
-	r.idText[len(r.idText)-1] = span{at, at + len(v)}
-}
-
-// accepted are the rows read, for Table.keep.
-func (r *protoReader) accepted(s *schema, m *protoMessage, src []byte) *accepted {
-	a := &accepted{schema: s, src: src, rows: r.rows, ids: r.ids, idText: r.idText}
-	a.text = func(raw []byte) ([]byte, bool) { return m.fields[m.id].plain(raw), true }
-	return a
+	return r.message(m, src, true)
 }
 
 // plain is what a scalar value reads as, without quotes.
@@ -79,8 +55,8 @@ func (f *protoField) plain(v []byte) []byte {
 
 const notProtobuf = "failed to decode Protobuf message: invalid wire format"
 
-// message reads b, which stands at byte at of the whole.
-func (r *protoReader) message(m *protoMessage, b []byte, at int, top bool) string {
+// message reads b: a row with top, else a value of a column.
+func (r *protoReader) message(m *protoMessage, b []byte, top bool) string {
 	mine := len(r.bits)
 	for range (len(m.fields) + 63) / 64 {
 		r.bits = append(r.bits, 0)
@@ -128,7 +104,7 @@ func (r *protoReader) message(m *protoMessage, b []byte, at int, top bool) strin
 				return problem
 			}
 			if top && i == m.id {
-				r.noteID(f, b[pos:pos+n], at+pos)
+				r.rows[len(r.rows)-1].id = f.plain(b[pos : pos+n])
 			}
 			pos += n
 			continue
@@ -139,7 +115,7 @@ func (r *protoReader) message(m *protoMessage, b []byte, at int, top bool) strin
 		}
 		pos += n
 		if f.nested != nil {
-			if problem := r.message(f.nested, v, at+pos-len(v), false); problem != "" {
+			if problem := r.message(f.nested, v, false); problem != "" {
 				return problem
 			}
 			continue
@@ -148,7 +124,7 @@ func (r *protoReader) message(m *protoMessage, b []byte, at int, top bool) strin
 			return problem
 		}
 		if top && i == m.id {
-			r.noteID(f, v, at+pos-len(v))
+			r.rows[len(r.rows)-1].id = f.plain(v)
 		}
 	}
 	for _, i := range m.required {
@@ -214,7 +190,7 @@ func (r *protoReader) bytes(t *dataType, v []byte) string {
 	if t.kind == kindString {
 		return ""
 	}
-	return r.table.quotedValue(t, v)
+	return textProblem(t, v, r.textTimes)
 }
 
 func wireName(t protowire.Type) string {
@@ -264,11 +240,7 @@ func (m *protoMessage) appendJSON(dst, b []byte) []byte {
 		if len(values[i]) == 0 {
 			continue
 		}
-		if dst[len(dst)-1] != '{' {
-			dst = append(dst, ',')
-		}
-		dst = appendQuoted(dst, []byte(f.name))
-		dst = append(dst, ':')
+		dst = appendName(dst, []byte(f.name))
 		switch {
 		case f.repeated:
 			dst = append(dst, '[')
@@ -374,13 +346,4 @@ func appendFloat(dst []byte, v float64, size int) []byte {
 		return append(dst, `"-Infinity"`...)
 	}
 	return strconv.AppendFloat(dst, v, 'g', -1, size)
-}
-
-// appendQuoted writes text, which is UTF-8, as a JSON string.
-func appendQuoted(dst, text []byte) []byte {
-	out, err := jsontext.AppendQuote(dst, text)
-	if err != nil {
-		return append(dst, `""`...)
-	}
-	return out
 }

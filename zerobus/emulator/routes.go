@@ -26,6 +26,19 @@ func (e *Emulator) routes() http.Handler {
 	return e.active.guard(mux)
 }
 
+// InsertPath is the path of the REST insert for a table of the Zerobus
+// endpoint.
+func InsertPath(table string) string { return "/zerobus/v1/tables/" + table + "/insert" }
+
+// restRoutes are what the Zerobus endpoint serves by HTTP/1.1.
+func (e *Emulator) restRoutes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST "+InsertPath("{name}"), e.endpoint(EndpointInsert, e.cfg.MaxRequestBytes, e.insert))
+	mux.HandleFunc("GET /healthz", healthz)
+	mux.HandleFunc("/", noEndpoint)
+	return e.active.guard(mux)
+}
+
 func healthz(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, map[string]string{"status": "ok"})
 }

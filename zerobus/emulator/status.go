@@ -93,9 +93,8 @@ func withInfo(s *status.Status, info *ErrorInfo) *status.Status {
 	return out
 }
 
-// jsonProblem is a fault of a JSON record as the service words it; at is the
-// byte within its line, from 1.
-func (f *rowFault) jsonProblem(at int) string {
+// jsonProblem is a fault of a JSON record as the service words it.
+func (f *rowFault) jsonProblem() string {
 	var text string
 	switch {
 	case f.reason == causeNotInTable:
@@ -109,7 +108,7 @@ func (f *rowFault) jsonProblem(at int) string {
 	default:
 		text = f.problem
 	}
-	return text + " at line 1 column " + strconv.Itoa(at)
+	return text + " at line 1 column " + strconv.Itoa(f.at+1)
 }
 
 // grpcCodes maps the names of codes, as in RESOURCE_EXHAUSTED, to codes.

@@ -91,7 +91,7 @@ func (e *Emulator) serveStream(server *endpointServer, rpc grpc.ServerStream) er
 		acks: ackQueue{interval: e.cfg.AckInterval, every: e.cfg.AckEvery, latency: e.cfg.Latency.drawAny},
 	}
 	s.json.textTimes = e.cfg.AcceptTextTimestamps
-	s.proto.table.textTimes = e.cfg.AcceptTextTimestamps
+	s.proto.textTimes = e.cfg.AcceptTextTimestamps
 	if p, ok := peer.FromContext(rpc.Context()); ok {
 		if a, ok := p.Addr.(peerAddr); ok {
 			s.conn = a.conn

@@ -88,7 +88,7 @@ func (s *liveStream) vanish(effect string) *status.Status {
 }
 
 // misbehave applies a fault to a message of an open stream.
-func (s *liveStream) misbehave(h *hit, b []byte) *status.Status {
+func (s *liveStream) misbehave(h *hit) *status.Status {
 	if h.Effect != EffectStallAcks && !s.e.active.wait(s.rpc.Context(), h.wait) {
 		return gone
 	}
@@ -99,7 +99,7 @@ func (s *liveStream) misbehave(h *hit, b []byte) *status.Status {
 		return s.vanish(h.Effect)
 	case EffectStatus, EffectHang:
 		if h.Keep {
-			if st := s.keep(b); st != nil {
+			if st := s.keep(); st != nil {
 				return st
 			}
 		}
@@ -108,7 +108,7 @@ func (s *liveStream) misbehave(h *hit, b []byte) *status.Status {
 		}
 		return s.halt(h.grpcStatus())
 	case EffectLoseAck:
-		if st := s.keep(b); st != nil {
+		if st := s.keep(); st != nil {
 			return st // there was no ack to lose
 		}
 		return s.vanish(EffectCut)
@@ -118,7 +118,7 @@ func (s *liveStream) misbehave(h *hit, b []byte) *status.Status {
 		}
 		s.stall(h.wait)
 	}
-	if st := s.accept(b); st != nil {
+	if st := s.accept(); st != nil {
 		return st
 	}
 	switch h.Effect {

@@ -1,11 +1,9 @@
 package emulator
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
-	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -33,10 +31,10 @@ func (s *liveStream) message(b []byte) *status.Status {
 		}
 		if h := s.e.fault(c); h != nil {
 			s.e.stats.fault(h.Effect)
-			return s.misbehave(h, b)
+			return s.misbehave(h)
 		}
 	}
-	return s.accept(b)
+	return s.accept()
 }
 
 // judge checks all of a message but its records.
@@ -60,10 +58,10 @@ func (s *liveStream) judge() *status.Status {
 
 // accept keeps the records of a message and has them acknowledged. A flush
 // does not come between the two.
-func (s *liveStream) accept(b []byte) *status.Status {
+func (s *liveStream) accept() *status.Status {
 	s.keeping.Lock()
 	defer s.keeping.Unlock()
-	if st := s.keep(b); st != nil {
+	if st := s.keep(); st != nil {
 		return st
 	}
 	s.stored(s.req.offset, len(s.req.records))
@@ -71,75 +69,53 @@ func (s *liveStream) accept(b []byte) *status.Status {
 }
 
 // keep validates and stores the records: all or none.
-func (s *liveStream) keep(b []byte) *status.Status {
-	for {
+func (s *liveStream) keep() *status.Status {
+	for again := true; again; {
 		if st := s.compile(s.table.currentSchema()); st != nil {
 			return st
 		}
-		a, st := s.read(b)
+		rows, st := s.read()
 		if st != nil {
 			return st
 		}
 		at := &batch{at: time.Now(), transport: TransportGRPC, streamID: s.id, offset: s.req.offset, proto: s.plan}
-		switch err := s.table.keep(a, at); {
-		case err == nil:
-			s.e.stats.rows.Add(int64(len(a.rows)))
-			s.e.streams.kept(s, len(a.rows))
-			return nil
-		case errors.Is(err, errAltered): // judge again by the new columns
-		case errors.Is(err, errDropped):
-			return tableNotFound(s.table.name).grpc()
-		default:
-			s.e.log.Error("rows refused", zap.Error(err))
-			return status.New(codes.Internal, "The rows could not be stored; see the emulator's log")
+		var err *apiError
+		if again, err = s.e.keep(s.table, s.schema, rows, at, tableNotFound); err != nil {
+			return err.grpc()
 		}
 	}
+	s.e.streams.kept(s, len(s.req.records))
+	return nil
 }
 
 // read holds the records against the columns.
-func (s *liveStream) read(b []byte) (*accepted, *status.Status) {
-	if s.format == recordJSON {
-		return s.readJSON(b)
-	}
-	s.proto.reset()
-	for _, record := range s.req.records {
-		start := offsetIn(b, record)
-		if problem := s.proto.row(s.plan, b, span{start, start + len(record)}); problem != "" {
-			if s.proto.field != "" {
-				problem = "field '" + s.proto.field + "': " + problem
+func (s *liveStream) read() ([]newRow, *status.Status) {
+	if s.format == recordProto {
+		s.proto.rows = s.proto.rows[:0]
+		for _, record := range s.req.records {
+			if problem := s.proto.row(s.plan, record); problem != "" {
+				if s.proto.field != "" {
+					problem = "field '" + s.proto.field + "': " + problem
+				}
+				return nil, recordStatus(problem)
 			}
-			return nil, recordStatus(problem)
 		}
+		return s.proto.rows, nil
 	}
-	return s.proto.accepted(s.schema, s.plan, b), nil
-}
-
-func (s *liveStream) readJSON(b []byte) (*accepted, *status.Status) {
 	r := &s.json
-	r.reset(b, s.schema)
-	for i, record := range s.req.records {
-		start := offsetIn(b, record)
-		r.b, r.pos = b[:start+len(record)], start // the reader must not see beyond the record
-		r.stamp++
-		var fault *rowFault
-		if !r.row() {
-			fault = r.blame(i)
-		} else if r.space(); r.pos < len(r.b) {
-			fault = &rowFault{problem: "trailing characters"}
+	r.begin(s.schema)
+	for _, record := range s.req.records {
+		r.load(record, 0)
+		fault := r.row()
+		if at := r.trailing(); fault == nil && at >= 0 {
+			fault = &rowFault{at: at, problem: "trailing characters"}
 		}
 		if fault != nil {
-			if r.problem != "" {
-				fault.problem = r.problem
-			}
-			return nil, recordStatus(fault.jsonProblem(r.pos - start + 1))
+			return nil, recordStatus(fault.jsonProblem())
 		}
 	}
-	r.b = b
-	return r.accepted(), nil
+	return r.rows, nil
 }
-
-// offsetIn is where part stands in b, which it is a slice of.
-func offsetIn(b, part []byte) int { return cap(b) - cap(part) }
 
 // rowsAsJSON are a message's records for faults and hooks to look at; those
 // that are no rows are empty.
@@ -154,7 +130,7 @@ func (s *liveStream) rowsAsJSON() [][]byte {
 	for i, record := range s.req.records {
 		out[i] = []byte("{}")
 		var r protoReader
-		if r.row(s.plan, record, span{0, len(record)}) == "" {
+		if r.row(s.plan, record) == "" {
 			out[i] = s.plan.appendJSON(nil, record)
 		}
 	}

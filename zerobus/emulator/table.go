@@ -1,10 +1,13 @@
 package emulator
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,8 +43,7 @@ const (
 // literal of a number or boolean, compact JSON for anything else. ok is false
 // where the row has no such column or null.
 func (r Row) Value(column string) (text string, ok bool) {
-	var reader rowReader
-	b, ok := reader.column(r.JSON, column)
+	b, ok := columnText(r.JSON, column)
 	return string(b), ok
 }
 
@@ -68,18 +70,6 @@ func (s storedRow) json() []byte {
 		return s.raw
 	}
 	return s.batch.proto.appendJSON(nil, s.raw)
-}
-
-// accepted are rows that fit the columns of schema, before they are kept.
-type accepted struct {
-	schema *schema
-	src    []byte
-	rows   []span   // each row, within src
-	ids    []idHash // per row, the hash of its message_id; zero for none
-	idText []span   // where each message_id stands in src
-	text   func(raw []byte) (text []byte, ok bool)
-
-	rewritten map[int][]byte // rows, by their place, that are kept in another form
 }
 
 // Table is one emulated table. Its methods are safe for concurrent use.
@@ -111,7 +101,7 @@ var (
 func newTable(def tableDef, maxRows int, noIndex bool, j *journal) *Table {
 	return &Table{
 		name: def.name, maxRows: maxRows, noIndex: noIndex, journal: j,
-		schema: newSchema(def.columns), kind: TableManaged, format: FormatDelta, ids: newIDIndex(), changed: make(chan struct{}),
+		schema: newSchema(def.columns), kind: TableManaged, format: FormatDelta, changed: make(chan struct{}),
 	}
 }
 
@@ -124,24 +114,20 @@ func (t *Table) currentSchema() *schema {
 	return t.schema
 }
 
-// keep stores rows. They are copied. It fails with errAltered when the columns
-// are no longer those the rows were judged by.
-func (t *Table) keep(a *accepted, b *batch) error {
+// keep stores rows. They are copied. It fails with errAltered when s, which the
+// rows were judged by, is no longer the schema.
+func (t *Table) keep(s *schema, fresh []newRow, b *batch) error {
 	size := 0
-	for _, s := range a.rows {
-		size += s.end - s.start
+	for _, row := range fresh {
+		size += len(row.raw)
 	}
 	// One block for all rows of the request: cheap to make, and freed when
 	// the last of them leaves the ring.
 	block := make([]byte, 0, size)
-	rows := make([]storedRow, len(a.rows))
-	for i, s := range a.rows {
-		if row, ok := a.rewritten[i]; ok {
-			rows[i] = storedRow{row, b}
-			continue
-		}
+	rows := make([]storedRow, len(fresh))
+	for i, row := range fresh {
 		from := len(block)
-		block = append(block, a.src[s.start:s.end]...)
+		block = append(block, row.raw...)
 		rows[i] = storedRow{block[from:len(block):len(block)], b}
 	}
 
@@ -150,24 +136,17 @@ func (t *Table) keep(a *accepted, b *batch) error {
 	if t.dropped {
 		return errDropped
 	}
-	if t.schema != a.schema {
+	if t.schema != s {
 		return errAltered
 	}
 	if err := t.journal.rows(t.name, rows); err != nil {
 		return err
 	}
 	for i, row := range rows {
-		t.push(row)
-		if t.noIndex {
-			continue
-		}
-		t.ids.add(a.ids[i], func() string {
-			text, _ := a.text(a.src[a.idText[i].start:a.idText[i].end])
-			return string(text)
-		})
+		t.push(row, fresh[i].id)
 	}
 	if t.hook != nil {
-		t.hook(t.asRows(rows, t.count))
+		t.hook(asRows(rows, t.count))
 	}
 	t.wake()
 	return nil
@@ -184,7 +163,11 @@ func (t *Table) OnRows(hook func(rows []Row)) {
 	t.hook = hook
 }
 
-func (t *Table) push(row storedRow) {
+// push adds a row and the text of its message_id, nil for none.
+func (t *Table) push(row storedRow, id []byte) {
+	if id != nil && !t.noIndex {
+		t.ids.add(id)
+	}
 	t.count++
 	t.bytes += int64(len(row.raw))
 	if t.maxRows == 0 || len(t.ring) < t.maxRows {
@@ -200,13 +183,11 @@ func (t *Table) push(row storedRow) {
 func (t *Table) restore(row []byte, b *batch) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.push(storedRow{row, b})
-	if t.schema.id >= 0 && !t.noIndex {
-		var r rowReader
-		if text, ok := r.column(row, idColumn); ok {
-			t.ids.add(hashID(text), func() string { return string(text) })
-		}
+	var id []byte
+	if t.schema.id >= 0 {
+		id, _ = columnText(row, idColumn)
 	}
+	t.push(storedRow{row, b}, id)
 }
 
 func (t *Table) wake() {
@@ -230,7 +211,7 @@ func (t *Table) clearLocked() error {
 }
 
 func (t *Table) forget() {
-	t.count, t.bytes, t.ring, t.oldest, t.ids = 0, 0, nil, 0, newIDIndex()
+	t.count, t.bytes, t.ring, t.oldest, t.ids = 0, 0, nil, 0, idIndex{}
 	t.wake()
 }
 
@@ -269,35 +250,53 @@ func (t *Table) AddColumn(c Column) error {
 	if err != nil {
 		return fmt.Errorf("add column %s to %s: type %q: %w", c.Name, t.name, c.Type, err)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, have := range t.schema.columns {
-		if strings.EqualFold(have.name, c.Name) {
-			return fmt.Errorf("add column %s to %s: the table has it already; drop it first", c.Name, t.name)
+	return t.alter(func(columns []field) ([]field, error) {
+		if slices.ContainsFunc(columns, func(have field) bool { return strings.EqualFold(have.name, c.Name) }) {
+			return nil, fmt.Errorf("add column %s to %s: the table has it already; drop it first", c.Name, t.name)
 		}
-	}
-	if len(t.schema.columns) >= maxColumns {
-		return fmt.Errorf("add column %s to %s: the table has %d columns, the most the service takes; drop one first", c.Name, t.name, maxColumns)
-	}
-	columns := append([]field(nil), t.schema.columns...)
-	t.schema = newSchema(append(columns, field{name: c.Name, typ: typ, notNull: c.NotNull, comment: c.Comment}))
-	return nil
+		if len(columns) >= maxColumns {
+			return nil, fmt.Errorf("add column %s to %s: the table has %d columns, the most the service takes; drop one first", c.Name, t.name, maxColumns)
+		}
+		return append(columns, field{name: c.Name, typ: typ, notNull: c.NotNull, comment: c.Comment}), nil
+	})
 }
 
 // DropColumn removes a column. Rows already kept stay as they are.
 func (t *Table) DropColumn(name string) error {
+	return t.alter(func(columns []field) ([]field, error) {
+		i, ok := t.schema.index[name]
+		if !ok {
+			return nil, fmt.Errorf("drop column %s of %s: no such column; list them with Columns", name, t.name)
+		}
+		if len(columns) == 1 {
+			return nil, fmt.Errorf("drop column %s of %s: it is the only one; drop the table instead", name, t.name)
+		}
+		return slices.Delete(columns, i, i+1), nil
+	})
+}
+
+// SetColumnTags replaces the tags of a column, which have a key alone. Requests
+// that arrive from then on are held against the columns so tagged.
+func (t *Table) SetColumnTags(column string, tags ...string) error {
+	return t.alter(func(columns []field) ([]field, error) {
+		i, ok := t.schema.index[column]
+		if !ok {
+			return nil, fmt.Errorf("tag column %s of %s: no such column; list them with Columns", column, t.name)
+		}
+		columns[i].tags = slices.Clone(tags)
+		return columns, nil
+	})
+}
+
+// alter makes a new schema of what change makes of a copy of the columns.
+func (t *Table) alter(change func([]field) ([]field, error)) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i, ok := t.schema.index[name]
-	if !ok {
-		return fmt.Errorf("drop column %s of %s: no such column; list them with Columns", name, t.name)
+	columns, err := change(slices.Clone(t.schema.columns))
+	if err == nil {
+		t.schema = newSchema(columns)
 	}
-	if len(t.schema.columns) == 1 {
-		return fmt.Errorf("drop column %s of %s: it is the only one; drop the table instead", name, t.name)
-	}
-	columns := append([]field(nil), t.schema.columns[:i]...)
-	t.schema = newSchema(append(columns, t.schema.columns[i+1:]...))
-	return nil
+	return err
 }
 
 // DDL is the CREATE TABLE statement that makes the table as it is now.
@@ -335,5 +334,149 @@ func (t *Table) Wait(ctx context.Context, n int) error {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %d rows in %s, which has %d: %w", n, t.name, count, context.Cause(ctx))
 		}
+	}
+}
+
+// Count is how many rows have been kept since the table was created or
+// reset, whether or not they are still in the ring.
+func (t *Table) Count() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return int(t.count)
+}
+
+// Bytes is the size of these rows as they arrived.
+func (t *Table) Bytes() int64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.bytes
+}
+
+// Distinct is the number of different non-NULL values of a column. For
+// message_id it counts every row ever kept, unless Config.NoIndex is set; for
+// any other column it reads the rows still in the ring.
+func (t *Table) Distinct(column string) int {
+	if column == idColumn && !t.noIndex {
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		return len(t.ids.seen)
+	}
+	return len(t.counts(column))
+}
+
+// Duplicate is a value that several rows of a table share.
+type Duplicate struct {
+	Value string `json:"value"`
+	Count int    `json:"count"` // rows that have it, at least 2
+}
+
+// Duplicates lists the values of a column that more than one row has, the
+// most frequent first, over the same rows as Distinct.
+func (t *Table) Duplicates(column string) []Duplicate {
+	var counts map[string]int
+	if column == idColumn && !t.noIndex {
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		counts = t.ids.repeats
+	} else {
+		counts = t.counts(column)
+	}
+	out := []Duplicate{}
+	for v, n := range counts {
+		if n > 1 {
+			out = append(out, Duplicate{v, n})
+		}
+	}
+	slices.SortFunc(out, func(a, b Duplicate) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Value, b.Value))
+	})
+	return out
+}
+
+func (t *Table) counts(column string) map[string]int {
+	counts := map[string]int{}
+	for _, row := range t.snapshot(0) {
+		if text, ok := row.Value(column); ok {
+			counts[text]++
+		}
+	}
+	return counts
+}
+
+// Newest returns up to n rows, the newest first.
+func (t *Table) Newest(n int) []Row {
+	if n <= 0 {
+		return nil
+	}
+	rows := t.snapshot(n)
+	slices.Reverse(rows)
+	return rows
+}
+
+// Rows returns the rows in the ring for which keep is true, the oldest first;
+// nil keeps all. keep runs without a lock held.
+func (t *Table) Rows(keep func(Row) bool) []Row {
+	rows := t.snapshot(0)
+	if keep == nil {
+		return rows
+	}
+	return slices.DeleteFunc(rows, func(r Row) bool { return !keep(r) })
+}
+
+// Stream returns the rows in the ring that came by one gRPC stream, in the
+// order they were kept, which is that of their offsets.
+func (t *Table) Stream(id string) []Row {
+	return t.Rows(func(r Row) bool { return r.StreamID == id && id != "" })
+}
+
+// snapshot lists the newest n rows (0: all that are kept), the oldest first.
+func (t *Table) snapshot(n int) []Row {
+	t.mu.RLock()
+	held, last := len(t.ring), t.count
+	if n == 0 || n > held {
+		n = held
+	}
+	rows := make([]storedRow, n)
+	for i := range rows {
+		rows[i] = t.ring[(t.oldest+held-n+i)%held]
+	}
+	t.mu.RUnlock()
+	return asRows(rows, last)
+}
+
+// asRows shows rows, the last of which is the table's row number last.
+func asRows(rows []storedRow, last int64) []Row {
+	out := make([]Row, len(rows))
+	for i, s := range rows {
+		b := s.batch
+		out[i] = Row{
+			Seq: last - int64(len(rows)-1-i), ReceivedAt: b.at, Transport: b.transport,
+			RequestID: b.requestID, StreamID: b.streamID, Offset: b.offset, JSON: s.json(),
+		}
+	}
+	return out
+}
+
+// idIndex counts the values of message_id. It outlives the rows: rows that
+// have left the ring stay counted. It is guarded by its table; the zero value
+// is empty.
+//
+// A value is kept as a hash of 128 bits: the chance of taking two for one is
+// below 1e-20 at a billion rows, at a quarter of the memory of the values.
+type idIndex struct {
+	seen    map[[2]uint64]struct{}
+	repeats map[string]int // text -> times seen, only of those seen more than once
+}
+
+var seedA, seedB = maphash.MakeSeed(), maphash.MakeSeed()
+
+func (x *idIndex) add(id []byte) {
+	if x.seen == nil {
+		x.seen, x.repeats = map[[2]uint64]struct{}{}, map[string]int{}
+	}
+	before := len(x.seen)
+	x.seen[[2]uint64{maphash.Bytes(seedA, id), maphash.Bytes(seedB, id)}] = struct{}{}
+	if len(x.seen) == before {
+		x.repeats[string(id)] = max(x.repeats[string(id)], 1) + 1
 	}
 }

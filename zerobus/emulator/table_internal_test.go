@@ -14,8 +14,8 @@ func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
 	}
 	tab := c.table("datafly.events.stream")
 	read := func() *rowReader {
-		r := &rowReader{}
-		r.reset([]byte(`[{"user_id":"u"}]`), tab.currentSchema())
+		r := newReader([]byte(`[{"user_id":"u"}]`))
+		r.begin(tab.currentSchema())
 		if f := r.records(); f != nil {
 			t.Fatal(f)
 		}
@@ -25,7 +25,7 @@ func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
 	if err := tab.DropColumn("user_id"); err != nil {
 		t.Fatal(err)
 	}
-	if err := tab.keep(r.accepted(), &batch{}); !errors.Is(err, errAltered) {
+	if err := tab.keep(r.schema, r.rows, &batch{}); !errors.Is(err, errAltered) {
 		t.Errorf("keep after DropColumn: got %v, want %v", err, errAltered)
 	}
 	if err := tab.AddColumn(Column{Name: "user_id", Type: "STRING"}); err != nil {
@@ -35,7 +35,7 @@ func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
 	if err := c.drop(tab.Name()); err != nil {
 		t.Fatal(err)
 	}
-	if err := tab.keep(r.accepted(), &batch{}); !errors.Is(err, errDropped) {
+	if err := tab.keep(r.schema, r.rows, &batch{}); !errors.Is(err, errDropped) {
 		t.Errorf("keep after drop: got %v, want %v", err, errDropped)
 	}
 	if got := tab.Count(); got != 0 {

@@ -79,11 +79,6 @@ func FuzzRequest(f *testing.F) {
 			q.offset != want.offset || q.hasOffset != want.hasOffset || q.format != want.format || !slices.EqualFunc(q.records, want.records, bytes.Equal) {
 			t.Fatalf("%x: got %+v, want %+v", b, q, want)
 		}
-		for _, r := range q.records {
-			if at := offsetIn(b, r); !bytes.Equal(b[at:at+len(r)], r) {
-				t.Fatalf("%x: record %x is said to stand at byte %d", b, r, at)
-			}
-		}
 	})
 }
 
@@ -140,12 +135,13 @@ func FuzzDescriptor(f *testing.F) {
 			return
 		}
 		var r protoReader
-		if r.row(m, row, span{0, len(row)}) != "" {
+		if r.row(m, row) != "" {
 			return
 		}
-		var check rowReader
 		out := m.appendJSON(nil, row)
-		check.reset(append(append([]byte{'['}, out...), ']'), s)
+		check := newReader(append(append([]byte{'['}, out...), ']'))
+		defer check.release()
+		check.begin(s)
 		if f := check.records(); f != nil {
 			t.Fatalf("%x by %x: its JSON %s is no row: %v", row, descriptor, out, f)
 		}

@@ -1,0 +1,645 @@
+package emulator
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// rowFault says why a request's rows are refused. Its text names the row, the
+// column and the kind of fault, never the value: a client may log it.
+type rowFault struct {
+	row       int    // index in the records array, -1: the body as a whole
+	column    string // "" when no column is to blame
+	reason    string // FIELD_NOT_IN_TABLE, TYPE_INCOMPATIBLE, MISSING_REQUIRED_COLUMN, DUPLICATE_FIELD, REFUSED or ""
+	problem   string
+	at        int  // where reading stopped, in bytes from the start of the text
+	malformed bool // the JSON itself is broken
+	digits    bool // text stands where a whole number belongs
+}
+
+func (f *rowFault) Error() string {
+	text := f.problem
+	if f.malformed {
+		text = fmt.Sprintf("%s at byte %d of the body", text, f.at)
+	}
+	switch {
+	case f.row < 0:
+		return text
+	case f.column == "":
+		return fmt.Sprintf("row %d: %s", f.row, text)
+	}
+	return fmt.Sprintf("row %d: column %q: %s", f.row, f.column, text)
+}
+
+// newRow is a row that fits the columns, before it is kept.
+type newRow struct {
+	raw []byte // what is stored
+	id  []byte // the text of message_id; nil for none
+}
+
+// maxDepth bounds the nesting of a value.
+const maxDepth = 1000
+
+var (
+	errTooDeep    = errors.New("nested too deep")
+	errUnexpected = errors.New("a value of another kind was expected")
+)
+
+// rowReader validates the JSON rows of one request against one schema in a
+// single pass. It is reused from request to request.
+type rowReader struct {
+	dec       jsontext.Decoder
+	buf       bytes.Buffer // what dec reads, without a copy of src
+	src       []byte
+	base      int // where src begins in the request's body
+	schema    *schema
+	textTimes bool // RFC 3339 text is fine in TIMESTAMP columns
+
+	rows    []newRow
+	seen    []uint32 // per column: the row (counted from 1) that last had it
+	stamp   uint32   // the current row, counted from 1
+	after   []int    // per column+1: the column that followed it last time
+	rescued []string // members of the current row for the rescue column
+}
+
+var readers = sync.Pool{New: func() any { return new(rowReader) }}
+
+// newReader takes a reader of src from the pool; release gives it back.
+func newReader(src []byte) *rowReader {
+	r := readers.Get().(*rowReader)
+	r.load(src, 0)
+	return r
+}
+
+func (r *rowReader) release() {
+	clear(r.rows) // the body is not the pool's to hold
+	r.schema = nil
+	r.load(nil, 0)
+	readers.Put(r)
+}
+
+// load makes src, which begins at byte base of the body, the text to read.
+func (r *rowReader) load(src []byte, base int) {
+	r.src, r.base = src, base
+	r.buf = *bytes.NewBuffer(src)
+	r.dec.Reset(&r.buf, jsontext.AllowDuplicateNames(true)) // row names the column that occurs twice
+}
+
+// begin forgets the rows read so far; those that follow are of schema s.
+func (r *rowReader) begin(s *schema) {
+	r.schema, r.rows, r.stamp = s, r.rows[:0], 0
+	r.seen = append(r.seen[:0], make([]uint32, len(s.columns))...)
+	r.after = r.after[:0]
+	for i := range len(s.columns) + 1 {
+		r.after = append(r.after, i)
+	}
+}
+
+// offset is where reading stands within src.
+func (r *rowReader) offset() int { return int(r.dec.InputOffset()) }
+
+// next is where the next token begins within src.
+func (r *rowReader) next() int {
+	return len(r.src) - len(bytes.TrimLeft(r.src[r.offset():], " \t\r\n:,"))
+}
+
+// trailing is where text other than blanks follows in src, or -1.
+func (r *rowReader) trailing() int {
+	rest := bytes.TrimLeft(r.src[r.offset():], " \t\r\n")
+	if len(rest) == 0 {
+		return -1
+	}
+	return len(r.src) - len(rest)
+}
+
+// malformed is the fault of a row, or with -1 of the body, that is no JSON.
+func (r *rowReader) malformed(row int, err error) *rowFault {
+	f := &rowFault{row: row, at: r.base + r.offset(), malformed: true, problem: "invalid JSON"}
+	text := ""
+	if s := (*jsontext.SyntacticError)(nil); errors.As(err, &s) {
+		f.at, text = r.base+int(s.ByteOffset), s.Err.Error()
+	}
+	for part, problem := range map[string]string{
+		"escape sequence": "invalid escape in a string", "surrogate pair": "invalid escape in a string",
+		"invalid UTF-8": "invalid UTF-8 in a string", "non-control": "control character in a string", "max depth": "JSON nested too deep",
+	} {
+		if strings.Contains(text, part) {
+			f.problem = problem
+		}
+	}
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		f.problem = "unexpected end of JSON"
+	case errors.Is(err, errTooDeep):
+		f.problem = "JSON nested too deep"
+	case errors.Is(err, errUnexpected):
+		f.at = r.base + r.next()
+	}
+	return f
+}
+
+// refuse is a fault of the current row's content, as opposed to its grammar.
+func (r *rowReader) refuse(column, reason, problem string) *rowFault {
+	return &rowFault{row: len(r.rows), column: column, reason: reason, problem: problem, at: r.base + r.offset()}
+}
+
+// open reads the bracket that begins an array or an object.
+func (r *rowReader) open(kind jsontext.Kind) error {
+	if got := r.dec.PeekKind(); got != kind && got > 0 {
+		return errUnexpected
+	}
+	_, err := r.dec.ReadToken()
+	return err
+}
+
+// name reads the name of an object's member.
+func (r *rowReader) name() ([]byte, error) {
+	v, err := r.dec.ReadValue()
+	if err != nil {
+		return nil, err
+	}
+	return unquote(v), nil
+}
+
+// members reads an object: it calls each behind every name, to read the value.
+func (r *rowReader) members(each func(name []byte) error) error {
+	if err := r.open('{'); err != nil {
+		return err
+	}
+	for r.dec.PeekKind() != '}' {
+		name, err := r.name()
+		if err == nil {
+			err = each(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := r.dec.ReadToken()
+	return err
+}
+
+// skip passes over any value.
+func (r *rowReader) skip() error {
+	depth := r.dec.StackDepth()
+	if _, err := r.dec.ReadToken(); err != nil {
+		return err
+	}
+	return r.leave(depth)
+}
+
+// leave passes over what is left of the values below depth.
+func (r *rowReader) leave(depth int) error {
+	for r.dec.StackDepth() > depth {
+		if r.dec.StackDepth() > depth+maxDepth {
+			return errTooDeep
+		}
+		if _, err := r.dec.ReadToken(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// records reads an array of rows. Nil means that every row fits.
+func (r *rowReader) records() *rowFault {
+	if err := r.open('['); err != nil {
+		return r.malformed(-1, err)
+	}
+	for r.dec.PeekKind() != ']' {
+		if f := r.row(); f != nil {
+			return f
+		}
+	}
+	if _, err := r.dec.ReadToken(); err != nil {
+		return r.malformed(len(r.rows)-1, err)
+	}
+	return nil
+}
+
+// row reads one row.
+func (r *rowReader) row() *rowFault {
+	if kind := r.dec.PeekKind(); kind != '{' {
+		if err := r.skip(); err != nil {
+			return r.malformed(len(r.rows), err)
+		}
+		return r.refuse("", causeIncompatible, "a row must be a JSON object")
+	}
+	start, last := r.next(), -1
+	row := newRow{}
+	r.stamp++
+	r.rescued = r.rescued[:0]
+	if _, err := r.dec.ReadToken(); err != nil {
+		return r.malformed(len(r.rows), err)
+	}
+	for r.dec.PeekKind() != '}' {
+		name, err := r.name()
+		if err != nil {
+			return r.malformed(len(r.rows), err)
+		}
+		col, known := r.column(last, name)
+		if !known {
+			if f := r.unknown(string(name)); f != nil {
+				return f
+			}
+			continue
+		}
+		last = col
+		if f := r.member(col, &row); f != nil {
+			return f
+		}
+	}
+	if _, err := r.dec.ReadToken(); err != nil {
+		return r.malformed(len(r.rows), err)
+	}
+	for _, c := range r.schema.required {
+		if r.seen[c] != r.stamp {
+			return r.refuse(r.schema.columns[c].name, causeMissing, "is NOT NULL and missing")
+		}
+	}
+	row.raw = r.src[start:r.offset()]
+	if len(r.rescued) > 0 {
+		row.raw = r.rewrite(row.raw)
+	}
+	r.rows = append(r.rows, row)
+	return nil
+}
+
+// column finds a column by its name; last is the column before. Rows of one
+// writer have their columns in the same order, so the column that followed it
+// last time is tried before the map.
+func (r *rowReader) column(last int, name []byte) (col int, known bool) {
+	col = r.after[last+1]
+	if col < len(r.schema.columns) && r.schema.columns[col].name == string(name) {
+		return col, true
+	}
+	if col, known = r.schema.index[string(name)]; known {
+		r.after[last+1] = col
+	}
+	return col, known
+}
+
+// member reads the value of a column, behind its name.
+func (r *rowReader) member(col int, row *newRow) *rowFault {
+	c := &r.schema.columns[col]
+	if r.seen[col] == r.stamp {
+		return r.refuse(c.name, "DUPLICATE_FIELD", "occurs twice in the row")
+	}
+	r.seen[col] = r.stamp
+	depth, from := r.dec.StackDepth(), r.next()
+	problem, err := r.value(c.typ, !c.notNull)
+	rescue := problem != "" && !c.notNull && r.schema.rescue >= 0
+	if rescue && err == nil {
+		r.rescued = append(r.rescued, c.name)
+		err = r.leave(depth)
+	}
+	switch {
+	case err != nil:
+		return r.malformed(len(r.rows), err)
+	case problem != "" && !rescue:
+		f := r.refuse(c.name, causeIncompatible, problem)
+		f.digits = r.src[from] == '"' && c.typ.integer()
+		return f
+	case col == r.schema.id && !rescue:
+		row.id, _ = valueText(r.src[from:r.offset()])
+	}
+	return nil
+}
+
+// unknown reads a member that is no column, behind its name.
+func (r *rowReader) unknown(name string) *rowFault {
+	if r.schema.rescue < 0 {
+		return r.refuse(name, causeNotInTable, "is not a column of the table")
+	}
+	if slices.Contains(r.rescued, name) {
+		return r.refuse(name, "DUPLICATE_FIELD", "occurs twice in the row")
+	}
+	r.rescued = append(r.rescued, name)
+	if err := r.skip(); err != nil {
+		return r.malformed(len(r.rows), err)
+	}
+	return nil
+}
+
+// rewrite moves the members that were rescued into the rescue column of a row,
+// as the text of a JSON object.
+func (r *rowReader) rewrite(row []byte) []byte {
+	column := r.schema.columns[r.schema.rescue].name
+	kept, moved := []byte{'{'}, []byte{'{'}
+	in := newReader(row)
+	defer in.release()
+	_ = in.members(func(name []byte) error { // the row was read before
+		v, err := in.dec.ReadValue()
+		switch {
+		case slices.Contains(r.rescued, string(name)):
+			moved = append(appendName(moved, name), v...)
+		case string(name) != column: // the service fills that one
+			kept = append(appendName(kept, name), v...)
+		}
+		return err
+	})
+	kept = appendQuoted(appendName(kept, []byte(column)), append(moved, '}'))
+	return append(kept, '}')
+}
+
+// value reads one value of type t. The rules are those the service applies to
+// JSON records: TIMESTAMP is a whole number of microseconds since 1970-01-01
+// UTC, DATE a whole number of days, DECIMAL a string in plain notation, BINARY
+// standard base64, VARIANT a string that holds JSON text; integers may stand in
+// quotes, as proto3's JSON mapping has it for 64-bit values.
+//
+// It returns what is wrong with the value, or "", and what is wrong with the
+// JSON. Of a nested value with a problem a part may be left unread.
+func (r *rowReader) value(t *dataType, nullable bool) (problem string, err error) {
+	if kind := r.dec.PeekKind(); kind == '{' || kind == '[' {
+		return r.nested(t, kind)
+	}
+	v, err := r.dec.ReadValue()
+	if err != nil {
+		return "", err
+	}
+	switch v[0] {
+	case 'n':
+		if !nullable {
+			problem = "is NOT NULL and null"
+		}
+	case '"':
+		if t.kind != kindString {
+			problem = textProblem(t, unquote(v), r.textTimes)
+		}
+	case 't', 'f':
+		if t.kind != kindBoolean {
+			problem = wants(t, "a boolean")
+		}
+	default:
+		problem = numberProblem(t, v)
+	}
+	return problem, nil
+}
+
+// nested reads an array or an object.
+func (r *rowReader) nested(t *dataType, kind jsontext.Kind) (problem string, err error) {
+	isArray := kind == '['
+	if want := t.kind == kindArray; want != isArray || !want && t.kind != kindMap && t.kind != kindStruct {
+		got := "an object"
+		if isArray {
+			got = "an array"
+		}
+		return wants(t, got), r.skip()
+	}
+	if err := r.open(kind); err != nil {
+		return "", err
+	}
+	seen := map[string]bool{}
+	for k := r.dec.PeekKind(); k != '}' && k != ']'; k = r.dec.PeekKind() {
+		elem, nullable := t.elem, false // protobuf, the service's own form, has no null elements
+		if !isArray {
+			name, err := r.name()
+			if err != nil {
+				return "", err
+			}
+			if problem := memberProblem(t, name, seen); problem != "" {
+				return problem, nil
+			}
+			if t.kind == kindStruct {
+				f := &t.fields[t.index[string(name)]]
+				elem, nullable = f.typ, !f.notNull
+			}
+		}
+		if problem, err := r.value(elem, nullable); problem != "" || err != nil {
+			return problem, err
+		}
+	}
+	if _, err := r.dec.ReadToken(); err != nil {
+		return "", err
+	}
+	for _, f := range t.fields {
+		if f.notNull && !seen[f.name] {
+			return "lacks the NOT NULL field " + strconv.Quote(f.name), nil
+		}
+	}
+	return "", nil
+}
+
+// memberProblem checks the name of a member of a MAP or a STRUCT.
+func memberProblem(t *dataType, name []byte, seen map[string]bool) string {
+	if seen[string(name)] {
+		return "has the key " + strconv.Quote(string(name)) + " twice"
+	}
+	seen[string(name)] = true
+	if t.kind == kindStruct {
+		if _, known := t.index[string(name)]; !known {
+			return "has no field " + strconv.Quote(string(name))
+		}
+		return ""
+	}
+	switch key := t.key; key.kind { // JSON always writes a key as a string
+	case kindString:
+		return ""
+	case kindBoolean:
+		if s := string(name); s != "true" && s != "false" {
+			return "has a key that is not true or false"
+		}
+		return ""
+	case kindTimestamp, kindTimestampNTZ, kindDate:
+		if !jsontext.Value(name).IsValid() || !isNumber(name) {
+			return "has a key that is not " + expected[key.kind]
+		}
+		return numberProblem(key, name)
+	default:
+		if p := textProblem(key, name, false); p != "" {
+			return "has a key that does not fit: " + p
+		}
+		return ""
+	}
+}
+
+// expected says, per kind, what a value has to look like.
+var expected = [...]string{
+	kindString: "a string", kindVarchar: "a string", kindChar: "a string",
+	kindByte: "an integer", kindShort: "an integer", kindInt: "an integer", kindLong: "an integer",
+	kindFloat: "a number", kindDouble: "a number", kindBoolean: "true or false", kindBinary: "a base64 string",
+	kindDate:         "an integer: days since 1970-01-01",
+	kindTimestamp:    "an integer: microseconds since 1970-01-01 UTC",
+	kindTimestampNTZ: "an integer: microseconds since 1970-01-01",
+	kindDecimal:      "a string in plain decimal notation", kindVariant: "a string that holds JSON text",
+	kindArray: "an array", kindMap: "an object", kindStruct: "an object",
+}
+
+func wants(t *dataType, got string) string {
+	return "got " + got + ", " + t.text() + " wants " + expected[t.kind]
+}
+
+// textProblem says what is wrong with the characters of a string for a type
+// other than STRING, or "".
+func textProblem(t *dataType, text []byte, textTimes bool) string {
+	switch t.kind {
+	case kindVarchar, kindChar:
+		if utf8.RuneCount(text) > t.length {
+			return "is longer than " + t.text()
+		}
+		return ""
+	case kindByte, kindShort, kindInt, kindLong:
+		if isInteger(text) {
+			return numberProblem(t, text)
+		}
+	case kindFloat, kindDouble:
+		switch string(text) {
+		case "NaN", "Infinity", "-Infinity":
+			return ""
+		}
+	case kindTimestamp, kindTimestampNTZ:
+		if textTimes {
+			if _, err := time.Parse(time.RFC3339Nano, string(text)); err != nil {
+				return "got a string that is not RFC 3339"
+			}
+			return ""
+		}
+	case kindDecimal:
+		return decimalProblem(t, text)
+	case kindBinary:
+		if _, err := base64.StdEncoding.AppendDecode(nil, text); err != nil {
+			return "got a string that is not standard base64"
+		}
+		return ""
+	case kindVariant:
+		r := newReader(text)
+		defer r.release()
+		if r.skip() != nil || r.trailing() >= 0 {
+			return "got a string that is not JSON text"
+		}
+		return ""
+	}
+	return wants(t, "a string")
+}
+
+// integerBits is the size of the kinds that hold whole numbers.
+var integerBits = map[kind]int{
+	kindByte: 8, kindShort: 16, kindInt: 32, kindDate: 32, kindLong: 64, kindTimestamp: 64, kindTimestampNTZ: 64,
+}
+
+// numberProblem says what is wrong with a JSON number for a type, or "".
+func numberProblem(t *dataType, text []byte) string {
+	switch t.kind {
+	case kindFloat, kindDouble:
+		size := 64
+		if t.kind == kindFloat {
+			size = 32
+		}
+		if f, _ := strconv.ParseFloat(string(text), size); math.IsInf(f, 0) {
+			return "is out of range for " + t.text()
+		}
+		return ""
+	}
+	bits, ok := integerBits[t.kind]
+	if !ok {
+		return wants(t, "a number")
+	}
+	if !isInteger(text) {
+		return wants(t, "a number with a fraction or exponent")
+	}
+	if _, err := strconv.ParseInt(string(text), 10, bits); err != nil {
+		return "is out of range for " + t.text()
+	}
+	return ""
+}
+
+// isNumber reports whether JSON text is a number.
+func isNumber(text []byte) bool {
+	return len(text) > 0 && (text[0] == '-' || text[0]-'0' <= 9)
+}
+
+// isInteger reports whether text is a JSON number without fraction and exponent.
+func isInteger(text []byte) bool {
+	text = bytes.TrimPrefix(text, []byte("-"))
+	return len(text) > 0 && isDigits(text) && (text[0] != '0' || len(text) == 1)
+}
+
+func isDigits(text []byte) bool {
+	for _, c := range text {
+		if c-'0' > 9 {
+			return false
+		}
+	}
+	return true
+}
+
+// decimalProblem checks [-]digits[.digits] against precision and scale.
+func decimalProblem(t *dataType, text []byte) string {
+	whole, fraction, point := bytes.Cut(bytes.TrimPrefix(text, []byte("-")), []byte("."))
+	if !isDigits(whole) || !isDigits(fraction) || len(whole)+len(fraction) == 0 || point && len(fraction) == 0 {
+		return "got a string that is not plain decimal notation"
+	}
+	if len(bytes.TrimLeft(whole, "0")) > t.precision-t.scale || len(fraction) > t.scale {
+		return "does not fit in " + t.text()
+	}
+	return ""
+}
+
+// columnText finds a column's value in a row that has passed validation; see
+// Row.Value.
+func columnText(row []byte, name string) (text []byte, ok bool) {
+	r := newReader(row)
+	defer r.release()
+	_ = r.members(func(key []byte) error { // the row was read before
+		v, err := r.dec.ReadValue()
+		if err == nil && string(key) == name {
+			text, ok = valueText(v)
+		}
+		return err
+	})
+	return text, ok
+}
+
+// valueText is what a JSON value reads as: a string's characters, the literal
+// of a number or boolean, the JSON of anything else. ok is false for null.
+func valueText(raw []byte) (text []byte, ok bool) {
+	switch {
+	case raw[0] == 'n':
+		return nil, false
+	case raw[0] == '"':
+		return unquote(raw), true
+	}
+	return raw, true
+}
+
+// unquote resolves a string that has passed validation.
+func unquote(v []byte) []byte {
+	if bytes.IndexByte(v, '\\') < 0 {
+		return v[1 : len(v)-1]
+	}
+	out, err := jsontext.AppendUnquote(nil, v)
+	if err != nil {
+		return v[1 : len(v)-1]
+	}
+	return out
+}
+
+// appendQuoted writes text, which is UTF-8, as a JSON string.
+func appendQuoted(dst, text []byte) []byte {
+	out, err := jsontext.AppendQuote(dst, text)
+	if err != nil {
+		return append(dst, `""`...)
+	}
+	return out
+}
+
+// appendName begins the next member of the object that dst ends with.
+func appendName(dst, name []byte) []byte {
+	if dst[len(dst)-1] != '{' {
+		dst = append(dst, ',')
+	}
+	return append(appendQuoted(dst, name), ':')
+}
