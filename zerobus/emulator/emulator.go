@@ -339,7 +339,7 @@ func (e *Emulator) Close(ctx context.Context) error {
 // switches the ingest API on. Tables, their columns, tokens and the secret
 // stay as they are.
 func (e *Emulator) Reset() error {
-	e.faults.clear()
+	e.ClearFaults()
 	e.privileges.mu.Lock()
 	clear(e.privileges.revoked)
 	e.privileges.mu.Unlock()

@@ -3,13 +3,13 @@ package emulator
 import (
 	"errors"
 	"fmt"
-	"net/http"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // The endpoints a Fault can name.
@@ -57,9 +57,6 @@ var (
 		EffectStallAcks: {EndpointStream}, EffectCloseSignal: {EndpointStream}, EffectNoStreamID: {EndpointCreate},
 	}
 )
-
-// possible reports whether an effect can befall an endpoint.
-func possible(effect, endpoint string) bool { return slices.Contains(effects[effect], endpoint) }
 
 // Fault is something that goes wrong on purpose. The JSON form is that of the
 // admin API. Of several faults that fit a request the one added first applies,
@@ -133,45 +130,181 @@ func oneOf(what, got string, all []string) error {
 	return fmt.Errorf("%s %q is not one of %s", what, got, strings.Join(all, ", "))
 }
 
-// answer is what the effect status sends by HTTP.
-func (f *Fault) answer(endpoint string) answer {
-	e := apiError{status: f.Status, code: f.ErrorCode, numeric: f.NumericCode, message: f.Message}
-	if e.code == "" {
-		e.code = usualCode(endpoint, f.Status)
-	}
-	if e.message == "" {
-		e.message = "scripted fault: " + http.StatusText(f.Status)
-	}
-	a := e.answer(endpoint)
-	if f.RetryAfter > 0 {
-		a.header.Set("Retry-After", retryAfter(f.RetryAfter, f.AsDate))
-	}
-	if f.Body != nil {
-		a.body = []byte(*f.Body)
-		if *f.Body == "" {
-			a.header.Del("Content-Type")
+// validate reports every problem at once.
+func (f *Fault) validate() error {
+	var errs []error
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	if f.ContentType != "" {
-		a.header.Set("Content-Type", f.ContentType)
+	where := effects[f.Effect]
+	if f.Endpoint != "" {
+		errs = append(errs, oneOf("endpoint", f.Endpoint, endpoints))
+		want(len(where) == 0 || !slices.Contains(endpoints, f.Endpoint) || slices.Contains(where, f.Endpoint),
+			"effect %q cannot befall the endpoint %q, only %v", f.Effect, f.Endpoint, where)
+		where = []string{f.Endpoint}
 	}
-	if f.CutAfter != nil {
-		a.cut, a.sent = true, min(*f.CutAfter, len(a.body))
+	errs = append(errs, oneOf("effect", f.Effect, slices.Sorted(maps.Keys(effects))), f.Latency.validate())
+	for _, group := range []struct {
+		set     bool
+		fields  string
+		effects []string
+	}{
+		{
+			f.Status != 0 || f.Body != nil || f.ContentType != "" || f.CutAfter != nil || f.NumericCode != 0 || f.RetryAfter != 0 || f.GRPCCode != "" || f.ErrorInfo != nil || f.Reason != "",
+			"status, body, content_type, cut_after, numeric_code, retry_after, grpc_code, error_info and reason go with the effect status only", []string{EffectStatus},
+		},
+		{f.Keep, "keep goes with the effects status and hang; lose_ack keeps without it", []string{EffectStatus, EffectHang}},
+		{f.Window != nil || f.EndAfter != nil, "window and end_after go with the effect close_signal only", []string{EffectCloseSignal}},
+		{f.AckOffset != nil || f.AckBy != nil, "ack_offset and ack_by go with the effect ack only", []string{EffectAck}},
+	} {
+		want(!group.set || slices.Contains(group.effects, f.Effect), "%s, not with %q", group.fields, f.Effect)
 	}
-	return a
+	want(f.Effect != EffectLatency || f.Latency != (Latency{}), "the effect latency wants a latency such as 20ms or p50=150ms,p95=500ms")
+	want(f.ByteEveryMS >= 0 && f.ByteEveryMS <= 60_000, "byte_every_ms %d: want 0 to 60000", f.ByteEveryMS)
+	want(f.Count >= 0, "count %d: want 0 (until removed) or more", f.Count)
+	want(f.Probability >= 0 && f.Probability <= 1, "probability %v: want 0 to 1", f.Probability)
+	want(f.RetryAfter >= 0 && f.RetryAfter <= 1<<30, "retry_after %d: want seconds, 0 or more", f.RetryAfter)
+	want(f.Rows == nil && f.Effect != EffectRefuse || slices.Contains(withRows, f.Endpoint), "rows and the effect refuse want an endpoint of %v, not %q", withRows, f.Endpoint)
+	want(f.Offset == nil || f.Endpoint == EndpointStream, "offset goes with the endpoint stream only, not with %q", f.Endpoint)
+	want(f.Table == "" || f.Endpoint != EndpointToken, "table %q: the token endpoint knows no tables; leave it out", f.Table)
+	want(f.AckOffset == nil || f.AckBy == nil, "ack_offset and ack_by: give one of them, or none for an ack without an offset")
+	for _, d := range []*Duration{f.Window, f.EndAfter} {
+		if d != nil {
+			want(*d >= 0 && time.Duration(*d) <= 24*time.Hour, "duration %s: want 0 to 24h", time.Duration(*d))
+		}
+	}
+	if f.Rows != nil {
+		errs = append(errs, f.Rows.validate())
+	}
+	if f.Effect == EffectStatus {
+		errs = append(errs, f.validateStatus(where))
+	}
+	return errors.Join(errs...)
 }
 
-// grpcStatus is what the effect status ends a stream with.
-func (f *Fault) grpcStatus() *status.Status {
-	code := codeOf(f.Status)
+// validateStatus checks the effect status for the endpoints it may befall.
+func (f *Fault) validateStatus(where []string) error {
+	var errs []error
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	printable := func(s string) bool {
+		return !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e })
+	}
+	http := slices.ContainsFunc(where, func(e string) bool { return slices.Contains(overHTTP, e) })
 	if f.GRPCCode != "" {
-		code = grpcCodes[f.GRPCCode]
+		errs = append(errs, oneOf("grpc_code", f.GRPCCode, slices.Sorted(maps.Keys(grpcCodes))))
 	}
-	message := f.Message
-	if message == "" && code != codes.OK {
-		message = "scripted fault: " + codeName(code)
+	want(f.Status != 0 || !http && f.GRPCCode != "", "status 0: the effect status wants 200 to 599 or, on the endpoints create and stream, a grpc_code")
+	want(f.Status == 0 || f.Status >= 200 && f.Status <= 599, "status %d: the effect status wants 200 to 599", f.Status)
+	want(f.ContentType == "" && f.CutAfter == nil || http, "content_type and cut_after are of HTTP answers; they do not go with the endpoint %q", f.Endpoint)
+	if f.CutAfter != nil {
+		want(*f.CutAfter >= 0, "cut_after %d: want 0 or more bytes", *f.CutAfter)
 	}
-	return withInfo(status.New(code, message), f.ErrorInfo)
+	want(f.Reason == "" && !f.InTrailer || f.Endpoint == EndpointCreate, "reason and in_trailer go with the endpoint create only, not with %q", f.Endpoint)
+	want(printable(f.ContentType), "content_type: want visible ASCII and blanks, as in a header")
+	want(printable(f.Reason), "reason: want visible ASCII and blanks, as in a header")
+	return errors.Join(errs...)
 }
 
-var errNoStatus = errors.New("status 0: the effect status wants 200 to 599 or, on the endpoints create and stream, a grpc_code")
+func (m *RowMatch) validate() error {
+	var errs []error
+	if m.Equals == nil && m.Regexp == "" && len(m.MessageIDs) == 0 {
+		errs = append(errs, errors.New("rows: want equals, regexp or message_ids"))
+	}
+	if m.Equals != nil && m.Column == "" {
+		errs = append(errs, errors.New("rows: equals wants a column"))
+	}
+	if m.Column != "" && m.Equals == nil && m.Regexp == "" {
+		errs = append(errs, fmt.Errorf("rows: column %q wants equals or regexp", m.Column))
+	}
+	if _, err := regexp.Compile(m.Regexp); err != nil {
+		errs = append(errs, fmt.Errorf("rows: regexp: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// Latency is a distribution of waiting times. The zero value is no wait; P50
+// alone is that wait every time; both make a log-normal distribution with
+// these two quantiles, cut off at ten times P95. The service's documentation
+// has spoken of 150 to 200 ms at the median and 500 ms at the 95th percentile
+// until a row is durable.
+//
+// Its text form is that of ParseLatency, in JSON too.
+type Latency struct {
+	P50, P95 time.Duration
+}
+
+// ParseLatency reads "20ms" or "p50=150ms,p95=500ms"; "" is no wait.
+func ParseLatency(text string) (Latency, error) {
+	var l Latency
+	if text == "" {
+		return l, nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		name, value, named := strings.Cut(strings.TrimSpace(part), "=")
+		dst := &l.P50
+		switch {
+		case !named && !strings.Contains(text, ","):
+			value = name
+		case named && name == "p50":
+		case named && name == "p95":
+			dst = &l.P95
+		default:
+			return Latency{}, fmt.Errorf("latency %q: write 20ms or p50=150ms,p95=500ms", text)
+		}
+		d, err := time.ParseDuration(value)
+		if err != nil || *dst != 0 {
+			return Latency{}, fmt.Errorf("latency %q: write 20ms or p50=150ms,p95=500ms, each once", text)
+		}
+		*dst = d
+	}
+	return l, l.validate()
+}
+
+func (l Latency) validate() error {
+	switch {
+	case l.P50 < 0 || l.P95 < 0 || l.P50 > time.Hour || l.P95 > time.Hour:
+		return fmt.Errorf("latency %s: want 0 to 1h", l)
+	case l.P95 != 0 && (l.P95 < l.P50 || l.P50 == 0):
+		return fmt.Errorf("latency %s: p50 must be above 0 and p95 at least as large", l)
+	}
+	return nil
+}
+
+// String is the text that ParseLatency reads.
+func (l Latency) String() string {
+	if l.P95 == 0 {
+		return l.P50.String()
+	}
+	return "p50=" + l.P50.String() + ",p95=" + l.P95.String()
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (l Latency) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *Latency) UnmarshalText(text []byte) (err error) {
+	*l, err = ParseLatency(string(text))
+	return err
+}
+
+// z95 is the 95th percentile of the standard normal distribution.
+const z95 = 1.6448536269514722
+
+// draw takes one waiting time; normal is a draw from the standard normal
+// distribution.
+func (l Latency) draw(normal func() float64) time.Duration {
+	if l.P95 == 0 || l.P95 == l.P50 {
+		return l.P50
+	}
+	sigma := math.Log(float64(l.P95)/float64(l.P50)) / z95
+	d := float64(l.P50) * math.Exp(sigma*normal())
+	return time.Duration(min(d, 10*float64(l.P95)))
+}
+
+func (l Latency) drawAny() time.Duration { return l.draw(rand.NormFloat64) }

@@ -11,62 +11,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// IngestRequest is what a hook sees of a request that brings rows: to the
-// ingest endpoint, to the REST insert, or a message on a gRPC stream.
-type IngestRequest struct {
-	Endpoint  string // EndpointIngest, EndpointInsert or EndpointStream
-	Number    int64  // 1 for the first of this endpoint since New or Reset
-	Table     string
-	RequestID string
-	StreamID  string // of a gRPC stream, with the message's offset
-	Offset    int64
-	Rows      [][]byte // as JSON; valid during the call only
-}
-
-// OnIngest sets a hook that is asked about every request that brings rows,
-// before any fault. A Fault it returns applies to this request, whatever its
-// Endpoint, Table, Rows, Count and Probability; nil leaves the request to the
-// faults added. The hook runs on the request's goroutine, several at once. A
-// nil hook removes it.
-func (e *Emulator) OnIngest(hook func(IngestRequest) *Fault) {
-	if hook == nil {
-		e.hook.Store(nil)
-		return
-	}
-	e.hook.Store(&hook)
-}
-
-// bringsRows reports whether requests to an endpoint hold rows.
-func bringsRows(endpoint string) bool {
-	return endpoint == EndpointIngest || endpoint == EndpointInsert || endpoint == EndpointStream
-}
-
-// fault finds what goes wrong with a call, or nil.
-func (e *Emulator) fault(c *call) *hit {
-	if hook := e.hook.Load(); hook != nil && bringsRows(c.endpoint) {
-		f := (*hook)(IngestRequest{
-			Endpoint: c.endpoint, Number: c.number, Table: c.tableName(), RequestID: c.requestID,
-			StreamID: c.streamID, Offset: c.offset, Rows: c.rows(),
-		})
-		if f != nil {
-			once := *f
-			once.Endpoint, once.Table, once.Count, once.Probability = c.endpoint, "", 0, 0
-			r, err := newRule(once)
-			if err != nil {
-				e.log.Error("ingest hook returned a fault that cannot apply", zap.Error(err))
-				text := err.Error()
-				return &hit{Fault: Fault{Effect: EffectStatus, Status: http.StatusInternalServerError, Message: text}}
-			}
-			row := 0
-			if r.rows != nil {
-				row, _ = r.fits(c)
-			}
-			return &hit{Fault: once, row: max(row, 0), wait: r.Latency.draw(r.dice.NormFloat64)}
-		}
-	}
-	return e.faults.pick(c)
-}
-
 // tableName is the table a call names, as far as it can be made out.
 func (c *call) tableName() string {
 	if c.endpoint != EndpointIngest {

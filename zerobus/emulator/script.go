@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"strconv"
@@ -72,10 +73,19 @@ type scripts struct {
 	count int // streams of all scripts, for their default ids
 }
 
+// of returns a table's script, or nil.
 func (x *scripts) of(table string) *Script {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.table[table]
+}
+
+// number counts a stream of a script.
+func (x *scripts) number() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.count++
+	return x.count
 }
 
 // Play makes the gRPC streams for a table follow a script from now on; the
@@ -117,11 +127,7 @@ func (s *Script) Streams() int { return s.read(func() int { return s.streams }) 
 func (s *Script) Records() int { return s.read(func() int { return s.records }) }
 
 // HighestOffset is the highest offset_id that has come; -1 for none.
-func (s *Script) HighestOffset() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.highest
-}
+func (s *Script) HighestOffset() int64 { return int64(s.read(func() int { return int(s.highest) })) }
 
 func (s *Script) read(get func() int) int {
 	s.mu.Lock()
@@ -129,37 +135,66 @@ func (s *Script) read(get func() int) int {
 	return get()
 }
 
+// create goes to the next step that concerns a stream being created. It
+// returns the stream's id and the step as a fault.
+func (s *Script) create(id string) (string, *hit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams++
+	for i := s.at; i < len(s.steps); i++ {
+		switch step := s.steps[i].(type) {
+		case CreateStream:
+			s.at = i + 1
+			return cmp.Or(step.StreamID, id), &hit{wait: step.Delay}
+		case StreamError:
+			s.at = i + 1
+			return id, step.hit()
+		}
+	}
+	return id, &hit{}
+}
+
+// message returns the step that a message brings up, as a fault, or nil.
+func (s *Script) message(q *request) *hit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records += len(q.records)
+	if q.hasOffset {
+		s.highest = max(s.highest, q.offset)
+	}
+	if s.at >= len(s.steps) {
+		return nil
+	}
+	step := s.steps[s.at]
+	ack, isAck := step.(RecordAck)
+	if isAck && (!q.hasOffset || ack.Offset != q.offset) {
+		return nil
+	}
+	s.at++
+	switch step := step.(type) {
+	case RecordAck:
+		return &hit{Fault: Fault{Effect: EffectAck, AckOffset: &step.Offset}, wait: step.Delay}
+	case CloseStreamSignal:
+		return &hit{Fault: Fault{Effect: EffectCloseSignal, Window: (*Duration)(&step.Duration)}, wait: step.Delay}
+	case StreamError:
+		return step.hit()
+	}
+	return nil
+}
+
+func (e StreamError) hit() *hit {
+	h := &hit{Fault: Fault{Effect: EffectStatus}, wait: e.Delay, end: e.Status}
+	if h.end == nil {
+		h.end = statusOK
+	}
+	return h
+}
+
 // play serves a stream by its script, from create_stream on.
 func (s *liveStream) play(script *Script) *status.Status {
-	s.e.scripts.mu.Lock()
-	s.e.scripts.count++
-	id := "test_stream_" + strconv.Itoa(s.e.scripts.count)
-	s.e.scripts.mu.Unlock()
-	script.mu.Lock()
-	script.streams++
-	script.mu.Unlock()
-
-	var first ScriptStep = CreateStream{}
-	script.mu.Lock()
-	for i := script.at; i < len(script.steps); i++ {
-		switch step := script.steps[i].(type) {
-		case CreateStream, StreamError:
-			first, script.at = step, i+1
-		default:
-			continue
-		}
-		break
-	}
-	script.mu.Unlock()
-	switch step := first.(type) {
-	case StreamError:
-		s.e.active.wait(s.rpc.Context(), step.Delay)
-		return ending(step.Status)
-	case CreateStream:
-		s.e.active.wait(s.rpc.Context(), step.Delay)
-		if step.StreamID != "" {
-			id = step.StreamID
-		}
+	id, h := script.create("test_stream_" + strconv.Itoa(s.e.scripts.number()))
+	if st := s.unopened(h); st != nil {
+		return st
 	}
 	if st := s.sendNow(createResponse(id)); st != nil {
 		return st
@@ -177,43 +212,13 @@ func (s *liveStream) play(script *Script) *status.Status {
 		if err != nil {
 			return status.New(codes.InvalidArgument, err.Error())
 		}
-		if s.req.payload == fieldRecord || s.req.payload == fieldBatch {
-			if st := s.playMessage(script); st != nil {
+		if s.req.payload != fieldRecord && s.req.payload != fieldBatch {
+			continue
+		}
+		if h := script.message(&s.req); h != nil {
+			if st := s.unopened(h); st != nil {
 				return st
 			}
 		}
 	}
-}
-
-// playMessage holds the message in s.req against the script's step.
-func (s *liveStream) playMessage(script *Script) *status.Status {
-	ctx := s.rpc.Context()
-	script.mu.Lock()
-	script.records += len(s.req.records)
-	var step ScriptStep
-	if script.at < len(script.steps) {
-		step = script.steps[script.at]
-	}
-	if s.req.hasOffset {
-		script.highest = max(script.highest, s.req.offset)
-	}
-	if ack, ok := step.(RecordAck); ok && (!s.req.hasOffset || ack.Offset != s.req.offset) {
-		step = nil
-	}
-	if step != nil {
-		script.at++
-	}
-	script.mu.Unlock()
-	switch step := step.(type) {
-	case RecordAck:
-		s.e.active.wait(ctx, step.Delay)
-		return s.sendNow(ackResponse(&step.Offset))
-	case CloseStreamSignal:
-		s.e.active.wait(ctx, step.Delay)
-		return s.sendNow(closeResponse(&step.Duration))
-	case StreamError:
-		s.e.active.wait(ctx, step.Delay)
-		return ending(step.Status)
-	}
-	return nil
 }

@@ -52,7 +52,6 @@ func (e *Emulator) endpoint(name string, limit int64, f func(*call) answer) http
 			e.send(w, r, c, a, 0)
 			return
 		}
-		e.stats.fault(h.Effect)
 		e.misbehave(w, r, c, h, f)
 	})
 }
@@ -61,52 +60,6 @@ func (e *Emulator) endpoint(name string, limit int64, f func(*call) answer) http
 func (e *Emulator) pause(r *http.Request, name string) {
 	if (name == EndpointIngest || name == EndpointInsert) && !e.active.wait(r.Context(), e.cfg.Latency.drawAny()) {
 		panic(http.ErrAbortHandler) // nobody is there to answer
-	}
-}
-
-// misbehave applies a fault.
-func (e *Emulator) misbehave(w http.ResponseWriter, r *http.Request, c *call, h *hit, f func(*call) answer) {
-	if !e.active.wait(r.Context(), h.wait) {
-		panic(http.ErrAbortHandler)
-	}
-	if h.Keep {
-		f(c)
-	}
-	switch h.Effect {
-	case EffectStatus:
-		e.send(w, r, c, h.answer(c.endpoint), 0)
-	case EffectRefuse:
-		fault := &rowFault{row: h.row, reason: "REFUSED", problem: "refused by a scripted fault"}
-		if h.Rows != nil {
-			fault.column = h.Rows.Column
-		}
-		e.send(w, r, c, invalid(fault).answer(c.endpoint), 0)
-	case EffectHang:
-		select {
-		case <-r.Context().Done():
-		case <-e.active.stop:
-		}
-		panic(http.ErrAbortHandler)
-	case EffectCut:
-		panic(http.ErrAbortHandler)
-	case EffectLoseAck:
-		a := f(c)
-		e.pause(r, c.endpoint)
-		if a.status == http.StatusOK {
-			panic(http.ErrAbortHandler)
-		}
-		e.send(w, r, c, a, 0) // there was no acknowledgement to lose
-	default: // EffectLatency, EffectSlowBody
-		a := f(c)
-		e.pause(r, c.endpoint)
-		every := time.Duration(0)
-		if h.Effect == EffectSlowBody {
-			every = 100 * time.Millisecond
-			if h.ByteEveryMS > 0 {
-				every = time.Duration(h.ByteEveryMS) * time.Millisecond
-			}
-		}
-		e.send(w, r, c, a, every)
 	}
 }
 

@@ -49,14 +49,8 @@ type liveStream struct {
 // event is what the receiving side wants sent.
 type event struct {
 	response []byte
-	end      *closing // an announced end
-	halt     bool     // the stream ends now, with OK
-}
-
-// closing is a close signal now and the stream's end after a while.
-type closing struct {
-	window   *time.Duration // in the signal; nil leaves it out
-	endAfter time.Duration
+	end      *time.Duration // the response announces the stream's end in so long
+	halt     bool           // the stream ends now, with OK
 }
 
 // maxGRPCMessage is what the transport takes; MaxRequestBytes is checked
@@ -116,7 +110,6 @@ func (e *Emulator) serveStream(server *endpointServer, rpc grpc.ServerStream) er
 func (s *liveStream) create(c *call) *status.Status {
 	h := s.e.fault(c)
 	if h != nil {
-		s.e.stats.fault(h.Effect)
 		if st := s.beforeHeader(h); st != nil {
 			return st
 		}
@@ -147,7 +140,7 @@ func (s *liveStream) create(c *call) *status.Status {
 		return s.play(script)
 	}
 	if h != nil {
-		if st := s.beforeResponse(h); st != nil {
+		if st := s.unopened(h); st != nil {
 			return st
 		}
 	}

@@ -30,7 +30,6 @@ func (s *liveStream) message(b []byte) *status.Status {
 			split: true, records: s.rowsAsJSON(),
 		}
 		if h := s.e.fault(c); h != nil {
-			s.e.stats.fault(h.Effect)
 			return s.misbehave(h)
 		}
 	}

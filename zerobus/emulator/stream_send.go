@@ -20,12 +20,12 @@ func (s *liveStream) send() *status.Status {
 	end := time.NewTimer(forever)
 	defer end.Stop()
 	ending := false
-	announce := func(c closing) error {
-		if !ending { // signals that follow do not put off the end
+	sendEvent := func(ev event) error {
+		if ev.end != nil && !ending { // signals that follow do not put off the end
 			ending = true
-			end.Reset(c.endAfter)
+			end.Reset(*ev.end)
 		}
-		return s.rpc.SendMsg(closeResponse(c.window))
+		return s.rpc.SendMsg(ev.response)
 	}
 	halfClosed := false
 	for {
@@ -47,19 +47,19 @@ func (s *liveStream) send() *status.Status {
 			if ev.halt {
 				return statusOK
 			}
-			if err = s.sendEvent(ev, announce); err != nil {
+			if err = sendEvent(ev); err != nil {
 				return status.Convert(err)
 			}
 		case <-age.C:
 			window := s.e.cfg.CloseWindow
-			if err := announce(closing{&window, window}); err != nil {
+			if err := sendEvent(event{response: closeResponse(&window), end: &window}); err != nil {
 				return status.Convert(err)
 			}
 		case <-end.C:
 			return status.New(codes.Unavailable, numbered("Stream timeout reached. Closing the stream (ID: "+s.id+").", codeStreamAge, 0))
 		case st := <-s.ended:
 			for len(s.events) > 0 {
-				if err := s.sendEvent(<-s.events, announce); err != nil {
+				if err := sendEvent(<-s.events); err != nil {
 					return status.Convert(err)
 				}
 			}
@@ -74,13 +74,6 @@ func (s *liveStream) send() *status.Status {
 			return status.FromContextError(ctx.Err())
 		}
 	}
-}
-
-func (s *liveStream) sendEvent(ev event, announce func(closing) error) error {
-	if ev.end != nil {
-		return announce(*ev.end)
-	}
-	return s.rpc.SendMsg(ev.response)
 }
 
 // sendAcks sends what is due, and says when there will be more to send.
