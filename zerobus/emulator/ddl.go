@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -44,245 +45,386 @@ type tableDef struct {
 // DATABASE and VIEW, GRANT and USE are passed over, so that the script an
 // operator runs in the SQL editor can be handed over whole.
 func parseDDL(src string) ([]tableDef, error) {
-	p := &ddlParser{lex: lexer{src: src, line: 1}}
-	if err := p.next(); err != nil {
-		return nil, err
-	}
+	p := newDDLParser(src)
 	var defs []tableDef
 	for p.tok.kind != tokEOF {
-		if p.tok.is(";") {
-			if err := p.next(); err != nil {
-				return nil, err
-			}
+		if p.accept(";") {
 			continue
 		}
-		def, err := p.statement()
-		if err != nil {
-			return nil, err
-		}
-		if def != nil {
+		if def := p.statement(); def != nil {
 			defs = append(defs, *def)
 		}
 	}
-	return defs, nil
+	return defs, p.err
 }
 
+// ddlParser reads SQL text token by token. After an error, which it keeps, the
+// text is at its end, so that every loop ends.
 type ddlParser struct {
-	lex lexer
-	tok token
+	src  string
+	pos  int
+	line int
+	tok  token // the next one
+	err  error // the first
 }
 
-func (p *ddlParser) next() (err error) { p.tok, err = p.lex.next(); return err }
+type tokenKind uint8
 
-func (p *ddlParser) errorf(format string, args ...any) error {
-	return fmt.Errorf("ddl line %d: %s", p.tok.line, fmt.Sprintf(format, args...))
+const (
+	tokEOF    tokenKind = iota
+	tokWord             // keyword, name or number
+	tokQuoted           // `name`
+	tokString           // 'text' or "text"
+	tokPunct            // one byte
+)
+
+type token struct {
+	kind tokenKind
+	text string
+	line int
 }
 
-// accept consumes the given words if the next tokens are these; it consumes
-// all or, where the first differs, none.
-func (p *ddlParser) accept(words ...string) (bool, error) {
-	for i, w := range words {
-		if !p.tok.is(w) {
-			if i == 0 {
-				return false, nil
+// is reports whether the token is one of these keywords or punctuation. A name
+// in backticks is never a keyword.
+func (t token) is(words ...string) bool {
+	for _, w := range words {
+		if (t.kind == tokWord || t.kind == tokPunct) && strings.EqualFold(t.text, w) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t token) String() string {
+	switch t.kind {
+	case tokEOF:
+		return "the end"
+	case tokString:
+		return "a quoted text"
+	}
+	return fmt.Sprintf("%q", t.text)
+}
+
+func newDDLParser(src string) *ddlParser {
+	p := &ddlParser{src: src, line: 1}
+	p.next()
+	return p
+}
+
+func (p *ddlParser) fail(format string, args ...any) { p.failAt(p.tok.line, format, args...) }
+
+func (p *ddlParser) failAt(line int, format string, args ...any) {
+	if p.err == nil {
+		p.err = fmt.Errorf("ddl line %d: %s", line, fmt.Sprintf(format, args...))
+	}
+	p.pos, p.tok = len(p.src), token{line: line}
+}
+
+func (p *ddlParser) next() {
+	p.space()
+	p.tok = token{line: p.line}
+	if p.pos >= len(p.src) {
+		return
+	}
+	switch c := p.src[p.pos]; {
+	case c == '`' || c == '\'' || c == '"':
+		p.quoted(c)
+	case isWordByte(c):
+		start := p.pos
+		for p.pos < len(p.src) && isWordByte(p.src[p.pos]) {
+			p.pos++
+		}
+		p.tok.kind, p.tok.text = tokWord, p.src[start:p.pos]
+	default:
+		p.pos++
+		p.tok.kind, p.tok.text = tokPunct, string(rune(c))
+	}
+}
+
+// quoted reads a quoted name or text. The quote is escaped by doubling it; in
+// texts a backslash escapes the next byte as well.
+func (p *ddlParser) quoted(quote byte) {
+	var b strings.Builder
+	for p.pos++; p.pos < len(p.src); p.pos++ {
+		c := p.src[p.pos]
+		switch {
+		case c == quote && p.pos+1 < len(p.src) && p.src[p.pos+1] == quote:
+			p.pos++
+		case c == quote:
+			p.pos++
+			p.tok.kind, p.tok.text = tokString, b.String()
+			if quote == '`' {
+				p.tok.kind = tokQuoted
 			}
-			return false, p.errorf("got %s, want %s", p.tok, w)
+			return
+		case c == '\\' && quote != '`' && p.pos+1 < len(p.src):
+			p.pos++
+			c = p.src[p.pos]
 		}
-		if err := p.next(); err != nil {
-			return false, err
+		if c == '\n' {
+			p.line++
 		}
+		b.WriteByte(c)
 	}
-	return true, nil
+	p.fail("%c is never closed; close the quote", quote)
 }
 
-func (p *ddlParser) expect(word string) error {
-	ok, err := p.accept(word)
-	if err == nil && !ok {
-		err = p.errorf("got %s, want %s", p.tok, word)
+// space passes over blanks, -- comments and /* */ comments.
+func (p *ddlParser) space() {
+	for p.pos < len(p.src) {
+		rest := p.src[p.pos:]
+		n := 1
+		switch {
+		case strings.HasPrefix(rest, "--"):
+			if n = strings.IndexByte(rest, '\n'); n < 0 {
+				n = len(rest)
+			}
+		case strings.HasPrefix(rest, "/*"):
+			if n = strings.Index(rest, "*/") + 2; n < 2 {
+				p.failAt(p.line, "comment is never closed; add */")
+				return
+			}
+		case !strings.ContainsRune(" \t\r\n", rune(rest[0])):
+			return
+		}
+		p.line += strings.Count(rest[:n], "\n")
+		p.pos += n
 	}
-	return err
 }
 
-func (p *ddlParser) statement() (*tableDef, error) {
-	for _, w := range []string{"GRANT", "USE"} {
-		if p.tok.is(w) {
-			return nil, p.skipStatement()
-		}
+func isWordByte(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
+}
+
+// accept consumes the given words if the next tokens are these; where the
+// first differs, it consumes none.
+func (p *ddlParser) accept(words ...string) bool {
+	if !p.tok.is(words[0]) {
+		return false
+	}
+	for _, w := range words {
+		p.expect(w)
+	}
+	return p.err == nil
+}
+
+func (p *ddlParser) expect(word string) {
+	if !p.tok.is(word) {
+		p.fail("got %s, want %s", p.tok, word)
+		return
+	}
+	p.next()
+}
+
+// statement reads one statement; nil is one that is passed over.
+func (p *ddlParser) statement() *tableDef {
+	if p.tok.is("GRANT", "USE") {
+		p.skipStatement()
+		return nil
 	}
 	if !p.tok.is("CREATE") {
-		return nil, p.errorf("got %s, want CREATE TABLE; CREATE CATALOG, SCHEMA, VIEW, GRANT and USE are passed over, anything else must be left out", p.tok)
+		p.fail("got %s, want CREATE TABLE; CREATE CATALOG, SCHEMA, VIEW, GRANT and USE are passed over, anything else must be left out", p.tok)
+		return nil
 	}
-	if err := p.next(); err != nil {
-		return nil, err
+	p.next()
+	def := &tableDef{replace: p.accept("OR", "REPLACE")}
+	if p.tok.is("CATALOG", "SCHEMA", "DATABASE", "VIEW") {
+		p.skipStatement()
+		return nil
 	}
-	replace, err := p.accept("OR", "REPLACE")
-	if err != nil {
-		return nil, err
+	p.expect("TABLE")
+	def.ifNotExists = p.accept("IF", "NOT", "EXISTS")
+	def.name = p.tableName()
+	p.expect("(")
+	p.columns(def)
+	p.expect(")")
+	switch {
+	case len(def.columns) > maxColumns:
+		p.fail("table %s has %d columns, the service takes at most %d", def.name, len(def.columns), maxColumns)
+	case len(def.columns) == 0:
+		p.fail("table %s has no columns", def.name)
 	}
-	for _, w := range []string{"CATALOG", "SCHEMA", "DATABASE", "VIEW"} {
-		if p.tok.is(w) {
-			return nil, p.skipStatement()
-		}
+	if p.accept("USING") && !p.tok.is("DELTA") {
+		p.fail("table %s is USING %s; the service writes Delta tables only: write USING DELTA", def.name, p.tok)
 	}
-	if err := p.expect("TABLE"); err != nil {
-		return nil, err
-	}
-	return p.table(replace)
+	p.skipStatement()
+	return def
 }
 
-func (p *ddlParser) skipStatement() error {
+func (p *ddlParser) skipStatement() {
 	for p.tok.kind != tokEOF && !p.tok.is(";") {
-		if err := p.next(); err != nil {
-			return err
-		}
+		p.next()
 	}
-	return nil
 }
 
-func (p *ddlParser) table(replace bool) (*tableDef, error) {
-	def := &tableDef{replace: replace}
-	var err error
-	if def.ifNotExists, err = p.accept("IF", "NOT", "EXISTS"); err != nil {
-		return nil, err
-	}
-	if def.name, err = p.tableName(); err != nil {
-		return nil, err
-	}
-	if err := p.expect("("); err != nil {
-		return nil, err
-	}
+// columns reads a table's columns, and passes over constraints between them:
+// they are informational in Delta, and nothing enforces them on write.
+func (p *ddlParser) columns(def *tableDef) {
 	seen := map[string]bool{}
-	for {
-		if p.tok.kind == tokWord && (p.tok.is("CONSTRAINT") || p.tok.is("PRIMARY") || p.tok.is("FOREIGN")) {
-			// Informational in Delta: nothing enforces them on write.
-			if err := p.skipConstraint(); err != nil {
-				return nil, err
-			}
-		} else {
-			line := p.tok.line
-			col, err := p.column(0, false)
-			if err != nil {
-				return nil, err
-			}
-			key := strings.ToLower(col.name)
-			if seen[key] {
-				return nil, fmt.Errorf("ddl line %d: column %s occurs twice in %s; rename one", line, col.name, def.name)
-			}
-			seen[key] = true
-			def.columns = append(def.columns, col)
+	for more := true; more; more = p.accept(",") {
+		if p.tok.kind == tokWord && p.tok.is("CONSTRAINT", "PRIMARY", "FOREIGN") {
+			p.skipConstraint()
+			continue
 		}
-		if ok, err := p.accept(","); err != nil {
-			return nil, err
-		} else if !ok {
-			break
+		line := p.tok.line
+		col := p.column(0, false)
+		key := strings.ToLower(col.name)
+		if seen[key] {
+			p.failAt(line, "column %s occurs twice in %s; rename one", col.name, def.name)
 		}
+		seen[key] = true
+		def.columns = append(def.columns, col)
 	}
-	if err := p.expect(")"); err != nil {
-		return nil, err
-	}
-	if len(def.columns) > maxColumns {
-		return nil, p.errorf("table %s has %d columns, the service takes at most %d", def.name, len(def.columns), maxColumns)
-	}
-	if len(def.columns) == 0 {
-		return nil, p.errorf("table %s has no columns", def.name)
-	}
-	if ok, err := p.accept("USING"); err != nil {
-		return nil, err
-	} else if ok && !p.tok.is("DELTA") {
-		return nil, p.errorf("table %s is USING %s; the service writes Delta tables only: write USING DELTA", def.name, p.tok)
-	}
-	return def, p.skipStatement()
 }
 
 // skipConstraint passes over a table constraint up to the comma or bracket
 // that ends it.
-func (p *ddlParser) skipConstraint() error {
-	for depth := 0; p.tok.kind != tokEOF; {
+func (p *ddlParser) skipConstraint() {
+	for depth := 0; p.tok.kind != tokEOF; p.next() {
 		switch {
 		case p.tok.is("("):
 			depth++
-		case depth == 0 && (p.tok.is(",") || p.tok.is(")")):
-			return nil
+		case depth == 0 && p.tok.is(",", ")"):
+			return
 		case p.tok.is(")"):
 			depth--
 		}
-		if err := p.next(); err != nil {
-			return err
-		}
 	}
-	return p.errorf("got %s inside a constraint, want a closing bracket", p.tok)
+	p.fail("got %s inside a constraint, want a closing bracket", p.tok)
 }
 
-func (p *ddlParser) tableName() (string, error) {
+func (p *ddlParser) tableName() string {
 	var parts []string
-	for {
+	for more := true; more; more = p.accept(".") {
 		if p.tok.kind != tokWord && p.tok.kind != tokQuoted {
-			return "", p.errorf("got %s, want a table name", p.tok)
-		}
-		if p.tok.text == "" || strings.ContainsAny(p.tok.text, "./ \t\n\r\x00") {
-			return "", p.errorf("name %q: Unity Catalog names hold no dot, slash, space or control character", p.tok.text)
+			p.fail("got %s, want a table name", p.tok)
+		} else if p.tok.text == "" || strings.ContainsAny(p.tok.text, "./ \t\n\r\x00") {
+			p.fail("name %q: Unity Catalog names hold no dot, slash, space or control character", p.tok.text)
 		}
 		parts = append(parts, strings.ToLower(p.tok.text))
-		if err := p.next(); err != nil {
-			return "", err
-		}
-		if ok, err := p.accept("."); err != nil {
-			return "", err
-		} else if !ok {
-			break
-		}
+		p.next()
 	}
 	name := strings.Join(parts, ".")
 	if len(parts) != 3 {
-		return "", p.errorf("table name %s has %d parts, want catalog.schema.table", name, len(parts))
+		p.fail("table name %s has %d parts, want catalog.schema.table", name, len(parts))
 	}
-	return name, nil
+	return name
 }
 
 // column reads `name TYPE [NOT NULL] [COMMENT '...']`; inside a STRUCT a colon
 // may stand between name and type.
-func (p *ddlParser) column(depth int, inStruct bool) (field, error) {
-	if p.tok.kind != tokWord && p.tok.kind != tokQuoted {
-		return field{}, p.errorf("got %s, want a column name", p.tok)
-	}
-	if !validColumnName(p.tok.text) {
-		return field{}, p.errorf("column name %q: the service takes ASCII letters, digits and underscore only", p.tok.text)
-	}
+func (p *ddlParser) column(depth int, inStruct bool) field {
 	f := field{name: p.tok.text}
-	err := p.next()
-	if err != nil {
-		return f, err
+	if p.tok.kind != tokWord && p.tok.kind != tokQuoted {
+		p.fail("got %s, want a column name", p.tok)
+	} else if !validColumnName(f.name) {
+		p.fail("column name %q: the service takes ASCII letters, digits and underscore only", f.name)
 	}
+	p.next()
 	if inStruct {
-		if _, err := p.accept(":"); err != nil {
-			return f, err
-		}
+		p.accept(":")
 	}
-	if f.typ, err = p.dataType(depth); err != nil {
-		return f, err
-	}
-	for {
+	f.typ = p.dataType(depth)
+	for p.err == nil && !p.tok.is(",", ")", ">") {
 		switch {
-		case p.tok.is("NOT"):
-			if _, err := p.accept("NOT", "NULL"); err != nil {
-				return f, err
-			}
+		case p.accept("NOT", "NULL"):
 			f.notNull = true
-		case p.tok.is("COMMENT"):
-			if err := p.next(); err != nil {
-				return f, err
+		case p.accept("COMMENT"):
+			if f.comment = p.tok.text; p.tok.kind != tokString {
+				p.fail("got %s, want a quoted comment", p.tok)
 			}
-			if p.tok.kind != tokString {
-				return f, p.errorf("got %s, want a quoted comment", p.tok)
-			}
-			f.comment = p.tok.text
-			if err := p.next(); err != nil {
-				return f, err
-			}
-		case p.tok.is(","), p.tok.is(")"), p.tok.is(">"):
-			return f, nil
+			p.next()
 		default:
-			return f, p.errorf("column %s: got %s, want NOT NULL, COMMENT, a comma or the closing bracket; defaults and generated columns are not supported", f.name, p.tok)
+			p.fail("column %s: got %s, want NOT NULL, COMMENT, a comma or the closing bracket; defaults and generated columns are not supported", f.name, p.tok)
 		}
 	}
+	return f
+}
+
+func validColumnName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c >= 0x80 || !isWordByte(c) || i == 0 && c >= '0' && c <= '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// dataType reads a type; depth is how deep it is nested.
+func (p *ddlParser) dataType(depth int) *dataType {
+	if depth > maxTypeDepth {
+		p.fail("type nested deeper than %d", maxTypeDepth)
+	} else if p.tok.kind != tokWord {
+		p.fail("got %s, want a type", p.tok)
+	}
+	name := strings.ToUpper(p.tok.text)
+	p.next()
+	if k, ok := scalarTypes[name]; ok {
+		return &dataType{kind: k}
+	}
+	switch name {
+	case "VARCHAR", "CHAR", "CHARACTER":
+		t := &dataType{kind: kindChar, length: p.numbers(name, 1)[0]}
+		if name == "VARCHAR" {
+			t.kind = kindVarchar
+		}
+		if t.length < 1 {
+			p.fail("%s(%d): want a length of at least 1", name, t.length)
+		}
+		return t
+	case "DECIMAL", "DEC", "NUMERIC":
+		t := &dataType{kind: kindDecimal, precision: 10}
+		if p.tok.is("(") {
+			args := append(p.numbers(name, 2), 0)
+			t.precision, t.scale = args[0], args[1]
+		}
+		if t.precision < 1 || t.precision > 38 || t.scale > t.precision {
+			p.fail("DECIMAL(%d,%d): want a precision of 1 to 38 and a scale no larger", t.precision, t.scale)
+		}
+		return t
+	case "ARRAY":
+		p.expect("<")
+		t := &dataType{kind: kindArray, elem: p.dataType(depth + 1)}
+		p.expect(">")
+		return t
+	case "MAP":
+		p.expect("<")
+		t := &dataType{kind: kindMap, key: p.dataType(depth + 1)}
+		p.expect(",")
+		t.elem = p.dataType(depth + 1)
+		p.expect(">")
+		return t
+	case "STRUCT":
+		p.expect("<")
+		t := &dataType{kind: kindStruct, index: map[string]int{}}
+		for more := true; more; more = p.accept(",") {
+			f := p.column(depth+1, true)
+			if _, twice := t.index[f.name]; twice {
+				p.fail("struct field %s occurs twice; rename one", f.name)
+			}
+			t.index[f.name] = len(t.fields)
+			t.fields = append(t.fields, f)
+		}
+		p.expect(">")
+		return t
+	}
+	p.fail("type %s is not one the service can write; use STRING, a number type, BOOLEAN, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, DECIMAL(p,s), VARIANT, ARRAY<T>, MAP<K,V> or STRUCT<name: T>", name)
+	return &dataType{}
+}
+
+// numbers reads a bracketed list of one to limit small numbers. It returns at
+// least one.
+func (p *ddlParser) numbers(name string, limit int) []int {
+	p.expect("(")
+	var out []int
+	for more := true; more; more = p.accept(",") {
+		n, err := strconv.Atoi(p.tok.text)
+		if p.tok.kind != tokWord || err != nil || n < 0 || n > 1<<20 || len(out) == limit {
+			p.fail("%s: got %s, want at most %d whole number(s)", name, p.tok, limit)
+		}
+		out = append(out, n)
+		p.next()
+	}
+	p.expect(")")
+	return out
 }

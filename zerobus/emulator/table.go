@@ -236,19 +236,16 @@ func (t *Table) Columns() []Column {
 // AddColumn appends a column, as ALTER TABLE ... ADD COLUMN does. Requests
 // that arrive from then on are held against the new columns.
 func (t *Table) AddColumn(c Column) error {
-	p := &ddlParser{lex: lexer{src: c.Type, line: 1}}
-	if err := p.next(); err != nil {
-		return fmt.Errorf("add column %s to %s: %w", c.Name, t.name, err)
-	}
 	if !validColumnName(c.Name) {
 		return fmt.Errorf("add column %q to %s: the service takes ASCII letters, digits and underscore only", c.Name, t.name)
 	}
-	typ, err := p.dataType(0)
-	if err == nil && p.tok.kind != tokEOF {
-		err = p.errorf("got %s behind the type; write the type alone", p.tok)
+	p := newDDLParser(c.Type)
+	typ := p.dataType(0)
+	if p.tok.kind != tokEOF {
+		p.fail("got %s behind the type; write the type alone", p.tok)
 	}
-	if err != nil {
-		return fmt.Errorf("add column %s to %s: type %q: %w", c.Name, t.name, c.Type, err)
+	if p.err != nil {
+		return fmt.Errorf("add column %s to %s: type %q: %w", c.Name, t.name, c.Type, p.err)
 	}
 	return t.alter(func(columns []field) ([]field, error) {
 		if slices.ContainsFunc(columns, func(have field) bool { return strings.EqualFold(have.name, c.Name) }) {
