@@ -12,6 +12,7 @@
 package emulator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,58 +142,17 @@ type Emulator struct {
 // New makes an Emulator. It starts nothing and opens nothing: call Start, or
 // mount Handler (after Open, where Config.JSONL is set).
 func New(cfg Config) (*Emulator, error) {
-	if cfg.ClientID == "" {
-		cfg.ClientID = DefaultClientID
-	}
-	if cfg.ClientSecret == "" {
-		cfg.ClientSecret = DefaultClientSecret
-	}
-	if cfg.TokenLifetime == 0 {
-		cfg.TokenLifetime = DefaultTokenLifetime
-	}
-	if cfg.MaxRequestBytes == 0 {
-		cfg.MaxRequestBytes = DefaultMaxRequestBytes
-	}
-	if cfg.WorkspaceID == "" {
-		cfg.WorkspaceID = DefaultWorkspaceID
-	}
-	if cfg.AckInterval == 0 {
-		cfg.AckInterval = DefaultAckInterval
-	}
-	if cfg.StreamMaxAge == 0 {
-		cfg.StreamMaxAge = DefaultStreamMaxAge
-	}
-	if cfg.CloseWindow == 0 {
-		cfg.CloseWindow = min(max(cfg.StreamMaxAge, 0)/10, 10*time.Second)
-	}
-	if cfg.OversizeCode == codes.OK {
-		cfg.OversizeCode = codes.OutOfRange
-	}
-	if cfg.DDL == "" {
-		cfg.DDL = DefaultDDL
-	}
-	if cfg.Log == nil {
-		cfg.Log = zap.NewNop()
-	}
-	err := cfg.Latency.validate()
-	if cfg.TokenLifetime < time.Second {
-		err = errors.Join(err, fmt.Errorf("token lifetime %s: want at least 1s", cfg.TokenLifetime))
-	}
-	if cfg.MaxRows < 0 || cfg.MaxRequestBytes < 0 {
-		err = errors.Join(err, fmt.Errorf("max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes))
-	}
-	if cfg.AckInterval < 0 || cfg.AckEvery < 0 || cfg.CloseWindow < 0 {
-		err = errors.Join(err, fmt.Errorf("ack interval %s, ack every %d, close window %s: want 0 (default) or more", cfg.AckInterval, cfg.AckEvery, cfg.CloseWindow))
-	}
-	if cfg.Auth < AuthStrict || cfg.Auth > AuthOff {
-		err = errors.Join(err, fmt.Errorf("auth mode %d: want AuthStrict, AuthPresence or AuthOff", cfg.Auth))
-	}
-	if cfg.Schema < SchemaByName || cfg.Schema > SchemaExact {
-		err = errors.Join(err, fmt.Errorf("schema mode %d: want SchemaByName or SchemaExact", cfg.Schema))
-	}
-	if _, oerr := ParseOversizeCode(codeName(cfg.OversizeCode)); oerr != nil {
-		err = errors.Join(err, oerr)
-	}
+	cfg.ClientID = cmp.Or(cfg.ClientID, DefaultClientID)
+	cfg.ClientSecret = cmp.Or(cfg.ClientSecret, DefaultClientSecret)
+	cfg.TokenLifetime = cmp.Or(cfg.TokenLifetime, DefaultTokenLifetime)
+	cfg.MaxRequestBytes = cmp.Or(cfg.MaxRequestBytes, DefaultMaxRequestBytes)
+	cfg.WorkspaceID = cmp.Or(cfg.WorkspaceID, DefaultWorkspaceID)
+	cfg.AckInterval = cmp.Or(cfg.AckInterval, DefaultAckInterval)
+	cfg.StreamMaxAge = cmp.Or(cfg.StreamMaxAge, DefaultStreamMaxAge)
+	cfg.CloseWindow = cmp.Or(cfg.CloseWindow, min(max(cfg.StreamMaxAge, 0)/10, 10*time.Second))
+	cfg.OversizeCode = cmp.Or(cfg.OversizeCode, codes.OutOfRange)
+	cfg.DDL = cmp.Or(cfg.DDL, DefaultDDL)
+	cfg.Log = cmp.Or(cfg.Log, zap.NewNop())
 	e := &Emulator{
 		cfg: cfg, log: cfg.Log,
 		catalog:    catalog{tables: map[string]*Table{}, noIndex: cfg.NoIndex},
@@ -201,10 +161,8 @@ func New(cfg Config) (*Emulator, error) {
 		privileges: privileges{revoked: map[string]bool{}},
 		active:     requests{stop: make(chan struct{}), idle: make(chan struct{})},
 	}
-	if _, derr := e.CreateTable(cfg.DDL); derr != nil {
-		err = errors.Join(err, derr)
-	}
-	if err != nil {
+	_, err := e.CreateTable(cfg.DDL)
+	if err = errors.Join(cfg.validate(), err); err != nil {
 		return nil, fmt.Errorf("emulator: %w", err)
 	}
 	if cfg.TLS {
@@ -214,6 +172,24 @@ func New(cfg Config) (*Emulator, error) {
 	}
 	e.handler = e.routes()
 	return e, nil
+}
+
+// validate reports every problem of a Config with its defaults at once.
+func (cfg *Config) validate() error {
+	errs := []error{cfg.Latency.validate()}
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	want(cfg.TokenLifetime >= time.Second, "token lifetime %s: want at least 1s", cfg.TokenLifetime)
+	want(cfg.MaxRows >= 0 && cfg.MaxRequestBytes >= 0, "max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes)
+	want(cfg.AckInterval >= 0 && cfg.AckEvery >= 0 && cfg.CloseWindow >= 0,
+		"ack interval %s, ack every %d, close window %s: want 0 (default) or more", cfg.AckInterval, cfg.AckEvery, cfg.CloseWindow)
+	want(cfg.Auth >= AuthStrict && cfg.Auth <= AuthOff, "auth mode %d: want AuthStrict, AuthPresence or AuthOff", cfg.Auth)
+	want(cfg.Schema >= SchemaByName && cfg.Schema <= SchemaExact, "schema mode %d: want SchemaByName or SchemaExact", cfg.Schema)
+	_, err := ParseOversizeCode(codeName(cfg.OversizeCode))
+	return errors.Join(append(errs, err)...)
 }
 
 // Handler serves the workspace and the admin API.

@@ -1,9 +1,15 @@
 package emulator
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"io"
+	"maps"
+	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,6 +18,55 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"go.uber.org/zap"
 )
+
+// The paths of the workspace.
+const (
+	TokenPath   = "/oidc/v1/token"
+	IngestPath  = "/api/2.0/streaming-ingestion/ingest"
+	ColumnsPath = "/api/2.1/unity-catalog/tables/" // followed by catalog.schema.table
+)
+
+// routes are the workspace's endpoints and, under /emulator/, the admin API.
+func (e *Emulator) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST "+TokenPath, e.endpoint(EndpointToken, maxFormBytes, e.token))
+	mux.Handle("POST "+IngestPath, e.endpoint(EndpointIngest, e.cfg.MaxRequestBytes, e.ingest))
+	mux.Handle("GET "+ColumnsPath+"{name}", e.endpoint(EndpointColumns, maxFormBytes, e.columns))
+	mux.Handle("GET "+TagsPath+"{name}/tags", e.endpoint(EndpointColumns, maxFormBytes, e.tags))
+	mux.HandleFunc("GET /healthz", healthz)
+	// Pages of other origins may not change anything here, though anyone who
+	// can open a connection may: the admin API is for loopback.
+	mux.Handle("/emulator/", http.NewCrossOriginProtection().Handler(e.admin()))
+	mux.HandleFunc("/", noEndpoint)
+	return e.active.guard(mux)
+}
+
+// InsertPath is the path of the REST insert for a table of the Zerobus
+// endpoint.
+func InsertPath(table string) string { return "/zerobus/v1/tables/" + table + "/insert" }
+
+// restRoutes are what the Zerobus endpoint serves by HTTP/1.1.
+func (e *Emulator) restRoutes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST "+InsertPath("{name}"), e.endpoint(EndpointInsert, e.cfg.MaxRequestBytes, e.insert))
+	mux.HandleFunc("GET /healthz", healthz)
+	mux.HandleFunc("/", noEndpoint)
+	return e.active.guard(mux)
+}
+
+func healthz(w http.ResponseWriter, _ *http.Request) {
+	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+func noEndpoint(w http.ResponseWriter, r *http.Request) {
+	a := (&apiError{
+		status: http.StatusNotFound, code: "ENDPOINT_NOT_FOUND",
+		message: "No API found for '" + printable(r.Method) + " " + printable(r.URL.Path) + "'",
+	}).answer("")
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body) // the client may have left
+}
 
 // call is one request to an endpoint of the workspace, with its body read.
 type call struct {
@@ -45,20 +100,19 @@ func (e *Emulator) endpoint(name string, limit int64, f func(*call) answer) http
 		c.body = body.bytes
 		e.stats.received.Add(int64(len(c.body)))
 
-		h := e.fault(c)
-		if h == nil {
-			a := f(c)
-			e.pause(r, name)
-			e.send(w, r, c, a, 0)
+		if h := e.fault(c); h != nil {
+			e.misbehave(w, r, c, h, f)
 			return
 		}
-		e.misbehave(w, r, c, h, f)
+		a := f(c)
+		e.pause(r, name)
+		e.send(w, r, c, a, 0)
 	})
 }
 
 // pause waits for the configured latency of the endpoints that take rows.
 func (e *Emulator) pause(r *http.Request, name string) {
-	if (name == EndpointIngest || name == EndpointInsert) && !e.active.wait(r.Context(), e.cfg.Latency.drawAny()) {
+	if bringsRows(name) && !e.active.wait(r.Context(), e.cfg.Latency.drawAny()) {
 		panic(http.ErrAbortHandler) // nobody is there to answer
 	}
 }
@@ -117,17 +171,15 @@ func readBody(r *http.Request, limit int64) (body, *apiError) {
 	b := body{buf: bodies.Get().(*[]byte)}
 	b.bytes = (*b.buf)[:0]
 	sent := &io.LimitedReader{R: r.Body, N: limit + 1}
-	src := io.Reader(sent)
-	hint := min(r.ContentLength, limit)
+	src, hint := io.Reader(sent), min(r.ContentLength, limit)
+	var err error
 	switch enc := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); enc {
 	case "", "identity":
 	case "gzip":
-		z, err := gzip.NewReader(src)
-		if err != nil {
-			b.free()
-			return body{}, bodyError(err, limit)
+		var z *gzip.Reader
+		if z, err = gzip.NewReader(src); err == nil {
+			src, hint = io.LimitReader(z, limit+1), 3*hint
 		}
-		src, hint = io.LimitReader(z, limit+1), 3*hint
 	default:
 		b.free()
 		return body{}, &apiError{
@@ -135,36 +187,19 @@ func readBody(r *http.Request, limit int64) (body, *apiError) {
 			message: "Content-Encoding must be gzip or absent",
 		}
 	}
-	var err error
-	b.bytes, err = appendAll(b.bytes, src, hint)
-	if int64(len(b.bytes)) > limit || sent.N <= 0 {
-		err = &http.MaxBytesError{Limit: limit}
+	if err == nil {
+		buf := bytes.NewBuffer(slices.Grow(b.bytes, max(int(hint)+bytes.MinRead, bytes.MinRead)))
+		_, err = buf.ReadFrom(src)
+		b.bytes = buf.Bytes()
+		if int64(len(b.bytes)) > limit || sent.N <= 0 {
+			err = &http.MaxBytesError{Limit: limit}
+		}
 	}
 	if err != nil {
 		b.free()
 		return body{}, bodyError(err, limit)
 	}
 	return b, nil
-}
-
-// appendAll reads src to its end; hint is how much to expect.
-func appendAll(dst []byte, src io.Reader, hint int64) ([]byte, error) {
-	if need := max(int(hint)+1, 512); cap(dst) < need {
-		dst = make([]byte, 0, need)
-	}
-	for {
-		n, err := src.Read(dst[len(dst):cap(dst)])
-		dst = dst[:len(dst)+n]
-		if err == io.EOF {
-			return dst, nil
-		}
-		if err != nil {
-			return dst, err
-		}
-		if len(dst) == cap(dst) {
-			dst = append(dst, 0)[:len(dst)]
-		}
-	}
 }
 
 func bodyError(err error, limit int64) *apiError {
@@ -188,4 +223,193 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// answer is a response before it is sent, so that a fault can come between.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	code   string // error code, for the statistics; "" for success
+	cut    bool   // the connection is cut after sent bytes of the body
+	sent   int
+}
+
+func jsonAnswer(status int, v any) answer {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte(`{"error_code":"INTERNAL_ERROR","message":"answer cannot be encoded"}`)
+	}
+	return answer{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: body}
+}
+
+// apiError is a refusal in the shape of the workspace's REST APIs,
+// {"error_code":…,"message":…}, or on the token endpoint in OAuth's.
+type apiError struct {
+	status  int
+	code    string
+	numeric int // when set, error_code is this number
+	message string
+	fault   *rowFault // the row to blame, or nil
+}
+
+func (e *apiError) answer(endpoint string) answer {
+	body := map[string]any{"error_code": e.code, "message": e.message}
+	challenge := `Bearer realm="emulator"`
+	header := http.Header{}
+	if endpoint == EndpointToken {
+		body = map[string]any{"error": e.code, "error_description": e.message}
+		challenge = `Basic realm="emulator"`
+		header.Set("Cache-Control", "no-store")
+	} else if e.numeric != 0 {
+		body["error_code"] = e.numeric
+		header.Set("X-Databricks-Reason-Phrase", e.message)
+	}
+	if f := e.fault; f != nil && f.reason != "" {
+		meta := map[string]string{"row": strconv.Itoa(f.row)}
+		if f.column != "" {
+			meta["column"] = f.column
+		}
+		body["details"] = []any{map[string]any{
+			"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": f.reason,
+			"domain": errorDomain, "metadata": meta,
+		}}
+	}
+	if e.status == http.StatusUnauthorized {
+		header.Set("WWW-Authenticate", challenge)
+	}
+	a := jsonAnswer(e.status, body)
+	maps.Copy(a.header, header)
+	a.code = e.code
+	return a
+}
+
+// usualCodes are the error codes that go with a status where none is given.
+var usualCodes = map[int]string{
+	http.StatusBadRequest: "INVALID_PARAMETER_VALUE", http.StatusUnauthorized: "UNAUTHENTICATED", http.StatusForbidden: "PERMISSION_DENIED",
+	http.StatusNotFound: "NOT_FOUND", http.StatusRequestEntityTooLarge: "REQUEST_TOO_LARGE", http.StatusTooManyRequests: "REQUEST_LIMIT_EXCEEDED",
+	http.StatusNotImplemented: "NOT_IMPLEMENTED", http.StatusServiceUnavailable: "TEMPORARILY_UNAVAILABLE", http.StatusGatewayTimeout: "DEADLINE_EXCEEDED",
+}
+
+func usualCode(endpoint string, status int) string {
+	if endpoint == EndpointToken {
+		switch {
+		case status == http.StatusUnauthorized:
+			return "invalid_client"
+		case status >= 500:
+			return "temporarily_unavailable"
+		}
+		return "invalid_request"
+	}
+	if code := usualCodes[status]; code != "" {
+		return code
+	}
+	if status >= 500 {
+		return "INTERNAL_ERROR"
+	}
+	return "BAD_REQUEST"
+}
+
+// requests counts the requests under way, for Close to wait on.
+type requests struct {
+	stop chan struct{} // closed when Close begins: waits end
+	idle chan struct{} // closed when Close has begun and none is under way
+
+	mu     sync.Mutex
+	count  int
+	closed bool
+}
+
+// enter counts a request; it reports false once Close has begun.
+func (r *requests) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.count++
+	}
+	return !r.closed
+}
+
+func (r *requests) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.count--; r.closed && r.count == 0 {
+		close(r.idle)
+	}
+}
+
+func (r *requests) shut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.closed = true
+	close(r.stop)
+	if r.count == 0 {
+		close(r.idle)
+	}
+}
+
+func (r *requests) underWay() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count
+}
+
+// guard keeps count of the requests of h.
+func (r *requests) guard(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if !r.enter() {
+			panic(http.ErrAbortHandler)
+		}
+		defer r.leave()
+		h.ServeHTTP(w, req)
+	})
+}
+
+// wait sleeps for d. It reports false when the client left; Close ends it
+// early.
+func (r *requests) wait(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.stop:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// connSet holds the connections that have not sent a request yet. Shutdown
+// would wait up to five seconds for each of them.
+type connSet struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func (s *connSet) track(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state != http.StateNew {
+		delete(s.conns, c)
+		return
+	}
+	if s.conns == nil {
+		s.conns = map[net.Conn]struct{}{}
+	}
+	s.conns[c] = struct{}{}
+}
+
+func (s *connSet) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.Close() // nothing was asked on it
+	}
 }
