@@ -31,28 +31,24 @@ type StreamInfo struct {
 // endedStreams is how many streams are remembered after their end.
 const endedStreams = 1000
 
-// streams keeps the books of the gRPC streams.
+// streams lists the gRPC streams. The figures of Stats about them change while
+// mu is held.
 type streams struct {
+	stats *stats
+
 	mu      sync.Mutex
 	open    map[*liveStream]struct{}
-	ended   []StreamInfo // the last of them, as a ring
-	oldest  int
-	count   int64 // opened since the last reset
-	acks    int64
-	rows    int64         // by streams
-	unacked int64         // rows kept on streams that ended before their ack was sent
-	conns   int64         // gRPC connections accepted
+	ended   []StreamInfo  // the last endedStreams
+	count   int64         // opened, for their order
 	changed chan struct{} // closed when a stream ends; made by who waits
 }
 
 func (x *streams) opened(s *liveStream) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.open == nil {
-		x.open = map[*liveStream]struct{}{}
-	}
 	x.open[s] = struct{}{}
 	x.count++
+	x.stats.count(func(f *Stats) { f.StreamsOpened++ })
 	format := "PROTO"
 	if s.format == recordJSON {
 		format = "JSON"
@@ -63,7 +59,7 @@ func (x *streams) opened(s *liveStream) {
 func (x *streams) kept(s *liveStream, rows int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.rows += int64(rows)
+	x.stats.count(func(f *Stats) { f.StreamRows += int64(rows) })
 	s.info.Messages++
 	s.info.Rows += int64(rows)
 	s.info.UnackedRows += int64(rows)
@@ -72,7 +68,7 @@ func (x *streams) kept(s *liveStream, rows int) {
 func (x *streams) acked(s *liveStream, offset, rows int64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.acks++
+	x.stats.count(func(f *Stats) { f.Acks++ })
 	s.info.AckedOffset = offset
 	s.info.UnackedRows -= rows
 }
@@ -93,26 +89,11 @@ func (x *streams) left(s *liveStream, st *status.Status) {
 		close(x.changed)
 		x.changed = nil
 	}
-	x.unacked += s.info.UnackedRows
-	if len(x.ended) < endedStreams {
-		x.ended = append(x.ended, s.info)
-		return
+	x.stats.count(func(f *Stats) { f.UnackedRows += s.info.UnackedRows })
+	if len(x.ended) == endedStreams {
+		x.ended = slices.Delete(x.ended, 0, 1)
 	}
-	x.ended[x.oldest] = s.info
-	x.oldest = (x.oldest + 1) % endedStreams
-}
-
-func (x *streams) reset() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.ended, x.oldest, x.count, x.acks, x.rows, x.unacked, x.conns = nil, 0, 0, 0, 0, 0, 0
-}
-
-// connected counts a gRPC connection.
-func (x *streams) connected() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.conns++
+	x.ended = append(x.ended, s.info)
 }
 
 // WaitStreams blocks until no more than n gRPC streams are open, or ctx ends:

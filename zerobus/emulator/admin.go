@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 )
@@ -22,29 +22,45 @@ const (
 	maxLimit      = 100_000 // most that one request lists
 )
 
-// problem is a refusal of the admin API.
+// problem is an answer of the admin API other than 400 for an error.
 type problem struct {
 	status int
-	text   string
+	error
 }
 
-func (p *problem) Error() string { return p.text }
+type handler func(*http.Request) (any, error)
 
-func badRequest(err error) error { return &problem{http.StatusBadRequest, err.Error()} }
+// withBody makes a handler of what takes the body: one JSON object, in which a
+// field that is not known is an error.
+func withBody[T any](f func(*http.Request, T) (any, error)) handler {
+	return func(r *http.Request) (any, error) {
+		var in T
+		d := json.NewDecoder(r.Body)
+		d.DisallowUnknownFields()
+		if err := d.Decode(&in); err != nil {
+			return nil, fmt.Errorf("body: %w", err)
+		}
+		if _, err := d.Token(); err != io.EOF {
+			return nil, errors.New("body: more than one JSON value; send one")
+		}
+		return f(r, in)
+	}
+}
 
 // admin is the API for the person at the emulator. It asks for no credentials.
+// An error of a handler is answered with 400, no result with 204.
 func (e *Emulator) admin() http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, f func(*http.Request) (any, error)) {
+	handle := func(pattern string, f handler) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxAdminBytes)
 			v, err := f(r)
 			var p *problem
 			switch {
 			case errors.As(err, &p):
-				reply(w, p.status, map[string]string{"error": p.text})
+				reply(w, p.status, map[string]string{"error": p.Error()})
 			case err != nil:
-				reply(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
+				reply(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
 			case v == nil:
 				w.WriteHeader(http.StatusNoContent)
 			default:
@@ -52,59 +68,116 @@ func (e *Emulator) admin() http.Handler {
 			}
 		})
 	}
+	e.adminTables(handle)
+	handle("GET /emulator/faults", func(*http.Request) (any, error) { return map[string]any{"faults": e.Faults()}, nil })
+	handle("POST /emulator/faults", withBody(func(_ *http.Request, f Fault) (any, error) { return e.AddFault(f) }))
+	handle("DELETE /emulator/faults", func(*http.Request) (any, error) { e.ClearFaults(); return nil, nil })
+	handle("DELETE /emulator/faults/{id}", func(r *http.Request) (any, error) {
+		if id := r.PathValue("id"); !e.RemoveFault(id) {
+			return nil, &problem{http.StatusNotFound, fmt.Errorf("no fault %q; GET /emulator/faults lists them", id)}
+		}
+		return nil, nil
+	})
+	handle("POST /emulator/rotate-secret", withBody(func(_ *http.Request, in struct {
+		ClientSecret string `json:"client_secret"`
+	}) (any, error) {
+		if in.ClientSecret == "" {
+			return nil, errors.New("client_secret is empty; give the new secret")
+		}
+		e.RotateSecret(in.ClientSecret)
+		return nil, nil
+	}))
+	handle("POST /emulator/revoke-tokens", func(*http.Request) (any, error) { e.RevokeTokens(); return nil, nil })
+	handle("GET /emulator/revoked", func(*http.Request) (any, error) { return map[string]any{"revoked": e.Revoked()}, nil })
+	type privilege struct {
+		Privilege string `json:"privilege"`
+		On        string `json:"on"`
+	}
+	handle("POST /emulator/grant", withBody(func(_ *http.Request, in privilege) (any, error) { return nil, e.Grant(in.Privilege, in.On) }))
+	handle("POST /emulator/revoke", withBody(func(_ *http.Request, in privilege) (any, error) { return nil, e.Revoke(in.Privilege, in.On) }))
+	handle("POST /emulator/ingest-api", withBody(func(_ *http.Request, in struct {
+		Enabled *bool `json:"enabled"`
+	}) (any, error) {
+		if in.Enabled == nil {
+			return nil, errors.New(`want {"enabled":true} or {"enabled":false}`)
+		}
+		e.SetIngestAPI(*in.Enabled)
+		return nil, nil
+	}))
+	handle("GET /emulator/streams", func(*http.Request) (any, error) {
+		return map[string]any{"streams": append([]StreamInfo{}, e.Streams()...)}, nil
+	})
+	handle("GET /emulator/stats", func(*http.Request) (any, error) { return e.Stats(), nil })
+	handle("POST /emulator/reset", func(*http.Request) (any, error) { return nil, internal(e.Reset()) })
+	return mux
+}
+
+// internal makes an error one that the caller cannot help.
+func internal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &problem{http.StatusInternalServerError, err}
+}
+
+// adminTables are the requests under /emulator/tables.
+func (e *Emulator) adminTables(handle func(string, handler)) {
+	find := func(r *http.Request) (*Table, error) {
+		t := e.Table(r.PathValue("name"))
+		if t == nil {
+			return nil, &problem{http.StatusNotFound, fmt.Errorf("no table %q; GET /emulator/tables lists them", r.PathValue("name"))}
+		}
+		return t, nil
+	}
 	table := func(pattern string, f func(*http.Request, *Table) (any, error)) {
 		method, rest, _ := strings.Cut(pattern, " ")
 		handle(method+" /emulator/tables/{name}"+rest, func(r *http.Request) (any, error) {
-			t := e.Table(r.PathValue("name"))
-			if t == nil {
-				return nil, &problem{http.StatusNotFound, fmt.Sprintf("no table %q; GET /emulator/tables lists them", r.PathValue("name"))}
+			t, err := find(r)
+			if err != nil {
+				return nil, err
 			}
 			return f(r, t)
 		})
 	}
-
 	handle("GET /emulator/tables", func(*http.Request) (any, error) { return map[string]any{"tables": e.Tables()}, nil })
-	handle("POST /emulator/tables", e.adminCreateTable)
+	handle("POST /emulator/tables", func(r *http.Request) (any, error) {
+		ddl, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		names, err := e.CreateTable(string(ddl))
+		return map[string]any{"created": names}, err
+	})
 	table("GET ", func(_ *http.Request, t *Table) (any, error) {
 		return map[string]any{"name": t.Name(), "columns": t.Columns(), "rows": t.Count(), "bytes": t.Bytes(), "ddl": t.DDL()}, nil
 	})
-	table("DELETE ", func(_ *http.Request, t *Table) (any, error) { return nil, e.DropTable(t.Name()) })
-	table("POST /columns", adminAddColumn)
-	table("DELETE /columns/{column}", func(r *http.Request, t *Table) (any, error) {
-		if err := t.DropColumn(r.PathValue("column")); err != nil {
-			return nil, badRequest(err)
-		}
-		return nil, nil
+	table("DELETE ", func(_ *http.Request, t *Table) (any, error) { return nil, internal(e.DropTable(t.Name())) })
+	table("POST /columns", func(r *http.Request, t *Table) (any, error) {
+		return withBody(func(_ *http.Request, c Column) (any, error) {
+			err := t.AddColumn(c)
+			return map[string]any{"columns": t.Columns()}, err
+		})(r)
 	})
+	table("DELETE /columns/{column}", func(r *http.Request, t *Table) (any, error) { return nil, t.DropColumn(r.PathValue("column")) })
 	table("PUT /columns/{column}/tags", func(r *http.Request, t *Table) (any, error) {
-		in, err := decode[struct {
+		return withBody(func(_ *http.Request, in struct {
 			Tags []string `json:"tags"`
-		}](r.Body)
-		if err != nil {
-			return nil, err
-		}
-		if err := t.SetColumnTags(r.PathValue("column"), in.Tags...); err != nil {
-			return nil, badRequest(err)
-		}
-		return nil, nil
+		}) (any, error) {
+			return nil, t.SetColumnTags(r.PathValue("column"), in.Tags...)
+		})(r)
 	})
 	table("PUT /kind", func(r *http.Request, t *Table) (any, error) {
-		in, err := decode[struct {
+		return withBody(func(_ *http.Request, in struct {
 			TableType string `json:"table_type"`
 			Format    string `json:"data_source_format"`
-		}](r.Body)
-		if err != nil {
-			return nil, err
-		}
-		if err := t.SetKind(in.TableType, in.Format); err != nil {
-			return nil, badRequest(err)
-		}
-		return nil, nil
+		}) (any, error) {
+			return nil, t.SetKind(in.TableType, in.Format)
+		})(r)
 	})
 	table("GET /count", func(_ *http.Request, t *Table) (any, error) { return map[string]int{"rows": t.Count()}, nil })
 	table("GET /rows", adminRows)
 	table("GET /distinct", func(r *http.Request, t *Table) (any, error) {
-		column := orID(r.FormValue("column"))
+		column := cmp.Or(r.FormValue("column"), idColumn)
 		return map[string]any{"column": column, "distinct": t.Distinct(column)}, nil
 	})
 	table("GET /duplicates", func(r *http.Request, t *Table) (any, error) {
@@ -112,7 +185,7 @@ func (e *Emulator) admin() http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		column := orID(r.FormValue("by"))
+		column := cmp.Or(r.FormValue("by"), idColumn)
 		all := t.Duplicates(column)
 		extra := 0
 		for _, d := range all {
@@ -120,78 +193,6 @@ func (e *Emulator) admin() http.Handler {
 		}
 		return map[string]any{"by": column, "values": len(all), "extra_rows": extra, "duplicates": all[:min(limit, len(all))]}, nil
 	})
-
-	handle("GET /emulator/faults", func(*http.Request) (any, error) { return map[string]any{"faults": e.Faults()}, nil })
-	handle("POST /emulator/faults", func(r *http.Request) (any, error) {
-		f, err := decode[Fault](r.Body)
-		if err != nil {
-			return nil, err
-		}
-		added, err := e.AddFault(f)
-		if err != nil {
-			return nil, badRequest(err)
-		}
-		return added, nil
-	})
-	handle("DELETE /emulator/faults", func(*http.Request) (any, error) { e.ClearFaults(); return nil, nil })
-	handle("DELETE /emulator/faults/{id}", func(r *http.Request) (any, error) {
-		if !e.RemoveFault(r.PathValue("id")) {
-			return nil, &problem{http.StatusNotFound, fmt.Sprintf("no fault %q; GET /emulator/faults lists them", r.PathValue("id"))}
-		}
-		return nil, nil
-	})
-
-	handle("POST /emulator/rotate-secret", e.adminRotateSecret)
-	handle("POST /emulator/revoke-tokens", func(*http.Request) (any, error) { e.RevokeTokens(); return nil, nil })
-	handle("GET /emulator/revoked", func(*http.Request) (any, error) { return map[string]any{"revoked": e.Revoked()}, nil })
-	handle("POST /emulator/grant", adminPrivilege(e.Grant))
-	handle("POST /emulator/revoke", adminPrivilege(e.Revoke))
-	handle("POST /emulator/ingest-api", func(r *http.Request) (any, error) {
-		in, err := decode[struct {
-			Enabled *bool `json:"enabled"`
-		}](r.Body)
-		if err != nil {
-			return nil, err
-		}
-		if in.Enabled == nil {
-			return nil, badRequest(errors.New(`want {"enabled":true} or {"enabled":false}`))
-		}
-		e.SetIngestAPI(*in.Enabled)
-		return nil, nil
-	})
-	handle("GET /emulator/streams", func(*http.Request) (any, error) {
-		list := e.Streams()
-		if list == nil {
-			list = []StreamInfo{}
-		}
-		return map[string]any{"streams": list}, nil
-	})
-	handle("GET /emulator/stats", func(*http.Request) (any, error) { return e.Stats(), nil })
-	handle("POST /emulator/reset", func(*http.Request) (any, error) { return nil, e.Reset() })
-	return mux
-}
-
-func (e *Emulator) adminCreateTable(r *http.Request) (any, error) {
-	ddl, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, badRequest(err)
-	}
-	names, err := e.CreateTable(string(ddl))
-	if err != nil {
-		return nil, badRequest(err)
-	}
-	return map[string]any{"created": names}, nil
-}
-
-func adminAddColumn(r *http.Request, t *Table) (any, error) {
-	c, err := decode[Column](r.Body)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.AddColumn(c); err != nil {
-		return nil, badRequest(err)
-	}
-	return map[string]any{"columns": t.Columns()}, nil
 }
 
 // adminRows lists rows, the newest first; column with equals, and stream, pick
@@ -202,71 +203,24 @@ func adminRows(r *http.Request, t *Table) (any, error) {
 		return nil, err
 	}
 	column, equals, id := r.FormValue("column"), r.FormValue("equals"), r.FormValue("stream")
-	if column == "" && id == "" {
-		if r.Form.Has("equals") {
-			return nil, badRequest(errors.New("equals wants a column: ?column=user_id&equals=42"))
-		}
-		rows := t.Newest(limit)
-		if rows == nil {
-			rows = []Row{}
-		}
-		return map[string]any{"rows": rows}, nil
-	}
 	if column == "" && r.Form.Has("equals") {
-		return nil, badRequest(errors.New("equals wants a column: ?column=user_id&equals=42"))
+		return nil, errors.New("equals wants a column: ?column=user_id&equals=42")
 	}
-	found := t.Stream(id)
-	if id == "" {
-		found = t.Rows(nil)
-	}
-	if column != "" {
-		found = slices.DeleteFunc(found, func(row Row) bool {
-			text, ok := row.Value(column)
-			return !ok || text != equals
-		})
+	n := limit
+	if column != "" || id != "" {
+		n = 0 // any of them may be one
 	}
 	out := []Row{}
-	for i := len(found) - 1; i >= 0 && len(out) < limit; i-- {
-		out = append(out, found[i])
+	for _, row := range slices.Backward(t.snapshot(n)) {
+		text, ok := "", true
+		if column != "" {
+			text, ok = row.Value(column)
+		}
+		if len(out) < limit && (id == "" || row.StreamID == id) && ok && (column == "" || text == equals) {
+			out = append(out, row)
+		}
 	}
 	return map[string]any{"rows": out}, nil
-}
-
-func (e *Emulator) adminRotateSecret(r *http.Request) (any, error) {
-	in, err := decode[struct {
-		ClientSecret string `json:"client_secret"`
-	}](r.Body)
-	if err != nil {
-		return nil, err
-	}
-	if in.ClientSecret == "" {
-		return nil, badRequest(errors.New("client_secret is empty; give the new secret"))
-	}
-	e.RotateSecret(in.ClientSecret)
-	return nil, nil
-}
-
-func adminPrivilege(set func(privilege, on string) error) func(*http.Request) (any, error) {
-	return func(r *http.Request) (any, error) {
-		in, err := decode[struct {
-			Privilege string `json:"privilege"`
-			On        string `json:"on"`
-		}](r.Body)
-		if err != nil {
-			return nil, err
-		}
-		if err := set(in.Privilege, in.On); err != nil {
-			return nil, badRequest(err)
-		}
-		return nil, nil
-	}
-}
-
-func orID(column string) string {
-	if column == "" {
-		return idColumn
-	}
-	return column
 }
 
 func limitOf(r *http.Request) (int, error) {
@@ -276,23 +230,9 @@ func limitOf(r *http.Request) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > maxLimit {
-		return 0, badRequest(fmt.Errorf("limit %q: want 1 to %d", text, maxLimit))
+		return 0, fmt.Errorf("limit %q: want 1 to %d", text, maxLimit)
 	}
 	return n, nil
-}
-
-// decode reads one JSON object; a field that is not known is an error.
-func decode[T any](r io.Reader) (T, error) {
-	var v T
-	d := json.NewDecoder(r)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
-		return v, badRequest(fmt.Errorf("body: %w", err))
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return v, badRequest(errors.New("body: more than one JSON value; send one"))
-	}
-	return v, nil
 }
 
 func reply(w http.ResponseWriter, status int, v any) {
@@ -324,91 +264,68 @@ type Stats struct {
 	UnackedRows   int64 `json:"unacked_rows"` // kept on streams that ended before the ack was sent: a client sends them again, and those whose ack a cut connection swallowed
 }
 
+// stats is guarded by mu; see count.
 type stats struct {
-	received, rows, minted atomic.Int64
-
-	mu        sync.Mutex
-	begun     map[string]int64
-	responses map[string]map[string]int64
-	rejects   map[string]int64
-	faults    map[string]int64
+	mu sync.Mutex
+	Stats
 }
 
-func bump[K comparable](m *map[K]int64, key K) {
-	if *m == nil {
-		*m = map[K]int64{}
-	}
-	(*m)[key]++
+// count changes the figures.
+func (s *stats) count(f func(*Stats)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.Stats)
 }
 
 // begin counts a request and returns its number, from 1.
-func (s *stats) begin(endpoint string) int64 {
+func (s *stats) begin(endpoint string, size int) (number int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bump(&s.begun, endpoint)
-	return s.begun[endpoint]
+	s.Bytes += int64(size)
+	s.Requests[endpoint]++
+	return s.Requests[endpoint]
 }
 
-func (s *stats) answered(endpoint string, a answer) {
+// ended counts the end of a request, of a gRPC stream, or of the attempt to
+// open one. code is what Rejects counts, "" for none.
+func (s *stats) ended(endpoint, status, code string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.responses == nil {
-		s.responses = map[string]map[string]int64{}
+	if s.Responses[endpoint] == nil {
+		s.Responses[endpoint] = map[string]int64{}
 	}
-	m := s.responses[endpoint]
-	bump(&m, strconv.Itoa(a.status))
-	s.responses[endpoint] = m
-	if bringsRows(endpoint) && a.code != "" {
-		bump(&s.rejects, a.code)
+	s.Responses[endpoint][status]++
+	if code != "" {
+		s.Rejects[code]++
 	}
 }
 
-// ended counts the end of a gRPC stream, or of the attempt to open one.
-func (s *stats) ended(endpoint string, code codes.Code) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.responses == nil {
-		s.responses = map[string]map[string]int64{}
-	}
-	m := s.responses[endpoint]
-	bump(&m, codeName(code))
-	s.responses[endpoint] = m
+// streamEnded is ended for a gRPC stream.
+func (s *stats) streamEnded(endpoint string, code codes.Code) {
+	rejected := ""
 	if code != codes.OK {
-		bump(&s.rejects, codeName(code))
+		rejected = codeName(code)
 	}
-}
-
-func (s *stats) fault(effect string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bump(&s.faults, effect)
+	s.ended(endpoint, codeName(code), rejected)
 }
 
 func (s *stats) reset() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.begun, s.responses, s.rejects, s.faults = nil, nil, nil, nil
-	s.received.Store(0)
-	s.rows.Store(0)
-	s.minted.Store(0)
+	s.count(func(s *Stats) {
+		*s = Stats{Requests: map[string]int64{}, Responses: map[string]map[string]int64{}, Rejects: map[string]int64{}, Faults: map[string]int64{}}
+	})
 }
 
 // Stats returns the figures as they are now.
 func (e *Emulator) Stats() Stats {
-	s, x := &e.stats, &e.streams
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := Stats{
-		Requests: map[string]int64{}, Responses: map[string]map[string]int64{}, Rejects: map[string]int64{}, Faults: map[string]int64{},
-		Tokens: s.minted.Load(), Rows: s.rows.Load(), Bytes: s.received.Load(), InFlight: e.active.underWay(),
-		Connections: x.conns, StreamsOpen: len(x.open), StreamsOpened: x.count, StreamRows: x.rows, Acks: x.acks, UnackedRows: x.unacked,
-	}
-	maps.Copy(out.Requests, s.begun)
-	maps.Copy(out.Rejects, s.rejects)
-	maps.Copy(out.Faults, s.faults)
-	for endpoint, m := range s.responses {
+	e.streams.mu.Lock()
+	defer e.streams.mu.Unlock()
+	e.stats.mu.Lock()
+	defer e.stats.mu.Unlock()
+	out := e.stats.Stats
+	out.InFlight, out.StreamsOpen = e.active.underWay(), len(e.streams.open)
+	out.Requests, out.Rejects, out.Faults = maps.Clone(out.Requests), maps.Clone(out.Rejects), maps.Clone(out.Faults)
+	out.Responses = maps.Clone(out.Responses)
+	for endpoint, m := range out.Responses {
 		out.Responses[endpoint] = maps.Clone(m)
 	}
 	return out

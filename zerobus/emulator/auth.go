@@ -150,7 +150,7 @@ func (e *Emulator) token(c *call) answer {
 		body["authorization_details"] = json.RawMessage(form.Get("authorization_details"))
 	}
 	body["access_token"] = e.tokens.mint(g, size)
-	e.stats.minted.Add(1)
+	e.stats.count(func(s *Stats) { s.Tokens++ })
 	a := jsonAnswer(http.StatusOK, body)
 	a.header.Set("Cache-Control", "no-store")
 	return a

@@ -170,6 +170,8 @@ func New(cfg Config) (*Emulator, error) {
 		privileges: privileges{revoked: map[string]bool{}},
 		active:     requests{stop: make(chan struct{}), idle: make(chan struct{})},
 	}
+	e.stats.reset()
+	e.streams = streams{stats: &e.stats, open: map[*liveStream]struct{}{}}
 	_, err := e.CreateTable(cfg.DDL)
 	if err = errors.Join(cfg.validate(), err); err != nil {
 		return nil, fmt.Errorf("emulator: %w", err)
@@ -335,8 +337,10 @@ func (e *Emulator) Reset() error {
 			err = errors.Join(err, t.clear())
 		}
 	}
+	e.streams.mu.Lock()
+	defer e.streams.mu.Unlock()
+	e.streams.ended = nil
 	e.stats.reset()
-	e.streams.reset()
 	return err
 }
 

@@ -229,7 +229,7 @@ func (e *Emulator) fault(c *call) *hit {
 		h = e.faults.pick(c)
 	}
 	if h != nil {
-		e.stats.fault(h.Effect)
+		e.stats.count(func(s *Stats) { s.Faults[h.Effect]++ })
 	}
 	return h
 }

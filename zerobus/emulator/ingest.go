@@ -137,7 +137,7 @@ func (e *Emulator) keepJSON(c *call, transport string, read func(*call, *rowRead
 func (e *Emulator) keep(t *Table, s *schema, rows []newRow, b *batch, gone func(string) *apiError) (again bool, _ *apiError) {
 	switch err := t.keep(s, rows, b); {
 	case err == nil:
-		e.stats.rows.Add(int64(len(rows)))
+		e.stats.count(func(s *Stats) { s.Rows += int64(len(rows)) })
 		return false, nil
 	case errors.Is(err, errAltered):
 		return true, nil

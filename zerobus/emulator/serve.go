@@ -90,7 +90,7 @@ const maxFormBytes = 64 << 10
 // endpoint runs f for each request, with faults coming between.
 func (e *Emulator) endpoint(name string, limit int64, f func(*call) answer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{endpoint: name, number: e.stats.begin(name), header: r.Header, requestID: printable(r.Header.Get("X-Request-Id")), path: r.PathValue("name")}
+		c := &call{endpoint: name, number: e.stats.begin(name, 0), header: r.Header, requestID: printable(r.Header.Get("X-Request-Id")), path: r.PathValue("name")}
 		body, err := readBody(r, limit)
 		if err != nil {
 			e.send(w, r, c, err.answer(name), 0)
@@ -98,7 +98,7 @@ func (e *Emulator) endpoint(name string, limit int64, f func(*call) answer) http
 		}
 		defer body.free()
 		c.body = body.bytes
-		e.stats.received.Add(int64(len(c.body)))
+		e.stats.count(func(s *Stats) { s.Bytes += int64(len(c.body)) })
 
 		if h := e.fault(c); h != nil {
 			e.misbehave(w, r, c, h, f)
@@ -119,7 +119,11 @@ func (e *Emulator) pause(r *http.Request, name string) {
 
 // send writes an answer: at once or, with every above 0, byte by byte.
 func (e *Emulator) send(w http.ResponseWriter, r *http.Request, c *call, a answer, every time.Duration) {
-	e.stats.answered(c.endpoint, a)
+	code := ""
+	if bringsRows(c.endpoint) {
+		code = a.code
+	}
+	e.stats.ended(c.endpoint, strconv.Itoa(a.status), code)
 	if ce := e.log.Check(zap.DebugLevel, "answered"); ce != nil {
 		ce.Write(zap.String("endpoint", c.endpoint), zap.Int("status", a.status), zap.String("error_code", a.code), zap.String("request_id", c.requestID))
 	}

@@ -96,12 +96,12 @@ func (e *Emulator) serveStream(server *endpointServer, rpc grpc.ServerStream) er
 			server.known(s.conn)
 		}
 	}
-	c := &call{endpoint: EndpointCreate, number: e.stats.begin(EndpointCreate), path: tableOf(rpc.Context())}
+	c := &call{endpoint: EndpointCreate, number: e.stats.begin(EndpointCreate, 0), path: tableOf(rpc.Context())}
 	st := s.create(c)
 	if st == nil {
 		st = s.serve()
 	} else {
-		e.stats.ended(EndpointCreate, st.Code())
+		e.stats.streamEnded(EndpointCreate, st.Code())
 	}
 	if ce := e.log.Check(zap.DebugLevel, "stream ended"); ce != nil {
 		ce.Write(zap.String("stream_id", s.id), zap.String("code", codeName(st.Code())), zap.String("text", st.Message()))
@@ -156,7 +156,7 @@ func (s *liveStream) create(c *call) *status.Status {
 		id = ""
 	}
 	s.e.streams.opened(s)
-	s.e.stats.ended(EndpointCreate, codes.OK)
+	s.e.stats.streamEnded(EndpointCreate, codes.OK)
 	if err := s.rpc.SendMsg(createResponse(id)); err != nil {
 		st := status.Convert(err)
 		s.e.streams.left(s, st)
@@ -177,7 +177,7 @@ func (s *liveStream) serve() *status.Status {
 	}()
 	st := s.send()
 	s.e.streams.left(s, st)
-	s.e.stats.ended(EndpointStream, st.Code())
+	s.e.stats.streamEnded(EndpointStream, st.Code())
 	return st
 }
 
@@ -299,8 +299,7 @@ func (s *liveStream) message(b []byte) *status.Status {
 	if err := s.req.parse(b); err != nil {
 		return status.New(codes.InvalidArgument, err.Error())
 	}
-	number := s.e.stats.begin(EndpointStream)
-	s.e.stats.received.Add(int64(len(b)))
+	number := s.e.stats.begin(EndpointStream, len(b))
 	if s.req.payload == 0 {
 		return nil // of a kind that is not known here
 	}

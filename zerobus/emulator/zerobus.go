@@ -73,7 +73,7 @@ func (e *Emulator) ServeZerobus(ln net.Listener) error {
 	}
 	s := &endpointServer{
 		ln: ln, url: "http://" + reachable(ln), fresh: map[*conn]struct{}{},
-		opened: e.streams.connected,
+		opened: func() { e.stats.count(func(s *Stats) { s.Connections++ }) },
 		grpcIn: newHandover(ln.Addr()), restIn: newHandover(ln.Addr()),
 		rest: &http.Server{
 			Handler: e.restRoutes(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
