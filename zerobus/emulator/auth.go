@@ -251,11 +251,7 @@ func (m AuthMode) String() string { return authModes[m] }
 
 // ParseAuthMode reads strict, presence or off.
 func ParseAuthMode(text string) (AuthMode, error) {
-	i := slices.Index(authModes[:], text)
-	if i < 0 {
-		return 0, oneOf("auth mode", text, authModes[:])
-	}
-	return AuthMode(i), nil
+	return AuthMode(max(slices.Index(authModes[:], text), 0)), oneOf("auth mode", text, authModes[:])
 }
 
 const (

@@ -365,39 +365,17 @@ const LocalDomain = "zerobus.local.cloud.databricks.com"
 const identityLifetime = 365 * 24 * time.Hour
 
 func newIdentity() (*identity, error) {
-	now := time.Now()
-	template := func(name string) (*x509.Certificate, error) {
-		serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-		return &x509.Certificate{
-			SerialNumber: serial, Subject: pkix.Name{CommonName: name},
-			NotBefore: now.Add(-time.Hour), NotAfter: now.Add(identityLifetime),
-			BasicConstraintsValid: true,
-		}, err
-	}
-	ca, err := template("Zerobus emulator CA")
+	ca := &x509.Certificate{Subject: pkix.Name{CommonName: "Zerobus emulator CA"}, IsCA: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign}
+	caDER, caKey, err := issue(ca, ca, nil)
 	if err != nil {
 		return nil, fmt.Errorf("make CA: %w", err)
 	}
-	ca.IsCA, ca.MaxPathLenZero, ca.KeyUsage = true, true, x509.KeyUsageCertSign
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make CA key: %w", err)
+	leaf := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost", "*." + LocalDomain},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		KeyUsage:    x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
-	if err != nil {
-		return nil, fmt.Errorf("make CA: %w", err)
-	}
-	leaf, err := template("localhost")
-	if err != nil {
-		return nil, fmt.Errorf("make server certificate: %w", err)
-	}
-	leaf.DNSNames, leaf.IPAddresses = []string{"localhost", "*." + LocalDomain}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
-	leaf.KeyUsage, leaf.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make server key: %w", err)
-	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, &leafKey.PublicKey, caKey)
+	leafDER, leafKey, err := issue(leaf, ca, caKey)
 	if err != nil {
 		return nil, fmt.Errorf("make server certificate: %w", err)
 	}
@@ -405,6 +383,21 @@ func newIdentity() (*identity, error) {
 		caPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),
 		leaf:  tls.Certificate{Certificate: [][]byte{leafDER, caDER}, PrivateKey: leafKey},
 	}, nil
+}
+
+// issue makes a key and a certificate for it, signed with parentKey or, where
+// that is nil, with the key itself.
+func issue(c, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (der []byte, key *ecdsa.PrivateKey, err error) {
+	if c.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120)); err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	c.NotBefore, c.NotAfter, c.BasicConstraintsValid = now.Add(-time.Hour), now.Add(identityLifetime), true
+	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, nil, err
+	}
+	der, err = x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, cmp.Or(parentKey, key))
+	return der, key, err
 }
 
 func (i *identity) config() *tls.Config {

@@ -193,11 +193,7 @@ func (m SchemaMode) String() string { return schemaModes[m] }
 
 // ParseSchemaMode reads by-name or exact.
 func ParseSchemaMode(text string) (SchemaMode, error) {
-	i := slices.Index(schemaModes[:], text)
-	if i < 0 {
-		return 0, oneOf("schema mode", text, schemaModes[:])
-	}
-	return SchemaMode(i), nil
+	return SchemaMode(max(slices.Index(schemaModes[:], text), 0)), oneOf("schema mode", text, schemaModes[:])
 }
 
 // schemaFault says why a descriptor does not go with a table.

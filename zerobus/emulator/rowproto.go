@@ -207,33 +207,35 @@ func wireName(t protowire.Type) string {
 	return "group"
 }
 
-// appendJSON writes a message that has passed validation as a JSON object, its
-// columns in the order of the descriptor.
-func (m *protoMessage) appendJSON(dst, b []byte) []byte {
-	values := make([][][]byte, len(m.fields))
+// eachValue walks the values of a message that has passed validation: i is a
+// position in fields, v a value without its length, of packed ones each.
+func (m *protoMessage) eachValue(b []byte, each func(i int, v []byte)) {
 	for len(b) > 0 {
 		num, wire, n := protowire.ConsumeTag(b)
 		b = b[n:]
 		n = protowire.ConsumeFieldValue(num, wire, b)
-		i := m.field(num)
-		f := &m.fields[i]
-		v := b[:n]
+		i, v := m.field(num), b[:n]
 		b = b[n:]
-		if wire != protowire.BytesType {
-			values[i] = append(values[i], v)
-			continue
+		if wire == protowire.BytesType {
+			v, _ = protowire.ConsumeBytes(v)
 		}
-		v, _ = protowire.ConsumeBytes(v)
-		if f.wire == wire {
-			values[i] = append(values[i], v)
+		if wire == m.fields[i].wire {
+			each(i, v)
 			continue
 		}
 		for len(v) > 0 { // packed
-			n := protowire.ConsumeFieldValue(num, f.wire, v)
-			values[i] = append(values[i], v[:n])
+			n := protowire.ConsumeFieldValue(num, m.fields[i].wire, v)
+			each(i, v[:n])
 			v = v[n:]
 		}
 	}
+}
+
+// appendJSON writes a message that has passed validation as a JSON object, its
+// columns in the order of the descriptor.
+func (m *protoMessage) appendJSON(dst, b []byte) []byte {
+	values := make([][][]byte, len(m.fields))
+	m.eachValue(b, func(i int, v []byte) { values[i] = append(values[i], v) })
 	dst = append(dst, '{')
 	for i := range m.fields {
 		f := &m.fields[i]
@@ -267,32 +269,16 @@ func (m *protoMessage) appendMap(dst []byte, entries [][]byte) []byte {
 	last := map[string][]byte{}
 	for _, e := range entries {
 		parts := [2][]byte{m.fields[0].zero(), m.fields[1].zero()}
-		for len(e) > 0 {
-			num, wire, n := protowire.ConsumeTag(e)
-			e = e[n:]
-			n = protowire.ConsumeFieldValue(num, wire, e)
-			v := e[:n]
-			e = e[n:]
-			if wire == protowire.BytesType {
-				v, _ = protowire.ConsumeBytes(v)
-			}
-			parts[m.field(num)] = v
+		m.eachValue(e, func(i int, v []byte) { parts[i] = v })
+		key := string(m.fields[0].plain(parts[0]))
+		if _, again := last[key]; !again {
+			keys = append(keys, key)
 		}
-		key := m.fields[0].appendValue(nil, parts[0])
-		if key[0] != '"' {
-			key = append(append([]byte{'"'}, key...), '"')
-		}
-		if _, again := last[string(key)]; !again {
-			keys = append(keys, string(key))
-		}
-		last[string(key)] = m.fields[1].appendValue(nil, parts[1])
+		last[key] = parts[1]
 	}
 	dst = append(dst, '{')
-	for i, key := range keys {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = append(append(append(dst, key...), ':'), last[key]...)
+	for _, key := range keys {
+		dst = m.fields[1].appendValue(appendName(dst, []byte(key)), last[key])
 	}
 	return append(dst, '}')
 }

@@ -71,23 +71,29 @@ type field struct {
 }
 
 // text is the lower-case SQL text, as the tables API's type_text has it.
-func (t *dataType) text() string {
-	name := typeNames[t.kind].sql
+func (t *dataType) text() string { return t.sql(strings.ToLower) }
+
+// upperText is text with the SQL words in upper case; names of STRUCT fields
+// keep their case.
+func (t *dataType) upperText() string { return t.sql(strings.ToUpper) }
+
+func (t *dataType) sql(word func(string) string) string {
+	name := word(typeNames[t.kind].sql)
 	switch t.kind {
 	case kindVarchar, kindChar:
 		return fmt.Sprintf("%s(%d)", name, t.length)
 	case kindDecimal:
 		return fmt.Sprintf("%s(%d,%d)", name, t.precision, t.scale)
 	case kindArray:
-		return name + "<" + t.elem.text() + ">"
+		return name + "<" + t.elem.sql(word) + ">"
 	case kindMap:
-		return name + "<" + t.key.text() + "," + t.elem.text() + ">"
+		return name + "<" + t.key.sql(word) + "," + t.elem.sql(word) + ">"
 	case kindStruct:
 		parts := make([]string, len(t.fields))
 		for i, f := range t.fields {
-			parts[i] = f.name + ":" + f.typ.text()
+			parts[i] = f.name + ":" + f.typ.sql(word)
 			if f.notNull {
-				parts[i] += " not null"
+				parts[i] += word(" not null")
 			}
 		}
 		return name + "<" + strings.Join(parts, ",") + ">"
@@ -96,34 +102,7 @@ func (t *dataType) text() string {
 }
 
 // integer reports whether values are whole numbers.
-func (t *dataType) integer() bool {
-	switch t.kind {
-	case kindByte, kindShort, kindInt, kindLong, kindDate, kindTimestamp, kindTimestampNTZ:
-		return true
-	}
-	return false
-}
-
-// upperText is text with the SQL words in upper case; names of STRUCT fields
-// keep their case.
-func (t *dataType) upperText() string {
-	switch t.kind {
-	case kindArray:
-		return "ARRAY<" + t.elem.upperText() + ">"
-	case kindMap:
-		return "MAP<" + t.key.upperText() + "," + t.elem.upperText() + ">"
-	case kindStruct:
-		parts := make([]string, len(t.fields))
-		for i, f := range t.fields {
-			parts[i] = f.name + ":" + f.typ.upperText()
-			if f.notNull {
-				parts[i] += " NOT NULL"
-			}
-		}
-		return "STRUCT<" + strings.Join(parts, ",") + ">"
-	}
-	return strings.ToUpper(t.text())
-}
+func (t *dataType) integer() bool { return integerBits[t.kind] > 0 }
 
 // spark is the type as Spark's schema JSON writes it, which the tables API
 // repeats in type_json: a name for scalars, an object for nested types.

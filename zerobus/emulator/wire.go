@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
@@ -231,8 +232,8 @@ const (
 )
 
 // numbered adds the service's error code to a text.
-func numbered(text string, code, state int) string {
-	return strings.TrimSuffix(text, ".") + ". Error Code: " + strconv.Itoa(code) + ", Error State: " + strconv.Itoa(state) + "."
+func numbered(text string, number, state int) string {
+	return strings.TrimSuffix(text, ".") + ". Error Code: " + strconv.Itoa(number) + ", Error State: " + strconv.Itoa(state) + "."
 }
 
 // recordStatus refuses a record: the end of its stream.
@@ -260,20 +261,16 @@ var oversizeTexts = map[codes.Code]string{
 
 // ParseOversizeCode reads OUT_OF_RANGE, RESOURCE_EXHAUSTED or INVALID_ARGUMENT.
 func ParseOversizeCode(text string) (codes.Code, error) {
-	all := []codes.Code{codes.OutOfRange, codes.ResourceExhausted, codes.InvalidArgument}
-	names := make([]string, len(all))
-	for i, code := range all {
-		if names[i] = codeName(code); names[i] == text {
-			return code, nil
-		}
+	if c, ok := grpcCodes[text]; ok && oversizeTexts[c] != "" {
+		return c, nil
 	}
-	return 0, oneOf("oversize status", text, names)
+	return 0, oneOf("oversize status", text, []string{"OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"})
 }
 
 // oversize refuses a message of size bytes.
 func (e *Emulator) oversize(size int64) *status.Status {
-	code := e.cfg.OversizeCode // New has seen to it that there is a text
-	return status.New(code, fmt.Sprintf(oversizeTexts[code], size, e.cfg.MaxRequestBytes))
+	c := e.cfg.OversizeCode // New has checked that there is a text
+	return status.New(c, fmt.Sprintf(oversizeTexts[c], size, e.cfg.MaxRequestBytes))
 }
 
 // ErrorInfo is google.rpc.ErrorInfo, a detail of a gRPC status.
@@ -312,48 +309,34 @@ func (f *rowFault) jsonProblem() string {
 	return text + " at line 1 column " + strconv.Itoa(f.at+1)
 }
 
-// grpcCodes maps the names of codes, as in RESOURCE_EXHAUSTED, to codes.
-var grpcCodes = func() map[string]codes.Code {
-	out := map[string]codes.Code{}
-	for c := codes.OK; c <= codes.Unauthenticated; c++ {
-		out[codeName(c)] = c
-	}
-	return out
-}()
-
 // codeName is a code's name as gRPC's documentation writes it.
 func codeName(c codes.Code) string {
-	names := [...]string{
-		"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
-		"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-	}
-	if int(c) < len(names) {
-		return names[c]
+	if name, ok := code.Code_name[int32(c)]; ok {
+		return name
 	}
 	return strconv.Itoa(int(c))
 }
 
+// grpcCodes maps the names of codes, as in RESOURCE_EXHAUSTED, to codes.
+var grpcCodes = func() map[string]codes.Code {
+	out := map[string]codes.Code{}
+	for c, name := range code.Code_name {
+		out[name] = codes.Code(c)
+	}
+	return out
+}()
+
+// codesOf are the gRPC codes that go with HTTP statuses.
+var codesOf = map[int]codes.Code{
+	http.StatusOK: codes.OK, http.StatusBadRequest: codes.InvalidArgument, http.StatusUnauthorized: codes.Unauthenticated,
+	http.StatusForbidden: codes.PermissionDenied, http.StatusNotFound: codes.NotFound, http.StatusTooManyRequests: codes.ResourceExhausted,
+	http.StatusNotImplemented: codes.Unimplemented, http.StatusServiceUnavailable: codes.Unavailable, http.StatusGatewayTimeout: codes.DeadlineExceeded,
+}
+
 // codeOf is the gRPC code that goes with an HTTP status.
 func codeOf(httpStatus int) codes.Code {
-	switch httpStatus {
-	case http.StatusOK:
-		return codes.OK
-	case http.StatusBadRequest:
-		return codes.InvalidArgument
-	case http.StatusUnauthorized:
-		return codes.Unauthenticated
-	case http.StatusForbidden:
-		return codes.PermissionDenied
-	case http.StatusNotFound:
-		return codes.NotFound
-	case http.StatusTooManyRequests:
-		return codes.ResourceExhausted
-	case http.StatusNotImplemented:
-		return codes.Unimplemented
-	case http.StatusServiceUnavailable:
-		return codes.Unavailable
-	case http.StatusGatewayTimeout:
-		return codes.DeadlineExceeded
+	if c, ok := codesOf[httpStatus]; ok {
+		return c
 	}
 	if httpStatus >= 500 {
 		return codes.Internal

@@ -85,23 +85,17 @@ func (e *Emulator) ServeZerobus(ln net.Listener) error {
 	}
 	s.grpc = e.newGRPC(s)
 	e.zerobus = s
-	s.served.Add(3) // close waits
-	go func() {
-		defer s.served.Done()
-		s.accept()
-	}()
-	go func() {
-		defer s.served.Done()
-		if err := s.grpc.Serve(s.grpcIn); err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
-			e.log.Error("emulator stopped serving gRPC", zap.Error(err))
-		}
-	}()
-	go func() {
-		defer s.served.Done()
-		if err := s.rest.Serve(s.restIn); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			e.log.Error("emulator stopped serving REST", zap.Error(err))
-		}
-	}()
+	run := func(protocol string, serve func() error) { // close waits
+		s.served.Go(func() {
+			err := serve()
+			if err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+				e.log.Error("emulator stopped serving "+protocol, zap.Error(err))
+			}
+		})
+	}
+	run("the Zerobus endpoint", s.accept)
+	run("gRPC", func() error { return s.grpc.Serve(s.grpcIn) })
+	run("REST", func() error { return s.rest.Serve(s.restIn) })
 	return nil
 }
 
@@ -128,11 +122,11 @@ func (s *endpointServer) freeze(c *conn) {
 }
 
 // accept tells connections apart until the listener is closed.
-func (s *endpointServer) accept() {
+func (s *endpointServer) accept() error {
 	for {
 		raw, err := s.ln.Accept()
 		if err != nil {
-			return
+			return nil //nolint:nilerr // the listener has been closed
 		}
 		c := newConn(raw)
 		c.gone = func() { s.known(c) }
@@ -140,18 +134,16 @@ func (s *endpointServer) accept() {
 		if s.closed {
 			s.mu.Unlock()
 			_ = c.Close() // nothing was asked on it
-			return
+			return nil
 		}
 		s.fresh[c] = struct{}{}
-		s.served.Add(1)
-		s.mu.Unlock()
-		go func() {
-			defer s.served.Done()
+		s.served.Go(func() {
 			to, err := s.sniff(c)
 			if err != nil || !to.give(c) {
 				_ = c.Close() // it never was a request
 			}
-		}()
+		})
+		s.mu.Unlock()
 	}
 }
 
