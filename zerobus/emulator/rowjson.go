@@ -112,16 +112,19 @@ func (r *rowReader) offset() int { return int(r.dec.InputOffset()) }
 
 // next is where the next token begins within src.
 func (r *rowReader) next() int {
-	return len(r.src) - len(bytes.TrimLeft(r.src[r.offset():], " \t\r\n:,"))
+	i := r.offset()
+	for i < len(r.src) && (r.src[i] <= ' ' || r.src[i] == ':' || r.src[i] == ',') {
+		i++
+	}
+	return i
 }
 
 // trailing is where text other than blanks follows in src, or -1.
 func (r *rowReader) trailing() int {
-	rest := bytes.TrimLeft(r.src[r.offset():], " \t\r\n")
-	if len(rest) == 0 {
-		return -1
+	if i := bytes.IndexFunc(r.src[r.offset():], func(c rune) bool { return !strings.ContainsRune(" \t\r\n", c) }); i >= 0 {
+		return r.offset() + i
 	}
-	return len(r.src) - len(rest)
+	return -1
 }
 
 // malformed is the fault of a row, or with -1 of the body, that is no JSON.
