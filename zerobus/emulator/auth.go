@@ -21,7 +21,7 @@ import (
 // scopeAll is the scope that the workspace's APIs ask for.
 const scopeAll = "all-apis"
 
-// tokens knows the client's credentials and judges the tokens handed out for
+// tokens holds the client's credentials and checks the tokens issued for
 // them. None is kept: a token holds what it is good for, signed with a key that
 // follows from the credentials the emulator was started with, so that tokens
 // outlive the process as the service's do.
@@ -125,7 +125,7 @@ func (e *Emulator) RevokeTokens() {
 }
 
 // AgeTokens makes every token handed out so far d older, as a jump of the
-// service's clock does: they end earlier than their holders were told.
+// service's clock does: they end earlier than their holders expect.
 func (e *Emulator) AgeTokens(d time.Duration) {
 	e.tokens.mu.Lock()
 	defer e.tokens.mu.Unlock()
@@ -215,8 +215,7 @@ func unauthenticated(message string) *apiError {
 	return &apiError{status: http.StatusUnauthorized, code: "UNAUTHENTICATED", message: message}
 }
 
-// authorize holds the bearer token of a call to the workspace's own APIs
-// against those handed out.
+// authorize checks the bearer token of a call to the workspace's own APIs.
 func (e *Emulator) authorize(c *call) *apiError {
 	token := bearer(c.header.Get("Authorization"))
 	g, ok := e.tokens.find(token)

@@ -3,7 +3,7 @@
 //
 // It serves the OAuth token endpoint, the ingest endpoint of the Datafly
 // Signal integration's page, and the Unity Catalog endpoint that describes a
-// table. Rows are held strictly against the table's columns, kept, and can be
+// table. Rows are validated strictly against the table's columns, kept, and can be
 // counted and read back in Go or over HTTP. Faults make it misbehave on
 // request: error statuses, delays, lost acknowledgements, hangs.
 //
@@ -94,7 +94,7 @@ type Config struct {
 	// 20 ms, and an idle stream's first ack does not wait for it.
 	AckInterval time.Duration
 	// AckEvery sends an ack before AckInterval is over once so many messages
-	// wait; 1 acknowledges each by itself. 0 goes by AckInterval alone.
+	// wait; 1 acknowledges each message. 0 uses AckInterval alone.
 	AckEvery int
 	// StreamMaxAge is when a stream gets its close signal. 0 means 15 minutes,
 	// about what the service has been seen to do; below 0 is never.

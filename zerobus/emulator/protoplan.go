@@ -202,7 +202,7 @@ type schemaFault struct {
 	text   string   // the problems, all of them
 }
 
-// compileRow holds a descriptor against the columns of a table. Every field
+// compileRow compares a descriptor with the columns of a table. Every field
 // must be a column of the right type, and every NOT NULL column a field.
 func compileRow(d *rowDescriptor, s *schema, mode SchemaMode) (*protoMessage, *schemaFault) {
 	p := planner{entries: d.entries, mode: mode}

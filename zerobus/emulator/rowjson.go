@@ -2,17 +2,13 @@ package emulator
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -467,128 +463,6 @@ func memberProblem(t *dataType, name []byte, seen map[string]bool) string {
 		}
 		return ""
 	}
-}
-
-// expected says, per kind, what a value has to look like.
-var expected = [...]string{
-	kindString: "a string", kindVarchar: "a string", kindChar: "a string",
-	kindByte: "an integer", kindShort: "an integer", kindInt: "an integer", kindLong: "an integer",
-	kindFloat: "a number", kindDouble: "a number", kindBoolean: "true or false", kindBinary: "a base64 string",
-	kindDate:         "an integer: days since 1970-01-01",
-	kindTimestamp:    "an integer: microseconds since 1970-01-01 UTC",
-	kindTimestampNTZ: "an integer: microseconds since 1970-01-01",
-	kindDecimal:      "a string in plain decimal notation", kindVariant: "a string that holds JSON text",
-	kindArray: "an array", kindMap: "an object", kindStruct: "an object",
-}
-
-func wants(t *dataType, got string) string {
-	return "got " + got + ", " + t.text() + " wants " + expected[t.kind]
-}
-
-// textProblem says what is wrong with the characters of a string for a type
-// other than STRING, or "".
-func textProblem(t *dataType, text []byte, textTimes bool) string {
-	switch t.kind {
-	case kindVarchar, kindChar:
-		if utf8.RuneCount(text) > t.length {
-			return "is longer than " + t.text()
-		}
-		return ""
-	case kindByte, kindShort, kindInt, kindLong:
-		if isInteger(text) {
-			return numberProblem(t, text)
-		}
-	case kindFloat, kindDouble:
-		switch string(text) {
-		case "NaN", "Infinity", "-Infinity":
-			return ""
-		}
-	case kindTimestamp, kindTimestampNTZ:
-		if textTimes {
-			if _, err := time.Parse(time.RFC3339Nano, string(text)); err != nil {
-				return "got a string that is not RFC 3339"
-			}
-			return ""
-		}
-	case kindDecimal:
-		return decimalProblem(t, text)
-	case kindBinary:
-		if _, err := base64.StdEncoding.AppendDecode(nil, text); err != nil {
-			return "got a string that is not standard base64"
-		}
-		return ""
-	case kindVariant:
-		r := newReader(text)
-		defer r.release()
-		if r.skip() != nil || r.trailing() >= 0 {
-			return "got a string that is not JSON text"
-		}
-		return ""
-	}
-	return wants(t, "a string")
-}
-
-// integerBits is the size of the kinds that hold whole numbers.
-var integerBits = map[kind]int{
-	kindByte: 8, kindShort: 16, kindInt: 32, kindDate: 32, kindLong: 64, kindTimestamp: 64, kindTimestampNTZ: 64,
-}
-
-// numberProblem says what is wrong with a JSON number for a type, or "".
-func numberProblem(t *dataType, text []byte) string {
-	switch t.kind {
-	case kindFloat, kindDouble:
-		size := 64
-		if t.kind == kindFloat {
-			size = 32
-		}
-		if f, _ := strconv.ParseFloat(string(text), size); math.IsInf(f, 0) {
-			return "is out of range for " + t.text()
-		}
-		return ""
-	}
-	bits, ok := integerBits[t.kind]
-	if !ok {
-		return wants(t, "a number")
-	}
-	if !isInteger(text) {
-		return wants(t, "a number with a fraction or exponent")
-	}
-	if _, err := strconv.ParseInt(string(text), 10, bits); err != nil {
-		return "is out of range for " + t.text()
-	}
-	return ""
-}
-
-// isNumber reports whether JSON text is a number.
-func isNumber(text []byte) bool {
-	return len(text) > 0 && (text[0] == '-' || text[0]-'0' <= 9)
-}
-
-// isInteger reports whether text is a JSON number without fraction and exponent.
-func isInteger(text []byte) bool {
-	text = bytes.TrimPrefix(text, []byte("-"))
-	return len(text) > 0 && isDigits(text) && (text[0] != '0' || len(text) == 1)
-}
-
-func isDigits(text []byte) bool {
-	for _, c := range text {
-		if c-'0' > 9 {
-			return false
-		}
-	}
-	return true
-}
-
-// decimalProblem checks [-]digits[.digits] against precision and scale.
-func decimalProblem(t *dataType, text []byte) string {
-	whole, fraction, point := bytes.Cut(bytes.TrimPrefix(text, []byte("-")), []byte("."))
-	if !isDigits(whole) || !isDigits(fraction) || len(whole)+len(fraction) == 0 || point && len(fraction) == 0 {
-		return "got a string that is not plain decimal notation"
-	}
-	if len(bytes.TrimLeft(whole, "0")) > t.precision-t.scale || len(fraction) > t.scale {
-		return "does not fit in " + t.text()
-	}
-	return ""
 }
 
 // columnText finds a column's value in a row that has passed validation; see

@@ -179,7 +179,7 @@ func (r *protoReader) scalar(t *dataType, wire protowire.Type, b []byte) (n int,
 	return n, ""
 }
 
-// bytes holds a length-delimited value against a type.
+// bytes validates a length-delimited value against a type.
 func (r *protoReader) bytes(t *dataType, v []byte) string {
 	if t.kind == kindBinary {
 		return ""

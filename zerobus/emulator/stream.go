@@ -171,7 +171,7 @@ func (s *liveStream) serve() *status.Status {
 	s.server.streams.Add(1) // endpointServer.close waits: RecvMsg returns once the handler has
 	go func() {
 		defer s.server.streams.Done()
-		st := s.receive()
+		st := s.receive(s.message)
 		s.e.streams.left(s, nil)
 		s.ended <- st
 	}()
@@ -181,9 +181,9 @@ func (s *liveStream) serve() *status.Status {
 	return st
 }
 
-// receive runs the receiving side until the client half-closes, which is OK,
-// or the stream cannot go on.
-func (s *liveStream) receive() *status.Status {
+// receive hands each message to take until the client half-closes, which is OK,
+// or take ends the stream with a status.
+func (s *liveStream) receive(take func([]byte) *status.Status) *status.Status {
 	for {
 		var m inbound
 		if err := s.rpc.RecvMsg(&m); err != nil {
@@ -192,7 +192,7 @@ func (s *liveStream) receive() *status.Status {
 			}
 			return status.Convert(err)
 		}
-		st := s.message(m.ReadOnlyData())
+		st := take(m.ReadOnlyData())
 		m.free()
 		if st != nil {
 			return st
@@ -369,7 +369,7 @@ func (s *liveStream) keep() *status.Status {
 	return nil
 }
 
-// read holds the records against the columns.
+// read validates the records against the columns.
 func (s *liveStream) read() ([]newRow, *status.Status) {
 	if s.format == recordProto {
 		s.proto.rows = s.proto.rows[:0]

@@ -178,8 +178,8 @@ func (t *Table) push(row storedRow, id []byte) {
 	t.oldest = (t.oldest + 1) % t.maxRows
 }
 
-// restore adds one row read from the journal. It is not held against the
-// columns: it fitted when it was written.
+// restore adds one row read from the journal. It is not validated
+// against the columns: it fitted when it was written.
 func (t *Table) restore(row []byte, b *batch) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -234,7 +234,7 @@ func (t *Table) Columns() []Column {
 }
 
 // AddColumn appends a column, as ALTER TABLE ... ADD COLUMN does. Requests
-// that arrive from then on are held against the new columns.
+// that arrive from then on are validated against the new columns.
 func (t *Table) AddColumn(c Column) error {
 	if !validColumnName(c.Name) {
 		return fmt.Errorf("add column %q to %s: the service takes ASCII letters, digits and underscore only", c.Name, t.name)
@@ -273,7 +273,7 @@ func (t *Table) DropColumn(name string) error {
 }
 
 // SetColumnTags replaces the tags of a column, which have a key alone. Requests
-// that arrive from then on are held against the columns so tagged.
+// that arrive from then on are validated against the columns so tagged.
 func (t *Table) SetColumnTags(column string, tags ...string) error {
 	return t.alter(func(columns []field) ([]field, error) {
 		i, ok := t.schema.index[column]

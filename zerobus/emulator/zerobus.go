@@ -22,8 +22,8 @@ import (
 // sniffTime bounds TLS handshake and first bytes of a connection.
 const sniffTime = 10 * time.Second
 
-// endpointServer serves the Zerobus endpoint: gRPC and REST on one port, told
-// apart by how a connection begins.
+// endpointServer serves the Zerobus endpoint: gRPC and REST on one port, by
+// how a connection begins.
 type endpointServer struct {
 	url     string
 	ln      net.Listener
@@ -33,7 +33,7 @@ type endpointServer struct {
 	opened  func() // a gRPC connection
 	grpcIn  *handover
 	restIn  *handover
-	served  sync.WaitGroup // accept loops, and connections being told apart
+	served  sync.WaitGroup // accept loops, and connections whose protocol is not known yet
 	streams sync.WaitGroup // readers of streams
 
 	mu     sync.Mutex
@@ -121,7 +121,7 @@ func (s *endpointServer) freeze(c *conn) {
 	}
 }
 
-// accept tells connections apart until the listener is closed.
+// accept hands each connection to gRPC or to REST until the listener is closed.
 func (s *endpointServer) accept() error {
 	for {
 		raw, err := s.ln.Accept()
@@ -213,8 +213,7 @@ func (s *endpointServer) close(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("emulator: streams and requests cut off: %w", err), s.rest.Close())
 	}
-	s.grpcIn.end()
-	s.restIn.end()
+	_, _ = s.grpcIn.Close(), s.restIn.Close() // never fail
 	s.streams.Wait()
 	s.served.Wait()
 	return err
@@ -252,11 +251,9 @@ func (h *handover) Accept() (net.Conn, error) {
 	}
 }
 
-func (h *handover) end() { h.once.Do(func() { close(h.done) }) }
-
 // Close implements net.Listener.
 func (h *handover) Close() error {
-	h.end()
+	h.once.Do(func() { close(h.done) })
 	return nil
 }
 
@@ -268,7 +265,7 @@ func (h *handover) Addr() net.Addr { return h.addr }
 type conn struct {
 	net.Conn
 	raw    net.Conn // below TLS
-	head   []byte   // read ahead to tell the protocols apart
+	head   []byte   // read ahead to know the protocol
 	frozen atomic.Bool
 	closed chan struct{}
 	once   sync.Once
