@@ -85,8 +85,8 @@ func FuzzIngestBody(f *testing.F) {
 	})
 }
 
-// FuzzJSONText holds the scanner against another strict parser, through the
-// one column type that takes JSON text: both must take and refuse the same.
+// FuzzJSONText compares what the row reader takes for JSON, through the one
+// column type that takes JSON text, with one call of the strict parser.
 func FuzzJSONText(f *testing.F) {
 	_, post := bare(f, emulator.Config{DDL: "CREATE TABLE a.b.c (v VARIANT)", MaxRows: 1})
 	for _, text := range []string{

@@ -469,15 +469,17 @@ type idIndex struct {
 }
 
 type idShard struct {
-	slots [][2]uint64 // a power of two; zero is free
+	slots []idHash // a power of two; zero is free
 	used  int
 }
+
+type idHash struct{ a, b uint64 }
 
 var seedA, seedB = maphash.MakeSeed(), maphash.MakeSeed()
 
 func (x *idIndex) add(id []byte) {
-	h := [2]uint64{maphash.Bytes(seedA, id) | 1, maphash.Bytes(seedB, id)} // never zero
-	if x.shards[h[1]>>56].add(h) {
+	h := idHash{maphash.Bytes(seedA, id) | 1, maphash.Bytes(seedB, id)} // never zero
+	if x.shards[h.b>>56].add(h) {
 		x.size++
 		return
 	}
@@ -488,25 +490,25 @@ func (x *idIndex) add(id []byte) {
 }
 
 // add reports whether the hash was not there before.
-func (s *idShard) add(h [2]uint64) bool {
+func (s *idShard) add(h idHash) bool {
 	if (s.used+1)*4 > len(s.slots)*3 {
 		old := s.slots
-		s.slots, s.used = make([][2]uint64, max(16, 2*len(old))), 0
+		s.slots, s.used = make([]idHash, max(16, 2*len(old))), 0
 		for _, h := range old {
-			if h[0] != 0 {
+			if h.a != 0 {
 				s.add(h)
 			}
 		}
 	}
 	mask := uint64(len(s.slots) - 1)
-	for i := h[0] >> 1 & mask; ; i = (i + 1) & mask {
+	for i := h.a >> 1 & mask; ; i = (i + 1) & mask {
 		switch s.slots[i] {
-		case h:
-			return false
-		case [2]uint64{}:
+		case idHash{}:
 			s.slots[i] = h
 			s.used++
 			return true
+		case h:
+			return false
 		}
 	}
 }
