@@ -125,7 +125,9 @@ func (t *Table) keep(s *schema, fresh []newRow, b *batch) error {
 	// the last of them leaves the ring.
 	block := make([]byte, 0, size)
 	rows := make([]storedRow, len(fresh))
+	ids := make([]idHash, len(fresh)) // made here, so that the index is looked up for many rows at a time
 	for i, row := range fresh {
+		ids[i] = hashID(row.id)
 		from := len(block)
 		block = append(block, row.raw...)
 		rows[i] = storedRow{block[from:len(block):len(block)], b}
@@ -143,7 +145,7 @@ func (t *Table) keep(s *schema, fresh []newRow, b *batch) error {
 		return err
 	}
 	for i, row := range rows {
-		t.push(row, fresh[i].id)
+		t.push(row, ids[i], fresh[i].id)
 	}
 	if t.hook != nil {
 		t.hook(asRows(rows, t.count))
@@ -163,10 +165,10 @@ func (t *Table) OnRows(hook func(rows []Row)) {
 	t.hook = hook
 }
 
-// push adds a row and the text of its message_id, nil for none.
-func (t *Table) push(row storedRow, id []byte) {
-	if id != nil && !t.noIndex {
-		t.ids.add(id)
+// push adds a row and its message_id.
+func (t *Table) push(row storedRow, h idHash, id []byte) {
+	if h != (idHash{}) && !t.noIndex {
+		t.ids.add(h, id)
 	}
 	t.count++
 	t.bytes += int64(len(row.raw))
@@ -187,7 +189,7 @@ func (t *Table) restore(row []byte, b *batch) {
 	if t.schema.id >= 0 {
 		id, _ = columnText(row, idColumn)
 	}
-	t.push(storedRow{row, b}, id)
+	t.push(storedRow{row, b}, hashID(id), id)
 }
 
 func (t *Table) wake() {
@@ -477,8 +479,16 @@ type idHash struct{ a, b uint64 }
 
 var seedA, seedB = maphash.MakeSeed(), maphash.MakeSeed()
 
-func (x *idIndex) add(id []byte) {
-	h := idHash{maphash.Bytes(seedA, id) | 1, maphash.Bytes(seedB, id)} // never zero
+// hashID is zero for nil, which is no id, and for nothing else.
+func hashID(id []byte) idHash {
+	if id == nil {
+		return idHash{}
+	}
+	return idHash{maphash.Bytes(seedA, id) | 1, maphash.Bytes(seedB, id)}
+}
+
+// add counts an id, whose hash is h.
+func (x *idIndex) add(h idHash, id []byte) {
 	if x.shards[h.b>>56].add(h) {
 		x.size++
 		return
