@@ -36,7 +36,7 @@ func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 		"the committed offset lies past the log's end: was the topic made anew?\n",
 		"a      3          3          3       4        1        0      0        is there already\n",
 		"Up to 4 rows", "WARNING: 2 events that were never delivered are PASSED OVER",
-		"The group has 2 members;", `m-1\x1b[2J`, `c\r\nl`, "A member with an instance id may stay listed",
+		"The group has 2 members;", `m-1\u001b[2J`, `c\u000d\nl`, "A member with an instance id may stay listed",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("got\n%s\nwant %q in it", b.String(), want)
