@@ -206,8 +206,10 @@ func newMapper(current *atomic.Pointer[rules]) func() consumer.Mapper {
 			mapper.Map(&in, out)
 			// What it points to may be part of a whole fetch answer, and the
 			// partition's next record may be a day away.
-			clear(in.Headers)
-			in = mapping.Record{Headers: in.Headers[:0]}
+			in.Key, in.Value = nil, nil
+			if headers {
+				clear(in.Headers)
+			}
 		}
 	}
 }
