@@ -13,6 +13,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
@@ -51,7 +52,7 @@ func nextCommand(cmd *cobra.Command, err error) string {
 	}
 	var failed *consumer.KafkaError
 	var service *zerobus.Error
-	var unfit *misfit
+	var unfit *pipeline.BlueprintMismatch
 	var schema *zerobus.SchemaError
 	switch {
 	case cmd.Flag("config") == nil || cmd.Name() == "check":

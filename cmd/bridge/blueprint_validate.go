@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
@@ -139,9 +140,9 @@ func (v *validator) compile(file string) (*mapping.Mapping, error) {
 		}
 		return plan.Compile(mapping.Options{})
 	}
-	m, err := compileFor(v.client, v.cfg, plan, "", v.columns)
-	if bad, ok := errors.AsType[*misfit](err); ok {
-		return nil, bad.err // which has the lines
+	m, err := pipeline.Compile(v.client, pipeline.MappingOptions(v.cfg), plan, v.columns)
+	if bad, ok := errors.AsType[*pipeline.BlueprintMismatch](err); ok {
+		return nil, bad.Err // which has the lines
 	}
 	return m, err
 }

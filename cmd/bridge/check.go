@@ -17,6 +17,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -303,11 +304,11 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 		return b.client.Table().String() + " takes batches", b.client.Reachable(ctx)
 	})
 	columns := c.step(ctx, "columns", token, func(ctx context.Context) (string, error) {
-		table, unseen, err := b.readColumns(ctx)
+		table, unseen, err := pipeline.ReadColumns(ctx, b.client)
 		if err != nil {
 			return "", err
 		}
-		m, err := b.settle(clusterID, table)
+		m, err := b.schema.SetTable(clusterID, table)
 		if err != nil {
 			return "", err
 		}
@@ -330,7 +331,7 @@ func probeRow(ctx context.Context, b *bridge) (string, error) {
 	event := fmt.Sprintf(`{"type":"track","event":"bridge_check","message_id":%q,"timestamp":%q}`, id, now.Format(time.RFC3339Nano))
 	var out consumer.Batch
 	rec := &kgo.Record{Topic: b.cfg.Kafka.Topics[0], Value: []byte(event), Timestamp: now}
-	out.Add(rec, newMapper(&b.rules)())
+	out.Add(rec, b.schema.NewMapper())
 	rows := out.Rows()
 	if len(rows) != 1 {
 		return "", errors.New("the blueprint makes no row of a plain track event, so nothing was written; that is fine if it filters or drops such events")

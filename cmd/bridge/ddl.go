@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -49,7 +50,7 @@ difference to the live table.`,
 			if err != nil {
 				return &usageError{err}
 			}
-			sql := zerobus.DDL(table, rowColumns(m), cmp.Or(principal, z.ClientID, "<service_principal_application_id>"))
+			sql := zerobus.DDL(table, pipeline.RowColumns(m), cmp.Or(principal, z.ClientID, "<service_principal_application_id>"))
 			if dedupe {
 				sql += "\n" + zerobus.DedupeView(table)
 			}
@@ -92,7 +93,7 @@ func printAlter(cmd *cobra.Command, blueprint string, optional bool) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(cmd.OutOrStdout(), zerobus.AlterDiff(client.Table(), rowColumns(m), have)); err != nil {
+	if _, err := io.WriteString(cmd.OutOrStdout(), zerobus.AlterDiff(client.Table(), pipeline.RowColumns(m), have)); err != nil {
 		return fmt.Errorf("writing the SQL: %w", err)
 	}
 	return nil

@@ -157,7 +157,7 @@ func (r *redriveReport) run(ctx context.Context, b *bridge, f *letterFlags, limi
 		r.read.next(func() string { return fmt.Sprintf("%d landed  %d rejected  %d failed", r.Landed, r.Rejected, r.Failed) })
 		return f.match(l)
 	}
-	o := consumer.RedriveOptions{Match: match, Limit: limit, Mapper: newMapper(&b.rules)(), By: r.By, Told: r.told}
+	o := consumer.RedriveOptions{Match: match, Limit: limit, Mapper: b.schema.NewMapper(), By: r.By, Told: r.told}
 	if r.Executed {
 		o.Sink = sink{b.client}
 	}

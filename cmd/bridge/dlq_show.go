@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 )
@@ -132,18 +133,18 @@ func (s *shownLetter) mapNow(ctx context.Context, b *bridge) {
 	if err == nil {
 		err = b.fitQuietly(fitting, clusterID)
 	}
-	m := b.rules.Load()
+	m := b.schema.Current()
 	if m == nil {
 		s.Blind = "the table could not be asked for its columns"
 		if err != nil {
 			s.Blind = err.Error()
 		}
-		alone, cerr := b.compile(b.book.blueprint(), clusterID, nil)
+		alone, cerr := b.schema.CompileWithoutTable(clusterID)
 		if cerr != nil {
 			s.Blind = cerr.Error()
 			return
 		}
-		m = &rules{Mapping: alone}
+		m = &pipeline.Compiled{Mapping: alone}
 	}
 	now := m.NewMapper().Explain(mappingRecord(l.Original, l.TopicID))
 	if l.EventCount > 0 && l.EventCount != len(now) {
@@ -161,11 +162,11 @@ func (s *shownLetter) mapNow(ctx context.Context, b *bridge) {
 // fitQuietly fits the blueprint to the table's columns, without proving that
 // rows may be written.
 func (b *bridge) fitQuietly(ctx context.Context, clusterID string) error {
-	table, _, err := b.readColumns(ctx)
+	table, _, err := pipeline.ReadColumns(ctx, b.client)
 	if err != nil {
 		return err
 	}
-	_, err = b.settle(clusterID, table)
+	_, err = b.schema.SetTable(clusterID, table)
 	return err
 }
 

@@ -19,7 +19,7 @@ func (b *bridge) content(rec *kgo.Record, topicID [16]byte, index int) live.Cont
 	for _, h := range rec.Headers {
 		c.Headers = append(c.Headers, live.Header{Key: pageText([]byte(h.Key)), Value: pageText(h.Value)})
 	}
-	now := b.rules.Load()
+	now := b.schema.Current()
 	if c.Truncated || now == nil {
 		return c
 	}

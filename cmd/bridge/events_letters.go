@@ -61,7 +61,7 @@ func (l letters) Newest(ctx context.Context, limit int, content bool) ([]live.Le
 // and mapped by the rules of now. Nothing is written, so what the table itself
 // would refuse is not found.
 func (l letters) Trial(ctx context.Context, limit int) (t live.Trial, err error) {
-	now := l.b.rules.Load()
+	now := l.b.schema.Current()
 	if now == nil {
 		return t, errors.New("the blueprint has not been fitted to the table yet; wait until the bridge has started")
 	}

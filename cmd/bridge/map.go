@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
 )
@@ -92,11 +93,11 @@ func compileOffline(cmd *cobra.Command, blueprint string, optional bool) (*mappi
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	bp, err := loadBlueprint(cfg.Mapping.Blueprint)
+	bp, _, err := pipeline.ReadBlueprint(cfg.Mapping.Blueprint)
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	opts := mappingOptions(cfg)
+	opts := pipeline.MappingOptions(cfg)
 	opts.AllOptional = optional
 	m, err := bp.Compile(opts)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -34,16 +35,10 @@ func (b *bridge) prove(ctx context.Context) error {
 
 	sink := b.waitFor("sink_unreachable")
 	return sink.until(ctx, func(ctx context.Context) error { return b.fit(ctx, clusterID) }, func(err error) bool {
-		var bad *misfit
+		var bad *pipeline.BlueprintMismatch
 		return zerobus.IsPermanent(err) || errors.As(err, &bad)
 	})
 }
-
-// misfit says that the blueprint does not fit the table.
-type misfit struct{ err error }
-
-func (m *misfit) Error() string { return "the blueprint does not fit the table: " + m.err.Error() }
-func (m *misfit) Unwrap() error { return m.err }
 
 // fit holds the blueprint against the table and proves that rows may be
 // written to it.
@@ -51,11 +46,11 @@ func (b *bridge) fit(ctx context.Context, clusterID string) error {
 	if err := b.client.Token(ctx); err != nil {
 		return err
 	}
-	table, _, err := b.readColumns(ctx)
+	table, _, err := pipeline.ReadColumns(ctx, b.client)
 	if err != nil {
 		return err
 	}
-	m, err := b.settle(clusterID, table)
+	m, err := b.schema.SetTable(clusterID, table)
 	if err != nil {
 		return err
 	}
@@ -70,17 +65,6 @@ func (b *bridge) fit(ctx context.Context, clusterID string) error {
 		b.log.Info("optional columns are left out", zap.Strings("columns", left), zap.String("because", why))
 	}
 	return nil
-}
-
-// readColumns returns the table's columns, or why the principal may not see
-// them, which is no error: the bridge goes by the blueprint alone then.
-func (b *bridge) readColumns(ctx context.Context) (table []zerobus.Column, unseen *zerobus.ColumnsUnreadable, err error) {
-	table, err = b.client.Columns(ctx)
-	var hidden *zerobus.ColumnsUnreadable
-	if errors.As(err, &hidden) {
-		return nil, hidden, nil
-	}
-	return table, nil, err
 }
 
 // unreadColumns says that the blueprint is not compared with the table, and which
@@ -115,9 +99,8 @@ func (w *wait) over() {
 }
 
 const (
-	proveTimeout  = 45 * time.Second // one try of one step
-	provePause    = 3 * time.Second
-	rereadTimeout = 10 * time.Second // of the table's columns, for a blueprint that does not fit them
+	proveTimeout = 45 * time.Second // one try of one step
+	provePause   = 3 * time.Second
 )
 
 // until repeats step until it succeeds, ctx ends, or it fails for good.

@@ -15,6 +15,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -24,15 +25,15 @@ const blueprintKey = "mapping.blueprint"
 // reload brings next, and the blueprint it names, into force as far as that
 // needs no restart: all of it, or nothing and an error. taken are the keys that
 // now have another value, waiting those that would need a restart. It is for
-// one caller at a time; fresh is replan's.
+// one caller at a time; fresh is Schema.SetBlueprint's reread.
 func (b *bridge) reload(ctx context.Context, next *config.Config, fresh bool) (taken, waiting []string, err error) {
 	now, taken, waiting := b.settings.Load().Follow(next)
-	plan, text, err := readBlueprint(now.Mapping.Blueprint)
+	plan, text, err := pipeline.ReadBlueprint(now.Mapping.Blueprint)
 	if err != nil {
 		return nil, nil, err
 	}
-	if text != b.book.digest() {
-		if err := b.replan(ctx, plan, text, fresh); err != nil {
+	if text != b.schema.Digest() {
+		if err := b.schema.SetBlueprint(ctx, plan, text, fresh); err != nil {
 			return nil, nil, err
 		}
 		if !slices.Contains(taken, blueprintKey) {
@@ -51,14 +52,8 @@ func (b *bridge) digest() string {
 	if err != nil {
 		return "" // no value of ours cannot be written
 	}
-	sum := sha256.Sum256(append(text, b.book.digest()...))
+	sum := sha256.Sum256(append(text, b.schema.Digest()...))
 	return hex.EncodeToString(sum[:6])
-}
-
-func (k *rulebook) digest() string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.text
 }
 
 // consumerConfig is the function of that name, with the secrets that are in

@@ -17,6 +17,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -40,11 +41,11 @@ func reloadable(t *testing.T) (b *bridge, cfg *config.Config, logs *observer.Obs
 // tableWith is the table of the built-in blueprint with more columns.
 func tableWith(t *testing.T, b *bridge, more ...string) []zerobus.Column {
 	t.Helper()
-	m, err := b.book.blueprint().Compile(mappingOptions(b.cfg))
+	m, err := b.schema.CompileWithoutTable("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	columns := rowColumns(m)
+	columns := pipeline.RowColumns(m)
 	for _, name := range more {
 		columns = append(columns, zerobus.Column{Name: name, Type: "STRING", Position: len(columns)})
 	}
@@ -65,7 +66,7 @@ func planFile(t *testing.T, target string) string {
 func carries(b *bridge, column string) bool {
 	var out consumer.Batch
 	event := `{"type":"page","message_id":"m","properties":{"x":"y"},"context":{"page":{"title":"t"}}}`
-	out.Add(&kgo.Record{Topic: "events", Value: []byte(event)}, newMapper(&b.rules)())
+	out.Add(&kgo.Record{Topic: "events", Value: []byte(event)}, b.schema.NewMapper())
 	return len(out.Rows()) == 1 && strings.Contains(string(out.Rows()[0]), `"`+column+`":`)
 }
 
@@ -100,17 +101,17 @@ func TestReloadTakesSecretsAndSettings(t *testing.T) {
 // A blueprint that does not fit leaves everything as it was, settings included.
 func TestReloadIsAllOrNothing(t *testing.T) {
 	b, cfg, _ := reloadable(t)
-	if _, err := b.settle("cluster", tableWith(t, b, "extra")); err != nil {
+	if _, err := b.schema.SetTable("cluster", tableWith(t, b, "extra")); err != nil {
 		t.Fatal(err)
 	}
-	before, was := b.rules.Load(), b.digest()
+	before, was := b.schema.Current(), b.digest()
 	next := new(*cfg)
 	next.Mapping.Blueprint, next.Zerobus.ClientSecret, next.Log.Level = planFile(t, "missing"), "s2", "debug"
 	_, _, err := b.reload(t.Context(), next, false)
 	if err == nil || !strings.Contains(err.Error(), "missing") || !strings.Contains(err.Error(), "blueprint.yaml:5:") {
 		t.Errorf("got %v, want column and place named", err)
 	}
-	if b.rules.Load() != before || b.digest() != was || b.settings.Load() != cfg || b.level.Level() != zap.InfoLevel {
+	if b.schema.Current() != before || b.digest() != was || b.settings.Load() != cfg || b.level.Level() != zap.InfoLevel {
 		t.Error("something of a refused configuration is in force")
 	}
 	next.Mapping.Blueprint = planFile(t, "extra")
@@ -128,10 +129,10 @@ func TestReloadBeforeTheTableIsRead(t *testing.T) {
 	if _, _, err := b.reload(t.Context(), next, true); err != nil {
 		t.Fatal(err)
 	}
-	if b.rules.Load() != nil {
+	if b.schema.Current() != nil {
 		t.Error("rules were made without a table")
 	}
-	if _, err := b.settle("cluster", columns); err != nil || !carries(b, "extra") {
+	if _, err := b.schema.SetTable("cluster", columns); err != nil || !carries(b, "extra") {
 		t.Errorf("got %v, want rules by the new blueprint", err)
 	}
 }
@@ -142,7 +143,7 @@ func TestReloadAndDriftCannotPassEachOther(t *testing.T) {
 	b, cfg, _ := reloadable(t)
 	narrow := tableWith(t, b, "extra")
 	wide := append(narrow[:len(narrow):len(narrow)], zerobus.Column{Name: "page_title", Type: "STRING", Position: len(narrow)})
-	if _, err := b.settle("cluster", narrow); err != nil {
+	if _, err := b.schema.SetTable("cluster", narrow); err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
@@ -158,7 +159,7 @@ func TestReloadAndDriftCannotPassEachOther(t *testing.T) {
 		})
 		wg.Go(func() {
 			for _, columns := range [][]zerobus.Column{wide, narrow, wide} {
-				b.refit(columns, nil)
+				b.schema.OnColumnsChanged(columns, nil)
 			}
 		})
 		wg.Wait()
@@ -168,7 +169,7 @@ func TestReloadAndDriftCannotPassEachOther(t *testing.T) {
 		if _, _, err := b.reload(context.Background(), two, false); err != nil || carries(b, "extra") || !carries(b, "page_title") {
 			t.Fatalf("got %v, want the built-in blueprint on the wide table", err)
 		}
-		b.refit(narrow, nil)
+		b.schema.OnColumnsChanged(narrow, nil)
 	}
 }
 

@@ -19,7 +19,6 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/hangup"
 	"github.com/datafly/bridge/internal/ops"
-	"github.com/datafly/bridge/zerobus"
 )
 
 func newRunCommand() *cobra.Command {
@@ -180,7 +179,7 @@ func (b *bridge) run(ctx context.Context) error {
 		return err
 	}
 	cfg.Tap = b.tapped(tracer)
-	group := consumer.NewGroup(cfg, b.cluster, sink{b.client}, newMapper(&b.rules), b.observer, b.log)
+	group := consumer.NewGroup(cfg, b.cluster, sink{b.client}, b.schema.NewMapper, b.observer, b.log)
 	b.group.Store(group)
 	b.state.Store(ops.StateRunning)
 	var told atomic.Pointer[time.Time]
@@ -196,7 +195,7 @@ func (b *bridge) run(ctx context.Context) error {
 	defer unwatch()
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		b.client.Watch(watching, func(columns []zerobus.Column, misfit error) { b.refit(columns, misfit) })
+		b.client.Watch(watching, b.schema.OnColumnsChanged)
 	})
 	if ends != nil {
 		group.Until(ends)

@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -18,7 +14,7 @@ import (
 	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/live"
-	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/tracing"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
@@ -107,113 +103,6 @@ func zerobusConfig(c *config.Config) zerobus.Config {
 	}
 }
 
-// loadBlueprint reads the blueprint the configuration names.
-func loadBlueprint(file string) (*mapping.Blueprint, error) {
-	plan, _, err := readBlueprint(file)
-	return plan, err
-}
-
-// readBlueprint is loadBlueprint with a digest of the text, by which blueprints
-// are told apart.
-func readBlueprint(file string) (plan *mapping.Blueprint, digest string, err error) {
-	if file == "" {
-		return mapping.Default(), "", nil
-	}
-	data, err := plaintext.ReadFile(file, plaintext.MaxText)
-	if err != nil {
-		return nil, "", fmt.Errorf("reading mapping.blueprint: %w; name a readable file, or leave the key empty for the built-in blueprint", err)
-	}
-	plan, err = mapping.Parse(file, data)
-	sum := sha256.Sum256(data)
-	return plan, hex.EncodeToString(sum[:]), err
-}
-
-// mappingOptions says in mapping's words what the configuration says.
-func mappingOptions(c *config.Config) mapping.Options {
-	m := c.Mapping
-	return mapping.Options{
-		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback, OnBadTimestamp: m.OnBadTimestamp,
-		TimestampFormat: c.Zerobus.TimestampFormat, RequireConsent: m.RequireConsent, OnMissingConsent: m.OnMissingConsent,
-		MaxEvents: m.MaxEventsPerRecord,
-	}
-}
-
-// compile fits a blueprint to the table; columns is nil when they are not
-// known.
-func (b *bridge) compile(plan *mapping.Blueprint, clusterID string, columns []zerobus.Column) (*mapping.Mapping, error) {
-	return compileFor(b.client, b.cfg, plan, clusterID, columns)
-}
-
-// compileFor is compile for a command without a bridge: its columns are those that
-// bridge run makes of the blueprint and the table.
-func compileFor(client *zerobus.Client, cfg *config.Config, plan *mapping.Blueprint, clusterID string, columns []zerobus.Column) (*mapping.Mapping, error) {
-	form, err := client.Encoding(columns)
-	if err != nil {
-		return nil, err
-	}
-	o := mappingOptions(cfg)
-	o.ClusterID = clusterID
-	o.TableName = client.Table().Quoted()
-	o.Format = form.Format
-	for _, col := range columns {
-		o.Table = append(o.Table, mapping.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull, Number: form.Numbers[col.Name]})
-	}
-	m, err := plan.Compile(o)
-	if err != nil {
-		return nil, &misfit{err}
-	}
-	return m, nil
-}
-
-// rowColumns says in zerobus's words which columns rows carry.
-func rowColumns(m *mapping.Mapping) []zerobus.Column {
-	var columns []zerobus.Column
-	for i, col := range m.Columns() {
-		columns = append(columns, zerobus.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull, Position: i})
-	}
-	return columns
-}
-
-// rules are a compiled mapping and the sink's number for rows made by it.
-type rules struct {
-	*mapping.Mapping
-	made int64
-}
-
-// newMapper makes consumer.Mappers over mapping.Mappers of their own. Rules
-// stored later are taken up with the next batch.
-func newMapper(current *atomic.Pointer[rules]) func() consumer.Mapper {
-	return func() consumer.Mapper {
-		var by *rules
-		var mapper *mapping.Mapper
-		var headers bool
-		var in mapping.Record // reused: a mapper keeps nothing of it
-		return func(rec *kgo.Record, out *consumer.Batch) {
-			if out.Empty() {
-				if now := current.Load(); now != by {
-					by, mapper, headers = now, now.NewMapper(), now.UsesHeaders()
-				}
-				out.Made(by.made)
-			}
-			in.TopicID = out.TopicID()
-			in.Topic, in.Partition, in.Offset, in.Timestamp, in.Key, in.Value = rec.Topic, rec.Partition, rec.Offset, rec.Timestamp, rec.Key, rec.Value
-			if headers {
-				in.Headers = in.Headers[:0]
-				for _, h := range rec.Headers {
-					in.Headers = append(in.Headers, mapping.Header{Key: h.Key, Value: h.Value})
-				}
-			}
-			mapper.Map(&in, out)
-			// What it points to may be part of a whole fetch answer, and the
-			// partition's next record may be a day away.
-			in.Key, in.Value = nil, nil
-			if headers {
-				clear(in.Headers)
-			}
-		}
-	}
-}
-
 // What happens to streams is optional for an observer, so the compiler is asked.
 var _ zerobus.StreamObserver = (*ops.Metrics)(nil)
 
@@ -246,7 +135,7 @@ type bridge struct {
 	window   *window // of a bounded run; else nil
 	screen   *bar    // shows a bounded run's progress; nil without a terminal
 
-	book     rulebook
+	schema   *pipeline.Schema
 	secrets  secrets
 	handles  descriptorWatch
 	lines    atomic.Pointer[logwriter.Writer] // what log goes to, where it may drop lines
@@ -255,7 +144,6 @@ type bridge struct {
 	level    zap.AtomicLevel // of log, where it may change
 	follower *follower       // brings reloads; nil without
 
-	rules   atomic.Pointer[rules]          // fit the table as last seen
 	group   atomic.Pointer[consumer.Group] // nil until everything is proven
 	waiting atomic.Pointer[ops.Reason]     // what start-up waits for
 	state   atomic.Value                   // string, one of ops.State*
@@ -273,21 +161,17 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 	if b.tracing, err = traceSettings(cfg); err != nil {
 		return nil, err
 	}
-	if b.book.plan, b.book.text, err = readBlueprint(cfg.Mapping.Blueprint); err != nil {
-		return nil, &usageError{err}
-	}
-	// Compiled once without the table, so that a fault of the blueprint is
-	// told before anything is connected.
-	if _, err := b.book.plan.Compile(mappingOptions(cfg)); err != nil {
-		return nil, &usageError{err}
-	}
 	b.settings.Store(cfg)
 	b.keepSecrets()
 	b.keeper.Keep(memoryPlan(cfg, 0, 0))
-	b.reloads.begin(b.metrics, b.digest(), b.started)
 	if b.client, err = zerobus.New(b.zerobusConfig(), log, observed{b.metrics}); err != nil {
 		return nil, &usageError{err}
 	}
+	if b.schema, err = pipeline.NewSchema(cfg, b.client, log); err != nil {
+		b.client.Close()
+		return nil, &usageError{err}
+	}
+	b.reloads.begin(b.metrics, b.digest(), b.started)
 	if b.cluster, err = consumer.NewCluster(b.consumerConfig(), log); err != nil {
 		b.client.Close()
 		return nil, &usageError{err}

@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 	"internal/config":     {"internal/plaintext"},
 	"internal/plaintext":  {},
 	"internal/delta":      {},
+	"internal/pipeline":   {"consumer", "mapping", "zerobus", "internal/config", "internal/plaintext"},
 	"internal/logwriter":  {},
 	"internal/hangup":     {},
 	"internal/oauthtoken": {"internal/plaintext"},
@@ -43,7 +44,7 @@ var arrows = map[string][]string{
 	"test":                {"internal/memory"},
 	"test/chaos":          {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
 	"bench":               {"internal/config", "internal/kafkatest", "internal/memory", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/hangup", "internal/logwriter", "internal/memory", "internal/ops", "internal/plaintext", "internal/tracing", "internal/traffic"},
+	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/hangup", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/tracing", "internal/traffic"},
 }
 
 // A border keeps a package from outside, and those below it, to some rooms.
@@ -55,7 +56,7 @@ type border struct {
 // borders stand narrow before wide: the first that matches counts.
 var borders = []border{
 	{"github.com/twmb/franz-go/pkg/kfake", "an in-process Kafka has no place in the delivery path", []string{"cmd/bridge", "internal/kafkatest", "bench"}},
-	{"github.com/twmb/franz-go", "Kafka is the consumer's business", []string{"consumer", "internal/tracing", "cmd/bridge", "internal/kafka", "internal/kafkatest", "bench", "test/chaos"}},
+	{"github.com/twmb/franz-go", "Kafka is the consumer's business", []string{"consumer", "internal/pipeline", "internal/tracing", "cmd/bridge", "internal/kafka", "internal/kafkatest", "bench", "test/chaos"}},
 	{"github.com/spf13/viper", "configuration is read in one place", []string{"internal/config"}},
 	{"github.com/spf13/cobra", "the command line is read in one place", []string{"cmd/bridge"}},
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops"}},

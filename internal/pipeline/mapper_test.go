@@ -1,9 +1,8 @@
-package main
+package pipeline
 
 import (
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 	"weak"
@@ -31,9 +30,9 @@ global:
 	if err != nil {
 		t.Fatal(err)
 	}
-	var current atomic.Pointer[rules]
-	current.Store(&rules{Mapping: m})
-	mapper := newMapper(&current)()
+	var s Schema
+	s.current.Store(&Compiled{Mapping: m})
+	mapper := s.NewMapper()
 	held := mapOne(t, mapper)
 	deadline := time.Now().Add(time.Minute)
 	for _, p := range held {

@@ -1,0 +1,256 @@
+// Package pipeline is one integration at work: what stands between a Kafka topic
+// and a Databricks table.
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
+)
+
+// Schema is what rows are made from: the blueprint, which a reload may replace,
+// and the table's columns, which may change, compiled together. Its methods are
+// safe for concurrent use.
+type Schema struct {
+	client  *zerobus.Client
+	options mapping.Options // without what the table decides
+	log     *zap.Logger
+	current atomic.Pointer[Compiled]
+
+	mu          sync.Mutex // guards the fields below, and every change of current
+	in          inputs
+	compiledFor []zerobus.Column // the columns that current was compiled for
+}
+
+// inputs are what a mapping is compiled from.
+type inputs struct {
+	blueprint *mapping.Blueprint
+	digest    string // of the blueprint's text
+	clusterID string
+	columns   []zerobus.Column // of the table as last read; nil: they cannot be read
+	tableRead bool             // once; clusterID and columns are known
+}
+
+// Compiled is a mapping and the sink's version of the rows that it makes.
+type Compiled struct {
+	*mapping.Mapping
+	version int64
+}
+
+// BlueprintMismatch is the error of a blueprint that does not fit the table.
+type BlueprintMismatch struct{ Err error }
+
+func (m *BlueprintMismatch) Error() string {
+	return "the blueprint does not fit the table: " + m.Err.Error()
+}
+
+// Unwrap returns the mapping's error.
+func (m *BlueprintMismatch) Unwrap() error { return m.Err }
+
+// NewSchema reads the blueprint that the configuration names, and compiles it
+// without the table, so that a fault of it is reported before any connection.
+func NewSchema(cfg *config.Config, client *zerobus.Client, log *zap.Logger) (*Schema, error) {
+	blueprint, digest, err := ReadBlueprint(cfg.Mapping.Blueprint)
+	if err != nil {
+		return nil, err
+	}
+	s := &Schema{client: client, options: MappingOptions(cfg), log: log, in: inputs{blueprint: blueprint, digest: digest}}
+	_, err = blueprint.Compile(s.options)
+	return s, err
+}
+
+// ReadBlueprint reads a blueprint, the built-in one without a file, and returns
+// it with a digest of its text.
+func ReadBlueprint(file string) (blueprint *mapping.Blueprint, digest string, err error) {
+	if file == "" {
+		return mapping.Default(), "", nil
+	}
+	data, err := plaintext.ReadFile(file, plaintext.MaxText)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading mapping.blueprint: %w; name a readable file, or leave the key empty for the built-in blueprint", err)
+	}
+	blueprint, err = mapping.Parse(file, data)
+	sum := sha256.Sum256(data)
+	return blueprint, hex.EncodeToString(sum[:]), err
+}
+
+// MappingOptions returns what the configuration sets of a mapping.
+func MappingOptions(c *config.Config) mapping.Options {
+	m := c.Mapping
+	return mapping.Options{
+		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback, OnBadTimestamp: m.OnBadTimestamp,
+		TimestampFormat: c.Zerobus.TimestampFormat, RequireConsent: m.RequireConsent, OnMissingConsent: m.OnMissingConsent,
+		MaxEvents: m.MaxEventsPerRecord,
+	}
+}
+
+// RowColumns returns the columns that the rows of a mapping carry.
+func RowColumns(m *mapping.Mapping) []zerobus.Column {
+	var columns []zerobus.Column
+	for i, col := range m.Columns() {
+		columns = append(columns, zerobus.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull, Position: i})
+	}
+	return columns
+}
+
+// ReadColumns returns the table's columns. Where the principal may not see them,
+// they are nil and unreadable says why: the blueprint alone decides then.
+func ReadColumns(ctx context.Context, client *zerobus.Client) (columns []zerobus.Column, unreadable *zerobus.ColumnsUnreadable, err error) {
+	columns, err = client.Columns(ctx)
+	if errors.As(err, &unreadable) {
+		return nil, unreadable, nil
+	}
+	return columns, nil, err
+}
+
+// Current returns what rows are made by; nil before SetTable.
+func (s *Schema) Current() *Compiled { return s.current.Load() }
+
+// Digest returns the digest of the blueprint's text; empty for the built-in one.
+func (s *Schema) Digest() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.in.digest
+}
+
+// SetTable compiles the blueprint for the columns that were just read, nil if
+// they cannot be read, and has rows made by it.
+func (s *Schema) SetTable(clusterID string, columns []zerobus.Column) (*mapping.Mapping, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.in
+	next.clusterID, next.columns, next.tableRead = clusterID, columns, true
+	return s.set(next)
+}
+
+// set is the one way to change what rows are made by. On an error nothing has
+// changed. Called with the lock.
+func (s *Schema) set(next inputs) (*mapping.Mapping, error) {
+	m, err := s.compile(next)
+	if err != nil {
+		return nil, err
+	}
+	s.in, s.compiledFor = next, next.columns
+	s.current.Store(&Compiled{m, s.client.Expect(RowColumns(m))})
+	return m, nil
+}
+
+func (s *Schema) compile(in inputs) (*mapping.Mapping, error) {
+	o := s.options
+	o.ClusterID = in.clusterID
+	return Compile(s.client, o, in.blueprint, in.columns)
+}
+
+// Compile compiles a blueprint for the table's columns, nil if they are not known.
+// The error is a *BlueprintMismatch where the two do not fit.
+func Compile(client *zerobus.Client, o mapping.Options, blueprint *mapping.Blueprint, columns []zerobus.Column) (*mapping.Mapping, error) {
+	encoding, err := client.Encoding(columns)
+	if err != nil {
+		return nil, err
+	}
+	o.TableName, o.Format = client.Table().Quoted(), encoding.Format
+	for _, col := range columns {
+		o.Table = append(o.Table, mapping.Column{Name: col.Name, Type: col.Type, NotNull: col.NotNull, Number: encoding.Numbers[col.Name]})
+	}
+	m, err := blueprint.Compile(o)
+	if err != nil {
+		return nil, &BlueprintMismatch{err}
+	}
+	return m, nil
+}
+
+// CompileWithoutTable compiles the blueprint by itself and changes nothing.
+func (s *Schema) CompileWithoutTable(clusterID string) (*mapping.Mapping, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.compile(inputs{blueprint: s.in.blueprint, clusterID: clusterID})
+}
+
+// OnColumnsChanged compiles the blueprint for columns that have changed: an
+// optional column that was added is filled from now on, one that was dropped is
+// left out. mismatch says how the columns do not fit the rows. Columns that the
+// blueprint does not fit are logged and rows are made as before: the service
+// decides whether it takes them.
+//
+// A column that takes values of another form is such a case, although the
+// blueprint would follow the table's type: events made for a STRING are not
+// BIGINT, and all would be rejected. Whether the new type is meant is for the
+// operator to say.
+func (s *Schema) OnColumnsChanged(columns []zerobus.Column, mismatch error) {
+	const unfit = "the table has changed and the blueprint no longer fits it; rows are made as before"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mismatch != nil && slices.Equal(columns, s.compiledFor) {
+		return // a reload has read these columns first
+	}
+	s.in.columns = columns
+	var how *zerobus.SchemaError
+	if errors.As(mismatch, &how) && len(how.Changed) > 0 {
+		s.log.Error(unfit, zap.Error(how))
+		return
+	}
+	m, err := s.set(s.in)
+	if err != nil {
+		s.log.Error(unfit, zap.Error(err))
+		return
+	}
+	s.log.Info("rows are made for the table's new columns from now on", zap.Strings("left_out", m.OmittedColumns()))
+}
+
+// rereadTimeout bounds reading the table's columns for a blueprint that does not
+// fit them.
+const rereadTimeout = 10 * time.Second
+
+// SetBlueprint replaces the blueprint if the new one fits the table as last read;
+// digest is of its text. With reread, a table that it does not fit is read once
+// more: the column it needs may just have been added.
+func (s *Schema) SetBlueprint(ctx context.Context, blueprint *mapping.Blueprint, digest string, reread bool) error {
+	err := s.trySetBlueprint(blueprint, digest)
+	var bad *BlueprintMismatch
+	if !reread || !errors.As(err, &bad) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, rereadTimeout)
+	defer cancel()
+	columns, _, rerr := ReadColumns(ctx, s.client)
+	if rerr != nil || columns == nil {
+		return err
+	}
+	s.mu.Lock()
+	s.in.columns = columns
+	s.mu.Unlock()
+	return s.trySetBlueprint(blueprint, digest)
+}
+
+func (s *Schema) trySetBlueprint(blueprint *mapping.Blueprint, digest string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.in
+	next.blueprint, next.digest = blueprint, digest
+	if !next.tableRead { // SetTable compiles it
+		if _, err := blueprint.Compile(s.options); err != nil {
+			return err
+		}
+		s.in = next
+		return nil
+	}
+	m, err := s.set(next)
+	if err != nil {
+		return err
+	}
+	s.log.Info("rows are made by the new blueprint from the next batch on", zap.Strings("left_out", m.OmittedColumns()))
+	return nil
+}
