@@ -51,6 +51,7 @@ type Letter struct {
 	Parts int
 
 	from    int64     // offset of its first record
+	partOf  string    // HeaderPartOf of its parts
 	written time.Time // as Kafka has it
 }
 

@@ -6,7 +6,7 @@ const maxEntries = 64 << 20
 
 // entryBytes is what an entry takes with its place in the map, and runBytes a
 // run of its events.
-const entryBytes, runBytes = 160, 16
+const entryBytes, runBytes = 176, 16
 
 // entries tell which dead letter is the newest of an event. A replay, and a
 // restart between a dead letter and the commit of its offset, write another one
@@ -21,10 +21,13 @@ type entries struct {
 	left       int // dead letters that were not noted for want of memory
 }
 
-// entryKey is the record a dead letter is of.
+// entryKey is the record a dead letter is of. Where dead letters tell no topic
+// id, a topic that was deleted and created again has other records at the same
+// offsets: the time tells those apart.
 type entryKey struct {
 	origin, partition int32
 	offset            int64
+	at                int64 // milliseconds
 }
 
 // entry is the newest dead letter of an event so far.
@@ -63,7 +66,7 @@ func (e *entries) key(l *Letter, add bool) (entryKey, bool) {
 		e.origins[name] = origin
 		e.held += len(name) + entryBytes
 	}
-	return entryKey{origin, l.Original.Partition, l.Original.Offset}, true
+	return entryKey{origin, l.Original.Partition, l.Original.Offset, l.Original.Timestamp.UnixMilli()}, true
 }
 
 // common reports whether a dead letter is of the events of an entry. One that

@@ -139,3 +139,20 @@ func TestComparingIsBounded(t *testing.T) {
 		t.Errorf("got %v by offset, %d not compared, want one event once, the others as they lie there, and four that were not compared", seen, letters.Uncompared())
 	}
 }
+
+// Brokers without topic ids: what lies at the same offset of a topic that was
+// created again is another event, and no copy.
+func TestEventsOfARecreatedTopicAreNoCopies(t *testing.T) {
+	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
+	for i, text := range []string{"bad-first", "bad-second"} {
+		box.copyOf(&kgo.Record{Offset: 7, Timestamp: time.UnixMilli(1_790_000_000_000 + int64(i))}, text, box.cfg.Group, time.Duration(i)*time.Minute)
+	}
+	wantList(t, "entries", entriesOf(box.collect()), []string{"7 0 bad-first 1 1", "7 0 bad-second 1 1"})
+
+	// Parts tell the time, too: what is missing of a copy does not count beside the whole.
+	letter := consumer.DeadLetterOf(box.cfg, &kgo.Record{Topic: box.cfg.Topics[0], Offset: 7, Timestamp: time.UnixMilli(1_790_000_000_000), Value: []byte("bad-first")}, toRow)
+	box.copyParts(consumer.Parts(letter, 100)[0])
+	if all := box.collect(); len(all) != 2 {
+		t.Errorf("got %d dead letters %v, want two", len(all), entriesOf(all))
+	}
+}

@@ -61,9 +61,7 @@ func Assemble(t interface{ Errorf(string, ...any) }, most int, parts ...*kgo.Rec
 		if !isPart(part) {
 			t.Errorf("got no part: %v", part.Headers)
 		}
-		if l := a.take(part); l != nil {
-			letters = append(letters, l)
-		}
+		letters = append(letters, a.take(part)...)
 		held := 0
 		for _, p := range a.open {
 			held += p.bytes()

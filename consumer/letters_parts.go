@@ -37,6 +37,9 @@ const (
 	partFrame = 512
 	// maxParts bounds the parts of a dead letter.
 	maxParts = 1 << 20
+	// maxOpen bounds the dead letters of which some parts have been read.
+	// Writers that were interrupted leave one each.
+	maxOpen = 1 << 10
 )
 
 // isPart reports whether a record of a dead-letter topic is a part.
@@ -120,7 +123,7 @@ func partOf(letter *kgo.Record, piece []byte, n, of int, name string) *kgo.Recor
 	part := &kgo.Record{Topic: letter.Topic, Value: piece, Headers: []kgo.RecordHeader{
 		{Key: HeaderPart, Value: fmt.Appendf(nil, "%d/%d", n, of)}, {Key: HeaderPartOf, Value: []byte(name)},
 	}}
-	for _, key := range []string{HeaderTopic, HeaderTopicID, HeaderPartition, HeaderOffset, HeaderFailedAt, HeaderGroup} {
+	for _, key := range []string{HeaderTopic, HeaderTopicID, HeaderPartition, HeaderOffset, HeaderTimestamp, HeaderFailedAt, HeaderGroup} {
 		if value := headerOf(letter, key); value != "" {
 			part.Headers = append(part.Headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
 		}
@@ -236,12 +239,12 @@ type partial struct {
 func (p *partial) bytes() int { return len(p.b) + recordBytes(p.last) + 256 }
 
 // take takes the next part. It returns the dead letter that is complete with
-// it, or one that is given up; nil for none.
-func (a *assembly) take(rec *kgo.Record) *Letter {
+// it, or those that are given up for it.
+func (a *assembly) take(rec *kgo.Record) (letters []*Letter) {
 	n, of, ok := parsePart(headerOf(rec, HeaderPart))
 	name := headerOf(rec, HeaderPartOf)
 	if !ok || name == "" {
-		return brokenParts(rec, fmt.Sprintf("header %s is %.40q", HeaderPart, headerOf(rec, HeaderPart)))
+		return []*Letter{brokenParts(rec, fmt.Sprintf("header %s is %.40q", HeaderPart, headerOf(rec, HeaderPart)))}
 	}
 	at := slices.IndexFunc(a.open, func(p *partial) bool { return p.name == name && p.of == of })
 	p := &partial{name: name, of: of, from: rec.Offset}
@@ -261,17 +264,21 @@ func (a *assembly) take(rec *kgo.Record) *Letter {
 	}
 	// A part that was there already is a second attempt of the same writer.
 	if p.n == of {
-		return p.letter(a.most)
+		return []*Letter{p.letter(a.most)}
 	}
 	a.open = append(a.open, p)
 	a.held += p.bytes()
-	if a.held <= a.most {
-		return nil
+	for a.held > a.most || len(a.open) > maxOpen {
+		first := a.open[0]
+		why := fmt.Sprintf("%d others have begun between them", maxOpen)
+		if a.held > a.most {
+			why = fmt.Sprintf("with others between them they are more than %d bytes; raise delivery.max_buffered", a.most)
+		}
+		a.held -= first.bytes()
+		a.open = slices.Delete(a.open, 0, 1)
+		letters = append(letters, first.broken(fmt.Sprintf("it is written in %d parts, and %s", first.of, why)))
 	}
-	first := a.open[0]
-	a.held -= first.bytes()
-	a.open = slices.Delete(a.open, 0, 1)
-	return first.broken(fmt.Sprintf("it is written in %d parts, which with others between them are more than %d bytes; raise delivery.max_buffered", first.of, a.most))
+	return letters
 }
 
 // rest returns the dead letters of which parts are missing.
@@ -296,7 +303,7 @@ func (p *partial) letter(most int) *Letter {
 	}
 	rec.Topic, rec.Partition, rec.Offset, rec.Timestamp = p.last.Topic, p.last.Partition, p.last.Offset, p.last.Timestamp
 	l := ParseLetter(rec)
-	l.Parts, l.from = p.of, p.from
+	l.Parts, l.from, l.partOf = p.of, p.from, p.name
 	return l
 }
 
@@ -321,7 +328,7 @@ func withoutValue(rec *kgo.Record) *kgo.Record {
 // a piece of it only.
 func brokenParts(part *kgo.Record, fault string) *Letter {
 	l := ParseLetter(part)
-	l.Fault, l.Parts = fault, 1
+	l.Fault, l.Parts, l.partOf = fault, 1, headerOf(part, HeaderPartOf)
 	l.Original.Value, l.Original.Headers = nil, nil
 	return l
 }

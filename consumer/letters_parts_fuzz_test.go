@@ -2,6 +2,7 @@ package consumer_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -70,5 +71,38 @@ func TestPartsAreHeldWithinABound(t *testing.T) {
 	}
 	if all := consumer.Assemble(t, 1<<20, mingled...); len(all) != 5 || all[0].Fault != "" {
 		t.Errorf("with enough memory: got %d letters, want all five", len(all))
+	}
+}
+
+// However small those are that have waited longest, giving them up makes room.
+func TestSmallPartsLeaveNoRoomForLargeOnes(t *testing.T) {
+	const most = 64 << 10
+	var firsts []*kgo.Record
+	for i := range 200 {
+		size := 100
+		if i >= 50 {
+			size = 10_000
+		}
+		letter := consumer.DeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
+		firsts = append(firsts, consumer.Parts(letter, size)[0])
+	}
+	letters := consumer.Assemble(t, most, firsts...)
+	if len(letters) != len(firsts) {
+		t.Errorf("got %d dead letters, want all %d given up", len(letters), len(firsts))
+	}
+	// Nor are there very many of those that hold next to nothing.
+	firsts = firsts[:0]
+	for i := range 3000 {
+		letter := consumer.DeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: []byte("bad")}, toRow)
+		firsts = append(firsts, consumer.Parts(letter, 50)[0])
+	}
+	early := 0
+	for _, l := range consumer.Assemble(t, 64<<20, firsts...) {
+		if strings.Contains(l.Fault, "1024 others have begun") {
+			early++
+		}
+	}
+	if want := len(firsts) - 1024; early != want {
+		t.Errorf("got %d given up for their number, want %d", early, want)
 	}
 }

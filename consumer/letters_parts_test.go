@@ -241,3 +241,32 @@ func TestFirstPartsAreRemoved(t *testing.T) {
 		}
 	})
 }
+
+// Where parts of several dead letters lie between each other, each offset names
+// the one whose part it is.
+func TestMingledPartsAreFoundByOffset(t *testing.T) {
+	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
+	var parts [][]*kgo.Record
+	for i := range 3 {
+		rec := &kgo.Record{Topic: box.cfg.Topics[0], Offset: int64(i), Value: fmt.Appendf(nil, "bad%d%s", i, strings.Repeat("x", 1000))}
+		parts = append(parts, consumer.Parts(consumer.DeadLetter(rec, toRow), 900))
+	}
+	whose := []int64{0, 1, 2, 1, 0} // the last part of 2 is missing
+	next := map[int64]int{}
+	for _, i := range whose {
+		box.copyParts(parts[i][next[i]])
+		next[i]++
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	letters, err := box.cluster.OpenLetters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for offset, want := range whose {
+		l, err := letters.At(ctx, box.dlq(), 0, int64(offset))
+		if err != nil || l == nil || l.Original.Offset != want || (l.Fault == "") != (want != 2) {
+			t.Errorf("offset %d: got %+v, %v, want the dead letter of event %d", offset, l, err, want)
+		}
+	}
+}

@@ -146,10 +146,10 @@ func (l *Letters) At(ctx context.Context, topic string, partition int32, offset 
 		if err := l.preparePartition(ctx, p); err != nil {
 			return nil, err
 		}
-		from := offset
+		from, part, partOf := offset, false, ""
 		err := l.c.readLog(ctx, p.topic, p.id, offset, offset+1, func(rec *kgo.Record) error {
-			if isPart(rec) {
-				from = p.start
+			if part = isPart(rec); part {
+				from, partOf = p.start, headerOf(rec, HeaderPartOf)
 			}
 			return nil
 		})
@@ -158,13 +158,12 @@ func (l *Letters) At(ctx context.Context, topic string, partition int32, offset 
 		}
 		var found *Letter
 		err = l.read(ctx, p, from, nil, func(letter *Letter) error {
-			if letter.from > offset || letter.Offset < offset || letter.Parts == 0 && letter.Offset != offset {
-				if from == offset {
-					return errEnough
-				}
-				return nil
+			switch {
+			case part && (letter.Parts == 0 || letter.partOf != partOf || letter.from > offset || letter.Offset < offset):
+				return nil // parts of others may lie between its own
+			case part || letter.Offset == offset:
+				found = letter
 			}
-			found = letter
 			return errEnough
 		})
 		if err != nil && !errors.Is(err, errEnough) {
@@ -202,8 +201,10 @@ func (l *Letters) read(ctx context.Context, p *letterPartition, from int64, mark
 				marker(rec)
 			}
 		case isPart(rec):
-			if letter := parts.take(rec); letter != nil {
-				return take(letter)
+			for _, letter := range parts.take(rec) {
+				if err := take(letter); err != nil {
+					return err
+				}
 			}
 		default:
 			return take(ParseLetter(rec))
