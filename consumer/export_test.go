@@ -90,7 +90,7 @@ func (g *Group) Fetched() int64 { return g.cl.BufferedFetchRecords() }
 
 // Held is how many bytes of events the member holds: those in the budget and
 // those that were not polled. Call it after something was.
-func (g *Group) Held() int64 { return g.budget.used.Load() + g.cl.BufferedFetchBytes() }
+func (g *Group) Held() int64 { return g.budget.used.Load() + held(g.cl) }
 
 // Group is the partition's, which never ran.
 func (l *Lab) Group() *Group { return l.g }

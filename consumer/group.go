@@ -158,7 +158,7 @@ func (g *Group) options() ([]kgo.Opt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.inflow.inner, err = decompressor(g.cfg.maxBatch()); err != nil {
+	if g.inflow.inner, err = newDecompressor(g.cfg.maxBatch()); err != nil {
 		return nil, err
 	}
 	opts = append(opts,
@@ -179,6 +179,7 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		kgo.FetchMaxPartitionBytes(g.cfg.FetchMaxPartitionBytes),
 		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.WithDecompressor(g.inflow),
+		kgo.WithHooks(g.inflow),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commitInterval),
 		kgo.AutoCommitCallback(g.committed),
@@ -212,7 +213,7 @@ func (g *Group) poll(ctx context.Context) error {
 		polling, cancel := context.WithTimeout(ctx, pollTimeout)
 		fetches := g.cl.PollRecords(polling, g.cfg.maxPoll())
 		cancel()
-		counted := g.inflow.polled(g.cl.BufferedFetchBytes())
+		counted := g.inflow.polled(g.cl)
 		g.cl.UpdateFetchMaxBytes(g.inflow.size(g.cfg.FetchMaxBytes), g.inflow.size(g.cfg.FetchMaxPartitionBytes))
 		if ctx.Err() != nil {
 			return ctx.Err()

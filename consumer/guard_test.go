@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +68,76 @@ func TestABatchThatInflates(t *testing.T) {
 		}
 		m.stop()
 	})
+}
+
+// Nor must records that are next to nothing, but very many.
+func TestABatchOfVeryManyRecords(t *testing.T) {
+	t.Parallel()
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		const most = 128 << 20 / 256 // twice the bytes that a batch may take
+		topic := kafkatest.Topic(t, b, 2)
+		cl := client(t, b, kgo.ProducerBatchMaxBytes(80<<20), kgo.BrokerMaxWriteBytes(100<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()),
+			kgo.MaxBufferedRecords(2*most), kgo.ManualFlushing(), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		for id, n := range []int{most + 1000, most / 4} { // one batch each
+			for range n {
+				cl.Produce(t.Context(), &kgo.Record{Topic: topic, Partition: int32(id)}, nil)
+			}
+		}
+		if err := cl.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		cfg := config(t, b, topic)
+		m := start(t, cfg, newTable(t))
+		eventually(t, "the batch is told", func() bool { return slices.Equal(m.reasons(), []string{"batch_too_large"}) })
+		if why := m.Status().NotReady[0].Text; !strings.Contains(why, topic+"/0 at offset 0") {
+			t.Errorf("got %s, want the batch of partition 0", why)
+		}
+		eventually(t, "the other batch is read", func() bool { p, ok := m.partition(1); return ok && p.Marked == most/4 })
+		m.stop()
+	})
+}
+
+// The dead-letter topics are read in answers that are bounded once decompressed.
+func TestDenseLettersAreReadInPieces(t *testing.T) {
+	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
+	const letters, size = 100, 900 << 10
+	dense := client(t, box.b, kgo.ProducerBatchCompression(kgo.ZstdCompression()))
+	for i := range letters {
+		letter := consumer.DeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
+		letter.Topic = box.dlq()
+		if err := dense.ProduceSync(t.Context(), letter).FirstErr(); err != nil { // a batch for each
+			t.Fatal(err)
+		}
+	}
+	box.cfg.FetchMaxBytes = 512 << 10 // some hundred of them
+	box.cluster, _, _ = newCluster(t, box.cfg)
+	heap := func() uint64 {
+		var s runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return s.HeapAlloc
+	}
+	opened, err := box.cluster.OpenLetters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, worst, n := heap(), uint64(0), 0
+	err = opened.Each(t.Context(), func(l *consumer.Letter) error {
+		if n++; n%10 == 1 {
+			worst = max(worst, heap())
+		}
+		if len(l.Original.Value) != size+3 || l.Original.Offset != int64(n-1) {
+			t.Errorf("letter %d: got %d bytes of offset %d", n, len(l.Original.Value), l.Original.Offset)
+		}
+		return nil
+	})
+	if err != nil || n != letters {
+		t.Errorf("got %d letters and %v, want %d", n, err, letters)
+	}
+	// Two answers of seven times the fetch size, a batch, and what Kafka holds.
+	if most := uint64(30 << 20); worst > before+most {
+		t.Errorf("got a heap of %d MiB above the %d before, want at most %d", (worst-before)>>20, before>>20, most>>20)
+	}
 }
 
 // Nor may a dead-letter topic, which a running bridge reads for its page.

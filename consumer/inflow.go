@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -16,23 +17,32 @@ var errNoRoom = errors.New("no room to decompress the batch now")
 
 // inflow bounds the bytes that the client holds beside the budget. A broker
 // bounds its answers in compressed bytes, so an answer of 4 MiB can decompress
-// to a gigabyte. Of each answer only what there is room for is decompressed, at
-// least one batch; the rest is fetched again when that was polled. It is the
-// client's [kgo.Decompressor].
+// to a gigabyte, and a few bytes for each record take a hundred times that once
+// they are records. Of each answer only what there is room for is decompressed,
+// at least one batch; the rest is fetched again when that was polled. It is the
+// client's [kgo.Decompressor] and a [kgo.HookFetchBatchRead].
 type inflow struct {
-	inner  kgo.Decompressor // set before the client is made
+	inner  *decompressor // set before the client is made
 	budget *budget
 	limit  atomic.Int64 // bytes beside the budget's; see memory.Plan.Fetched
 
 	unpolled atomic.Int64 // bytes the client held after the last poll
-	since    atomic.Int64 // decompressed since the last poll
-	packed   atomic.Int64 // what that was compressed
+	since    atomic.Int64 // bytes of the batches read since the last poll
+	packed   atomic.Int64 // what those were in the answer
 	ratio    float64      // of late; owned by the poll loop
 }
 
-// decompressor returns the client's own, which alone bounds a batch. The
-// library gives it away only by way of a client, which never connects.
-func decompressor(maxBatch int) (kgo.Decompressor, error) {
+// decompressor is the client's own, with a bound of a batch that counts its
+// records as well.
+type decompressor struct {
+	inner kgo.Decompressor
+	most  int // bytes that a batch may take with its records
+}
+
+// newDecompressor returns a decompressor for batches of at most so many bytes, or
+// twice that with their records.
+func newDecompressor(maxBatch int) (*decompressor, error) {
+	// The library gives its own away only by way of a client, which never connects.
 	cl, err := kgo.NewClient(kgo.MaxDecompressBatchBytes(maxBatch))
 	if err != nil {
 		return nil, fmt.Errorf("preparing the kafka consumer: %w", err)
@@ -42,7 +52,34 @@ func decompressor(maxBatch int) (kgo.Decompressor, error) {
 	if !ok {
 		return nil, errors.New("preparing the kafka consumer: the client has no decompressor")
 	}
-	return inner, nil
+	return &decompressor{inner, 2 * maxBatch}, nil
+}
+
+// Decompress implements [kgo.Decompressor].
+func (d *decompressor) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	out, err := d.inner.Decompress(src, codec)
+	if err == nil && overcrowded(out, (d.most-len(out))/recordCost) {
+		return nil, kgo.ErrMaxDecompress
+	}
+	return out, err
+}
+
+// overcrowded reports whether a batch holds more than so many records. They are
+// counted by the lengths in front of them; what is not written like that, as in
+// the formats before Kafka 0.11, has no more than it takes there to tell.
+func overcrowded(batch []byte, most int) bool {
+	const least = 6 // bytes of a record behind its length
+	for n := 0; len(batch) > (most-n)*(least+1); n++ {
+		if n > most {
+			return true
+		}
+		length, size := binary.Varint(batch)
+		if size <= 0 || length < least || length > int64(len(batch)-size) {
+			return false
+		}
+		batch = batch[int64(size)+length:]
+	}
+	return false
 }
 
 // Decompress implements [kgo.Decompressor]. It must not wait for room, since a
@@ -61,9 +98,21 @@ func (f *inflow) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte,
 	return out, err
 }
 
-// polled is called after each poll, with what the client has still. The function
-// it returns is called when the budget counts what was polled.
-func (f *inflow) polled(unpolled int64) (counted func()) {
+// OnFetchBatchRead implements [kgo.HookFetchBatchRead]: it counts the records,
+// and batches that are not compressed, without which one that is would decide
+// on the size of answers for as long as no other comes.
+func (f *inflow) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m kgo.FetchBatchMetrics) {
+	f.since.Add(int64(m.NumRecords) * recordCost)
+	if m.CompressionType == 0 {
+		f.packed.Add(int64(m.CompressedBytes))
+		f.since.Add(int64(m.CompressedBytes))
+	}
+}
+
+// polled is called after each poll of a client. The function it returns is
+// called when the budget counts what was polled.
+func (f *inflow) polled(cl *kgo.Client) (counted func()) {
+	unpolled := held(cl)
 	since, packed := f.since.Load(), f.packed.Swap(0)
 	if packed > 0 {
 		now := float64(since) / float64(packed)
@@ -75,8 +124,13 @@ func (f *inflow) polled(unpolled int64) (counted func()) {
 	}
 }
 
+// held is what a client holds that was not polled, as cost has it.
+func held(cl *kgo.Client) int64 {
+	return cl.BufferedFetchBytes() + cl.BufferedFetchRecords()*recordCost
+}
+
 // size returns how much of a configured fetch size to ask for, such that what
-// comes decompresses to no more than there is room for.
+// comes takes no more than there is room for.
 func (f *inflow) size(configured int32) int32 {
 	return max(int32(float64(configured)*min(1, memory.Ratio/max(f.ratio, 1))), 1)
 }

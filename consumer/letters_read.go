@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/kafka"
+	"github.com/datafly/bridge/internal/memory"
 )
 
 // Letters is what lay in the dead-letter topics when it was opened. It is read
@@ -282,11 +283,16 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 	if err != nil {
 		return err
 	}
+	in := &inflow{budget: newBudget(0)} // a poll is used up before the next
+	in.limit.Store(memory.Plan{FetchMaxBytes: int64(c.cfg.FetchMaxBytes)}.Fetched())
+	if in.inner, err = newDecompressor(c.cfg.maxBatch()); err != nil {
+		return err
+	}
 	cl, err := kgo.NewClient(append(opts,
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {id: kgo.NewOffset().At(from)}}),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // retention may overtake us
 		kgo.FetchMaxBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxPartitionBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxWait(fetchMaxWait),
-		kgo.MaxDecompressBatchBytes(c.cfg.maxBatch()),
+		kgo.WithDecompressor(in), kgo.WithHooks(in),
 		kgo.FetchIsolationLevel(c.cfg.isolation()),
 		kgo.KeepControlRecords(), // the last record may be one
 	)...)
@@ -299,6 +305,8 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 		fetches := cl.PollRecords(polling, logPoll)
 		idle := polling.Err() != nil
 		cancel()
+		counted := in.polled(cl)
+		cl.UpdateFetchMaxBytes(in.size(c.cfg.FetchMaxBytes), in.size(c.cfg.FetchMaxBytes))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -306,7 +314,7 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 			if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](e.Err); ok {
 				return c.cfg.oversize(bomb, fmt.Sprintf("if the batch is meant, raise delivery.max_buffered above its size; else find out who produced it, and delete the records before offset %d", bomb.NextOffset))
 			}
-			if !errors.Is(e.Err, context.DeadlineExceeded) {
+			if !errors.Is(e.Err, context.DeadlineExceeded) && !errors.Is(e.Err, errNoRoom) {
 				return c.cfg.Kafka.explain(doing, e.Err)
 			}
 		}
@@ -323,6 +331,7 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 				return err
 			}
 		}
+		counted()
 		if idle && fetches.NumRecords() == 0 {
 			return c.stalled(ctx, doing, topic, id, next, end)
 		}

@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"weak"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/await"
@@ -147,6 +149,74 @@ func TestAnswersThatDecompressToMuch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A record takes memory besides its bytes, which for very small ones is most of it.
+func TestAnswersOfManySmallEvents(t *testing.T) {
+	t.Parallel()
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		const events, perBatch, perPoll = 120_000, 64 << 10 / 14, 1000
+		topic := kafkatest.Topic(t, b, 1)
+		recs := make([]*kgo.Record, events)
+		for i := range recs {
+			recs[i] = &kgo.Record{Topic: topic, Value: fmt.Appendf(nil, "e%06d", i)}
+		}
+		cl := client(t, b, kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.ProducerBatchMaxBytes(64<<10), kgo.MaxBufferedRecords(events))
+		if err := cl.ProduceSync(t.Context(), recs...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		cfg, tab := config(t, b, topic), newTable(t)
+		cfg.MaxBuffered, cfg.FetchMaxBytes, cfg.FetchMaxPartitionBytes = 4<<20, 512<<10, 512<<10
+		release := make(chan struct{})
+		tab.set(hold(release, every))
+		m := start(t, cfg, tab)
+		eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= cfg.MaxBuffered })
+		plan := memory.Plan{FetchMaxBytes: int64(cfg.FetchMaxBytes), Brokers: len(b.Addrs())}
+		limit := cfg.MaxBuffered + plan.Fetched() + (2*perBatch+perPoll)*(256+7)
+		worst := int64(0)
+		await.Within(2*time.Second, func() bool { worst = max(worst, m.Held()); return false })
+		close(release)
+		eventually(t, "all rows landed", func() bool { worst = max(worst, m.Held()); return tab.count() >= events })
+		if worst > limit {
+			t.Errorf("got %d bytes held at a time, want at most %d", worst, limit)
+		}
+		m.stop()
+		wantAllCommitted(t, b, cfg.Group, topic)
+		if got := tab.distinct(); got != events {
+			t.Errorf("got %d rows, want %d", got, events)
+		}
+	})
+}
+
+// One batch that is much larger once it is decompressed makes the answers small,
+// and what comes uncompressed after it makes them large again.
+func TestAnswersGrowAgain(t *testing.T) {
+	t.Parallel()
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	topic := kafkatest.Topic(t, b, 1)
+	var asked atomic.Int32
+	b.Fake().ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		b.Fake().KeepControl()
+		asked.Store(req.(*kmsg.FetchRequest).MaxBytes)
+		return nil, nil, false
+	})
+	cfg, tab := config(t, b, topic), newTable(t)
+	m := start(t, cfg, tab)
+	dense, plain := client(t, b, kgo.ProducerBatchCompression(kgo.ZstdCompression())), client(t, b, kgo.ProducerBatchCompression(kgo.NoCompression()))
+	send := func(cl *kgo.Client, text string) {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: []byte(text)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(dense, "e"+strings.Repeat("x", 900<<10))
+	eventually(t, "smaller answers are asked for", func() bool { return asked.Load() < cfg.FetchMaxBytes/8 })
+	n := 0
+	eventually(t, "answers of the configured size are asked for", func() bool {
+		n++
+		send(plain, fmt.Sprintf("p%06d", n)+strings.Repeat("x", 10<<10))
+		return asked.Load() == cfg.FetchMaxBytes
+	})
+	m.stop()
 }
 
 // A partition whose Writes stall is paused before it takes the room of the

@@ -12,7 +12,8 @@ import (
 // hold gigabytes.
 const batchFloor = 64 << 20
 
-// maxBatch is the most bytes a record batch may decompress to.
+// maxBatch is the most bytes a record batch may decompress to; with recordCost
+// for each record it may take twice that.
 func (c *Config) maxBatch() int {
 	return int(min(max(batchFloor, c.MaxBuffered), 1<<30)) // 1 GiB is the Kafka client's own bound
 }
@@ -38,7 +39,7 @@ func (g *Group) halt(bomb *kgo.ErrDecompressTooLarge) {
 func (c *Config) oversize(bomb *kgo.ErrDecompressTooLarge, remedy string) *KafkaError {
 	return &KafkaError{
 		Doing:  fmt.Sprintf("reading %s/%d at offset %d", bomb.Topic, bomb.Partition, bomb.Offset),
-		Err:    fmt.Errorf("the batch up to offset %d decompresses to more than %d bytes", bomb.NextOffset-1, c.maxBatch()),
+		Err:    fmt.Errorf("the batch up to offset %d decompresses to more than %d bytes, or to more than twice that with %d for each record", bomb.NextOffset-1, c.maxBatch(), recordCost),
 		Remedy: remedy,
 	}
 }

@@ -152,10 +152,13 @@ func (p *partition) wait() {
 	p.books.drop()
 }
 
+// recordCost is the client's bookkeeping for a record, in bytes.
+const recordCost = 256
+
 // cost is what a buffered record counts against the budget: its bytes and the
 // client's bookkeeping for it.
 func cost(r *kgo.Record) int64 {
-	n := len(r.Key) + len(r.Value) + 256
+	n := len(r.Key) + len(r.Value) + recordCost
 	for _, h := range r.Headers {
 		n += len(h.Key) + len(h.Value)
 	}
@@ -200,7 +203,7 @@ func (p *partition) push(recs []*kgo.Record, to kgo.EpochOffset, gap gaps, share
 	if gap != (gaps{}) {
 		p.g.obs.OffsetsPassed(p.topic, p.id, gap.lost, gap.skipped)
 	}
-	return len(recs), int(size) - 256*len(recs)
+	return len(recs), int(size) - recordCost*len(recs)
 }
 
 // release gives back what the first n records held.
