@@ -127,7 +127,8 @@ func (r *redrive) take(ctx context.Context, letter *Letter) error {
 	}
 	cfg := &r.l.c.cfg
 	size := cost(letter.Original)
-	if b := r.batch; len(b.recs) > 0 && (len(b.ends) >= cfg.MaxRows || len(b.recs) >= 2*cfg.MaxRows || max(r.held, int64(len(b.buf)))+size > cfg.MaxBytes) {
+	// Events that are no rows count, too: many rejects take memory.
+	if b := r.batch; len(b.recs) > 0 && (len(b.ends) >= cfg.MaxRows || max(len(b.recs), b.events) >= 2*cfg.MaxRows || max(r.held, int64(len(b.buf)))+size > cfg.MaxBytes) {
 		if err := r.flush(ctx); err != nil {
 			return err
 		}

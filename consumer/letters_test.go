@@ -443,3 +443,44 @@ func TestMarkerIsRefused(t *testing.T) {
 	wantList(t, "rows of both", tab.snapshot(), slices.Concat(rows, rows))
 	wantList(t, "open letters", first(box.open()), nil)
 }
+
+// Dead letters of records with many events, none of which becomes a row, are
+// redriven in batches of so many events all the same.
+func TestRedriveOfManyRejectsIsBounded(t *testing.T) {
+	const letters, events = 40, 50
+	var recs []*kgo.Record
+	for i := range letters {
+		recs = append(recs, &kgo.Record{Offset: int64(i), Value: []byte("many" + strings.Repeat(" bad", events))})
+	}
+	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1, recs...)
+	box.cfg.MaxRows = 100
+	box.cluster, _, _ = newCluster(t, box.cfg)
+	mapped, heard, worst := 0, 0, 0
+	rejecting := refusing("bad")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	opened, err := box.cluster.OpenLetters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = opened.Redrive(ctx, consumer.RedriveOptions{
+		Match: func(*consumer.Letter) bool { return true },
+		Mapper: func(rec *kgo.Record, b *consumer.Batch) {
+			mapped++
+			worst = max(worst, mapped-heard)
+			rejecting(rec, b)
+		},
+		Told: func(f *consumer.Fate) {
+			heard++
+			if len(f.Rejects) != events {
+				t.Errorf("got %d rejects of a letter, want %d", len(f.Rejects), events)
+			}
+		},
+	})
+	if err != nil || heard != letters {
+		t.Fatalf("got %d letters and %v, want %d", heard, err, letters)
+	}
+	if most := 2 * box.cfg.MaxRows / events; worst > most {
+		t.Errorf("got %d letters of %d events in one batch, want at most %d", worst, events, most)
+	}
+}
