@@ -34,25 +34,20 @@ func (r *redrive) mark(ctx context.Context) error {
 	if r.markers == nil {
 		return nil
 	}
-	lists := r.lists()
+	lists := r.lists(maxMarker)
 	if len(lists) == 0 {
 		return nil
 	}
 	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
 	defer cancel()
-	recs := make([]*kgo.Record, len(lists))
-	now := time.Now().UTC().Format(instant)
-	for i, list := range lists {
-		recs[i] = &kgo.Record{Topic: r.part.topic, Partition: r.part.id, Headers: []kgo.RecordHeader{
-			{Key: HeaderRedriven, Value: list},
-			{Key: HeaderRedrivenIn, Value: []byte(r.l.home(r.part))},
-			{Key: HeaderRedrivenAt, Value: []byte(now)},
-			{Key: HeaderRedrivenBy, Value: []byte(r.o.By)},
-			{Key: HeaderVersion, Value: []byte(r.l.c.cfg.Version)},
-		}}
+	err := r.writeMarkers(writing, lists)
+	// What was taken of larger ones says the same.
+	for most := maxMarker / 2; tooLarge(err) && most >= leastMarker; most /= 2 {
+		lists = r.lists(most)
+		err = r.writeMarkers(writing, lists)
 	}
-	if err := r.markers.ProduceSync(writing, recs...).FirstErr(); err != nil {
-		e := r.l.c.cfg.Kafka.explain(fmt.Sprintf("writing %d markers to %s/%d", len(recs), r.part.topic, r.part.id), err)
+	if err != nil {
+		e := r.l.c.cfg.Kafka.explain(fmt.Sprintf("writing %d markers to %s/%d", len(lists), r.part.topic, r.part.id), err)
 		e.Remedy = fmt.Sprintf("check that topic %s may be written to; until then a redrive writes the same rows again, under the same message_id", r.part.topic)
 		return e
 	}
@@ -62,13 +57,32 @@ func (r *redrive) mark(ctx context.Context) error {
 	return nil
 }
 
-// lists are what the markers of this batch say, each within maxMarker.
-func (r *redrive) lists() [][]byte {
+// writeMarkers writes one marker for each list, one by one: together they would
+// be one batch, which is what a topic limits.
+func (r *redrive) writeMarkers(ctx context.Context, lists [][]byte) error {
+	now := time.Now().UTC().Format(instant)
+	for _, list := range lists {
+		rec := &kgo.Record{Topic: r.part.topic, Partition: r.part.id, Headers: []kgo.RecordHeader{
+			{Key: HeaderRedriven, Value: list},
+			{Key: HeaderRedrivenIn, Value: []byte(r.l.home(r.part))},
+			{Key: HeaderRedrivenAt, Value: []byte(now)},
+			{Key: HeaderRedrivenBy, Value: []byte(r.o.By)},
+			{Key: HeaderVersion, Value: []byte(r.l.c.cfg.Version)},
+		}}
+		if err := r.markers.ProduceSync(ctx, rec).FirstErr(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lists are what the markers of this batch say, each within so many bytes.
+func (r *redrive) lists(most int) [][]byte {
 	var lists [][]byte
 	var list []byte
 	add := func(at landedRun, events Events) {
 		item := appendRedriven(nil, at, events)
-		if len(list) > 0 && len(list)+1+len(item) > maxMarker {
+		if len(list) > 0 && len(list)+1+len(item) > most {
 			lists, list = append(lists, list), nil
 		}
 		list = appendRedriven(list, at, events)
@@ -91,7 +105,7 @@ func (r *redrive) lists() [][]byte {
 		case d.Rows > 0 && !d.whole && !slices.Equal(d.landed, d.Letter.Landed):
 			flush()
 			// Of one letter a list speaks once.
-			for some := range slices.Chunk(d.landed, maxMarker/16) {
+			for some := range slices.Chunk(d.landed, max(most/16, 1)) {
 				add(landedRun{offset, offset}, some)
 				lists, list = append(lists, list), nil
 			}

@@ -23,8 +23,9 @@ const (
 	HeaderRedrivenBy = "bridge-redriven-by" // who, for people
 )
 
-// maxMarker bounds the list of one marker, in bytes.
-const maxMarker = 16 << 10
+// maxMarker bounds the list of one marker, in bytes. Where the topic takes less,
+// lists are halved down to leastMarker.
+const maxMarker, leastMarker = 16 << 10, 128
 
 // landedRun is a run of offsets, both included.
 type landedRun struct{ first, last int64 }

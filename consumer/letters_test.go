@@ -484,3 +484,25 @@ func TestRedriveOfManyRejectsIsBounded(t *testing.T) {
 		t.Errorf("got %d letters of %d events in one batch, want at most %d", worst, events, most)
 	}
 }
+
+// A topic that takes only small records is given small markers.
+func TestMarkersFitTheirTopic(t *testing.T) {
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		recs, _ := bads(1500)
+		box := newLetterBox(t, b, 1, recs...)
+		limit := "1000"
+		set := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "max.message.bytes", Value: &limit}}
+		altered, err := kadm.NewClient(client(t, b)).AlterTopicConfigs(t.Context(), set, box.dlq())
+		if err != nil || len(altered) != 1 || altered[0].Err != nil {
+			t.Fatalf("got %+v, %v", altered, err)
+		}
+		odd := func(l *consumer.Letter) bool { return l.Original.Offset%2 == 1 }
+		did := box.mustRedrive(consumer.RedriveOptions{Match: odd, Mapper: refusing("nothing"), Sink: newTable(t)})
+		if got := did.count("landed"); got != 750 || len(did.errs) > 0 {
+			t.Errorf("got %d that landed and errors %v, want all 750 and none", got, did.errs)
+		}
+		if open, _ := box.open(); len(open) != 750 {
+			t.Errorf("got %d open letters, want 750", len(open))
+		}
+	})
+}
