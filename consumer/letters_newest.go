@@ -12,9 +12,13 @@ import (
 // there are fewer.
 const maxNewestBytes = 32 << 20
 
+// maxBack bounds how many parts Newest goes back for the first of them.
+const maxBack = 1 << 10
+
 // Newest returns up to limit of the newest letters that have not landed, one of
-// each event, newest first. Of each partition the last limit records are read, which hold all
-// markers that speak of the letters among them. The letters are the caller's.
+// each event, newest first. Of each partition the last limit records are read, and
+// the parts before them of a dead letter that ends there; they hold all markers
+// that speak of the letters among them. The letters are the caller's.
 func (l *Letters) Newest(ctx context.Context, limit int) ([]*Letter, error) {
 	var newest []*Letter
 	held := 0 // bytes of newest
@@ -23,8 +27,11 @@ func (l *Letters) Newest(ctx context.Context, limit int) ([]*Letter, error) {
 	for _, p := range l.parts {
 		done := &settled{}
 		landed[topicPartition{p.topic, p.id}] = done
-		from := max(p.start, p.end-int64(limit))
-		err := l.read(ctx, p, from, func(marker *kgo.Record) {
+		from, err := l.beginning(ctx, p, max(p.start, p.end-int64(limit)))
+		if err != nil {
+			return nil, err
+		}
+		err = l.read(ctx, p, from, func(marker *kgo.Record) {
 			if !done.take(marker, l.home(p)) {
 				l.doubtful++
 			}
@@ -53,6 +60,22 @@ func (l *Letters) Newest(ctx context.Context, limit int) ([]*Letter, error) {
 		_, letter.Landed = landed[topicPartition{letter.Topic, letter.Partition}].has(letter.Offset)
 	}
 	return newest, nil
+}
+
+// beginning returns the offset of the first part where a part lies at the one
+// given, as far as no others lie between them, and else that offset.
+func (l *Letters) beginning(ctx context.Context, p *letterPartition, offset int64) (int64, error) {
+	from := offset
+	if offset == p.start {
+		return from, nil
+	}
+	err := l.c.readLog(ctx, p.topic, p.id, offset, min(offset+1, p.end), func(rec *kgo.Record) error {
+		if n, _, ok := parsePart(headerOf(rec, HeaderPart)); ok && isPart(rec) {
+			from = max(p.start, offset-int64(min(n-1, maxBack)))
+		}
+		return nil
+	})
+	return from, err
 }
 
 // partition returns the partition a letter lies in.

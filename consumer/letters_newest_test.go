@@ -85,3 +85,26 @@ func TestNewestLettersAreBoundedInBytes(t *testing.T) {
 		}
 	}
 }
+
+// A dead letter in more parts than letters are asked for is among the newest.
+func TestNewestLetterInManyParts(t *testing.T) {
+	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
+	box.add(refusing("bad"), &kgo.Record{Offset: 1, Value: []byte("bad-older")})
+	letter := consumer.DeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: 2, Value: []byte("bad" + noise(5000))}, toRow)
+	parts := consumer.Parts(letter, 500)
+	for _, part := range parts {
+		produceRecords(t, box.b, &kgo.Record{Topic: box.dlq(), Value: part.Value, Headers: part.Headers})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	letters, err := box.cluster.OpenLetters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for limit := 1; limit < len(parts); limit++ {
+		found, err := letters.Newest(ctx, limit)
+		if err != nil || len(found) != 1 || found[0].Fault != "" || found[0].Original.Offset != 2 {
+			t.Fatalf("limit %d: got %d letters %+v, %v, want the one in %d parts", limit, len(found), found, err, len(parts))
+		}
+	}
+}
