@@ -93,11 +93,6 @@ var uses = []use{
 		remedy: "take it out, or let the bridge create the topic with rejects.policy dead_letter and rejects.create true",
 	},
 	{
-		keys: []string{"ops.token", "ops.token_file"}, depends: []string{"ops.live_events"},
-		idle:   func(c *Config) string { return clause(c.Ops.LiveEvents == "off", "with ops.live_events off") },
-		remedy: "take it out, or set ops.live_events to metadata or full",
-	},
-	{
 		keys: []string{"tracing.max_per_second"}, depends: []string{"tracing.enabled"},
 		idle:   func(c *Config) string { return clause(!c.Tracing.Enabled, "while traces are off") },
 		remedy: "take it out, or set tracing.enabled to true",
@@ -114,7 +109,7 @@ var always = []string{
 	"mapping.blueprint", "mapping.input", "mapping.invalid_utf8", "mapping.timestamp_fallback", "mapping.on_bad_timestamp", "mapping.require_consent",
 	"mapping.max_events_per_record",
 	"delivery.max_rows", "delivery.max_bytes", "delivery.max_buffered", "delivery.linger", "delivery.drain", "delivery.stuck_after",
-	"rejects.policy", "ops.address", "ops.pprof", "ops.live_events", "tracing.enabled", "log.level", "log.format",
+	"rejects.policy", "ops.address", "ops.pprof", "ops.live_events", "ops.token", "ops.token_file", "tracing.enabled", "log.level", "log.format",
 }
 
 const otherMechanism = "set kafka.sasl.mechanism to the one it belongs to, or take this key out"
