@@ -25,7 +25,7 @@ type Writer struct {
 
 	mu       sync.Mutex // guards the fields below
 	gap      func(lost int64) []byte
-	queue    [][]byte // the first is being written
+	queue    []entry // the first is being written
 	bytes    int
 	writing  bool          // a goroutine is writing the queue
 	idle     chan struct{} // closed when it has written all; nil while nobody waits
@@ -33,6 +33,12 @@ type Writer struct {
 	lost     int64         // of all time
 	unsaid   int64         // of these, not yet reported in the log
 	torn     bool          // the last entry was written in part
+}
+
+// entry is what one Write took, or the report of a gap.
+type entry struct {
+	text []byte
+	gap  int64 // how many entries it reports missing; 0: it is no report
 }
 
 // New makes a Writer to dst. It starts no goroutine; one runs while there is
@@ -74,7 +80,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 		w.miss()
 		return len(p), nil
 	}
-	w.add(bytes.Clone(p))
+	w.add(entry{text: bytes.Clone(p)})
 	return len(p), nil
 }
 
@@ -83,9 +89,9 @@ func (w *Writer) miss() {
 	w.unsaid++
 }
 
-func (w *Writer) add(entry []byte) {
-	w.queue = append(w.queue, entry)
-	w.bytes += len(entry)
+func (w *Writer) add(e entry) {
+	w.queue = append(w.queue, e)
+	w.bytes += len(e.text)
 	if !w.writing {
 		w.writing = true
 		go w.drain() // ends with the queue; Flush waits for it
@@ -97,14 +103,17 @@ func (w *Writer) drain() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for len(w.queue) > 0 {
-		entry, torn := w.queue[0], w.torn
+		next, torn := w.queue[0], w.torn
 		w.mu.Unlock()
-		n, err := w.put(entry, torn)
+		n, err := w.put(next.text, torn)
 		w.mu.Lock()
-		w.queue[0] = nil
+		w.queue[0] = entry{}
 		w.queue = w.queue[1:]
-		w.bytes -= len(entry)
+		w.bytes -= len(next.text)
 		switch {
+		case err != nil && next.gap > 0: // these are counted already, and to be reported again
+			w.torn = torn || n > 0
+			w.unsaid += next.gap
 		case err != nil:
 			w.torn = torn || n > 0
 			w.miss()
@@ -112,7 +121,7 @@ func (w *Writer) drain() {
 			// It flows again, and behind what waits there is the gap.
 			w.torn, w.dropping = false, false
 			if w.gap != nil {
-				w.add(w.gap(w.unsaid))
+				w.add(entry{text: w.gap(w.unsaid), gap: w.unsaid})
 			}
 			w.unsaid = 0
 		default:
@@ -127,11 +136,11 @@ func (w *Writer) drain() {
 }
 
 // put writes one entry, behind a line break if the one before was torn.
-func (w *Writer) put(entry []byte, torn bool) (int, error) {
+func (w *Writer) put(text []byte, torn bool) (int, error) {
 	if torn {
-		entry = append([]byte{'\n'}, entry...)
+		text = append([]byte{'\n'}, text...)
 	}
-	return w.dst.Write(entry)
+	return w.dst.Write(text)
 }
 
 // Flush waits until everything is written, no longer than limit, and reports

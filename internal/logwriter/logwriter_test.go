@@ -17,11 +17,22 @@ type sink struct {
 	b     bytes.Buffer
 	fails int // writes to come that fail
 	half  bool
+	not   string // fails once
+}
+
+// failAt has the write of this entry fail, once.
+func (s *sink) failAt(entry string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.not = entry
 }
 
 func (s *sink) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.not != "" && string(p) == s.not {
+		s.fails, s.not = 1, ""
+	}
 	if s.fails > 0 {
 		s.fails--
 		n := 0
@@ -119,5 +130,28 @@ func TestAnEntryLargerThanTheBound(t *testing.T) {
 	_, _ = w.Write(make([]byte, 2*MaxBytes))
 	if got := len(s.text(t, w)); got != 2*MaxBytes {
 		t.Errorf("got %d bytes, want all", got)
+	}
+}
+
+// What the line about a gap counts is not lost with that line.
+func TestAGapThatCannotBeWrittenIsReportedLater(t *testing.T) {
+	var s sink
+	w := New(&s)
+	w.ReportGaps(gap)
+	write := func(line string, fails int) {
+		s.mu.Lock()
+		s.fails = fails
+		s.mu.Unlock()
+		_, _ = io.WriteString(w, line)
+		_ = s.text(t, w)
+	}
+	for _, line := range []string{"one\n", "two\n", "three\n"} {
+		write(line, 1)
+	}
+	s.failAt("3 lost\n")
+	write("four\n", 0)
+	write("five\n", 0)
+	if got, want := s.text(t, w), "four\nfive\n3 lost\n"; got != want || w.Dropped() != 3 {
+		t.Errorf("got %q and %d dropped, want %q and 3", got, w.Dropped(), want)
 	}
 }
