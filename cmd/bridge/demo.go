@@ -164,11 +164,15 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) error
 		return produceOnly(ctx, o, stdout, screen)
 	}
 	d := &demo{o: o, screen: screen, log: zapcore.AddSync(screen.w)}
+	lines, queued := bare(stderr).(*logwriter.Writer)
+	if queued {
+		d.logging = func(cfg config.Log) { reportGaps(lines, cfg) }
+	}
 	report, err := d.run(ctx)
 	if err != nil {
 		return err
 	}
-	if lines, ok := bare(stderr).(*logwriter.Writer); ok {
+	if queued {
 		lines.Flush(lastWords) // the report comes last
 	}
 	if err := report.write(stdout, o.output, o.out); err != nil {

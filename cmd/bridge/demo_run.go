@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -33,6 +34,8 @@ type demo struct {
 	o      demoOptions
 	screen *liveLine
 	log    zapcore.WriteSyncer
+	// logging, if not nil, is told in which form the log is written.
+	logging func(config.Log)
 
 	workspace *emulator.Emulator
 	table     *emulator.Table
@@ -81,6 +84,9 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 	cfg, err := d.o.config(d.brokers, d.workspace)
 	if err != nil {
 		return nil, &usageError{err}
+	}
+	if d.logging != nil {
+		d.logging(cfg.Log)
 	}
 	begun := make(chan struct{})
 	carrying, stop := context.WithCancel(down)

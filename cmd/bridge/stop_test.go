@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -110,4 +111,43 @@ func TestDescriptorsThatAreShort(t *testing.T) {
 	look(2 * shortFor)
 	open, limit, fails = 0, 0, nil // no limit is known
 	look(descriptorsEvery)
+}
+
+// failsOnce is standard error on a disk that was full.
+type failsOnce struct {
+	failed bool
+	got    bytes.Buffer
+}
+
+func (f *failsOnce) Write(p []byte) (int, error) {
+	if !f.failed {
+		f.failed = true
+		return 0, syscall.ENOSPC
+	}
+	return f.got.Write(p)
+}
+
+// The line that counts what was dropped has the form of the log it stands in.
+func TestAGapInTheLogHasItsForm(t *testing.T) {
+	errs := &failsOnce{}
+	args := []string{"demo", "--events", "100", "--log-level", "info", "--output", "json", "--set", "log.format=json"}
+	if code := execute(args, strings.NewReader(""), io.Discard, errs); code != exitFine {
+		t.Fatalf("got exit code %d: %s", code, errs.got.String())
+	}
+	gaps := 0
+	for line := range strings.Lines(errs.got.String()) {
+		var entry struct {
+			Msg   string
+			Lines int
+		}
+		switch err := json.Unmarshal([]byte(line), &entry); {
+		case err != nil && strings.Contains(line, "dropped:"):
+			t.Errorf("got %q, want a line of JSON", line)
+		case entry.Lines > 0:
+			gaps++
+		}
+	}
+	if gaps != 1 {
+		t.Errorf("got %d lines that count what was dropped, want 1", gaps)
+	}
 }
