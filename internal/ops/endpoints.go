@@ -45,7 +45,7 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 		mux.HandleFunc("GET "+path, e.serveLive)
 	}
 	mux.HandleFunc("GET /readyz", e.serveReady)
-	mux.Handle("GET /status", private(cfg.Access, newTurns().take(http.HandlerFunc(e.serveStatus))))
+	mux.Handle("GET /status", e.private(cfg.Access, newTurns().take(http.HandlerFunc(e.serveStatus))))
 	if cfg.Pprof {
 		e.index += indexPprof
 		// /debug/pprof/cmdline is left out on purpose: a secret given as a
@@ -99,13 +99,16 @@ func ownHost(who *access.Control, next http.Handler) http.Handler {
 
 // private lets in who knows the token, and, where there is none, does what ownHost
 // does: as the page of live events.
-func private(who *access.Control, next http.Handler) http.Handler {
+func (e *endpoints) private(who *access.Control, next http.Handler) http.Handler {
 	if !who.Asks() {
 		return ownHost(who, next)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if v := who.Judge(r); v != access.Granted {
 			status, why := v.Refusal(w.Header())
+			if e.live && status == http.StatusUnauthorized { // a session is of the page alone
+				why += "; a browser that logs in at " + LivePath + "login has it as " + LivePath + "status"
+			}
 			writeText(w, status, why+"\n")
 			return
 		}

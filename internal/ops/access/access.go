@@ -75,7 +75,7 @@ func (v Verdict) Refusal(h http.Header) (status int, why string) {
 	case Granted, NoToken, WrongToken:
 	}
 	h.Set("WWW-Authenticate", `Bearer realm="bridge"`)
-	return http.StatusUnauthorized, "this needs the token of ops.token: send it as a bearer header, or log in at /live/login"
+	return http.StatusUnauthorized, "this needs the token of ops.token: send it as a bearer header"
 }
 
 // Asks says whether there is a token to know.

@@ -124,6 +124,9 @@ func (p *Page) private(next http.HandlerFunc) http.HandlerFunc {
 // refuse answers a request that is not let in.
 func refuse(w http.ResponseWriter, v access.Verdict) {
 	status, why := v.Refusal(w.Header())
+	if status == http.StatusUnauthorized {
+		why += ", or log in at " + base + "login"
+	}
 	fail(w, status, why)
 }
 
