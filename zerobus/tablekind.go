@@ -24,7 +24,7 @@ func (e *UnwritableTable) Error() string {
 const (
 	typeManaged   = "MANAGED"
 	typeStreaming = "STREAMING_TABLE"
-	formatDelta   = "DELTA"
+	formatDelta   = "DELTA" // DELTA_UNIFORM_ICEBERG is Delta that Iceberg clients may read
 )
 
 // unwritableTypes are the types of Unity Catalog that Zerobus does not write to. A
@@ -37,7 +37,7 @@ var unwritableTypes = []string{"VIEW", "MATERIALIZED_VIEW", "METRIC_VIEW", "EXTE
 // https://docs.databricks.com/aws/en/ingestion/zerobus-limits
 func writableKind(tableType, format string) error {
 	kind := &UnwritableTable{Type: strings.ToUpper(clean(tableType, 40)), Format: strings.ToUpper(clean(format, 40))}
-	foreignFormat := kind.Format != "" && kind.Format != formatDelta && (kind.Type == typeManaged || kind.Type == typeStreaming)
+	foreignFormat := kind.Format != "" && !strings.HasPrefix(kind.Format, formatDelta) && (kind.Type == typeManaged || kind.Type == typeStreaming)
 	if slices.Contains(unwritableTypes, kind.Type) || foreignFormat {
 		return kind
 	}

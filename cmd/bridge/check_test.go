@@ -95,11 +95,14 @@ func TestTheKindOfTheTableIsChecked(t *testing.T) {
 		}
 	}
 	for _, kind := range []string{emulator.TableStreaming, emulator.TableManaged} {
-		if err := workspace.Table("datafly.events.stream").SetKind(kind, "DELTA"); err != nil {
-			t.Fatal(err)
-		}
-		if got := command(append([]string{"check", "--write-probe"}, flags...)...); got.code != exitFine {
-			t.Errorf("%s: got exit code %d and %s, want %d", kind, got.code, got.stdout, exitFine)
+		// Delta that Iceberg clients may read is Delta.
+		for _, format := range []string{"DELTA", "DELTA_UNIFORM_ICEBERG", ""} {
+			if err := workspace.Table("datafly.events.stream").SetKind(kind, format); err != nil {
+				t.Fatal(err)
+			}
+			if got := command(append([]string{"check", "--write-probe"}, flags...)...); got.code != exitFine {
+				t.Errorf("%s %s: got exit code %d and %s, want %d", kind, format, got.code, got.stdout, exitFine)
+			}
 		}
 	}
 }

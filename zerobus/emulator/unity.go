@@ -194,7 +194,7 @@ func (e *Emulator) tags(c *call) answer {
 const (
 	TableManaged   = "MANAGED"
 	TableStreaming = "STREAMING_TABLE"
-	FormatDelta    = "DELTA"
+	FormatDelta    = "DELTA" // also the beginning of DELTA_UNIFORM_ICEBERG and the like
 )
 
 // SetKind sets the table_type and the data_source_format that Unity Catalog
@@ -221,7 +221,7 @@ func (t *Table) Kind() (tableType, format string) {
 // takesRows refuses rows for a table of a kind that the service does not write to.
 func (t *Table) takesRows() *apiError {
 	kind, format := t.Kind()
-	if slices.Contains([]string{TableManaged, TableStreaming}, kind) && (format == "" || format == FormatDelta) {
+	if slices.Contains([]string{TableManaged, TableStreaming}, kind) && (format == "" || strings.HasPrefix(format, FormatDelta)) {
 		return nil
 	}
 	return &apiError{status: http.StatusBadRequest, code: "INVALID_PARAMETER_VALUE",
