@@ -117,8 +117,9 @@ func (l *limited) count(peer string) (all, ofPeer, reserved int) {
 }
 
 // leastUseful returns, of the connections that may be closed, the one that has
-// been idle longest of the peer that has most of them; one that is being answered
-// only when all are. It is nil if there are none.
+// been idle longest of the peer that has most of them. In the reserve that is the one
+// that was opened first: one that is being answered has had its time, and one that
+// has just been opened has not. It is nil if there are none.
 func (l *limited) leastUseful(may func(*limitedConn) bool) *limitedConn {
 	held := map[string]int{}
 	for c := range l.conns {
@@ -126,11 +127,10 @@ func (l *limited) leastUseful(may func(*limitedConn) bool) *limitedConn {
 			held[c.peer]++
 		}
 	}
-	rank := map[bool]int{true: 1}
 	var found *limitedConn
 	for c := range l.conns {
-		if may(c) && (found == nil || cmp.Or(cmp.Compare(rank[c.busy], rank[found.busy]),
-			cmp.Compare(held[found.peer], held[c.peer]), c.idleSince.Compare(found.idleSince)) < 0) {
+		if may(c) && (found == nil ||
+			cmp.Or(cmp.Compare(held[found.peer], held[c.peer]), c.idleSince.Compare(found.idleSince)) < 0) {
 			found = c
 		}
 	}

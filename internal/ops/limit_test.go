@@ -265,6 +265,33 @@ func TestReserveIsForProbes(t *testing.T) {
 	})
 }
 
+// A probe that has only just connected does not lose its place in the reserve to the
+// next one, while the others of the reserve do not read their answers.
+func TestProbesDoNotTakeEachOthersPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, ops.Config{Live: holding{make(chan struct{})}}, fixed(healthy()))
+		for i := range ops.MaxConns + ops.MaxReserve {
+			path := "/live/"
+			if i >= ops.MaxConns {
+				path = "/livez"
+			}
+			conn := n.mustDial(fmt.Sprintf("10.0.0.%d", i/ops.MaxConnsPerPeer))
+			if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(time.Millisecond)
+		}
+		for _, peer := range []string{"10.9.0.1", "10.0.0.8"} { // of somebody else, and of who holds the reserve
+			live, ready := n.mustDial(peer), n.mustDial(peer)
+			for path, conn := range map[string]net.Conn{"/livez": live, "/readyz": ready} {
+				if resp, err := request(conn, path); err != nil || resp.StatusCode != http.StatusOK {
+					t.Errorf("%s from %s: got %v and %v, want 200", path, peer, resp, err)
+				}
+			}
+		}
+	})
+}
+
 // Idle connections end, but not the scraper's.
 func TestIdleConnectionsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
