@@ -83,13 +83,29 @@ func (c *Cluster) renewWriter() error {
 }
 
 // ID returns the cluster's id, after asking a broker once. The error is a
-// *[KafkaError].
+// *[KafkaError]. It ends with ctx also where a connection is accepted and nothing
+// answers on it: the client waits ten seconds for the first answer of each
+// connection, whatever the context says.
 func (c *Cluster) ID(ctx context.Context) (string, error) {
-	meta, err := c.adm.BrokerMetadata(ctx)
-	if err != nil {
-		return "", c.cfg.Kafka.explain("connecting to kafka", err)
+	type answer struct {
+		id  string
+		err error
 	}
-	return meta.Cluster, nil
+	answered := make(chan answer, 1)
+	go func() { // ends within those ten seconds
+		meta, err := c.adm.BrokerMetadata(ctx)
+		answered <- answer{meta.Cluster, err}
+	}()
+	var got answer
+	select {
+	case got = <-answered:
+	case <-ctx.Done():
+		got.err = ctx.Err()
+	}
+	if got.err != nil {
+		return "", c.cfg.Kafka.explain("connecting to kafka", got.err)
+	}
+	return got.id, nil
 }
 
 // Reach waits until a broker answers and returns the cluster's id. waiting is
