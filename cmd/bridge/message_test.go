@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -205,11 +208,42 @@ func TestAnInterruptIsNoFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer fake.Close()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // Kafka, as a firewall lets one see it
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asking sync.WaitGroup
+	var signalled atomic.Bool // once for each command: a second signal kills
+	asking.Go(func() {        // ends with the listener
+		for {
+			conn, err := silent.Accept()
+			if err != nil {
+				return
+			}
+			asking.Go(func() { // ends with the client's connection
+				defer conn.Close()
+				if n, _ := conn.Read(make([]byte, 1)); n > 0 && signalled.CompareAndSwap(false, true) {
+					if err := self.Signal(os.Interrupt); err != nil {
+						t.Error(err)
+					}
+				}
+				_, _ = io.Copy(io.Discard, conn)
+			})
+		}
+	})
+	defer asking.Wait()
+	defer silent.Close()
+	unanswered := " --brokers " + silent.Addr().String() + " --topics shop --set zerobus.client_id=x --set zerobus.table=a.b.c --set zerobus.workspace_url=" + service.URL
 	for _, tc := range []struct{ args, stdout, stderr string }{
 		{"status --address " + service.URL, "", "bridge: interrupted: asking for the status"},
+		{"check" + unanswered, "kafka               failed   interrupted\n", ""},
+		{"replay --to earliest" + unanswered, "", "bridge: interrupted: connecting to kafka"},
+		{"dlq list" + unanswered, "", "bridge: interrupted: connecting to kafka"},
+		{"dlq redrive --execute" + unanswered, "", "bridge: interrupted: connecting to kafka"},
 		{"check --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.table=a.b.c --set zerobus.workspace_url=" + service.URL,
 			"token               failed   interrupted\ningest              skipped  not tried, since the check was interrupted\n", ""},
 	} {
+		signalled.Store(false)
 		var stdout, stderr bytes.Buffer
 		code := execute(strings.Fields(tc.args), strings.NewReader(""), &stdout, &stderr)
 		if code != exitFailed || !strings.Contains(stdout.String(), tc.stdout) || !strings.HasPrefix(stderr.String(), tc.stderr) || strings.Contains(stderr.String(), "try:") {

@@ -171,6 +171,9 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Rep
 	defer cancel()
 
 	report := &replayReport{At: time.Now().UTC(), By: operator(), Reason: f.reason, Group: r.Group, To: r.To.String(), execute: f.execute, allowSkip: f.allowSkip}
+	if _, err := cluster.ID(ctx); err != nil {
+		return err // of a broker that takes connections and never answers, it ends with ctx
+	}
 	moves, err := cluster.PlanReplay(ctx, r)
 	if err != nil {
 		return err
