@@ -230,7 +230,7 @@ func TestAWaitingProberThatLeavesIsReplaced(t *testing.T) {
 func TestAColumnDroppedAmongBadRowsGivesUpNoGoodRow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
-		b.Expect(rowColumns)
+		b.SetRowColumns(rowColumns)
 		var dropped atomic.Bool
 		b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, rows []json.RawMessage) bool {
 			bad := dropped.Load() || strings.Contains(string(rows[0]), `"bad"`)
@@ -267,7 +267,7 @@ func TestAColumnDroppedAmongBadRowsGivesUpNoGoodRow(t *testing.T) {
 func TestAColumnDroppedInMidRunBlocksAndGivesUpNoRow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
-		b.Expect(rowColumns)
+		b.SetRowColumns(rowColumns)
 		write(t, b, rows(1))
 		whole := b.space.columns
 		var dropped atomic.Bool
@@ -310,7 +310,7 @@ func TestAColumnDroppedInMidRunBlocksAndGivesUpNoRow(t *testing.T) {
 func TestRefusalsOfBatchesShareOneReadingOfColumns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
-		b.Expect(rowColumns)
+		b.SetRowColumns(rowColumns)
 		reads := 0
 		b.space.onColumns = func(http.ResponseWriter, *http.Request) bool { reads++; return false }
 		b.space.onIngest = answers(slices.Repeat([]int{400}, 100)...)
@@ -346,7 +346,7 @@ func TestColumnsThatCannotBeReadDoNotHoldARefusalBack(t *testing.T) {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := virtual(t, nil)
-				b.Expect(rowColumns)
+				b.SetRowColumns(rowColumns)
 				b.space.onColumns = func(w http.ResponseWriter, _ *http.Request) bool { return fail(w, status, "X", "no") }
 				b.space.onIngest = answers(slices.Repeat([]int{400}, 100)...)
 				start := time.Now()

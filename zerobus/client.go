@@ -96,7 +96,7 @@ type Client struct {
 	jitter func(time.Duration) time.Duration
 
 	columns    *columnCheck
-	rowsMade   atomic.Int64 // how often Expect was called: rows are made in another way since
+	rowsMade   atomic.Int64 // how often SetRowColumns was called: rows are made in another way since
 	drift      *drift
 	unreadOnce sync.Once // says once that columns cannot be read
 }
@@ -156,6 +156,7 @@ func (c *Client) Table() TableName { return c.set.table }
 // State returns the condition of the way to the table. It takes no I/O.
 func (c *Client) State() State {
 	s := c.gate.now()
+	s.Table, s.Transport = c.set.table.String(), c.set.Transport
 	s.TokenMintedAt, s.TokenExpiresAt = c.tokens.times()
 	if c.grpc != nil {
 		s.Streams = c.grpc.streamIDs()

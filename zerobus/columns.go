@@ -212,13 +212,13 @@ func columnType(text, doc string) string {
 	return t.String()
 }
 
-// Expect sets the columns that rows carry, with the types their values are
+// SetRowColumns sets the columns that rows carry, with the types their values are
 // encoded for. CheckColumns, Preflight and the judging of refused batches go
 // by it; without it nothing is compared. Call it before the first Write, and
 // again when rows are to be made for columns that have changed. It returns a
 // number for WriteMade: rows made for what an earlier call set are told apart
 // by theirs, and come back with a *StaleError.
-func (c *Client) Expect(cols []Column) (made int64) {
+func (c *Client) SetRowColumns(cols []Column) (made int64) {
 	c.columns.mu.Lock()
 	c.columns.expected = slices.Clone(cols)
 	c.columns.mu.Unlock()

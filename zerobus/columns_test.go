@@ -138,7 +138,7 @@ func TestCheckColumns(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := virtual(t, nil)
 				b.space.columns = tt.table
-				b.Expect(tt.expect)
+				b.SetRowColumns(tt.expect)
 				err := b.CheckColumns(t.Context())
 				var misfit *zerobus.SchemaError
 				if got := errors.As(err, &misfit); got != (tt.want != nil) || !got && err != nil {
@@ -186,7 +186,7 @@ func TestPreflight(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := virtual(t, nil)
-				b.Expect(rowColumns)
+				b.SetRowColumns(rowColumns)
 				tt.change(b.space)
 				err := b.Preflight(t.Context())
 				if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
@@ -321,7 +321,7 @@ func FuzzRetryAfter(f *testing.F) {
 func TestAmbiguousColumnsGiveUpNoRow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
-		b.Expect(rowColumns)
+		b.SetRowColumns(rowColumns)
 		write(t, b, rows(1))
 		whole := b.space.columns
 		var wrong atomic.Bool

@@ -22,8 +22,8 @@ const (
 
 // Forms in which the service confirms rows, as State.Confirmation names them.
 const (
-	ConfirmedByCount    = "count"    // the answer holds records_ingested
-	ConfirmedWithoutOne = "no count" // the answer is an object without records_ingested
+	ConfirmedByCount      = "count"    // the answer holds records_ingested
+	ConfirmedWithoutCount = "no count" // the answer is an object without records_ingested
 )
 
 var (

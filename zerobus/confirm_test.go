@@ -135,11 +135,11 @@ func TestFormsOfConfirmation(t *testing.T) {
 	}{
 		{zerobus.TransportWorkspace, `{"records_ingested":2}`, zerobus.ConfirmedByCount, true},
 		{zerobus.TransportWorkspace, ` {"records_ingested":"2","new":[1],"status":"OK"} `, zerobus.ConfirmedByCount, true},
-		{zerobus.TransportWorkspace, `{}`, zerobus.ConfirmedWithoutOne, false},
-		{zerobus.TransportWorkspace, `{"recordsIngested":2}`, zerobus.ConfirmedWithoutOne, false},
-		{"workspace, lenient", `{}`, zerobus.ConfirmedWithoutOne, true},
+		{zerobus.TransportWorkspace, `{}`, zerobus.ConfirmedWithoutCount, false},
+		{zerobus.TransportWorkspace, `{"recordsIngested":2}`, zerobus.ConfirmedWithoutCount, false},
+		{"workspace, lenient", `{}`, zerobus.ConfirmedWithoutCount, true},
 		{"workspace, lenient", `{"records_ingested":2}`, zerobus.ConfirmedByCount, true},
-		{zerobus.TransportREST, `{}`, zerobus.ConfirmedWithoutOne, true},
+		{zerobus.TransportREST, `{}`, zerobus.ConfirmedWithoutCount, true},
 		{zerobus.TransportREST, `{"records_ingested":2}`, zerobus.ConfirmedByCount, true},
 	} {
 		t.Run(tt.transport+" "+tt.body, func(t *testing.T) {

@@ -241,7 +241,7 @@ func TestNestedTypesHaveTheirSQLNames(t *testing.T) {
 		}
 		cols[i].Type = want[i]
 	}
-	c.Expect(cols)
+	c.SetRowColumns(cols)
 	if err := c.CheckColumns(t.Context()); err != nil {
 		t.Errorf("CheckColumns: %v, want columns that fit", err)
 	}

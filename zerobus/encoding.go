@@ -25,7 +25,7 @@ type Encoding struct {
 // Encoding settles the form of rows for the table's columns, as Columns returns
 // them; nil where they are not known. It is called before the first Write, and
 // again whenever the columns have changed. Nothing is sent in the new form
-// before Expect says that rows are made in it: where the rows do not fit the
+// before SetRowColumns says that rows are made in it: where the rows do not fit the
 // changed table, those of the old form go on, and the service judges them.
 //
 // The first call decides the format for good. Under auto it is json where

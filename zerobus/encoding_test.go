@@ -32,7 +32,7 @@ func described(t *testing.T, b streaming, cols []zerobus.Column) protoreflect.Me
 		t.Fatalf("Encoding: %v", err)
 	}
 	b.space.set(func() { b.space.columns = document(cols) })
-	b.Expect(cols)
+	b.SetRowColumns(cols)
 	if err := b.Preflight(t.Context()); err != nil {
 		t.Fatalf("Preflight: %v", err)
 	}
@@ -274,7 +274,7 @@ func TestChangedColumnsReplaceTheStreamAndKeepTheirNumbers(t *testing.T) {
 					t.Errorf("%s: a stream was opened before rows were said to be in the new form", step.name)
 				}
 			}
-			b.Expect(step.cols)
+			b.SetRowColumns(step.cols)
 			write(t, b.bench, [][]byte{nil})
 			synctest.Wait()
 			if got := b.svc.opened(); got != step.streams {
@@ -310,13 +310,13 @@ func TestRowsOfAnOldFormAreNotSent(t *testing.T) {
 		if _, err := b.Encoding(old); err != nil {
 			t.Fatalf("Encoding: %v", err)
 		}
-		b.Expect(old)
+		b.SetRowColumns(old)
 		done := inBackground(t.Context(), b.bench, [][]byte{[]byte("\n\x03old")})
 		synctest.Wait()
 		if _, err := b.Encoding(changed); err != nil {
 			t.Fatalf("Encoding: %v", err)
 		}
-		b.Expect(changed)
+		b.SetRowColumns(changed)
 		close(lose)
 		var stale *zerobus.StaleError
 		if err := <-done; !errors.As(err, &stale) {

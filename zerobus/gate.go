@@ -15,25 +15,27 @@ const (
 	Blocked  = "blocked"  // a configuration fault; writes wait until it is mended
 )
 
-// State is the condition of the way to the table, the same for all callers of
-// Write.
+// State is the condition of the sink. All callers of Write share it. Its JSON is
+// the object "sink" of /status.
 type State struct {
-	Name   string    // Ready, Retrying or Blocked
-	Reason string    // why it is not Ready; empty when it is; holds no secrets and no event data
-	Remedy string    // what to do about it
-	Since  time.Time // when the state began; zero: ready since the start
+	Name   string    `json:"state"`            // Ready, Retrying or Blocked
+	Reason string    `json:"reason,omitempty"` // why it is not Ready; holds no secrets and no event data
+	Remedy string    `json:"remedy,omitempty"` // what to do about it
+	Since  time.Time `json:"since,omitzero"`   // when the state began; zero: ready since the start
 
-	TokenMintedAt  time.Time // zero: none yet
-	TokenExpiresAt time.Time // zero: none yet, or the endpoint did not say
+	TokenMintedAt  time.Time `json:"token_minted_at,omitzero"`  // zero: none yet
+	TokenExpiresAt time.Time `json:"token_expires_at,omitzero"` // zero: none yet, or the token endpoint names no expiry
 
-	// Confirmation is the form in which the service last confirmed rows over
-	// HTTP, or an empty batch: ConfirmedByCount or ConfirmedWithoutOne; empty:
-	// it did not yet.
-	Confirmation string
+	Table     string `json:"table"`     // catalog.schema.table
+	Transport string `json:"transport"` // TransportWorkspace, TransportGRPC or TransportREST
 
-	// Streams holds the service's names of the open gRPC streams, oldest first:
-	// what its own tables of streams know them by.
-	Streams []string
+	// Streams are the service's ids of the open gRPC streams, oldest first. The
+	// service's own monitoring tables use them.
+	Streams []string `json:"streams,omitempty"`
+
+	// Confirmation is how the service last confirmed rows or an empty batch over
+	// HTTP: ConfirmedByCount or ConfirmedWithoutCount; empty: not yet.
+	Confirmation string `json:"-"`
 }
 
 const (

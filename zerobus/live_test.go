@@ -91,7 +91,7 @@ func (l *live) prepare(ctx context.Context) error {
 		return err
 	}
 	l.proto = form.Format == zerobus.FormatProtobuf
-	l.Expect(cols)
+	l.SetRowColumns(cols)
 	return l.Preflight(ctx)
 }
 

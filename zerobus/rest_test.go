@@ -119,7 +119,7 @@ func TestInsertAnswers(t *testing.T) {
 					w.WriteHeader(tt.status)
 					io.WriteString(w, tt.body)
 				}, nil)
-				b.Expect(rowColumns)
+				b.SetRowColumns(rowColumns)
 				done := inBackground(t.Context(), b, rows(2))
 				after(100 * time.Millisecond)
 				state := b.State()

@@ -22,7 +22,7 @@ func formatted(t *testing.T, format string) stage {
 	if got, err := s.Encoding(cols); err != nil || got.Format != format {
 		t.Fatalf("Encoding = %+v, %v, want %s", got, err, format)
 	}
-	s.Expect(cols)
+	s.SetRowColumns(cols)
 	return s
 }
 
@@ -106,7 +106,7 @@ func formatScenarios(t *testing.T) {
 		if _, err := b.Encoding(rowColumns); err != nil {
 			t.Fatalf("Encoding: %v", err)
 		}
-		b.Expect(rowColumns)
+		b.SetRowColumns(rowColumns)
 		write(t, b.bench, rows(1))
 		if got := b.svc.stream(1).create; got.GetRecordType() != zerobuspb.RecordType_JSON || got.DescriptorProto != nil {
 			t.Errorf("create_stream is %v, want JSON and no descriptor", got)

@@ -204,7 +204,7 @@ func altering(t *testing.T, format string) (s stage, rows func(text string) [][]
 			t.Errorf("Encoding = %+v, %v, want %s", form, err, format)
 		}
 		now.Store(&made{cols, form})
-		s.Expect(cols)
+		s.SetRowColumns(cols)
 	}
 	cols, err := s.Columns(t.Context())
 	if err != nil {

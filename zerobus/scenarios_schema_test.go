@@ -124,7 +124,7 @@ func encoded(t *testing.T, s stage, text string) []byte {
 	if err != nil || form.Format != zerobus.FormatProtobuf {
 		t.Fatalf("Encoding = %+v, %v, want protobuf", form, err)
 	}
-	s.Expect(cols)
+	s.SetRowColumns(cols)
 	descriptor, err := s.Descriptor(cols)
 	if err != nil {
 		t.Fatal(err)

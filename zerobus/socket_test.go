@@ -240,7 +240,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 		for _, where := range []string{"token", "ingest", "columns"} {
 			t.Run(fmt.Sprint(where, status), func(t *testing.T) {
 				b := onSockets(t, newWorkspace(), func(c *zerobus.Config) { c.ProbeEvery = time.Hour })
-				b.Expect(rowColumns)
+				b.SetRowColumns(rowColumns)
 				repeat := func(w http.ResponseWriter, r *http.Request) bool {
 					_, given, _ := r.BasicAuth()
 					all := fmt.Sprint(r.Header.Get("Authorization"), " ", given, " ", secretOne)

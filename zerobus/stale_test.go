@@ -37,7 +37,7 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	both := []zerobus.Column{{Name: "a", Type: "STRING"}, {Name: "b", Type: "STRING"}}
-	before := c.Expect(both)
+	before := c.SetRowColumns(both)
 	old := [][]byte{[]byte(`{"a":"1","b":"2"}`)}
 	if err := c.Write(ctx, old); err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	c.Expect(both[:1])
+	c.SetRowColumns(both[:1])
 	err = <-wrote
 	var stale *zerobus.StaleError
 	if !errors.As(err, &stale) || !stale.Stale() {
@@ -66,10 +66,10 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 	}
 	// Whoever knows how old its rows are gets them back unsent.
 	if err := c.WriteMade(ctx, before, old); !errors.As(err, &stale) {
-		t.Errorf("got %v for rows of an earlier Expect, want a *StaleError", err)
+		t.Errorf("got %v for rows of an earlier SetRowColumns, want a *StaleError", err)
 	}
 	if err := c.ProbeMade(ctx, before, old); !errors.As(err, &stale) {
-		t.Errorf("got %v for rows of an earlier Expect, want a *StaleError", err)
+		t.Errorf("got %v for rows of an earlier SetRowColumns, want a *StaleError", err)
 	}
 	if got := c.State().Name; got != zerobus.Ready {
 		t.Errorf("got state %s after rows were made anew, want %s", got, zerobus.Ready)

@@ -13,11 +13,11 @@ import (
 // onChange, from its own goroutine and one call at a time, whenever they are
 // others than before: than those given to Encoding at first. A reading that a
 // refused row led to counts, too. err is nil where the columns that rows carry
-// (Expect) still fit, else a *SchemaError; writing is blocked only once the
+// (SetRowColumns) still fit, else a *SchemaError; writing is blocked only once the
 // service refuses rows for it.
 //
 // What to do in onChange: compile rows for the new columns, then call Encoding
-// and Expect. Watch returns when ctx ends.
+// and SetRowColumns. Watch returns when ctx ends.
 func (c *Client) Watch(ctx context.Context, onChange func(cols []Column, err error)) {
 	told := c.drift.baseline()
 	silent := false // reading fails, and that was said

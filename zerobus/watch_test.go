@@ -69,7 +69,7 @@ func TestWatchTellsOfChangedColumns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, func(c *zerobus.Config) { c.ColumnsRefresh = 5 * time.Minute })
 		b.space.columns = table("a", "b")
-		b.Expect([]zerobus.Column{{Name: "a", Type: "STRING"}})
+		b.SetRowColumns([]zerobus.Column{{Name: "a", Type: "STRING"}})
 		var reads atomic.Int64
 		b.space.onColumns = func(http.ResponseWriter, *http.Request) bool { reads.Add(1); return false }
 		got := watched(t, b, nil)
@@ -118,7 +118,7 @@ func TestWatchWithoutATimerHearsOfRefusedRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
 		b.space.columns = table("a", "b")
-		b.Expect([]zerobus.Column{{Name: "a", Type: "STRING"}})
+		b.SetRowColumns([]zerobus.Column{{Name: "a", Type: "STRING"}})
 		got := watched(t, b, nil)
 		b.space.set(func() { b.space.columns = table("a", "c") })
 		after(24 * time.Hour)
@@ -166,9 +166,9 @@ func TestAnAlteredTableUnderGRPC(t *testing.T) {
 			if _, err := b.Encoding(cols); err != nil {
 				t.Errorf("Encoding: %v", err)
 			}
-			b.Expect([]zerobus.Column{{Name: "a", Type: "STRING"}})
+			b.SetRowColumns([]zerobus.Column{{Name: "a", Type: "STRING"}})
 		})
-		b.Expect([]zerobus.Column{{Name: "a", Type: "STRING"}, {Name: "b", Type: "STRING"}})
+		b.SetRowColumns([]zerobus.Column{{Name: "a", Type: "STRING"}, {Name: "b", Type: "STRING"}})
 		write(t, b.bench, [][]byte{nil})
 		altered.Store(true)
 		b.space.set(func() { b.space.columns = table("a") })

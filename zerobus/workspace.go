@@ -155,7 +155,7 @@ func (p *poster) confirm(status int, text []byte, n int) error {
 		p.form.Store(ConfirmedByCount)
 		return nil
 	}
-	p.form.Store(ConfirmedWithoutOne)
+	p.form.Store(ConfirmedWithoutCount)
 	if p.counted {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 // as long as ctx lives. It returns a *RefusedError if at least one of the rows
 // can never be ingested; for a row alone only once the service has refused it
 // twice, at least a second apart and the second time on another connection. It
-// returns a *StaleError if they were refused and Expect was
+// returns a *StaleError if they were refused and SetRowColumns was
 // called since Write began; any other error means only that ctx ended. A row
 // may be written twice where an ack was lost. Many callers may write at once.
 func (c *Client) Write(ctx context.Context, rows [][]byte) error {
@@ -23,7 +23,7 @@ func (c *Client) Write(ctx context.Context, rows [][]byte) error {
 }
 
 // WriteMade is Write for callers whose rows may be older than the last Expect:
-// made is the number Expect returned for the columns they were made for. Older
+// made is the number SetRowColumns returned for the columns they were made for. Older
 // ones are not sent and come back with a *StaleError.
 func (c *Client) WriteMade(ctx context.Context, made int64, rows [][]byte) error {
 	return c.deliver(ctx, made, rows, c.wire.send)

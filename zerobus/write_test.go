@@ -174,7 +174,7 @@ func TestRefusedRows(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := virtual(t, nil)
-				b.Expect(rowColumns)
+				b.SetRowColumns(rowColumns)
 				b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, _ []json.RawMessage) bool {
 					w.WriteHeader(tt.status)
 					io.WriteString(w, tt.body)

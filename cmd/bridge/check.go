@@ -351,7 +351,7 @@ func confirmedHow(b *bridge) string {
 	switch form := b.client.State().Confirmation; {
 	case b.cfg.Zerobus.Transport != zerobus.TransportWorkspace || form == "":
 		return ""
-	case form == zerobus.ConfirmedWithoutOne:
+	case form == zerobus.ConfirmedWithoutCount:
 		return "; the workspace confirms without a count of rows, which needs zerobus.confirm: lenient"
 	case b.cfg.Zerobus.Confirm == zerobus.ConfirmLenient:
 		return "; the workspace confirms with the count of rows, so zerobus.confirm: strict would do"

@@ -98,7 +98,7 @@ func TestRowsAreTheSameUnderEveryDescriptor(t *testing.T) {
 			}
 			rows := wideMapped(t, cols, form)
 
-			client.Expect(cols)
+			client.SetRowColumns(cols)
 			if err := client.Write(t.Context(), rows); err != nil {
 				t.Fatalf("Write: %v", err)
 			}

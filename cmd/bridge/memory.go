@@ -21,14 +21,14 @@ func memoryPlan(c *config.Config, brokers, partitions int) memory.Plan {
 
 // sized keeps the process within the bound for what it now has to do.
 func (b *bridge) sized(brokers, partitions int) {
-	if !b.keeper.Keep(memoryPlan(b.cfg, brokers, partitions)) {
+	if !b.keeper.SetPlan(memoryPlan(b.cfg, brokers, partitions)) {
 		return
 	}
 	s := b.keeper.State()
 	fields := []zap.Field{zap.Int("partitions", partitions), zap.Int("brokers", brokers),
 		zap.Int64("bound_mib", memory.MiB(s.Bound)), zap.Int64("soft_limit_mib", memory.MiB(s.SoftLimit))}
-	if s.Misfit != nil {
-		b.log.Warn("the memory limit is below what this member may need", append(fields, zap.Error(s.Misfit))...)
+	if s.Exceeded != nil {
+		b.log.Warn("the memory limit is below what this member may need", append(fields, zap.Error(s.Exceeded))...)
 		return
 	}
 	b.log.Info("memory planned", fields...)
@@ -38,8 +38,8 @@ func (b *bridge) sized(brokers, partitions int) {
 func (b *bridge) memoryStatus() ops.MemoryStatus {
 	s := b.keeper.State()
 	out := ops.MemoryStatus{BoundBytes: s.Bound, SoftLimitBytes: s.SoftLimit, CgroupBytes: s.Cgroup}
-	if s.Misfit != nil {
-		out.Warning = s.Misfit.Error()
+	if s.Exceeded != nil {
+		out.Warning = s.Exceeded.Error()
 	}
 	return out
 }

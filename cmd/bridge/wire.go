@@ -163,7 +163,7 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 	}
 	b.settings.Store(cfg)
 	b.keepSecrets()
-	b.keeper.Keep(memoryPlan(cfg, 0, 0))
+	b.keeper.SetPlan(memoryPlan(cfg, 0, 0))
 	if b.client, err = zerobus.New(b.zerobusConfig(), log, observed{b.metrics}); err != nil {
 		return nil, &usageError{err}
 	}

@@ -105,8 +105,8 @@ func (k *Keeper) Release() {
 	}
 }
 
-// Keep takes up a plan and returns whether it differs from the one before.
-func (k *Keeper) Keep(p Plan) (changed bool) {
+// SetPlan sets the plan and returns whether it differs from the one before.
+func (k *Keeper) SetPlan(p Plan) (changed bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if p == k.plan {
@@ -124,15 +124,15 @@ type State struct {
 	Bound     int64 // of the plan
 	SoftLimit int64 // of the Go runtime; 0 is none
 	Cgroup    int64 // limit of the control group; 0 is none
-	// Misfit says why the limit of the control group is too low; nil: it is not.
-	Misfit error
+	// Exceeded says why the limit of the control group is too low; nil: it is not.
+	Exceeded error
 }
 
 // State returns what is in force.
 func (k *Keeper) State() State {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := State{Bound: k.plan.Bound(), SoftLimit: debug.SetMemoryLimit(-1), Cgroup: k.cgroup, Misfit: k.plan.Fits(k.cgroup)}
+	s := State{Bound: k.plan.Bound(), SoftLimit: debug.SetMemoryLimit(-1), Cgroup: k.cgroup, Exceeded: k.plan.Fits(k.cgroup)}
 	if s.SoftLimit >= none {
 		s.SoftLimit = 0
 	}

@@ -111,7 +111,7 @@ func TestKeeperFollowsThePlan(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "")
 	k := memory.NewKeeper()
 	limit := func() int64 { return debug.SetMemoryLimit(-1) }
-	if !k.Keep(defaults(4)) || k.Keep(defaults(4)) {
+	if !k.SetPlan(defaults(4)) || k.SetPlan(defaults(4)) {
 		t.Error("want a change with the first plan, and none with the same")
 	}
 	if limit() != math.MaxInt64 || k.State().SoftLimit != 0 {
@@ -119,7 +119,7 @@ func TestKeeperFollowsThePlan(t *testing.T) {
 	}
 	k.Enforce()
 	few := limit()
-	k.Keep(defaults(300))
+	k.SetPlan(defaults(300))
 	if many := limit(); few >= defaults(4).Bound() || many <= few || k.State().SoftLimit != many {
 		t.Errorf("got %d for 4 partitions and %d for 300, want both below their bounds", few, many)
 	}
@@ -134,7 +134,7 @@ func TestKeeperFollowsThePlan(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "409MiB")
 	theirs := memory.NewKeeper()
 	theirs.Enforce()
-	theirs.Keep(defaults(4))
+	theirs.SetPlan(defaults(4))
 	if limit() != math.MaxInt64 {
 		t.Errorf("with GOMEMLIMIT: got %d, want what the operator has set", limit())
 	}

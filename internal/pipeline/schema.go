@@ -144,7 +144,7 @@ func (s *Schema) set(next inputs) (*mapping.Mapping, error) {
 		return nil, err
 	}
 	s.in, s.compiledFor = next, next.columns
-	s.current.Store(&Compiled{m, s.client.Expect(RowColumns(m))})
+	s.current.Store(&Compiled{m, s.client.SetRowColumns(RowColumns(m))})
 	return m, nil
 }
 
