@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/datafly/bridge/internal/spelling"
 )
 
 //go:embed default.yaml
@@ -169,41 +171,11 @@ func overlay(under, over []rule) []rule {
 	return out
 }
 
-// nearest returns the known word most like the given one, or "" where none is
-// like it.
+// nearest returns the known word closest to the given one, or "" where more than
+// half of it would have to change.
 func nearest(word string, known []string) string {
-	best, distance := "", len(word)/2+1
-	for _, k := range known {
-		if d := editDistance(strings.ToLower(word), strings.ToLower(k)); d < distance {
-			best, distance = k, d
-		}
+	if closest, slips := spelling.Closest(word, known); slips <= len(word)/2 {
+		return closest
 	}
-	return best
-}
-
-// editDistance counts insertions, deletions, replacements and swaps of
-// neighbours (optimal string alignment).
-func editDistance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return 64
-	}
-	var two, one, row [65]int
-	for j := range row[:len(b)+1] {
-		one[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(one[j]+1, row[j-1]+1, one[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], two[j-2]+1)
-			}
-		}
-		two, one = one, row
-	}
-	return one[len(b)]
+	return ""
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/spelling"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -141,16 +142,20 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
 		return &usageError{err}
 	}
-	near := &cobra.Command{SuggestionsMinimumDistance: 2}
+	given, names := unknown.GetSpecifiedName(), []string(nil)
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden {
-			near.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+			names = append(names, f.Name)
 		}
 	})
-	names := near.SuggestionsFor(unknown.GetSpecifiedName())
-	if len(names) == 0 {
+	near, slips := spelling.Closest(given, names)
+	for _, name := range names { // the shortest that begins with it
+		if strings.HasPrefix(name, given) && (slips > 0 || len(name) < len(near)) {
+			near, slips = name, 0
+		}
+	}
+	if slips > 2 {
 		return &usageError{err}
 	}
-	slices.SortStableFunc(names, func(a, b string) int { return len(a) - len(b) })
-	return &usageError{fmt.Errorf("%w; did you mean --%s?", err, names[0])}
+	return &usageError{fmt.Errorf("%w; did you mean --%s?", err, near)}
 }

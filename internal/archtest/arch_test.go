@@ -21,11 +21,12 @@ const module = "github.com/datafly/bridge"
 var arrows = map[string][]string{
 	module:                {}, // the documents that bridge help shows
 	"consumer":            {"internal/kafka", "internal/memory", "internal/oauthtoken", "internal/plaintext"},
-	"mapping":             {"internal/delta"},
+	"mapping":             {"internal/delta", "internal/spelling"},
 	"zerobus":             {"zerobus/zerobuspb", "internal/delta", "internal/oauthtoken", "internal/plaintext"},
 	"zerobus/emulator":    {"zerobus/zerobuspb"},
 	"zerobus/zerobuspb":   {},
-	"internal/config":     {"internal/plaintext"},
+	"internal/config":     {"internal/plaintext", "internal/spelling"},
+	"internal/spelling":   {},
 	"internal/plaintext":  {},
 	"internal/delta":      {},
 	"internal/pipeline":   {"consumer", "mapping", "zerobus", "internal/config", "internal/plaintext"},
@@ -44,7 +45,7 @@ var arrows = map[string][]string{
 	"test":                {"internal/memory"},
 	"test/chaos":          {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
 	"bench":               {"internal/config", "internal/kafkatest", "internal/memory", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/hangup", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/tracing", "internal/traffic"},
+	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/hangup", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/spelling", "internal/tracing", "internal/traffic"},
 }
 
 // A border keeps a package from outside, and those below it, to some rooms.

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/datafly/bridge/internal/spelling"
 )
 
 // familiar are names from Kafka clients, connectors and Signal's own pages
@@ -50,7 +52,7 @@ func suggest(path string) string {
 	if same := sameWord(path, paths); same != "" {
 		return same
 	}
-	near, distance := closest(path, paths)
+	near, distance := spelling.Closest(path, paths)
 	if distance <= 1 {
 		return near
 	}
@@ -133,7 +135,7 @@ func nearest(word string, list []string) string {
 			return w
 		}
 	}
-	near, distance := closest(word, list)
+	near, distance := spelling.Closest(word, list)
 	if distance > tolerance(word) {
 		return ""
 	}
@@ -142,17 +144,6 @@ func nearest(word string, list []string) string {
 
 // tolerance is how many slips a word of this length may hold.
 func tolerance(word string) int { return max(2, min(5, len(word)/4)) }
-
-func closest(word string, list []string) (string, int) {
-	best, least := "", len(word)+1<<10
-	for _, w := range list {
-		d := slips(fold(word), fold(w))
-		if d < least || d == least && w < best {
-			best, least = w, d
-		}
-	}
-	return best, least
-}
 
 // sameWord returns the word of the list that differs at most in case, hyphens
 // and underscores.
@@ -171,30 +162,3 @@ func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", 
 // Nearest returns the word of the list that a misspelt one most likely stands
 // for, or "".
 func Nearest(word string, list []string) string { return nearest(word, list) }
-
-// slips counts the characters to insert, delete, replace or swap with their
-// neighbour to turn a into b (optimal string alignment distance).
-func slips(a, b string) int {
-	if len(a) > 128 || len(b) > 128 {
-		return max(len(a), len(b)) // no key is that long
-	}
-	before, prev, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		before, prev, row = prev, row, before
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(prev[j]+1, row[j-1]+1, prev[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-	}
-	return row[len(b)]
-}
