@@ -11,6 +11,8 @@ PKGS ?= ./...
 TESTARGS ?=
 # Test binaries at a time. Each may run a broker of its own: 2 suits 2 cores and 4 GB.
 PARALLEL ?= 2
+# What make prose looks at; empty is everything
+FILES ?=
 # How long each fuzz target runs: 10s for a change, 1m for a night.
 FUZZTIME ?= 10s
 # How long faults go on in make chaos
@@ -81,6 +83,10 @@ lint: ## Run the linters of .golangci.yml, check the formatting, and look for me
 	@for module in $(MODULES); do \
 		(cd $$module && go tool -modfile=../../tools/go.mod golangci-lint run -c ../../.golangci.yml ./...); \
 	done
+
+.PHONY: prose
+prose: ## Check the language of documents, comments, texts and names; FILES are files and folders
+	@tools/prose/check.sh $(FILES)
 
 .PHONY: fmt
 fmt: ## Format the code
