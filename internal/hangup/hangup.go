@@ -1,8 +1,7 @@
-// Package hangup receives SIGHUP for `bridge run` from the earliest moment a Go
-// program can. By default the signal ends a process, and between the start of one
-// and the first line of its main lie the milliseconds in which other packages
-// initialize themselves: enough for a supervisor that reloads what it has just
-// started. It imports little, so that it is initialized before them.
+// Package hangup receives SIGHUP for `bridge run` as early as a Go program can. The
+// default action ends the process, and other packages take milliseconds to initialize
+// before main: long enough for a supervisor that reloads right after the start. The
+// package imports little, so it is initialized before them.
 package hangup
 
 import (
@@ -14,19 +13,16 @@ import (
 
 var signals = make(chan os.Signal, 1)
 
-// early says whether the signal was asked for before main.
-var early = len(os.Args) > 1 && reloads(os.Args[1:])
-
 func init() {
-	if early {
+	if isRun(os.Args) {
 		signal.Notify(signals, syscall.SIGHUP)
 	}
 }
 
-// reloads reports whether the words of a command line call for `bridge run`: the
-// first that is neither a flag nor the value of --color.
-func reloads(words []string) bool {
-	for i := 0; i < len(words); i++ {
+// isRun reports whether a command line is `bridge run`: the first word behind the
+// program's name that is neither a flag nor the value of --color.
+func isRun(words []string) bool {
+	for i := 1; i < len(words); i++ {
 		switch word := words[i]; {
 		case word == "--color":
 			i++
@@ -37,10 +33,9 @@ func reloads(words []string) bool {
 	return false
 }
 
-// Signals returns the SIGHUPs of this process from its start on; from the call on,
-// should the command line not have called for them. A SIGHUP that was ignored, as
-// by nohup, is received all the same: `bridge run` reloads on it and ends on none, so
-// there is no way to give it back.
+// Signals returns the SIGHUPs of this process: since its start under `bridge run`,
+// else from the call on. It also receives a SIGHUP that was ignored, as by nohup:
+// `bridge run` never ends on one, so nothing has to be restored.
 func Signals() <-chan os.Signal {
 	signal.Notify(signals, syscall.SIGHUP)
 	return signals

@@ -1,7 +1,6 @@
-// Package logwriter writes a log without waiting for whoever reads it. A pipe that
-// nobody reads, a terminal stopped with Ctrl-S and a disk that hangs hold up the one
-// goroutine that writes, and nothing else; what does not fit meanwhile is dropped and
-// counted.
+// Package logwriter writes a log without blocking its callers. A pipe that nobody
+// reads, a terminal stopped with Ctrl-S or a hanging disk blocks only the one goroutine
+// that writes. Entries beyond the bound are dropped and counted.
 package logwriter
 
 import (
@@ -11,49 +10,48 @@ import (
 	"time"
 )
 
-// Bounds of what waits to be written.
+// Bounds of the queue.
 const (
 	MaxBytes   = 256 << 10
 	MaxEntries = 4_000
 )
 
-// Writer is an io.Writer that never waits and never fails. Each Write is one entry,
-// one line of a log usually: entries are written in their order, whole, or dropped.
-// It is safe for concurrent use.
+// Writer is an io.Writer that never blocks and never fails. Each Write is one entry,
+// usually one line of a log. Entries are written in order, whole, or dropped. It is safe
+// for concurrent use.
 type Writer struct {
 	dst io.Writer
 
-	mu       sync.Mutex // guards the fields below
-	gap      func(lost int64) []byte
-	queue    []entry // the first is being written
-	bytes    int
-	writing  bool          // a goroutine is writing the queue
-	idle     chan struct{} // closed when it has written all; nil while nobody waits
-	dropping bool          // the queue was full and is not yet half empty
-	lost     int64         // of all time
-	unsaid   int64         // of these, not yet reported in the log
-	torn     bool          // the last entry was written in part
+	mu         sync.Mutex // guards the fields below
+	gap        func(lost int64) []byte
+	queue      []entry // the first is being written
+	bytes      int
+	writing    bool          // a goroutine is writing the queue
+	idle       chan struct{} // closed when the queue is written; nil while nobody waits
+	dropping   bool          // the queue was full and is not yet half empty
+	lost       int64         // dropped or not written, in total
+	unreported int64         // of these, not yet reported in the log
+	torn       bool          // the last entry was written in part
 }
 
-// entry is what one Write took, or the report of a gap.
+// entry is one Write, or the report of a gap.
 type entry struct {
 	text []byte
 	gap  int64 // how many entries it reports missing; 0: it is no report
 }
 
-// New makes a Writer to dst. It starts no goroutine; one runs while there is
-// something to write.
+// New returns a Writer to dst. A goroutine runs while entries are queued.
 func New(dst io.Writer) *Writer { return &Writer{dst: dst} }
 
-// ReportGaps has the entry that gap returns written where entries are missing, once
-// writing works again.
+// ReportGaps sets the function that returns the entry to write in place of missing
+// ones, once writing works again.
 func (w *Writer) ReportGaps(gap func(lost int64) []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.gap = gap
 }
 
-// Unwrap returns what is written to.
+// Unwrap returns the destination.
 func (w *Writer) Unwrap() io.Writer { return w.dst }
 
 // Dropped returns how many entries were dropped or could not be written.
@@ -63,32 +61,28 @@ func (w *Writer) Dropped() int64 {
 	return w.lost
 }
 
-// Busy reports whether entries wait to be written.
+// Busy reports whether entries are queued.
 func (w *Writer) Busy() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.queue) > 0
 }
 
-// Write takes a copy of one entry.
+// Write queues a copy of one entry.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	// An entry larger than the bound is taken while nothing waits.
+	// An entry larger than the bound is taken while the queue is empty.
 	if full := w.bytes+len(p) > MaxBytes && w.bytes > 0 || len(w.queue) >= MaxEntries; full || w.dropping {
 		w.dropping = true
-		w.miss()
+		w.lost, w.unreported = w.lost+1, w.unreported+1
 		return len(p), nil
 	}
 	w.add(entry{text: bytes.Clone(p)})
 	return len(p), nil
 }
 
-func (w *Writer) miss() {
-	w.lost++
-	w.unsaid++
-}
-
+// add is called with mu held.
 func (w *Writer) add(e entry) {
 	w.queue = append(w.queue, e)
 	w.bytes += len(e.text)
@@ -105,27 +99,31 @@ func (w *Writer) drain() {
 	for len(w.queue) > 0 {
 		next, torn := w.queue[0], w.torn
 		w.mu.Unlock()
-		n, err := w.put(next.text, torn)
+		text := next.text
+		if torn { // end the line that was written in part
+			text = append([]byte{'\n'}, text...)
+		}
+		n, err := w.dst.Write(text)
 		w.mu.Lock()
 		w.queue[0] = entry{}
 		w.queue = w.queue[1:]
 		w.bytes -= len(next.text)
-		switch {
-		case err != nil && next.gap > 0: // these are counted already, and to be reported again
+		if err != nil {
 			w.torn = torn || n > 0
-			w.unsaid += next.gap
-		case err != nil:
-			w.torn = torn || n > 0
-			w.miss()
-		case w.unsaid > 0 && (!w.dropping || w.bytes <= MaxBytes/2 && len(w.queue) <= MaxEntries/2):
-			// It flows again, and behind what waits there is the gap.
-			w.torn, w.dropping = false, false
-			if w.gap != nil {
-				w.add(entry{text: w.gap(w.unsaid), gap: w.unsaid})
+			if next.gap > 0 { // counted as lost already, but not reported
+				w.unreported += next.gap
+			} else {
+				w.lost, w.unreported = w.lost+1, w.unreported+1
 			}
-			w.unsaid = 0
-		default:
-			w.torn = false
+			continue
+		}
+		w.torn = false
+		if w.unreported > 0 && (!w.dropping || w.bytes <= MaxBytes/2 && len(w.queue) <= MaxEntries/2) {
+			w.dropping = false
+			if w.gap != nil { // the gap is behind what is queued
+				w.add(entry{text: w.gap(w.unreported), gap: w.unreported})
+			}
+			w.unreported = 0
 		}
 	}
 	w.writing, w.dropping, w.queue = false, false, nil
@@ -135,16 +133,7 @@ func (w *Writer) drain() {
 	}
 }
 
-// put writes one entry, behind a line break if the one before was torn.
-func (w *Writer) put(text []byte, torn bool) (int, error) {
-	if torn {
-		text = append([]byte{'\n'}, text...)
-	}
-	return w.dst.Write(text)
-}
-
-// Flush waits until everything is written, no longer than limit, and reports
-// whether it is.
+// Flush waits until everything is written, at most limit, and reports whether it is.
 func (w *Writer) Flush(limit time.Duration) bool {
 	w.mu.Lock()
 	if !w.writing {
@@ -166,11 +155,8 @@ func (w *Writer) Flush(limit time.Duration) bool {
 	}
 }
 
-// syncWithin bounds Sync.
-const syncWithin = time.Second
-
-// Sync is Flush within a second, for zap.
+// Sync is Flush with a limit of one second, for zap.
 func (w *Writer) Sync() error {
-	w.Flush(syncWithin)
+	w.Flush(time.Second)
 	return nil
 }

@@ -73,7 +73,7 @@ func TestOrderIsKept(t *testing.T) {
 	}
 }
 
-// A reader that stalls holds up nobody; what did not fit is counted, and reported
+// A stalled reader blocks no caller; entries that do not fit are counted, and reported
 // where it is missing.
 func TestAReaderThatStalls(t *testing.T) {
 	for _, size := range []int{8, 4 << 10} { // one bound is met first, then the other
@@ -111,7 +111,7 @@ func TestAReaderThatStalls(t *testing.T) {
 	}
 }
 
-// What could not be written is counted as well, and a torn line is ended.
+// Entries that cannot be written count as well, and a torn line is ended.
 func TestADestinationThatFails(t *testing.T) {
 	s := sink{fails: 3, half: true}
 	w := New(&s)
@@ -133,7 +133,7 @@ func TestAnEntryLargerThanTheBound(t *testing.T) {
 	}
 }
 
-// What the line about a gap counts is not lost with that line.
+// A gap entry that cannot be written is reported again later.
 func TestAGapThatCannotBeWrittenIsReportedLater(t *testing.T) {
 	var s sink
 	w := New(&s)

@@ -97,7 +97,7 @@ func TestCgroupLimit(t *testing.T) {
 			"sys/fs/cgroup/memory.max": file("-1 or so\n")}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := memory.CgroupLimitOf(tc.files); got != tc.want {
+			if got := memory.CgroupLimitIn(tc.files); got != tc.want {
 				t.Errorf("got %d, want %d", got, tc.want)
 			}
 		})

@@ -1,5 +1,5 @@
-// Package oauthtoken lets golang.org/x/oauth2 read the answers of token endpoints that
-// are right for people and other clients, and too loose for it.
+// Package oauthtoken corrects answers of token endpoints that other OAuth clients accept
+// and golang.org/x/oauth2 rejects.
 package oauthtoken
 
 import (
@@ -13,19 +13,18 @@ import (
 	"github.com/datafly/bridge/internal/plaintext"
 )
 
-// maxAnswer is the most that golang.org/x/oauth2 reads of an answer.
+// maxAnswer is how much of an answer golang.org/x/oauth2 reads.
 const maxAnswer = 1 << 20
 
-// Tolerant returns a transport to a token endpoint over rt. It takes an
-// expires_in with a fraction or an exponent, such as 3599.0, for whole seconds,
-// and line breaks off the ends of access_token. Any other answer is passed on as
-// it came. It is safe for concurrent use if rt is.
-func Tolerant(rt http.RoundTripper) http.RoundTripper { return &tolerant{rt} }
+// Tolerant returns a transport to a token endpoint over rt. It rounds an expires_in with
+// a fraction or an exponent, such as 3599.0, to whole seconds, and trims line breaks from
+// access_token. Any other answer passes unchanged. It is safe for concurrent use if rt is.
+func Tolerant(rt http.RoundTripper) http.RoundTripper { return tolerant{rt} }
 
 type tolerant struct{ over http.RoundTripper }
 
 // RoundTrip is that of rt with the answer corrected.
-func (t *tolerant) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t tolerant) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := t.over.RoundTrip(r)
 	if err != nil || answer.StatusCode/100 != 2 {
 		return answer, err
@@ -36,8 +35,8 @@ func (t *tolerant) RoundTrip(r *http.Request) (*http.Response, error) {
 		data = correct(data)
 		answer.ContentLength = int64(len(data))
 	}
-	// What is left of the body follows: its end, its error, or the rest of an
-	// answer that is too large for whoever reads it.
+	// What is left of the body follows: its end, its error, or the rest of an answer
+	// over the bound.
 	answer.Body = struct {
 		io.Reader
 		io.Closer
@@ -45,7 +44,6 @@ func (t *tolerant) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// correct returns the answer with what oauth2 cannot read corrected.
 func correct(answer []byte) []byte {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(answer, &fields) != nil {
@@ -61,28 +59,22 @@ func correct(answer []byte) []byte {
 			fields["access_token"], changed = text, true
 		}
 	}
-	if !changed {
-		return answer
+	if out, err := json.Marshal(fields); changed && err == nil {
+		return out
 	}
-	out, err := json.Marshal(fields)
-	if err != nil {
-		return answer
-	}
-	return out
+	return answer
 }
 
-// wholeSeconds rounds a number that is not whole down, to one second at least.
-// ok is false for what needs no rounding and for what is no lifetime.
+// wholeSeconds rounds a fraction down, to one second at least. ok is false for whole
+// numbers and for what is no lifetime.
 func wholeSeconds(raw json.RawMessage) (seconds json.RawMessage, ok bool) {
-	var n json.Number // takes numbers in quotes, too
+	var n json.Number // also takes numbers in quotes
 	if json.Unmarshal(raw, &n) != nil {
 		return nil, false
 	}
-	if _, err := n.Int64(); err == nil {
-		return nil, false
-	}
+	_, notWhole := n.Int64()
 	f, err := n.Float64()
-	if err != nil || f <= 0 {
+	if notWhole == nil || err != nil || f <= 0 {
 		return nil, false
 	}
 	return strconv.AppendInt(nil, max(1, int64(min(f, math.MaxInt32))), 10), true

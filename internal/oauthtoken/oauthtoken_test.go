@@ -70,7 +70,7 @@ func TestTolerant(t *testing.T) {
 	}
 }
 
-// What is no success and what breaks on the way come out as they are.
+// Failures and broken bodies pass unchanged.
 func TestTolerantPassesFailuresOn(t *testing.T) {
 	broken := errors.New("broken")
 	for name, body := range map[string]io.Reader{"refusal": strings.NewReader(`{"expires_in":1.5}`), "cut": io.MultiReader(strings.NewReader(`{"a`), iotest.ErrReader(broken))} {

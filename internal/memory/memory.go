@@ -1,0 +1,204 @@
+// Package memory computes how much memory the bridge may use and sets the soft
+// limit of the Go runtime. The documented bound, the soft limit and the warnings
+// all come from [Plan.Bound].
+package memory
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+const mebi = 1 << 20
+
+// Constants of the bound; docs/performance.md says how each was measured.
+const (
+	// Ratio is how much larger than on the wire fetched events may be. Answers that
+	// decompress to more are fetched in smaller pieces.
+	Ratio = 7
+	// perPartition is the goroutine, mapper, connection and share of batches of one
+	// partition.
+	perPartition = mebi / 5
+	// base is the memory of an idle process.
+	base = 96 * mebi
+	// outside is what the resident set may hold above the soft limit: program code,
+	// which the Go runtime does not count, and allocations during a GC cycle.
+	outside = 64 * mebi
+	// unlimited is where numbers begin that mean no limit, as the kernel and the Go
+	// runtime write them.
+	unlimited = 1 << 60
+)
+
+// Plan holds what the memory of one group member depends on, sizes in bytes.
+type Plan struct {
+	MaxBuffered   int64 // delivery.max_buffered
+	MaxBytes      int64 // delivery.max_bytes
+	FetchMaxBytes int64 // kafka.fetch_max_bytes
+	Brokers       int   // of the cluster; 0 counts as 1
+	Partitions    int   // assigned to this member
+}
+
+// Bound returns the resident memory to plan with, in bytes. Rows in flight are at
+// most one full write per partition, and at most what all buffered events make.
+func (p Plan) Bound() int64 {
+	rows := min(int64(p.Partitions)*p.MaxBytes, p.MaxBuffered*45/100)
+	return 2*(p.MaxBuffered+rows) + 2*p.Fetched() + int64(p.Partitions)*perPartition + base
+}
+
+// Fetched returns the bytes of events, decompressed, that the Kafka client may
+// hold besides the buffered ones.
+func (p Plan) Fetched() int64 { return int64(max(p.Brokers, 1)) * p.FetchMaxBytes * Ratio }
+
+// SoftLimit returns the limit for the Go runtime that keeps the process within the
+// bound and within the limit of its control group; cgroup is 0 without one.
+func (p Plan) SoftLimit(cgroup int64) int64 {
+	limit := p.Bound() - outside
+	if cgroup > 0 {
+		limit = min(limit, cgroup-min(max(cgroup/8, outside), cgroup/2))
+	}
+	return limit
+}
+
+// Fits returns an error with the keys to lower if the bound exceeds the limit of
+// the control group; cgroup is 0 without one.
+func (p Plan) Fits(cgroup int64) error {
+	bound := p.Bound()
+	if cgroup <= 0 || bound <= cgroup {
+		return nil
+	}
+	return fmt.Errorf("up to %d MiB are needed for %d partitions and %d brokers, and the memory limit of the control group is %d MiB; "+
+		"raise the limit, or lower delivery.max_buffered (%d MiB) or kafka.fetch_max_bytes (%.3g MiB)",
+		MiB(bound), p.Partitions, max(p.Brokers, 1), MiB(cgroup), MiB(p.MaxBuffered), float64(p.FetchMaxBytes)/mebi)
+}
+
+// MiB rounds bytes up to MiB.
+func MiB(n int64) int64 { return (n + mebi - 1) / mebi }
+
+// CgroupLimit returns the memory limit of the process's control group, in bytes;
+// 0 is none.
+func CgroupLimit() int64 { return CgroupLimitIn(os.DirFS("/")) }
+
+// CgroupLimitIn is CgroupLimit with the given root directory.
+func CgroupLimitIn(root fs.FS) int64 {
+	limit := int64(unlimited)
+	for line := range strings.Lines(read(root, "proc/self/cgroup")) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		switch {
+		case parts[0] == "0" && parts[1] == "":
+			limit = min(limit, lowest(root, "sys/fs/cgroup", parts[2], "memory.max"))
+		case strings.Contains(","+parts[1]+",", ",memory,"):
+			limit = min(limit, lowest(root, "sys/fs/cgroup/memory", parts[2], "memory.limit_in_bytes"))
+		}
+	}
+	if limit >= unlimited {
+		return 0
+	}
+	return limit
+}
+
+// lowest returns the lowest limit of a group and its parents. In a container the
+// path may be the host's, so the walk ends at the mount, the container's own group.
+func lowest(root fs.FS, mount, group, file string) int64 {
+	limit := int64(unlimited)
+	for dir := path.Join("/", group); ; dir = path.Dir(dir) {
+		if n, err := strconv.ParseInt(read(root, path.Join(mount, dir, file)), 10, 64); err == nil && n > 0 {
+			limit = min(limit, n)
+		}
+		if dir == "/" {
+			return limit
+		}
+	}
+}
+
+// read returns the first 64 KiB of a file; empty if it cannot be read.
+func read(root fs.FS, name string) string {
+	f, err := root.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	data, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// Keeper sets the soft limit of the Go runtime from a plan, from Enforce to
+// Release. It changes nothing where the operator has set GOMEMLIMIT. It is safe
+// for concurrent use.
+type Keeper struct {
+	cgroup   int64
+	operator bool // GOMEMLIMIT is set
+
+	mu     sync.Mutex // guards the fields below
+	plan   Plan
+	before int64 // limit before Enforce; 0: not enforced
+}
+
+// NewKeeper returns a Keeper that enforces nothing yet.
+func NewKeeper() *Keeper {
+	return &Keeper{cgroup: CgroupLimit(), operator: os.Getenv("GOMEMLIMIT") != ""}
+}
+
+// Enforce sets the soft limit now and whenever the plan changes. It is for
+// processes that do only what the plan covers.
+func (k *Keeper) Enforce() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.operator && k.before == 0 {
+		k.before = debug.SetMemoryLimit(k.plan.SoftLimit(k.cgroup))
+	}
+}
+
+// Release restores the limit from before Enforce.
+func (k *Keeper) Release() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.before != 0 {
+		debug.SetMemoryLimit(k.before)
+		k.before = 0
+	}
+}
+
+// SetPlan sets the plan and reports whether it differs from the one before.
+func (k *Keeper) SetPlan(p Plan) (changed bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p == k.plan {
+		return false
+	}
+	k.plan = p
+	if k.before != 0 {
+		debug.SetMemoryLimit(p.SoftLimit(k.cgroup))
+	}
+	return true
+}
+
+// State holds the limits in force, in bytes.
+type State struct {
+	Bound     int64 // of the plan
+	SoftLimit int64 // of the Go runtime; 0 is none
+	Cgroup    int64 // limit of the control group; 0 is none
+	Exceeded  error // why the limit of the control group is too low; nil: it is not
+}
+
+// State returns the limits in force.
+func (k *Keeper) State() State {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := State{Bound: k.plan.Bound(), SoftLimit: debug.SetMemoryLimit(-1), Cgroup: k.cgroup, Exceeded: k.plan.Fits(k.cgroup)}
+	if s.SoftLimit >= unlimited {
+		s.SoftLimit = 0
+	}
+	return s
+}
