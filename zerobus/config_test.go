@@ -53,7 +53,7 @@ func TestConfigProblems(t *testing.T) {
 	}
 	_, err := zerobus.New(zerobus.Config{Transport: "x"}, zap.NewNop(), nil)
 	if got := strings.Count(err.Error(), "\n") + 1; got < 5 {
-		t.Errorf("New of an empty config tells %d problems, want all at once: %v", got, err)
+		t.Errorf("New of an empty config reports %d problems, want all at once: %v", got, err)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestConfigForms(t *testing.T) {
 			if got, want := c.Table().String(), "datafly.events.stream"; got != want {
 				t.Errorf("table is %s, want %s", got, want)
 			}
-			if got := c.State(); !reflect.DeepEqual(got, zerobus.State{Name: zerobus.Ready}) {
+			if got := c.State(); !reflect.DeepEqual(got, zerobus.State{Name: zerobus.Ready, Table: "datafly.events.stream", Transport: zerobus.DefaultTransport}) {
 				t.Errorf("state of a new client is %+v, want ready", got)
 			}
 		})
