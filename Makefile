@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Packages to test, vet and lint, as in make test PKGS=./consumer/...
+# Packages to test, vet and lint, as in make test PKGS=./consumer/... or PKGS=./test/e2e
 PKGS ?= ./...
 # Further arguments of go test, as in make test TESTARGS='-run TestRevoke -v'
 TESTARGS ?=
@@ -27,16 +27,27 @@ BENCH ?= .
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 LDFLAGS := -s -w -X main.release=$(VERSION)
-LINT := go tool -modfile=tools/go.mod golangci-lint
+LINT := go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint
 
-# The tests of the Helm chart, of alerts and dashboard, and the release have
-# dependencies that are not the bridge's, so they are modules of their own, tested
-# and linted with ./... only.
-MODULES := $(if $(filter ./...,$(PKGS)),deploy/charttest deploy/observetest deploy/release)
+# Tests and benchmarks have dependencies that are not the bridge's, so they are Go
+# modules: test, bench, and three below deploy. PKGS names packages of the bridge's
+# module, of test and of bench, all from the root; ./... is everything.
+ALL := $(filter ./...,$(PKGS))
+MODULES := $(if $(ALL),deploy/charttest deploy/observetest deploy/release)
+MAIN_PKGS := $(filter-out ./test/% ./bench ./bench/%,$(PKGS))
+TEST_PKGS := $(if $(ALL),./...,$(patsubst ./test/%,./%,$(filter ./test/%,$(PKGS))))
+BENCH_PKGS := $(if $(ALL),./...,$(patsubst ./bench%,.%,$(filter ./bench ./bench/%,$(PKGS))))
 
 # The packages whose tests wait longest begin first: at the end they would wait
 # alone. go test runs each package once, however often it is named.
-LONGEST := $(if $(filter ./...,$(PKGS)),./test/e2e ./consumer ./test/scale)
+MAIN_LONGEST := $(if $(ALL),./consumer)
+TEST_LONGEST := $(if $(ALL),./e2e ./scale)
+
+# Runs a command on the packages of each module and sets status if it fails. With
+# a second argument the packages that take longest come first.
+on_packages = $(if $(MAIN_PKGS),$(1) $(if $(2),$(MAIN_LONGEST)) $(MAIN_PKGS) || status=$$?;) \
+	$(if $(TEST_PKGS),(cd test && $(1) $(if $(2),$(TEST_LONGEST)) $(TEST_PKGS)) || status=$$?;) \
+	$(if $(BENCH_PKGS),(cd bench && $(1) $(BENCH_PKGS)) || status=$$?;)
 
 .PHONY: help
 help: ## List the targets and their settings
@@ -54,7 +65,8 @@ test: vet ## Vet, then run every test with the race detector, on Apache Kafka to
 	@tools/chromium.sh || [ "$${REQUIRE_CHROMIUM:-}" != 1 ]
 	@counts=$$(mktemp); trap 'rm -f "$$counts"' EXIT; status=0; \
 	for module in $(MODULES); do go -C $$module test -count=1 -timeout 30m ./... || status=$$?; done; \
-	KAFKATEST_COUNT_FILE=$$counts go test -race -count=1 -timeout 40m -p $(PARALLEL) $(TESTARGS) $(LONGEST) $(PKGS) || status=$$?; \
+	export KAFKATEST_COUNT_FILE=$$counts; \
+	$(call on_packages,go test -race -count=1 -timeout 40m -p $(PARALLEL) $(TESTARGS),longest-first) \
 	if [ -s "$$counts" ]; then \
 		awk '{ n++; v = $$1 } END { printf "%d tests ran on Apache Kafka %s\n", n, v }' "$$counts"; \
 	else \
@@ -64,25 +76,29 @@ test: vet ## Vet, then run every test with the race detector, on Apache Kafka to
 
 .PHONY: short
 short: ## Run the tests without the race detector and without Apache Kafka
-	go test -short -timeout 20m -p $(PARALLEL) $(TESTARGS) $(PKGS)
+	@status=0; $(call on_packages,go test -short -timeout 20m -p $(PARALLEL) $(TESTARGS)) exit $$status
 
 .PHONY: year-on
 year-on: ## Run the tests as they will run a year from now; see tools/another-day.sh
-	go mod download
-	tools/another-day.sh 365 go test -count=1 -timeout 30m -p $(PARALLEL) $(TESTARGS) $(PKGS)
+	for module in . test bench; do go -C $$module mod download; done
+	tools/another-day.sh 365 $(MAKE) without-race
+
+.PHONY: without-race
+without-race:
+	@status=0; $(call on_packages,go test -count=1 -timeout 30m -p $(PARALLEL) $(TESTARGS)) exit $$status
 
 .PHONY: vet
 vet: ## Run go vet
-	go vet $(PKGS)
-	@for module in $(MODULES); do go -C $$module vet ./...; done
+	@status=0; $(call on_packages,go vet) \
+	for module in $(MODULES); do go -C $$module vet ./... || status=$$?; done; exit $$status
 
 .PHONY: lint
 lint: ## Run the linters of .golangci.yml, check the formatting, and look for merge conflict markers
 	@if git grep -nE '^(<{7}|>{7}|\|{7})( |$$)' -- ':!**/testdata/**'; then echo "the files above hold merge conflict markers; resolve them" >&2; exit 1; fi
-	$(LINT) run $(PKGS)
-	@for module in $(MODULES); do \
-		(cd $$module && go tool -modfile=../../tools/go.mod golangci-lint run -c ../../.golangci.yml ./...); \
-	done
+	@status=0; $(call on_packages,$(LINT) run -c $(CURDIR)/.golangci.yml) \
+	for module in $(MODULES); do \
+		(cd $$module && $(LINT) run -c $(CURDIR)/.golangci.yml ./...) || status=$$?; \
+	done; exit $$status
 
 .PHONY: prose
 prose: ## Check the language of documents, comments, texts and names; FILES are files and folders
@@ -94,7 +110,7 @@ fmt: ## Format the code
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME, one on each core
-	@tools/fuzz.sh $(FUZZTIME) $(PKGS)
+	@tools/fuzz.sh $(FUZZTIME) $(MAIN_PKGS)
 
 .PHONY: virtual
 virtual: ## Run the delivery core in virtual time: every moment of a rebalance, refusals, SCHEDULES at random
@@ -104,30 +120,30 @@ virtual: ## Run the delivery core in virtual time: every moment of a rebalance, 
 
 .PHONY: chaos
 chaos: ## Prove on real brokers that nothing is lost while things go wrong, for DURATION
-	go run ./test/chaos -seed $(SEED) -duration $(DURATION)
+	go -C test run ./chaos -seed $(SEED) -duration $(DURATION)
 
 .PHONY: mutants
 mutants: ## Build the bridge with known mistakes; each must be found as make chaos finds them
-	go run ./test/chaos mutants -seed 5
+	go -C test run ./chaos mutants -seed 5
 
 .PHONY: bench
 bench: ## Measure the bridge as a process: throughput, latency, memory
-	go run ./bench throughput
-	go run ./bench latency
-	go run ./bench memory
+	go -C bench run . throughput
+	go -C bench run . latency
+	go -C bench run . memory
 
 .PHONY: measure
 measure: ## Try every measurement of make bench on a small topic; no part of make test, as it asks for a quiet machine
-	go vet -tags measure ./bench
-	go test -tags measure -count=1 -timeout 30m -run TestMeasurements ./bench
+	go -C bench vet -tags measure .
+	go -C bench test -tags measure -count=1 -timeout 30m -run TestMeasurements .
 
 .PHONY: microbench
 microbench: ## Run the Go benchmarks
-	go test -run '^$$' -bench '$(BENCH)' -benchmem $(TESTARGS) $(PKGS)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem $(TESTARGS) $(MAIN_PKGS)
 
 .PHONY: cover
 cover: ## Test and write the coverage to cover.html
-	go test -count=1 -timeout 30m -p $(PARALLEL) -coverpkg=./... -coverprofile=cover.out $(PKGS)
+	go test -count=1 -timeout 30m -p $(PARALLEL) -coverpkg=./... -coverprofile=cover.out $(MAIN_PKGS)
 	go tool cover -html=cover.out -o cover.html
 	@go tool cover -func=cover.out | tail -1
 
@@ -145,7 +161,7 @@ release: ## Build dist/: binaries, checksums, bills of materials, the chart; wit
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities, where https://vuln.go.dev can be reached
-	@tools/vuln.sh $(PKGS)
+	@tools/vuln.sh $(MAIN_PKGS)
 
 .PHONY: clean
 clean: ## Remove what the targets above left; the cache of Kafka's jars stays

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -199,14 +198,4 @@ func inherited() []string {
 		}
 	}
 	return env
-}
-
-// build compiles cmd/bridge of the module that the working directory is in.
-func build(ctx context.Context, dir string) (string, error) {
-	out := filepath.Join(dir, "bridge")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", out, "github.com/datafly/bridge/cmd/bridge")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the bridge: %w; run this inside the repository\n%s", err, text)
-	}
-	return out, nil
 }

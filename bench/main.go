@@ -2,7 +2,7 @@
 // it between a broker and the emulated workspace, each in a process of its own
 // on loopback, and reads processor time and memory from outside.
 //
-//	go run ./bench --help
+//	go -C bench run . --help
 //
 // Figures are read from /proc, so it measures on Linux only. What the figures
 // mean, and how they were taken for the documentation, is in
@@ -171,23 +171,23 @@ func (o *options) check(rest []string, output string) error {
 
 func usage(f *flag.FlagSet) {
 	w := f.Output()
-	fmt.Fprint(w, "bench measures the bridge as a process, on this machine, over loopback.\n\n  go run ./bench [measurement] [flags]\n\nMeasurements (default all):\n")
+	fmt.Fprint(w, "bench measures the bridge as a process, on this machine, over loopback.\n\n  go -C bench run . [measurement] [flags]\n\nMeasurements (default all):\n")
 	for _, m := range measurements {
 		fmt.Fprintf(w, "  %-11s %s\n", m.name, m.about)
 	}
 	fmt.Fprint(w, `
 Examples:
-  go run ./bench                                         everything, about half an hour
-  go run ./bench throughput --codec lz4,none             with a compressed and an uncompressed topic
-  go run ./bench throughput --tls --rounds 7             rows over HTTPS
-  go run ./bench throughput --apache                     from Apache Kafka
-  go run ./bench throughput --transport grpc --tls       rows over gRPC
-  go run ./bench transports --rounds 3
-  go run ./bench throughput --profile cpu.pprof --rounds 1
-  go run ./bench latency --rate 10000
-  go run ./bench scale --groups classic,consumer
-  go run ./bench scale --apache --across 300
-  go run ./bench memory --stall 60s --output json
+  go -C bench run .                                         everything, about half an hour
+  go -C bench run . throughput --codec lz4,none             with a compressed and an uncompressed topic
+  go -C bench run . throughput --tls --rounds 7             rows over HTTPS
+  go -C bench run . throughput --apache                     from Apache Kafka
+  go -C bench run . throughput --transport grpc --tls       rows over gRPC
+  go -C bench run . transports --rounds 3
+  go -C bench run . throughput --profile cpu.pprof --rounds 1
+  go -C bench run . latency --rate 10000
+  go -C bench run . scale --groups classic,consumer
+  go -C bench run . scale --apache --across 300
+  go -C bench run . memory --stall 60s --output json
 
 Flags:
 `)

@@ -8,12 +8,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/datafly/bridge/internal/buildtest"
 	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -58,7 +60,8 @@ func newRig(ctx context.Context, o *options, screen io.Writer) (_ *rig, err erro
 	}
 	if r.bridge == "" {
 		r.say("building the bridge")
-		if r.bridge, err = build(ctx, r.dir); err != nil {
+		r.bridge = filepath.Join(r.dir, "bridge")
+		if err = buildtest.Build(ctx, r.bridge, "-trimpath"); err != nil {
 			return nil, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/datafly/bridge/internal/buildtest"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -25,10 +26,8 @@ type startupResult struct {
 func startup(ctx context.Context, r *rig) (any, error) {
 	out := startupResult{FirstRow: map[string]time.Duration{}, Runs: 4 * r.o.rounds}
 	released := filepath.Join(r.dir, "released")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", released, "github.com/datafly/bridge/cmd/bridge")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building the bridge as released: %w; run this inside the repository\n%s", err, text)
+	if err := buildtest.Build(ctx, released, "-trimpath", "-ldflags", "-s -w"); err != nil {
+		return nil, err
 	}
 	info, err := os.Stat(released)
 	if err != nil {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -37,14 +39,14 @@ var arrows = map[string][]string{
 	"internal/tracing":    {"consumer"},
 	"internal/traffic":    {},
 	"internal/kafka":      {},
-	"internal/kafkatest":  {},
+	"internal/kafkatest":  {"internal/buildtest"},
+	"internal/buildtest":  {},
 	"internal/await":      {},
 	"internal/memory":     {},
 	"internal/archtest":   {},
-	"deploy":              {},
 	"test":                {"internal/memory"},
-	"test/chaos":          {"internal/kafkatest", "internal/traffic", "zerobus/emulator"},
-	"bench":               {"internal/config", "internal/kafkatest", "internal/memory", "internal/traffic", "zerobus", "zerobus/emulator"},
+	"test/chaos":          {"internal/buildtest", "internal/kafkatest", "internal/traffic", "zerobus/emulator"},
+	"bench":               {"internal/buildtest", "internal/config", "internal/kafkatest", "internal/memory", "internal/traffic", "zerobus", "zerobus/emulator"},
 	"cmd/bridge":          {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/config", "internal/hangup", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/spelling", "internal/tracing", "internal/traffic"},
 }
 
@@ -159,28 +161,67 @@ func within(pkg, root string) bool {
 	return pkg == root || strings.HasPrefix(pkg, root+"/")
 }
 
-// packages returns what each package of the module imports, tests aside. Code that
-// does not compile is for the compiler to report: -e passes over it.
+// packages returns what each package of the bridge's module, of test and of bench
+// imports, tests aside. Code that does not compile is for the compiler to report:
+// -e passes over it.
 func packages(t *testing.T) map[string][]string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "list", "-e", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"/...")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
-	}
 	pkgs := make(map[string][]string)
-	for line := range strings.Lines(string(out)) {
-		fields := strings.Fields(line)
-		pkgs[strings.TrimPrefix(fields[0], module+"/")] = fields[1:]
+	for _, dir := range []string{"../..", "../../test", "../../bench"} {
+		cmd := exec.CommandContext(ctx, "go", "list", "-e", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...")
+		cmd.Dir = dir
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go list in %s: %v\n%s", dir, err, stderr.Bytes())
+		}
+		for line := range strings.Lines(string(out)) {
+			fields := strings.Fields(line)
+			pkgs[strings.TrimPrefix(fields[0], module+"/")] = fields[1:]
+		}
 	}
-	for _, must := range []string{"consumer", "mapping", "zerobus", "cmd/bridge"} {
+	for _, must := range []string{"consumer", "mapping", "zerobus", "cmd/bridge", "test/chaos", "bench"} {
 		if _, ok := pkgs[must]; !ok {
 			t.Fatalf("go list does not name %s; got %d packages", must, len(pkgs))
 		}
 	}
 	return pkgs
+}
+
+// Programs that only tests and benchmarks need stay out of the bridge's module, and
+// their modules use the versions the bridge is built with.
+func TestModulesAgree(t *testing.T) {
+	product := requirements(t, "../../go.mod")
+	for _, heavy := range []string{"github.com/chromedp/chromedp", "github.com/compose-spec/compose-go/v2", "github.com/santhosh-tekuri/jsonschema/v6", "github.com/creack/pty", "golang.org/x/tools"} {
+		if product[heavy] != "" {
+			t.Errorf("go.mod requires %s, which only tests need; use it in test/", heavy)
+		}
+	}
+	for _, dir := range []string{"test", "bench"} {
+		for path, version := range requirements(t, "../../"+dir+"/go.mod") {
+			if want := product[path]; want != "" && version != want {
+				t.Errorf("%s/go.mod: got %s %s, want %s as the bridge has; run go -C %s mod tidy, or go get it in both", dir, path, version, want, dir)
+			}
+		}
+	}
+}
+
+// requirements returns the versions a go.mod file requires.
+func requirements(t *testing.T, file string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) (v\S+)`).FindAllStringSubmatch(string(text), -1) {
+		versions[m[1]] = m[2]
+	}
+	if len(versions) < 10 {
+		t.Fatalf("%s: got %d requirements, want more", file, len(versions))
+	}
+	return versions
 }

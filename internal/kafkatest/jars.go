@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/datafly/bridge/internal/buildtest"
 )
 
 // Version is the release of Apache Kafka the tests run on, as Maven Central
@@ -135,23 +137,14 @@ func findJava(ctx context.Context) (java, version string, err error) {
 	return java, string(out), nil
 }
 
-// cacheDir is KAFKATEST_CACHE, or .cache/kafka beside the go.mod above the
-// working folder, or the user's cache folder outside a module.
+// cacheDir is KAFKATEST_CACHE, or .cache/kafka in the root of the repository, or
+// the user's cache folder outside the repository.
 func cacheDir() (string, error) {
 	if dir := os.Getenv("KAFKATEST_CACHE"); dir != "" {
 		return filepath.Abs(dir)
 	}
-	wd, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("finding the cache folder: %w; set KAFKATEST_CACHE", err)
-	}
-	for dir := wd; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, ".cache", "kafka"), nil
-		}
-		if dir == filepath.Dir(dir) {
-			break
-		}
+	if root, err := buildtest.Root(); err == nil {
+		return filepath.Join(root, ".cache", "kafka"), nil
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/datafly/bridge/internal/await"
+	"github.com/datafly/bridge/internal/buildtest"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -36,14 +37,11 @@ func testMain(m *testing.M) int {
 // binary is the bridge, built once and as the tests are.
 var binary = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(buildDir, "bridge")
-	args := []string{"build", "-o", path}
-	if raceEnabled {
-		args = append(args, "-race")
+	var flags []string
+	if buildtest.Race {
+		flags = append(flags, "-race")
 	}
-	if out, err := exec.Command("go", append(args, "github.com/datafly/bridge/cmd/bridge")...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the bridge: %w\n%s", err, out)
-	}
-	return path, nil
+	return path, buildtest.Build(context.Background(), path, flags...)
 })
 
 // program finds Chromium.

@@ -51,7 +51,7 @@ type options struct {
 
 // repeat is the command that runs the same schedule.
 func (o *options) repeat() string {
-	s := fmt.Sprintf("go run ./test/chaos -seed %d -duration %s -transport %s -protocol %s -brokers %d -members %d -rate %d", o.seed, o.duration, o.transport, o.protocol, o.brokers, o.members, o.rate)
+	s := fmt.Sprintf("go -C test run ./chaos -seed %d -duration %s -transport %s -protocol %s -brokers %d -members %d -rate %d", o.seed, o.duration, o.transport, o.protocol, o.brokers, o.members, o.rate)
 	if len(o.focus) > 0 {
 		s += " -focus " + strings.Join(o.focus, ",")
 	}
@@ -131,19 +131,19 @@ func usage(f *flag.FlagSet) {
 	fmt.Fprint(w, `chaos proves that the bridge loses nothing: numbered events through Apache Kafka
 and the real binary to an emulated workspace, under faults that a seed decides.
 
-  go run ./test/chaos [flags]
-  go run ./test/chaos mutants [flags]     build the bridge with known mistakes; each must be found
+  go -C test run ./chaos [flags]
+  go -C test run ./chaos mutants [flags]     build the bridge with known mistakes; each must be found
 
 It needs Java 17 and Maven. The exit code is 0 when the audit passes, 1 when it
 does not or the run was interrupted, 2 when the command line is wrong.
 
 Examples:
-  go run ./test/chaos                                      two minutes, a seed at random
-  go run ./test/chaos -seed 7 -duration 1h                 an hour
-  go run ./test/chaos -seed 7 -plan                        what would happen, and when
-  go run ./test/chaos -focus member-kill,sink-cut -first   only these faults, to the first violation
-  go run ./test/chaos -transport grpc -race                streams, and the race detector in the members
-  go run ./test/chaos mutants -mutant mark-before-write
+  go -C test run ./chaos                                      two minutes, a seed at random
+  go -C test run ./chaos -seed 7 -duration 1h                 an hour
+  go -C test run ./chaos -seed 7 -plan                        what would happen, and when
+  go -C test run ./chaos -focus member-kill,sink-cut -first   only these faults, to the first violation
+  go -C test run ./chaos -transport grpc -race                streams, and the race detector in the members
+  go -C test run ./chaos mutants -mutant mark-before-write
 
 Kinds of fault:
 `)

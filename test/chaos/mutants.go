@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/datafly/bridge/internal/buildtest"
 )
 
 // mutants are mistakes that the oracle must find, each a patch of the bridge.
@@ -115,14 +117,20 @@ func tryMutants(ctx context.Context, o *options, stdout, stderr io.Writer) error
 	return nil
 }
 
-// copyTree copies the module's files, as they are now, to a folder of its own.
+// copyTree copies the files of the repository, as they are now, to a folder of its own.
 func copyTree(ctx context.Context, to string) error {
-	out, err := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	root, err := buildtest.Root()
 	if err != nil {
-		return fmt.Errorf("listing the module's files: %w; run this at the root of the repository", err)
+		return err
+	}
+	list := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	list.Dir = root
+	out, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("listing the files of the repository: %w", err)
 	}
 	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
-		text, err := os.ReadFile(name)
+		text, err := os.ReadFile(filepath.Join(root, name))
 		if errors.Is(err, os.ErrNotExist) {
 			continue // removed, and not committed yet
 		}
@@ -153,6 +161,5 @@ func buildMutant(ctx context.Context, tree, out string, m mutant) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, apply("-R")) }()
-	_, err = buildBridge(ctx, tree, out, false)
-	return err
+	return buildtest.BuildIn(ctx, tree, out, "-trimpath")
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/datafly/bridge/internal/buildtest"
 	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -59,7 +60,12 @@ func newRig(ctx context.Context, o *options, dir string) (r *rig, err error) {
 		}
 	}()
 	if r.bridge = o.bridge; r.bridge == "" {
-		if r.bridge, err = buildBridge(ctx, ".", filepath.Join(dir, "bridge"), o.race); err != nil {
+		r.bridge = filepath.Join(dir, "bridge")
+		flags := []string{"-trimpath"}
+		if o.race {
+			flags = append(flags, "-race")
+		}
+		if err = buildtest.Build(ctx, r.bridge, flags...); err != nil {
 			return r, err
 		}
 	}

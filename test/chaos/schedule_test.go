@@ -99,7 +99,7 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("chaos %q: got exit code %d and %q, want %d and %q", tc.args, code, out.String(), tc.code, tc.says)
 		}
 	}
-	o := parsed(t, strings.Fields(parsed(t, "-seed", "5", "-duration", "30s", "-focus", "member-kill").repeat())[3:]...)
+	o := parsed(t, strings.Fields(parsed(t, "-seed", "5", "-duration", "30s", "-focus", "member-kill").repeat())[5:]...)
 	if o.seed != 5 || o.duration != 30*time.Second || len(o.focus) != 1 {
 		t.Errorf("the command that repeats a run leads elsewhere: %+v", o)
 	}

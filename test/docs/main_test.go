@@ -1,13 +1,14 @@
 package docs_test
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 
+	"github.com/datafly/bridge/internal/buildtest"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -28,12 +29,9 @@ func testMain(m *testing.M) int {
 // binary is the bridge, built once and as the tests are.
 var binary = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(buildDir, "bridge")
-	args := []string{"build", "-o", path}
-	if raceEnabled {
-		args = append(args, "-race")
+	var flags []string
+	if buildtest.Race {
+		flags = append(flags, "-race")
 	}
-	if out, err := exec.Command("go", append(args, "github.com/datafly/bridge/cmd/bridge")...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the bridge: %w\n%s", err, out)
-	}
-	return path, nil
+	return path, buildtest.Build(context.Background(), path, flags...)
 })

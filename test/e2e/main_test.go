@@ -1,16 +1,17 @@
 package e2e_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/datafly/bridge/internal/await"
+	"github.com/datafly/bridge/internal/buildtest"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -45,9 +46,9 @@ func testMain(m *testing.M) int {
 // The program, built once: as the tests themselves are built, and without the
 // race detector where memory is measured.
 var (
-	asTested = sync.OnceValues(func() (string, error) { return build("bridge", raceEnabled) })
+	asTested = sync.OnceValues(func() (string, error) { return build("bridge", buildtest.Race) })
 	plain    = sync.OnceValues(func() (string, error) {
-		if !raceEnabled {
+		if !buildtest.Race {
 			return asTested()
 		}
 		return build("bridge-plain", false)
@@ -56,14 +57,11 @@ var (
 
 func build(name string, race bool) (string, error) {
 	path := filepath.Join(buildDir, name)
-	args := []string{"build", "-o", path}
+	var flags []string
 	if race {
-		args = append(args, "-race")
+		flags = append(flags, "-race")
 	}
-	if out, err := exec.Command("go", append(args, "github.com/datafly/bridge/cmd/bridge")...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the bridge: %w\n%s", err, out)
-	}
-	return path, nil
+	return path, buildtest.Build(context.Background(), path, flags...)
 }
 
 // eventually waits until condition holds, for limit at most and no longer than

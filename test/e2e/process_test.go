@@ -53,6 +53,7 @@ type command struct {
 	cgroup *cgroup // to run in; nil: the test's
 
 	stdinFrom, stderrTo *os.File // instead of stdin, and of keeping stderr
+	tty                 *os.File // instead of all three
 }
 
 var processes atomic.Int64
@@ -82,6 +83,9 @@ func start(t testing.TB, e *evidence, c command) *process {
 	}
 	if c.stderrTo != nil {
 		p.cmd.Stderr = c.stderrTo
+	}
+	if c.tty != nil {
+		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = c.tty, c.tty, c.tty
 	}
 	p.cmd.SysProcAttr = childAttr()
 	e.text(p.name+" on stdout", p.stdout.String)

@@ -1,7 +1,6 @@
 package deploy_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -17,11 +16,12 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/datafly/bridge/internal/buildtest"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-const root = ".."
+const root = "../.."
 
 // compose reads docker-compose.yml as docker compose does: against the schema,
 // with every reference between services resolved.
@@ -230,9 +230,8 @@ func build(t *testing.T) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	bin := filepath.Join(t.TempDir(), "bridge")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "github.com/datafly/bridge/cmd/bridge").CombinedOutput()
-	if err != nil {
-		t.Fatalf("building the bridge: %v\n%s", err, bytes.TrimSpace(out))
+	if err := buildtest.Build(ctx, bin); err != nil {
+		t.Fatal(err)
 	}
 	return bin
 }

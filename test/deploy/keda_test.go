@@ -56,7 +56,7 @@ var kafkaTrigger = []string{
 }
 
 func TestScaledObject(t *testing.T) {
-	text, err := os.ReadFile("keda-scaledobject.yaml")
+	text, err := os.ReadFile(filepath.Join(root, "deploy/keda-scaledobject.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestScaledObject(t *testing.T) {
 
 // The page shows the file as it is.
 func TestScalingPageShowsTheScaledObject(t *testing.T) {
-	file, err := os.ReadFile("keda-scaledobject.yaml")
+	file, err := os.ReadFile(filepath.Join(root, "deploy/keda-scaledobject.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
