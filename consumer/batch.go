@@ -27,7 +27,7 @@ type Batch struct {
 	began    time.Time      // when mapping began; only when tapped
 	polled   []polled       // in order; only when tapped
 	events   int
-	made     int64 // said by the mapper, for the sink
+	version  int64 // of the schema that the rows are encoded for; set by the mapper
 	topicID  [16]byte
 
 	capacity int // of buf when the batch was taken from the pool
@@ -44,11 +44,11 @@ type event struct {
 
 // Reject is one event that can never be a row.
 type Reject struct {
-	Code   string // why, from a closed set; a metric label
-	Column string // the column at fault, or empty
-	Reason string // for the dead letter; holds no secret, and of the event what the sink may quote
-	Told   string // Reason as logs may hold it: no more of the event than a number or keyword
-	passed bool   // without a dead letter, as it is one that came back too often
+	Code      string // why, from a closed set; a metric label
+	Column    string // the column at fault, or empty
+	Reason    string // for the dead letter; holds no secret, and of the event what the sink may quote
+	LogReason string // Reason as logs may hold it: no more of the event than a number or keyword
+	passed    bool   // without a dead letter, as it is one that came back too often
 	event
 }
 
@@ -101,7 +101,7 @@ func (b *Batch) reset() {
 	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
 	b.rows, b.rejected, b.dropped, b.sizes = b.rows[:0], b.rejected[:0], b.dropped[:0], b.sizes[:0]
 	b.polled = b.polled[:0]
-	b.events, b.passed, b.made, b.tapped, b.topicID = 0, 0, 0, false, [16]byte{}
+	b.events, b.passed, b.version, b.tapped, b.topicID = 0, 0, 0, false, [16]byte{}
 }
 
 // Add maps one more record into the batch.
@@ -128,8 +128,12 @@ func (b *Batch) Rows() [][]byte {
 // Empty tells whether the record being mapped is the batch's first.
 func (b *Batch) Empty() bool { return len(b.recs) <= 1 && b.index == 0 }
 
-// Made notes by which rules the rows of the batch are made; the sink is told.
-func (b *Batch) Made(by int64) { b.made = by }
+// SetSchemaVersion sets the version of the schema that the rows of the batch are
+// encoded for. The sink gets it with the rows.
+func (b *Batch) SetSchemaVersion(version int64) { b.version = version }
+
+// SchemaVersion returns what SetSchemaVersion set.
+func (b *Batch) SchemaVersion() int64 { return b.version }
 
 // TopicID returns the id of the topic whose records are mapped, zero where the
 // broker gives none.
@@ -148,7 +152,7 @@ func (b *Batch) Row(extended []byte) {
 // Reject says that the event can never be a row. code is from a closed set,
 // reason is for people; see [Reject].
 func (b *Batch) Reject(code, column, reason string) {
-	b.rejected = append(b.rejected, Reject{Code: code, Column: column, Reason: reason, Told: reason, event: b.next()})
+	b.rejected = append(b.rejected, Reject{Code: code, Column: column, Reason: reason, LogReason: reason, event: b.next()})
 }
 
 // Filter says that the event is dropped by rule. reason is from a closed set.
@@ -220,7 +224,7 @@ func (b *Batch) prevailing() *mappingFault {
 		r := &b.rejected[i]
 		n := counted[r.cause()]
 		if n > 0 && (2*n >= total || 2*last.count(r.cause()) >= last.filled) {
-			return &mappingFault{r.cause(), r.Told}
+			return &mappingFault{r.cause(), r.LogReason}
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -221,7 +222,7 @@ func TestPauseAndResume(t *testing.T) {
 
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := consumer.NewBudget(100)
+		b := consumer.NewBudget(100).Group()
 		if err := b.Wait(t.Context()); err != nil {
 			t.Errorf("with room: got %v", err)
 		}
@@ -258,7 +259,7 @@ func TestBudget(t *testing.T) {
 }
 
 func TestBudgetShares(t *testing.T) {
-	b := consumer.NewBudget(1200)
+	b := consumer.NewBudget(1200).Group()
 	for n, want := range map[int]int64{1: 1200, 2: 800, 3: 600, 5: 400, 1_000_000: 1} {
 		if got := b.Share(n); got != want {
 			t.Errorf("share of one of %d: got %d, want %d", n, got, want)
@@ -273,4 +274,48 @@ func TestBudgetShares(t *testing.T) {
 	if b.Take(1); !b.Tight() {
 		t.Error("not tight past half")
 	}
+}
+
+// A group that holds all it can leaves its even share to each other group.
+func TestGroupsShareABudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := consumer.NewBudget(1200)
+		first := shared.Group()
+		if got := first.Room(); got != 1200 {
+			t.Errorf("room of the only group: got %d, want 1200", got)
+		}
+		second, third := shared.Group(), shared.Group()
+		first.Take(800)
+		if got := []int64{first.Room(), second.Room(), third.Room()}; !slices.Equal(got, []int64{0, 400, 400}) {
+			t.Errorf("room beside a group at twice its share: got %v, want 0, 400 and 400", got)
+		}
+		second.Take(400)
+		if got := []int64{second.Room(), third.Room(), second.Share(1)}; !slices.Equal(got, []int64{0, 400, 400}) {
+			t.Errorf("at the limit: got room %v, want 0, 400, and a share of 400", got)
+		}
+		passed := make(chan int, 2)
+		for i, group := range []consumer.GroupBudget{first, second} {
+			go func() {
+				if group.Wait(t.Context()) == nil {
+					passed <- i
+				}
+			}()
+		}
+		synctest.Wait()
+		first.Give(100)
+		if a, b := <-passed, <-passed; a == b {
+			t.Errorf("after bytes of one group are given back: group %d twice, want both to continue", a)
+		}
+		first.Take(100)
+		go func() {
+			if first.Wait(t.Context()) == nil {
+				passed <- 0
+			}
+		}()
+		synctest.Wait()
+		third.Leave()
+		second.Leave()
+		second.Give(400)
+		<-passed
+	})
 }

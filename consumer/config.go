@@ -52,6 +52,9 @@ type Config struct {
 	// MaxBuffered bounds the event bytes polled and not yet durable, over
 	// all partitions. A poll may pass it by one fetch answer.
 	MaxBuffered int64
+	// Budget, if not nil, bounds the event bytes instead of a budget of
+	// MaxBuffered bytes for this group alone.
+	Budget *Budget
 	// Linger is how long a batch that is not full waits for more. 0: what
 	// gathers during a Write is the next batch.
 	Linger time.Duration
@@ -63,19 +66,19 @@ type Config struct {
 	// one before the group is not ready and the log says where and why.
 	// 0: never.
 	StuckAfter time.Duration
-	// SinkTrouble returns what the sink says of itself while it has trouble,
+	// SinkProblem returns what the sink says of itself while it has trouble,
 	// and "" while it has none, to explain a partition that stands still. It
 	// may be nil and must not wait.
-	SinkTrouble func() (reason, remedy string)
+	SinkProblem func() (reason, remedy string)
 
 	Rejects Rejects
 
-	// Tap, if not nil, is shown every batch on its way. Nil costs nothing.
-	Tap Tap
+	// BatchObserver, if not nil, sees every batch. Nil costs nothing.
+	BatchObserver BatchObserver
 
-	// Sized, if not nil, is called with the number of brokers and of assigned
+	// OnSizeChange, if not nil, is called with the number of brokers and of assigned
 	// partitions whenever either may have changed. It must not block.
-	Sized func(brokers, partitions int)
+	OnSizeChange func(brokers, partitions int)
 
 	// Version is written into dead letters.
 	Version string

@@ -48,7 +48,7 @@ func (c *counts) RowsDelivered(_ string, _ int32, n, _ int, _ time.Duration) {
 func (c *counts) EventRejected(_, code string)          { c.with(func() { c.rejected[code]++ }) }
 func (c *counts) EventFiltered(_, reason string, n int) { c.with(func() { c.filtered[reason] += n }) }
 func (c *counts) DeadLettered(_ string, n int)          { c.with(func() { c.deadLettered += n }) }
-func (c *counts) BatchHalved(string)                    { c.with(func() { c.halved++ }) }
+func (c *counts) BatchSplit(string)                     { c.with(func() { c.halved++ }) }
 func (c *counts) Rebalanced(kind string, n int)         { c.with(func() { c.rebalanced[kind] += n }) }
 func (c *counts) Forget(string, int32)                  { c.with(func() { c.forgotten++ }) }
 func (c *counts) Committed(err error) {

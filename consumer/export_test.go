@@ -90,13 +90,13 @@ func (g *Group) Fetched() int64 { return g.cl.BufferedFetchRecords() }
 
 // Held is how many bytes of events the member holds: those in the budget and
 // those that were not polled. Call it after something was.
-func (g *Group) Held() int64 { return g.budget.used.Load() + held(g.cl) }
+func (g *Group) Held() int64 { return g.budget.own.Load() + held(g.cl) }
 
 // Group is the partition's, which never ran.
 func (l *Lab) Group() *Group { return l.g }
 
 // Buffered is what the budget counts.
-func (l *Lab) Buffered() int64 { return l.g.budget.used.Load() }
+func (l *Lab) Buffered() int64 { return l.g.budget.own.Load() }
 
 // Paused tells whether the client fetches the partition no more.
 func (l *Lab) Paused() bool { return len(l.g.cl.PauseFetchPartitions(nil)["lab"]) > 0 }
@@ -142,15 +142,23 @@ type Window struct{ w window }
 func (w *Window) Accept(rows int) { w.w.accept(rows) }
 func (w *Window) Refuse() bool    { return w.w.refuse(cause{}) }
 
-// Budget bounds bytes.
-type Budget struct{ b *budget }
+// GroupBudget is what one group uses of a Budget.
+type GroupBudget struct{ b *groupBudget }
 
-func NewBudget(limit int64) Budget              { return Budget{newBudget(limit)} }
-func (b Budget) Take(n int64)                   { b.b.take(n) }
-func (b Budget) Give(n int64)                   { b.b.give(n) }
-func (b Budget) Wait(ctx context.Context) error { return b.b.wait(ctx) }
-func (b Budget) Share(n int) int64              { return b.b.share(n) }
-func (b Budget) Tight() bool                    { return b.b.tight() }
+// Group adds a group that runs.
+func (b *Budget) Group() GroupBudget {
+	g := GroupBudget{b.group()}
+	g.b.join()
+	return g
+}
+
+func (b GroupBudget) Leave()                         { b.b.leave() }
+func (b GroupBudget) Take(n int64)                   { b.b.take(n) }
+func (b GroupBudget) Give(n int64)                   { b.b.give(n) }
+func (b GroupBudget) Wait(ctx context.Context) error { return b.b.wait(ctx) }
+func (b GroupBudget) Share(n int) int64              { return b.b.share(n) }
+func (b GroupBudget) Tight() bool                    { return b.b.tight() }
+func (b GroupBudget) Room() int64                    { return b.b.room() }
 
 // Batches hands out batches.
 type Batches struct{ bs *batches }

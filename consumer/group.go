@@ -27,7 +27,7 @@ type Group struct {
 	sink      Sink
 	newMapper func() Mapper
 	obs       Observer
-	budget    *budget
+	budget    *groupBudget
 	inflow    *inflow
 	batches   *batches
 	probe     time.Duration
@@ -38,7 +38,7 @@ type Group struct {
 	// given, and partitions have no use for one before something is pushed.
 	cl   *kgo.Client
 	stop context.CancelCauseFunc // set by Run, too
-	ends *Ends                   // of a bounded run; else nil
+	ends *StopOffsets            // of a bounded run; else nil
 
 	mu    sync.Mutex // guards the fields below
 	parts map[topicPartition]*partition
@@ -80,13 +80,18 @@ type topicPartition struct {
 func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, obs Observer, log *zap.Logger) *Group {
 	g := &Group{
 		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
-		budget: newBudget(cfg.MaxBuffered), batches: newBatches(cfg.MaxBytes, cfg.MaxBuffered/4), probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
+		batches: newBatches(cfg.MaxBytes, cfg.MaxBuffered/4), probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
 		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
 		owned: make(map[topicPartition]bool), purged: make(map[string]time.Time),
 		starts: make(map[topicPartition]int64), begins: make(map[topicPartition]kgo.EpochOffset), reading: make(map[string][16]byte),
 		unpolled: make(map[string]*unpolled),
 		lookNow:  make(chan struct{}, 1), first: make(chan struct{}, 1), begun: make(chan struct{}, 1),
 	}
+	shared := cfg.Budget
+	if shared == nil {
+		shared = NewBudget(cfg.MaxBuffered)
+	}
+	g.budget = shared.group()
 	g.inflow = &inflow{budget: g.budget}
 	g.trouble.log = log
 	g.dog.log = log
@@ -116,6 +121,8 @@ func (g *Group) Run(ctx context.Context) error {
 	ctx, g.stop = context.WithCancelCause(ctx)
 	defer g.stop(nil)
 
+	g.budget.join()
+	defer g.budget.leave()
 	g.running.Store(true)
 	eg, egCtx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return g.poll(egCtx) })

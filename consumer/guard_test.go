@@ -103,7 +103,7 @@ func TestDenseLettersAreReadInPieces(t *testing.T) {
 	const letters, size = 100, 900 << 10
 	dense := client(t, box.b, kgo.ProducerBatchCompression(kgo.ZstdCompression()))
 	for i := range letters {
-		letter := consumer.DeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
+		letter := consumer.MakeDeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
 		letter.Topic = box.dlq()
 		if err := dense.ProduceSync(t.Context(), letter).FirstErr(); err != nil { // a batch for each
 			t.Fatal(err)
@@ -117,12 +117,12 @@ func TestDenseLettersAreReadInPieces(t *testing.T) {
 		runtime.ReadMemStats(&s)
 		return s.HeapAlloc
 	}
-	opened, err := box.cluster.OpenLetters(t.Context())
+	opened, err := box.cluster.OpenDeadLetters(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	before, worst, n := heap(), uint64(0), 0
-	err = opened.Each(t.Context(), func(l *consumer.Letter) error {
+	err = opened.Each(t.Context(), func(l *consumer.DeadLetter) error {
 		if n++; n%10 == 1 {
 			worst = max(worst, heap())
 		}
@@ -151,12 +151,12 @@ func TestALetterThatInflates(t *testing.T) {
 			t.Fatal(err)
 		}
 		read := func(c *consumer.Cluster) (newest, each error) {
-			letters, err := c.OpenLetters(t.Context())
+			letters, err := c.OpenDeadLetters(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			_, newest = letters.Newest(t.Context(), 10)
-			return newest, letters.Each(t.Context(), func(*consumer.Letter) error { return nil })
+			return newest, letters.Each(t.Context(), func(*consumer.DeadLetter) error { return nil })
 		}
 		newest, each := read(box.cluster)
 		for what, err := range map[string]error{"newest": newest, "each": each} {

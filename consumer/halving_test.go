@@ -23,26 +23,26 @@ type strict struct {
 }
 
 // Probe is Write.
-func (s *strict) Probe(ctx context.Context, made int64, rows [][]byte) error {
-	return s.Write(ctx, made, rows)
+func (s *strict) Probe(ctx context.Context, schemaVersion int64, rows [][]byte) (int, error) {
+	return s.Write(ctx, schemaVersion, rows)
 }
 
-func (s *strict) Write(_ context.Context, _ int64, rows [][]byte) error {
+func (s *strict) Write(_ context.Context, _ int64, rows [][]byte) (int, error) {
 	s.writes++
 	s.largest = max(s.largest, len(rows))
 	var batch []int
 	for _, row := range rows {
 		offset, err := strconv.Atoi(strings.Split(string(row), ":")[1])
 		if err != nil {
-			return fmt.Errorf("a row that is not ours: %s", row)
+			return 1, fmt.Errorf("a row that is not ours: %s", row)
 		}
 		if s.failing[offset] {
-			return &refusal{"schema_mismatch"}
+			return 1, &refusal{"schema_mismatch"}
 		}
 		batch = append(batch, offset)
 	}
 	s.landed = append(s.landed, batch...)
-	return nil
+	return 1, nil
 }
 
 func halve(t *testing.T, rows, maxRows int, failing []int) {

@@ -23,7 +23,7 @@ var errNoRoom = errors.New("no room to decompress the batch now")
 // client's [kgo.Decompressor] and a [kgo.HookFetchBatchRead].
 type inflow struct {
 	inner  *decompressor // set before the client is made
-	budget *budget
+	budget *groupBudget
 	limit  atomic.Int64 // bytes beside the budget's; see memory.Plan.Fetched
 
 	unpolled atomic.Int64 // bytes the client held after the last poll
@@ -89,7 +89,7 @@ func (f *inflow) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte,
 	if codec == kgo.CodecNone {
 		return src, nil
 	}
-	if f.budget.used.Load()+f.unpolled.Load()+f.since.Load() >= f.budget.limit+f.limit.Load() {
+	if f.unpolled.Load()+f.since.Load() >= f.budget.room()+f.limit.Load() {
 		return nil, errNoRoom
 	}
 	out, err := f.inner.Decompress(src, codec)
@@ -142,7 +142,7 @@ func (g *Group) follow(cl *kgo.Client) {
 	p := memory.Plan{FetchMaxBytes: int64(g.cfg.FetchMaxBytes), Brokers: len(cl.DiscoveredBrokers()), Partitions: len(g.parts)}
 	g.mu.Unlock()
 	g.inflow.limit.Store(p.Fetched())
-	if g.cfg.Sized != nil {
-		g.cfg.Sized(p.Brokers, p.Partitions)
+	if g.cfg.OnSizeChange != nil {
+		g.cfg.OnSizeChange(p.Brokers, p.Partitions)
 	}
 }

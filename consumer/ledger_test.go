@@ -108,7 +108,7 @@ func TestWatchdog(t *testing.T) {
 		var trouble string
 		cfg := labConfig()
 		cfg.StuckAfter = time.Minute
-		cfg.SinkTrouble = func() (string, string) { return trouble, "wake it" }
+		cfg.SinkProblem = func() (string, string) { return trouble, "wake it" }
 		core, logs := observer.New(zap.InfoLevel)
 		tab := newTable(t)
 		l, err := consumer.NewLab(cfg, tab, toRow, newCounts(), zap.New(core))

@@ -9,8 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Letter is a dead letter: where it lies, and what its headers say.
-type Letter struct {
+// DeadLetter is a dead letter: where it lies, and what its headers say.
+type DeadLetter struct {
 	Topic     string // the dead-letter topic
 	Partition int32
 	Offset    int64
@@ -57,12 +57,12 @@ type Letter struct {
 
 // OfGroup reports whether the event was lost to the consumer group, as far as
 // that is known.
-func (l *Letter) OfGroup(group string) bool {
+func (l *DeadLetter) OfGroup(group string) bool {
 	return l.Group == "" || l.Group == cutText(group, maxHeaderText)
 }
 
 // bytes is the memory a letter takes.
-func (l *Letter) bytes() int {
+func (l *DeadLetter) bytes() int {
 	n := len(l.Original.Key) + len(l.Original.Value) + runBytes*(len(l.Events)+len(l.Landed))
 	for _, h := range l.Headers {
 		n += len(h.Key) + len(h.Value)
@@ -70,11 +70,11 @@ func (l *Letter) bytes() int {
 	return n
 }
 
-// ParseLetter reads a record of a dead-letter topic. It never fails: what is
+// ParseDeadLetter reads a record of a dead-letter topic. It never fails: what is
 // wrong with the headers is told in Fault. The letter shares the record's bytes.
-func ParseLetter(rec *kgo.Record) *Letter {
+func ParseDeadLetter(rec *kgo.Record) *DeadLetter {
 	original, told := splitHeaders(rec.Headers)
-	l := &Letter{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Headers: rec.Headers, from: rec.Offset, written: rec.Timestamp,
+	l := &DeadLetter{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Headers: rec.Headers, from: rec.Offset, written: rec.Timestamp,
 		Original: &kgo.Record{Key: rec.Key, Value: rec.Value, Headers: original}}
 	said := make(map[string]string, len(ours))
 	for _, h := range told {

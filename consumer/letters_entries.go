@@ -48,7 +48,7 @@ func newEntries(most int) *entries {
 
 // key returns the record that a dead letter is of; false where its headers do
 // not tell.
-func (e *entries) key(l *Letter, add bool) (entryKey, bool) {
+func (e *entries) key(l *DeadLetter, add bool) (entryKey, bool) {
 	if l.Original.Topic == "" || l.Fault != "" && l.Parts == 0 {
 		return entryKey{}, false
 	}
@@ -71,13 +71,13 @@ func (e *entries) key(l *Letter, add bool) (entryKey, bool) {
 
 // common reports whether a dead letter is of the events of an entry. One that
 // cannot be put together does not tell its events.
-func (x *entry) common(l *Letter) bool {
+func (x *entry) common(l *DeadLetter) bool {
 	return len(x.events) == 0 || len(l.Events) == 0 || x.events.Overlap(l.Events)
 }
 
 // note notes a dead letter. Of one partition they come in the order in which
 // they were written.
-func (e *entries) note(l *Letter, part *letterPartition) {
+func (e *entries) note(l *DeadLetter, part *letterPartition) {
 	key, ok := e.key(l, true)
 	if !ok {
 		if l.Fault == "" || l.Parts > 0 {
@@ -133,7 +133,7 @@ func (x *entry) merge(old *entry) *entry {
 
 // newest reports whether a dead letter is the newest of its events, and says in
 // it how many there are.
-func (e *entries) newest(l *Letter, part *letterPartition) bool {
+func (e *entries) newest(l *DeadLetter, part *letterPartition) bool {
 	key, ok := e.key(l, false)
 	if !ok {
 		return true

@@ -34,7 +34,7 @@ func TestOneEntryPerEvent(t *testing.T) {
 		})
 
 		// A redrive writes each once and settles it for good.
-		ours := func(l *consumer.Letter) bool { return l.OfGroup(g) }
+		ours := func(l *consumer.DeadLetter) bool { return l.OfGroup(g) }
 		tab := newTable(t)
 		if did := box.mustRedrive(consumer.RedriveOptions{Match: ours, Mapper: refusing("nothing"), Sink: tab}); did.count("landed") != 5 || len(did.all) != 5 {
 			t.Errorf("got %v, want five that landed", did.all)
@@ -75,7 +75,7 @@ func TestReplacedLetter(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := box.cluster.OpenLetters(ctx)
+	letters, err := box.cluster.OpenDeadLetters(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestNewestLettersAreOnePerEvent(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := box.cluster.OpenLetters(ctx)
+	letters, err := box.cluster.OpenDeadLetters(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,13 +116,13 @@ func TestComparingIsBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := box.cluster.OpenLetters(ctx)
+	letters, err := box.cluster.OpenDeadLetters(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	letters.SetEntries(300) // the origin and one entry
-	var all []*consumer.Letter
-	if err := letters.Each(ctx, func(l *consumer.Letter) error { all = append(all, l); return nil }); err != nil {
+	var all []*consumer.DeadLetter
+	if err := letters.Each(ctx, func(l *consumer.DeadLetter) error { all = append(all, l); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	seen := map[int64]int{}
@@ -150,7 +150,7 @@ func TestEventsOfARecreatedTopicAreNoCopies(t *testing.T) {
 	wantList(t, "entries", entriesOf(box.collect()), []string{"7 0 bad-first 1 1", "7 0 bad-second 1 1"})
 
 	// Parts tell the time, too: what is missing of a copy does not count beside the whole.
-	letter := consumer.DeadLetterOf(box.cfg, &kgo.Record{Topic: box.cfg.Topics[0], Offset: 7, Timestamp: time.UnixMilli(1_790_000_000_000), Value: []byte("bad-first")}, toRow)
+	letter := consumer.MakeDeadLetterOf(box.cfg, &kgo.Record{Topic: box.cfg.Topics[0], Offset: 7, Timestamp: time.UnixMilli(1_790_000_000_000), Value: []byte("bad-first")}, toRow)
 	box.copyParts(consumer.Parts(letter, 100)[0])
 	if all := box.collect(); len(all) != 2 {
 		t.Errorf("got %d dead letters %v, want two", len(all), entriesOf(all))

@@ -16,7 +16,7 @@ import (
 func eventsIn(t *testing.T, text string) (consumer.Events, bool) {
 	t.Helper()
 	headers := headersOf(strings.ReplaceAll(wholeLetter, "bridge-event-index=1,4", "bridge-event-index="+text))
-	l := consumer.ParseLetter(&kgo.Record{Headers: headers})
+	l := consumer.ParseDeadLetter(&kgo.Record{Headers: headers})
 	return l.Events, l.Fault == ""
 }
 
@@ -88,7 +88,7 @@ func TestHeadersAreBounded(t *testing.T) {
 	} {
 		var failed []int
 		rec := &kgo.Record{Topic: "events", Value: []byte("["), Headers: []kgo.RecordHeader{{Key: "own", Value: []byte("1")}}}
-		letter := consumer.DeadLetterOf(consumer.Config{Version: huge, Group: huge}, rec, func(_ *kgo.Record, out *consumer.Batch) {
+		letter := consumer.MakeDeadLetterOf(consumer.Config{Version: huge, Group: huge}, rec, func(_ *kgo.Record, out *consumer.Batch) {
 			for event := range 400_000 {
 				if !fails(event) {
 					out.Row(out.Buf())
@@ -108,7 +108,7 @@ func TestHeadersAreBounded(t *testing.T) {
 		if size > 18<<10 {
 			t.Errorf("%s: got %d bytes of headers, want at most 18 KiB", name, size)
 		}
-		l := consumer.ParseLetter(letter)
+		l := consumer.ParseDeadLetter(letter)
 		if l.Fault != "" || l.EventCount != 400_000 || !l.OfGroup(huge) || l.OfGroup("another") {
 			t.Errorf("%s: got fault %q, %d events, of the group %v", name, l.Fault, l.EventCount, l.OfGroup(huge))
 		}
@@ -133,7 +133,7 @@ func (box *letterBox) copyOf(rec *kgo.Record, value string, group string, later 
 	box.copied++
 	again := *rec
 	again.Topic, again.Value = box.cfg.Topics[0], []byte(value)
-	letter := consumer.DeadLetterOf(consumer.Config{Version: "1.2.3", Group: group}, &again, refusing("bad"))
+	letter := consumer.MakeDeadLetterOf(consumer.Config{Version: "1.2.3", Group: group}, &again, refusing("bad"))
 	letter.Topic, letter.Partition = box.dlq(), int32(box.copied%2)
 	for i, h := range letter.Headers {
 		if h.Key == consumer.HeaderFailedAt {
@@ -144,7 +144,7 @@ func (box *letterBox) copyOf(rec *kgo.Record, value string, group string, later 
 }
 
 // entriesOf are dead letters as "<source offset> <events> <value> <copies> <attempts>".
-func entriesOf(letters []*consumer.Letter) (all []string) {
+func entriesOf(letters []*consumer.DeadLetter) (all []string) {
 	for _, l := range letters {
 		all = append(all, fmt.Sprintf("%d %s %s %d %d", l.Original.Offset, l.Events, l.Original.Value, l.Copies, l.Attempts))
 	}

@@ -21,15 +21,15 @@ func Marked(list string, at int64) (again string, whole func(offset int64) bool)
 }
 
 // DeadLetter makes the letter of a record that is one event, as a partition does.
-func DeadLetter(rec *kgo.Record, m Mapper) *kgo.Record {
+func MakeDeadLetter(rec *kgo.Record, m Mapper) *kgo.Record {
 	var b Batch
 	b.Add(rec, m)
 	c := &Cluster{cfg: Config{Version: "1.2.3", Group: "g"}}
 	return c.deadLetters(&b, time.Unix(1_800_000_000, 0))[0]
 }
 
-// DeadLetterOf makes the dead letter of a record by a configuration.
-func DeadLetterOf(cfg Config, rec *kgo.Record, m Mapper) *kgo.Record {
+// MakeDeadLetterOf makes the dead letter of a record by a configuration.
+func MakeDeadLetterOf(cfg Config, rec *kgo.Record, m Mapper) *kgo.Record {
 	var b Batch
 	b.Add(rec, m)
 	c := &Cluster{cfg: cfg}
@@ -37,7 +37,7 @@ func DeadLetterOf(cfg Config, rec *kgo.Record, m Mapper) *kgo.Record {
 }
 
 // SetEntries changes how many bytes may be used to compare dead letters.
-func (l *Letters) SetEntries(most int) { l.entries.most = most }
+func (l *DeadLetterReader) SetEntries(most int) { l.entries.most = most }
 
 // Parts cuts a dead letter into parts of so many bytes.
 func Parts(letter *kgo.Record, size int) (parts []*kgo.Record) {
@@ -55,7 +55,7 @@ func PartsOf(letter *kgo.Record, whole []byte, size int) (parts []*kgo.Record) {
 }
 
 // Assemble puts parts together and holds at most so many bytes.
-func Assemble(t interface{ Errorf(string, ...any) }, most int, parts ...*kgo.Record) (letters []*Letter) {
+func Assemble(t interface{ Errorf(string, ...any) }, most int, parts ...*kgo.Record) (letters []*DeadLetter) {
 	a := &assembly{most: most}
 	for _, part := range parts {
 		if !isPart(part) {

@@ -37,7 +37,7 @@ func FuzzLetter(f *testing.F) {
 	f.Add("")
 	f.Fuzz(func(t *testing.T, text string) {
 		headers := headersOf(text)
-		l := consumer.ParseLetter(&kgo.Record{Topic: "t-dlq", Offset: 5, Headers: headers, Value: []byte("v")})
+		l := consumer.ParseDeadLetter(&kgo.Record{Topic: "t-dlq", Offset: 5, Headers: headers, Value: []byte("v")})
 		if l.Original == nil || string(l.Original.Value) != "v" || l.Offset != 5 {
 			t.Fatalf("got letter %+v of %q, want the record's own", l, text)
 		}
@@ -92,7 +92,7 @@ func TestMarkerSettles(t *testing.T) {
 
 // The letter of a record brings the record back, to the byte.
 func TestLetterBringsTheRecordBack(t *testing.T) {
-	ours := consumer.DeadLetter(&kgo.Record{Topic: "a", Value: []byte("bad")}, toRow).Headers
+	ours := consumer.MakeDeadLetter(&kgo.Record{Topic: "a", Value: []byte("bad")}, toRow).Headers
 	for _, tc := range []struct {
 		name    string
 		headers []kgo.RecordHeader
@@ -104,7 +104,7 @@ func TestLetterBringsTheRecordBack(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			rec := &kgo.Record{Topic: "events", Partition: 7, Offset: 1 << 40, Timestamp: time.UnixMilli(1_790_000_000_123).UTC(),
 				Key: []byte{0, 0xff}, Value: []byte("many good bad1 good bad3"), Headers: tc.headers}
-			l := consumer.ParseLetter(consumer.DeadLetter(rec, toRow))
+			l := consumer.ParseDeadLetter(consumer.MakeDeadLetter(rec, toRow))
 			if got, want := fmt.Sprintf("%+v", *l.Original), fmt.Sprintf("%+v", *rec); got != want {
 				t.Errorf("got original\n%s, want\n%s", got, want)
 			}

@@ -95,14 +95,14 @@ func (r *redrive) lists(most int) [][]byte {
 		whole = landedRun{first: -1, last: -1}
 	}
 	for _, d := range r.letters { // in the order of their offsets
-		offset := d.Letter.Offset
+		offset := d.DeadLetter.Offset
 		switch {
-		case d.Outcome == FateLanded && whole.first >= 0 && offset == whole.last+1:
+		case d.Outcome == RedriveLanded && whole.first >= 0 && offset == whole.last+1:
 			whole.last = offset
-		case d.Outcome == FateLanded:
+		case d.Outcome == RedriveLanded:
 			flush()
 			whole = landedRun{offset, offset}
-		case d.Rows > 0 && !d.whole && !slices.Equal(d.landed, d.Letter.Landed):
+		case d.Rows > 0 && !d.whole && !slices.Equal(d.landed, d.DeadLetter.Landed):
 			flush()
 			// Of one letter a list speaks once.
 			for some := range slices.Chunk(d.landed, max(most/16, 1)) {

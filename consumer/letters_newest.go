@@ -19,8 +19,8 @@ const maxBack = 1 << 10
 // each event, newest first. Of each partition the last limit records are read, and
 // the parts before them of a dead letter that ends there; they hold all markers
 // that speak of the letters among them. The letters are the caller's.
-func (l *Letters) Newest(ctx context.Context, limit int) ([]*Letter, error) {
-	var newest []*Letter
+func (l *DeadLetterReader) Newest(ctx context.Context, limit int) ([]*DeadLetter, error) {
+	var newest []*DeadLetter
 	held := 0 // bytes of newest
 	landed := map[topicPartition]*settled{}
 	events := newEntries(maxNewestBytes)
@@ -35,7 +35,7 @@ func (l *Letters) Newest(ctx context.Context, limit int) ([]*Letter, error) {
 			if !done.take(marker, l.home(p)) {
 				l.doubtful++
 			}
-		}, func(letter *Letter) error {
+		}, func(letter *DeadLetter) error {
 			if from > p.start && letter.Fault != "" && letter.Parts > 0 {
 				return nil // its first parts may lie before
 			}
@@ -50,7 +50,7 @@ func (l *Letters) Newest(ctx context.Context, limit int) ([]*Letter, error) {
 			return nil, err
 		}
 		// Only what may be among the newest is held, however many partitions.
-		newest = slices.DeleteFunc(newest, func(letter *Letter) bool {
+		newest = slices.DeleteFunc(newest, func(letter *DeadLetter) bool {
 			whole, _ := landed[topicPartition{letter.Topic, letter.Partition}].has(letter.Offset)
 			return whole || !events.newest(letter, l.partition(letter))
 		})
@@ -64,7 +64,7 @@ func (l *Letters) Newest(ctx context.Context, limit int) ([]*Letter, error) {
 
 // beginning returns the offset of the first part where a part lies at the one
 // given, as far as no others lie between them, and else that offset.
-func (l *Letters) beginning(ctx context.Context, p *letterPartition, offset int64) (int64, error) {
+func (l *DeadLetterReader) beginning(ctx context.Context, p *letterPartition, offset int64) (int64, error) {
 	from := offset
 	if offset == p.start {
 		return from, nil
@@ -79,15 +79,15 @@ func (l *Letters) beginning(ctx context.Context, p *letterPartition, offset int6
 }
 
 // partition returns the partition a letter lies in.
-func (l *Letters) partition(letter *Letter) *letterPartition {
+func (l *DeadLetterReader) partition(letter *DeadLetter) *letterPartition {
 	i := slices.IndexFunc(l.parts, func(p *letterPartition) bool { return p.topic == letter.Topic && p.id == letter.Partition })
 	return l.parts[i]
 }
 
 // newestOf sorts letters by time, newest first, and keeps what the bounds allow,
 // one at least.
-func newestOf(letters []*Letter, limit int) (newest []*Letter, held int) {
-	slices.SortFunc(letters, func(a, b *Letter) int {
+func newestOf(letters []*DeadLetter, limit int) (newest []*DeadLetter, held int) {
+	slices.SortFunc(letters, func(a, b *DeadLetter) int {
 		return cmp.Or(b.written.Compare(a.written), cmp.Compare(b.Offset, a.Offset))
 	})
 	n := 0

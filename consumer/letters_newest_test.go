@@ -23,7 +23,7 @@ func TestNewestLetters(t *testing.T) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			letters, err := box.cluster.OpenLetters(ctx)
+			letters, err := box.cluster.OpenDeadLetters(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -68,7 +68,7 @@ func TestNewestLettersAreBoundedInBytes(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := box.cluster.OpenLetters(ctx)
+	letters, err := box.cluster.OpenDeadLetters(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,14 +90,14 @@ func TestNewestLettersAreBoundedInBytes(t *testing.T) {
 func TestNewestLetterInManyParts(t *testing.T) {
 	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
 	box.add(refusing("bad"), &kgo.Record{Offset: 1, Value: []byte("bad-older")})
-	letter := consumer.DeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: 2, Value: []byte("bad" + noise(5000))}, toRow)
+	letter := consumer.MakeDeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: 2, Value: []byte("bad" + noise(5000))}, toRow)
 	parts := consumer.Parts(letter, 500)
 	for _, part := range parts {
 		produceRecords(t, box.b, &kgo.Record{Topic: box.dlq(), Value: part.Value, Headers: part.Headers})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := box.cluster.OpenLetters(ctx)
+	letters, err := box.cluster.OpenDeadLetters(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

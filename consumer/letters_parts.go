@@ -240,11 +240,11 @@ func (p *partial) bytes() int { return len(p.b) + recordBytes(p.last) + 256 }
 
 // take takes the next part. It returns the dead letter that is complete with
 // it, or those that are given up for it.
-func (a *assembly) take(rec *kgo.Record) (letters []*Letter) {
+func (a *assembly) take(rec *kgo.Record) (letters []*DeadLetter) {
 	n, of, ok := parsePart(headerOf(rec, HeaderPart))
 	name := headerOf(rec, HeaderPartOf)
 	if !ok || name == "" {
-		return []*Letter{brokenParts(rec, fmt.Sprintf("header %s is %.40q", HeaderPart, headerOf(rec, HeaderPart)))}
+		return []*DeadLetter{brokenParts(rec, fmt.Sprintf("header %s is %.40q", HeaderPart, headerOf(rec, HeaderPart)))}
 	}
 	at := slices.IndexFunc(a.open, func(p *partial) bool { return p.name == name && p.of == of })
 	p := &partial{name: name, of: of, from: rec.Offset}
@@ -264,7 +264,7 @@ func (a *assembly) take(rec *kgo.Record) (letters []*Letter) {
 	}
 	// A part that was there already is a second attempt of the same writer.
 	if p.n == of {
-		return []*Letter{p.letter(a.most)}
+		return []*DeadLetter{p.letter(a.most)}
 	}
 	a.open = append(a.open, p)
 	a.held += p.bytes()
@@ -282,7 +282,7 @@ func (a *assembly) take(rec *kgo.Record) (letters []*Letter) {
 }
 
 // rest returns the dead letters of which parts are missing.
-func (a *assembly) rest() (letters []*Letter) {
+func (a *assembly) rest() (letters []*DeadLetter) {
 	for _, p := range a.open {
 		fault := fmt.Sprintf("it is written in %d parts, of which the first %d are there", p.of, p.n)
 		if p.n < 0 {
@@ -296,19 +296,19 @@ func (a *assembly) rest() (letters []*Letter) {
 
 // letter is the dead letter of parts that are all there. It has the place of
 // the last one.
-func (p *partial) letter(most int) *Letter {
+func (p *partial) letter(most int) *DeadLetter {
 	rec, ok := readLetter(p.b, most)
 	if !ok || partName(p.b) != p.name {
 		return p.broken(fmt.Sprintf("its %d parts together are not what was written", p.of))
 	}
 	rec.Topic, rec.Partition, rec.Offset, rec.Timestamp = p.last.Topic, p.last.Partition, p.last.Offset, p.last.Timestamp
-	l := ParseLetter(rec)
+	l := ParseDeadLetter(rec)
 	l.Parts, l.from, l.partOf = p.of, p.from, p.name
 	return l
 }
 
 // broken is the dead letter as one that cannot be put together.
-func (p *partial) broken(fault string) *Letter {
+func (p *partial) broken(fault string) *DeadLetter {
 	l := brokenParts(p.last, fault)
 	l.Parts, l.from = p.of, p.from
 	return l
@@ -326,8 +326,8 @@ func withoutValue(rec *kgo.Record) *kgo.Record {
 
 // brokenParts is a dead letter that cannot be put together. What a part holds is
 // a piece of it only.
-func brokenParts(part *kgo.Record, fault string) *Letter {
-	l := ParseLetter(part)
+func brokenParts(part *kgo.Record, fault string) *DeadLetter {
+	l := ParseDeadLetter(part)
 	l.Fault, l.Parts, l.partOf = fault, 1, headerOf(part, HeaderPartOf)
 	l.Original.Value, l.Original.Headers = nil, nil
 	return l

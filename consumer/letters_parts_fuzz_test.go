@@ -49,7 +49,7 @@ func FuzzParts(f *testing.F) {
 func TestPartsAreHeldWithinABound(t *testing.T) {
 	var parts []*kgo.Record
 	for i := range 5 {
-		letter := consumer.DeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), bytes.Repeat([]byte{byte(i)}, 3000)...)}, toRow)
+		letter := consumer.MakeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), bytes.Repeat([]byte{byte(i)}, 3000)...)}, toRow)
 		parts = append(parts, consumer.Parts(letter, 2000)...)
 	}
 	var mingled []*kgo.Record
@@ -83,7 +83,7 @@ func TestSmallPartsLeaveNoRoomForLargeOnes(t *testing.T) {
 		if i >= 50 {
 			size = 10_000
 		}
-		letter := consumer.DeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
+		letter := consumer.MakeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
 		firsts = append(firsts, consumer.Parts(letter, size)[0])
 	}
 	letters := consumer.Assemble(t, most, firsts...)
@@ -93,7 +93,7 @@ func TestSmallPartsLeaveNoRoomForLargeOnes(t *testing.T) {
 	// Nor are there very many of those that hold next to nothing.
 	firsts = firsts[:0]
 	for i := range 3000 {
-		letter := consumer.DeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: []byte("bad")}, toRow)
+		letter := consumer.MakeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: []byte("bad")}, toRow)
 		firsts = append(firsts, consumer.Parts(letter, 50)[0])
 	}
 	early := 0

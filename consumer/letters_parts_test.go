@@ -16,13 +16,13 @@ import (
 )
 
 // collect reads all dead letters.
-func (box *letterBox) collect() (all []*consumer.Letter) {
+func (box *letterBox) collect() (all []*consumer.DeadLetter) {
 	box.t.Helper()
 	ctx, cancel := context.WithTimeout(box.t.Context(), patience)
 	defer cancel()
-	letters, err := box.cluster.OpenLetters(ctx)
+	letters, err := box.cluster.OpenDeadLetters(ctx)
 	if err == nil {
-		err = letters.Each(ctx, func(l *consumer.Letter) error { all = append(all, l); return nil })
+		err = letters.Each(ctx, func(l *consumer.DeadLetter) error { all = append(all, l); return nil })
 	}
 	if err != nil {
 		box.t.Fatalf("reading letters: %v", err)
@@ -98,7 +98,7 @@ func TestDeadLettersInParts(t *testing.T) {
 		// Any part names it; a redrive settles it as any other.
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		letters, err := box.cluster.OpenLetters(ctx)
+		letters, err := box.cluster.OpenDeadLetters(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +249,7 @@ func TestMingledPartsAreFoundByOffset(t *testing.T) {
 	var parts [][]*kgo.Record
 	for i := range 3 {
 		rec := &kgo.Record{Topic: box.cfg.Topics[0], Offset: int64(i), Value: fmt.Appendf(nil, "bad%d%s", i, strings.Repeat("x", 1000))}
-		parts = append(parts, consumer.Parts(consumer.DeadLetter(rec, toRow), 900))
+		parts = append(parts, consumer.Parts(consumer.MakeDeadLetter(rec, toRow), 900))
 	}
 	whose := []int64{0, 1, 2, 1, 0} // the last part of 2 is missing
 	next := map[int64]int{}
@@ -259,7 +259,7 @@ func TestMingledPartsAreFoundByOffset(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := box.cluster.OpenLetters(ctx)
+	letters, err := box.cluster.OpenDeadLetters(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

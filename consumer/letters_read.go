@@ -20,7 +20,7 @@ import (
 // about two fetch answers of memory, the largest dead letter that lies in parts,
 // 16 bytes for each run of letters that have landed, and up to 64 MiB to compare
 // dead letters of the same event. It is for one goroutine.
-type Letters struct {
+type DeadLetterReader struct {
 	c         *Cluster
 	clusterID string
 	parts     []*letterPartition
@@ -38,9 +38,9 @@ type letterPartition struct {
 	landed     *settled // nil until the markers were read
 }
 
-// OpenLetters looks up the dead-letter topics of the configured topics, under
+// OpenDeadLetters looks up the dead-letter topics of the configured topics, under
 // any reject policy. The error is a *[KafkaError].
-func (c *Cluster) OpenLetters(ctx context.Context) (*Letters, error) {
+func (c *Cluster) OpenDeadLetters(ctx context.Context) (*DeadLetterReader, error) {
 	id, err := c.ID(ctx)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func (c *Cluster) OpenLetters(ctx context.Context) (*Letters, error) {
 		names = append(names, c.cfg.Rejects.deadLetterTopic(t))
 	}
 	slices.Sort(names)
-	l := &Letters{c: c, clusterID: id, entries: newEntries(maxEntries)}
+	l := &DeadLetterReader{c: c, clusterID: id, entries: newEntries(maxEntries)}
 	if l.topics, err = c.topics(ctx, kafka.Read, slices.Compact(names)...); err != nil {
 		return nil, err
 	}
@@ -97,11 +97,11 @@ func (c *Cluster) bounds(ctx context.Context, topics []string) (starts, ends kad
 }
 
 // Topics are the dead-letter topics; those that do not exist hold no letters.
-func (l *Letters) Topics() []Topic { return l.topics }
+func (l *DeadLetterReader) Topics() []Topic { return l.topics }
 
 // Records is how many offsets the dead-letter topics span: at least the letters
 // there are, since markers count, and so does what compaction removed.
-func (l *Letters) Records() int64 {
+func (l *DeadLetterReader) Records() int64 {
 	var n int64
 	for _, p := range l.parts {
 		n += p.end - p.start
@@ -109,19 +109,19 @@ func (l *Letters) Records() int64 {
 	return n
 }
 
-// Doubtful is how many markers were not believed so far: they could not be
+// UnverifiedMarkers is how many markers were not believed so far: they could not be
 // read, or speak of another topic.
-func (l *Letters) Doubtful() int { return l.doubtful }
+func (l *DeadLetterReader) UnverifiedMarkers() int { return l.doubtful }
 
 // Uncompared is how many dead letters were not compared with others, since that
 // would have taken more than 64 MiB: some may be of the same event.
-func (l *Letters) Uncompared() int { return l.entries.left }
+func (l *DeadLetterReader) Uncompared() int { return l.entries.left }
 
 // Each hands over the newest letter of every event, settled or not, by topic,
 // partition and offset, until one is refused with an error, which is returned.
 // Those of which parts are missing come at the end of their partition. A letter
 // is good until the call ends.
-func (l *Letters) Each(ctx context.Context, take func(*Letter) error) error {
+func (l *DeadLetterReader) Each(ctx context.Context, take func(*DeadLetter) error) error {
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ var errEnough = errors.New("enough was read")
 // At returns the letter at an offset, also where a newer one of its event is
 // found in the same partition; nil if there is none. Of one in parts any offset
 // will do.
-func (l *Letters) At(ctx context.Context, topic string, partition int32, offset int64) (*Letter, error) {
+func (l *DeadLetterReader) At(ctx context.Context, topic string, partition int32, offset int64) (*DeadLetter, error) {
 	for _, p := range l.parts {
 		if p.topic != topic || p.id != partition || offset < p.start || offset >= p.end {
 			continue
@@ -157,8 +157,8 @@ func (l *Letters) At(ctx context.Context, topic string, partition int32, offset 
 		if err != nil {
 			return nil, err
 		}
-		var found *Letter
-		err = l.read(ctx, p, from, nil, func(letter *Letter) error {
+		var found *DeadLetter
+		err = l.read(ctx, p, from, nil, func(letter *DeadLetter) error {
 			switch {
 			case part && (letter.Parts == 0 || letter.partOf != partOf || letter.from > offset || letter.Offset < offset):
 				return nil // parts of others may lie between its own
@@ -180,8 +180,8 @@ func (l *Letters) At(ctx context.Context, topic string, partition int32, offset 
 }
 
 // each hands over the newest letters of a partition.
-func (l *Letters) each(ctx context.Context, p *letterPartition, take func(*Letter) error) error {
-	return l.read(ctx, p, p.start, nil, func(letter *Letter) error {
+func (l *DeadLetterReader) each(ctx context.Context, p *letterPartition, take func(*DeadLetter) error) error {
+	return l.read(ctx, p, p.start, nil, func(letter *DeadLetter) error {
 		if !l.entries.newest(letter, p) {
 			return nil
 		}
@@ -192,7 +192,7 @@ func (l *Letters) each(ctx context.Context, p *letterPartition, take func(*Lette
 
 // read hands over what lies in a partition from an offset on: markers, and
 // letters with their parts put together.
-func (l *Letters) read(ctx context.Context, p *letterPartition, from int64, marker func(*kgo.Record), take func(*Letter) error) error {
+func (l *DeadLetterReader) read(ctx context.Context, p *letterPartition, from int64, marker func(*kgo.Record), take func(*DeadLetter) error) error {
 	// No event is larger than what a batch may decompress to, see oversize.
 	parts := &assembly{most: l.c.cfg.maxBatch() + headroom}
 	err := l.c.readLog(ctx, p.topic, p.id, from, p.end, func(rec *kgo.Record) error {
@@ -208,7 +208,7 @@ func (l *Letters) read(ctx context.Context, p *letterPartition, from int64, mark
 				}
 			}
 		default:
-			return take(ParseLetter(rec))
+			return take(ParseDeadLetter(rec))
 		}
 		return nil
 	})
@@ -226,7 +226,7 @@ func (l *Letters) read(ctx context.Context, p *letterPartition, from int64, mark
 // prepare reads every partition once for what must be known before the first
 // letter is handed over: markers lie behind the letters they speak of, and so
 // do newer letters of the same event.
-func (l *Letters) prepare(ctx context.Context) error {
+func (l *DeadLetterReader) prepare(ctx context.Context) error {
 	for _, p := range l.parts {
 		if err := l.preparePartition(ctx, p); err != nil {
 			return err
@@ -235,7 +235,7 @@ func (l *Letters) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (l *Letters) preparePartition(ctx context.Context, p *letterPartition) error {
+func (l *DeadLetterReader) preparePartition(ctx context.Context, p *letterPartition) error {
 	if p.landed != nil {
 		return nil
 	}
@@ -244,7 +244,7 @@ func (l *Letters) preparePartition(ctx context.Context, p *letterPartition) erro
 		if !landed.take(marker, l.home(p)) {
 			doubtful++
 		}
-	}, func(letter *Letter) error {
+	}, func(letter *DeadLetter) error {
 		l.entries.note(letter, p)
 		return nil
 	})
@@ -260,7 +260,7 @@ func (l *Letters) preparePartition(ctx context.Context, p *letterPartition) erro
 }
 
 // home is what markers of the partition name as where they are.
-func (l *Letters) home(p *letterPartition) string {
+func (l *DeadLetterReader) home(p *letterPartition) string {
 	return fmt.Sprintf("%s/%s/%d", l.clusterID, p.topic, p.id)
 }
 
@@ -283,7 +283,7 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 	if err != nil {
 		return err
 	}
-	in := &inflow{budget: newBudget(0)} // a poll is used up before the next
+	in := &inflow{budget: NewBudget(0).group()} // a poll is used up before the next
 	in.limit.Store(memory.Plan{FetchMaxBytes: int64(c.cfg.FetchMaxBytes)}.Fetched())
 	if in.inner, err = newDecompressor(c.cfg.maxBatch()); err != nil {
 		return err

@@ -11,30 +11,30 @@ import (
 
 // RedriveOptions say which letters are redriven, and how.
 type RedriveOptions struct {
-	Match  func(*Letter) bool // asked of every letter; settled ones are left out whatever it says
-	Limit  int                // at most so many matching letters; 0: all
-	Mapper Mapper
-	Sink   Sink        // nil: a dry run, in which every row lands
-	By     string      // who, for the markers
-	Told   func(*Fate) // hears what became of each letter, in order
+	Match    func(*DeadLetter) bool // asked of every letter; settled ones are left out whatever it says
+	Limit    int                    // at most so many matching letters; 0: all
+	Mapper   Mapper
+	Sink     Sink                 // nil: a dry run, in which every row lands
+	By       string               // who, for the markers
+	OnResult func(*RedriveResult) // hears what became of each letter, in order
 }
 
 // Outcomes of a letter.
 const (
-	FateLanded   = "landed"   // every event that failed is durable now
-	FateRejected = "rejected" // one of them can still never be a row
-	FateFiltered = "filtered" // one of them is dropped by rule now, so it did not land
-	FateFailed   = "failed"   // see Err; whether it landed may be unknown
+	RedriveLanded   = "landed"   // every event that failed is durable now
+	RedriveRejected = "rejected" // one of them can still never be a row
+	RedriveFiltered = "filtered" // one of them is dropped by rule now, so it did not land
+	RedriveFailed   = "failed"   // see Err; whether it landed may be unknown
 )
 
-// Fate is what became of one letter. What did not land stays a letter; where
+// RedriveResult is what became of one letter. What did not land stays a letter; where
 // some events landed and others did not, those are not written again.
-type Fate struct {
-	Letter  *Letter // good until Told returns
-	Outcome string
-	Rows    int      // landed, as far as is known
-	Rejects []Reject // of the events that failed again
-	Err     error    // why it failed, or landed without a marker: it would be written again
+type RedriveResult struct {
+	DeadLetter *DeadLetter // good until OnResult returns
+	Outcome    string
+	Rows       int      // landed, as far as is known
+	Rejects    []Reject // of the events that failed again
+	Err        error    // why it failed, or landed without a marker: it would be written again
 }
 
 // errNoMarker is behind the Err of letters that landed without a marker.
@@ -49,7 +49,7 @@ var errNoMarker = errors.New("the rows landed, but that could not be noted")
 // When ctx ends, a Write in flight may go on for Config.Drain; what landed is
 // marked, and the error is ctx's. Other errors mean that Kafka or the sink
 // failed; letters not told of were not touched.
-func (l *Letters) Redrive(ctx context.Context, o RedriveOptions) error {
+func (l *DeadLetterReader) Redrive(ctx context.Context, o RedriveOptions) error {
 	r := &redrive{l: l, o: o, batch: new(Batch)}
 	if o.Sink != nil {
 		m, err := l.c.newMarkers()
@@ -65,7 +65,7 @@ func (l *Letters) Redrive(ctx context.Context, o RedriveOptions) error {
 	matched := 0
 	for _, p := range l.parts {
 		r.part = p
-		err := l.each(ctx, p, func(letter *Letter) error {
+		err := l.each(ctx, p, func(letter *DeadLetter) error {
 			if !o.Match(letter) || letter.Settled {
 				return nil
 			}
@@ -90,7 +90,7 @@ func (l *Letters) Redrive(ctx context.Context, o RedriveOptions) error {
 
 // redrive is one Redrive. It holds one batch at a time.
 type redrive struct {
-	l       *Letters
+	l       *DeadLetterReader
 	o       RedriveOptions
 	part    *letterPartition
 	markers *kgo.Client // nil in a dry run
@@ -106,7 +106,7 @@ type redrive struct {
 
 // redriven is a letter in the batch.
 type redriven struct {
-	Fate
+	RedriveResult
 	events  Events // those to land
 	landed  Events // those that did, earlier ones included
 	rows    Events // those whose rows are durable now
@@ -115,14 +115,14 @@ type redriven struct {
 }
 
 // take maps one letter into the batch.
-func (r *redrive) take(ctx context.Context, letter *Letter) error {
-	d := &redriven{Fate: Fate{Letter: letter}}
+func (r *redrive) take(ctx context.Context, letter *DeadLetter) error {
+	d := &redriven{RedriveResult: RedriveResult{DeadLetter: letter}}
 	if letter.Fault != "" {
-		d.Outcome, d.Err = FateFailed, fmt.Errorf("the letter cannot be mapped as it was: %s", letter.Fault)
+		d.Outcome, d.Err = RedriveFailed, fmt.Errorf("the letter cannot be mapped as it was: %s", letter.Fault)
 		if err := r.flush(ctx); err != nil { // what is told comes in order
 			return err
 		}
-		r.o.Told(&d.Fate)
+		r.o.OnResult(&d.RedriveResult)
 		return nil
 	}
 	cfg := &r.l.c.cfg
@@ -143,7 +143,7 @@ func (r *redrive) take(ctx context.Context, letter *Letter) error {
 		// delivered then; that is a duplicate, to leave one out would be a loss.
 		d.whole, d.landed, d.events = true, nil, Events{{0, now - 1}}
 	} else if last := letter.Events[len(letter.Events)-1].Last; last >= now {
-		d.Outcome, d.Err = FateFailed, fmt.Errorf("event %d of the record failed, and it is read as %d events now; compare mapping.input with what it was then", last, now)
+		d.Outcome, d.Err = RedriveFailed, fmt.Errorf("event %d of the record failed, and it is read as %d events now; compare mapping.input with what it was then", last, now)
 		d.events = nil
 	}
 	b.keep(rows, rejects, func(event int) bool {
@@ -211,7 +211,7 @@ func (r *redrive) flush(ctx context.Context) error {
 		if merr != nil && d.Rows > 0 {
 			d.Err = fmt.Errorf("%w: %w", errNoMarker, merr)
 		}
-		r.o.Told(&d.Fate)
+		r.o.OnResult(&d.RedriveResult)
 	}
 	b.reset()
 	clear(r.letters)
@@ -233,13 +233,13 @@ func (d *redriven) judge(failed error) {
 	switch {
 	case d.Outcome != "":
 	case d.pending:
-		d.Outcome, d.Err = FateFailed, failed
+		d.Outcome, d.Err = RedriveFailed, failed
 	case len(d.Rejects) > 0:
-		d.Outcome = FateRejected
+		d.Outcome = RedriveRejected
 	case left:
-		d.Outcome = FateFiltered
+		d.Outcome = RedriveFiltered
 	default:
-		d.Outcome = FateLanded
+		d.Outcome = RedriveLanded
 	}
 }
 
@@ -258,7 +258,7 @@ func (r *redrive) write(ctx context.Context) error {
 	for lo := 0; lo < len(r.settled); {
 		hi := reach(r.batch.rows, r.settled, lo, cfg.MaxRows, cfg.MaxBytes)
 		if err := writeHalving(r, lo, hi, false); err != nil {
-			return fmt.Errorf("writing the rows of %d letters from %s/%d offset %d on: %w", len(r.letters), r.part.topic, r.part.id, r.letters[0].Letter.Offset, err)
+			return fmt.Errorf("writing the rows of %d letters from %s/%d offset %d on: %w", len(r.letters), r.part.topic, r.part.id, r.letters[0].DeadLetter.Offset, err)
 		}
 		lo = hi
 	}
@@ -282,7 +282,7 @@ func (r *redrive) sendRows(lo, hi int, probe bool) error {
 	if probe {
 		by = r.o.Sink.Probe
 	}
-	if err := by(r.ctx, r.batch.made, r.batch.rows[lo:hi]); err != nil {
+	if _, err := by(r.ctx, r.batch.version, r.batch.rows[lo:hi]); err != nil {
 		return err
 	}
 	for i := lo; i < hi; i++ {

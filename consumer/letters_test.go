@@ -64,7 +64,7 @@ func (box *letterBox) add(m consumer.Mapper, recs ...*kgo.Record) {
 	var letters []*kgo.Record
 	for _, rec := range recs {
 		rec.Topic = box.cfg.Topics[0]
-		letter := consumer.DeadLetter(rec, m)
+		letter := consumer.MakeDeadLetter(rec, m)
 		letter.Topic, letter.Partition = box.dlq(), rec.Partition
 		letters = append(letters, letter)
 	}
@@ -102,16 +102,16 @@ func (f *fates) count(outcome string) (n int) {
 func (box *letterBox) redrive(ctx context.Context, o consumer.RedriveOptions) (*fates, error) {
 	box.t.Helper()
 	f := &fates{}
-	letters, err := box.cluster.OpenLetters(ctx)
+	letters, err := box.cluster.OpenDeadLetters(ctx)
 	if err != nil {
 		box.t.Fatal(err)
 	}
 	if o.Match == nil {
-		o.Match = func(*consumer.Letter) bool { return true }
+		o.Match = func(*consumer.DeadLetter) bool { return true }
 	}
 	o.By = "tester"
-	o.Told = func(fate *consumer.Fate) {
-		f.all = append(f.all, fmt.Sprintf("%d %s %d", fate.Letter.Offset, fate.Outcome, fate.Rows))
+	o.OnResult = func(fate *consumer.RedriveResult) {
+		f.all = append(f.all, fmt.Sprintf("%d %s %d", fate.DeadLetter.Offset, fate.Outcome, fate.Rows))
 		f.rejects = append(f.rejects, fate.Rejects...)
 		if fate.Err != nil {
 			f.errs = append(f.errs, fate.Err)
@@ -137,9 +137,9 @@ func (box *letterBox) open() (open []string, doubtful int) {
 	box.t.Helper()
 	ctx, cancel := context.WithTimeout(box.t.Context(), patience)
 	defer cancel()
-	letters, err := box.cluster.OpenLetters(ctx)
+	letters, err := box.cluster.OpenDeadLetters(ctx)
 	if err == nil {
-		err = letters.Each(ctx, func(l *consumer.Letter) error {
+		err = letters.Each(ctx, func(l *consumer.DeadLetter) error {
 			if !l.Settled {
 				open = append(open, fmt.Sprintf("%d [%s]", l.Offset, l.Landed))
 			}
@@ -149,7 +149,7 @@ func (box *letterBox) open() (open []string, doubtful int) {
 	if err != nil {
 		box.t.Fatalf("reading letters: %v", err)
 	}
-	return open, letters.Doubtful()
+	return open, letters.UnverifiedMarkers()
 }
 
 func wantList(t *testing.T, what string, got, want []string) {
@@ -342,7 +342,7 @@ func TestStrangersAmongLetters(t *testing.T) {
 		if doubtful != 3 {
 			t.Errorf("got %d doubtful markers, want 3", doubtful)
 		}
-		letters, err := box.cluster.OpenLetters(ctx)
+		letters, err := box.cluster.OpenDeadLetters(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -369,7 +369,7 @@ func TestLettersOfAnOldLog(t *testing.T) {
 		if err := cl.BeginTransaction(); err != nil {
 			t.Fatal(err)
 		}
-		letter := consumer.DeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: 2000, Value: []byte("bad!")}, refusing("bad"))
+		letter := consumer.MakeDeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: 2000, Value: []byte("bad!")}, refusing("bad"))
 		letter.Topic = box.dlq()
 		if err := cl.ProduceSync(ctx, letter).FirstErr(); err != nil {
 			t.Fatal(err)
@@ -401,7 +401,7 @@ func TestRedriveChooses(t *testing.T) {
 		recs, rows := bads(10)
 		box := newLetterBox(t, b, 1, recs...)
 		tab := newTable(t)
-		odd := func(l *consumer.Letter) bool { return l.Original.Offset%2 == 1 }
+		odd := func(l *consumer.DeadLetter) bool { return l.Original.Offset%2 == 1 }
 		box.mustRedrive(consumer.RedriveOptions{Match: odd, Limit: 3, Mapper: refusing("nothing"), Sink: tab})
 		wantList(t, "rows", tab.snapshot(), []string{rows[1], rows[3], rows[5]})
 		box.mustRedrive(consumer.RedriveOptions{Match: odd, Mapper: refusing("nothing"), Sink: tab})
@@ -459,18 +459,18 @@ func TestRedriveOfManyRejectsIsBounded(t *testing.T) {
 	rejecting := refusing("bad")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	opened, err := box.cluster.OpenLetters(ctx)
+	opened, err := box.cluster.OpenDeadLetters(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = opened.Redrive(ctx, consumer.RedriveOptions{
-		Match: func(*consumer.Letter) bool { return true },
+		Match: func(*consumer.DeadLetter) bool { return true },
 		Mapper: func(rec *kgo.Record, b *consumer.Batch) {
 			mapped++
 			worst = max(worst, mapped-heard)
 			rejecting(rec, b)
 		},
-		Told: func(f *consumer.Fate) {
+		OnResult: func(f *consumer.RedriveResult) {
 			heard++
 			if len(f.Rejects) != events {
 				t.Errorf("got %d rejects of a letter, want %d", len(f.Rejects), events)
@@ -496,7 +496,7 @@ func TestMarkersFitTheirTopic(t *testing.T) {
 		if err != nil || len(altered) != 1 || altered[0].Err != nil {
 			t.Fatalf("got %+v, %v", altered, err)
 		}
-		odd := func(l *consumer.Letter) bool { return l.Original.Offset%2 == 1 }
+		odd := func(l *consumer.DeadLetter) bool { return l.Original.Offset%2 == 1 }
 		did := box.mustRedrive(consumer.RedriveOptions{Match: odd, Mapper: refusing("nothing"), Sink: newTable(t)})
 		if got := did.count("landed"); got != 750 || len(did.errs) > 0 {
 			t.Errorf("got %d that landed and errors %v, want all 750 and none", got, did.errs)

@@ -327,12 +327,12 @@ func TestDeadLettersBesideTransactions(t *testing.T) {
 		box := newLetterBox(t, b, 1, recs...)
 		begin(t, b, box.dlq(), "aborted").end(kgo.TryAbort)
 		begin(t, b, box.dlq(), "open")
-		letters, err := box.cluster.OpenLetters(t.Context())
+		letters, err := box.cluster.OpenDeadLetters(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		var offsets []int64
-		if err := letters.Each(t.Context(), func(l *consumer.Letter) error { offsets = append(offsets, l.Offset); return nil }); err != nil {
+		if err := letters.Each(t.Context(), func(l *consumer.DeadLetter) error { offsets = append(offsets, l.Offset); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(offsets, []int64{0}) {

@@ -38,7 +38,7 @@ func (r *rulesOf) mapper() consumer.Mapper {
 	return func(rec *kgo.Record, out *consumer.Batch) {
 		if out.Empty() {
 			bad = *r.bad.Load()
-			out.Made(r.made.Load())
+			out.SetSchemaVersion(r.made.Load())
 		}
 		text := string(rec.Value)
 		column := strings.TrimRight(text, "0123456789")

@@ -122,7 +122,7 @@ func TestAnswersThatDecompressToMuch(t *testing.T) {
 				cfg.MaxBuffered, cfg.MaxBytes = 4<<20, 1<<20
 				cfg.FetchMaxBytes, cfg.FetchMaxPartitionBytes = 512<<10, 256<<10
 				var sized sync.Map
-				cfg.Sized = func(brokers, partitions int) { sized.Store([2]int{brokers, partitions}, true) }
+				cfg.OnSizeChange = func(brokers, partitions int) { sized.Store([2]int{brokers, partitions}, true) }
 				release := make(chan struct{})
 				tab.set(hold(release, every))
 				m := start(t, cfg, tab)
@@ -141,7 +141,7 @@ func TestAnswersThatDecompressToMuch(t *testing.T) {
 					t.Errorf("got not ready %v, want nothing", got)
 				}
 				if _, ok := sized.Load([2]int{len(b.Addrs()), partitions}); !ok {
-					t.Errorf("Sized was not called with %d brokers and %d partitions", len(b.Addrs()), partitions)
+					t.Errorf("OnSizeChange was not called with %d brokers and %d partitions", len(b.Addrs()), partitions)
 				}
 				m.stop()
 				tab.verify(want)

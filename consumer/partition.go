@@ -51,17 +51,15 @@ type partition struct {
 	topicID [16]byte // of the topic the records come from; zero where the broker gives none
 
 	// owned by run
-	began    bool     // a batch was marked
-	batch    *Batch   // from fill until it is delivered, else nil
-	settled  []bool   // by row of the batch: durable, or found to be refused
-	lone     []Reject // rows of the batch that were refused standing alone
-	recent   window   // what the sink said to the last rows
-	mapped   window   // what the mapper made of the last events
-	mappedBy int64    // the rules it went by
-	passage  Passage  // what the Tap is shown
-	// attempts of the Write in flight, as far as the sink tells; see Attempted.
-	attempts atomic.Int32
-	inside   int // events found inside the batch's records, beyond one each
+	began    bool      // a batch was marked
+	batch    *Batch    // from fill until it is delivered, else nil
+	settled  []bool    // by row of the batch: durable, or found to be refused
+	lone     []Reject  // rows of the batch that were refused standing alone
+	recent   window    // what the sink said to the last rows
+	mapped   window    // what the mapper made of the last events
+	mappedBy int64     // the rules it went by
+	view     BatchView // what the BatchObserver sees
+	inside   int       // events found inside the batch's records, beyond one each
 
 	unlogged      int // rejects since the last line about them
 	unloggedLoops int // those of them that were passed
@@ -104,9 +102,6 @@ func newPartition(g *Group, topic string, id int32) *partition {
 	}
 	// Not the group's context: a stop must let the write in flight finish.
 	p.ctx, p.cancel = context.WithCancelCause(context.Background()) //nolint:forbidigo // bounded by drain, which cancels it
-	if g.cfg.Tap != nil {
-		p.ctx = context.WithValue(p.ctx, attemptsKey{}, &p.attempts)
-	}
 	p.at.Offset, p.behind, p.logStart = -1, -1, -1
 	p.marked.Store(-1)
 	p.end.Store(-1)
@@ -240,7 +235,7 @@ func (p *partition) run() {
 	for p.await() {
 		p.enter(StateWriting, "", "")
 		p.fill()
-		p.showTaken()
+		p.observeMapped()
 		err := p.deliver()
 		for old := stale(nil); errors.As(err, &old) && old.Stale(); {
 			p.enter(StateWriting, "", "") // it may have been blocked for the old rows
@@ -248,7 +243,7 @@ func (p *partition) run() {
 			err = p.deliver()
 		}
 		n := len(p.batch.recs)
-		p.showSettled(err)
+		p.observeDone(err)
 		if err != nil {
 			p.auditAbandoned()
 			p.abandon(err)
@@ -318,7 +313,7 @@ func (p *partition) fill() {
 	p.mu.Unlock()
 
 	b := p.g.batches.take()
-	if p.g.cfg.Tap != nil {
+	if p.g.cfg.BatchObserver != nil {
 		b.tapped, b.began = true, time.Now()
 	}
 	b.topicID = id

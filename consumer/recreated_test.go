@@ -238,15 +238,15 @@ func TestMapperKnowsTheTopicID(t *testing.T) {
 			t.Errorf("got ids %x, %x and %x, want the third to be %x and the others another", seen["first"], seen["bad"], seen["second"], now)
 		}
 
-		letters, err := cluster.OpenLetters(t.Context())
+		letters, err := cluster.OpenDeadLetters(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		was := seen["bad"]
 		delete(seen, "bad")
-		err = letters.Redrive(t.Context(), consumer.RedriveOptions{Match: func(*consumer.Letter) bool { return true }, Mapper: mapper, Told: func(f *consumer.Fate) {
-			if f.Letter.TopicID != was {
-				t.Errorf("the dead letter names topic id %x, want %x", f.Letter.TopicID, was)
+		err = letters.Redrive(t.Context(), consumer.RedriveOptions{Match: func(*consumer.DeadLetter) bool { return true }, Mapper: mapper, OnResult: func(f *consumer.RedriveResult) {
+			if f.DeadLetter.TopicID != was {
+				t.Errorf("the dead letter names topic id %x, want %x", f.DeadLetter.TopicID, was)
 			}
 		}})
 		if err != nil || seen["bad"] != was {
@@ -275,7 +275,7 @@ func TestTopicIDOfADeadLetter(t *testing.T) {
 		if text != "" {
 			headers = append(headers, header(consumer.HeaderTopicID, text))
 		}
-		l := consumer.ParseLetter(&kgo.Record{Headers: headers})
+		l := consumer.ParseDeadLetter(&kgo.Record{Headers: headers})
 		if l.TopicID != want.id && !want.fault || (l.Fault != "") != want.fault {
 			t.Errorf("%q: got id %x and fault %q", text, l.TopicID, l.Fault)
 		}

@@ -8,7 +8,7 @@ import (
 
 // Sink makes rows durable.
 type Sink interface {
-	// Write returns nil only once every row is durable in the table. It
+	// Write returns no error only once every row is durable in the table. It
 	// retries what is worth retrying for as long as ctx lives; blocked
 	// states (wrong grants, a missing table) are waited out inside it.
 	//
@@ -29,14 +29,16 @@ type Sink interface {
 	// One partition has at most one Write in flight; different partitions
 	// call concurrently.
 	//
-	// made is what the Mapper said of these rows with [Batch.Made].
-	Write(ctx context.Context, made int64, rows [][]byte) error
+	// schemaVersion is what the Mapper set with [Batch.SetSchemaVersion] for these
+	// rows. attempts is how many requests the sink has sent, for a
+	// [BatchObserver]; it is valid with an error too.
+	Write(ctx context.Context, schemaVersion int64, rows [][]byte) (attempts int, err error)
 
 	// Probe is Write for rows among which some were refused: the partition
-	// halves them until the bad one stands alone. A sink whose wire suffers
-	// from a refusal (a shared stream that ends with it) looks for it where
-	// others are not disturbed.
-	Probe(ctx context.Context, made int64, rows [][]byte) error
+	// splits them until the refused row is alone in its Probe. A sink whose
+	// connection suffers from a refusal (a shared stream that ends with it)
+	// sends probes where they do not disturb other partitions.
+	Probe(ctx context.Context, schemaVersion int64, rows [][]byte) (attempts int, err error)
 }
 
 // refused is what a Write error is when some of its rows can never be
@@ -58,5 +60,6 @@ type stale interface {
 // not keep the record. A Mapper is used by one goroutine at a time.
 //
 // A Mapper whose rules can change while it is used takes new ones only when
-// [Batch.Empty], and says there with [Batch.Made] which they are.
+// [Batch.Empty], and says there with
+// [Batch.SetSchemaVersion] which they are.
 type Mapper func(rec *kgo.Record, out *Batch)

@@ -53,7 +53,7 @@ func (g *Group) Status() Status {
 	s := Status{
 		Running:       g.running.Load(),
 		Polled:        time.Unix(0, g.polled.Load()),
-		BufferedBytes: g.budget.used.Load(),
+		BufferedBytes: g.budget.own.Load(),
 		BufferedLimit: g.budget.limit,
 	}
 	var committed map[string]map[int32]kgo.EpochOffset

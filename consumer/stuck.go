@@ -66,8 +66,8 @@ func (p *partition) why(now time.Time) (reason, remedy string) {
 	case StateBlocked:
 		return c.reason, c.remedy
 	case StateWriting:
-		if p.g.cfg.SinkTrouble != nil {
-			if reason, remedy = p.g.cfg.SinkTrouble(); reason != "" {
+		if p.g.cfg.SinkProblem != nil {
+			if reason, remedy = p.g.cfg.SinkProblem(); reason != "" {
 				return reason, remedy
 			}
 		}

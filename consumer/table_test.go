@@ -42,15 +42,14 @@ type refusal struct{ code string }
 func (r *refusal) Error() string             { return "the row is refused: " + r.code }
 func (r *refusal) Refused() (string, string) { return r.code, "event_name" }
 
-func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) error {
-	consumer.Attempted(ctx)
+func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) (int, error) {
 	w := write{rows: make([]string, len(rows))}
 	for i, r := range rows {
 		w.rows[i] = string(r)
 	}
 	if len(rows) == 0 {
 		tab.t.Error("Write was called without rows")
-		return nil
+		return 1, nil
 	}
 	w.partition, _, _ = strings.Cut(w.rows[0], ":")
 
@@ -71,13 +70,13 @@ func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) error {
 
 	if decide != nil {
 		if err := decide(ctx, w); err != nil {
-			return err
+			return 1, err
 		}
 	}
 	tab.mu.Lock()
 	defer tab.mu.Unlock()
 	tab.rows = append(tab.rows, w.rows...)
-	return nil
+	return 1, nil
 }
 
 func (tab *table) set(h hook) {
@@ -87,8 +86,8 @@ func (tab *table) set(h hook) {
 }
 
 // Probe is Write: this sink's wire suffers from nothing.
-func (tab *table) Probe(ctx context.Context, made int64, rows [][]byte) error {
-	return tab.Write(ctx, made, rows)
+func (tab *table) Probe(ctx context.Context, schemaVersion int64, rows [][]byte) (int, error) {
+	return tab.Write(ctx, schemaVersion, rows)
 }
 
 func (tab *table) snapshot() []string {

@@ -62,11 +62,11 @@ func TestSeveralTopicsAndAnEmptyOne(t *testing.T) {
 		// Partitions of different topics write at once; the table tells them
 		// apart by number only.
 		first, second := newTable(t), newTable(t)
-		m := start(t, cfg, sinkFunc(func(ctx context.Context, made int64, rows [][]byte) error {
+		m := start(t, cfg, sinkFunc(func(ctx context.Context, schemaVersion int64, rows [][]byte) (int, error) {
 			if strings.Contains(string(rows[0]), "one") {
-				return first.Write(ctx, made, rows)
+				return first.Write(ctx, schemaVersion, rows)
 			}
-			return second.Write(ctx, made, rows)
+			return second.Write(ctx, schemaVersion, rows)
 		}))
 		eventually(t, "all partitions are assigned", func() bool { return len(m.Status().Partitions) == 4 })
 		eventually(t, "a group without events is ready and has no lag", func() bool {
@@ -85,13 +85,13 @@ func TestSeveralTopicsAndAnEmptyOne(t *testing.T) {
 	})
 }
 
-type sinkFunc func(ctx context.Context, made int64, rows [][]byte) error
+type sinkFunc func(ctx context.Context, schemaVersion int64, rows [][]byte) (int, error)
 
-func (f sinkFunc) Write(ctx context.Context, made int64, rows [][]byte) error {
-	return f(ctx, made, rows)
+func (f sinkFunc) Write(ctx context.Context, schemaVersion int64, rows [][]byte) (int, error) {
+	return f(ctx, schemaVersion, rows)
 }
-func (f sinkFunc) Probe(ctx context.Context, made int64, rows [][]byte) error {
-	return f(ctx, made, rows)
+func (f sinkFunc) Probe(ctx context.Context, schemaVersion int64, rows [][]byte) (int, error) {
+	return f(ctx, schemaVersion, rows)
 }
 
 // A missing dead-letter topic is made like its source, or named with the command.

@@ -11,12 +11,12 @@ import (
 	"go.uber.org/zap"
 )
 
-// Begin commits from for every partition of the group that has no committed
+// CommitStartOffsets commits from for every partition of the group that has no committed
 // offset, so that a member that starts again begins at the same place. It
 // returns how many partitions begin there and how many have offsets already,
 // which are kept. While the group has members it changes nothing: they have
 // done it.
-func (c *Cluster) Begin(ctx context.Context, from Position) (begun, kept int, err error) {
+func (c *Cluster) CommitStartOffsets(ctx context.Context, from Position) (begun, kept int, err error) {
 	logs, err := c.spans(ctx, c.cfg.Topics)
 	if err != nil {
 		return 0, 0, err
@@ -46,8 +46,8 @@ func (c *Cluster) Begin(ctx context.Context, from Position) (begun, kept int, er
 	return len(at), kept, nil
 }
 
-// Ends limit a run to what lies before an offset in each partition.
-type Ends struct {
+// StopOffsets limit a run to what lies before an offset in each partition.
+type StopOffsets struct {
 	mu    sync.Mutex                 // guards at and over of the courses
 	parts map[topicPartition]*course // never changes
 	later map[topicPartition]bool    // partitions made after the ends, as seen by approach
@@ -61,16 +61,16 @@ type course struct {
 	over bool  // committed to the end, or nothing before the end is left in the log
 }
 
-// Progress is how far a group has come on its way to its [Ends], in offsets of
+// Progress is how far a group has come on its way to its [StopOffsets], in offsets of
 // all partitions and over all members.
 type Progress struct {
 	Total, Done         int64
 	Partitions, Reached int
 }
 
-// Ends resolves until in every partition. Events that are produced later, and
+// StopOffsets resolves until in every partition. Events that are produced later, and
 // partitions that are made later, are not part of it.
-func (c *Cluster) Ends(ctx context.Context, until Position) (*Ends, error) {
+func (c *Cluster) StopOffsets(ctx context.Context, until Position) (*StopOffsets, error) {
 	logs, err := c.spans(ctx, c.cfg.Topics)
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func (c *Cluster) Ends(ctx context.Context, until Position) (*Ends, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Ends{parts: make(map[topicPartition]*course), later: make(map[topicPartition]bool)}
+	e := &StopOffsets{parts: make(map[topicPartition]*course), later: make(map[topicPartition]bool)}
 	for tp, log := range logs {
 		s := &course{from: log.start, end: ends[tp], over: log.start >= ends[tp]}
 		if at, ok := committed[tp]; ok {
@@ -96,7 +96,7 @@ func (c *Cluster) Ends(ctx context.Context, until Position) (*Ends, error) {
 }
 
 // Progress returns how far the group has come.
-func (e *Ends) Progress() Progress {
+func (e *StopOffsets) Progress() Progress {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := Progress{Partitions: len(e.parts)}
@@ -114,19 +114,19 @@ func (e *Ends) Progress() Progress {
 }
 
 // Reached tells whether everything before the ends is delivered and committed.
-func (e *Ends) Reached() bool {
+func (e *StopOffsets) Reached() bool {
 	p := e.Progress()
 	return p.Reached == p.Partitions
 }
 
-// Until has Run end by itself, returning nil, when the group has reached the
+// StopAt makes Run return nil when the group has reached the
 // ends; no event at or past them is delivered. Members that share the work
 // each have ends of their own, and end together if these are the same. Call it
 // before Run.
-func (g *Group) Until(e *Ends) { g.ends = e }
+func (g *Group) StopAt(e *StopOffsets) { g.ends = e }
 
 // of returns the partition's end; 0, which takes nothing, if it was made later.
-func (e *Ends) of(p *partition) int64 {
+func (e *StopOffsets) of(p *partition) int64 {
 	if s := e.parts[topicPartition{p.topic, p.id}]; s != nil {
 		return s.end
 	}
@@ -171,7 +171,7 @@ func (g *Group) advance() {
 	}
 }
 
-func (e *Ends) advance(s *course, at int64, over bool) {
+func (e *StopOffsets) advance(s *course, at int64, over bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.at = max(s.at, at)

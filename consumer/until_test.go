@@ -20,7 +20,7 @@ import (
 // bounded is a member that ends by itself.
 type bounded struct {
 	*member
-	ends *consumer.Ends
+	ends *consumer.StopOffsets
 }
 
 // startUntil runs a member until the group has reached until, which is resolved
@@ -35,17 +35,17 @@ func startUntil(t *testing.T, cfg consumer.Config, sink consumer.Sink, until con
 	if !cfg.StartAt.IsZero() {
 		from = at(cfg.StartAt)
 	}
-	if _, _, err := cluster.Begin(ctx, from); err != nil {
+	if _, _, err := cluster.CommitStartOffsets(ctx, from); err != nil {
 		t.Fatal(err)
 	}
-	ends, err := cluster.Ends(ctx, until)
+	ends, err := cluster.StopOffsets(ctx, until)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &bounded{member: &member{t: t, counts: newCounts(), logs: logs, done: make(chan struct{})}, ends: ends}
 	b.Group = consumer.NewGroup(cfg, cluster, sink, newToRow, b.counts, log)
 	b.SetProbe(200 * time.Millisecond)
-	b.Until(ends)
+	b.StopAt(ends)
 	var running context.Context
 	running, b.cancel = context.WithCancel(context.Background())
 	go func() {
@@ -289,7 +289,7 @@ func TestBeginKeepsWhatIsCommitted(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		begun, kept, err := r.cluster.Begin(ctx, at(minute(4)))
+		begun, kept, err := r.cluster.CommitStartOffsets(ctx, at(minute(4)))
 		if err != nil || begun != 1 || kept != 1 {
 			t.Fatalf("got %d begun, %d kept, %v; want one of each", begun, kept, err)
 		}
@@ -298,7 +298,7 @@ func TestBeginKeepsWhatIsCommitted(t *testing.T) {
 		}
 		var failure *consumer.KafkaError
 		cfg.Topics = []string{"absent-" + topic}
-		if _, err := newReplayer(t, b, cfg).cluster.Ends(ctx, latest); !errors.As(err, &failure) || !failure.Permanent {
+		if _, err := newReplayer(t, b, cfg).cluster.StopOffsets(ctx, latest); !errors.As(err, &failure) || !failure.Permanent {
 			t.Errorf("got %v, want a permanent failure for a topic that does not exist", err)
 		}
 	})

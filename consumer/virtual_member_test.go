@@ -128,7 +128,7 @@ type slowConn struct {
 
 func (c *slowConn) Write(b []byte) (int, error) {
 	<-time.After(c.latency)
-	return c.Conn.Write(b)
+	return 1, c.Conn.Write(b)
 }
 
 // sever cuts the member off from the brokers.
@@ -219,7 +219,7 @@ func (m *vmember) stop() time.Duration {
 }
 
 // Write implements consumer.Sink. Texts that begin with poison are refused.
-func (m *vmember) Write(ctx context.Context, _ int64, raw [][]byte) error {
+func (m *vmember) Write(ctx context.Context, _ int64, raw [][]byte) (int, error) {
 	a, rows := m.w.parse(raw)
 	m.w.begin(a)
 	defer m.w.end(a)
@@ -229,7 +229,7 @@ func (m *vmember) Write(ctx context.Context, _ int64, raw [][]byte) error {
 	m.mu.Unlock()
 	if killed {
 		<-ctx.Done()
-		return ctx.Err()
+		return 1, ctx.Err()
 	}
 	if decide != nil {
 		if err := decide(ctx, m, rows, func() { m.w.land(a, rows, false) }); err != nil {
@@ -240,7 +240,7 @@ func (m *vmember) Write(ctx context.Context, _ int64, raw [][]byte) error {
 					m.w.refused(a, rows[0]) // under the skip policy that may be its end
 				}
 			}
-			return err
+			return 1, err
 		}
 	}
 	for _, r := range rows {
@@ -248,15 +248,15 @@ func (m *vmember) Write(ctx context.Context, _ int64, raw [][]byte) error {
 			if len(rows) == 1 {
 				m.w.refused(a, r)
 			}
-			return &refusal{"test"}
+			return 1, &refusal{"test"}
 		}
 	}
 	if m.isKilled() {
 		<-ctx.Done()
-		return ctx.Err()
+		return 1, ctx.Err()
 	}
 	m.w.land(a, rows, true)
-	return nil
+	return 1, nil
 }
 
 func (m *vmember) isKilled() bool {
@@ -266,8 +266,8 @@ func (m *vmember) isKilled() bool {
 }
 
 // Probe is Write.
-func (m *vmember) Probe(ctx context.Context, made int64, rows [][]byte) error {
-	return m.Write(ctx, made, rows)
+func (m *vmember) Probe(ctx context.Context, schemaVersion int64, rows [][]byte) (int, error) {
+	return m.Write(ctx, schemaVersion, rows)
 }
 
 // takes is a script of a sink that takes its time.

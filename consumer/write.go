@@ -82,8 +82,8 @@ func (p *partition) write() error {
 func (p *partition) open() error {
 	p.unsettle()
 	b := p.batch
-	if b.made != p.mappedBy { // what other rules have rejected says nothing of these
-		p.mapped, p.mappedBy = window{}, b.made
+	if b.version != p.mappedBy { // what other rules have rejected says nothing of these
+		p.mapped, p.mappedBy = window{}, b.version
 	}
 	switch {
 	case len(b.rejected) == 0:
@@ -97,7 +97,7 @@ func (p *partition) open() error {
 			p.mapped.accept(1)
 		} else if p.mapped.refuse(r.cause()) {
 			p.mapped = window{}
-			return &mappingFault{r.cause(), r.Told}
+			return &mappingFault{r.cause(), r.LogReason}
 		}
 	}
 	return nil
@@ -133,7 +133,7 @@ func (p *partition) waitMapping(fault *mappingFault) error {
 	}
 	p.log.Info("partition resumed: events become rows again")
 	p.enter(StateWriting, "", "")
-	p.mapped, p.mappedBy = window{}, p.batch.made
+	p.mapped, p.mappedBy = window{}, p.batch.version
 	p.unsettle()
 	return nil
 }
@@ -167,7 +167,7 @@ func (p *partition) sendRows(lo, hi int, probe bool) error {
 
 func (p *partition) alone(row int, no refused, err error) error {
 	code, column := no.Refused()
-	p.lone = append(p.lone, Reject{Code: code, Column: column, Reason: err.Error(), Told: tellable(err), event: p.batch.from[row]})
+	p.lone = append(p.lone, Reject{Code: code, Column: column, Reason: err.Error(), LogReason: tellable(err), event: p.batch.from[row]})
 	p.settled[row] = true
 	if p.recent.refuse(cause{}) {
 		return &schemaFault{err: err}
@@ -175,7 +175,7 @@ func (p *partition) alone(row int, no refused, err error) error {
 	return nil
 }
 
-func (p *partition) split() { p.g.obs.BatchHalved(p.topic) }
+func (p *partition) split() { p.g.obs.BatchSplit(p.topic) }
 
 // send is one Write or Probe.
 func (p *partition) send(lo, hi int, probe bool) error {
@@ -184,10 +184,9 @@ func (p *partition) send(lo, hi int, probe bool) error {
 		write = p.g.sink.Probe
 	}
 	rows := p.batch.rows[lo:hi]
-	p.attempts.Store(0)
 	began := time.Now()
-	err := write(p.ctx, p.batch.made, rows)
-	p.showWritten(rows, began, probe, err)
+	attempts, err := write(p.ctx, p.batch.version, rows)
+	p.observeWrite(SinkWrite{Began: began, Rows: len(rows), Attempts: attempts, Probe: probe, Err: err}, rows)
 	if err != nil {
 		return err
 	}
@@ -344,7 +343,7 @@ func (p *partition) logRejects() {
 	}
 	r := p.batch.rejected[0]
 	p.log.Warn("events rejected", append(p.rejectCounts(),
-		zap.Int64("offset", p.batch.recs[r.rec].Offset), zap.Int("event", r.index), zap.String("code", r.Code), zap.String("column", r.Column), zap.String("reason", r.Told))...)
+		zap.Int64("offset", p.batch.recs[r.rec].Offset), zap.Int("event", r.index), zap.String("code", r.Code), zap.String("column", r.Column), zap.String("reason", r.LogReason))...)
 	p.unlogged, p.unloggedLoops, p.logged = 0, 0, time.Now()
 }
 

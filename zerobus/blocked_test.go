@@ -239,7 +239,7 @@ func TestAColumnDroppedAmongBadRowsGivesUpNoGoodRow(t *testing.T) {
 		bad := [][]byte{[]byte(`{"message_id":"bad","n":1}`)}
 		for i := range 30 {
 			var no *zerobus.RefusedError
-			if err := b.Write(t.Context(), bad); !errors.As(err, &no) {
+			if err := b.WriteLatest(t.Context(), bad); !errors.As(err, &no) {
 				t.Fatalf("bad row %d: got %v, want it refused", i, err)
 			}
 		}
@@ -318,7 +318,7 @@ func TestRefusalsOfBatchesShareOneReadingOfColumns(t *testing.T) {
 			t.Helper()
 			for range times {
 				var no *zerobus.RefusedError
-				if err := b.Write(t.Context(), rows(n)); !errors.As(err, &no) {
+				if err := b.WriteLatest(t.Context(), rows(n)); !errors.As(err, &no) {
 					t.Fatalf("Write: %v, want a refusal", err)
 				}
 			}
@@ -351,7 +351,7 @@ func TestColumnsThatCannotBeReadDoNotHoldARefusalBack(t *testing.T) {
 				b.space.onIngest = answers(slices.Repeat([]int{400}, 100)...)
 				start := time.Now()
 				var no *zerobus.RefusedError
-				if err := b.Write(t.Context(), rows(1)); !errors.As(err, &no) {
+				if err := b.WriteLatest(t.Context(), rows(1)); !errors.As(err, &no) {
 					t.Errorf("Write: %v, want a refusal", err)
 				}
 				if got := time.Since(start); got > 20*time.Second {

@@ -20,6 +20,8 @@ type batch struct {
 	packed []byte    // the compressed HTTP body, once it was made
 	form   *encoding // of the rows, under grpc
 	alone  bool      // the next attempt travels on a connection of its own
+
+	attempts int // requests sent
 }
 
 func newBatch(rows [][]byte, size int64) *batch {

@@ -42,13 +42,6 @@ type StreamObserver interface {
 	StreamEnded(why string)
 }
 
-// AttemptObserver is what an Observer may be besides, to tell the attempts of
-// one Write from another's.
-type AttemptObserver interface {
-	// Attempted begins one attempt; ctx is that of the Write, or made from it.
-	Attempted(ctx context.Context)
-}
-
 // Ends of a stream, as StreamObserver.StreamEnded names them.
 const (
 	StreamAnnounced = "announced" // by the service, in order: streams have a greatest age
@@ -83,7 +76,6 @@ type Client struct {
 	set    settings
 	log    *zap.Logger
 	obs    Observer
-	tries  AttemptObserver // obs, where it is one; else nil
 	http   *http.Client
 	tokens *tokens // for writing rows
 	plain  *tokens // for Unity Catalog, which takes no token that is bound to a table; may be the same
@@ -119,7 +111,6 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 	log = log.With(zap.String("table", set.table.String()))
 	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter,
 		limit: newThrottle(set.RateLimit), seen: newRefusals(), columns: newColumnCheck(), drift: newDrift()}
-	c.tries, _ = obs.(AttemptObserver)
 	mint := func(params url.Values) *tokens {
 		return &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
 			timeout: set.Timeout, http: newHTTPClient(oauthtoken.Tolerant(rt)), advice: c.advice, obs: obs, log: log}

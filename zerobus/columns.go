@@ -216,7 +216,7 @@ func columnType(text, doc string) string {
 // encoded for. CheckColumns, Preflight and the judging of refused batches go
 // by it; without it nothing is compared. Call it before the first Write, and
 // again when rows are to be made for columns that have changed. It returns a
-// number for WriteMade: rows made for what an earlier call set are told apart
+// number for Write: rows made for what an earlier call set are told apart
 // by theirs, and come back with a *StaleError.
 func (c *Client) SetRowColumns(cols []Column) (made int64) {
 	c.columns.mu.Lock()

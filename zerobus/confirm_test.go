@@ -220,7 +220,7 @@ func TestAnErrorInAnAnswerThatSaysSuccess(t *testing.T) {
 			b := virtual(t, nil)
 			b.space.onIngest = body(200, `{"error_code":"INVALID_PARAMETER_VALUE","message":"column 'n' takes an integer"}`, times(9))
 			var no *zerobus.RefusedError
-			if err := b.Write(t.Context(), rows(2)); !errors.As(err, &no) {
+			if err := b.WriteLatest(t.Context(), rows(2)); !errors.As(err, &no) {
 				t.Errorf("Write: %v, want a refusal", err)
 			}
 		})

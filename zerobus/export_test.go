@@ -27,6 +27,18 @@ func NewDialed(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper,
 	return c, err
 }
 
+// WriteLatest is Write for rows of the latest schema version.
+func (c *Client) WriteLatest(ctx context.Context, rows [][]byte) error {
+	_, err := c.Write(ctx, c.rowsMade.Load(), rows)
+	return err
+}
+
+// ProbeLatest is Probe for rows of the latest schema version.
+func (c *Client) ProbeLatest(ctx context.Context, rows [][]byte) error {
+	_, err := c.Probe(ctx, c.rowsMade.Load(), rows)
+	return err
+}
+
 // The parsers of what comes from outside, for fuzzing.
 var (
 	DecodeColumns   = decodeColumns

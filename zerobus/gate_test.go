@@ -173,7 +173,7 @@ func TestAnAnswerToHalfABodyIsNoAck(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Write(t.Context(), rows(3)); err != nil {
+		if err := c.WriteLatest(t.Context(), rows(3)); err != nil {
 			t.Errorf("Write: %v", err)
 		}
 		if got := len(space.stored()); got != 3 || hasty != 1 {

@@ -191,7 +191,7 @@ func TestAnObserverMayHearOfStreams(t *testing.T) {
 		c := overheard(t, svc, &heard)
 		for range 2 * len(ends) {
 			var no *zerobus.RefusedError
-			if err := c.Write(t.Context(), rows(1)); err != nil && !errors.As(err, &no) {
+			if err := c.WriteLatest(t.Context(), rows(1)); err != nil && !errors.As(err, &no) {
 				t.Errorf("Write: %v", err)
 			}
 		}

@@ -61,7 +61,7 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := b.Write(ctx, big); !errors.Is(err, context.DeadlineExceeded) {
+		if err := b.WriteLatest(ctx, big); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Write without room: %v, want the context's end", err)
 		}
 		if got := svc.stream(1).next; got != 2 {
@@ -143,7 +143,7 @@ func TestWriteAfterClose(t *testing.T) {
 		b.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := b.Write(ctx, rows(1)); !errors.Is(err, context.DeadlineExceeded) {
+		if err := b.WriteLatest(ctx, rows(1)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Write: %v, want the context's end", err)
 		}
 		if !b.svc.stream(1).closed {
@@ -211,7 +211,7 @@ func TestTooLargeForAMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := streamed(t, &service{}, nil)
 		var no *zerobus.RefusedError
-		err := b.Write(t.Context(), [][]byte{bytes.Repeat([]byte("x"), 10_420_224)})
+		err := b.WriteLatest(t.Context(), [][]byte{bytes.Repeat([]byte("x"), 10_420_224)})
 		if !errors.As(err, &no) {
 			t.Fatalf("Write: %v, want a refusal", err)
 		}
@@ -242,7 +242,7 @@ func TestAServiceWithALowerBoundOnMessages(t *testing.T) {
 			}
 		}}, nil)
 		half := bytes.Repeat([]byte("x"), 3<<20)
-		err := b.Write(t.Context(), [][]byte{half, half})
+		err := b.WriteLatest(t.Context(), [][]byte{half, half})
 		var no *zerobus.RefusedError
 		if !errors.As(err, &no) {
 			t.Fatalf("Write: %v, want a refusal, so that the batch is halved", err)
@@ -286,7 +286,7 @@ func TestNothingSecretIsSaidOfAStream(t *testing.T) {
 		}}, func(c *zerobus.Config) { c.ProbeEvery = time.Second })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		said := fmt.Sprint(b.Write(ctx, rows(1)))
+		said := fmt.Sprint(b.WriteLatest(ctx, rows(1)))
 		for range 12 {
 			said += fmt.Sprint(b.Preflight(t.Context()))
 		}

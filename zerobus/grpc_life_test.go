@@ -81,7 +81,7 @@ func TestStreamsThatLiveTwoSeconds(t *testing.T) {
 				for w := range writers {
 					wg.Go(func() {
 						for i := range 600 {
-							if err := b.Write(t.Context(), [][]byte{fmt.Appendf(nil, `{"message_id":"%d-%d"}`, w, i)}); err != nil {
+							if err := b.WriteLatest(t.Context(), [][]byte{fmt.Appendf(nil, `{"message_id":"%d-%d"}`, w, i)}); err != nil {
 								t.Errorf("Write: %v", err)
 							}
 							<-time.After(100 * time.Millisecond)
@@ -212,7 +212,7 @@ func TestRowsAreFreeOnceAStreamWriteReturns(t *testing.T) {
 					copy(row, bytes.Repeat([]byte{byte('a' + (w+n)%26)}, len(row)))
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%5)*time.Millisecond)
-				if err := b.Write(ctx, batch); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				if err := b.WriteLatest(ctx, batch); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("Write: %v", err)
 				}
 				cancel()
@@ -285,7 +285,7 @@ func TestStreamsThroughAProxy(t *testing.T) {
 			t.Fatalf("New: %v", err)
 		}
 		defer c.Close()
-		if err := c.Write(t.Context(), rows(3)); err != nil {
+		if err := c.WriteLatest(t.Context(), rows(3)); err != nil {
 			t.Errorf("Write: %v", err)
 		}
 		return

@@ -77,13 +77,13 @@ func TestARefusedRowHoldsNobodyUp(t *testing.T) {
 		start := time.Now()
 		for i := range 50 {
 			var no *zerobus.RefusedError
-			if err := b.Write(t.Context(), [][]byte{[]byte(`{"poison":1}`)}); !errors.As(err, &no) {
+			if err := b.WriteLatest(t.Context(), [][]byte{[]byte(`{"poison":1}`)}); !errors.As(err, &no) {
 				t.Fatalf("Write: %v, want a refusal", err)
 			}
-			if err := b.Probe(t.Context(), [][]byte{[]byte(`{"poison":1}`)}); !errors.As(err, &no) {
+			if err := b.ProbeLatest(t.Context(), [][]byte{[]byte(`{"poison":1}`)}); !errors.As(err, &no) {
 				t.Fatalf("Probe: %v, want a refusal", err)
 			}
-			if err := errors.Join(b.Probe(t.Context(), [][]byte{row(i)}), b.Write(t.Context(), [][]byte{row(i)})); err != nil {
+			if err := errors.Join(b.ProbeLatest(t.Context(), [][]byte{row(i)}), b.WriteLatest(t.Context(), [][]byte{row(i)})); err != nil {
 				t.Fatalf("Probe and Write of a good row: %v", err)
 			}
 		}
@@ -102,7 +102,7 @@ func TestASearchLeavesTheSharedStreamAlone(t *testing.T) {
 		write(t, b.bench, rows(1))
 		for range 10 {
 			var no *zerobus.RefusedError
-			if err := b.Probe(t.Context(), [][]byte{[]byte(`{"poison":1}`)}); !errors.As(err, &no) {
+			if err := b.ProbeLatest(t.Context(), [][]byte{[]byte(`{"poison":1}`)}); !errors.As(err, &no) {
 				t.Fatalf("Probe: %v, want a refusal", err)
 			}
 			write(t, b.bench, rows(1))
@@ -113,14 +113,14 @@ func TestASearchLeavesTheSharedStreamAlone(t *testing.T) {
 		if got := b.State().Streams; len(got) != 1 || got[0] != "stream-1" {
 			t.Errorf("streams %q are open, want the shared one", got)
 		}
-		if err := b.Probe(t.Context(), rows(1)); err != nil {
+		if err := b.ProbeLatest(t.Context(), rows(1)); err != nil {
 			t.Errorf("Probe: %v", err)
 		}
 		after(9 * time.Second)
 		if got := len(b.State().Streams); got != 2 {
 			t.Errorf("%d streams are open 9s after a search, want 2", got)
 		}
-		if err := b.Probe(t.Context(), rows(1)); err != nil || b.svc.opened() != 22 {
+		if err := b.ProbeLatest(t.Context(), rows(1)); err != nil || b.svc.opened() != 22 {
 			t.Errorf("Probe: %v over %d streams in all, want nil over the one that waits", err, b.svc.opened())
 		}
 		after(10 * time.Second)
@@ -137,12 +137,12 @@ func TestSearchesAtOnceAreBounded(t *testing.T) {
 		var all []<-chan error
 		for range 30 {
 			done := make(chan error, 1)
-			go func() { done <- b.Probe(t.Context(), rows(1)) }()
+			go func() { done <- b.ProbeLatest(t.Context(), rows(1)) }()
 			all = append(all, done)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := b.Probe(ctx, rows(1)); !errors.Is(err, context.DeadlineExceeded) {
+		if err := b.ProbeLatest(ctx, rows(1)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Probe without a turn: %v, want the context's end", err)
 		}
 		if got := b.svc.opened(); got != 8 {

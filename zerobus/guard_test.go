@@ -138,7 +138,7 @@ func TestAnAnswerThatNothingAskedFor(t *testing.T) {
 			}
 			defer c.Close()
 			for range 5 {
-				if err := c.Write(t.Context(), rows(1)); err != nil {
+				if err := c.WriteLatest(t.Context(), rows(1)); err != nil {
 					t.Errorf("Write: %v", err)
 				}
 				u.push()
@@ -255,7 +255,7 @@ func TestARefusalIsRepeatedOnAnotherConnection(t *testing.T) {
 	}
 	defer c.Close()
 	var no *zerobus.RefusedError
-	if err := c.Write(context.Background(), rows(1)); !errors.As(err, &no) {
+	if err := c.WriteLatest(context.Background(), rows(1)); !errors.As(err, &no) {
 		t.Fatalf("Write: %v, want a refusal", err)
 	}
 	if len(at) != 2 || len(from) != 2 {

@@ -30,7 +30,7 @@ func BenchmarkStreams(b *testing.B) {
 				for p := range partitions {
 					wg.Go(func() {
 						for n := p; n < b.N; n += partitions {
-							if err := l.Write(b.Context(), rows); err != nil {
+							if err := l.WriteLatest(b.Context(), rows); err != nil {
 								b.Errorf("Write: %v", err)
 								return
 							}

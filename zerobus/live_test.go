@@ -126,12 +126,12 @@ func (l *live) deliver(ctx context.Context, rows [][]byte) (bad []int, err error
 			return nil
 		}
 		mid := lo + (hi-lo)/2
-		if err := halve(lo, mid, l.Probe); err != nil {
+		if err := halve(lo, mid, l.ProbeLatest); err != nil {
 			return err
 		}
-		return halve(mid, hi, l.Probe)
+		return halve(mid, hi, l.ProbeLatest)
 	}
-	return bad, halve(0, len(rows), l.Write)
+	return bad, halve(0, len(rows), l.WriteLatest)
 }
 
 var transports = []string{"workspace", "grpc", "grpc-json", "rest"}

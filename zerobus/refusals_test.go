@@ -23,9 +23,9 @@ import (
 // Probe until the bad rows stand alone. It returns how many did.
 func search(t *testing.T, c *zerobus.Client, batch [][]byte, probe bool) int {
 	t.Helper()
-	write := c.Write
+	write := c.WriteLatest
 	if probe {
-		write = c.Probe
+		write = c.ProbeLatest
 	}
 	err := write(t.Context(), batch)
 	var no *zerobus.RefusedError
@@ -133,7 +133,7 @@ func TestRefusalsForSizeOverAStream(t *testing.T) {
 					return errors.Join(s.confirm(), s.receive(), end)
 				}}, nil)
 				var no *zerobus.RefusedError
-				if err := b.Write(t.Context(), rows(2)); !errors.As(err, &no) || !strings.Contains(err.Error(), "delivery.max_bytes or delivery.max_rows") {
+				if err := b.WriteLatest(t.Context(), rows(2)); !errors.As(err, &no) || !strings.Contains(err.Error(), "delivery.max_bytes or delivery.max_rows") {
 					t.Fatalf("Write: %v, want a refusal that names the bounds", err)
 				}
 				if code, _ := no.Refused(); code != zerobus.RefusedTooLarge {

@@ -139,7 +139,7 @@ func callbackScenarios(t *testing.T) {
 	})
 	scenario(t, "on_error", func(t *testing.T) {
 		s, _ := scripted(t, create("a"), fails(codes.Unavailable), create("b"), fails(codes.InvalidArgument))
-		isRefused(t, s.Write(t.Context(), rows(2)), zerobus.RefusedSchemaMismatch)
+		isRefused(t, s.WriteLatest(t.Context(), rows(2)), zerobus.RefusedSchemaMismatch)
 		outcomes(t, s, map[string]int{zerobus.OutcomeRetry: 1, zerobus.OutcomeRefused: 1})
 		if got := s.obs.count(s.obs.retries, zerobus.RetryUnavailable); got != 1 {
 			t.Errorf("%d retries, want 1", got)

@@ -27,7 +27,7 @@ func emqxScenarios(t *testing.T) {
 		} {
 			scenario(t, "bad_json_data/"+transport+"/"+tt.name, func(t *testing.T) {
 				s := staged(t, emulator.Config{}, func(c *zerobus.Config) { c.Transport = transport })
-				err := s.Write(t.Context(), [][]byte{[]byte(tt.row)})
+				err := s.WriteLatest(t.Context(), [][]byte{[]byte(tt.row)})
 				var no *zerobus.RefusedError
 				if !errors.As(err, &no) || !strings.Contains(err.Error(), tt.words) || !strings.Contains(err.Error(), "4044") {
 					t.Fatalf("Write: %v, want a refusal with %q and 4044", err, tt.words)

@@ -76,14 +76,14 @@ func formatScenarios(t *testing.T) {
 	for name, n := range map[string]int{"single": 1, "batch": 3} {
 		scenario(t, "json_into_proto_stream_fails/"+name, func(t *testing.T) {
 			s := formatted(t, zerobus.FormatProtobuf)
-			isRefused(t, s.Write(t.Context(), rows(n)), zerobus.RefusedSchemaMismatch)
+			isRefused(t, s.WriteLatest(t.Context(), rows(n)), zerobus.RefusedSchemaMismatch)
 			write(t, s.bench, [][]byte{protoRow(7)})
 			s.stored(t, string(row(7)))
 			s.opened(t, slices.Repeat([]string{"PROTO"}, 1+map[int]int{1: 2, 3: 1}[n])...) // a row alone is refused twice
 		})
 		scenario(t, "proto_into_json_stream_fails/"+name, func(t *testing.T) {
 			s := formatted(t, zerobus.FormatJSON)
-			isRefused(t, s.Write(t.Context(), slices.Repeat([][]byte{protoRow(7)}, n)), zerobus.RefusedSchemaMismatch)
+			isRefused(t, s.WriteLatest(t.Context(), slices.Repeat([][]byte{protoRow(7)}, n)), zerobus.RefusedSchemaMismatch)
 			write(t, s.bench, rows(1))
 			s.stored(t, string(row(0)))
 			s.opened(t, slices.Repeat([]string{"JSON"}, 1+map[int]int{1: 2, 3: 1}[n])...)

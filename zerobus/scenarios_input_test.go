@@ -102,7 +102,7 @@ func sizeInput(t *testing.T) {
 			if want := []string{"0", "1", "3", "4", "5"}; !slices.Equal(got, want) {
 				t.Errorf("rows %q are stored, want %q", got, want)
 			}
-			isRefused(t, s.Write(t.Context(), batch[2:3]), zerobus.RefusedTooLarge)
+			isRefused(t, s.WriteLatest(t.Context(), batch[2:3]), zerobus.RefusedTooLarge)
 			s.quiet(t)
 		})
 	}
@@ -170,7 +170,7 @@ func columnInput(t *testing.T) {
 			if err := s.em.Table(target).DropColumn("b"); err != nil {
 				t.Fatal(err)
 			}
-			err := s.Write(t.Context(), rows("2"))
+			err := s.WriteLatest(t.Context(), rows("2"))
 			var stale *zerobus.StaleError
 			if !errors.As(err, &stale) {
 				t.Fatalf("Write: %v, want rows that are stale: they were made for a column that is gone", err)

@@ -105,7 +105,7 @@ func lifeScenarios(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			start := time.Now()
-			isOver(t, s.Write(ctx, rows(n)), context.DeadlineExceeded)
+			isOver(t, s.WriteLatest(ctx, rows(n)), context.DeadlineExceeded)
 			took(t, start, 10*time.Second)
 			asked(t, script, 1, 1)
 		})
@@ -139,7 +139,7 @@ func lifeScenarios(t *testing.T) {
 	})
 	scenario(t, "idempotent_close_after_error", func(t *testing.T) {
 		s, _ := scripted(t, create("a"), fails(codes.InvalidArgument))
-		isRefused(t, s.Write(t.Context(), rows(2)), zerobus.RefusedSchemaMismatch)
+		isRefused(t, s.WriteLatest(t.Context(), rows(2)), zerobus.RefusedSchemaMismatch)
 		start := time.Now()
 		s.Close()
 		s.Close()
@@ -176,7 +176,7 @@ func lifeScenarios(t *testing.T) {
 		s, _ := scripted(t, create("a"), silence)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		isOver(t, s.Write(ctx, rows(3)), context.DeadlineExceeded)
+		isOver(t, s.WriteLatest(ctx, rows(3)), context.DeadlineExceeded)
 		s.Close()
 		synctest.Wait()
 		if got := s.State().Streams; len(got) != 0 {

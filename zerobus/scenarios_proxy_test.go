@@ -104,7 +104,7 @@ func reachOnce(t *testing.T, transport string) {
 	err = c.Reachable(t.Context())
 	if os.Getenv("NO_PROXY") == "" {
 		if err == nil {
-			err = c.Write(t.Context(), rows(3))
+			err = c.WriteLatest(t.Context(), rows(3))
 		}
 		if err != nil {
 			t.Errorf("through the proxy: %v", err)

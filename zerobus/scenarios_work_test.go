@@ -62,7 +62,7 @@ func workScenarios(t *testing.T) {
 			for i := range 4 {
 				batch = append(batch, fmt.Appendf(nil, `{"message_id":"%d-%s","n":%d}`, i, strings.Repeat("x", 2<<20), i))
 			}
-			isRefused(t, s.Write(t.Context(), batch), zerobus.RefusedTooLarge)
+			isRefused(t, s.WriteLatest(t.Context(), batch), zerobus.RefusedTooLarge)
 			l := live{Client: s.Client}
 			if bad, err := l.deliver(t.Context(), batch); err != nil || bad != nil {
 				t.Errorf("deliver: %v, bad rows %v", err, bad)
@@ -102,7 +102,7 @@ func workScenarios(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		start := time.Now()
-		isOver(t, s.Write(ctx, rows(1)), context.DeadlineExceeded)
+		isOver(t, s.WriteLatest(ctx, rows(1)), context.DeadlineExceeded)
 		took(t, start, 5*time.Second)
 		asked(t, script, 1, 1)
 	})
@@ -158,7 +158,7 @@ func waitScenarios(t *testing.T) {
 	scenario(t, "error_during_wait", func(t *testing.T) {
 		s, script := scripted(t, create("a"), emulator.StreamError{Status: fails(codes.InvalidArgument).Status, Delay: time.Second})
 		start := time.Now()
-		isRefused(t, s.Write(t.Context(), rows(2)), zerobus.RefusedSchemaMismatch)
+		isRefused(t, s.WriteLatest(t.Context(), rows(2)), zerobus.RefusedSchemaMismatch)
 		took(t, start, time.Second)
 		asked(t, script, 1, 2)
 	})
@@ -180,7 +180,7 @@ func concurrencyScenarios(t *testing.T) {
 						for j := range size {
 							batch = append(batch, fmt.Appendf(nil, `{"message_id":"%d-%d-%d","n":%d}`, w, i, j, i*size+j))
 						}
-						done <- s.Write(t.Context(), batch)
+						done <- s.WriteLatest(t.Context(), batch)
 					}
 				}()
 				all = append(all, done)
@@ -236,7 +236,7 @@ func concurrencyScenarios(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		start := time.Now()
-		isOver(t, s.Write(ctx, big), context.DeadlineExceeded)
+		isOver(t, s.WriteLatest(ctx, big), context.DeadlineExceeded)
 		took(t, start, 2*time.Second)
 		succeed(t, first)
 		if got := s.em.Table(target).Count(); got != 1 {
@@ -256,7 +256,7 @@ func concurrencyScenarios(t *testing.T) {
 			go func() {
 				for i := range 100 {
 					id := fmt.Sprintf("%d-%d", w, i)
-					results <- outcome{id, s.Write(ctx, [][]byte{fmt.Appendf(nil, `{"message_id":%q,"n":1}`, id)})}
+					results <- outcome{id, s.WriteLatest(ctx, [][]byte{fmt.Appendf(nil, `{"message_id":%q,"n":1}`, id)})}
 				}
 			}()
 		}

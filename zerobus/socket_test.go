@@ -41,7 +41,7 @@ func TestRowsAreFreeOnceWriteReturns(t *testing.T) {
 	b := onSockets(t, early, nil)
 	batch := [][]byte{[]byte(`{"message_id":"` + strings.Repeat("x", 8<<20) + `"}`)}
 	for range 10 {
-		err := b.Write(t.Context(), batch)
+		err := b.WriteLatest(t.Context(), batch)
 		var no *zerobus.RefusedError
 		if !errors.As(err, &no) {
 			// A reset connection may win over the answer; that is a retry, not an end.
@@ -206,7 +206,7 @@ func TestSecretsRotateWhileManyWrite(t *testing.T) {
 	for w := range writers {
 		wg.Go(func() {
 			for i := range batches {
-				if err := b.Write(ctx, [][]byte{fmt.Appendf(nil, `{"n":%d}`, w*batches+i)}); err != nil {
+				if err := b.WriteLatest(ctx, [][]byte{fmt.Appendf(nil, `{"n":%d}`, w*batches+i)}); err != nil {
 					t.Errorf("Write: %v", err)
 					return
 				}
@@ -262,7 +262,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 				defer cancel()
-				said := fmt.Sprint(b.Write(ctx, rows(1)), b.Token(ctx), b.Reachable(ctx), b.Preflight(ctx))
+				said := fmt.Sprint(b.WriteLatest(ctx, rows(1)), b.Token(ctx), b.Reachable(ctx), b.Preflight(ctx))
 				state := b.State()
 				said += state.Reason + state.Remedy + text(t, b.logs)
 				basic := base64.StdEncoding.EncodeToString([]byte(principal + ":" + escaped(secretOne)))

@@ -39,7 +39,7 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 	both := []zerobus.Column{{Name: "a", Type: "STRING"}, {Name: "b", Type: "STRING"}}
 	before := c.SetRowColumns(both)
 	old := [][]byte{[]byte(`{"a":"1","b":"2"}`)}
-	if err := c.Write(ctx, old); err != nil {
+	if err := c.WriteLatest(ctx, old); err != nil {
 		t.Fatal(err)
 	}
 
@@ -47,7 +47,7 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrote := make(chan error, 1)
-	go func() { wrote <- c.Write(ctx, old) }() // waited for below
+	go func() { wrote <- c.WriteLatest(ctx, old) }() // waited for below
 	for c.State().Name != zerobus.Blocked {
 		select {
 		case err := <-wrote:
@@ -61,14 +61,14 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 	if !errors.As(err, &stale) || !stale.Stale() {
 		t.Fatalf("got %v, want a *StaleError", err)
 	}
-	if err := c.Write(ctx, [][]byte{[]byte(`{"a":"1"}`)}); err != nil {
+	if err := c.WriteLatest(ctx, [][]byte{[]byte(`{"a":"1"}`)}); err != nil {
 		t.Fatal(err)
 	}
 	// Whoever knows how old its rows are gets them back unsent.
-	if err := c.WriteMade(ctx, before, old); !errors.As(err, &stale) {
+	if _, err := c.Write(ctx, before, old); !errors.As(err, &stale) {
 		t.Errorf("got %v for rows of an earlier SetRowColumns, want a *StaleError", err)
 	}
-	if err := c.ProbeMade(ctx, before, old); !errors.As(err, &stale) {
+	if _, err := c.Probe(ctx, before, old); !errors.As(err, &stale) {
 		t.Errorf("got %v for rows of an earlier SetRowColumns, want a *StaleError", err)
 	}
 	if got := c.State().Name; got != zerobus.Ready {

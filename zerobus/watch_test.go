@@ -126,7 +126,7 @@ func TestWatchWithoutATimerHearsOfRefusedRows(t *testing.T) {
 			t.Errorf("told was %v, want nothing: nobody asked", *got)
 		}
 		b.space.set(func() { b.space.onIngest = answers(400, 400) })
-		if err := b.Write(t.Context(), rows(1)); err == nil {
+		if err := b.WriteLatest(t.Context(), rows(1)); err == nil {
 			t.Errorf("Write of a refused row: nil, want an error")
 		}
 		synctest.Wait()

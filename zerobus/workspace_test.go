@@ -354,7 +354,7 @@ func text(t *testing.T, logs *observer.ObservedLogs) string {
 
 func write(t *testing.T, b bench, batch [][]byte) {
 	t.Helper()
-	if err := b.Write(t.Context(), batch); err != nil {
+	if err := b.WriteLatest(t.Context(), batch); err != nil {
 		t.Fatalf("Write: %v", err)
 	}
 }
@@ -362,7 +362,7 @@ func write(t *testing.T, b bench, batch [][]byte) {
 // inBackground runs Write and returns where its error will be found.
 func inBackground(ctx context.Context, b bench, batch [][]byte) <-chan error {
 	done := make(chan error, 1)
-	go func() { done <- b.Write(ctx, batch) }()
+	go func() { done <- b.WriteLatest(ctx, batch) }()
 	return done
 }
 

@@ -7,26 +7,23 @@ import (
 	"time"
 )
 
-// Write returns nil only once every row is durable in the table. A row is one
+// Write returns no error only once every row is durable in the table. A row is one
 // JSON object whose keys are column names, or under grpc what Encoding said;
 // rows are not kept after Write returns.
 //
 // Write retries what is worth retrying and waits out configuration faults for
 // as long as ctx lives. It returns a *RefusedError if at least one of the rows
 // can never be ingested; for a row alone only once the service has refused it
-// twice, at least a second apart and the second time on another connection. It
-// returns a *StaleError if they were refused and SetRowColumns was
-// called since Write began; any other error means only that ctx ended. A row
-// may be written twice where an ack was lost. Many callers may write at once.
-func (c *Client) Write(ctx context.Context, rows [][]byte) error {
-	return c.WriteMade(ctx, c.rowsMade.Load(), rows)
-}
-
-// WriteMade is Write for callers whose rows may be older than the last Expect:
-// made is the number SetRowColumns returned for the columns they were made for. Older
-// ones are not sent and come back with a *StaleError.
-func (c *Client) WriteMade(ctx context.Context, made int64, rows [][]byte) error {
-	return c.deliver(ctx, made, rows, c.wire.send)
+// twice, at least a second apart and the second time on another connection. Any
+// other error means only that ctx ended. A row may be written twice where an ack
+// was lost. Many callers may write at once.
+//
+// schemaVersion is what SetRowColumns returned for the columns that the rows were
+// encoded for; 0 if it was never called. Rows of an older version are not sent:
+// Write returns a *StaleError, also if they were refused and SetRowColumns was called
+// since Write began. attempts is how many requests Write has sent.
+func (c *Client) Write(ctx context.Context, schemaVersion int64, rows [][]byte) (attempts int, err error) {
+	return c.deliver(ctx, schemaVersion, rows, c.wire.send)
 }
 
 // Probe is Write for rows some of which are suspected: parts of a batch that
@@ -34,22 +31,23 @@ func (c *Client) WriteMade(ctx context.Context, made int64, rows [][]byte) error
 // search for the bad row may cost what delivery at large must not. Under grpc
 // probes travel on streams of their own, eight at a time, each with one batch
 // in flight; under workspace and rest Probe is Write.
-func (c *Client) Probe(ctx context.Context, rows [][]byte) error {
-	return c.ProbeMade(ctx, c.rowsMade.Load(), rows)
+func (c *Client) Probe(ctx context.Context, schemaVersion int64, rows [][]byte) (attempts int, err error) {
+	return c.deliver(ctx, schemaVersion, rows, c.wire.probe)
 }
 
-// ProbeMade is to Probe what WriteMade is to Write.
-func (c *Client) ProbeMade(ctx context.Context, made int64, rows [][]byte) error {
-	return c.deliver(ctx, made, rows, c.wire.probe)
-}
-
-// deliver is the one loop that repeats what is worth repeating; carry makes
-// one attempt.
-func (c *Client) deliver(ctx context.Context, made int64, rows [][]byte, carry carrier) error {
+// deliver is Write and Probe; carry makes one attempt.
+func (c *Client) deliver(ctx context.Context, schemaVersion int64, rows [][]byte, carry carrier) (attempts int, err error) {
 	if len(rows) == 0 {
-		return nil
+		return 0, nil
 	}
 	b := newBatch(rows, c.wire.size(rows))
+	err = c.retry(ctx, schemaVersion, b, carry)
+	return b.attempts, err
+}
+
+// retry is the one loop that repeats what is worth repeating.
+func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, carry carrier) error {
+	rows := b.rows
 	if b.size > c.set.MaxRequestBytes {
 		return &RefusedError{code: RefusedTooLarge, err: fmt.Errorf(
 			"%d rows make a request of %d bytes, over the bound of %d; lower delivery.max_bytes, a single row of this size cannot be ingested",
@@ -59,7 +57,7 @@ func (c *Client) deliver(ctx context.Context, made int64, rows [][]byte, carry c
 	if c.grpc != nil {
 		b.form = c.grpc.enc.Load()
 	}
-	if c.rowsMade.Load() != made {
+	if c.rowsMade.Load() != schemaVersion {
 		return &StaleError{err: errOldForm}
 	}
 	var retries, uncompared int
@@ -75,7 +73,7 @@ func (c *Client) deliver(ctx context.Context, made int64, rows [][]byte, carry c
 		if err != nil {
 			return c.ended(ctx, len(rows))
 		}
-		if err = c.attempt(ctx, b, carry); err != nil && refusedFirst(b, err) && c.rowsMade.Load() == made {
+		if err = c.attempt(ctx, b, carry); err != nil && refusedFirst(b, err) && c.rowsMade.Load() == schemaVersion {
 			settle()
 			c.gate.delivered(p)
 			b.alone = true
@@ -101,7 +99,7 @@ func (c *Client) deliver(ctx context.Context, made int64, rows [][]byte, carry c
 		case ctx.Err() != nil:
 			c.gate.abandon(p)
 			return c.ended(ctx, len(rows))
-		case c.rowsMade.Load() != made && (errors.As(err, &no) || fault.kind == configuration):
+		case c.rowsMade.Load() != schemaVersion && (errors.As(err, &no) || fault.kind == configuration):
 			settle()
 			c.gate.abandon(p)
 			return &StaleError{err: err}
@@ -192,9 +190,7 @@ func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
 
 // send makes one observed attempt.
 func (c *Client) send(ctx context.Context, b *batch, carry carrier) error {
-	if c.tries != nil {
-		c.tries.Attempted(ctx)
-	}
+	b.attempts++
 	start := time.Now()
 	err := carry(ctx, b)
 	c.obs.Request(outcome(ctx, err), time.Since(start))

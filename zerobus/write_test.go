@@ -44,7 +44,7 @@ func TestWriteSendsTheRowsAsTheyAre(t *testing.T) {
 			if len(got.id) != 36 {
 				t.Errorf("X-Request-Id is %q, want a UUID", got.id)
 			}
-			if err := b.Write(t.Context(), nil); err != nil || len(b.space.arrivals()) != 1 {
+			if err := b.WriteLatest(t.Context(), nil); err != nil || len(b.space.arrivals()) != 1 {
 				t.Errorf("writing no rows: %v and %d requests, want nil and no further request", err, len(b.space.arrivals()))
 			}
 		})
@@ -180,7 +180,7 @@ func TestRefusedRows(t *testing.T) {
 					io.WriteString(w, tt.body)
 					return true
 				}
-				err := b.Write(t.Context(), rows(2))
+				err := b.WriteLatest(t.Context(), rows(2))
 				var no interface{ Refused() (string, string) }
 				if !errors.As(err, &no) {
 					t.Fatalf("Write: %v, want a refusal", err)
@@ -205,7 +205,7 @@ func TestTooLargeABatchIsNotSent(t *testing.T) {
 		size := int64(len(`{"table":"datafly.events.stream","records":[,]}`) + 2*len(row(0)))
 		b := virtual(t, func(c *zerobus.Config) { c.MaxRequestBytes = size })
 		write(t, b, rows(2))
-		err := b.Write(t.Context(), rows(3))
+		err := b.WriteLatest(t.Context(), rows(3))
 		var no *zerobus.RefusedError
 		if !errors.As(err, &no) {
 			t.Fatalf("Write of three rows: %v, want a refusal", err)
@@ -234,7 +234,7 @@ func TestAnEndedContextEndsWrite(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
 				start := time.Now()
-				err := b.Write(ctx, rows(1))
+				err := b.WriteLatest(ctx, rows(1))
 				if !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("Write: %v, want the context's end", err)
 				}
@@ -264,7 +264,7 @@ func TestRateLimit(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := b.Write(ctx, rows(1000)); !errors.Is(err, context.DeadlineExceeded) {
+		if err := b.WriteLatest(ctx, rows(1000)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Write: %v, want the context's end", err)
 		}
 		if got := time.Since(start).Round(time.Millisecond); got != 3500*time.Millisecond {

@@ -336,7 +336,7 @@ func probeRow(ctx context.Context, b *bridge) (string, error) {
 	if len(rows) != 1 {
 		return "", errors.New("the blueprint makes no row of a plain track event, so nothing was written; that is fine if it filters or drops such events")
 	}
-	if err := b.client.Write(ctx, rows); err != nil {
+	if _, err := b.client.Write(ctx, out.SchemaVersion(), rows); err != nil {
 		if s := b.client.State(); s.Name != zerobus.Ready {
 			return "", fmt.Errorf("writing one row: %s; %s", s.Reason, s.Remedy)
 		}

@@ -106,7 +106,7 @@ func readDeadLetters(ctx context.Context, admin *kgo.Client, brokers, topic stri
 			return nil, fmt.Errorf("reading %s: %w", topic, ctx.Err())
 		}
 		fetches.EachRecord(func(rec *kgo.Record) {
-			letter := consumer.ParseLetter(rec)
+			letter := consumer.ParseDeadLetter(rec)
 			for index := range letter.Events.All() {
 				codes[fmt.Sprintf("%d/%d/%d", letter.Original.Partition, letter.Original.Offset, index)] = letter.Code
 			}

@@ -98,8 +98,7 @@ func TestRowsAreTheSameUnderEveryDescriptor(t *testing.T) {
 			}
 			rows := wideMapped(t, cols, form)
 
-			client.SetRowColumns(cols)
-			if err := client.Write(t.Context(), rows); err != nil {
+			if _, err := client.Write(t.Context(), client.SetRowColumns(cols), rows); err != nil {
 				t.Fatalf("Write: %v", err)
 			}
 			keptAs(t, em, "the client")

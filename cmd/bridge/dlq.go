@@ -107,7 +107,7 @@ func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, erro
 // match tells whether the letter is meant, and counts those that are not ours
 // or have landed. A dead-letter topic may be shared with bridges that write to
 // other tables, so letters of topics and groups that are not configured are passed over.
-func (f *letterFlags) match(l *consumer.Letter) bool {
+func (f *letterFlags) match(l *consumer.DeadLetter) bool {
 	if l.Original.Topic != "" && !slices.Contains(f.topics, l.Original.Topic) || !l.OfGroup(f.group) {
 		f.elsewhere++
 		return false
@@ -173,14 +173,14 @@ func (c *letterCount) erase() {
 const lookTimeout = 30 * time.Second
 
 // openLetters looks the dead-letter topics up.
-func openLetters(ctx context.Context, cluster *consumer.Cluster) (*consumer.Letters, error) {
+func openLetters(ctx context.Context, cluster *consumer.Cluster) (*consumer.DeadLetterReader, error) {
 	looking, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	return cluster.OpenLetters(looking)
+	return cluster.OpenDeadLetters(looking)
 }
 
 // letterTopics are the dead-letter topics by name; missing ones with the fact.
-func letterTopics(letters *consumer.Letters) (names, missing []string) {
+func letterTopics(letters *consumer.DeadLetterReader) (names, missing []string) {
 	for _, t := range letters.Topics() {
 		names = append(names, t.Name)
 		if !t.Exists {
@@ -192,7 +192,7 @@ func letterTopics(letters *consumer.Letters) (names, missing []string) {
 
 // letterName is what `bridge dlq show` takes: partition/offset, with the
 // dead-letter topic in front where there are several.
-func letterName(l *consumer.Letter, topics int) string {
+func letterName(l *consumer.DeadLetter, topics int) string {
 	name := fmt.Sprintf("%d/%d", l.Partition, l.Offset)
 	if topics > 1 {
 		name = l.Topic + "/" + name
@@ -201,7 +201,7 @@ func letterName(l *consumer.Letter, topics int) string {
 }
 
 // sourceName is where the event came from.
-func sourceName(l *consumer.Letter) string {
+func sourceName(l *consumer.DeadLetter) string {
 	if l.Original.Topic == "" {
 		return "unknown"
 	}

@@ -51,7 +51,7 @@ the kafka section of the configuration, and READ on the dead-letter topics.`,
 			list.Topics, list.Missing = letterTopics(letters)
 			read := &letterCount{screen: screen, of: letters.Records()}
 			defer read.erase()
-			err = letters.Each(cmd.Context(), func(l *consumer.Letter) error {
+			err = letters.Each(cmd.Context(), func(l *consumer.DeadLetter) error {
 				read.next(nil)
 				if f.match(l) {
 					list.add(l, limit)
@@ -63,7 +63,7 @@ the kafka section of the configuration, and READ on the dead-letter topics.`,
 			}
 			list.newest(limit)
 			read.erase()
-			list.Settled, list.Elsewhere, list.Doubtful, list.Uncompared = f.settled, f.elsewhere, letters.Doubtful(), letters.Uncompared()
+			list.Settled, list.Elsewhere, list.Doubtful, list.Uncompared = f.settled, f.elsewhere, letters.UnverifiedMarkers(), letters.Uncompared()
 			return list.write(cmd.OutOrStdout(), output, f.all, styleOf(cmd, cmd.OutOrStdout()))
 		},
 	}
@@ -138,7 +138,7 @@ func groupOf[T any](groups map[groupKey]T, code, column string) groupKey {
 	return key
 }
 
-func (s *letterList) add(l *consumer.Letter, limit int) {
+func (s *letterList) add(l *consumer.DeadLetter, limit int) {
 	s.Matched++
 	key := groupOf(s.groups, l.Code, l.Column)
 	g := s.groups[key]
@@ -183,7 +183,7 @@ func (x *listedLetter) failedAt() int64 {
 const maxReason = 2000
 
 // describeLetter is the letter without its event, its texts fit for a terminal.
-func describeLetter(l *consumer.Letter, topics int) listedLetter {
+func describeLetter(l *consumer.DeadLetter, topics int) listedLetter {
 	x := listedLetter{Letter: letterName(l, topics), Topic: l.Topic, Source: sourceName(l), Events: l.Events,
 		Code: legible(cmp.Or(l.Code, codeUnreadable), 64), Column: legible(l.Column, 255), Reason: legible(l.Reason, maxReason),
 		Attempts: l.Attempts, Copies: l.Copies, Parts: l.Parts, Fault: legible(l.Fault, maxReason), Settled: l.Settled, Landed: l.Landed, Replaced: l.Replaced,

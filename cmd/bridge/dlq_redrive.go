@@ -153,16 +153,16 @@ func (r *redriveReport) run(ctx context.Context, b *bridge, f *letterFlags, limi
 	cancel()
 
 	r.read.of = letters.Records()
-	match := func(l *consumer.Letter) bool {
+	match := func(l *consumer.DeadLetter) bool {
 		r.read.next(func() string { return fmt.Sprintf("%d landed  %d rejected  %d failed", r.Landed, r.Rejected, r.Failed) })
 		return f.match(l)
 	}
-	o := consumer.RedriveOptions{Match: match, Limit: limit, Mapper: b.schema.NewMapper(), By: r.By, Told: r.told}
+	o := consumer.RedriveOptions{Match: match, Limit: limit, Mapper: b.schema.NewMapper(), By: r.By, OnResult: r.add}
 	if r.Executed {
-		o.Sink = sink{b.client}
+		o.Sink = b.client
 	}
 	err = letters.Redrive(ctx, o)
-	r.Settled, r.Elsewhere, r.Doubtful, r.Uncompared = f.settled, f.elsewhere, letters.Doubtful(), letters.Uncompared()
+	r.Settled, r.Elsewhere, r.Doubtful, r.Uncompared = f.settled, f.elsewhere, letters.UnverifiedMarkers(), letters.Uncompared()
 	switch {
 	case err != nil && ctx.Err() != nil:
 		r.Error = "stopped before the end; what landed is settled, redrive again for the rest"
@@ -179,26 +179,26 @@ func (r *redriveReport) run(ctx context.Context, b *bridge, f *letterFlags, limi
 // redriveLogEvery is the pace of progress lines.
 const redriveLogEvery = 5 * time.Second
 
-// told counts what became of one letter.
-func (r *redriveReport) told(fate *consumer.Fate) {
+// add counts one dead letter.
+func (r *redriveReport) add(result *consumer.RedriveResult) {
 	r.Matched++
-	r.Older += max(fate.Letter.Copies-1, 0)
-	r.Rows += fate.Rows
-	switch fate.Outcome {
-	case consumer.FateLanded:
+	r.Older += max(result.DeadLetter.Copies-1, 0)
+	r.Rows += result.Rows
+	switch result.Outcome {
+	case consumer.RedriveLanded:
 		r.Landed++
-	case consumer.FateRejected:
+	case consumer.RedriveRejected:
 		r.Rejected++
-		first := fate.Rejects[0]
-		r.count(fate, first.Code, first.Column, first.Reason)
-	case consumer.FateFiltered:
+		first := result.Rejects[0]
+		r.count(result, first.Code, first.Column, first.Reason)
+	case consumer.RedriveFiltered:
 		r.Filtered++
-		r.count(fate, "-", "", "the configuration or the blueprint drops the event now")
+		r.count(result, "-", "", "the configuration or the blueprint drops the event now")
 	default:
 		r.Failed++
-		r.count(fate, cmp.Or(fate.Letter.Code, codeUnreadable), "", fate.Err.Error())
+		r.count(result, cmp.Or(result.DeadLetter.Code, codeUnreadable), "", result.Err.Error())
 	}
-	if fate.Rows > 0 && fate.Err != nil && fate.Outcome != consumer.FateFailed {
+	if result.Rows > 0 && result.Err != nil && result.Outcome != consumer.RedriveFailed {
 		r.Unmarked++
 	}
 	if r.read.screen == nil && time.Since(r.logged) >= redriveLogEvery {
@@ -207,12 +207,12 @@ func (r *redriveReport) told(fate *consumer.Fate) {
 	}
 }
 
-func (r *redriveReport) count(fate *consumer.Fate, code, column, reason string) {
-	key := groupOf(r.groups, fate.Outcome+" "+code, column)
+func (r *redriveReport) count(result *consumer.RedriveResult, code, column, reason string) {
+	key := groupOf(r.groups, result.Outcome+" "+code, column)
 	g := r.groups[key]
 	if g == nil {
-		g = &redriveGroup{Outcome: fate.Outcome, Code: legible(code, 64), Column: key.column,
-			Example: letterName(fate.Letter, len(r.Topics)), Reason: legible(reason, maxReason)}
+		g = &redriveGroup{Outcome: result.Outcome, Code: legible(code, 64), Column: key.column,
+			Example: letterName(result.DeadLetter, len(r.Topics)), Reason: legible(reason, maxReason)}
 		r.groups[key] = g
 	}
 	g.Letters++

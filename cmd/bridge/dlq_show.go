@@ -110,7 +110,7 @@ type shownLetter struct {
 	Blind      string              `json:"without_table,omitempty"` // why the table's columns are not known
 	Now        []mapping.Explained `json:"now"`                     // of each event that failed
 
-	letter *consumer.Letter
+	letter *consumer.DeadLetter
 	shown  []int // the events of Now, where they are those of the letter
 }
 

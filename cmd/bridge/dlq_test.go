@@ -13,13 +13,13 @@ import (
 )
 
 // hostile is a letter whose every header and byte is meant to hurt a terminal.
-func hostile(value []byte) *consumer.Letter {
+func hostile(value []byte) *consumer.DeadLetter {
 	const esc = "\x1b[2J\r\n\u202e"
 	var headers []kgo.RecordHeader
 	for _, key := range []string{"h" + esc, consumer.HeaderCode, consumer.HeaderColumn, consumer.HeaderReason, consumer.HeaderTopic, consumer.HeaderVersion, consumer.HeaderEvents, consumer.HeaderFailedAt} {
 		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(strings.Repeat(esc, 2000))})
 	}
-	return consumer.ParseLetter(&kgo.Record{Topic: "t-dlq", Headers: headers, Key: []byte{0, 0xff, 0x1b}, Value: value})
+	return consumer.ParseDeadLetter(&kgo.Record{Topic: "t-dlq", Headers: headers, Key: []byte{0, 0xff, 0x1b}, Value: value})
 }
 
 func harmless(t *testing.T, what, text string) {
@@ -67,7 +67,7 @@ func TestHostileLettersAreShownHarmlessly(t *testing.T) {
 func TestGroupsAreBounded(t *testing.T) {
 	list := &letterList{groups: map[groupKey]*letterGroup{}}
 	for i := range 3 * maxGroups {
-		list.add(&consumer.Letter{Code: strings.Repeat("c", i%60) + time.Duration(i).String(), Original: &kgo.Record{}}, 0)
+		list.add(&consumer.DeadLetter{Code: strings.Repeat("c", i%60) + time.Duration(i).String(), Original: &kgo.Record{}}, 0)
 	}
 	if got := len(list.groups); got > maxGroups+1 {
 		t.Errorf("got %d groups, want at most %d and the others", got, maxGroups)
@@ -79,13 +79,13 @@ func TestGroupsAreBounded(t *testing.T) {
 
 func TestFilterOfLetters(t *testing.T) {
 	at := time.Date(2026, 3, 4, 9, 0, 0, 0, time.UTC)
-	letter := func() *consumer.Letter {
-		return &consumer.Letter{Code: "bad", Column: "col", FailedAt: at, Group: "g", Original: &kgo.Record{Topic: "t", Partition: 3}}
+	letter := func() *consumer.DeadLetter {
+		return &consumer.DeadLetter{Code: "bad", Column: "col", FailedAt: at, Group: "g", Original: &kgo.Record{Topic: "t", Partition: 3}}
 	}
 	for _, tc := range []struct {
 		name   string
 		filter letterFlags
-		change func(*consumer.Letter)
+		change func(*consumer.DeadLetter)
 		want   bool
 	}{
 		{"no filter", letterFlags{}, nil, true},
@@ -96,16 +96,16 @@ func TestFilterOfLetters(t *testing.T) {
 		{"since later", letterFlags{from: at.Add(1)}, nil, false},
 		{"until that instant", letterFlags{to: at}, nil, false},
 		{"until later", letterFlags{to: at.Add(1)}, nil, true},
-		{"since, and not known when", letterFlags{from: at}, func(l *consumer.Letter) { l.FailedAt = time.Time{} }, false},
-		{"until, and not known when", letterFlags{to: at}, func(l *consumer.Letter) { l.FailedAt = time.Time{} }, false},
+		{"since, and not known when", letterFlags{from: at}, func(l *consumer.DeadLetter) { l.FailedAt = time.Time{} }, false},
+		{"until, and not known when", letterFlags{to: at}, func(l *consumer.DeadLetter) { l.FailedAt = time.Time{} }, false},
 		{"partition", letterFlags{parts: []int32{1, 3}}, nil, true},
 		{"another partition", letterFlags{parts: []int32{1}}, nil, false},
-		{"another topic", letterFlags{}, func(l *consumer.Letter) { l.Original.Topic = "u" }, false},
-		{"another group", letterFlags{}, func(l *consumer.Letter) { l.Group = "h" }, false},
-		{"no group told", letterFlags{}, func(l *consumer.Letter) { l.Group = "" }, true},
-		{"no topic told", letterFlags{}, func(l *consumer.Letter) { l.Original.Topic = "" }, true},
-		{"settled", letterFlags{}, func(l *consumer.Letter) { l.Settled = true }, false},
-		{"settled, and all", letterFlags{all: true}, func(l *consumer.Letter) { l.Settled = true }, true},
+		{"another topic", letterFlags{}, func(l *consumer.DeadLetter) { l.Original.Topic = "u" }, false},
+		{"another group", letterFlags{}, func(l *consumer.DeadLetter) { l.Group = "h" }, false},
+		{"no group told", letterFlags{}, func(l *consumer.DeadLetter) { l.Group = "" }, true},
+		{"no topic told", letterFlags{}, func(l *consumer.DeadLetter) { l.Original.Topic = "" }, true},
+		{"settled", letterFlags{}, func(l *consumer.DeadLetter) { l.Settled = true }, false},
+		{"settled, and all", letterFlags{all: true}, func(l *consumer.DeadLetter) { l.Settled = true }, true},
 	} {
 		l := letter()
 		if tc.change != nil {
@@ -131,7 +131,7 @@ func TestLetterNames(t *testing.T) {
 		if topic != "" {
 			topics = 2
 		}
-		if again := letterName(&consumer.Letter{Topic: topic, Partition: partition, Offset: offset}, topics); again != name {
+		if again := letterName(&consumer.DeadLetter{Topic: topic, Partition: partition, Offset: offset}, topics); again != name {
 			t.Errorf("got %q of %q", again, name)
 		}
 	}
@@ -146,7 +146,7 @@ func TestListIsNewestFirst(t *testing.T) {
 		if i == 7 {
 			at = time.Time{} // not known
 		}
-		list.add(&consumer.Letter{Topic: "t-dlq", Partition: int32(i % 2), Offset: int64(i), Code: "bad", FailedAt: at, Copies: 1 + i%2, Attempts: 1, Original: &kgo.Record{Topic: "t"}}, limit)
+		list.add(&consumer.DeadLetter{Topic: "t-dlq", Partition: int32(i % 2), Offset: int64(i), Code: "bad", FailedAt: at, Copies: 1 + i%2, Attempts: 1, Original: &kgo.Record{Topic: "t"}}, limit)
 	}
 	list.newest(limit)
 	var got []string

@@ -23,9 +23,9 @@ const (
 	maxKeptHeaders, maxKeptKey = 32, 1 << 10
 )
 
-// eventTap shows the page a sample of what passes. What it costs is bounded by
+// pageObserver shows the page a sample of what passes. What it costs is bounded by
 // the feed, which says how much is wanted.
-type eventTap struct {
+type pageObserver struct {
 	feed    *live.Feed
 	explain func(rec *kgo.Record, topicID [16]byte, index int) live.Content
 
@@ -44,12 +44,12 @@ type picked struct {
 	id uint64
 }
 
-// tap is what the delivery shows its batches to; nil when nobody may look.
-func (b *bridge) tap() consumer.Tap {
+// pageObserver observes the batches for the page of live events; nil when it is off.
+func (b *bridge) pageObserver() consumer.BatchObserver {
 	if b.feed == nil {
 		return nil
 	}
-	return &eventTap{feed: b.feed, explain: b.content, open: make(map[partitionID][]picked)}
+	return &pageObserver{feed: b.feed, explain: b.content, open: make(map[partitionID][]picked)}
 }
 
 // access says who may read what the ops server shows. The token is that of the
@@ -77,8 +77,8 @@ func (b *bridge) livePage(who *access.Control) *live.Page {
 	return live.New(c, b.feed, b.snapshot, b.metrics, b.log)
 }
 
-// Taken implements consumer.Tap: some of the rows are shown in flight.
-func (t *eventTap) Taken(p *consumer.Passage) {
+// BatchMapped implements consumer.BatchObserver: some of the rows are shown in flight.
+func (t *pageObserver) BatchMapped(p *consumer.BatchView) {
 	t.feed.Passed(p.Rows() + p.Rejects() + p.Filtered())
 	n := t.feed.Admit(p.Rows())
 	if n == 0 {
@@ -94,9 +94,9 @@ func (t *eventTap) Taken(p *consumer.Passage) {
 	t.open[partitionID{p.Topic, p.Partition}] = sample
 }
 
-// Settled implements consumer.Tap: what was shown gets its end, and some of the
+// BatchDone implements consumer.BatchObserver: what was shown gets its end, and some of the
 // rejects and of what was filtered are shown that were not.
-func (t *eventTap) Settled(p *consumer.Passage) {
+func (t *pageObserver) BatchDone(p *consumer.BatchView) {
 	key := partitionID{p.Topic, p.Partition}
 	t.mu.Lock()
 	sample := t.open[key]
@@ -115,13 +115,13 @@ func (t *eventTap) Settled(p *consumer.Passage) {
 		}
 	}
 	for i := range t.feed.Admit(min(p.Filtered(), 2)) {
-		at, reason := p.Drop(i)
+		at, reason := p.FilteredEvent(i)
 		t.add(p, at, filtered(p, reason))
 	}
 }
 
 // ended tells how one event of a settled batch ended.
-func ended(p *consumer.Passage, at consumer.Event) live.Outcome {
+func ended(p *consumer.BatchView, at consumer.Event) live.Outcome {
 	if p.Err != nil {
 		return outcome(p, live.Abandoned)
 	}
@@ -132,8 +132,8 @@ func ended(p *consumer.Passage, at consumer.Event) live.Outcome {
 		_, r := p.Reject(i)
 		return rejected(p, r)
 	}
-	if i, ok := search(p.Filtered(), at, func(i int) consumer.Event { e, _ := p.Drop(i); return e }); ok {
-		_, reason := p.Drop(i)
+	if i, ok := search(p.Filtered(), at, func(i int) consumer.Event { e, _ := p.FilteredEvent(i); return e }); ok {
+		_, reason := p.FilteredEvent(i)
 		return filtered(p, reason)
 	}
 	return outcome(p, live.Delivered)
@@ -157,27 +157,27 @@ func search(n int, at consumer.Event, get func(int) consumer.Event) (int, bool) 
 	return 0, false
 }
 
-func outcome(p *consumer.Passage, status string) live.Outcome {
-	return live.Outcome{Status: status, Ack: p.Took, Batch: live.Batch{
+func outcome(p *consumer.BatchView, status string) live.Outcome {
+	return live.Outcome{Status: status, Ack: p.Duration, Batch: live.Batch{
 		Records: len(p.Records), Rows: p.Rows(), RowBytes: p.RowBytes,
 		FirstOffset: p.Records[0].Offset, LastOffset: p.Records[len(p.Records)-1].Offset,
 	}}
 }
 
-func rejected(p *consumer.Passage, r consumer.Reject) live.Outcome {
+func rejected(p *consumer.BatchView, r consumer.Reject) live.Outcome {
 	o := outcome(p, live.Rejected)
 	o.Code, o.Column, o.Reason, o.Meaning = r.Code, r.Column, pageLine(r.Reason, maxPagedHeader), meanings[r.Code]
 	return o
 }
 
-func filtered(p *consumer.Passage, reason string) live.Outcome {
+func filtered(p *consumer.BatchView, reason string) live.Outcome {
 	o := outcome(p, live.Filtered)
 	o.Code, o.Meaning = reason, meanings[reason]
 	return o
 }
 
 // add takes one event up. What is kept of it is a copy.
-func (t *eventTap) add(p *consumer.Passage, at consumer.Event, o live.Outcome) uint64 {
+func (t *pageObserver) add(p *consumer.BatchView, at consumer.Event, o live.Outcome) uint64 {
 	rec := p.Records[at.Record]
 	if o.Batch.Records == 0 {
 		o = outcome(p, o.Status)

@@ -19,8 +19,8 @@ type letters struct{ b *bridge }
 // may have written those.
 const maxPagedLetter, maxPagedHeader = 8 << 10, 500
 
-func (l letters) newest(ctx context.Context, limit int) ([]*consumer.Letter, error) {
-	all, err := l.b.cluster.OpenLetters(ctx)
+func (l letters) newest(ctx context.Context, limit int) ([]*consumer.DeadLetter, error) {
+	all, err := l.b.cluster.OpenDeadLetters(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -138,7 +138,7 @@ func BenchmarkSketch(b *testing.B) {
 
 // A batch whose rows were made anew can hold fewer records at its end.
 func TestWhatHadNoRoomIsNotShownAsDelivered(t *testing.T) {
-	p := &consumer.Passage{Records: make([]*kgo.Record, 1)}
+	p := &consumer.BatchView{Records: make([]*kgo.Record, 1)}
 	if got := ended(p, consumer.Event{Record: 1}).Status; got != live.Abandoned {
 		t.Errorf("got %q of an event that was left out, want %q", got, live.Abandoned)
 	}

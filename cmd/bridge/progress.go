@@ -201,7 +201,7 @@ func progressLine(p consumer.Progress, pc *pace) string {
 
 // follow tells the progress of a bounded run until ctx ends: by a bar, or by log
 // lines where there is no terminal.
-func follow(ctx context.Context, ends *consumer.Ends, screen *bar, log *zap.Logger) {
+func follow(ctx context.Context, ends *consumer.StopOffsets, screen *bar, log *zap.Logger) {
 	interval := progressInterval
 	var pc pace
 	tell := func() {

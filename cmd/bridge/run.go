@@ -159,8 +159,8 @@ func (b *bridge) run(ctx context.Context) error {
 	defer b.state.Store(ops.StateStopped)
 	defer b.keeper.Release()
 	cfg := b.consumerConfig()
-	cfg.SinkTrouble, cfg.Sized = b.sinkTrouble, b.sized
-	var ends *consumer.Ends
+	cfg.SinkProblem, cfg.OnSizeChange = b.sinkTrouble, b.sized
+	var ends *consumer.StopOffsets
 	err := b.prove(ctx)
 	if err == nil {
 		ends, err = b.window.begin(ctx, b, &cfg)
@@ -178,8 +178,8 @@ func (b *bridge) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg.Tap = b.tapped(tracer)
-	group := consumer.NewGroup(cfg, b.cluster, sink{b.client}, b.schema.NewMapper, b.observer, b.log)
+	cfg.BatchObserver = b.batchObserver(tracer)
+	group := consumer.NewGroup(cfg, b.cluster, b.client, b.schema.NewMapper, b.observer, b.log)
 	b.group.Store(group)
 	b.state.Store(ops.StateRunning)
 	var told atomic.Pointer[time.Time]
@@ -198,7 +198,7 @@ func (b *bridge) run(ctx context.Context) error {
 		b.client.Watch(watching, b.schema.OnColumnsChanged)
 	})
 	if ends != nil {
-		group.Until(ends)
+		group.StopAt(ends)
 		watch.Go(func() { follow(watching, ends, b.screen, b.log) })
 	}
 	stops := stoppingOf(ctx)

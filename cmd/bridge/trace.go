@@ -8,9 +8,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
-	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/tracing"
-	"github.com/datafly/bridge/zerobus"
 )
 
 // traceSettings are what the environment and the configuration say of traces.
@@ -48,45 +46,33 @@ func (b *bridge) stopTracing(t *tracing.Tracer, told *time.Time) {
 	t.Stop(ctx)
 }
 
-// observed is what the client tells: metrics, and the delivery how often it
-// tried.
-type observed struct{ *ops.Metrics }
+// batchObservers calls several observers, one after the other.
+type batchObservers []consumer.BatchObserver
 
-// Attempted implements zerobus.AttemptObserver.
-func (observed) Attempted(ctx context.Context) { consumer.Attempted(ctx) }
-
-var (
-	_ zerobus.AttemptObserver = observed{}
-	_ zerobus.StreamObserver  = observed{}
-)
-
-// taps shows several what passes, one after the other.
-type taps []consumer.Tap
-
-// Taken implements consumer.Tap.
-func (ts taps) Taken(p *consumer.Passage) {
-	for _, t := range ts {
-		t.Taken(p)
+// BatchMapped implements consumer.BatchObserver.
+func (all batchObservers) BatchMapped(v *consumer.BatchView) {
+	for _, o := range all {
+		o.BatchMapped(v)
 	}
 }
 
-// Settled implements consumer.Tap.
-func (ts taps) Settled(p *consumer.Passage) {
-	for _, t := range ts {
-		t.Settled(p)
+// BatchDone implements consumer.BatchObserver.
+func (all batchObservers) BatchDone(v *consumer.BatchView) {
+	for _, o := range all {
+		o.BatchDone(v)
 	}
 }
 
-// tapped is what the delivery shows its batches to: the page, the tracer, both
-// or, nil, nobody.
-func (b *bridge) tapped(t *tracing.Tracer) consumer.Tap {
-	page := b.tap()
+// batchObserver observes the batches for the page, the tracer or both; nil for
+// neither.
+func (b *bridge) batchObserver(t *tracing.Tracer) consumer.BatchObserver {
+	page := b.pageObserver()
 	if t == nil {
 		return page
 	}
-	tracer := t.Tap(b.cfg.Kafka.Group, b.client.Table().String())
+	tracer := t.BatchObserver(b.cfg.Kafka.Group, b.client.Table().String())
 	if page == nil {
 		return tracer
 	}
-	return taps{page, tracer}
+	return batchObservers{page, tracer}
 }

@@ -100,7 +100,7 @@ func (f *windowFlags) load(cmd *cobra.Command) (*config.Config, *window, error) 
 
 // begin fixes where the run begins and ends. The ends are nil for a run
 // without.
-func (w *window) begin(ctx context.Context, b *bridge, cfg *consumer.Config) (ends *consumer.Ends, err error) {
+func (w *window) begin(ctx context.Context, b *bridge, cfg *consumer.Config) (ends *consumer.StopOffsets, err error) {
 	if w == nil {
 		return nil, nil //nolint:nilnil // a run without a window has no ends
 	}
@@ -121,7 +121,7 @@ func (w *window) begin(ctx context.Context, b *bridge, cfg *consumer.Config) (en
 		if w.until == nil {
 			return nil
 		}
-		ends, err = b.cluster.Ends(ctx, *w.until)
+		ends, err = b.cluster.StopOffsets(ctx, *w.until)
 		return err
 	}, func(err error) bool {
 		var failure *consumer.KafkaError
@@ -137,7 +137,7 @@ func (w *window) begin(ctx context.Context, b *bridge, cfg *consumer.Config) (en
 
 // pin commits where the group begins, once.
 func (w *window) pin(ctx context.Context, b *bridge) error {
-	begun, kept, err := b.cluster.Begin(ctx, *w.from)
+	begun, kept, err := b.cluster.CommitStartOffsets(ctx, *w.from)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (w *window) pin(ctx context.Context, b *bridge) error {
 var errCut = errors.New("stopped before every partition had reached its end; start it again with the same --group and it goes on")
 
 // outcome says how a bounded run ended.
-func (b *bridge) outcome(ends *consumer.Ends) error {
+func (b *bridge) outcome(ends *consumer.StopOffsets) error {
 	p := ends.Progress()
 	t := b.metrics.Totals()
 	b.log.Info("bounded run: over", zap.Bool("complete", ends.Reached()), zap.Int("partitions", p.Partitions), zap.Int("reached", p.Reached),

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"sync/atomic"
 	"time"
 
@@ -164,7 +163,7 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 	b.settings.Store(cfg)
 	b.keepSecrets()
 	b.keeper.SetPlan(memoryPlan(cfg, 0, 0))
-	if b.client, err = zerobus.New(b.zerobusConfig(), log, observed{b.metrics}); err != nil {
+	if b.client, err = zerobus.New(b.zerobusConfig(), log, b.metrics); err != nil {
 		return nil, &usageError{err}
 	}
 	if b.schema, err = pipeline.NewSchema(cfg, b.client, log); err != nil {
@@ -182,17 +181,4 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 func (b *bridge) close() {
 	b.cluster.Close()
 	b.client.Close()
-}
-
-// sink is the client as consumer wants it.
-type sink struct{ client *zerobus.Client }
-
-// Write implements consumer.Sink.
-func (s sink) Write(ctx context.Context, made int64, rows [][]byte) error {
-	return s.client.WriteMade(ctx, made, rows)
-}
-
-// Probe implements consumer.Sink.
-func (s sink) Probe(ctx context.Context, made int64, rows [][]byte) error {
-	return s.client.ProbeMade(ctx, made, rows)
 }

@@ -24,7 +24,7 @@ func exercise(m *ops.Metrics) {
 	m.EventRejected("events", "malformed")
 	m.EventFiltered("events", "tombstone", 9)
 	m.DeadLettered("events", 1)
-	m.BatchHalved("events")
+	m.BatchSplit("events")
 	m.Committed(nil)
 	m.Committed(errors.New("coordinator is gone"))
 	m.Rebalanced(ops.RebalanceAssigned, 2)

@@ -58,8 +58,8 @@ func (m *Metrics) DeadLettered(topic string, n int) {
 	m.totals.dead.Add(int64(n))
 }
 
-// BatchHalved counts one refused batch that was cut in two.
-func (m *Metrics) BatchHalved(topic string) {
+// BatchSplit counts one refused batch that was cut in two.
+func (m *Metrics) BatchSplit(topic string) {
 	m.halved.get(topic).Inc()
 	m.totals.halved.Add(1)
 }

@@ -19,7 +19,7 @@ func (s *Schema) NewMapper() consumer.Mapper {
 			if now := s.current.Load(); now != by {
 				by, mapper, headers = now, now.NewMapper(), now.UsesHeaders()
 			}
-			out.Made(by.version)
+			out.SetSchemaVersion(by.version)
 		}
 		in.TopicID = out.TopicID()
 		in.Topic, in.Partition, in.Offset, in.Timestamp, in.Key, in.Value = rec.Topic, rec.Partition, rec.Offset, rec.Timestamp, rec.Key, rec.Value

@@ -28,20 +28,22 @@ const (
 	OutcomeStale     = "stale"     // a write: the table's columns have changed; mapped again
 )
 
-// Tap returns a Tap that traces the batches of a group.
-func (t *Tracer) Tap(group, table string) consumer.Tap { return &tap{t, group, table} }
+// BatchObserver returns an observer that traces the batches of a group.
+func (t *Tracer) BatchObserver(group, table string) consumer.BatchObserver {
+	return &batchObserver{t, group, table}
+}
 
-type tap struct {
+type batchObserver struct {
 	*Tracer
 	group, table string
 }
 
-// Taken implements consumer.Tap.
-func (t *tap) Taken(*consumer.Passage) {}
+// BatchMapped implements consumer.BatchObserver.
+func (t *batchObserver) BatchMapped(*consumer.BatchView) {}
 
-// Settled implements consumer.Tap.
-func (t *tap) Settled(p *consumer.Passage) {
-	b := batchSpans{tap: t, p: p}
+// BatchDone implements consumer.BatchObserver.
+func (t *batchObserver) BatchDone(p *consumer.BatchView) {
+	b := batchSpans{batchObserver: t, p: p}
 	for i, rec := range p.Records {
 		if t.limit.Tokens() < 1 {
 			break // the sampler would drop the rest
@@ -95,8 +97,8 @@ func header(rec *kgo.Record, key string) []byte {
 // batchSpans are the spans of one batch; there are none before its first sampled
 // event.
 type batchSpans struct {
-	*tap
-	p      *consumer.Passage
+	*batchObserver
+	p      *consumer.BatchView
 	batch  trace.Span
 	events int
 }
@@ -129,7 +131,7 @@ func (b *batchSpans) event(ctx context.Context, span trace.Span, i int) {
 		span.AddLink(trace.Link{SpanContext: b.batch.SpanContext()})
 		b.batch.AddLink(trace.Link{SpanContext: span.SpanContext()}) // the SDK keeps the last 128
 	}
-	span.End(trace.WithTimestamp(b.p.Taken.Add(b.p.Took)))
+	span.End(trace.WithTimestamp(b.p.Mapped.Add(b.p.Duration)))
 }
 
 // begin makes the spans of the batch itself, below that of its first event.
@@ -137,7 +139,7 @@ func (b *batchSpans) begin(ctx context.Context) {
 	p := b.p
 	ctx, b.batch = b.tracer.Start(ctx, "batch "+p.Topic, trace.WithTimestamp(p.Began), trace.WithAttributes(b.source()...))
 	_, mapped := b.tracer.Start(ctx, "map", trace.WithTimestamp(p.Began))
-	mapped.End(trace.WithTimestamp(p.Taken))
+	mapped.End(trace.WithTimestamp(p.Mapped))
 	for _, w := range p.Writes {
 		b.write(ctx, w)
 	}
@@ -154,7 +156,7 @@ func (b *batchSpans) source() []attribute.KeyValue {
 	}
 }
 
-func (b *batchSpans) write(ctx context.Context, w consumer.Written) {
+func (b *batchSpans) write(ctx context.Context, w consumer.SinkWrite) {
 	outcome, code := writeOutcome(w.Err)
 	_, span := b.tracer.Start(ctx, "write "+b.table, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(w.Began), trace.WithAttributes(
 		attribute.String("db.system.name", "databricks"),
@@ -173,7 +175,7 @@ func (b *batchSpans) write(ctx context.Context, w consumer.Written) {
 	case OutcomeStale, OutcomeAbandoned:
 		fail(span, outcome)
 	}
-	span.End(trace.WithTimestamp(w.Began.Add(w.Took)))
+	span.End(trace.WithTimestamp(w.Began.Add(w.Duration)))
 }
 
 func (b *batchSpans) end() {
@@ -189,10 +191,10 @@ func (b *batchSpans) end() {
 		semconv.MessagingBatchMessageCount(len(p.Records)),
 		attribute.Int("bridge.rows", p.Rows()),
 		attribute.Int("bridge.bytes", p.RowBytes),
-		attribute.Int("bridge.writes", p.Written),
+		attribute.Int("bridge.writes", p.WriteCount),
 		attribute.Int("bridge.events_traced", b.events),
 		attribute.String("bridge.outcome", outcome))
-	b.batch.End(trace.WithTimestamp(p.Taken.Add(p.Took)))
+	b.batch.End(trace.WithTimestamp(p.Mapped.Add(p.Duration)))
 }
 
 // fail marks a span by a code, never by an error's text: that may quote a row.
@@ -219,7 +221,7 @@ func writeOutcome(err error) (outcome, code string) {
 
 // outcomeOf returns how the i-th record ended. Of a record that holds several
 // events, the first that did not become a row decides.
-func outcomeOf(p *consumer.Passage, i int) (outcome, code, column string) {
+func outcomeOf(p *consumer.BatchView, i int) (outcome, code, column string) {
 	if p.Err != nil {
 		return OutcomeAbandoned, "", ""
 	}
@@ -229,7 +231,7 @@ func outcomeOf(p *consumer.Passage, i int) (outcome, code, column string) {
 		}
 	}
 	for at := range p.Filtered() {
-		if e, reason := p.Drop(at); e.Record == i {
+		if e, reason := p.FilteredEvent(at); e.Record == i {
 			return OutcomeFiltered, reason, ""
 		}
 	}

@@ -77,7 +77,7 @@ func (c *counts) RowsDelivered(_ string, _ int32, n, _ int, _ time.Duration) {
 func (*counts) EventRejected(string, string)      {}
 func (*counts) EventFiltered(string, string, int) {}
 func (*counts) DeadLettered(string, int)          {}
-func (*counts) BatchHalved(string)                {}
+func (*counts) BatchSplit(string)                 {}
 func (*counts) Forget(string, int32)              {}
 func (c *counts) Rebalanced(_ string, n int)      { c.moved.Add(int64(n)) }
 func (c *counts) Committed(err error) {

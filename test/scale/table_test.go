@@ -33,12 +33,12 @@ func toRow(rec *kgo.Record, out *consumer.Batch) {
 
 // Write keeps the rows and notes what must never happen: a gap in a partition,
 // rows out of order within one Write, two Writes of one partition at a time.
-func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) error {
+func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) (int, error) {
 	var id int
 	var first int64
 	if _, err := fmt.Sscanf(string(rows[0]), "%d %d", &id, &first); err != nil {
 		tab.note("row %q: %v", rows[0], err)
-		return nil
+		return 1, nil
 	}
 	tab.mu.Lock()
 	if tab.busy[id] {
@@ -57,7 +57,7 @@ func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) error {
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-		return ctx.Err()
+		return 1, ctx.Err()
 	}
 
 	tab.mu.Lock()
@@ -72,12 +72,12 @@ func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) error {
 	}
 	tab.next[id] = max(tab.next[id], first+int64(len(rows)))
 	tab.rows += len(rows)
-	return nil
+	return 1, nil
 }
 
 // Probe is Write: no row is ever refused here.
-func (tab *table) Probe(ctx context.Context, made int64, rows [][]byte) error {
-	return tab.Write(ctx, made, rows)
+func (tab *table) Probe(ctx context.Context, schemaVersion int64, rows [][]byte) (int, error) {
+	return tab.Write(ctx, schemaVersion, rows)
 }
 
 func (tab *table) note(format string, args ...any) {
