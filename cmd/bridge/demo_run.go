@@ -94,7 +94,7 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 	carried := make(chan error, 1)
 	go func() { // ends with carrying; waited for in settle, or below
 		carried <- serve(carrying, cfg, newLogger(cfg.Log, d.log), func(b *bridge, address string) {
-			b.observer = &ackTap{Observer: b.metrics, acks: &d.acks}
+			b.observer = &ackTap{Observer: b.counts, acks: &d.acks}
 			d.bridge = b
 			d.screen.say("bridge: %s -> %s; live events at http://%s%s and metrics at /metrics", d.o.topic, demoTable, address, ops.LivePath)
 			close(begun)
@@ -161,7 +161,7 @@ func (d *demo) drive(ctx context.Context, carried <-chan error) (*demoReport, er
 // done is how many events have come to an end, as the bridge sees it. It only
 // tells when to stop; what is reported is counted elsewhere.
 func (d *demo) done() int64 {
-	t := d.bridge.metrics.Totals()
+	t := d.bridge.counts.Totals()
 	return t.RowsDelivered + t.EventsRejected + t.EventsFiltered
 }
 
@@ -207,12 +207,12 @@ func (d *demo) progress(elapsed time.Duration, pc *pace) string {
 	if s := d.bridge.client.State(); s.Name != ops.SinkReady {
 		return line + "  sink " + s.Name + ": " + s.Reason
 	}
-	t := d.bridge.metrics.Totals()
+	t := d.bridge.counts.Totals()
 	return line + fmt.Sprintf("  rows %d  rejected %d  ack p99 %s", d.table.Count(), t.EventsRejected, round(p99))
 }
 
 func (d *demo) line() string {
-	t := d.bridge.metrics.Totals()
+	t := d.bridge.counts.Totals()
 	produced := d.producer.acked()
 	lag := max(produced-d.done(), 0)
 	p50, p99 := d.acks.quantiles()

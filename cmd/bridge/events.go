@@ -74,7 +74,7 @@ func (b *bridge) livePage(who *access.Control) *live.Page {
 	if b.cfg.Rejects.Policy == consumer.PolicyDeadLetter {
 		c.Letters = letters{b}
 	}
-	return live.New(c, b.feed, b.snapshot, b.metrics, b.log)
+	return live.New(c, b.feed, b.snapshot, b.counts, b.log)
 }
 
 // BatchMapped implements consumer.BatchObserver: some of the rows are shown in flight.

@@ -78,11 +78,10 @@ what the bridge is doing.`,
 			return serve(cmd.Context(), cfg, log, func(b *bridge, _ string) {
 				b.window, b.screen = span, screen
 				b.lines.Store(lines)
-				b.metrics.LogLines(lines.Dropped)
 				b.keeper.Enforce()
 				b.level, b.follower = level, &follower{options: config.FromFlags(cmd.Flags(), os.Environ()), signals: hup}
 				if span == nil || span.until == nil { // a bounded run shows how far it is
-					live.begin(cmd.Context(), func() (ops.Snapshot, ops.Totals) { return b.snapshot(), b.metrics.Totals() })
+					live.begin(cmd.Context(), b.snapshot)
 				}
 			})
 		},

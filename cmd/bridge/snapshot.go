@@ -23,13 +23,12 @@ func (b *bridge) snapshot() ops.Snapshot {
 			TokenMintedAt: sink.TokenMintedAt, TokenExpiresAt: sink.TokenExpiresAt,
 			Table: b.client.Table().String(), Transport: b.cfg.Zerobus.Transport, Streams: sink.Streams,
 		},
-		BufferedLimit: int64(b.cfg.Delivery.MaxBuffered),
-		Memory:        b.memoryStatus(),
-		Config:        b.settings.Load().Redacted(),
-		Reload:        b.reloads.now(),
-	}
-	if lines := b.lines.Load(); lines != nil {
-		s.LogLinesDropped = lines.Dropped()
+		BufferedLimit:   int64(b.cfg.Delivery.MaxBuffered),
+		Memory:          b.memoryStatus(),
+		Totals:          b.counts.Totals(),
+		Config:          b.settings.Load().Redacted(),
+		Reload:          b.reloads.now(),
+		LogLinesDropped: b.logLinesDropped(),
 	}
 	if sink.Name == zerobus.Blocked {
 		s.NotReady = append(s.NotReady, ops.Reason{Code: "sink_blocked", Text: sink.Reason, Remedy: sink.Remedy})
@@ -39,7 +38,7 @@ func (b *bridge) snapshot() ops.Snapshot {
 	}
 	if g := b.group.Load(); g != nil {
 		st := g.Status()
-		s.MemberID, s.BufferedBytes, s.BufferedLimit, s.LastPoll = st.MemberID, st.BufferedBytes, st.BufferedLimit, st.Polled
+		s.MemberID, s.BufferedBytes, s.LastPoll = st.MemberID, st.BufferedBytes, st.Polled
 		if st.Running && st.BufferedBytes < st.BufferedLimit && time.Since(st.Polled) > pollStall {
 			s.Live, s.LiveReason = false, "the poll loop stands still"
 		}
@@ -64,6 +63,14 @@ func (b *bridge) snapshot() ops.Snapshot {
 		s.NotReady = append(s.NotReady, ops.Reason{Code: s.State, Text: "the bridge is " + s.State, Remedy: "wait; this state passes by itself"})
 	}
 	return s
+}
+
+// logLinesDropped returns how many lines of the log were dropped.
+func (b *bridge) logLinesDropped() int64 {
+	if lines := b.lines.Load(); lines != nil {
+		return lines.Dropped()
+	}
+	return 0
 }
 
 // ledger says in ops's words what consumer's says.

@@ -21,7 +21,7 @@ type summary struct {
 }
 
 // begin shows the line until end, or until ctx ends and the drain is over.
-func (s *summary) begin(ctx context.Context, look func() (ops.Snapshot, ops.Totals)) {
+func (s *summary) begin(ctx context.Context, look ops.Source) {
 	if s.screen == nil {
 		return
 	}
@@ -32,8 +32,8 @@ func (s *summary) begin(ctx context.Context, look func() (ops.Snapshot, ops.Tota
 		tick := time.NewTicker(summaryInterval)
 		defer tick.Stop()
 		for {
-			snapshot, totals := look()
-			pc.note(time.Now(), totals.EventsRead)
+			snapshot := look()
+			pc.note(time.Now(), snapshot.Totals.EventsRead)
 			s.screen.show(summaryLine(snapshot, pc.rate()))
 			select {
 			case <-tick.C:

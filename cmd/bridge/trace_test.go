@@ -220,7 +220,7 @@ func traceGoesOn(t *testing.T, protocol string) {
 	s.produce(`no json of jane@example.com`, poison)
 	b, stop := s.run()
 	s.eventually("three rows and a reject", func() bool {
-		now := b.metrics.Totals()
+		now := b.counts.Totals()
 		return now.RowsDelivered == 3 && now.EventsRejected == 1
 	})
 	stop()
@@ -313,7 +313,7 @@ func TestHangingCollectorDelaysNothing(t *testing.T) {
 	for range events {
 		s.client.Produce(t.Context(), &kgo.Record{Value: []byte(`{"type":"track","event":"a","message_id":"m"}`)}, nil)
 	}
-	s.eventually("every row while it hangs", func() bool { return b.metrics.Totals().RowsDelivered == events+1 })
+	s.eventually("every row while it hangs", func() bool { return b.counts.Totals().RowsDelivered == events+1 })
 	stop()
 }
 

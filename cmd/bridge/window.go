@@ -156,7 +156,7 @@ var errCut = errors.New("stopped before every partition had reached its end; sta
 // outcome says how a bounded run ended.
 func (b *bridge) outcome(ends *consumer.StopOffsets) error {
 	p := ends.Progress()
-	t := b.metrics.Totals()
+	t := b.counts.Totals()
 	b.log.Info("bounded run: over", zap.Bool("complete", ends.Reached()), zap.Int("partitions", p.Partitions), zap.Int("reached", p.Reached),
 		zap.Int64("events_read", t.EventsRead), zap.Int64("rows", t.RowsDelivered), zap.Int64("dead_letters", t.DeadLetters),
 		zap.Int64("filtered", t.EventsFiltered), zap.Duration("duration", time.Since(b.started).Round(time.Millisecond)))

@@ -103,7 +103,10 @@ func zerobusConfig(c *config.Config) zerobus.Config {
 }
 
 // What happens to streams is optional for an observer, so the compiler is asked.
-var _ zerobus.StreamObserver = (*ops.Metrics)(nil)
+var _ zerobus.StreamObserver = (*ops.IntegrationMetrics)(nil)
+
+// integrationName is the label of the one integration's metrics.
+const integrationName = "default"
 
 // known lists the label values that exist before anything has happened.
 func known(c *config.Config) ops.Known {
@@ -123,7 +126,8 @@ type bridge struct {
 	cfg     *config.Config
 	log     *zap.Logger
 	metrics *ops.Metrics
-	// observer hears the delivery; metrics unless the demo listens in.
+	counts  *ops.IntegrationMetrics
+	// observer receives what the delivery reports: counts, unless the demo listens in.
 	observer consumer.Observer
 	client   *zerobus.Client
 	cluster  *consumer.Cluster
@@ -150,8 +154,10 @@ type bridge struct {
 
 // newBridge assembles what needs no connection.
 func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
-	b := &bridge{cfg: cfg, log: log, metrics: ops.NewMetrics(known(cfg)), started: time.Now(), level: zap.NewAtomicLevel(), keeper: memory.NewKeeper()}
-	b.observer = b.metrics
+	b := &bridge{cfg: cfg, log: log, started: time.Now(), level: zap.NewAtomicLevel(), keeper: memory.NewKeeper()}
+	b.metrics = ops.NewMetrics(ops.Process{Version: version(), BufferedLimit: int64(cfg.Delivery.MaxBuffered), LogLinesDropped: b.logLinesDropped})
+	b.counts = b.metrics.Integration(integrationName, known(cfg), b.snapshot)
+	b.observer = b.counts
 	b.state.Store(ops.StateStarting)
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
 		b.feed = live.NewFeed(mode)
@@ -163,7 +169,7 @@ func newBridge(cfg *config.Config, log *zap.Logger) (*bridge, error) {
 	b.settings.Store(cfg)
 	b.keepSecrets()
 	b.keeper.SetPlan(memoryPlan(cfg, 0, 0))
-	if b.client, err = zerobus.New(b.zerobusConfig(), log, b.metrics); err != nil {
+	if b.client, err = zerobus.New(b.zerobusConfig(), log, b.counts); err != nil {
 		return nil, &usageError{err}
 	}
 	if b.schema, err = pipeline.NewSchema(cfg, b.client, log); err != nil {

@@ -92,11 +92,11 @@ func TestPanelsCanBeRead(t *testing.T) {
 		names = append(names, v.Name)
 		// Members come and go: all of them is not the list of when the page was
 		// opened. The job must be a list, which narrows down to the group.
-		if anything := v.AllValue == ".*"; anything != slices.Contains([]string{"namespace", "instance", "topic"}, v.Name) {
+		if anything := v.AllValue == ".*"; anything != slices.Contains([]string{"namespace", "instance", "integration", "topic"}, v.Name) {
 			t.Errorf("variable %s: all is %q", v.Name, v.AllValue)
 		}
 	}
-	if want := []string{"datasource", "namespace", "group", "job", "instance", "topic"}; !slices.Equal(names, want) {
+	if want := []string{"datasource", "namespace", "group", "job", "instance", "integration", "topic"}; !slices.Equal(names, want) {
 		t.Errorf("variables: got %q, want %q", names, want)
 	}
 }

@@ -52,7 +52,7 @@ func series(t *testing.T) known {
 	}
 	for _, r := range rules(t) {
 		if r.Record != "" {
-			all[r.Record] = []string{"topic", "partition", "group"}
+			all[r.Record] = []string{"integration", "topic", "partition", "group"}
 		}
 	}
 	return all

@@ -93,7 +93,7 @@ func atRest(series string) string {
 	name, _, _ := strings.Cut(series, "{")
 	switch {
 	case strings.HasPrefix(name, "process_"), strings.HasPrefix(name, "go_"), strings.HasSuffix(name, "_info"),
-		slices.Contains([]string{"bridge_ready", "bridge_live", "bridge_config_reload_success", "bridge_config_reload_timestamp_seconds", "bridge_buffered_limit_bytes"}, name):
+		slices.Contains([]string{"bridge_ready", "bridge_live", "bridge_config_last_reload_successful", "bridge_config_last_reload_success_timestamp_seconds", "bridge_buffered_limit_bytes"}, name):
 		return "1x60"
 	case name == "ALERTS", strings.HasPrefix(name, "bridge_token_") && strings.HasSuffix(name, "_seconds"): // there is none
 		return "_x60"
@@ -143,7 +143,7 @@ func samples(t *testing.T) []string {
 	t.Helper()
 	words := map[string][]string{
 		"instance": {"i"}, "topic": {"t"}, "group": {"g"}, "le": {"0.1", "+Inf"},
-		"state": {"blocked", "retrying"}, "account": {"delivered", "read"},
+		"state": {"blocked", "retrying"}, "outcome": {"delivered", "released"},
 	}
 	all := []string{}
 	have := series(t)

@@ -99,7 +99,7 @@ type expression struct{ at, text string }
 
 // chosen puts a choice in place of the dashboard's variables.
 func chosen() *strings.Replacer {
-	return strings.NewReplacer("$__rate_interval", "4m", "$namespace", "n", "$job", "j", "$group", "g", "$instance", "i", "$topic", "t")
+	return strings.NewReplacer("$__rate_interval", "4m", "$namespace", "n", "$job", "j", "$group", "g", "$instance", "i", "$integration", "w", "$topic", "t")
 }
 
 // asked is what a runbook has Prometheus asked.

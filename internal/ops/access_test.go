@@ -48,7 +48,7 @@ func TestWhoMayReadWhat(t *testing.T) {
 		{"with a token that cannot be read", unreadable, false, "bridge:9400", right, 200, 503, 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := ops.New(ops.Config{Access: access.New(tt.token, tt.loopback)}, ops.NewMetrics(known), fixed(healthy()), zaptest.NewLogger(t)).Handler()
+			h := ops.New(ops.Config{Access: access.New(tt.token, tt.loopback)}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t)).Handler()
 			for path, want := range map[string]int{
 				"/metrics": tt.metrics, "/status": tt.status, "/livez": tt.probe, "/healthz": tt.probe, "/health": tt.probe, "/readyz": tt.probe,
 			} {
@@ -78,7 +78,7 @@ func TestWhoMayReadWhat(t *testing.T) {
 func TestRefusalOfStatusAdvisesWhatWorks(t *testing.T) {
 	for _, page := range []ops.Live{nil, holding{}} {
 		h := ops.New(ops.Config{Access: access.New(func() (string, error) { return token, nil }, false), Live: page},
-			ops.NewMetrics(known), fixed(healthy()), zaptest.NewLogger(t)).Handler()
+			registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t)).Handler()
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/status", nil))
 		said := w.Body.String()
@@ -92,7 +92,7 @@ func TestRefusalOfStatusAdvisesWhatWorks(t *testing.T) {
 // The same limit holds on guesses at /status as on the page.
 func TestGuessesAtTheStatusAreSlowedDown(t *testing.T) {
 	h := ops.New(ops.Config{Access: access.New(func() (string, error) { return token, nil }, false)},
-		ops.NewMetrics(known), fixed(healthy()), zaptest.NewLogger(t)).Handler()
+		registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t)).Handler()
 	try := func(peer, given string) int {
 		r := httptest.NewRequest(http.MethodGet, "/status", nil)
 		r.RemoteAddr = peer

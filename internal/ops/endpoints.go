@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
@@ -25,14 +24,13 @@ var probes = []string{"/livez", "/healthz", "/health", "/readyz"}
 
 // endpoints answers the requests. It keeps no state of its own.
 type endpoints struct {
-	metrics *Metrics
-	source  Source
-	index   string
-	live    bool
+	source Source
+	index  string
+	live   bool
 }
 
 func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) http.Handler {
-	e := &endpoints{metrics: metrics, source: source, index: indexText}
+	e := &endpoints{source: source, index: indexText}
 	mux := http.NewServeMux()
 	if cfg.Live != nil {
 		e.index, e.live = e.index+indexLive, true
@@ -40,7 +38,7 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 		mux.Handle("GET "+strings.TrimSuffix(LivePath, "/"), http.RedirectHandler(LivePath, http.StatusSeeOther))
 	}
 	mux.HandleFunc("GET /{$}", e.serveIndex)
-	mux.Handle("GET /metrics", ownHost(cfg.Access, newTurns().take(metricsHandler(metrics, source, log))))
+	mux.Handle("GET /metrics", ownHost(cfg.Access, newTurns().take(metricsHandler(metrics, log))))
 	for _, path := range []string{"/livez", "/healthz", "/health"} {
 		mux.HandleFunc("GET "+path, e.serveLive)
 	}
@@ -116,18 +114,11 @@ func (e *endpoints) private(who *access.Control, next http.Handler) http.Handler
 	})
 }
 
-// metricsHandler gathers the counters and, from one snapshot, the gauges.
-func metricsHandler(metrics *Metrics, source Source, log *zap.Logger) http.Handler {
-	return promhttp.HandlerFor(gatherer(metrics, source), promhttp.HandlerOpts{
+func metricsHandler(metrics *Metrics, log *zap.Logger) http.Handler {
+	return promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{
 		ErrorLog:      scrapeLog{log},
 		ErrorHandling: promhttp.ContinueOnError, // one bad series must not hide the others
 	})
-}
-
-func gatherer(metrics *Metrics, source Source) prometheus.Gatherer {
-	gauges := prometheus.NewRegistry()
-	gauges.MustRegister(newSnapshotCollector(source))
-	return prometheus.Gatherers{metrics.registry, gauges}
 }
 
 // scrapeLog logs what promhttp reports: a scrape that could not be gathered or
@@ -176,7 +167,6 @@ func (e *endpoints) snapshot() Snapshot {
 	if s.Partitions == nil {
 		s.Partitions = []PartitionStatus{} // [] in JSON
 	}
-	s.Totals = e.metrics.Totals()
 	return s
 }
 

@@ -58,7 +58,7 @@ func TestProbes(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			url := start(t, ops.Config{}, ops.NewMetrics(known), fixed(c.snapshot), zap.NewNop())
+			url := start(t, ops.Config{}, registry(fixed(c.snapshot)), fixed(c.snapshot), zap.NewNop())
 			got := ask(t, http.MethodGet, url+c.path, "Accept", c.accept)
 			if got.status != c.status {
 				t.Errorf("status: got %d, want %d", got.status, c.status)
@@ -89,11 +89,13 @@ func parseJSON(t *testing.T, text string) any {
 }
 
 func TestStatusIsTheSnapshot(t *testing.T) {
-	m := ops.NewMetrics(known)
-	exercise(m)
+	all := ops.NewMetrics(process)
 	want := blocked()
+	m := all.Integration("default", known, fixed(want))
+	exercise(m)
+	want.Totals = m.Totals()
 	want.Config = map[string]any{"kafka": map[string]any{"topics": []any{"events"}}}
-	url := start(t, ops.Config{}, m, fixed(want), zap.NewNop())
+	url := start(t, ops.Config{}, all, fixed(want), zap.NewNop())
 	got := ask(t, http.MethodGet, url+"/status")
 	if got.status != http.StatusOK || got.header.Get("Content-Type") != "application/json" {
 		t.Fatalf("got %d %s, want 200 application/json", got.status, got.header.Get("Content-Type"))
@@ -102,7 +104,6 @@ func TestStatusIsTheSnapshot(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.body), &back); err != nil {
 		t.Fatal(err)
 	}
-	want.Totals = m.Totals()
 	if !reflect.DeepEqual(back, want) {
 		t.Errorf("the snapshot changed on its way:\n got %+v\nwant %+v", back, want)
 	}
@@ -122,7 +123,7 @@ func TestStatusIsTheSnapshot(t *testing.T) {
 
 func TestStatusOfABridgeThatHasNothingYet(t *testing.T) {
 	began := time.Now().Add(-time.Second)
-	url := start(t, ops.Config{}, ops.NewMetrics(known), fixed(ops.Snapshot{State: ops.StateStarting}), zap.NewNop())
+	url := start(t, ops.Config{}, registry(fixed(ops.Snapshot{State: ops.StateStarting})), fixed(ops.Snapshot{State: ops.StateStarting}), zap.NewNop())
 	got := parseJSON(t, ask(t, http.MethodGet, url+"/status").body).(map[string]any)
 	if p, ok := got["partitions"].([]any); !ok || len(p) != 0 {
 		t.Errorf("partitions: got %v, want []", got["partitions"])
@@ -156,10 +157,11 @@ func TestNoSecretComesOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var logged bytes.Buffer
 			log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&logged), zap.DebugLevel))
-			m := ops.NewMetrics(known)
 			s := blocked()
 			s.Config = config
-			url := start(t, ops.Config{Pprof: true}, m, fixed(s), log)
+			metrics := ops.NewMetrics(process)
+			m := metrics.Integration("default", known, fixed(s))
+			url := start(t, ops.Config{Pprof: true}, metrics, fixed(s), log)
 			m.TokenMinted(errors.New("invalid_client: " + secret))
 			m.Committed(errors.New("sasl: " + secret))
 

@@ -36,7 +36,7 @@ type network struct {
 func newNetwork(t *testing.T, cfg ops.Config, source ops.Source) *network {
 	t.Helper()
 	core, logs := observer.New(zap.WarnLevel)
-	n := &network{t: t, server: ops.New(cfg, ops.NewMetrics(known), source, zap.New(core)), logs: logs,
+	n := &network{t: t, server: ops.New(cfg, registry(source), source, zap.New(core)), logs: logs,
 		conns: make(chan net.Conn), closed: make(chan struct{})}
 	n.server.Serve(t.Context(), n)
 	t.Cleanup(func() {
@@ -466,7 +466,7 @@ func TestProbesBesideStrangersOnSockets(t *testing.T) {
 	if testing.Short() {
 		length = 5 * time.Second
 	}
-	address := strings.TrimPrefix(start(t, ops.Config{}, ops.NewMetrics(known), fixed(large(2000)), zap.NewNop()), "http://")
+	address := strings.TrimPrefix(start(t, ops.Config{}, registry(fixed(large(2000))), fixed(large(2000)), zap.NewNop()), "http://")
 	dial := func(peer string) (net.Conn, error) {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(peer)}, Timeout: 20 * time.Second}
 		return d.DialContext(t.Context(), "tcp", address)

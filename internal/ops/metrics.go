@@ -3,11 +3,85 @@ package ops
 import (
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
+
+// Process is what the metrics show of the process as a whole.
+type Process struct {
+	Version string
+	// BufferedLimit is the budget for buffered events of all integrations, in bytes.
+	BufferedLimit int64
+	// LogLinesDropped returns how many lines of the log were dropped; nil is 0.
+	LogLinesDropped func() int64
+}
+
+// Metrics is the registry of one process: its own metrics and those of each
+// [Metrics.Integration]. It is safe for concurrent use.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	reloadSuccess, reloadTime prometheus.Gauge
+	reloadsOK, reloadsFailed  prometheus.Counter
+
+	mu           sync.Mutex // guards integrations
+	integrations map[string]*IntegrationMetrics
+}
+
+// NewMetrics returns a registry with the metrics of the process.
+func NewMetrics(p Process) *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry(), integrations: make(map[string]*IntegrationMetrics)}
+	m.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	reg := promauto.With(m.registry)
+	reg.NewGaugeVec(prometheus.GaugeOpts{Name: "bridge_build_info", Help: "Always 1; the labels name the build."},
+		[]string{"version", "revision", "goversion"}).WithLabelValues(valid(p.Version), revision(), goVersion()).Set(1)
+	reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_buffered_limit_bytes",
+		Help: "Budget in bytes for bridge_buffered_bytes over all integrations; fetching pauses when it is used up."}).Set(float64(p.BufferedLimit))
+	reg.NewCounterFunc(prometheus.CounterOpts{Name: "bridge_log_lines_dropped_total",
+		Help: "Log lines dropped because standard error was not read in time or could not be written."}, func() float64 {
+		if p.LogLinesDropped == nil {
+			return 0
+		}
+		return float64(p.LogLinesDropped())
+	})
+
+	reloads := reg.NewCounterVec(prometheus.CounterOpts{Name: "bridge_config_reloads_total",
+		Help: "Attempts to load a changed configuration or blueprint, by result. Repeated attempts with the same error count once."}, []string{"result"})
+	m.reloadsOK, m.reloadsFailed = reloads.WithLabelValues("ok"), reloads.WithLabelValues("error")
+	m.reloadSuccess = reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_config_last_reload_successful",
+		Help: "1 if the configuration and the blueprint on disk are in force, 0 if they were refused and the previous ones stay in force; /status shows the error."})
+	m.reloadTime = reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_config_last_reload_success_timestamp_seconds",
+		Help: "Unix time in seconds of the last successful load of the configuration, initially that of the start."})
+	return m
+}
+
+// ConfigLoaded records the configuration of the start.
+func (m *Metrics) ConfigLoaded(at time.Time) {
+	m.reloadSuccess.Set(1)
+	m.reloadTime.Set(unixSeconds(at))
+}
+
+// ConfigReloaded counts one attempt to load a changed configuration; err is nil
+// if it is in force now.
+func (m *Metrics) ConfigReloaded(at time.Time, err error) {
+	if err != nil {
+		m.reloadsFailed.Inc()
+		m.reloadSuccess.Set(0)
+		return
+	}
+	m.reloadsOK.Inc()
+	m.ConfigLoaded(at)
+}
+
+func unixSeconds(at time.Time) float64 { return float64(at.UnixMilli()) / 1000 }
 
 // Known lists label values that are known before anything has happened. Their
 // counters exist from the start with the value 0, so that a rate over them
@@ -18,7 +92,7 @@ type Known struct {
 	FilterReasons []string // reasons of EventFiltered
 	Outcomes      []string // outcomes of Request
 	RetryReasons  []string // reasons of Retried
-	StreamEnds    []string // whys of StreamEnded
+	StreamEnds    []string // reasons of StreamEnded
 }
 
 // Kinds of rebalance, the values of Rebalanced's kind.
@@ -28,45 +102,24 @@ const (
 	RebalanceLost     = "lost"
 )
 
-const other = "other" // the label value of what exceeds maxSeries
-
-type topicPartition struct {
-	topic     string
-	partition int32
-}
-
-type topicWord struct{ topic, word string }
-
-// partitionSeries are the counters of one partition.
-type partitionSeries struct {
-	events, eventBytes, rows, rowBytes prometheus.Counter
-}
-
-// offsetSeries are the counters of the offsets of one partition that brought no
-// event. They stay when the partition goes: a loss must not end with the
-// assignment that found it.
-type offsetSeries struct{ lost, skipped prometheus.Counter }
-
-// Metrics holds what the bridge counts, in a registry of its own. Its methods
-// have the shape of the observers that consumer and zerobus declare. All are
-// safe for concurrent use, never block on anything outside the process and do
-// not allocate once a label has been seen.
-type Metrics struct {
-	registry *prometheus.Registry
-
+// IntegrationMetrics counts what one integration does; all its metrics have the
+// label integration. Its methods implement the observers that consumer and
+// zerobus declare. They are safe for concurrent use, do not block and do not
+// allocate once a label value has been seen.
+type IntegrationMetrics struct {
 	eventsRead, eventBytes, rowsDelivered, rowBytes *prometheus.CounterVec // topic, partition
 
-	partitions *series[topicPartition, partitionSeries]
-	offsets    *series[topicPartition, offsetSeries]
-	rejected   *series[topicWord, prometheus.Counter] // topic, code
-	filtered   *series[topicWord, prometheus.Counter] // topic, reason
-	dead       *series[string, prometheus.Counter]    // topic
-	halved     *series[string, prometheus.Counter]    // topic
-	requests   *series[string, prometheus.Counter]    // outcome
-	retries    *series[string, prometheus.Counter]    // reason
-	ended      *series[string, prometheus.Counter]    // why
-	rebalances *series[string, prometheus.Counter]    // kind
-	moved      *series[string, prometheus.Counter]    // kind
+	partitions *series[topicPartition, partitionCounters]
+	offsets    *series[topicPartition, offsetCounters]
+	rejected   *series[topicLabel, prometheus.Counter] // topic, code
+	filtered   *series[topicLabel, prometheus.Counter] // topic, reason
+	dead       *series[string, prometheus.Counter]     // topic
+	splits     *series[string, prometheus.Counter]     // topic
+	requests   *series[string, prometheus.Counter]     // outcome
+	retries    *series[string, prometheus.Counter]     // reason
+	ended      *series[string, prometheus.Counter]     // reason
+	rebalances *series[string, prometheus.Counter]     // kind
+	moved      *series[string, prometheus.Counter]     // kind
 
 	batchRows, batchBytes, ackLatency, requestDuration prometheus.Histogram
 
@@ -75,177 +128,218 @@ type Metrics struct {
 	lastCommit               prometheus.Gauge
 	mintsOK, mintsFailed     prometheus.Counter
 
-	dropped atomic.Pointer[func() int64] // lines of the log
-
-	reload reloadSeries
 	totals totals
-}
-
-// LogLines says where to ask how many lines of the log were dropped.
-func (m *Metrics) LogLines(dropped func() int64) { m.dropped.Store(&dropped) }
-
-func (m *Metrics) logLinesDropped() float64 {
-	dropped := m.dropped.Load()
-	if dropped == nil {
-		return 0
-	}
-	return float64((*dropped)())
+	source atomic.Pointer[Source]
 }
 
 // totals back Totals. They are kept apart from the counters because those of a
-// partition go when the partition goes.
+// partition are removed when the partition is.
 type totals struct {
-	eventsRead, eventBytes, rows, rowBytes, rejected, filtered, dead, batches, halved,
+	eventsRead, eventBytes, rows, rowBytes, rejected, filtered, dead, batches, splits,
 	requests, retries, commits, commitErrors, tokens, tokenErrors, rebalances atomic.Int64
 }
 
-// latencyBuckets reach from a sink next door to one that is nearly given up,
-// in seconds.
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+type topicLabel struct{ topic, value string }
+
+// partitionCounters are the counters of one assigned partition.
+type partitionCounters struct {
+	events, eventBytes, rows, rowBytes prometheus.Counter
+}
+
+// offsetCounters count the offsets of one partition that brought no event. They
+// remain after the partition is revoked, so that a loss stays visible.
+type offsetCounters struct{ lost, skipped prometheus.Counter }
+
+// latencyBuckets range from a sink in the same rack to one that is about to
+// time out, in seconds.
 var latencyBuckets = []float64{
 	0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300,
 }
 
-// NewMetrics makes the families and the children of the known labels.
-func NewMetrics(known Known) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry()}
-	m.registry.MustRegister(
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
+// Integration returns the metrics of the integration with this name, which it
+// registers on the first call. The gauges show what source returns; each scrape
+// calls it once. A later call with the same name replaces source and returns the
+// same counters.
+func (m *Metrics) Integration(name string, known Known, source Source) *IntegrationMetrics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := m.integrations[name]
+	if i == nil {
+		i = newIntegrationMetrics(prometheus.WrapRegistererWith(prometheus.Labels{"integration": valid(name)}, m.registry))
+		m.integrations[name] = i
+	}
+	i.source.Store(&source)
+	i.create(known)
+	return i
+}
 
-	m.eventsRead = m.counters("events_read_total",
-		"Events read from Kafka. The series of a partition ends when the partition goes to another member.", "topic", "partition")
-	m.eventBytes = m.counters("events_read_bytes_total",
-		"Bytes of the keys, values and headers of the events read from Kafka, uncompressed.", "topic", "partition")
-	m.rowsDelivered = m.counters("rows_delivered_total",
-		"Rows acknowledged by the sink as durable. A row that is written again after a restart counts again.", "topic", "partition")
-	m.rowBytes = m.counters("rows_delivered_bytes_total",
-		"Bytes of the encoded rows acknowledged by the sink.", "topic", "partition")
-	m.partitions = newSeries(0, topicPartition{}, func(k topicPartition) partitionSeries {
+func newIntegrationMetrics(registerer prometheus.Registerer) *IntegrationMetrics {
+	reg := promauto.With(registerer)
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return reg.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	byLabel := func(name, help, label string) *series[string, prometheus.Counter] {
+		vec := counters(name, help, label)
+		return newSeries(maxSeries, other, func(k string) prometheus.Counter { return vec.WithLabelValues(valid(k)) })
+	}
+	byTopicAnd := func(name, help, label string) *series[topicLabel, prometheus.Counter] {
+		vec := counters(name, help, "topic", label)
+		return newSeries(maxSeries, topicLabel{other, other}, func(k topicLabel) prometheus.Counter {
+			return vec.WithLabelValues(valid(k.topic), valid(k.value))
+		})
+	}
+	// A histogram has fixed buckets in the text format. For scrapers that ask for
+	// protobuf it is a native one: at most 160 sparse buckets, each 10 % wider than
+	// the one before.
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return reg.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets,
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160})
+	}
+
+	m := &IntegrationMetrics{
+		eventsRead: counters("bridge_events_read_total",
+			"Events read from Kafka. The series of a partition ends when the partition is revoked.", "topic", "partition"),
+		eventBytes: counters("bridge_events_read_bytes_total",
+			"Uncompressed bytes of the keys, values and headers of the events read from Kafka.", "topic", "partition"),
+		rowsDelivered: counters("bridge_rows_delivered_total",
+			"Rows acknowledged by the sink as durable. A row that is written again after a restart counts again.", "topic", "partition"),
+		rowBytes: counters("bridge_rows_delivered_bytes_total", "Bytes of the encoded rows acknowledged by the sink.", "topic", "partition"),
+
+		rejected:   byTopicAnd("bridge_events_rejected_total", "Events that can never become a row, by error code.", "code"),
+		filtered:   byTopicAnd("bridge_events_filtered_total", "Events dropped by a filter rule, by reason; their offsets are committed.", "reason"),
+		dead:       byLabel("bridge_dead_letters_total", "Dead letters acknowledged by the dead-letter topic, by source topic.", "topic"),
+		splits:     byLabel("bridge_batch_splits_total", "Batches split in two because the sink refused a row in them.", "topic"),
+		requests:   byLabel("bridge_sink_requests_total", "Requests to the sink, by outcome.", "outcome"),
+		retries:    byLabel("bridge_sink_retries_total", "Requests to the sink that were repeated, by reason.", "reason"),
+		ended:      byLabel("bridge_sink_streams_ended_total", "Streams to the sink that ended after they were confirmed, by reason.", "reason"),
+		rebalances: byLabel("bridge_rebalances_total", "Rebalances in which this member gained or gave up partitions, by kind.", "kind"),
+		moved:      byLabel("bridge_rebalanced_partitions_total", "Partitions this member gained or gave up in rebalances, by kind.", "kind"),
+
+		batchRows: histogram("bridge_batch_rows", "Rows in an acknowledged batch.",
+			[]float64{1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 25000}),
+		batchBytes: histogram("bridge_batch_bytes", "Bytes of the encoded rows in an acknowledged batch.",
+			prometheus.ExponentialBuckets(1<<10, 4, 8)), // 1 KiB to 16 MiB
+		ackLatency: histogram("bridge_ack_latency_seconds",
+			"Seconds from the start of a batch's write to its acknowledgement by the sink, retries included.", latencyBuckets),
+		requestDuration: histogram("bridge_sink_request_duration_seconds",
+			"Seconds from the start of one request to the sink to the last byte of its response, waiting for a token included.", latencyBuckets),
+
+		streamsOpened: reg.NewCounter(prometheus.CounterOpts{Name: "bridge_sink_streams_opened_total",
+			Help: "Streams that the sink has confirmed; 0 for transports without streams."}),
+		lastCommit: reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_last_commit_timestamp_seconds",
+			Help: "Unix time in seconds of the last successful offset commit; 0 before the first."}),
+	}
+	m.partitions = newSeries(0, topicPartition{}, func(k topicPartition) partitionCounters {
 		topic, id := valid(k.topic), strconv.Itoa(int(k.partition))
-		return partitionSeries{
+		return partitionCounters{
 			events:     m.eventsRead.WithLabelValues(topic, id),
 			eventBytes: m.eventBytes.WithLabelValues(topic, id),
 			rows:       m.rowsDelivered.WithLabelValues(topic, id),
 			rowBytes:   m.rowBytes.WithLabelValues(topic, id),
 		}
 	})
-
-	lost := m.counters("lost_offsets_total",
-		"Offsets that Kafka removed before the group had passed them: by retention, by a deletion of records, or because a log was cut.", "topic", "partition")
-	skipped := m.counters("skipped_offsets_total",
-		"Offsets that hold no event: transaction markers, events of aborted transactions, and what compaction removed.", "topic", "partition")
-	m.offsets = newSeries(0, topicPartition{}, func(k topicPartition) offsetSeries {
+	lost := counters("bridge_lost_offsets_total",
+		"Offsets that Kafka removed before the group had passed them, by retention, deleted records or truncation.", "topic", "partition")
+	skipped := counters("bridge_skipped_offsets_total",
+		"Offsets without an event: transaction markers, events of aborted transactions, and offsets removed by compaction.", "topic", "partition")
+	m.offsets = newSeries(0, topicPartition{}, func(k topicPartition) offsetCounters {
 		topic, id := valid(k.topic), strconv.Itoa(int(k.partition))
-		return offsetSeries{lost.WithLabelValues(topic, id), skipped.WithLabelValues(topic, id)}
+		return offsetCounters{lost.WithLabelValues(topic, id), skipped.WithLabelValues(topic, id)}
 	})
-
-	m.rejected = byTopicAnd(m.counters("events_rejected_total",
-		"Events that can never be a row, by the code of the rule they break.", "topic", "code"))
-	m.filtered = byTopicAnd(m.counters("events_filtered_total",
-		"Events dropped by rule and committed past, by reason.", "topic", "reason"))
-	m.dead = byWord(m.counters("dead_letters_total",
-		"Rejected events acknowledged by the dead-letter topic; topic is the one they came from.", "topic"))
-	m.halved = byWord(m.counters("batch_halvings_total",
-		"Times a batch was cut in two because the sink refused a row in it.", "topic"))
-
-	m.batchRows = m.histogram("batch_rows", "Rows in an acknowledged batch.",
-		[]float64{1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 25000})
-	m.batchBytes = m.histogram("batch_bytes", "Bytes of the encoded rows in an acknowledged batch.",
-		prometheus.ExponentialBuckets(1<<10, 4, 8)) // 1 KiB to 16 MiB
-	m.ackLatency = m.histogram("ack_latency_seconds",
-		"Seconds from the start of a batch's write until the sink has acknowledged it, retries included.", latencyBuckets)
-
-	m.requests = byWord(m.counters("sink_requests_total", "Requests to the sink, by outcome.", "outcome"))
-	m.requestDuration = m.histogram("sink_request_duration_seconds",
-		"Seconds one request to the sink took until the last byte of its answer, waiting for a token included.", latencyBuckets)
-	m.retries = byWord(m.counters("sink_retries_total", "Requests to the sink that were repeated, by reason.", "reason"))
-
-	m.streamsOpened = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: prefix + "sink_streams_opened_total", Help: "Streams to the sink that it has confirmed; 0 where the wire has no streams."})
-	m.registry.MustRegister(m.streamsOpened)
-	m.ended = byWord(m.counters("sink_streams_ended_total", "Streams to the sink that ended after they were confirmed, by reason.", "reason"))
-
-	mints := m.counters("token_mints_total", "Attempts to mint an access token, by result.", "result")
+	mints := counters("bridge_token_mints_total", "Requests for an access token, by result.", "result")
 	m.mintsOK, m.mintsFailed = mints.WithLabelValues("ok"), mints.WithLabelValues("error")
-
-	commits := m.counters("commits_total", "Offset commits, by result.", "result")
+	commits := counters("bridge_commits_total", "Offset commits, by result.", "result")
 	m.commitsOK, m.commitsFailed = commits.WithLabelValues("ok"), commits.WithLabelValues("error")
-	m.lastCommit = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: prefix + "last_commit_timestamp_seconds",
-		Help: "Unix time in seconds of the last successful offset commit; 0 before the first.",
-	})
-	m.registry.MustRegister(m.lastCommit)
-
-	m.rebalances = byWord(m.counters("rebalances_total",
-		"Times the group gave partitions to this member or took them, by kind.", "kind"))
-	m.moved = byWord(m.counters("rebalanced_partitions_total",
-		"Partitions the group gave to this member or took from it, by kind.", "kind"))
-
-	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: prefix + "log_lines_dropped_total",
-		Help: "Lines of the log that were dropped because standard error was not read in time, or could not be written."}, m.logLinesDropped))
-	m.reload = newReloadSeries(m)
-	m.announce(known)
+	registerer.MustRegister(newGauges(func() Snapshot { return (*m.source.Load())() }))
 	return m
 }
 
-// announce makes the children of labels that are known beforehand.
-func (m *Metrics) announce(known Known) {
+// create makes the counters of label values that are known beforehand.
+func (m *IntegrationMetrics) create(known Known) {
 	for _, topic := range known.Topics {
 		for _, code := range known.RejectCodes {
-			m.rejected.get(topicWord{topic, code})
+			m.rejected.get(topicLabel{topic, code})
 		}
 		for _, reason := range known.FilterReasons {
-			m.filtered.get(topicWord{topic, reason})
+			m.filtered.get(topicLabel{topic, reason})
 		}
 		m.dead.get(topic)
-		m.halved.get(topic)
+		m.splits.get(topic)
 	}
-	for _, outcome := range known.Outcomes {
-		m.requests.get(outcome)
-	}
-	for _, reason := range known.RetryReasons {
-		m.retries.get(reason)
-	}
-	for _, why := range known.StreamEnds {
-		m.ended.get(why)
-	}
-	for _, kind := range []string{RebalanceAssigned, RebalanceRevoked, RebalanceLost} {
-		m.rebalances.get(kind)
-		m.moved.get(kind)
+	kinds := []string{RebalanceAssigned, RebalanceRevoked, RebalanceLost}
+	for _, f := range []struct {
+		counters *series[string, prometheus.Counter]
+		labels   []string
+	}{
+		{m.requests, known.Outcomes}, {m.retries, known.RetryReasons}, {m.ended, known.StreamEnds}, {m.rebalances, kinds}, {m.moved, kinds},
+	} {
+		for _, label := range f.labels {
+			f.counters.get(label)
+		}
 	}
 }
 
-const prefix = "bridge_"
+// valid replaces stray bytes: client_golang panics on label values that are not
+// UTF-8.
+func valid(label string) string { return strings.ToValidUTF8(label, "?") }
 
-func (m *Metrics) counters(name, help string, labels ...string) *prometheus.CounterVec {
-	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help}, labels)
-	m.registry.MustRegister(v)
+const (
+	// maxSeries bounds each family whose label values other packages choose. They
+	// come from closed sets; the bound holds even if a set grows with the input.
+	maxSeries = 2000
+	other     = "other" // the label value of what exceeds maxSeries
+)
+
+// series caches the children of one family by their labels: a look-up in a
+// prometheus vector hashes the label values and may allocate, this does not.
+// Safe for concurrent use.
+type series[K comparable, V any] struct {
+	create func(K) V
+	limit  int // most entries kept; 0 is no limit
+	other  K   // stands for every key past the limit
+
+	mu sync.RWMutex // guards m
+	m  map[K]V
+}
+
+func newSeries[K comparable, V any](limit int, other K, create func(K) V) *series[K, V] {
+	return &series[K, V]{create: create, limit: limit, other: other, m: make(map[K]V)}
+}
+
+// get returns the child of k and creates it on first use.
+func (s *series[K, V]) get(k K) V {
+	s.mu.RLock()
+	v, ok := s.m[k]
+	s.mu.RUnlock()
+	if ok {
+		return v
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v, ok := s.m[k]; ok {
+		return v
+	}
+	if s.limit > 0 && len(s.m) >= s.limit {
+		k = s.other
+		if v, ok := s.m[k]; ok {
+			return v
+		}
+	}
+	v = s.create(k)
+	s.m[k] = v
 	return v
 }
 
-// histogram makes a histogram with fixed buckets for the text format and, for
-// scrapers that ask for protobuf, a native one: at most 160 sparse buckets
-// whose bounds grow by 10 %.
-func (m *Metrics) histogram(name, help string, buckets []float64) prometheus.Histogram {
-	h := prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: prefix + name, Help: help, Buckets: buckets,
-		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160,
-	})
-	m.registry.MustRegister(h)
-	return h
-}
-
-func byWord(v *prometheus.CounterVec) *series[string, prometheus.Counter] {
-	return newSeries(maxSeries, other, func(k string) prometheus.Counter { return v.WithLabelValues(valid(k)) })
-}
-
-// valid keeps a stray byte in a label from stopping the bridge: client_golang
-// panics on label values that are not UTF-8.
-func valid(label string) string { return strings.ToValidUTF8(label, "?") }
-
-func byTopicAnd(v *prometheus.CounterVec) *series[topicWord, prometheus.Counter] {
-	return newSeries(maxSeries, topicWord{other, other}, func(k topicWord) prometheus.Counter {
-		return v.WithLabelValues(valid(k.topic), valid(k.word))
-	})
+// remove deletes the child of k and calls unregister under the same lock, so that
+// a concurrent get returns either the old child or a new one.
+func (s *series[K, V]) remove(k K, unregister func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.m, k)
+	unregister()
 }

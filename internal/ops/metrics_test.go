@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +18,7 @@ import (
 )
 
 // exercise reports each kind of thing once, so that every family has a series.
-func exercise(m *ops.Metrics) {
+func exercise(m *ops.IntegrationMetrics) {
 	m.EventsRead("events", 2, 300, 410_000)
 	m.OffsetsPassed("events", 2, 25, 3)
 	m.RowsDelivered("events", 2, 290, 180_000, 120*time.Millisecond)
@@ -30,8 +31,6 @@ func exercise(m *ops.Metrics) {
 	m.Rebalanced(ops.RebalanceAssigned, 2)
 	m.Request("ok", 110*time.Millisecond)
 	m.Retried("unavailable")
-	m.ConfigReloaded(now, nil)
-	m.ConfigReloaded(now, errors.New("the blueprint does not fit"))
 	m.StreamOpened()
 	m.StreamEnded("announced")
 	m.TokenMinted(nil)
@@ -39,40 +38,39 @@ func exercise(m *ops.Metrics) {
 }
 
 func TestMetricsCountWhatIsReported(t *testing.T) {
-	m := ops.NewMetrics(known)
-	url := start(t, ops.Config{}, m, fixed(healthy()), zaptest.NewLogger(t))
+	m, url := serve(t, known, fixed(healthy()))
 	began := time.Now()
 	exercise(m)
 	families, text := scrape(t, url)
 
 	for _, line := range []string{
-		`bridge_events_read_total{partition="2",topic="events"} 300`,
-		`bridge_sink_streams_opened_total 1`,
-		`bridge_sink_streams_ended_total{reason="announced"} 1`,
-		`bridge_events_read_bytes_total{partition="2",topic="events"} 410000`,
-		`bridge_lost_offsets_total{partition="2",topic="events"} 25`,
-		`bridge_skipped_offsets_total{partition="2",topic="events"} 3`,
-		`bridge_rows_delivered_total{partition="2",topic="events"} 290`,
-		`bridge_rows_delivered_bytes_total{partition="2",topic="events"} 180000`,
-		`bridge_events_rejected_total{code="malformed",topic="events"} 1`,
-		`bridge_events_filtered_total{reason="tombstone",topic="events"} 9`,
-		`bridge_dead_letters_total{topic="events"} 1`,
-		`bridge_batch_halvings_total{topic="events"} 1`,
-		`bridge_batch_rows_bucket{le="250"} 0`,
-		`bridge_batch_rows_bucket{le="500"} 1`,
-		`bridge_batch_bytes_sum 180000`,
-		`bridge_ack_latency_seconds_bucket{le="0.1"} 0`,
-		`bridge_ack_latency_seconds_bucket{le="0.25"} 1`,
-		`bridge_ack_latency_seconds_bucket{le="300"} 1`,
-		`bridge_sink_requests_total{outcome="ok"} 1`,
-		`bridge_sink_request_duration_seconds_sum 0.11`,
-		`bridge_sink_retries_total{reason="unavailable"} 1`,
-		`bridge_commits_total{result="ok"} 1`,
-		`bridge_commits_total{result="error"} 1`,
-		`bridge_token_mints_total{result="ok"} 1`,
-		`bridge_token_mints_total{result="error"} 1`,
-		`bridge_rebalances_total{kind="assigned"} 1`,
-		`bridge_rebalanced_partitions_total{kind="assigned"} 2`,
+		`bridge_events_read_total{integration="default",partition="2",topic="events"} 300`,
+		`bridge_sink_streams_opened_total{integration="default"} 1`,
+		`bridge_sink_streams_ended_total{integration="default",reason="announced"} 1`,
+		`bridge_events_read_bytes_total{integration="default",partition="2",topic="events"} 410000`,
+		`bridge_lost_offsets_total{integration="default",partition="2",topic="events"} 25`,
+		`bridge_skipped_offsets_total{integration="default",partition="2",topic="events"} 3`,
+		`bridge_rows_delivered_total{integration="default",partition="2",topic="events"} 290`,
+		`bridge_rows_delivered_bytes_total{integration="default",partition="2",topic="events"} 180000`,
+		`bridge_events_rejected_total{code="malformed",integration="default",topic="events"} 1`,
+		`bridge_events_filtered_total{integration="default",reason="tombstone",topic="events"} 9`,
+		`bridge_dead_letters_total{integration="default",topic="events"} 1`,
+		`bridge_batch_splits_total{integration="default",topic="events"} 1`,
+		`bridge_batch_rows_bucket{integration="default",le="250"} 0`,
+		`bridge_batch_rows_bucket{integration="default",le="500"} 1`,
+		`bridge_batch_bytes_sum{integration="default"} 180000`,
+		`bridge_ack_latency_seconds_bucket{integration="default",le="0.1"} 0`,
+		`bridge_ack_latency_seconds_bucket{integration="default",le="0.25"} 1`,
+		`bridge_ack_latency_seconds_bucket{integration="default",le="300"} 1`,
+		`bridge_sink_requests_total{integration="default",outcome="ok"} 1`,
+		`bridge_sink_request_duration_seconds_sum{integration="default"} 0.11`,
+		`bridge_sink_retries_total{integration="default",reason="unavailable"} 1`,
+		`bridge_commits_total{integration="default",result="ok"} 1`,
+		`bridge_commits_total{integration="default",result="error"} 1`,
+		`bridge_token_mints_total{integration="default",result="ok"} 1`,
+		`bridge_token_mints_total{integration="default",result="error"} 1`,
+		`bridge_rebalances_total{integration="default",kind="assigned"} 1`,
+		`bridge_rebalanced_partitions_total{integration="default",kind="assigned"} 2`,
 	} {
 		hasLine(t, text, line)
 	}
@@ -84,40 +82,40 @@ func TestMetricsCountWhatIsReported(t *testing.T) {
 
 func TestGaugesComeFromTheSnapshot(t *testing.T) {
 	calls := 0
-	url := start(t, ops.Config{}, ops.NewMetrics(known), func() ops.Snapshot { calls++; return healthy() }, zaptest.NewLogger(t))
+	_, url := serve(t, known, func() ops.Snapshot { calls++; return healthy() })
 	_, text := scrape(t, url)
 	for _, line := range []string{
-		`bridge_ready 1`,
-		`bridge_live 1`,
-		`bridge_poll_age_seconds 0.25`,
-		`bridge_assigned_partitions{state="waiting"} 1`,
-		`bridge_assigned_partitions{state="writing"} 1`,
-		`bridge_assigned_partitions{state="rejecting"} 0`,
-		`bridge_assigned_partitions{state="blocked"} 0`,
-		`bridge_assigned_partitions{state="draining"} 0`,
-		`bridge_paused_partitions 1`,
-		`bridge_pending_events 300`,
-		`bridge_buffered_bytes 6.7108864e+07`,
+		`bridge_ready{integration="default"} 1`,
+		`bridge_live{integration="default"} 1`,
+		`bridge_poll_age_seconds{integration="default"} 0.25`,
+		`bridge_assigned_partitions{integration="default",state="waiting"} 1`,
+		`bridge_assigned_partitions{integration="default",state="writing"} 1`,
+		`bridge_assigned_partitions{integration="default",state="rejecting"} 0`,
+		`bridge_assigned_partitions{integration="default",state="blocked"} 0`,
+		`bridge_assigned_partitions{integration="default",state="draining"} 0`,
+		`bridge_paused_partitions{integration="default"} 1`,
+		`bridge_pending_events{integration="default"} 300`,
+		`bridge_buffered_bytes{integration="default"} 6.7108864e+07`,
 		`bridge_buffered_limit_bytes 2.68435456e+08`,
-		`bridge_lag_events{partition="2",topic="events"} 4000`,
-		`bridge_oldest_unacked_age_seconds{partition="2",topic="events"} 1.5`,
-		`bridge_oldest_unacked_age_seconds{partition="10",topic="events"} 0`,
-		`bridge_conservation_events_total{account="read"} 2000`,
-		`bridge_conservation_events_total{account="dropped"} 400`,
-		`bridge_conservation_in_flight_events 300`,
-		`bridge_conservation_imbalance_events 0`,
-		`bridge_partition_conservation_events_total{account="delivered",partition="2",topic="events"} 1190`,
-		`bridge_partition_conservation_in_flight_events{partition="2",topic="events"} 300`,
-		`bridge_partition_conservation_imbalance_events{partition="2",topic="events"} 1`,
-		`bridge_sink_state{state="ready"} 1`,
-		`bridge_sink_state{state="retrying"} 0`,
-		`bridge_sink_state{state="blocked"} 0`,
-		`bridge_token_age_seconds 600`,
-		`bridge_token_expires_in_seconds 3000`,
+		`bridge_lag_events{integration="default",partition="2",topic="events"} 4000`,
+		`bridge_oldest_unacked_age_seconds{integration="default",partition="2",topic="events"} 1.5`,
+		`bridge_oldest_unacked_age_seconds{integration="default",partition="10",topic="events"} 0`,
+		`bridge_ledger_events_read_total{integration="default"} 2000`,
+		`bridge_ledger_events_total{integration="default",outcome="released"} 400`,
+		`bridge_ledger_in_flight_events{integration="default"} 300`,
+		`bridge_ledger_unaccounted_events{integration="default"} 0`,
+		`bridge_partition_ledger_events_total{integration="default",outcome="delivered",partition="2",topic="events"} 1190`,
+		`bridge_partition_ledger_in_flight_events{integration="default",partition="2",topic="events"} 300`,
+		`bridge_partition_ledger_unaccounted_events{integration="default",partition="2",topic="events"} 1`,
+		`bridge_sink_state{integration="default",state="ready"} 1`,
+		`bridge_sink_state{integration="default",state="retrying"} 0`,
+		`bridge_sink_state{integration="default",state="blocked"} 0`,
+		`bridge_token_age_seconds{integration="default"} 600`,
+		`bridge_token_expires_in_seconds{integration="default"} 3000`,
 	} {
 		hasLine(t, text, line)
 	}
-	if strings.Contains(text, `bridge_lag_events{partition="10"`) {
+	if strings.Contains(text, `bridge_lag_events{integration="default",partition="10"`) {
 		t.Error("an unknown lag has a series")
 	}
 	if calls != 1 {
@@ -126,11 +124,11 @@ func TestGaugesComeFromTheSnapshot(t *testing.T) {
 }
 
 func TestGaugesOfWhatIsNotThereAreAbsent(t *testing.T) {
-	url := start(t, ops.Config{}, ops.NewMetrics(ops.Known{}), fixed(ops.Snapshot{State: ops.StateStarting}), zaptest.NewLogger(t))
+	_, url := serve(t, ops.Known{}, fixed(ops.Snapshot{State: ops.StateStarting}))
 	families, text := scrape(t, url)
-	hasLine(t, text, "bridge_ready 0")
-	hasLine(t, text, `bridge_sink_state{state="ready"} 0`)
-	hasLine(t, text, "bridge_last_commit_timestamp_seconds 0")
+	hasLine(t, text, `bridge_ready{integration="default"} 0`)
+	hasLine(t, text, `bridge_sink_state{integration="default",state="ready"} 0`)
+	hasLine(t, text, `bridge_last_commit_timestamp_seconds{integration="default"} 0`)
 	for _, name := range []string{
 		"bridge_poll_age_seconds", "bridge_token_age_seconds", "bridge_token_expires_in_seconds",
 		"bridge_lag_events", "bridge_oldest_unacked_age_seconds",
@@ -142,34 +140,33 @@ func TestGaugesOfWhatIsNotThereAreAbsent(t *testing.T) {
 }
 
 func TestKnownCountersStartAtZero(t *testing.T) {
-	url := start(t, ops.Config{}, ops.NewMetrics(known), fixed(healthy()), zaptest.NewLogger(t))
+	_, url := serve(t, known, fixed(healthy()))
 	_, text := scrape(t, url)
 	for _, line := range []string{
-		`bridge_events_rejected_total{code="malformed",topic="events"} 0`,
-		`bridge_events_rejected_total{code="too_large",topic="events"} 0`,
-		`bridge_events_filtered_total{reason="tombstone",topic="events"} 0`,
-		`bridge_dead_letters_total{topic="events"} 0`,
-		`bridge_batch_halvings_total{topic="events"} 0`,
-		`bridge_sink_requests_total{outcome="ok"} 0`,
-		`bridge_sink_requests_total{outcome="refused"} 0`,
-		`bridge_sink_retries_total{reason="unavailable"} 0`,
-		`bridge_commits_total{result="ok"} 0`,
-		`bridge_commits_total{result="error"} 0`,
-		`bridge_token_mints_total{result="ok"} 0`,
-		`bridge_token_mints_total{result="error"} 0`,
-		`bridge_rebalances_total{kind="assigned"} 0`,
-		`bridge_rebalances_total{kind="revoked"} 0`,
-		`bridge_rebalances_total{kind="lost"} 0`,
-		`bridge_rebalanced_partitions_total{kind="lost"} 0`,
-		`bridge_ack_latency_seconds_count 0`,
+		`bridge_events_rejected_total{code="malformed",integration="default",topic="events"} 0`,
+		`bridge_events_rejected_total{code="too_large",integration="default",topic="events"} 0`,
+		`bridge_events_filtered_total{integration="default",reason="tombstone",topic="events"} 0`,
+		`bridge_dead_letters_total{integration="default",topic="events"} 0`,
+		`bridge_batch_splits_total{integration="default",topic="events"} 0`,
+		`bridge_sink_requests_total{integration="default",outcome="ok"} 0`,
+		`bridge_sink_requests_total{integration="default",outcome="refused"} 0`,
+		`bridge_sink_retries_total{integration="default",reason="unavailable"} 0`,
+		`bridge_commits_total{integration="default",result="ok"} 0`,
+		`bridge_commits_total{integration="default",result="error"} 0`,
+		`bridge_token_mints_total{integration="default",result="ok"} 0`,
+		`bridge_token_mints_total{integration="default",result="error"} 0`,
+		`bridge_rebalances_total{integration="default",kind="assigned"} 0`,
+		`bridge_rebalances_total{integration="default",kind="revoked"} 0`,
+		`bridge_rebalances_total{integration="default",kind="lost"} 0`,
+		`bridge_rebalanced_partitions_total{integration="default",kind="lost"} 0`,
+		`bridge_ack_latency_seconds_count{integration="default"} 0`,
 	} {
 		hasLine(t, text, line)
 	}
 }
 
 func TestForgetRemovesThePartitionAlone(t *testing.T) {
-	m := ops.NewMetrics(known)
-	url := start(t, ops.Config{}, m, fixed(ops.Snapshot{}), zaptest.NewLogger(t))
+	m, url := serve(t, known, fixed(ops.Snapshot{}))
 	for partition := range int32(3) {
 		m.EventsRead("events", partition, 10, 100)
 		m.RowsDelivered("events", partition, 10, 100, time.Millisecond)
@@ -182,36 +179,83 @@ func TestForgetRemovesThePartitionAlone(t *testing.T) {
 	if strings.Contains(text, `partition="1"`) {
 		t.Error(`series of the forgotten partition 1 are still there`)
 	}
-	hasLine(t, text, `bridge_events_read_total{partition="0",topic="events"} 10`)
-	hasLine(t, text, `bridge_rows_delivered_bytes_total{partition="2",topic="events"} 100`)
+	hasLine(t, text, `bridge_events_read_total{integration="default",partition="0",topic="events"} 10`)
+	hasLine(t, text, `bridge_rows_delivered_bytes_total{integration="default",partition="2",topic="events"} 100`)
 	if got := m.Totals().EventsRead; got != 30 {
 		t.Errorf("total events read after Forget: got %d, want 30", got)
 	}
 
 	m.EventsRead("events", 1, 4, 40) // assigned again
 	_, text = scrape(t, url)
-	hasLine(t, text, `bridge_events_read_total{partition="1",topic="events"} 4`)
+	hasLine(t, text, `bridge_events_read_total{integration="default",partition="1",topic="events"} 4`)
 }
 
 // A loss is counted from 0, and its counter outlives the partition's stay.
 func TestLostOffsetsOutliveTheAssignment(t *testing.T) {
-	m := ops.NewMetrics(known)
-	url := start(t, ops.Config{}, m, fixed(ops.Snapshot{}), zaptest.NewLogger(t))
+	m, url := serve(t, known, fixed(ops.Snapshot{}))
 	m.OffsetsPassed("events", 1, 0, 0)
 	_, text := scrape(t, url)
-	hasLine(t, text, `bridge_lost_offsets_total{partition="1",topic="events"} 0`)
-	hasLine(t, text, `bridge_skipped_offsets_total{partition="1",topic="events"} 0`)
+	hasLine(t, text, `bridge_lost_offsets_total{integration="default",partition="1",topic="events"} 0`)
+	hasLine(t, text, `bridge_skipped_offsets_total{integration="default",partition="1",topic="events"} 0`)
 	m.OffsetsPassed("events", 1, 25, 7)
 	m.Forget("events", 1)
 	m.OffsetsPassed("events", 1, 0, 0) // assigned again
 	_, text = scrape(t, url)
-	hasLine(t, text, `bridge_lost_offsets_total{partition="1",topic="events"} 25`)
-	hasLine(t, text, `bridge_skipped_offsets_total{partition="1",topic="events"} 7`)
+	hasLine(t, text, `bridge_lost_offsets_total{integration="default",partition="1",topic="events"} 25`)
+	hasLine(t, text, `bridge_skipped_offsets_total{integration="default",partition="1",topic="events"} 7`)
+}
+
+// Two integrations of one process share a registry and nothing else.
+func TestIntegrationsAreCountedSeparately(t *testing.T) {
+	all := ops.NewMetrics(process)
+	other := ops.Snapshot{Group: "other", Partitions: []ops.PartitionStatus{{Topic: "events", Partition: 2, Lag: 7}}}
+	first := all.Integration("default", known, fixed(healthy()))
+	second := all.Integration("orders", known, fixed(other))
+	if all.Integration("orders", known, fixed(other)) != second {
+		t.Error("a second call with the same name returned other counters")
+	}
+	url := start(t, ops.Config{}, all, fixed(healthy()), zaptest.NewLogger(t))
+	exercise(first)
+	second.EventsRead("events", 2, 4, 40)
+	second.Forget("events", 3)
+	families, text := scrape(t, url)
+	for _, line := range []string{
+		`bridge_events_read_total{integration="default",partition="2",topic="events"} 300`,
+		`bridge_events_read_total{integration="orders",partition="2",topic="events"} 4`,
+		`bridge_events_rejected_total{code="malformed",integration="default",topic="events"} 1`,
+		`bridge_events_rejected_total{code="malformed",integration="orders",topic="events"} 0`,
+		`bridge_lag_events{integration="default",partition="2",topic="events"} 4000`,
+		`bridge_lag_events{integration="orders",partition="2",topic="events"} 7`,
+		`bridge_group_info{group="other",integration="orders"} 1`,
+		`bridge_ready{integration="default"} 1`,
+		`bridge_ready{integration="orders"} 0`,
+		`bridge_ack_latency_seconds_count{integration="default"} 1`,
+		`bridge_ack_latency_seconds_count{integration="orders"} 0`,
+		`bridge_buffered_limit_bytes 2.68435456e+08`,
+	} {
+		hasLine(t, text, line)
+	}
+	if got := second.Totals(); got.EventsRead != 4 || got.Commits != 0 {
+		t.Errorf("totals of the second: got %+v, want 4 events read and no commit", got)
+	}
+	if n := second.AckTimes().Count(ops.AckTimes{}); n != 0 {
+		t.Errorf("acknowledgements of the second: got %d, want 0", n)
+	}
+	// What is not the process's has the label, and what is has not.
+	ofProcess := map[string]bool{"bridge_build_info": true, "bridge_buffered_limit_bytes": true, "bridge_log_lines_dropped_total": true}
+	for name, f := range families {
+		want := strings.HasPrefix(name, "bridge_") && !ofProcess[name] && !strings.HasPrefix(name, "bridge_config_")
+		for _, metric := range f.GetMetric() {
+			has := slices.ContainsFunc(metric.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName() == "integration" })
+			if has != want {
+				t.Errorf("%s %v: label integration %v, want %v", name, metric.GetLabel(), has, want)
+			}
+		}
+	}
 }
 
 func TestLabelsThatKeepComingAreFolded(t *testing.T) {
-	m := ops.NewMetrics(ops.Known{})
-	url := start(t, ops.Config{}, m, fixed(ops.Snapshot{}), zaptest.NewLogger(t))
+	m, url := serve(t, ops.Known{}, fixed(ops.Snapshot{}))
 	const reports = 5000
 	for i := range reports {
 		m.EventRejected("events", fmt.Sprintf("code-%d", i))
@@ -230,20 +274,19 @@ func TestLabelsThatKeepComingAreFolded(t *testing.T) {
 			t.Errorf("%s: the series add up to %v, want %d", name, sum, reports)
 		}
 	}
-	hasLine(t, text, `bridge_events_rejected_total{code="other",topic="other"} 3000`)
+	hasLine(t, text, `bridge_events_rejected_total{code="other",integration="default",topic="other"} 3000`)
 }
 
 func TestStrayLabelBytesDoNotPanic(t *testing.T) {
-	m := ops.NewMetrics(ops.Known{})
-	url := start(t, ops.Config{}, m, fixed(ops.Snapshot{
-		Version: "\xff", Partitions: []ops.PartitionStatus{{Topic: "t\xff", Lag: 3}},
-	}), zaptest.NewLogger(t))
+	m, url := serve(t, ops.Known{}, fixed(ops.Snapshot{
+		Group: "\xff", Partitions: []ops.PartitionStatus{{Topic: "t\xff", Lag: 3}},
+	}))
 	m.EventRejected("t\xff", "c\xfe")
 	m.EventsRead("t\xff", 0, 1, 1)
 	m.Request("\xff", 0)
 	_, text := scrape(t, url)
-	hasLine(t, text, `bridge_events_rejected_total{code="c?",topic="t?"} 1`)
-	hasLine(t, text, `bridge_lag_events{partition="0",topic="t?"} 3`)
+	hasLine(t, text, `bridge_events_rejected_total{code="c?",integration="default",topic="t?"} 1`)
+	hasLine(t, text, `bridge_lag_events{integration="default",partition="0",topic="t?"} 3`)
 	m.Forget("t\xff", 0)
 	if _, text = scrape(t, url); strings.Contains(text, "bridge_events_read_total{") {
 		t.Error("Forget left the series of a topic with a stray byte")
@@ -251,8 +294,7 @@ func TestStrayLabelBytesDoNotPanic(t *testing.T) {
 }
 
 func TestNativeHistogramsForThoseWhoAsk(t *testing.T) {
-	m := ops.NewMetrics(known)
-	url := start(t, ops.Config{}, m, fixed(healthy()), zaptest.NewLogger(t))
+	m, url := serve(t, known, fixed(healthy()))
 	exercise(m)
 	got := ask(t, http.MethodGet, url+"/metrics",
 		"Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
@@ -274,8 +316,7 @@ func TestNativeHistogramsForThoseWhoAsk(t *testing.T) {
 }
 
 func TestReportsFromManyGoroutinesAddUp(t *testing.T) {
-	m := ops.NewMetrics(known)
-	url := start(t, ops.Config{}, m, fixed(healthy()), zaptest.NewLogger(t))
+	m, url := serve(t, known, fixed(healthy()))
 	const workers, rounds = 8, 200
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -301,28 +342,28 @@ func TestReportsFromManyGoroutinesAddUp(t *testing.T) {
 		t.Errorf("totals:\n got %+v\nwant %+v", got, want)
 	}
 	_, text := scrape(t, url)
-	hasLine(t, text, fmt.Sprintf(`bridge_events_rejected_total{code="malformed",topic="events"} %d`, n))
+	hasLine(t, text, fmt.Sprintf(`bridge_events_rejected_total{code="malformed",integration="default",topic="events"} %d`, n))
 }
 
 // hotPath is what is called for each event, poll or batch.
 var hotPath = []struct {
 	name   string
-	report func(*ops.Metrics)
+	report func(*ops.IntegrationMetrics)
 }{
-	{"EventRejected", func(m *ops.Metrics) { m.EventRejected("events", "malformed") }},
-	{"EventFiltered", func(m *ops.Metrics) { m.EventFiltered("events", "tombstone", 1) }},
-	{"EventsRead", func(m *ops.Metrics) { m.EventsRead("events", 2, 300, 410_000) }},
-	{"RowsDelivered", func(m *ops.Metrics) { m.RowsDelivered("events", 2, 290, 180_000, 120*time.Millisecond) }},
-	{"OffsetsPassed", func(m *ops.Metrics) { m.OffsetsPassed("events", 2, 0, 1) }},
-	{"Request", func(m *ops.Metrics) { m.Request("ok", 110*time.Millisecond) }},
-	{"Retried", func(m *ops.Metrics) { m.Retried("unavailable") }},
-	{"Committed", func(m *ops.Metrics) { m.Committed(nil) }},
+	{"EventRejected", func(m *ops.IntegrationMetrics) { m.EventRejected("events", "malformed") }},
+	{"EventFiltered", func(m *ops.IntegrationMetrics) { m.EventFiltered("events", "tombstone", 1) }},
+	{"EventsRead", func(m *ops.IntegrationMetrics) { m.EventsRead("events", 2, 300, 410_000) }},
+	{"RowsDelivered", func(m *ops.IntegrationMetrics) { m.RowsDelivered("events", 2, 290, 180_000, 120*time.Millisecond) }},
+	{"OffsetsPassed", func(m *ops.IntegrationMetrics) { m.OffsetsPassed("events", 2, 0, 1) }},
+	{"Request", func(m *ops.IntegrationMetrics) { m.Request("ok", 110*time.Millisecond) }},
+	{"Retried", func(m *ops.IntegrationMetrics) { m.Retried("unavailable") }},
+	{"Committed", func(m *ops.IntegrationMetrics) { m.Committed(nil) }},
 }
 
 func TestReportsDoNotAllocate(t *testing.T) {
 	for _, c := range hotPath {
 		t.Run(c.name, func(t *testing.T) {
-			m := ops.NewMetrics(known)
+			m := ops.NewMetrics(process).Integration("default", known, fixed(healthy()))
 			exercise(m)
 			if got := testing.AllocsPerRun(1000, func() { c.report(m) }); got != 0 {
 				t.Errorf("allocations: got %v, want 0", got)
@@ -334,7 +375,7 @@ func TestReportsDoNotAllocate(t *testing.T) {
 func BenchmarkReports(b *testing.B) {
 	for _, c := range hotPath {
 		b.Run(c.name, func(b *testing.B) {
-			m := ops.NewMetrics(known)
+			m := ops.NewMetrics(process).Integration("default", known, fixed(healthy()))
 			b.ReportAllocs()
 			for b.Loop() {
 				c.report(m)

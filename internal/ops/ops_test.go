@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
 
 	"github.com/datafly/bridge/internal/ops"
 )
@@ -24,6 +25,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // now is the time of every snapshot in these tests.
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// process is what the tests' processes show of themselves.
+var process = ops.Process{Version: "v0.1.0", BufferedLimit: 256 << 20}
 
 // known is a small closed set of each label.
 var known = ops.Known{
@@ -75,6 +79,21 @@ func blocked() ops.Snapshot {
 }
 
 func fixed(s ops.Snapshot) ops.Source { return func() ops.Snapshot { return s } }
+
+// serve runs a server for one integration and returns its metrics and its URL.
+func serve(t *testing.T, known ops.Known, source ops.Source) (m *ops.IntegrationMetrics, url string) {
+	t.Helper()
+	all := ops.NewMetrics(process)
+	m = all.Integration("default", known, source)
+	return m, start(t, ops.Config{}, all, source, zaptest.NewLogger(t))
+}
+
+// registry returns the metrics of a process with one integration.
+func registry(source ops.Source) *ops.Metrics {
+	all := ops.NewMetrics(process)
+	all.Integration("default", known, source)
+	return all
+}
 
 // start runs a server on a free port until the test ends and returns its URL.
 func start(t *testing.T, cfg ops.Config, m *ops.Metrics, source ops.Source, log *zap.Logger) string {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // States of the configuration, for ReloadStatus.State.
@@ -32,46 +30,6 @@ type ReloadStatus struct {
 	// a restart.
 	PendingRestart []string `json:"pending_restart,omitempty"`
 }
-
-// reloadSeries are the metrics of ReloadStatus.
-type reloadSeries struct {
-	success, timestamp prometheus.Gauge
-	ok, failed         prometheus.Counter
-}
-
-func newReloadSeries(m *Metrics) reloadSeries {
-	total := m.counters("config_reloads_total",
-		"Attempts to load a changed configuration or blueprint, by result. A file that stays bad is tried again and again and counted once.", "result")
-	s := reloadSeries{
-		success: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "config_reload_success",
-			Help: "1 while the configuration and the blueprint on disk are those in force, 0 while they are refused and the ones before go on; /status says why."}),
-		timestamp: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "config_reload_timestamp_seconds",
-			Help: "Unix time in seconds of the last load that succeeded; that of the start before the first reload."}),
-		ok: total.WithLabelValues("ok"), failed: total.WithLabelValues("error"),
-	}
-	m.registry.MustRegister(s.success, s.timestamp)
-	return s
-}
-
-// ConfigLoaded notes the configuration of the start.
-func (m *Metrics) ConfigLoaded(at time.Time) {
-	m.reload.success.Set(1)
-	m.reload.timestamp.Set(unixSeconds(at))
-}
-
-// ConfigReloaded counts one attempt to load another; err is nil if it is in
-// force now.
-func (m *Metrics) ConfigReloaded(at time.Time, err error) {
-	if err != nil {
-		m.reload.failed.Inc()
-		m.reload.success.Set(0)
-		return
-	}
-	m.reload.ok.Inc()
-	m.ConfigLoaded(at)
-}
-
-func unixSeconds(at time.Time) float64 { return float64(at.UnixMilli()) / 1000 }
 
 // writeReload prints what an operator has to know of the configuration; nothing
 // while it is the one of the start.

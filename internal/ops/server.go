@@ -75,8 +75,8 @@ type Server struct {
 	conns    sync.WaitGroup     // connections whose goroutine is running
 }
 
-// New makes a server. It does no I/O and starts no goroutine. The gauges of
-// /metrics, the probes and /status come from source, the rest from metrics.
+// New returns a server. It does no I/O and starts no goroutine. /metrics shows
+// metrics, the probes and /status what source returns.
 func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
 	if cfg.Address == "" {
 		cfg.Address = DefaultAddress

@@ -76,7 +76,7 @@ type Snapshot struct {
 	// partitions it ever owned.
 	Conservation Ledger `json:"conservation"`
 
-	// Totals are filled by the server from Metrics.
+	// Totals are those of IntegrationMetrics.
 	Totals Totals `json:"totals"`
 
 	// LogLinesDropped counts the lines of the log that standard error did not

@@ -47,7 +47,7 @@ func newExhibit(t *testing.T, cfg live.Config) (*exhibit, *page) {
 		defer e.mu.Unlock()
 		return e.state
 	}
-	e.page = live.New(cfg, e.feed, source, ops.NewMetrics(ops.Known{}), zaptest.NewLogger(t))
+	e.page = live.New(cfg, e.feed, source, ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, source), zaptest.NewLogger(t))
 	server := httptest.NewServer(e.page)
 	t.Cleanup(server.Close)
 	t.Cleanup(e.page.Stop)

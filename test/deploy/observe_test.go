@@ -45,7 +45,9 @@ func TestRulesAndDashboardAskForWordsThatExist(t *testing.T) {
 func metrics(t *testing.T) string {
 	t.Helper()
 	idle := func() ops.Snapshot { return ops.Snapshot{} }
-	s := ops.New(ops.Config{Address: "127.0.0.1:0"}, ops.NewMetrics(ops.Known{}), idle, zaptest.NewLogger(t))
+	registry := ops.NewMetrics(ops.Process{})
+	registry.Integration("default", ops.Known{}, idle)
+	s := ops.New(ops.Config{Address: "127.0.0.1:0"}, registry, idle, zaptest.NewLogger(t))
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

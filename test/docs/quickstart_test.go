@@ -72,12 +72,12 @@ func TestQuickstartIsQuick(t *testing.T) {
 // The alert that the page lets you set off is there and asks what the page says.
 func TestQuickstartNamesTheAlert(t *testing.T) {
 	t.Parallel()
-	const name, expression = "BridgeSinkBlocked", `bridge_sink_state{state="blocked"}`
+	const name, expression, series = "BridgeSinkBlocked", `bridge_sink_state{state="blocked"}`, `bridge_sink_state{integration="default",state="blocked"}`
 	page := readPage(t, "docs/quickstart.md")
-	if !strings.Contains(page, name) || !strings.Contains(page, expression) {
-		t.Errorf("docs/quickstart.md has no %s or no %s", name, expression)
+	if !strings.Contains(page, name) || !strings.Contains(page, series) {
+		t.Errorf("docs/quickstart.md has no %s or no %s", name, series)
 	}
-	rule := regexp.MustCompile(`alert: ` + name + `\n\s+expr: count by \(namespace, job\) \(` + regexp.QuoteMeta(expression) + ` == 1\)\n`)
+	rule := regexp.MustCompile(`alert: ` + name + `\n\s+expr: count by \(namespace, job, integration\) \(` + regexp.QuoteMeta(expression) + ` == 1\)\n`)
 	if !rule.MatchString(readPage(t, "deploy/prometheus/rules.yaml")) {
 		t.Errorf("deploy/prometheus/rules.yaml has no alert %s on %s == 1", name, expression)
 	}

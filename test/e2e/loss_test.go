@@ -39,8 +39,8 @@ func TestLossIsReported(t *testing.T) {
 		if got := snapshot.Partitions[0].Lag; got != 0 {
 			t.Errorf("got a lag of %d, want 0", got)
 		}
-		m.metric(fmt.Sprintf(`bridge_lost_offsets_total{partition="0",topic="%s"} 25`, s.topic))
-		m.metric(fmt.Sprintf(`bridge_skipped_offsets_total{partition="0",topic="%s"} 0`, s.topic))
+		m.metric(fmt.Sprintf(`bridge_lost_offsets_total{integration="default",partition="0",topic="%s"} 25`, s.topic))
+		m.metric(fmt.Sprintf(`bridge_skipped_offsets_total{integration="default",partition="0",topic="%s"} 0`, s.topic))
 		p, _ := run(t, s.e, command{args: []string{"status", "--address", m.address}})
 		if !strings.Contains(p.stdout.String(), "passed 45 = records 20 + lost 25 + skipped 0; LOST") {
 			t.Errorf("bridge status does not report the loss:\n%s", p.stdout.String())

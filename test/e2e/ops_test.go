@@ -26,8 +26,8 @@ func TestOpsEndpointsTellTheTruth(t *testing.T) {
 			t.Errorf("/debug/pprof/: got %d, want 404 without ops.pprof", status)
 		}
 		_, metrics := m.get("/metrics", "")
-		wants(t, metrics, "bridge_ready 1", `bridge_sink_state{state="ready"} 1`, `bridge_commits_total{result="ok"}`, "bridge_ack_latency_seconds_bucket", "bridge_token_age_seconds",
-			`bridge_rows_delivered_total{partition="0",topic="`+s.topic+`"} 250`, `bridge_rows_delivered_total{partition="1",topic="`+s.topic+`"} 250`)
+		wants(t, metrics, `bridge_ready{integration="default"} 1`, `bridge_sink_state{integration="default",state="ready"} 1`, `bridge_commits_total{integration="default",result="ok"}`, "bridge_ack_latency_seconds_bucket", "bridge_token_age_seconds",
+			`bridge_rows_delivered_total{integration="default",partition="0",topic="`+s.topic+`"} 250`, `bridge_rows_delivered_total{integration="default",partition="1",topic="`+s.topic+`"} 250`)
 		got := m.snapshot()
 		if got.Totals.EventsRead != 500 || got.Totals.RowsDelivered != 500 || len(got.Partitions) != 2 || got.State != ops.StateRunning || got.Group != s.group {
 			t.Errorf("/status: got %+v, want 500 events and rows over 2 partitions", got)
@@ -51,7 +51,7 @@ func TestOpsEndpointsTellTheTruth(t *testing.T) {
 			t.Errorf("/livez: got %d %s while the sink is blocked, want 200: a restart would not help", status, body)
 		}
 		_, metrics = m.get("/metrics", "")
-		wants(t, metrics, "bridge_ready 0", `bridge_sink_state{state="blocked"} 1`)
+		wants(t, metrics, `bridge_ready{integration="default"} 0`, `bridge_sink_state{integration="default",state="blocked"} 1`)
 		p, code = run(t, s.e, command{args: []string{"status", "--address", m.address}})
 		if code != 1 || !strings.Contains(p.stdout.String(), "GRANT") {
 			t.Errorf("bridge status: got exit code %d and %s of a blocked bridge, want 1 and the remedy", code, p.stdout.String())

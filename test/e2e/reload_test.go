@@ -173,7 +173,7 @@ func eachReload(t *testing.T, prepare func(s *stage)) {
 			t.Errorf("got generation %d, want 2 to be in force", r.Generation)
 		}
 		m.ready()
-		m.metric("bridge_config_reload_success 0")
+		m.metric("bridge_config_last_reload_successful 0")
 		m.metric(`bridge_config_reloads_total{result="error"} 1`)
 		if status, _ := run(t, s.e, command{args: []string{"status", "--address", m.address}}); !strings.Contains(status.stdout.String(), "NOT RELOADED") {
 			t.Errorf("bridge status says nothing of it:\n%s", status.stdout.String())
@@ -185,7 +185,7 @@ func eachReload(t *testing.T, prepare func(s *stage)) {
 		s.filled(m, fromAnonymous)
 		replace(t, blueprint, localeFrom("user_id"))
 		m.generation(3)
-		m.metric("bridge_config_reload_success 1")
+		m.metric("bridge_config_last_reload_successful 1")
 		s.filled(m, fromUser)
 
 		// A column that was added a moment ago is found, although the table is

@@ -1,5 +1,5 @@
-// Package board writes the Grafana dashboard deploy/grafana/bridge.json: what it
-// asks stands in rows.go, how Grafana wants to be told stands here.
+// Package board generates the Grafana dashboard deploy/grafana/bridge.json: rows.go
+// has its rows and queries, this file the JSON that Grafana needs.
 package board
 
 import (
@@ -17,13 +17,13 @@ import (
 func Dashboard() ([]byte, error) {
 	d := object{
 		"uid": "bridge", "title": "Bridge", "tags": []string{"bridge", "kafka"}, "schemaVersion": 42, "editable": true,
-		"description": "From Kafka to Zerobus. The rows answer one question each, the first is the one to begin with.",
+		"description": "From Kafka to Zerobus. Each row answers one question; start with the first.",
 		"refresh":     "30s", "time": object{"from": "now-3h", "to": "now"}, "timezone": "browser",
 		"graphTooltip": 1, // one crosshair for all panels
 		"templating":   object{"list": variables()},
 		"annotations":  object{"list": []object{versions()}},
 		"links": []object{{
-			"type": "link", "title": "What to do", "icon": "doc", "targetBlank": true,
+			"type": "link", "title": "Runbook", "icon": "doc", "targetBlank": true,
 			"url": "https://github.com/datafly/bridge/blob/main/docs/operations.md#alerts",
 		}},
 		"panels": layOut(rows()),
@@ -68,6 +68,7 @@ func variables() []object {
 		// Not anything: what narrows the rest down to the group.
 		query("job", "Job", `label_values(bridge_group_info{namespace=~"$namespace", group=~"$group"}, job)`),
 		anything(query("instance", "Instance", `label_values(bridge_group_info{namespace=~"$namespace", job=~"$job"}, instance)`)),
+		anything(query("integration", "Integration", `label_values(bridge_group_info{namespace=~"$namespace", job=~"$job"}, integration)`)),
 		anything(query("topic", "Topic", `label_values(bridge_dead_letters_total{`+member+`}, topic)`)),
 	}
 }
@@ -76,7 +77,7 @@ func variables() []object {
 func versions() object {
 	return object{
 		"name": "Versions", "datasource": source(), "enable": true, "iconColor": "blue", "titleFormat": "{{version}}",
-		"expr": `count by (version) (bridge_build_info{` + member + `}) unless count by (version) (bridge_build_info{` + member + `} offset 5m)`,
+		"expr": `count by (version) (bridge_build_info{` + process + `}) unless count by (version) (bridge_build_info{` + process + `} offset 5m)`,
 		"step": "60s",
 	}
 }

@@ -89,9 +89,7 @@ func (p *Page) alone(open func() Content) Content {
 // serveStatus answers what /status does, to who is logged in here: a browser
 // sends the session to this page alone.
 func (p *Page) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	s := p.source()
-	s.Totals = p.counts.Totals()
-	writeJSON(w, http.StatusOK, s)
+	writeJSON(w, http.StatusOK, p.source())
 }
 
 // serveConfig shows the effective configuration, which its maker has redacted.

@@ -73,7 +73,6 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 	if s.Time.IsZero() {
 		s.Time = now
 	}
-	s.Totals = p.counts.Totals()
 	if s.Sink.State != "" && s.Sink.State != ops.SinkReady {
 		p.feed.trouble()
 	}

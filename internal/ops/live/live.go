@@ -47,7 +47,7 @@ type Page struct {
 	cfg    Config
 	feed   *Feed
 	source ops.Source
-	counts *ops.Metrics
+	counts *ops.IntegrationMetrics
 	log    *zap.Logger
 	access *access.Control
 	mux    *http.ServeMux
@@ -61,7 +61,7 @@ type Page struct {
 }
 
 // New makes a page. It does no I/O and starts no goroutine.
-func New(cfg Config, feed *Feed, source ops.Source, counts *ops.Metrics, log *zap.Logger) *Page {
+func New(cfg Config, feed *Feed, source ops.Source, counts *ops.IntegrationMetrics, log *zap.Logger) *Page {
 	if cfg.Access == nil {
 		cfg.Access = access.New(nil, false)
 	}

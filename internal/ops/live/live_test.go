@@ -43,13 +43,13 @@ type site struct {
 	t       *testing.T
 	page    *live.Page
 	feed    *live.Feed
-	metrics *ops.Metrics
+	metrics *ops.IntegrationMetrics
 	client  *http.Client
 }
 
 func start(t *testing.T, cfg live.Config, source ops.Source) *site {
 	t.Helper()
-	s := &site{t: t, feed: live.NewFeed(cfg.Mode), metrics: ops.NewMetrics(ops.Known{})}
+	s := &site{t: t, feed: live.NewFeed(cfg.Mode), metrics: ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, source)}
 	s.page = live.New(cfg, s.feed, source, s.metrics, zaptest.NewLogger(t))
 	s.Server = httptest.NewServer(s.page)
 	transport := &http.Transport{}
@@ -322,7 +322,7 @@ func TestContentByMode(t *testing.T) {
 func TestContentIsMadeOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed := live.NewFeed(live.ModeFull)
-		page := live.New(live.Config{Mode: live.ModeFull}, feed, snapshot, ops.NewMetrics(ops.Known{}), zaptest.NewLogger(t))
+		page := live.New(live.Config{Mode: live.ModeFull}, feed, snapshot, ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, snapshot), zaptest.NewLogger(t))
 		defer page.Stop()
 		var making atomic.Int32
 		done := make(chan struct{})
