@@ -15,7 +15,7 @@ var defaultYAML []byte
 // DefaultYAML returns the text of the built-in blueprint.
 func DefaultYAML() []byte { return slices.Clone(defaultYAML) }
 
-// Blueprint is a parsed blueprint: valid in itself, not yet held against a
+// Blueprint is a parsed blueprint: valid in itself, not yet compared with a
 // table. It is not changed after Parse and may be shared.
 type Blueprint struct {
 	file     string
@@ -26,7 +26,7 @@ type Blueprint struct {
 	sections []section
 }
 
-// section is what a blueprint says about one event name or type.
+// section is the part of a blueprint for one event name or type.
 type section struct {
 	names   []string // as written; the first is shown to people
 	enabled bool

@@ -23,7 +23,7 @@ func TestBlueprintProblems(t *testing.T) {
 		{"old version", "version: 1\nextends: default\n", `b.yaml:1:10: version "1" is not read`},
 		{"misspelt key", head + "globl: {}\n", `b.yaml:2:1: unknown key "globl" in the blueprint; did you mean global?`},
 		{"strange key", head + "zzzzzzzz: {}\n", "the keys are defaults, delivery_mode, events, extends, filter, global, parameters, version"},
-		{"key twice", head + "extends: default\nextends: default\n", `b.yaml:3:1: "extends" stands twice`},
+		{"key twice", head + "extends: default\nextends: default\n", `b.yaml:3:1: "extends" is a duplicate`},
 		{"unknown base", head + "extends: retail\n", "only extends: default is"},
 		{"client side", head + "extends: default\ndelivery_mode: client_side\n", "only server_side does"},
 		{"action", head + "extends: default\ndefaults: {action: dorp}\n", `b.yaml:3:20: action "dorp" is not known; it is forward or drop`},

@@ -1,10 +1,17 @@
 package mapping
 
-import "slices"
+import (
+	"crypto/sha1" //nolint:gosec // RFC 9562 defines UUID version 5 over SHA-1; nothing is kept secret by it
+	"encoding/base64"
+	"slices"
+	"strconv"
+
+	"github.com/datafly/bridge/internal/delta"
+)
 
 // An envelope is what surrounds events: a batch, or the objects an event is
-// wrapped in. What it says of context, timestamp, sent_at and consent applies to
-// each event that does not say it itself. Objects are merged, so that an event
+// wrapped in. Its context, timestamp, sent_at and consent apply to
+// each event that does not have them itself. Objects are merged, so that an event
 // with a page of its own keeps the ip of its batch.
 
 // inherited is a path that an envelope may fill, in all its spellings.
@@ -18,7 +25,7 @@ type inherited struct {
 // envelope is what the objects around an event say for it.
 type envelope struct {
 	vals    []span // by node of Mapping.events
-	says    bool   // vals hold something to inherit
+	filled  bool   // vals hold something to inherit
 	denied  bool   // a required category of consent
 	granted []bool // by required category
 }
@@ -77,7 +84,7 @@ func (m *Mapping) newEnvelope() envelope {
 	return envelope{vals: make([]span, len(m.events.paths)), granted: make([]bool, len(m.consent))}
 }
 
-// surround adds what the object just scanned says to what the objects around it
+// surround adds what the object just scanned holds to what the objects around it
 // say; from then on it applies to what is inside. false means that the envelope
 // is too large for its events, see maxInherited.
 func (m *Mapper) surround(to *envelope) bool {
@@ -91,7 +98,7 @@ func (m *Mapper) surround(to *envelope) bool {
 		to.denied = to.denied || said == denied
 		to.granted[i] = said == granted || outer != nil && outer.granted[i]
 	}
-	if to.says = slices.ContainsFunc(m.m.heads, func(id int32) bool { return m.s.vals[id].kind > null }); to.says {
+	if to.filled = slices.ContainsFunc(m.m.heads, func(id int32) bool { return m.s.vals[id].kind > null }); to.filled {
 		copy(to.vals, m.s.vals)
 	}
 	m.env = to
@@ -108,14 +115,14 @@ const (
 
 // tooLarge rejects an event that would inherit more than maxInherited.
 func (m *Mapper) tooLarge() {
-	m.reject(CodeOutOfRange, "", "what the batch or wrapper says for its events is too large to be repeated for each of them; send fewer events in a batch, or less in its context")
+	m.reject(CodeOutOfRange, "", "what the batch or wrapper adds to its events is too large to be repeated for each of them; send fewer events in a batch, or less in its context")
 }
 
 // inherit fills what the event just scanned does not say with what the objects
 // around it say. Spans point into the record for both, so nothing is copied but
 // objects that have to be merged.
 func (m *Mapper) inherit() bool {
-	if m.env == nil || !m.env.says {
+	if m.env == nil || !m.env.filled {
 		return true
 	}
 	for i := range m.m.inherits {
@@ -129,7 +136,7 @@ func (m *Mapper) inherit() bool {
 		switch {
 		case own >= 0 && m.s.vals[own].kind == object && from.kind == object:
 			m.s.vals[own] = m.merge(m.s.vals[own], from, in.verbatim)
-		case own >= 0 || m.says(in):
+		case own >= 0 || m.replaces(in):
 			continue
 		default:
 			for _, id := range in.slots {
@@ -146,12 +153,12 @@ func (m *Mapper) inherit() bool {
 // inherits reports whether the event has the value at the node from what
 // surrounds it.
 func (m *Mapper) inherits(slot int32) bool {
-	return slot >= 0 && m.env != nil && m.env.says && m.s.vals[slot] == m.env.vals[slot]
+	return slot >= 0 && m.env != nil && m.env.filled && m.s.vals[slot] == m.env.vals[slot]
 }
 
-// says reports whether the event says something else in the place of a path: a
+// replaces reports whether the event has another field in the place of a path: a
 // value where the path has an object, or the same under another name.
-func (m *Mapper) says(in *inherited) bool {
+func (m *Mapper) replaces(in *inherited) bool {
 	for _, id := range in.above {
 		if k := m.s.vals[id].kind; k > null && k != object {
 			return true
@@ -244,4 +251,81 @@ func mergeKey(raw []byte, verbatim bool) string {
 		return key
 	}
 	return alternatives(key)[0].key
+}
+
+// kafka returns a part of the record that is not in its value; kind absent
+// where the record has none.
+func (m *Mapper) kafka(c *column, from *source) (val, refusal) {
+	rec := m.rec
+	var bytes []byte
+	switch from.kafka {
+	case kafkaTopic:
+		return val{kind: plainText, b: m.e.add(func(b []byte) []byte { return append(b, rec.Topic...) })}, refusal{}
+	case kafkaPartition:
+		return val{kind: number, b: m.e.add(func(b []byte) []byte { return strconv.AppendInt(b, int64(rec.Partition), 10) })}, refusal{}
+	case kafkaOffset:
+		return val{kind: number, b: m.e.add(func(b []byte) []byte { return strconv.AppendInt(b, rec.Offset, 10) })}, refusal{}
+	case kafkaTimestamp:
+		if rec.Timestamp.IsZero() {
+			return val{}, refusal{}
+		}
+		return val{kind: pointInTime, t: instant{rec.Timestamp.Unix(), int64(rec.Timestamp.Nanosecond())}}, refusal{}
+	case kafkaUUID:
+		return val{kind: plainText, b: m.e.add(m.appendUUID)}, refusal{}
+	case kafkaKey:
+		bytes = rec.Key
+	case kafkaHeader:
+		for i := range rec.Headers {
+			if rec.Headers[i].Key == from.header {
+				bytes = rec.Headers[i].Value
+			}
+		}
+	}
+	if bytes == nil {
+		return val{}, refusal{}
+	}
+	if c.typ.Kind == delta.Binary && len(c.chain) == 0 && c.lookup == nil {
+		return val{kind: rawBytes, b: bytes}, refusal{}
+	}
+	return m.e.validText(bytes, m.m.opts.InvalidUTF8 == "replace")
+}
+
+// idSpace is the name space of derived message ids, a random UUID. It must
+// never change, or a redelivered event would come out with another id.
+var idSpace = [16]byte{0x6c, 0x1d, 0x7e, 0x0a, 0x93, 0x5b, 0x4f, 0x2e, 0xb8, 0x41, 0x2f, 0x6d, 0xc0, 0x97, 0x5a, 0x13}
+
+// appendUUID appends the id of an event that brought none: the UUID version 5
+// (RFC 9562) of cluster/topic/partition/offset and, in a batch, /index. The topic
+// is its id as Kafka's tools print it, because the offsets of a topic that was
+// deleted and created again begin at 0 again; its name where the broker gives no
+// id. The same event always gets the same id. Neither form holds a slash.
+func (m *Mapper) appendUUID(dst []byte) []byte {
+	from := len(dst)
+	dst = append(dst, idSpace[:]...)
+	dst = append(dst, m.m.opts.ClusterID...)
+	dst = append(dst, '/')
+	if m.rec.TopicID == [16]byte{} {
+		dst = append(dst, m.rec.Topic...)
+	} else {
+		dst = base64.RawURLEncoding.AppendEncode(dst, m.rec.TopicID[:])
+	}
+	dst = append(dst, '/')
+	dst = strconv.AppendInt(dst, int64(m.rec.Partition), 10)
+	dst = append(dst, '/')
+	dst = strconv.AppendInt(dst, m.rec.Offset, 10)
+	if m.index >= 0 {
+		dst = append(dst, '/')
+		dst = strconv.AppendInt(dst, int64(m.index), 10)
+	}
+	id := sha1.Sum(dst[from:])
+	id[6] = id[6]&0x0f | 0x50
+	id[8] = id[8]&0x3f | 0x80
+	dst = dst[:from]
+	for i, c := range id[:16] {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			dst = append(dst, '-')
+		}
+		dst = append(dst, hexDigits[c>>4], hexDigits[c&15])
+	}
+	return dst
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/datafly/bridge/mapping"
 )
 
-// A large context around many small events must not fill the memory: what does
-// not fit is rejected event by event, and the next record is mapped as ever.
+// A large context around many small events must not fill the memory.
+// What does not fit is rejected event by event, and the next record is mapped.
 func TestEnvelopeIsBounded(t *testing.T) {
 	const events, size = 2000, 100 << 10
 	for name, tc := range map[string]struct{ blueprint, ip string }{
@@ -73,7 +73,7 @@ func TestEnvelopeMeansWhatTheEventWouldSay(t *testing.T) {
 	}
 }
 
-// bridge map --explain tells what an event says from what surrounds it.
+// bridge map --explain separates what an event holds from what surrounds it.
 func TestEnvelopeIsExplained(t *testing.T) {
 	mapper := mustCompile(t, "", mapping.Options{}).NewMapper()
 	got := map[string]string{}

@@ -13,8 +13,8 @@ import (
 )
 
 // FuzzRecord maps a whole record, key and header included, by blueprints that
-// read all of it. Every event has one outcome, the same each time; a row is
-// strict JSON of a bounded size, and no reason repeats what is in the event.
+// read all of it. Every event has one outcome, the same each time.
+// A row is strict JSON of a bounded size, and no reason repeats event data.
 func FuzzRecord(f *testing.F) {
 	for _, e := range benchEvents(2) {
 		f.Add("events", []byte("key"), "tenant", []byte("acme"), e)

@@ -90,7 +90,7 @@ func TestExpressionBounds(t *testing.T) {
 		{"text that a function makes longer", "len(reduce(1..n, toBase64(#acc), t))", `{"t":"x","n":50}`},
 		{"a pattern of the event", "t matches p", `{"t":"` + strings.Repeat("x", 200<<10) + `","p":"` + strings.Repeat("(x+x+)+", 8) + `y"}`},
 		{"a long pattern", "t matches p", `{"t":"x","p":"` + strings.Repeat("(x{1000})?", 200) + `"}`},
-		{"objects told apart", `len(uniq(map(a, [#])))`, `{"a":[` + strings.Join(numbers(5000), ",") + `]}`},
+		{"objects distinguished", `len(uniq(map(a, [#])))`, `{"a":[` + strings.Join(numbers(5000), ",") + `]}`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := evaluate(t, tc.expression, tc.event)

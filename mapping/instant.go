@@ -129,7 +129,7 @@ func num(b []byte) (v int64, ok bool) {
 	return v, true
 }
 
-// epochInstant reads a JSON number as time since 1970, its unit told by its
+// epochInstant reads a JSON number as time since 1970, its unit decided by its
 // size: below 1e11 seconds, below 1e14 milliseconds, below 1e17 microseconds,
 // else nanoseconds. A fraction counts down to the nanosecond.
 func epochInstant(text []byte) (t instant, ok bool) {

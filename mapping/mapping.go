@@ -1,13 +1,15 @@
-// Package mapping turns one Kafka record into encoded rows as a blueprint says.
+// Package mapping turns one Kafka record into encoded rows by a blueprint.
 //
 // It does no I/O, starts no goroutines and keeps no state between events. A
-// [Blueprint] is parsed once, compiled once against what is known of the table
-// into a [Mapping], and every goroutine that maps takes its own [Mapper] from
-// it. The scanner, the row encoders and the record shapes it accepts are
+// [Blueprint] is parsed once and compiled once for the table into a [Mapping].
+// Every goroutine that maps takes its own [Mapper] from it. The scanner, the row encoders and the record shapes it accepts are
 // described in docs/blueprint.md.
 package mapping
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Record is what a Kafka record brings to the mapping. Map reads it in place
 // and keeps nothing of it after it returns.
@@ -30,7 +32,7 @@ type Header struct {
 	Value []byte
 }
 
-// Out takes what becomes of the events of one record: exactly one of Row,
+// Out takes the outcomes of the events of one record: exactly one of Row,
 // Reject and Filter per event, in event order.
 type Out interface {
 	// Buf returns the slice the next row is appended to.
@@ -39,11 +41,11 @@ type Out interface {
 	// object whose keys are column names, or a protobuf message whose fields
 	// have the columns' numbers. A message of no fields has no bytes.
 	Row(extended []byte)
-	// Reject says that the event can never be a row. code is one of
+	// Reject reports that the event can never be a row. code is one of
 	// RejectCodes, column may be empty, reason is for people and holds no text
 	// of the event beyond short numbers.
 	Reject(code, column, reason string)
-	// Filter says that the event is left out by rule; reason is one of
+	// Filter reports that the event is left out by rule; reason is one of
 	// FilterReasons.
 	Filter(reason string)
 }
@@ -78,7 +80,7 @@ const (
 	CodeTooManyEvents   = "too_many_events"  // an array or batch of more than Options.MaxEvents
 	CodeFilterFailed    = "filter_failed"    // the filter expression could not be evaluated
 
-	// CodeExpressionFailed says that the expression of a mapping could not be
+	// CodeExpressionFailed means that the expression of a mapping could not be
 	// evaluated, or gave what no column can hold.
 	CodeExpressionFailed = "expression_failed"
 )
@@ -101,4 +103,17 @@ const (
 // FilterReasons lists every reason Map may hand to Out.Filter.
 func FilterReasons() []string {
 	return []string{FilterTombstone, FilterConsent, FilterDrop, FilterExpression}
+}
+
+// keep evaluates a filter on the event just scanned.
+func (x *boundExpression) keep(m *Mapper) (bool, error) {
+	out, err := x.run(m)
+	if err != nil {
+		return false, err
+	}
+	keep, ok := out.(bool)
+	if !ok {
+		return false, errors.New("the expression gives neither true nor false")
+	}
+	return keep, nil
 }

@@ -40,7 +40,7 @@ func (o *outcomes) Filter(reason string) {
 	o.codes = append(o.codes, "filter "+reason)
 }
 
-// recordAt is where golden and table cases pretend their event was read.
+// recordAt is the position that golden and table cases give their event.
 func recordAt(value []byte) *mapping.Record {
 	return &mapping.Record{Topic: "delivery-int_zb01", Partition: 2, Offset: 90311, Value: value,
 		Timestamp: time.Date(2026, 3, 4, 9, 21, 0, 123456789, time.UTC), Key: []byte("a1"),
@@ -63,7 +63,7 @@ func mustCompile(tb testing.TB, blueprint string, o mapping.Options) *mapping.Ma
 	return m
 }
 
-// mapOne maps a value and returns what became of its events.
+// mapOne maps a value and returns the outcomes of its events.
 func mapOne(m *mapping.Mapper, value []byte) *outcomes {
 	out := &outcomes{}
 	m.Map(recordAt(value), out)

@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/expr-lang/expr/vm"
 )
@@ -178,11 +179,11 @@ func (m *Mapper) scanAll(root *node) bool {
 func (m *Mapper) soft() {
 	switch f := m.s.soft; {
 	case f.code == CodeDuplicateKey:
-		m.reject(f.code, "", fmt.Sprintf("%s, which the blueprint reads, stands twice (again at byte %d); one of them would be lost", f.what, f.at))
+		m.reject(f.code, "", fmt.Sprintf("%s, which the blueprint reads, is a duplicate (again at byte %d); one of them would be lost", f.what, f.at))
 	case f.code != "":
 		m.reject(f.code, "", fmt.Sprintf("%s, at byte %d; mapping.invalid_utf8: replace would put U+FFFD there", f.what, f.at))
 	default:
-		m.reject(CodeDuplicateKey, "", "the key that holds the event stands twice; one of them would be lost")
+		m.reject(CodeDuplicateKey, "", "the key that holds the event is a duplicate; one of them would be lost")
 	}
 }
 
@@ -289,7 +290,7 @@ func (m *Mapper) event(top span) {
 }
 
 // mapped maps an object that the configuration calls a row. Consent is no column,
-// so the object is scanned once more where it is asked for.
+// so the object is scanned again where it is needed.
 func (m *Mapper) mapped(top span) {
 	if len(m.m.consent) == 0 {
 		m.row(&m.m.rowPlan, m.recognizes(&m.m.rowPlan))
@@ -334,7 +335,7 @@ func (m *Mapper) wrapped() (span, bool) {
 	return span{}, false
 }
 
-// isRow tells a row that is mapped already by its keys.
+// isRow reports whether the object is a row that is mapped already, by its keys.
 func (m *Mapper) isRow() bool {
 	sh := &m.m.shape
 	if m.has(sh.eventType) || m.has(sh.event) {
@@ -346,4 +347,88 @@ func (m *Mapper) isRow() bool {
 		}
 	}
 	return false
+}
+
+// consentPaths are the nodes where an event may speak of one category of consent.
+type consentPaths struct {
+	// whole speak of all categories at once where they hold no object, as in
+	// "consent": "denied".
+	whole []int32
+	// category speak of this one.
+	category []int32
+}
+
+// compileConsent finds the forms of consent met in the field: below context or
+// at the top, by category, or below Segment's categoryPreferences.
+func (c *compiler) compileConsent() {
+	for _, category := range c.o.RequireConsent {
+		var p consentPaths
+		for _, at := range [][]step{{{key: "context"}, {key: "consent"}}, {{key: "consent"}}} {
+			for _, holder := range [][]step{at, slices.Concat(at, []step{{key: "category_preferences"}})} {
+				p.whole = append(p.whole, c.ownSlots(holder)...)
+				p.category = append(p.category, c.ownSlots(slices.Concat(holder, []step{{key: category}}))...)
+			}
+		}
+		c.m.consent = append(c.m.consent, p)
+	}
+}
+
+// statement is the answer of an object for a category of consent.
+type statement uint8
+
+const (
+	nothing statement = iota
+	granted
+	denied
+)
+
+// consents reports whether every required category of consent is granted: a
+// denial counts wherever it stands, in the event or around it.
+func (m *Mapper) consents() bool {
+	if len(m.m.consent) == 0 {
+		return true
+	}
+	if m.env != nil && m.env.denied {
+		return false
+	}
+	for i := range m.m.consent {
+		switch m.consent(&m.m.consent[i]) {
+		case denied:
+			return false
+		case nothing:
+			if m.m.opts.OnMissingConsent == "drop" && (m.env == nil || !m.env.granted[i]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// consent returns the statement of the object just scanned about a category.
+func (m *Mapper) consent(p *consentPaths) statement {
+	said := nothing
+	for _, id := range p.category {
+		said = max(said, m.yes(m.s.vals[id]))
+	}
+	for _, id := range p.whole {
+		if v := m.s.vals[id]; v.kind != object {
+			said = max(said, m.yes(v))
+		}
+	}
+	return said
+}
+
+// yes reads a value as a yes or a no. Whatever cannot be read as a yes is a no.
+func (m *Mapper) yes(v span) statement {
+	switch v.kind {
+	case absent, null:
+		return nothing
+	case trueLit:
+		return granted
+	case str:
+		if text := m.s.b[v.start+1 : v.end-1]; equalFold(text, "true") || equalFold(text, "granted") {
+			return granted
+		}
+	}
+	return denied
 }

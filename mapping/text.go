@@ -116,8 +116,8 @@ func isSnake(name []byte) bool {
 // underscore, none at the ends; an underscore also goes where a lower-case
 // letter or digit is followed by an upper-case letter, and before the last
 // capital of a run that a lower-case letter follows (HTTPRequest becomes
-// http_request). A name that is snake_case already and one without any letter
-// or digit stay as they are.
+// http_request). A name that is snake_case already stays as it is,
+// and so does one without letters and digits.
 func appendSnake(dst, name []byte) []byte {
 	if isSnake(name) {
 		return append(dst, name...)

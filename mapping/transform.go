@@ -54,7 +54,7 @@ func (e *encoder) transform(op *transform, t *deltaType, v val) (val, refusal) {
 		return e.textTransform(op.name, e.text(v)), refusal{}
 	case "to_string", "json":
 		if op.name == "json" && t.Kind == delta.Variant {
-			return v, refusal{} // which makes JSON text of it by itself
+			return v, refusal{} // which makes JSON text of it anyway
 		}
 		if op.name == "json" && v.isText() {
 			text := e.text(v)

@@ -188,7 +188,7 @@ func isEmpty(v any) bool {
 	return false
 }
 
-// compareValue holds a value against the one in JSON.
+// compareValue compares a value with the one in JSON.
 func compareValue(tb testing.TB, at string, t *deltaType, got protoreflect.Value, want any) {
 	tb.Helper()
 	switch t.name {
