@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sees to it that there is a Chromium for the tests of the page of live events.
 # It installs Debian's package where that is wanted (CI=true) and possible (root,
-# apt); elsewhere it says what to do. The tests are skipped without one.
+# apt); elsewhere it prints what to do. The tests are skipped without one.
 set -euo pipefail
 
 for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable chrome-headless-shell headless-shell; do

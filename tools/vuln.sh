@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Holds the code and its modules against the Go vulnerability database. Ends
 # with 1 if a known vulnerability is reached, or if the check itself fails. Where
-# the database or the tool cannot be had it says so and ends with 0: a network
+# the database or the tool is not available it prints that and exits with 0: a network
 # that is shut must not keep a change out.
 #
 #   tools/vuln.sh ./...
