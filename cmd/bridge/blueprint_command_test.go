@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/datafly/bridge/internal/blueprinttest"
 )
 
 // bridgeIn runs a command line in a folder of its own and returns its exit code
@@ -41,7 +43,7 @@ func TestBlueprintInit(t *testing.T) {
 		if err := os.Remove(taken); err != nil {
 			t.Fatal(err)
 		}
-		if code, _, errs := bridgeIn(t, dir, "blueprint", "init", "shop.yaml"); code != exitUsage || !strings.Contains(errs, "is there already") {
+		if code, _, errs := bridgeIn(t, dir, "blueprint", "init", "shop.yaml"); code != exitUsage || !strings.Contains(errs, "exists already") {
 			t.Errorf("with the other of %s there: got %d, %q, want a refusal", taken, code, errs)
 		}
 		if _, err := os.Stat(taken); err == nil {
@@ -54,7 +56,7 @@ func TestBlueprintInit(t *testing.T) {
 	}
 }
 
-func TestBlueprintValidateTellsAllProblems(t *testing.T) {
+func TestBlueprintValidateListsAllMistakes(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "a.yaml"), "version: 2\nglobal:\n  mapings: []\n  mappings:\n    - {source: a, target: b, transform: lowr}\n")
 	writeFile(t, filepath.Join(dir, "b.yaml"), "version: 2\nglobal: {mappings: [{source: a, target: b, default_value: x, type: INT}]}\n")
@@ -201,11 +203,9 @@ func TestBlueprintTestsInDocs(t *testing.T) {
 	if code, out, errs := bridgeIn(t, dir, "blueprint", "test"); code != 0 || !strings.Contains(out, "3 passed") {
 		t.Errorf("got %d, %q, %q", code, out, errs)
 	}
-	for _, keys := range [][]string{fileKeys, caseKeys, optionKeys, recordKeys} {
-		for _, key := range keys {
-			if !strings.Contains(page, "`"+key+"`") {
-				t.Errorf("docs/blueprint.md does not explain %s", key)
-			}
+	for _, key := range blueprinttest.Keys() {
+		if !strings.Contains(page, "`"+key+"`") {
+			t.Errorf("docs/blueprint.md does not explain %s", key)
 		}
 	}
 }

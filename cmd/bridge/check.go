@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
@@ -25,7 +22,7 @@ import (
 func newCheckCommand() *cobra.Command {
 	var writeProbe bool
 	timeout := 30 * time.Second
-	output := outputText
+	var output *outputForm
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Try the configuration, Kafka, the token, the grants and the table",
@@ -43,10 +40,11 @@ The exit code is 0 when no step fails, else 1; a warning is no failure.`,
 			}
 			c := &checker{timeout: timeout, writeProbe: writeProbe}
 			c.run(cmd.Context(), cmd)
-			if err := c.write(cmd.OutOrStdout(), output, styleOf(cmd, cmd.OutOrStdout())); err != nil {
+			answer := map[string]any{"ok": c.ok(), "steps": c.steps}
+			if err := output.print(cmd, answer, c.text); err != nil {
 				return err
 			}
-			if !c.fine() {
+			if !c.ok() {
 				if cmd.Context().Err() != nil {
 					return &quietError{cmd.Context().Err()}
 				}
@@ -58,7 +56,7 @@ The exit code is 0 when no step fails, else 1; a warning is no failure.`,
 	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group")
 	cmd.Flags().BoolVar(&writeProbe, "write-probe", false, "write one row to the table; it stays there")
 	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long one step may take")
-	addOutput(cmd, &output)
+	output = addOutput(cmd)
 	return cmd
 }
 
@@ -88,7 +86,7 @@ type checker struct {
 	steps      []checkStep
 }
 
-func (c *checker) fine() bool {
+func (c *checker) ok() bool {
 	for _, s := range c.steps {
 		if s.Status == stepFailed {
 			return false
@@ -153,7 +151,7 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 			return "", err
 		}
 		cfg.Log.Level = "error" // the steps say what is to be said
-		b, err = newBridge(cfg, newLogger(logFor(cfg.Log, cmd.ErrOrStderr()), zapcore.AddSync(cmd.ErrOrStderr())))
+		b, err = newBridge(cfg, commandLogger(cmd, cfg.Log, nil))
 		if err != nil {
 			return "", err
 		}
@@ -359,18 +357,11 @@ func confirmedHow(b *bridge) string {
 	return "; the workspace confirms with the count of rows"
 }
 
-func (c *checker) write(w io.Writer, form outputForm, look style) error {
-	if form == outputJSON {
-		return json.NewEncoder(w).Encode(map[string]any{"ok": c.fine(), "steps": c.steps})
-	}
-	var b strings.Builder
+func (c *checker) text(b *strings.Builder, look style) {
+	paints := map[string]func(string) string{stepOK: look.good, stepFailed: look.bad, stepWarning: look.warn, stepSkipped: look.warn}
 	for _, s := range c.steps {
-		said := []string{s.Detail, s.Warning, s.Error}
-		said = slices.DeleteFunc(said, func(line string) bool { return line == "" })
-		text := strings.ReplaceAll(plaintext.Visible(strings.Join(said, "\n")), "\n", "\n                             ")
-		paint := map[string]func(string) string{stepOK: look.good, stepFailed: look.bad, stepWarning: look.warn, stepSkipped: look.warn}[s.Status]
-		fmt.Fprintf(&b, "%-19s %s %s\n", s.Step, paint(fmt.Sprintf("%-8s", s.Status)), text)
+		lines := slices.DeleteFunc([]string{s.Detail, s.Warning, s.Error}, func(line string) bool { return line == "" })
+		text := strings.ReplaceAll(plaintext.Visible(strings.Join(lines, "\n")), "\n", "\n                             ")
+		fmt.Fprintf(b, "%-19s %s %s\n", s.Step, paints[s.Status](fmt.Sprintf("%-8s", s.Status)), text)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }

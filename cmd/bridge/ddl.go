@@ -2,48 +2,44 @@ package main
 
 import (
 	"cmp"
-	"context"
-	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/zerobus"
 )
 
+// lookupTimeout bounds the look-ups before a command does its work.
+const lookupTimeout = 30 * time.Second
+
 func newDDLCommand() *cobra.Command {
 	var optional, dedupe, alter bool
 	var blueprint, principal string
 	cmd := &cobra.Command{
 		Use:   "ddl",
-		Short: "Print the SQL that makes the table and its grants",
+		Short: "Print the SQL for the table and its grants",
 		Long: `ddl prints CREATE CATALOG, SCHEMA and TABLE for the columns of the blueprint, and
-the GRANT statements the service principal needs. Catalog, schema, table and
-principal come from the configuration; what is missing there is taken from the
-integration page's example. It connects to nothing, unless --alter asks for the
-difference to the live table.`,
+the GRANT statements that the service principal needs. Catalog, schema, table and
+principal come from the configuration. For those that are missing there, ddl uses
+those of the integration page's example. It connects to nothing unless --alter is
+given, which prints the difference to the live table.`,
 		Example: `  bridge ddl --config config.yaml
   bridge ddl --blueprint blueprint.yaml --set zerobus.table=datafly.events.stream
   bridge ddl --alter --config config.yaml     what the live table lacks
-  bridge ddl --dedupe-view         the view that keeps one row per message_id, too`,
+  bridge ddl --dedupe-view                    also a view that shows each message_id once`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if alter {
-				return printAlter(cmd, blueprint, optional)
-			}
 			m, err := compileOffline(cmd, blueprint, optional)
 			if err != nil {
 				return err
 			}
-			o := config.FromFlags(cmd.Flags(), os.Environ())
-			o.Partial = true
-			cfg, err := config.Load(o)
+			if alter {
+				return printAlter(cmd, pipeline.RowColumns(m))
+			}
+			cfg, err := loadPartial(cmd)
 			if err != nil {
-				return &usageError{err}
+				return err
 			}
 			z := cfg.Zerobus
 			table, err := zerobus.ParseTableName(cmp.Or(z.Catalog, "datafly"), cmp.Or(z.Schema, "events"), cmp.Or(z.Table, "stream"))
@@ -54,47 +50,27 @@ difference to the live table.`,
 			if dedupe {
 				sql += "\n" + zerobus.DedupeView(table)
 			}
-			if _, err := io.WriteString(cmd.OutOrStdout(), sql); err != nil {
-				return fmt.Errorf("writing the SQL: %w", err)
-			}
-			return nil
+			return printText(cmd.OutOrStdout(), sql)
 		},
 	}
 	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level")
-	cmd.Flags().StringVar(&blueprint, "blueprint", "", "blueprint file (mapping.blueprint)")
+	addBlueprint(cmd, &blueprint)
 	cmd.Flags().StringVar(&principal, "principal", "", "application id to grant to (default zerobus.client_id)")
 	cmd.Flags().BoolVar(&optional, "optional", false, "include the blueprint's optional columns")
-	cmd.Flags().BoolVar(&alter, "alter", false, "print the ALTER TABLE statements that the live table needs to fit the blueprint; needs the whole configuration")
-	cmd.Flags().BoolVar(&dedupe, "dedupe-view", false, "also print a view with one row per message_id")
+	cmd.Flags().BoolVar(&alter, "alter", false, "print the ALTER TABLE statements that the live table needs for the blueprint; needs the whole configuration")
+	cmd.Flags().BoolVar(&dedupe, "dedupe-view", false, "also print a view that shows each message_id once")
 	return cmd
 }
 
-// alterTimeout bounds the reading of the live table's columns.
-const alterTimeout = 30 * time.Second
-
-// printAlter prints what the live table lacks. Nothing is printed where it fits.
-func printAlter(cmd *cobra.Command, blueprint string, optional bool) error {
-	m, err := compileOffline(cmd, blueprint, optional)
-	if err != nil {
-		return err
-	}
+// printAlter prints what the live table lacks, and nothing if that is nothing.
+func printAlter(cmd *cobra.Command, want []zerobus.Column) error {
 	cfg, err := loadConfig(cmd)
 	if err != nil {
 		return err
 	}
-	client, err := zerobus.New(zerobusConfig(cfg), newLogger(logFor(cfg.Log, cmd.ErrOrStderr()), zapcore.AddSync(cmd.ErrOrStderr())), nil)
-	if err != nil {
-		return &usageError{err}
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), alterTimeout)
-	defer cancel()
-	have, err := client.Columns(ctx)
+	client, have, err := readTable(cmd, cfg)
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(cmd.OutOrStdout(), zerobus.AlterDiff(client.Table(), pipeline.RowColumns(m), have)); err != nil {
-		return fmt.Errorf("writing the SQL: %w", err)
-	}
-	return nil
+	return printText(cmd.OutOrStdout(), zerobus.AlterDiff(client.Table(), want, have))
 }

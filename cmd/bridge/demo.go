@@ -34,12 +34,12 @@ type demoOptions struct {
 	opsAddress     string
 	logLevel       string
 	sets           []string
-	output         outputForm
+	output         *outputForm
 	out, err       style // of standard output and standard error
 }
 
 func newDemoCommand() *cobra.Command {
-	o := demoOptions{output: outputText}
+	var o demoOptions
 	latency := "20ms"
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -93,7 +93,7 @@ The exit code is 1 if anything was lost. It ends after --events, after
 	f.StringVar(&o.opsAddress, "ops-address", "127.0.0.1:0", "where the bridge serves metrics, health and status")
 	f.StringVar(&o.logLevel, "log-level", "error", "of the bridge's log on standard error")
 	f.StringArrayVar(&o.sets, "set", nil, "set any configuration key of the bridge, as in --set delivery.max_rows=500; repeatable")
-	addOutput(cmd, &o.output)
+	o.output = addOutput(cmd)
 	return cmd
 }
 

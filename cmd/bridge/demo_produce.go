@@ -119,7 +119,7 @@ func produceOnly(ctx context.Context, o demoOptions, stdout io.Writer, screen *l
 	if err := p.run(ctx); err != nil {
 		return err
 	}
-	if o.output == outputJSON {
+	if o.output.json() {
 		return json.NewEncoder(stdout).Encode(map[string]int64{"produced": p.acked()})
 	}
 	_, err = fmt.Fprintf(stdout, "produced %d events to %s\n", p.acked(), o.topic)

@@ -118,8 +118,8 @@ func readDeadLetters(ctx context.Context, admin *kgo.Client, brokers, topic stri
 	return codes, nil
 }
 
-func (r *demoReport) write(w io.Writer, form outputForm, look style) error {
-	if form == outputJSON {
+func (r *demoReport) write(w io.Writer, form *outputForm, look style) error {
+	if form.json() {
 		return json.NewEncoder(w).Encode(r)
 	}
 	var b strings.Builder

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -20,54 +24,60 @@ func newDLQCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dlq",
 		Short: "List, show and redrive dead letters",
-		Long: `dlq works on the dead-letter topics of kafka.topics (rejects.topic, or each topic's
-name with -dlq): what lies there when the command begins, read without a group.
+		Long: `dlq works on the dead-letter topics of kafka.topics: rejects.topic, or each topic's
+name with -dlq. It reads what is in them when the command begins, without a group.
 
-A replay or a restart can write the dead letter of an event again. The newest one
-counts, the older ones are left out: what it does not name was delivered since.
+A replay or a restart can write the dead letter of an event again. Only the newest
+one counts: an event of an older one that it does not name was delivered since.
 
-Letters that a redrive brought into the table are settled and left out. Kafka
-removes nothing from the middle of a topic: a marker behind the letters says which
-they are.`,
+Dead letters whose events a redrive delivered are resolved, and left out. Kafka
+removes nothing from the middle of a topic, so a marker, which is a record behind
+the dead letters, names those that are resolved.`,
 		Example: `  bridge dlq list --config config.yaml                    what is there, and why
-  bridge dlq show --config config.yaml 0/17               one letter, and what the blueprint makes of it now
-  bridge dlq redrive --config config.yaml                 what would land now
+  bridge dlq show --config config.yaml 0/17               one dead letter, mapped with the present blueprint
+  bridge dlq redrive --config config.yaml                 what would be delivered now
   bridge dlq redrive --config config.yaml --execute`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	for _, sub := range []*cobra.Command{newDLQListCommand(), newDLQShowCommand(), newDLQRedriveCommand()} {
-		misuse(sub)
-		cmd.AddCommand(sub)
-	}
+	cmd.AddCommand(newDLQListCommand(), newDLQShowCommand(), newDLQRedriveCommand())
 	return cmd
 }
 
-// letterFlags say which letters are meant.
-type letterFlags struct {
+// deadLetterFlags select dead letters.
+type deadLetterFlags struct {
 	topics, codes, partitions   []string
 	column, since, until, group string
 	all                         bool
 	from, to                    time.Time
 	parts                       []int32
-	elsewhere, settled          int // letters passed over
+	skipped                     skipCounts
 }
 
-func (f *letterFlags) addTopics(cmd *cobra.Command) {
-	addTopic(cmd, &f.topics, "only letters from this one of kafka.topics; repeatable")
+// skipCounts counts the dead letters that a report leaves out.
+type skipCounts struct {
+	Resolved   int `json:"resolved"`                     // among those asked for
+	Elsewhere  int `json:"elsewhere"`                    // of topics or groups that are not configured
+	Unverified int `json:"unverified_markers,omitempty"` // markers that are not trusted
+	Older      int `json:"older_copies,omitempty"`       // of those that matched
+	Uncompared int `json:"uncompared,omitempty"`         // may be copies of others
 }
 
-func (f *letterFlags) add(cmd *cobra.Command) {
+func (f *deadLetterFlags) addTopics(cmd *cobra.Command) {
+	addTopic(cmd, &f.topics, "only dead letters from this one of kafka.topics; repeatable")
+}
+
+func (f *deadLetterFlags) add(cmd *cobra.Command) {
 	f.addTopics(cmd)
-	cmd.Flags().StringArrayVar(&f.codes, "code", nil, "only letters with this error code; repeatable")
-	cmd.Flags().StringVar(&f.column, "column", "", "only letters with this column at fault")
-	cmd.Flags().StringVar(&f.since, "since", "", "only letters that failed then or later: an RFC 3339 time, or a time before now (-2h)")
-	cmd.Flags().StringVar(&f.until, "until", "", "only letters that failed before then")
-	cmd.Flags().StringArrayVar(&f.partitions, "partition", nil, "only letters from these partitions of the source topic, as in 0,3-5; repeatable")
+	cmd.Flags().StringArrayVar(&f.codes, "code", nil, "only dead letters with this error code; repeatable")
+	cmd.Flags().StringVar(&f.column, "column", "", "only dead letters with this column at fault")
+	cmd.Flags().StringVar(&f.since, "since", "", "only dead letters that failed then or later: an RFC 3339 time, or a time before now (-2h)")
+	cmd.Flags().StringVar(&f.until, "until", "", "only dead letters that failed before then")
+	cmd.Flags().StringArrayVar(&f.partitions, "partition", nil, "only dead letters from these partitions of the source topic, as in 0,3-5; repeatable")
 }
 
-// read makes sense of the command line and the configuration. Without a table
-// only the kafka and rejects sections are needed.
-func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, error) {
+// read parses the flags and loads the configuration. Without a table only its
+// kafka and rejects sections are required.
+func (f *deadLetterFlags) read(cmd *cobra.Command, table bool) (*config.Config, error) {
 	now := time.Now()
 	for _, bound := range []struct {
 		flag, text string
@@ -95,21 +105,16 @@ func (f *letterFlags) read(cmd *cobra.Command, table bool) (*config.Config, erro
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	f.group = cfg.Kafka.Group
-	if len(f.topics) > 0 {
-		cfg.Kafka.Topics = slices.Compact(slices.Sorted(slices.Values(f.topics)))
-	} else {
-		f.topics = cfg.Kafka.Topics
-	}
+	f.topics, f.group = cfg.Kafka.Topics, cfg.Kafka.Group
 	return cfg, nil
 }
 
-// match tells whether the letter is meant, and counts those that are not ours
-// or have landed. A dead-letter topic may be shared with bridges that write to
-// other tables, so letters of topics and groups that are not configured are passed over.
-func (f *letterFlags) match(l *consumer.DeadLetter) bool {
+// match reports whether the dead letter is selected, and counts those that are
+// resolved or not ours: a dead-letter topic may be shared with bridges that write
+// to other tables, so those of other topics and groups are left out.
+func (f *deadLetterFlags) match(l *consumer.DeadLetter) bool {
 	if l.Original.Topic != "" && !slices.Contains(f.topics, l.Original.Topic) || !l.OfGroup(f.group) {
-		f.elsewhere++
+		f.skipped.Elsewhere++
 		return false
 	}
 	switch {
@@ -121,78 +126,84 @@ func (f *letterFlags) match(l *consumer.DeadLetter) bool {
 		return false
 	}
 	if l.Settled {
-		f.settled++
+		f.skipped.Resolved++
 		return f.all
 	}
 	return true
 }
 
-// commandLogger logs what the command does, whatever a deployment's level is:
-// above the bar where there is one.
-func commandLogger(cmd *cobra.Command, cfg *config.Config, screen *bar) *zap.Logger {
-	if cfg.Log.Level != "debug" {
-		cfg.Log.Level = "info"
-	}
-	stderr := cmd.ErrOrStderr()
-	logging := logFor(cfg.Log, stderr)
-	if screen != nil {
-		stderr = screen
-	}
-	return newLogger(logging, zapcore.AddSync(stderr))
+// deadLetterReader is the dead-letter topics of the configuration, and a bar that
+// shows how much of them is read.
+type deadLetterReader struct {
+	*consumer.DeadLetterReader `json:"-"`
+	Topics                     []string `json:"topics"`
+	Missing                    []string `json:"missing_topics,omitempty"`
+
+	bar *bar
+	of  int64
+	n   int64
 }
 
-// letterCount shows on a terminal how far the reading of letters is.
-type letterCount struct {
-	screen *bar // nil without a terminal
-	of     int64
-	seen   int64
-	shown  time.Time
-}
-
-// next counts one letter. said, if not nil, adds what came of the letters.
-func (c *letterCount) next(said func() string) {
-	if c.seen++; c.screen == nil || time.Since(c.shown) < barInterval {
-		return
-	}
-	c.shown = time.Now()
-	line := fmt.Sprintf("%s  %d letters", gauge(100*min(float64(c.seen)/float64(max(c.of, 1)), 1)), c.seen)
-	if said != nil {
-		line += "  " + said()
-	}
-	c.screen.show(line)
-}
-
-// erase takes the line away: what follows says more.
-func (c *letterCount) erase() {
-	if c.screen != nil {
-		c.screen.erase()
-	}
-}
-
-// lookTimeout bounds the look-ups before letters are read.
-const lookTimeout = 30 * time.Second
-
-// openLetters looks the dead-letter topics up.
-func openLetters(ctx context.Context, cluster *consumer.Cluster) (*consumer.DeadLetterReader, error) {
-	looking, cancel := context.WithTimeout(ctx, lookTimeout)
+func (r *deadLetterReader) open(ctx context.Context, cluster *consumer.Cluster) (err error) {
+	looking, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	return cluster.OpenDeadLetters(looking)
-}
-
-// letterTopics are the dead-letter topics by name; missing ones with the fact.
-func letterTopics(letters *consumer.DeadLetterReader) (names, missing []string) {
-	for _, t := range letters.Topics() {
-		names = append(names, t.Name)
+	if r.DeadLetterReader, err = cluster.OpenDeadLetters(looking); err != nil {
+		return err
+	}
+	r.of = r.DeadLetterReader.Records()
+	for _, t := range r.DeadLetterReader.Topics() {
+		r.Topics = append(r.Topics, t.Name)
 		if !t.Exists {
-			missing = append(missing, t.Name)
+			r.Missing = append(r.Missing, t.Name)
 		}
 	}
-	return names, missing
+	return nil
 }
 
-// letterName is what `bridge dlq show` takes: partition/offset, with the
+// count counts one dead letter and shows what more says.
+func (r *deadLetterReader) count(more func() string) {
+	r.n++
+	r.bar.showOften(func() string {
+		return fmt.Sprintf("%s  %d dead letters%s", gauge(100*min(float64(r.n)/float64(max(r.of, 1)), 1)), r.n, more())
+	})
+}
+
+// skipped returns the counts of what the report leaves out.
+func (r *deadLetterReader) skipped(f *deadLetterFlags, older int) skipCounts {
+	s := f.skipped
+	s.Older, s.Unverified, s.Uncompared = older, r.UnverifiedMarkers(), r.Uncompared()
+	return s
+}
+
+// writeSkipped adds what the counts leave out.
+func (r *deadLetterReader) writeSkipped(b *strings.Builder, s skipCounts) {
+	if len(r.Missing) > 0 {
+		fmt.Fprintf(b, "there is no topic %s: nothing was ever dead-lettered there\n", strings.Join(r.Missing, ", "))
+	}
+	for _, line := range []struct {
+		n    int
+		text string
+	}{
+		{s.Elsewhere, "dead letters of other topics or consumer groups are left out"},
+		{s.Older, "more are older dead letters of the same events"},
+		{s.Uncompared, "were not compared with the others, for lack of memory: some may be of the same event"},
+		{s.Unverified, "markers are ignored: they cannot be read, or were copied from another topic"},
+	} {
+		if line.n > 0 {
+			fmt.Fprintf(b, "%d %s\n", line.n, line.text)
+		}
+	}
+}
+
+// commandLogger logs to standard error, above the bar if there is one.
+func commandLogger(cmd *cobra.Command, cfg config.Log, above *bar) *zap.Logger {
+	stderr := cmd.ErrOrStderr()
+	return newLogger(logFor(cfg, stderr), zapcore.AddSync(above.above(stderr)))
+}
+
+// deadLetterName is what `bridge dlq show` takes: partition/offset, with the
 // dead-letter topic in front where there are several.
-func letterName(l *consumer.DeadLetter, topics int) string {
+func deadLetterName(l *consumer.DeadLetter, topics int) string {
 	name := fmt.Sprintf("%d/%d", l.Partition, l.Offset)
 	if topics > 1 {
 		name = l.Topic + "/" + name
@@ -200,16 +211,8 @@ func letterName(l *consumer.DeadLetter, topics int) string {
 	return name
 }
 
-// sourceName is where the event came from.
-func sourceName(l *consumer.DeadLetter) string {
-	if l.Original.Topic == "" {
-		return "unknown"
-	}
-	return fmt.Sprintf("%s/%d/%d", legible(l.Original.Topic, 249), l.Original.Partition, l.Original.Offset)
-}
-
-// legible is text from a topic as it may be shown on a terminal: on one line,
-// without control characters, and cut to so many bytes.
+// legible is text from a topic for a terminal: on one line, without control
+// characters, and cut to so many bytes.
 func legible(text string, most int) string {
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "..."
@@ -217,10 +220,10 @@ func legible(text string, most int) string {
 	return plaintext.VisibleLine(text)
 }
 
-// timeText is a time in UTC; empty if it is not known.
-func timeText(at time.Time) string {
+// timeText is a time in UTC; otherwise if it is not known.
+func timeText(at time.Time, otherwise string) string {
 	if at.IsZero() {
-		return ""
+		return otherwise
 	}
 	return at.UTC().Format("2006-01-02T15:04:05.000Z")
 }
@@ -232,4 +235,449 @@ func eventsText(events consumer.Events) string {
 		return events.String()
 	}
 	return fmt.Sprintf("%s,... %d more", events[:most], events[most:].Count())
+}
+
+func newDLQListCommand() *cobra.Command {
+	var f deadLetterFlags
+	limit := 100
+	var output *outputForm
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the dead letters and why they failed",
+		Long: `list counts the dead letters by error code and column, and shows the newest of them,
+newest first, without their events. Of an event that was dead-lettered several times
+it shows the newest dead letter, with the attempts and copies of all. It leaves out
+resolved dead letters unless --all is given. It needs the kafka section of the
+configuration, and READ on the dead-letter topics.`,
+		Example: `  bridge dlq list --config config.yaml
+  bridge dlq list --code type_mismatch --column revenue --since -2h
+  bridge dlq list --limit 0 --output json                 the counts alone`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return &usageError{fmt.Errorf("--limit is %d; use 0 for the counts alone, or more", limit)}
+			}
+			cfg, err := f.read(cmd, false)
+			if err != nil {
+				return err
+			}
+			list := &deadLetterList{DeadLetters: []listedDeadLetter{}, groups: deadLetterGroups{}, all: f.all}
+			list.bar = newBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
+			cluster, err := consumer.NewCluster(consumerConfig(cfg), commandLogger(cmd, cfg.Log, list.bar))
+			if err != nil {
+				return &usageError{err}
+			}
+			defer cluster.Close()
+			if err := list.open(cmd.Context(), cluster); err != nil {
+				return err
+			}
+			err = list.Each(cmd.Context(), func(l *consumer.DeadLetter) error {
+				list.count(func() string { return "" })
+				if f.match(l) {
+					list.add(l, limit)
+				}
+				return nil
+			})
+			list.bar.erase()
+			if err != nil {
+				return err
+			}
+			list.newest(limit)
+			list.skipCounts = list.skipped(&f, list.Older)
+			list.Groups = list.groups.sorted()
+			return output.print(cmd, list, list.text)
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&f.all, "all", false, "include resolved dead letters")
+	cmd.Flags().IntVar(&limit, "limit", limit, "how many dead letters to show, the newest first; all are counted")
+	output = addOutput(cmd)
+	return cmd
+}
+
+// codeUnreadable is the code of dead letters without an error code.
+const codeUnreadable = "unreadable"
+
+// listedDeadLetter is a dead letter without its event.
+type listedDeadLetter struct {
+	Name     string          `json:"dead_letter"` // what dlq show takes
+	Topic    string          `json:"topic"`
+	Source   string          `json:"source"` // topic/partition/offset
+	Events   consumer.Events `json:"events"` // those that failed, as runs: "0,3-5"
+	Code     string          `json:"code"`
+	Column   string          `json:"column,omitempty"`
+	Reason   string          `json:"reason"`
+	Attempts int             `json:"attempts"`         // in all copies
+	Copies   int             `json:"copies,omitempty"` // dead letters of the event
+	Parts    int             `json:"parts,omitempty"`  // records of the dead letter, if several
+	FailedAt *time.Time      `json:"failed_at,omitempty"`
+	Fault    string          `json:"fault,omitempty"` // why it cannot be redriven
+	Resolved bool            `json:"resolved,omitempty"`
+	// Delivered are the events that a redrive delivered.
+	Delivered consumer.Events `json:"delivered,omitempty"`
+	Replaced  bool            `json:"replaced,omitempty"` // by a newer copy
+
+	partition int32
+	offset    int64
+}
+
+// describe returns the dead letter with its texts fit for a terminal.
+func describe(l *consumer.DeadLetter, topics int) listedDeadLetter {
+	x := listedDeadLetter{Name: deadLetterName(l, topics), Topic: l.Topic, Source: "unknown", Events: l.Events,
+		Code: legible(cmp.Or(l.Code, codeUnreadable), 64), Column: legible(l.Column, 255), Reason: legible(l.Reason, maxReason),
+		Attempts: l.Attempts, Copies: l.Copies, Parts: l.Parts, Fault: legible(l.Fault, maxReason), Resolved: l.Settled, Delivered: l.Landed,
+		Replaced: l.Replaced, partition: l.Partition, offset: l.Offset}
+	if l.Original.Topic != "" {
+		x.Source = fmt.Sprintf("%s/%d/%d", legible(l.Original.Topic, 249), l.Original.Partition, l.Original.Offset)
+	}
+	if at := l.FailedAt; !at.IsZero() {
+		x.FailedAt = &at
+	}
+	return x
+}
+
+// deadLetterGroup counts the dead letters of one outcome, code and column. list
+// has times, redrive has an outcome and an example.
+type deadLetterGroup struct {
+	Outcome string     `json:"outcome,omitempty"` // rejected, filtered or failed
+	Code    string     `json:"code,omitempty"`
+	Column  string     `json:"column,omitempty"`
+	Count   int        `json:"dead_letters"`
+	First   *time.Time `json:"first,omitempty"` // failed at
+	Last    *time.Time `json:"last,omitempty"`
+	Example string     `json:"example,omitempty"` // a dead letter
+	Reason  string     `json:"reason,omitempty"`
+}
+
+type groupKey struct{ outcome, code, column string }
+
+type deadLetterGroups map[groupKey]*deadLetterGroup
+
+// maxGroups bounds the groups that headers of others can make.
+const maxGroups = 1000
+
+// count counts a dead letter and returns its group, and whether that is new.
+func (g deadLetterGroups) count(outcome, code, column string) (group *deadLetterGroup, added bool) {
+	key := groupKey{outcome, legible(cmp.Or(code, codeUnreadable), 64), legible(column, 255)}
+	if g[key] == nil && len(g) >= maxGroups {
+		key = groupKey{code: "others"}
+	}
+	if added = g[key] == nil; added {
+		g[key] = &deadLetterGroup{Outcome: outcome, Code: key.code, Column: key.column}
+	}
+	g[key].Count++
+	return g[key], added
+}
+
+// sorted returns the largest groups first.
+func (g deadLetterGroups) sorted() []*deadLetterGroup {
+	return slices.SortedFunc(maps.Values(g), func(a, b *deadLetterGroup) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Outcome, b.Outcome), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Column, b.Column))
+	})
+}
+
+// deadLetterList is the answer of bridge dlq list.
+type deadLetterList struct {
+	deadLetterReader
+	Matched int `json:"matched"`
+	skipCounts
+	Groups      []*deadLetterGroup `json:"groups"`
+	DeadLetters []listedDeadLetter `json:"dead_letters"`
+
+	groups deadLetterGroups
+	all    bool
+}
+
+func (s *deadLetterList) add(l *consumer.DeadLetter, limit int) {
+	s.Matched++
+	g, _ := s.groups.count("", l.Code, l.Column)
+	if at := l.FailedAt; !at.IsZero() {
+		if g.First == nil || at.Before(*g.First) {
+			g.First = &at
+		}
+		if g.Last == nil || at.After(*g.Last) {
+			g.Last = &at
+		}
+	}
+	s.Older += max(l.Copies-1, 0)
+	if s.DeadLetters = append(s.DeadLetters, describe(l, len(s.Topics))); len(s.DeadLetters) >= 2*limit {
+		s.newest(limit)
+	}
+}
+
+// newest keeps so many dead letters, the newest first. Those without a time are
+// the oldest.
+func (s *deadLetterList) newest(limit int) {
+	failedAt := func(x listedDeadLetter) int64 {
+		if x.FailedAt == nil {
+			return math.MinInt64
+		}
+		return x.FailedAt.UnixMilli()
+	}
+	slices.SortStableFunc(s.DeadLetters, func(a, b listedDeadLetter) int {
+		return cmp.Or(cmp.Compare(failedAt(b), failedAt(a)), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.partition, b.partition), cmp.Compare(b.offset, a.offset))
+	})
+	n := min(len(s.DeadLetters), limit)
+	clear(s.DeadLetters[n:])
+	s.DeadLetters = s.DeadLetters[:n]
+}
+
+// maxReason is how much of a reason is shown, in bytes.
+const maxReason = 2000
+
+func (s *deadLetterList) text(b *strings.Builder, look style) {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%d dead letters in %s\n", s.Matched, strings.Join(s.Topics, ", "))
+	s.writeSkipped(&out, s.skipCounts)
+	switch {
+	case s.Resolved > 0 && s.all:
+		fmt.Fprintf(&out, "%d of them are resolved\n", s.Resolved)
+	case s.Resolved > 0:
+		fmt.Fprintf(&out, "%d more are resolved; --all shows them\n", s.Resolved)
+	}
+	timeOf := func(at *time.Time) string {
+		if at == nil {
+			return "-"
+		}
+		return timeText(*at, "-")
+	}
+	if len(s.Groups) > 0 {
+		rows := []string{"\nCODE\tCOLUMN\tDEAD LETTERS\tFIRST FAILED\tLAST FAILED"}
+		for _, g := range s.Groups {
+			rows = append(rows, fmt.Sprintf("%s\t%s\t%d\t%s\t%s", g.Code, cmp.Or(g.Column, "-"), g.Count, timeOf(g.First), timeOf(g.Last)))
+		}
+		tabulate(&out, rows...)
+	}
+	if len(s.DeadLetters) > 0 {
+		rows := []string{"\nDEAD LETTER\tSOURCE\tEVENTS\tCODE\tCOLUMN\tATTEMPTS\tCOPIES\tFAILED AT\tREASON"}
+		for _, l := range s.DeadLetters {
+			reason := l.Reason
+			switch {
+			case l.Resolved:
+				reason = "[resolved] " + reason
+			case len(l.Delivered) > 0:
+				reason = fmt.Sprintf("[events %s delivered] %s", eventsText(l.Delivered), reason)
+			case l.Fault != "":
+				reason = "[cannot be redriven: " + l.Fault + "] " + reason
+			}
+			rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s", l.Name, l.Source, cmp.Or(eventsText(l.Events), "-"), l.Code, cmp.Or(l.Column, "-"), l.Attempts, max(l.Copies, 1), timeOf(l.FailedAt), reason))
+		}
+		tabulate(&out, rows...)
+		if more := s.Matched - len(s.DeadLetters); more > 0 {
+			fmt.Fprintf(&out, "... %d more; --limit shows them\n", more)
+		}
+	}
+	b.WriteString(look.table(out.String()))
+}
+
+func newDLQRedriveCommand() *cobra.Command {
+	var f deadLetterFlags
+	var execute bool
+	var reason string
+	limit := 0
+	var output *outputForm
+	cmd := &cobra.Command{
+		Use:   "redrive",
+		Short: "Map dead letters with the present blueprint and write their rows",
+		Long: `redrive maps the dead letters as bridge run would map their events now. Without
+--execute it writes nothing and shows how many would be delivered. With --execute it
+writes the rows to the table. Once they are acknowledged, it writes a marker that
+resolves their dead letters. Those that cannot be delivered stay as they are. Of an
+event that was dead-lettered several times it redrives the newest dead letter, once,
+which counts for all of them.
+
+A row keeps the identity of its event: message_id, source topic, partition, offset
+and time are those of the original. Bridges may run meanwhile. Ctrl-C ends it after
+the write in flight; run it again to continue. After a crash between the
+acknowledgement and the marker, the next redrive writes the same rows again.
+
+The exit code is 0 when every selected dead letter was delivered, or would be, and 1
+when one was not.`,
+		Example: `  bridge dlq redrive --config config.yaml                               what would be delivered
+  bridge dlq redrive --config config.yaml --execute --reason "revenue is a DECIMAL now"
+  bridge dlq redrive --code type_mismatch --column revenue --limit 100 --execute`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return &usageError{fmt.Errorf("--limit is %d; use 0 for all dead letters, or how many", limit)}
+			}
+			cfg, err := f.read(cmd, true)
+			if err != nil {
+				return err
+			}
+			stoppingOf(cmd.Context()).allow(cfg.Delivery.Drain + stopGrace)
+			r := &redriveReport{By: operator(), Reason: reason, Executed: execute, groups: deadLetterGroups{}, logged: time.Now()}
+			r.bar = newBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
+			r.log = commandLogger(cmd, cfg.Log, r.bar)
+			defer func() { _ = r.log.Sync() }() // standard error cannot always be synced
+			b, err := newBridge(cfg, r.log)
+			if err != nil {
+				return err
+			}
+			defer b.close()
+			r.Table = b.client.Table().String()
+			err = r.run(cmd.Context(), b, &f, limit)
+			r.bar.erase()
+			if err != nil {
+				return err
+			}
+			if err := output.print(cmd, r, r.text); err != nil {
+				return err
+			}
+			if r.Error != "" {
+				return errors.New(r.Error)
+			}
+			if r.Delivered == r.Matched && r.Unmarked == 0 {
+				return nil
+			}
+			next := "" // the first dead letter that was not delivered shows why
+			if len(r.Groups) > 0 {
+				next = "bridge dlq show" + configArgument(cmd) + " " + shellWord(r.Groups[0].Example)
+			}
+			return &quietError{advise(errors.New("some dead letters were not delivered"), next)}
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&execute, "execute", false, "write the rows and resolve the dead letters; without it nothing is changed")
+	cmd.Flags().IntVar(&limit, "limit", limit, "at most so many dead letters, the oldest of each partition first; 0: all")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit line")
+	output = addOutput(cmd)
+	return cmd
+}
+
+// redriveReport is the answer of bridge dlq redrive: what it did, or would do.
+type redriveReport struct {
+	deadLetterReader
+	Executed  bool   `json:"executed"`
+	By        string `json:"by"`
+	Reason    string `json:"reason,omitempty"`
+	Table     string `json:"table"`
+	Matched   int    `json:"matched"`
+	Delivered int    `json:"delivered"` // or would be
+	Rows      int    `json:"rows"`
+	Rejected  int    `json:"rejected"`
+	Filtered  int    `json:"filtered"`
+	Failed    int    `json:"failed"`
+	Unmarked  int    `json:"unmarked,omitempty"` // delivered, and written again by the next redrive
+	skipCounts
+	Groups []*deadLetterGroup `json:"not_delivered"`
+	Error  string             `json:"error,omitempty"` // why it ended early
+
+	groups deadLetterGroups
+	log    *zap.Logger
+	logged time.Time
+}
+
+// run redrives the dead letters. It returns errors before the first of them; later
+// ones are in the report.
+func (r *redriveReport) run(ctx context.Context, b *bridge, f *deadLetterFlags, limit int) error {
+	if err := r.open(ctx, b.cluster); err != nil {
+		return err
+	}
+	fitting, cancel := context.WithTimeout(ctx, proveTimeout)
+	defer cancel()
+	clusterID, err := b.cluster.ID(fitting)
+	if err != nil {
+		return err
+	}
+	if err := b.fit(fitting, clusterID); err != nil {
+		return fmt.Errorf("checking the table before the redrive: %w", err)
+	}
+	o := consumer.RedriveOptions{Limit: limit, Mapper: b.schema.NewMapper(), By: r.By, OnResult: r.add,
+		Match: func(l *consumer.DeadLetter) bool {
+			r.count(func() string {
+				return fmt.Sprintf("  %d delivered  %d rejected  %d failed", r.Delivered, r.Rejected, r.Failed)
+			})
+			return f.match(l)
+		}}
+	if r.Executed {
+		o.Sink = b.client
+	}
+	err = r.Redrive(ctx, o)
+	r.skipCounts = r.skipped(f, r.Older)
+	r.Groups = r.groups.sorted()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		r.Error = "stopped before the end; the delivered dead letters are resolved, redrive again for the rest"
+	case err != nil:
+		r.Error = err.Error()
+	}
+	if r.Executed {
+		r.log.Info("redrive ended", zap.String("by", r.By), zap.String("reason", r.Reason), zap.Strings("dead_letter_topics", r.Topics), zap.String("table", r.Table),
+			zap.Int("matched", r.Matched), zap.Int("delivered", r.Delivered), zap.Int("rows", r.Rows), zap.Int("rejected", r.Rejected), zap.Int("filtered", r.Filtered), zap.Int("failed", r.Failed))
+	}
+	return nil
+}
+
+// redriveLogEvery is the time between progress lines.
+const redriveLogEvery = 5 * time.Second
+
+// add counts the outcome of one dead letter.
+func (r *redriveReport) add(result *consumer.RedriveResult) {
+	r.Matched++
+	r.Older += max(result.DeadLetter.Copies-1, 0)
+	r.Rows += result.Rows
+	switch result.Outcome {
+	case consumer.RedriveLanded:
+		r.Delivered++
+	case consumer.RedriveRejected:
+		r.Rejected++
+		first := result.Rejects[0]
+		r.explain(result, first.Code, first.Column, first.Reason)
+	case consumer.RedriveFiltered:
+		r.Filtered++
+		r.explain(result, "-", "", "the configuration or the blueprint drops the event now")
+	default:
+		r.Failed++
+		r.explain(result, result.DeadLetter.Code, "", result.Err.Error())
+	}
+	if result.Rows > 0 && result.Err != nil && result.Outcome != consumer.RedriveFailed {
+		r.Unmarked++
+	}
+	if r.bar == nil && time.Since(r.logged) >= redriveLogEvery {
+		r.logged = time.Now()
+		r.log.Info("redriving", zap.Int("dead_letters", r.Matched), zap.Int("delivered", r.Delivered), zap.Int("rejected", r.Rejected), zap.Int("failed", r.Failed))
+	}
+}
+
+func (r *redriveReport) explain(result *consumer.RedriveResult, code, column, reason string) {
+	if g, added := r.groups.count(result.Outcome, code, column); added {
+		g.Example, g.Reason = deadLetterName(result.DeadLetter, len(r.Topics)), legible(reason, maxReason)
+	}
+}
+
+func (r *redriveReport) text(b *strings.Builder, look style) {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s -> %s\n\n", strings.Join(r.Topics, ", "), r.Table)
+	r.writeSkipped(&out, r.skipCounts)
+	delivered := "would be delivered"
+	if r.Executed {
+		delivered = "delivered"
+	}
+	for _, line := range []struct {
+		n      int
+		text   string
+		always bool
+	}{
+		{r.Matched, "dead letters", true},
+		{r.Delivered, fmt.Sprintf("%s, %d rows", delivered, r.Rows), true},
+		{r.Rejected, "still rejected", true},
+		{r.Filtered, "filtered: dropped by rule now", false},
+		{r.Failed, "failed", true},
+		{r.Resolved, "more were resolved before", false},
+		{r.Unmarked, "delivered and could not be marked: the next redrive writes them again", false},
+	} {
+		if line.always || line.n > 0 {
+			fmt.Fprintf(&out, "%8d %s\n", line.n, line.text)
+		}
+	}
+	if len(r.Groups) > 0 {
+		rows := []string{"\nNOT DELIVERED\tCODE\tCOLUMN\tDEAD LETTERS\tEXAMPLE\tREASON"}
+		for _, g := range r.Groups {
+			rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%d\t%s\t%s", g.Outcome, g.Code, cmp.Or(g.Column, "-"), g.Count, g.Example, g.Reason))
+		}
+		tabulate(&out, rows...)
+	}
+	if !r.Executed && r.Delivered > 0 {
+		out.WriteString("\nNothing was changed. Add --execute to write the rows.\n")
+	}
+	b.WriteString(look.table(out.String()))
 }

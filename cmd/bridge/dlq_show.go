@@ -6,9 +6,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,23 +19,24 @@ import (
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
 )
 
 func newDLQShowCommand() *cobra.Command {
-	var f letterFlags
-	output := outputText
+	var f deadLetterFlags
+	var output *outputForm
 	cmd := &cobra.Command{
 		Use:   "show [<dead-letter topic>/]<partition>/<offset>",
-		Short: "Show one dead letter, and what the blueprint makes of it now",
-		Long: `show prints a dead letter whole, its event included, and maps it as bridge run would
-now: for each event that failed, which source fed each column, or why it is still no
-row. The letter is named as dlq list names it. Where the table cannot be asked for
-its columns, the blueprint alone is gone by, which is said.`,
+		Short: "Show one dead letter, mapped with the present blueprint",
+		Long: `show prints a whole dead letter with its event, and maps the event as bridge run
+would now: for each event that failed, the source of each column, or why it still is
+no row. Name the dead letter as dlq list does. If the columns of the table cannot be
+read, show maps with the blueprint alone and reports that.`,
 		Example: `  bridge dlq show --config config.yaml 0/17
   bridge dlq show delivery-int_xyz789-dlq/0/17 --set mapping.blueprint=new.yaml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topic, partition, offset, err := parseLetterName(args[0])
+			topic, partition, offset, err := parseDeadLetterName(args[0])
 			if err != nil {
 				return &usageError{err}
 			}
@@ -45,85 +44,90 @@ its columns, the blueprint alone is gone by, which is said.`,
 			if err != nil {
 				return err
 			}
-			b, err := newBridge(cfg, commandLogger(cmd, cfg, nil))
+			b, err := newBridge(cfg, commandLogger(cmd, cfg.Log, nil))
 			if err != nil {
 				return err
 			}
 			defer b.close()
-			ctx := cmd.Context()
-			letters, err := openLetters(ctx, b.cluster)
-			if err != nil {
+			var r deadLetterReader
+			if err := r.open(cmd.Context(), b.cluster); err != nil {
 				return err
 			}
-			names, _ := letterTopics(letters)
 			switch {
-			case topic == "" && len(names) > 1:
-				return &usageError{fmt.Errorf("there are several dead-letter topics; put one in front, as in %s/%s", names[0], args[0])}
+			case topic == "" && len(r.Topics) > 1:
+				return &usageError{fmt.Errorf("there are several dead-letter topics; put one in front, as in %s/%s", r.Topics[0], args[0])}
 			case topic == "":
-				topic = names[0]
-			case !slices.Contains(names, topic):
-				return &usageError{fmt.Errorf("%s is not the dead-letter topic of a configured topic; use %s", legible(topic, 249), strings.Join(names, " or "))}
+				topic = r.Topics[0]
+			case !slices.Contains(r.Topics, topic):
+				return &usageError{fmt.Errorf("%s is not the dead-letter topic of a configured topic; use %s", legible(topic, 249), strings.Join(r.Topics, " or "))}
 			}
-			l, err := letters.At(ctx, topic, partition, offset)
+			l, err := r.At(cmd.Context(), topic, partition, offset)
 			if err != nil {
 				return err
 			}
 			if l == nil {
-				return advise(fmt.Errorf("there is no dead letter at %s/%d/%d: it was removed by the topic's retention, is a marker, or was never there; bridge dlq list shows what is", topic, partition, offset),
+				return advise(fmt.Errorf("there is no dead letter at %s/%d/%d: the topic's retention removed it, it is a marker, or it never existed; run bridge dlq list", topic, partition, offset),
 					"bridge dlq list --all"+configArgument(cmd))
 			}
-			s := &shownLetter{listedLetter: describeLetter(l, len(names)), letter: l}
-			s.mapNow(ctx, b)
-			return s.write(cmd.OutOrStdout(), output)
+			s := newShownDeadLetter(l, len(r.Topics))
+			s.mapNow(cmd.Context(), b)
+			return output.print(cmd, s, s.text)
 		},
 	}
 	f.addTopics(cmd)
-	addOutput(cmd, &output)
+	output = addOutput(cmd)
 	return cmd
 }
 
-// parseLetterName is the reverse of letterName.
-func parseLetterName(name string) (topic string, partition int32, offset int64, err error) {
+// parseDeadLetterName is the reverse of deadLetterName.
+func parseDeadLetterName(name string) (topic string, partition int32, offset int64, err error) {
 	parts := strings.Split(name, "/")
 	if len(parts) == 3 {
 		topic, parts = parts[0], parts[1:]
 	}
 	if len(parts) == 2 {
-		p, perr := strconv.ParseInt(parts[0], 10, 32)
-		o, oerr := strconv.ParseInt(parts[1], 10, 64)
-		if perr == nil && oerr == nil && p >= 0 && o >= 0 {
-			return topic, int32(p), o, nil
+		p, perr := strconv.ParseUint(parts[0], 10, 31)
+		o, oerr := strconv.ParseUint(parts[1], 10, 63)
+		if perr == nil && oerr == nil {
+			return topic, int32(p), int64(o), nil
 		}
 	}
-	return "", 0, 0, fmt.Errorf("%q names no letter; use partition/offset as in 0/17, or topic/0/17 where there are several dead-letter topics", legible(name, 300))
+	return "", 0, 0, fmt.Errorf("%q names no dead letter; use partition/offset as in 0/17, or topic/0/17 where there are several dead-letter topics", legible(name, 300))
 }
 
-// shownLetter is a letter with its event.
-type shownLetter struct {
-	listedLetter
+// shownDeadLetter is the answer of bridge dlq show.
+type shownDeadLetter struct {
+	listedDeadLetter
 	SourceTime string              `json:"source_timestamp,omitempty"`
 	Version    string              `json:"bridge_version,omitempty"`
 	Headers    []shownHeader       `json:"headers"` // of the original
-	Key        any                 `json:"key"`
-	Value      any                 `json:"value"`
+	Key        shownBytes          `json:"key"`
+	Value      shownBytes          `json:"value"`
 	Bytes      int                 `json:"value_bytes"`
-	Blind      string              `json:"without_table,omitempty"` // why the table's columns are not known
+	NoTable    string              `json:"without_table,omitempty"` // why the table's columns are not known
 	Now        []mapping.Explained `json:"now"`                     // of each event that failed
 
-	letter *consumer.DeadLetter
-	shown  []int // the events of Now, where they are those of the letter
+	letter  *consumer.DeadLetter
+	indexes []int // of the events in Now, where they are those of the dead letter
 }
 
 type shownHeader struct {
-	Key   string `json:"key"`
-	Value any    `json:"value"`
+	Key   string     `json:"key"`
+	Value shownBytes `json:"value"`
+}
+
+func newShownDeadLetter(l *consumer.DeadLetter, topics int) *shownDeadLetter {
+	s := &shownDeadLetter{listedDeadLetter: describe(l, topics), letter: l, SourceTime: timeText(l.Original.Timestamp, ""), Version: legible(l.Version, 64),
+		Headers: []shownHeader{}, Key: l.Original.Key, Value: l.Original.Value, Bytes: len(l.Original.Value), Now: []mapping.Explained{}}
+	for _, h := range l.Original.Headers {
+		s.Headers = append(s.Headers, shownHeader{h.Key, h.Value})
+	}
+	return s
 }
 
 // mapNow explains the events that failed by the present blueprint.
-func (s *shownLetter) mapNow(ctx context.Context, b *bridge) {
+func (s *shownDeadLetter) mapNow(ctx context.Context, b *bridge) {
 	l := s.letter
-	s.Now = []mapping.Explained{}
-	s.SourceTime, s.Version, s.Bytes = timeText(l.Original.Timestamp), legible(l.Version, 64), len(l.Original.Value)
 	if l.Fault != "" {
 		return
 	}
@@ -131,17 +135,20 @@ func (s *shownLetter) mapNow(ctx context.Context, b *bridge) {
 	defer cancel()
 	clusterID, err := b.cluster.ID(fitting)
 	if err == nil {
-		err = b.fitQuietly(fitting, clusterID)
+		var table []zerobus.Column
+		if table, _, err = pipeline.ReadColumns(fitting, b.client); err == nil {
+			_, err = b.schema.SetTable(clusterID, table)
+		}
 	}
 	m := b.schema.Current()
 	if m == nil {
-		s.Blind = "the table could not be asked for its columns"
+		s.NoTable = "the columns of the table could not be read"
 		if err != nil {
-			s.Blind = err.Error()
+			s.NoTable = err.Error()
 		}
 		alone, cerr := b.schema.CompileWithoutTable(clusterID)
 		if cerr != nil {
-			s.Blind = cerr.Error()
+			s.NoTable = cerr.Error()
 			return
 		}
 		m = &pipeline.Compiled{Mapping: alone}
@@ -155,19 +162,8 @@ func (s *shownLetter) mapNow(ctx context.Context, b *bridge) {
 		if e >= len(now) {
 			break
 		}
-		s.Now, s.shown = append(s.Now, now[e]), append(s.shown, e)
+		s.Now, s.indexes = append(s.Now, now[e]), append(s.indexes, e)
 	}
-}
-
-// fitQuietly fits the blueprint to the table's columns, without proving that
-// rows may be written.
-func (b *bridge) fitQuietly(ctx context.Context, clusterID string) error {
-	table, _, err := pipeline.ReadColumns(ctx, b.client)
-	if err != nil {
-		return err
-	}
-	_, err = b.schema.SetTable(clusterID, table)
-	return err
 }
 
 // mappingRecord returns the record of a topic with this id as mapping takes it.
@@ -179,28 +175,14 @@ func mappingRecord(rec *kgo.Record, topicID [16]byte) *mapping.Record {
 	return in
 }
 
-const (
-	maxShown    = 64 << 10 // bytes of a value, as text
-	maxShownHex = 1 << 10  // bytes of a value that is no text
-)
-
-func (s *shownLetter) write(w io.Writer, form outputForm) error {
+func (s *shownDeadLetter) text(b *strings.Builder, _ style) {
 	l := s.letter
-	s.Headers = []shownHeader{}
-	if form == outputJSON {
-		for _, h := range l.Original.Headers {
-			s.Headers = append(s.Headers, shownHeader{h.Key, jsonBytes(h.Value)})
-		}
-		s.Key, s.Value = jsonBytes(l.Original.Key), jsonBytes(l.Original.Value)
-		return json.NewEncoder(w).Encode(s)
-	}
-	var b strings.Builder
 	line := func(name, text string) {
 		if text != "" {
-			fmt.Fprintf(&b, "%-10s %s\n", name, text)
+			fmt.Fprintf(b, "%-11s %s\n", name, text)
 		}
 	}
-	line("letter", fmt.Sprintf("%s/%d/%d", l.Topic, l.Partition, l.Offset))
+	line("dead letter", fmt.Sprintf("%s/%d/%d", l.Topic, l.Partition, l.Offset))
 	line("code", s.Code)
 	line("column", s.Column)
 	line("reason", s.Reason)
@@ -209,60 +191,65 @@ func (s *shownLetter) write(w io.Writer, form outputForm) error {
 	if l.Parts > 0 {
 		line("parts", fmt.Sprintf("%d records", l.Parts))
 	}
-	line("failed at", strings.TrimSpace(fmt.Sprintf("%s, attempt %d, by bridge %s", cmp.Or(timeText(l.FailedAt), "unknown"), l.Attempts, cmp.Or(s.Version, "unknown"))))
+	line("failed at", fmt.Sprintf("%s, attempt %d, by bridge %s", timeText(l.FailedAt, "unknown"), l.Attempts, cmp.Or(s.Version, "unknown")))
+	state := "open"
 	switch {
 	case l.Fault != "":
-		line("state", "cannot be redriven: "+s.Fault)
+		state = "cannot be redriven: " + s.Fault
 	case l.Settled:
-		line("state", "settled: it landed in a redrive")
+		state = "resolved: a redrive delivered it"
 	case l.Replaced:
-		line("state", "replaced by a newer dead letter of the same event, which bridge dlq list shows")
+		state = "replaced by a newer dead letter of the same event, which bridge dlq list shows"
 	case len(l.Landed) > 0:
-		line("state", "open; its events "+eventsText(l.Landed)+" landed in a redrive")
-	default:
-		line("state", "open")
+		state = "open; a redrive delivered its events " + eventsText(l.Landed)
 	}
-	for _, h := range l.Original.Headers {
-		line("header", legible(h.Key, 255)+" = "+shownBytes(h.Value))
+	line("state", state)
+	for _, h := range s.Headers {
+		line("header", legible(h.Key, 255)+" = "+h.Value.short())
 	}
-	line("key", shownBytes(l.Original.Key))
-	fmt.Fprintf(&b, "value      %d bytes\n%s\n", s.Bytes, shownValue(l.Original.Value))
-	if l.Fault == "" {
-		b.WriteString("\nnow")
-		if s.Blind != "" {
-			fmt.Fprintf(&b, " (by the blueprint alone: %s)", s.Blind)
+	line("key", s.Key.short())
+	line("value", fmt.Sprintf("%d bytes\n%s", s.Bytes, s.Value.long()))
+	if l.Fault != "" {
+		return
+	}
+	b.WriteString("\nnow")
+	if s.NoTable != "" {
+		fmt.Fprintf(b, " (by the blueprint alone: %s)", s.NoTable)
+	}
+	b.WriteString("\n")
+	for i, e := range s.Now {
+		title := "event"
+		if i < len(s.indexes) {
+			title = fmt.Sprintf("event %d", s.indexes[i])
 		}
-		b.WriteString("\n")
-		for i, e := range s.Now {
-			title := "event"
-			if i < len(s.shown) {
-				title = fmt.Sprintf("event %d", s.shown[i])
-			}
-			if err := writeExplained(&b, title, e); err != nil {
-				return err
-			}
-		}
+		writeExplained(b, title, e)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
-// jsonBytes is JSON as it is, text as a string, and anything else as
-// {"hex": ...}; nil stays null.
-func jsonBytes(b []byte) any {
+const (
+	maxShown    = 64 << 10 // bytes of a value, as text
+	maxShownHex = 1 << 10  // bytes of a value that is no text
+)
+
+// shownBytes is a key, a value or a header of a record.
+type shownBytes []byte
+
+// MarshalJSON returns JSON as it is, text as a string, anything else as
+// {"hex": ...}, and nil as null.
+func (b shownBytes) MarshalJSON() ([]byte, error) {
 	switch {
 	case b == nil:
-		return nil
+		return []byte("null"), nil
 	case json.Valid(b):
-		return json.RawMessage(b)
+		return b, nil
 	case utf8.Valid(b):
-		return string(b)
+		return json.Marshal(string(b))
 	}
-	return map[string]string{"hex": hex.EncodeToString(b)}
+	return json.Marshal(map[string]string{"hex": hex.EncodeToString(b)})
 }
 
-// shownBytes is text in quotes, or hexadecimal, cut to maxShownHex bytes.
-func shownBytes(b []byte) string {
+// short is quoted text or hexadecimal, cut to maxShownHex bytes.
+func (b shownBytes) short() string {
 	if b == nil {
 		return "null"
 	}
@@ -277,48 +264,27 @@ func shownBytes(b []byte) string {
 	return "0x" + hex.EncodeToString(b) + more
 }
 
-var errTooMuch = errors.New("more than is shown")
-
-// bounded keeps what is written to it up to a size.
-type bounded struct {
-	bytes.Buffer
-	most int
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if room := b.most - b.Len(); len(p) > room {
-		b.Buffer.Write(p[:room])
-		return room, errTooMuch
-	}
-	return b.Buffer.Write(p)
-}
-
-// shownValue is JSON laid out, text as it is, or a hex dump, cut.
-func shownValue(value []byte) string {
-	if value == nil {
+// long is indented JSON, text as it is, or a hex dump, cut.
+func (b shownBytes) long() string {
+	if b == nil {
 		return "null"
 	}
-	var out bounded
-	var err error
-	var laid bytes.Buffer
+	var text bytes.Buffer
+	most := maxShown
 	switch {
-	case json.Indent(&laid, value, "", "  ") == nil && printable(laid.Bytes()):
-		out.most = maxShown
-		_, err = out.Write(laid.Bytes())
-	case printable(value):
-		out.most = maxShown
-		_, err = out.Write(value)
+	case json.Indent(&text, b, "", "  ") == nil && printable(text.Bytes()):
+	case printable(b):
+		text = *bytes.NewBuffer(b)
 	default:
-		out.most = 5 * maxShownHex
-		dump := hex.Dumper(&out)
-		_, err = dump.Write(value)
+		most = 5 * maxShownHex
+		text = *bytes.NewBufferString(hex.Dump(b[:min(len(b), most)]))
 	}
-	text := strings.ToValidUTF8(strings.TrimRight(out.String(), "\n"), "")
-	if err != nil {
-		text += "\n... cut here; --output json shows all"
+	shown := text.Bytes()
+	if len(shown) <= most {
+		return strings.TrimRight(string(shown), "\n")
 	}
-	return text
+	return strings.ToValidUTF8(string(shown[:most]), "") + "\n... cut here; --output json shows all"
 }
 
-// printable tells text that a terminal shows and does not obey.
+// printable reports whether a terminal shows the text and obeys none of it.
 func printable(b []byte) bool { return plaintext.Visible(string(b)) == string(b) }

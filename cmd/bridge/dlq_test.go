@@ -22,6 +22,17 @@ func hostile(value []byte) *consumer.DeadLetter {
 	return consumer.ParseDeadLetter(&kgo.Record{Topic: "t-dlq", Headers: headers, Key: []byte{0, 0xff, 0x1b}, Value: value})
 }
 
+func newList() *deadLetterList {
+	return &deadLetterList{deadLetterReader: deadLetterReader{Topics: []string{"t-dlq"}}, groups: deadLetterGroups{}}
+}
+
+// textOf is the text of a report without colours.
+func textOf(write func(*strings.Builder, style)) string {
+	var b strings.Builder
+	write(&b, style{})
+	return b.String()
+}
+
 func harmless(t *testing.T, what, text string) {
 	t.Helper()
 	if strings.ContainsAny(text, "\x1b\r\u202e") {
@@ -29,7 +40,7 @@ func harmless(t *testing.T, what, text string) {
 	}
 }
 
-func TestHostileLettersAreShownHarmlessly(t *testing.T) {
+func TestHostileDeadLettersAreEscaped(t *testing.T) {
 	for name, value := range map[string][]byte{
 		"null": nil, "empty": {}, "binary": {0, 0xff, 0x1b, '['}, "text with escapes": []byte("\x1b[2Jhello"),
 		"JSON with a raw override": []byte("{\"a\":\"\u202e\"}"), "huge": []byte(`{"a":"` + strings.Repeat("x", 1<<20) + `"}`),
@@ -37,75 +48,69 @@ func TestHostileLettersAreShownHarmlessly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := hostile(value)
-			s := &shownLetter{listedLetter: describeLetter(l, 1), letter: l}
-			s.mapNow(t.Context(), nil) // a letter at fault is not mapped
-			var text, doc bytes.Buffer
-			if err := s.write(&text, outputText); err != nil {
-				t.Fatal(err)
+			s := newShownDeadLetter(l, 1)
+			s.mapNow(t.Context(), nil) // a dead letter at fault is not mapped
+			text := textOf(s.text)
+			harmless(t, "text", text)
+			if len(text) > 2*maxShown {
+				t.Errorf("got %d bytes of text, want it cut", len(text))
 			}
-			harmless(t, "text", text.String())
-			if text.Len() > 2*maxShown {
-				t.Errorf("got %d bytes of text, want it cut", text.Len())
+			if doc, err := json.Marshal(s); err != nil {
+				t.Errorf("got JSON %.200q, %v", doc, err)
 			}
-			if err := s.write(&doc, outputJSON); err != nil || !json.Valid(doc.Bytes()) {
-				t.Errorf("got JSON %.200q, %v", doc.String(), err)
-			}
-			list := &letterList{Topics: []string{"t-dlq"}, groups: map[groupKey]*letterGroup{}}
+			list := newList()
 			list.add(l, 10)
-			text.Reset()
-			if err := list.write(&text, outputText, false, style{}); err != nil {
-				t.Fatal(err)
-			}
-			harmless(t, "list", text.String())
-			if !strings.Contains(text.String(), "cannot be redriven") {
-				t.Errorf("got list %q, want the fault told", text.String())
+			text = textOf(list.text)
+			harmless(t, "list", text)
+			if !strings.Contains(text, "cannot be redriven") {
+				t.Errorf("got list %q, want the fault in it", text)
 			}
 		})
 	}
 }
 
 func TestGroupsAreBounded(t *testing.T) {
-	list := &letterList{groups: map[groupKey]*letterGroup{}}
+	list := newList()
 	for i := range 3 * maxGroups {
 		list.add(&consumer.DeadLetter{Code: strings.Repeat("c", i%60) + time.Duration(i).String(), Original: &kgo.Record{}}, 0)
 	}
 	if got := len(list.groups); got > maxGroups+1 {
 		t.Errorf("got %d groups, want at most %d and the others", got, maxGroups)
 	}
-	if list.Matched != 3*maxGroups || len(list.Letters) != 0 {
-		t.Errorf("got %d matched, %d letters, want all counted and none shown", list.Matched, len(list.Letters))
+	if list.Matched != 3*maxGroups || len(list.DeadLetters) != 0 {
+		t.Errorf("got %d matched, %d dead letters, want all counted and none shown", list.Matched, len(list.DeadLetters))
 	}
 }
 
-func TestFilterOfLetters(t *testing.T) {
+func TestDeadLetterFilter(t *testing.T) {
 	at := time.Date(2026, 3, 4, 9, 0, 0, 0, time.UTC)
 	letter := func() *consumer.DeadLetter {
 		return &consumer.DeadLetter{Code: "bad", Column: "col", FailedAt: at, Group: "g", Original: &kgo.Record{Topic: "t", Partition: 3}}
 	}
 	for _, tc := range []struct {
 		name   string
-		filter letterFlags
+		filter deadLetterFlags
 		change func(*consumer.DeadLetter)
 		want   bool
 	}{
-		{"no filter", letterFlags{}, nil, true},
-		{"code", letterFlags{codes: []string{"other", "bad"}}, nil, true},
-		{"another code", letterFlags{codes: []string{"other"}}, nil, false},
-		{"another column", letterFlags{column: "other"}, nil, false},
-		{"since that instant", letterFlags{from: at}, nil, true},
-		{"since later", letterFlags{from: at.Add(1)}, nil, false},
-		{"until that instant", letterFlags{to: at}, nil, false},
-		{"until later", letterFlags{to: at.Add(1)}, nil, true},
-		{"since, and not known when", letterFlags{from: at}, func(l *consumer.DeadLetter) { l.FailedAt = time.Time{} }, false},
-		{"until, and not known when", letterFlags{to: at}, func(l *consumer.DeadLetter) { l.FailedAt = time.Time{} }, false},
-		{"partition", letterFlags{parts: []int32{1, 3}}, nil, true},
-		{"another partition", letterFlags{parts: []int32{1}}, nil, false},
-		{"another topic", letterFlags{}, func(l *consumer.DeadLetter) { l.Original.Topic = "u" }, false},
-		{"another group", letterFlags{}, func(l *consumer.DeadLetter) { l.Group = "h" }, false},
-		{"no group told", letterFlags{}, func(l *consumer.DeadLetter) { l.Group = "" }, true},
-		{"no topic told", letterFlags{}, func(l *consumer.DeadLetter) { l.Original.Topic = "" }, true},
-		{"settled", letterFlags{}, func(l *consumer.DeadLetter) { l.Settled = true }, false},
-		{"settled, and all", letterFlags{all: true}, func(l *consumer.DeadLetter) { l.Settled = true }, true},
+		{"no filter", deadLetterFlags{}, nil, true},
+		{"code", deadLetterFlags{codes: []string{"other", "bad"}}, nil, true},
+		{"another code", deadLetterFlags{codes: []string{"other"}}, nil, false},
+		{"another column", deadLetterFlags{column: "other"}, nil, false},
+		{"since that time", deadLetterFlags{from: at}, nil, true},
+		{"since later", deadLetterFlags{from: at.Add(1)}, nil, false},
+		{"until that time", deadLetterFlags{to: at}, nil, false},
+		{"until later", deadLetterFlags{to: at.Add(1)}, nil, true},
+		{"since, and not known when", deadLetterFlags{from: at}, func(l *consumer.DeadLetter) { l.FailedAt = time.Time{} }, false},
+		{"until, and not known when", deadLetterFlags{to: at}, func(l *consumer.DeadLetter) { l.FailedAt = time.Time{} }, false},
+		{"partition", deadLetterFlags{parts: []int32{1, 3}}, nil, true},
+		{"another partition", deadLetterFlags{parts: []int32{1}}, nil, false},
+		{"another topic", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Original.Topic = "u" }, false},
+		{"another group", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Group = "h" }, false},
+		{"no group", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Group = "" }, true},
+		{"no topic", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Original.Topic = "" }, true},
+		{"resolved", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Settled = true }, false},
+		{"resolved, and all", deadLetterFlags{all: true}, func(l *consumer.DeadLetter) { l.Settled = true }, true},
 	} {
 		l := letter()
 		if tc.change != nil {
@@ -118,9 +123,9 @@ func TestFilterOfLetters(t *testing.T) {
 	}
 }
 
-func TestLetterNames(t *testing.T) {
+func TestDeadLetterNames(t *testing.T) {
 	for name, want := range map[string]bool{"0/17": true, "a-dlq/0/17": true, "": false, "17": false, "0/": false, "-1/3": false, "0/-3": false, "a/b/0/17": false, "4294967296/1": false} {
-		topic, partition, offset, err := parseLetterName(name)
+		topic, partition, offset, err := parseDeadLetterName(name)
 		if got := err == nil; got != want {
 			t.Errorf("%q: got error %v, want it read: %v", name, err, want)
 		}
@@ -131,7 +136,7 @@ func TestLetterNames(t *testing.T) {
 		if topic != "" {
 			topics = 2
 		}
-		if again := letterName(&consumer.DeadLetter{Topic: topic, Partition: partition, Offset: offset}, topics); again != name {
+		if again := deadLetterName(&consumer.DeadLetter{Topic: topic, Partition: partition, Offset: offset}, topics); again != name {
 			t.Errorf("got %q of %q", again, name)
 		}
 	}
@@ -139,7 +144,7 @@ func TestLetterNames(t *testing.T) {
 
 // The list shows the newest, however they come, and counts all.
 func TestListIsNewestFirst(t *testing.T) {
-	list := &letterList{Topics: []string{"t-dlq"}, groups: map[groupKey]*letterGroup{}}
+	list := newList()
 	const limit = 3
 	for i := range 10 {
 		at := time.Date(2026, 3, 4, 9, 7*i%10, 0, 0, time.UTC) // in another order than they lie there
@@ -150,21 +155,20 @@ func TestListIsNewestFirst(t *testing.T) {
 	}
 	list.newest(limit)
 	var got []string
-	for _, l := range list.Letters {
-		got = append(got, l.Letter)
+	for _, l := range list.DeadLetters {
+		got = append(got, l.Name)
 	}
 	if strings.Join(got, " ") != "0/4 1/1 0/8" {
-		t.Errorf("got letters %v, want the three that failed last", got)
+		t.Errorf("got dead letters %v, want the three that failed last", got)
 	}
-	if list.Matched != 10 || list.Groups != nil || list.groups[groupKey{code: "bad"}].Letters != 10 || list.Older != 5 {
+	if list.Matched != 10 || list.Groups != nil || list.groups[groupKey{code: "bad"}].Count != 10 || list.Older != 5 {
 		t.Errorf("got %d matched and %d older copies, want 10 and 5", list.Matched, list.Older)
 	}
-	var text, doc bytes.Buffer
-	if err := list.write(&text, outputText, false, style{}); err != nil || !strings.Contains(text.String(), "5 more are older dead letters of the same events") || !strings.Contains(text.String(), "... 7 more; --limit shows them") {
-		t.Errorf("got %v and %s, want the older copies and the rest", err, text.String())
+	if text := textOf(list.text); !strings.Contains(text, "5 more are older dead letters of the same events") || !strings.Contains(text, "... 7 more; --limit shows them") {
+		t.Errorf("got %s, want the older copies and the rest", text)
 	}
-	if err := list.write(&doc, outputJSON, false, style{}); err != nil || !strings.Contains(doc.String(), `"older_copies":5`) || !strings.Contains(doc.String(), `"events":""`) {
-		t.Errorf("got %v and %s", err, doc.String())
+	if doc, err := json.Marshal(list); err != nil || !strings.Contains(string(doc), `"older_copies":5`) || !strings.Contains(string(doc), `"events":""`) {
+		t.Errorf("got %v and %s", err, doc)
 	}
 }
 

@@ -103,6 +103,18 @@ type quietError struct{ error }
 
 func (e *quietError) Unwrap() error { return e.error }
 
+// loadPartial reads the configuration of the command line and requires no key of it.
+func loadPartial(cmd *cobra.Command, sets ...string) (*config.Config, error) {
+	o := config.FromFlags(cmd.Flags(), os.Environ())
+	o.Partial = true
+	o.Sets = append(o.Sets, sets...)
+	cfg, err := config.Load(o)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return cfg, nil
+}
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bridge",
@@ -120,8 +132,7 @@ bridge help <topic>; bridge help topics lists them.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	colour := colourAuto
-	root.PersistentFlags().Var(&colour, "color", "colours: auto (on a terminal, unless NO_COLOR is set), always or never")
+	root.PersistentFlags().Var(&choice{colourModes[0], colourModes}, "color", "colours: auto (on a terminal, unless NO_COLOR is set), always or never")
 	root.SetVersionTemplate("bridge {{.Version}}\n")
 	root.SetFlagErrorFunc(wrongFlag)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {

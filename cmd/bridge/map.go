@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,39 +21,45 @@ import (
 	"github.com/datafly/bridge/mapping"
 )
 
-// maxLine bounds one event on standard input: as large as Kafka clients take.
+// maxLine bounds one event on standard input, in bytes: as large as Kafka clients take.
 const maxLine = 100 << 20
 
+// mapFlags is the command line of bridge map.
+type mapFlags struct {
+	blueprint                string
+	optional, explain, watch bool
+	output                   *outputForm
+}
+
 func newMapCommand() *cobra.Command {
-	var explain, optional, watch bool
-	var blueprint string
-	output := outputText
+	var f mapFlags
 	cmd := &cobra.Command{
 		Use:   "map [FILE...]",
 		Short: "Map events from files or standard input to rows on standard output",
-		Long: `map reads one event per line and writes one row per line, as bridge run would make
-them. Rejected and filtered events are told on standard error with their line
-and reason; the exit code is 1 if any event was rejected. It connects to
-nothing. Mapping settings come from the configuration like those of bridge run,
-but no key is required. A file may also hold one event over several lines.
+		Long: `map reads one event per line and writes one row per line, as bridge run would map
+it. Rejected and filtered events are reported on standard error with their line and
+reason. The exit code is 1 if an event was rejected. map connects to nothing. It
+uses the mapping settings of the configuration, but requires no key. A file may also
+hold one event over several lines.
 
---watch maps the files again whenever one of them, the blueprint or the
-configuration changes, until it is interrupted; what is wrong with the blueprint
-stands in the place of the rows.`,
+With --watch it maps the files again whenever one of them, the blueprint or the
+configuration changes, until it is interrupted. Mistakes in the blueprint are shown
+in place of the rows.`,
 		Example: `  bridge map < events.ndjson > rows.ndjson
   bridge map --blueprint blueprint.yaml --explain < event.json
   bridge map --blueprint blueprint.yaml --explain --watch event.json
   kcat -C -t delivery-int_xyz789 -c 10 -e | bridge map --optional`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, files []string) error {
-			if watch {
-				return watchMap(cmd, mapWatch{blueprint: blueprint, optional: optional, explain: explain, form: output, samples: files})
+			if f.watch {
+				return f.watchFiles(cmd, files)
 			}
-			m, err := compileOffline(cmd, blueprint, optional)
+			m, err := compileOffline(cmd, f.blueprint, f.optional)
 			if err != nil {
 				return err
 			}
-			run := &mapRun{mapping: m, mapper: m.NewMapper(), out: bufio.NewWriter(cmd.OutOrStdout()), errs: cmd.ErrOrStderr(), explain: explain, form: output}
+			run := f.newRun(m, cmd.OutOrStdout())
+			run.errs = cmd.ErrOrStderr()
 			if len(files) == 0 {
 				err = run.lines(&interruptible{ctx: cmd.Context(), r: cmd.InOrStdin()})
 			} else {
@@ -63,9 +69,9 @@ stands in the place of the rows.`,
 				err = fmt.Errorf("writing rows: %w", ferr)
 			}
 			if err == nil && run.rejected > 0 {
-				next := "bridge help blueprint"
-				if !explain {
-					next = "bridge map --explain"
+				next := "bridge map --explain"
+				if f.explain {
+					next = "bridge help blueprint"
 				}
 				err = &quietError{advise(errors.New("events were rejected"), next)}
 			}
@@ -73,25 +79,27 @@ stands in the place of the rows.`,
 		},
 	}
 	config.AddFlags(cmd.Flags())
-	cmd.Flags().StringVar(&blueprint, "blueprint", "", "blueprint file (mapping.blueprint)")
-	cmd.Flags().BoolVar(&optional, "optional", false, "fill optional columns too, as for a table that has them")
-	cmd.Flags().BoolVar(&explain, "explain", false, "show for each column which source fed it, or why it is NULL, in place of the rows")
-	cmd.Flags().BoolVar(&watch, "watch", false, "map the files again whenever one of them or the blueprint changes; Ctrl-C ends it")
-	addOutput(cmd, &output)
+	addBlueprint(cmd, &f.blueprint)
+	cmd.Flags().BoolVar(&f.optional, "optional", false, "fill optional columns too, as for a table that has them")
+	cmd.Flags().BoolVar(&f.explain, "explain", false, "instead of the rows, show for each column its source, or why it is NULL")
+	cmd.Flags().BoolVar(&f.watch, "watch", false, "map the files again whenever one of them or the blueprint changes; Ctrl-C ends it")
+	f.output = addOutput(cmd)
 	return cmd
 }
 
-// compileOffline compiles the blueprint the command line asks for without a
-// table.
+func addBlueprint(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "blueprint", "", "blueprint file (mapping.blueprint)")
+}
+
+// compileOffline compiles the blueprint of the command line without a table.
 func compileOffline(cmd *cobra.Command, blueprint string, optional bool) (*mapping.Mapping, error) {
-	o := config.FromFlags(cmd.Flags(), os.Environ())
-	o.Partial = true
+	var sets []string
 	if blueprint != "" {
-		o.Sets = append(o.Sets, "mapping.blueprint="+blueprint)
+		sets = []string{"mapping.blueprint=" + blueprint}
 	}
-	cfg, err := config.Load(o)
+	cfg, err := loadPartial(cmd, sets...)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, err
 	}
 	bp, _, err := pipeline.ReadBlueprint(cfg.Mapping.Blueprint)
 	if err != nil {
@@ -106,30 +114,22 @@ func compileOffline(cmd *cobra.Command, blueprint string, optional bool) (*mappi
 	return m, nil
 }
 
-// mapRun is one run over standard input or files.
+func (f *mapFlags) newRun(m *mapping.Mapping, out io.Writer) *mapRun {
+	return &mapRun{mapper: m.NewMapper(), out: bufio.NewWriter(out), explain: f.explain, json: f.output.json()}
+}
+
+// mapRun maps standard input or files. It implements mapping.Out.
 type mapRun struct {
-	mapping  *mapping.Mapping
-	mapper   *mapping.Mapper
-	out      *bufio.Writer
-	errs     io.Writer
-	explain  bool
-	form     outputForm
-	rows     int
-	rejected int
-	filtered int
+	mapper                   *mapping.Mapper
+	out                      *bufio.Writer
+	errs                     io.Writer
+	explain, json            bool
+	rows, rejected, filtered int
 
 	file string // "" is standard input
 	line int
 	buf  []byte
-	werr error
-}
-
-// where names the event that is being mapped.
-func (r *mapRun) where() string {
-	if r.file == "" {
-		return fmt.Sprintf("line %d", r.line)
-	}
-	return fmt.Sprintf("%s:%d", plaintext.VisibleLine(r.file), r.line)
+	err  error // of writing a row
 }
 
 // samples maps the events of files.
@@ -149,22 +149,18 @@ func (r *mapRun) samples(ctx context.Context, files []string) error {
 
 // readSample reads a file of one event per line, or of one event over several.
 func readSample(file string) (io.Reader, error) {
-	info, err := plaintext.Stat(file)
-	if err == nil && info.Size() > maxLine {
-		return nil, fmt.Errorf("%s is larger than %d MiB; hand it in as standard input", file, maxLine>>20)
+	if info, err := plaintext.Stat(file); err == nil && info.Size() > maxLine {
+		return nil, fmt.Errorf("%s is larger than %d MiB; pass it as standard input", file, maxLine>>20)
 	}
 	data, err := plaintext.ReadInput(file, maxLine)
 	if err != nil {
 		return nil, &usageError{fmt.Errorf("reading events: %w; name a file of one event per line", err)}
 	}
-	if !json.Valid(data) {
-		return bytes.NewReader(data), nil
-	}
 	var one bytes.Buffer
-	if err := json.Compact(&one, data); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", file, err)
+	if json.Compact(&one, data) == nil {
+		return &one, nil
 	}
-	return &one, nil
+	return bytes.NewReader(data), nil
 }
 
 func (r *mapRun) lines(in io.Reader) error {
@@ -177,12 +173,12 @@ func (r *mapRun) lines(in io.Reader) error {
 		}
 		rec := &mapping.Record{Topic: "stdin", Offset: int64(r.line - 1), Timestamp: time.Now(), Value: lines.Bytes()}
 		if r.explain {
-			r.explainOne(rec)
+			r.explainRecord(rec)
 		} else {
 			r.mapper.Map(rec, r)
 		}
-		if r.werr != nil {
-			return fmt.Errorf("writing rows: %w", r.werr)
+		if r.err != nil {
+			return fmt.Errorf("writing rows: %w", r.err)
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -191,7 +187,13 @@ func (r *mapRun) lines(in io.Reader) error {
 	return nil
 }
 
-// Buf, Row, Reject and Filter make a mapRun the mapping's Out.
+// position names the event that is being mapped.
+func (r *mapRun) position() string {
+	if r.file == "" {
+		return fmt.Sprintf("line %d", r.line)
+	}
+	return fmt.Sprintf("%s:%d", plaintext.VisibleLine(r.file), r.line)
+}
 
 // Buf returns the reused row buffer.
 func (r *mapRun) Buf() []byte { return r.buf[:0] }
@@ -201,27 +203,27 @@ func (r *mapRun) Row(extended []byte) {
 	r.buf = extended
 	r.rows++
 	if _, err := r.out.Write(append(extended, '\n')); err != nil {
-		r.werr = err
+		r.err = err
 	}
 }
 
-// Reject tells why an event is no row.
+// Reject reports an event that cannot become a row.
 func (r *mapRun) Reject(code, column, reason string) {
 	r.rejected++
 	if column != "" {
 		code += ", column " + column
 	}
-	fmt.Fprintf(r.errs, "%s: rejected (%s): %s\n", r.where(), plaintext.VisibleLine(code), plaintext.VisibleLine(reason))
+	fmt.Fprintf(r.errs, "%s: rejected (%s): %s\n", r.position(), plaintext.VisibleLine(code), plaintext.VisibleLine(reason))
 }
 
-// Filter tells that an event is left out.
+// Filter reports an event that is left out.
 func (r *mapRun) Filter(reason string) {
 	r.filtered++
-	fmt.Fprintf(r.errs, "%s: filtered (%s)\n", r.where(), reason)
+	fmt.Fprintf(r.errs, "%s: filtered (%s)\n", r.position(), reason)
 }
 
-// explainOne shows where each column of one record came from.
-func (r *mapRun) explainOne(rec *mapping.Record) {
+// explainRecord writes the source of each column of one record.
+func (r *mapRun) explainRecord(rec *mapping.Record) {
 	for _, e := range r.mapper.Explain(rec) {
 		switch e.Outcome {
 		case "reject":
@@ -231,42 +233,151 @@ func (r *mapRun) explainOne(rec *mapping.Record) {
 		default:
 			r.rows++
 		}
-		if r.form == outputJSON {
-			if err := json.NewEncoder(r.out).Encode(e); err != nil {
-				r.werr = err
-			}
-			continue
+		var err error
+		if r.json {
+			err = json.NewEncoder(r.out).Encode(e)
+		} else {
+			var b strings.Builder
+			writeExplained(&b, r.position(), e)
+			_, err = r.out.WriteString(b.String())
 		}
-		r.explainText(e)
+		r.err = cmp.Or(r.err, err)
 	}
 }
 
-func (r *mapRun) explainText(e mapping.Explained) {
-	if err := writeExplained(r.out, r.where(), e); err != nil {
-		r.werr = err
-	}
-}
-
-// writeExplained shows what became of one event, for people.
-func writeExplained(w io.Writer, title string, e mapping.Explained) error {
-	said := e.Outcome
+// writeExplained adds the outcome of one event and its columns, for people.
+func writeExplained(b *strings.Builder, title string, e mapping.Explained) {
+	outcome := e.Outcome
 	for _, part := range []string{e.Code, e.Reason} {
 		if part != "" {
-			said += ", " + part
+			outcome += ", " + part
 		}
 	}
 	if e.Section != "" {
-		said += ", section " + e.Section
+		outcome += ", section " + e.Section
 	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "%s: %s\n", title, plaintext.VisibleLine(said))
+	rows := []string{title + ": " + plaintext.VisibleLine(outcome)}
 	for _, c := range e.Columns {
-		switch {
-		case c.Value == "":
-			fmt.Fprintf(tw, "  %s\t%s\tNULL\t%s\n", c.Name, c.Type, plaintext.VisibleLine(c.Why))
-		default:
-			fmt.Fprintf(tw, "  %s\t%s\t%s\tfrom %s\n", c.Name, c.Type, plaintext.VisibleLine(c.Value), plaintext.VisibleLine(c.Source))
+		value, from := "NULL", c.Why
+		if c.Value != "" {
+			value, from = c.Value, "from "+c.Source
+		}
+		rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s", c.Name, c.Type, plaintext.VisibleLine(value), plaintext.VisibleLine(from)))
+	}
+	tabulate(b, rows...)
+}
+
+// watchEvery is how often --watch looks at the files' times. That costs next to
+// nothing and works on every file system.
+const watchEvery = 250 * time.Millisecond
+
+// clearScreen moves the cursor home and clears the terminal and its scrollback.
+const clearScreen = "\x1b[H\x1b[2J\x1b[3J"
+
+// mapWatch maps sample events again whenever a file changes.
+type mapWatch struct {
+	mapFlags
+	samples []string
+	out     io.Writer
+	look    style
+	compile func() (*mapping.Mapping, error)
+	files   func() []string // the files to watch
+}
+
+func (f *mapFlags) watchFiles(cmd *cobra.Command, samples []string) error {
+	if len(samples) == 0 {
+		return &usageError{errors.New("--watch needs files of events to map again; standard input can be read only once")}
+	}
+	w := mapWatch{mapFlags: *f, samples: samples, out: cmd.OutOrStdout(), look: styleOf(cmd, cmd.OutOrStdout())}
+	w.compile = func() (*mapping.Mapping, error) { return compileOffline(cmd, f.blueprint, f.optional) }
+	w.files = func() []string {
+		blueprint := f.blueprint
+		if cfg, err := loadPartial(cmd); blueprint == "" && err == nil {
+			blueprint = cfg.Mapping.Blueprint
+		}
+		file := config.FromFlags(cmd.Flags(), os.Environ()).File
+		return append([]string{cmp.Or(file, config.DefaultFile), blueprint}, samples...)
+	}
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	return w.run(cmd.Context(), ticker.C)
+}
+
+// run maps at once, and after each tick at which a file has changed, until ctx ends.
+func (w *mapWatch) run(ctx context.Context, ticks <-chan time.Time) error {
+	files := w.files()
+	seen := stamps(files)
+	changed := ""
+	for {
+		if err := w.show(ctx, changed); err != nil {
+			return fmt.Errorf("writing rows: %w", err)
+		}
+		for changed = ""; changed == ""; {
+			select {
+			case <-ctx.Done():
+				return nil // that is how a watch ends
+			case <-ticks:
+			}
+			for i, now := range stamps(files) {
+				if now != seen[i] {
+					changed = files[i]
+				}
+			}
+		}
+		files = w.files() // the configuration may name another blueprint now
+		seen = stamps(files)
+	}
+}
+
+// stamp identifies one state of a file; zero for a file that cannot be read.
+type stamp struct {
+	size int64
+	at   time.Time
+}
+
+func stamps(files []string) []stamp {
+	out := make([]stamp, len(files))
+	for i, file := range files {
+		if info, err := plaintext.Stat(file); err == nil {
+			out[i] = stamp{info.Size(), info.ModTime()}
 		}
 	}
-	return tw.Flush()
+	return out
+}
+
+// show maps all samples and writes the results in one piece, so that a terminal
+// does not flicker.
+func (w *mapWatch) show(ctx context.Context, changed string) error {
+	var b bytes.Buffer
+	if changed != "" && !w.look.live {
+		fmt.Fprintf(&b, "--- %s has changed\n", plaintext.VisibleLine(changed))
+	}
+	w.render(ctx, &b)
+	if !w.look.live {
+		_, err := w.out.Write(b.Bytes())
+		return err
+	}
+	text := b.Bytes()
+	if out, ok := w.out.(*screen); ok {
+		text = out.visible(text)
+	}
+	return control(w.out, clearScreen+string(text))
+}
+
+func (w *mapWatch) render(ctx context.Context, b *bytes.Buffer) {
+	m, err := w.compile()
+	if err == nil {
+		run := w.newRun(m, b)
+		run.errs = run.out // keeps the order of the events
+		err = run.samples(ctx, w.samples)
+		if err = errors.Join(err, run.out.Flush()); err == nil {
+			result, paint := fmt.Sprintf("%d rows, %d rejected, %d filtered", run.rows, run.rejected, run.filtered), w.look.good
+			if run.rejected > 0 {
+				paint = w.look.bad
+			}
+			fmt.Fprintln(b, paint(result)+"; Ctrl-C ends the watch")
+			return
+		}
+	}
+	fmt.Fprintln(b, w.look.bad(strings.TrimSpace(listed(err))))
 }

@@ -42,7 +42,7 @@ func TestMapWatch(t *testing.T) {
 	rewrite(t, blueprint, fine, at)
 	rewrite(t, sample, "{\n  \"a\": 1\n}\n", at)
 	shown, ticks := make(screens), make(chan time.Time)
-	w := mapWatch{samples: []string{sample}, out: shown, files: func() []string { return []string{blueprint, sample} },
+	w := mapWatch{mapFlags: mapFlags{output: &outputForm{}}, samples: []string{sample}, out: shown, files: func() []string { return []string{blueprint, sample} },
 		compile: func() (*mapping.Mapping, error) {
 			data, err := os.ReadFile(blueprint)
 			if err != nil {
@@ -86,7 +86,7 @@ func TestMapWatch(t *testing.T) {
 
 	w2 := strings.Replace(fine, "INT", "STRING", 1)
 	rewrite(t, blueprint, w2, at.Add(3*time.Second))
-	expect("mended", `{"a":"2"}`, `{"a":"x"}`, "2 rows, 0 rejected")
+	expect("fixed", `{"a":"2"}`, `{"a":"x"}`, "2 rows, 0 rejected")
 
 	if err := os.Remove(sample); err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestMapWatch(t *testing.T) {
 
 func TestMapWatchClearsATerminal(t *testing.T) {
 	shown := make(screens, 1)
-	w := mapWatch{out: shown, look: style{live: true}, compile: func() (*mapping.Mapping, error) { return mapping.Default().Compile(mapping.Options{}) }}
+	w := mapWatch{mapFlags: mapFlags{output: &outputForm{}}, out: shown, look: style{live: true}, compile: func() (*mapping.Mapping, error) { return mapping.Default().Compile(mapping.Options{}) }}
 	if err := w.show(t.Context(), "b.yaml"); err != nil {
 		t.Fatal(err)
 	}

@@ -159,11 +159,7 @@ func TestDemoStoppedBeforeItBeganSaysSo(t *testing.T) {
 
 func TestReplayThatMovesNothingAsksForNothing(t *testing.T) {
 	r := &replayReport{Group: "live", To: "latest"}
-	var b strings.Builder
-	if err := r.write(&b, outputText, style{}); err != nil {
-		t.Fatal(err)
-	}
-	if got := b.String(); !strings.Contains(got, "Every partition is there already.\n") || strings.Contains(got, "--execute") {
+	if got := textOf(r.text); !strings.Contains(got, "Every partition is there already.\n") || strings.Contains(got, "--execute") {
 		t.Errorf("got %q, want no word of --execute where there is nothing to do", got)
 	}
 }

@@ -1,33 +1,80 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 )
 
-// outputForm is the --output flag: text for people, json for programs.
-type outputForm string
+// choice is a flag that takes one of a few words.
+type choice struct {
+	value string
+	words []string
+}
 
-const (
-	outputText outputForm = "text"
-	outputJSON outputForm = "json"
-)
-
-func (o *outputForm) String() string { return string(*o) }
+func (c *choice) String() string { return c.value }
 
 // Type is what --help shows behind the flag.
-func (o *outputForm) Type() string { return "text|json" }
+func (c *choice) Type() string { return strings.Join(c.words, "|") }
 
 // Set implements pflag.Value.
-func (o *outputForm) Set(v string) error {
-	if v != string(outputText) && v != string(outputJSON) {
-		return errors.New("use text or json")
+func (c *choice) Set(v string) error {
+	if !slices.Contains(c.words, v) {
+		last := len(c.words) - 1
+		return errors.New("use " + strings.Join(c.words[:last], ", ") + " or " + c.words[last])
 	}
-	*o = outputForm(v)
+	c.value = v
 	return nil
 }
 
-func addOutput(cmd *cobra.Command, o *outputForm) {
+// outputForm is the --output flag: text for people, json for programs.
+type outputForm struct{ choice }
+
+func addOutput(cmd *cobra.Command) *outputForm {
+	o := &outputForm{choice{"text", []string{"text", "json"}}}
 	cmd.Flags().Var(o, "output", "form of the answer: text or json")
+	return o
+}
+
+func (o *outputForm) json() bool { return o.value == "json" }
+
+// print writes the answer of a command to its standard output: as one JSON value,
+// or as text with its table heads and verdicts coloured.
+func (o *outputForm) print(cmd *cobra.Command, answer any, text func(b *strings.Builder, look style)) error {
+	out := cmd.OutOrStdout()
+	var b strings.Builder
+	if o.json() {
+		if err := json.NewEncoder(&b).Encode(answer); err != nil {
+			return fmt.Errorf("writing the answer: %w", err)
+		}
+	} else {
+		text(&b, styleOf(cmd, out))
+	}
+	return printText(out, b.String())
+}
+
+func printText(w io.Writer, text string) error {
+	if _, err := io.WriteString(w, text); err != nil {
+		return fmt.Errorf("writing the answer: %w", err)
+	}
+	return nil
+}
+
+// tabulate writes rows as aligned columns. A row is its cells, separated by tabs.
+func tabulate(b *strings.Builder, rows ...string) {
+	var aligned strings.Builder
+	tw := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		_, _ = io.WriteString(tw, row+"\n") // into memory, here and below
+	}
+	_ = tw.Flush()
+	for line := range strings.Lines(aligned.String()) {
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
 }

@@ -12,24 +12,27 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/ops"
 )
 
 const (
 	barInterval      = 200 * time.Millisecond
+	summaryInterval  = 500 * time.Millisecond
 	progressInterval = 10 * time.Second // between log lines
 	barWidth         = 20
-	rateOver         = 10 * time.Second // what the rate is an average of
+	rateOver         = 10 * time.Second // a rate is the average of so long
 )
 
-// bar keeps one line of progress below everything else that goes to a
-// terminal, which is written through it. It moves the cursor no further than to
-// the line's beginning.
+// bar keeps one line of progress below everything else that goes to a terminal,
+// which must be written through it. Nil is a bar without a terminal: it shows
+// nothing.
 type bar struct {
 	w     io.Writer
 	style style
 
-	mu   sync.Mutex // guards line and the terminal
-	line string     // what is shown, without colours
+	mu    sync.Mutex // guards line, the fields below and the terminal
+	line  string     // as shown, without colours
+	drawn time.Time
 }
 
 // newBar returns nil when w is no terminal.
@@ -40,7 +43,16 @@ func newBar(w io.Writer, s style) *bar {
 	return &bar{w: w, style: s}
 }
 
-// eraseLine goes to the line's beginning and clears it.
+// above returns where to write what stays above the bar: the bar itself, or w
+// without one.
+func (b *bar) above(w io.Writer) io.Writer {
+	if b == nil {
+		return w
+	}
+	return b
+}
+
+// eraseLine moves the cursor to the line's beginning and clears the line.
 const eraseLine = "\r\x1b[2K"
 
 // Write puts whole lines above the bar.
@@ -54,53 +66,77 @@ func (b *bar) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := b.w.Write(p)
-	fmt.Fprint(b.w, b.drawn())
+	b.draw()
 	return n, err
 }
 
+// show replaces the line.
 func (b *bar) show(line string) {
+	if b == nil {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if queue, ok := bare(b.w).(interface{ Busy() bool }); ok && queue.Busy() {
-		return // a terminal that stands still is not to get all the lines it missed
+		return // a suspended terminal should not get every line it missed
 	}
 	if b.line != "" {
 		_ = control(b.w, eraseLine) // a terminal that is gone gets no line either
 	}
 	b.line = line
-	fmt.Fprint(b.w, b.drawn())
+	b.draw()
 }
 
-// end leaves the last line standing.
-func (b *bar) end() {
+// showOften is show for a caller in a loop: it draws once per barInterval.
+func (b *bar) showOften(line func() string) {
+	if b != nil && time.Since(b.drawn) >= barInterval {
+		b.drawn = time.Now()
+		b.show(line())
+	}
+}
+
+// end leaves the last line in place.
+func (b *bar) end() { b.finish(func() { fmt.Fprintln(b.w) }) }
+
+// erase removes the line.
+func (b *bar) erase() { b.finish(func() { _ = control(b.w, eraseLine) }) }
+
+func (b *bar) finish(write func()) {
+	if b == nil {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.line != "" {
-		fmt.Fprintln(b.w)
+		write()
 		b.line = ""
 	}
 }
 
-// erase takes the line away.
-func (b *bar) erase() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.line != "" {
-		_ = control(b.w, eraseLine)
-		b.line = ""
+// draw writes the line, cut to the present width of the window: a line that wraps
+// could not be erased.
+func (b *bar) draw() {
+	fmt.Fprint(b.w, b.style.tint(cut(b.line, terminalWidth(b.w)-1)))
+}
+
+// repeat calls show at once, then every interval, and once more when ctx ends.
+func repeat(ctx context.Context, every time.Duration, show func()) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		show()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			show()
+			return
+		}
 	}
 }
 
-// drawn is the line as the terminal gets it: a line that wraps could not be
-// erased, so it is cut to the window's width of this moment.
-func (b *bar) drawn() string {
-	line := b.line
-	return b.style.tint(cut(line, terminalWidth(b.w)-1))
-}
-
-// cut shortens a line to so many characters. A figure of which only a part fits
-// is left out, since it would be read as another one; a reason, which has a colon
-// in it, is cut where it is.
+// cut shortens a line to so many characters. It leaves out a figure of which only
+// a part fits, since that would read as another figure. It cuts a reason, which has
+// a colon, anywhere.
 func cut(line string, most int) string {
 	runes := []rune(line)
 	if len(runes) <= most {
@@ -125,30 +161,29 @@ func cut(line string, most int) string {
 // goodWords begin a line of progress when all is well.
 var goodWords = []string{"running", "done"}
 
-// tint colours a line of progress: the full part of [===  ], or else the word
-// it begins with.
+// tint colours a line of progress: the full part of [===  ], or else its first word.
 func (s style) tint(line string) string {
 	if strings.HasPrefix(line, "[") {
-		end := strings.LastIndexByte(line, '=') + 1
-		return line[:1] + s.good(line[1:max(end, 1)]) + line[max(end, 1):]
+		end := max(strings.LastIndexByte(line, '=')+1, 1)
+		return line[:1] + s.good(line[1:end]) + line[end:]
 	}
-	word, rest, _ := strings.Cut(line, "  ")
-	if word == line {
+	word, rest, found := strings.Cut(line, "  ")
+	switch {
+	case !found:
 		return line
-	}
-	if slices.Contains(goodWords, word) {
+	case slices.Contains(goodWords, word):
 		return s.good(word) + "  " + rest
 	}
 	return s.warn(word) + "  " + rest
 }
 
-// gauge is the picture of a part of 100.
+// gauge is a bar for a percentage.
 func gauge(percent float64) string {
 	full := int(percent / 100 * barWidth)
 	return fmt.Sprintf("[%s%s] %5.1f%%", strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), percent)
 }
 
-// pace turns progress at moments into a rate.
+// pace computes a rate from progress at several times.
 type pace struct {
 	at   []time.Time // of the last rateOver, oldest first
 	done []int64
@@ -161,7 +196,7 @@ func (p *pace) note(at time.Time, done int64) {
 	}
 }
 
-// rate returns events per second; 0 before two moments are known.
+// rate returns events per second; 0 before the second note.
 func (p *pace) rate() float64 {
 	last := len(p.at) - 1
 	if last < 1 || p.at[last].Equal(p.at[0]) {
@@ -170,7 +205,7 @@ func (p *pace) rate() float64 {
 	return float64(p.done[last]-p.done[0]) / p.at[last].Sub(p.at[0]).Seconds()
 }
 
-// eta returns how long the rest takes at this pace; 0 unknown.
+// eta returns how long the rest takes at this pace; 0 if unknown.
 func (p *pace) eta(left int64) time.Duration {
 	rate := p.rate()
 	if rate <= 0 {
@@ -199,35 +234,94 @@ func progressLine(p consumer.Progress, pc *pace) string {
 	return fmt.Sprintf("%s  %.0f events/s  ETA %s  lag %d", gauge(percent(p)), pc.rate(), eta, p.Total-p.Done)
 }
 
-// follow tells the progress of a bounded run until ctx ends: by a bar, or by log
+// follow shows the progress of a bounded run until ctx ends: with a bar, or in log
 // lines where there is no terminal.
 func follow(ctx context.Context, ends *consumer.StopOffsets, screen *bar, log *zap.Logger) {
-	interval := progressInterval
 	var pc pace
-	tell := func() {
-		p := ends.Progress()
-		pc.note(time.Now(), p.Done)
-		if screen != nil {
-			screen.show(progressLine(p, &pc))
-			return
-		}
-		log.Info("bounded run: progress", zap.String("percent", fmt.Sprintf("%.1f", percent(p))), zap.Int64("events", p.Done), zap.Int64("lag", p.Total-p.Done),
-			zap.Int("events_per_second", int(pc.rate())), zap.Duration("eta", pc.eta(p.Total-p.Done)), zap.Int("partitions", p.Partitions), zap.Int("reached", p.Reached))
-	}
-	pc.note(time.Now(), ends.Progress().Done)
 	if screen != nil {
-		interval = barInterval
 		defer screen.end()
-		defer tell()
+		repeat(ctx, barInterval, func() {
+			p := ends.Progress()
+			pc.note(time.Now(), p.Done)
+			screen.show(progressLine(p, &pc))
+		})
+		return
 	}
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			tell()
-		case <-ctx.Done():
-			return
+	repeat(ctx, progressInterval, func() {
+		p := ends.Progress()
+		if pc.note(time.Now(), p.Done); len(pc.at) > 1 && ctx.Err() == nil {
+			log.Info("bounded run: progress", zap.String("percent", fmt.Sprintf("%.1f", percent(p))), zap.Int64("events", p.Done), zap.Int64("lag", p.Total-p.Done),
+				zap.Int("events_per_second", int(pc.rate())), zap.Duration("eta", pc.eta(p.Total-p.Done)), zap.Int("partitions", p.Partitions), zap.Int("reached", p.Reached))
 		}
+	})
+}
+
+// summary keeps one line below the log of bridge run: its state.
+type summary struct {
+	screen *bar
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// begin shows the line until end; nil screens show nothing.
+func (s *summary) begin(ctx context.Context, look ops.Source) {
+	if s.screen == nil {
+		return
 	}
+	// The line shows the drain too, which begins when ctx ends.
+	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.done.Go(func() {
+		defer s.screen.end()
+		var pc pace
+		repeat(ctx, summaryInterval, func() {
+			snapshot := look()
+			pc.note(time.Now(), snapshot.Totals.EventsRead)
+			s.screen.show(summaryLine(snapshot, pc.rate()))
+		})
+	})
+}
+
+// end waits until the line is no longer drawn.
+func (s *summary) end() {
+	if s.stop != nil {
+		s.stop()
+		s.done.Wait()
+	}
+}
+
+// maxCodes is how many reasons the line names.
+const maxCodes = 2
+
+// summaryLine begins with what matters most, since a narrow window cuts the rest.
+func summaryLine(s ops.Snapshot, rate float64) string {
+	state := s.State
+	if len(s.NotReady) > 0 && s.State == ops.StateRunning {
+		state = strings.Join(reasonCodes(s)[:min(len(s.NotReady), maxCodes)], ", ")
+	}
+	var lag int64
+	var oldest time.Duration
+	unknown := len(s.Partitions) == 0
+	for _, p := range s.Partitions {
+		if p.Lag < 0 {
+			unknown = true
+			continue
+		}
+		lag += p.Lag
+		oldest = max(oldest, p.OldestUnacked)
+	}
+	behind := fmt.Sprint(lag)
+	switch {
+	case unknown && lag == 0:
+		behind = "-"
+	case unknown:
+		behind += "+"
+	}
+	line := fmt.Sprintf("%s  %.0f events/s  lag %s  sink %s", state, rate, behind, s.Sink.State)
+	if oldest >= time.Second {
+		line += "  oldest " + oldest.Round(time.Second).String()
+	}
+	if s.BufferedLimit > 0 {
+		line += fmt.Sprintf("  buffer %d%%", s.BufferedBytes*100/s.BufferedLimit)
+	}
+	return line + fmt.Sprintf("  partitions %d", len(s.Partitions))
 }

@@ -72,7 +72,7 @@ func TestBarStaysBelowTheLog(t *testing.T) {
 			t.Errorf("got colours %v, want %v", got, colour)
 		}
 	}
-	if newBar(&bytes.Buffer{}, newStyle(colourAlways, &bytes.Buffer{})) != nil {
+	if newBar(&bytes.Buffer{}, newStyle("always", &bytes.Buffer{})) != nil {
 		t.Error("got a bar where there is no terminal")
 	}
 }

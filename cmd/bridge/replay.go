@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,33 +14,39 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 )
 
-// replayTimeout bounds the whole command: a handful of requests.
+// replayTimeout bounds the whole command, which is a handful of requests.
 const replayTimeout = time.Minute
+
+// replayFlags is the command line of bridge replay.
+type replayFlags struct {
+	to, reason         string
+	topics, partitions []string
+	execute, allowSkip bool
+	output             *outputForm
+}
 
 func newReplayCommand() *cobra.Command {
 	var f replayFlags
-	output := outputText
 	cmd := &cobra.Command{
 		Use:   "replay",
 		Short: "Set the group's offsets back, to deliver events again",
-		Long: `replay sets the committed offsets of the group (kafka.group) to a position, so that
-the bridge delivers from there when it is started again. Without --execute it only
-shows what would move, how many events would be delivered again, and whether the
-group still has members.
+		Long: `replay sets the committed offsets of the group (kafka.group) to a position. The
+bridge delivers from there when it is started again. Without --execute, replay only
+shows which offsets would change, how many events would be delivered again, and
+whether the group still has members.
 
-With --execute it refuses while the group has members, since they would commit over
-it, and names them; it reads the offsets back after committing; and it logs one line
-for the audit: who, when, why, from where to where. Events that were never delivered
-are passed over only with --allow-skip.
+With --execute it refuses while the group has members, which would commit over it,
+and names them. It reads the offsets back after committing, and logs one audit line:
+who, when, why, from where to where. It skips events that were never delivered only
+with --allow-skip.
 
-A time stands for the first event with that timestamp or a later one. Only the kafka
-section of the configuration is needed. The exit code is 1 when it refuses.`,
+A time means the first event with that timestamp or a later one. Only the kafka
+section of the configuration is required. The exit code is 1 when it refuses.`,
 		Example: `  bridge replay --config config.yaml --to -2h                         what would happen
   bridge replay --config config.yaml --to 2026-11-22T06:00:00Z --execute --reason "blueprint fix"
   bridge replay --to earliest --topic delivery-int_xyz789 --partition 0,3-5
@@ -49,30 +56,30 @@ section of the configuration is needed. The exit code is 1 when it refuses.`,
 			if err != nil {
 				return &usageError{err}
 			}
-			return f.run(cmd, cfg, r, output)
+			return f.run(cmd, cfg, r)
 		},
 	}
 	addTopic(cmd, &f.topics, "only this one of kafka.topics; repeatable")
-	cmd.Flags().StringVar(&f.to, "to", "", "where to: earliest, latest, an RFC 3339 time, a time before now (-2h), or an offset")
+	cmd.Flags().StringVar(&f.to, "to", "", "the position: earliest, latest, an RFC 3339 time, a time before now (-2h), or an offset")
 	cmd.Flags().StringArrayVar(&f.partitions, "partition", nil, "only these partitions of the topic, as in 0,3-5; repeatable")
 	cmd.Flags().BoolVar(&f.execute, "execute", false, "commit the offsets; the group must have no members")
-	cmd.Flags().BoolVar(&f.allowSkip, "allow-skip", false, "let --execute pass over events that were never delivered")
+	cmd.Flags().BoolVar(&f.allowSkip, "allow-skip", false, "let --execute skip events that were never delivered")
 	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the audit line")
-	addOutput(cmd, &output)
+	f.output = addOutput(cmd)
 	return cmd
 }
 
-// addTopic adds the flags of the configuration that concern a topic's readers,
-// and --topic, which here is one of kafka.topics and not another name of that
-// key.
+// addTopic adds the flags of the configuration that concern a topic's readers, and
+// --topic, which here selects some of kafka.topics.
 func addTopic(cmd *cobra.Command, topics *[]string, usage string) {
 	config.AddFlags(cmd.Flags(), "brokers", "topics", "group", "log-level")
 	cmd.Flags().StringArrayVar(topics, "topic", nil, usage)
 }
 
-// loadTopics loads the configuration that the flags of addTopic ask for, and
-// holds topics to it. partial is config.Options.Partial.
-func loadTopics(cmd *cobra.Command, topics []string, partial bool) (*config.Config, error) {
+// loadTopics loads the configuration with kafka.topics reduced to the selected
+// ones, if any. partial is config.Options.Partial. The log level is at least info,
+// since the audit line must not be suppressed.
+func loadTopics(cmd *cobra.Command, selected []string, partial bool) (*config.Config, error) {
 	o := config.FromFlags(cmd.Flags(), os.Environ())
 	delete(o.Flags, "topic")
 	o.Partial = partial
@@ -83,21 +90,23 @@ func loadTopics(cmd *cobra.Command, topics []string, partial bool) (*config.Conf
 	if len(cfg.Kafka.Topics) == 0 {
 		return nil, errors.New("kafka.topics is required; set it in the file, by BRIDGE_KAFKA_TOPICS or --topics")
 	}
-	for _, t := range topics {
+	for _, t := range selected {
 		if !slices.Contains(cfg.Kafka.Topics, t) {
 			return nil, fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(cfg.Kafka.Topics, " or "))
 		}
 	}
+	if len(selected) > 0 {
+		cfg.Kafka.Topics = slices.Compact(slices.Sorted(slices.Values(selected)))
+	}
+	if cfg.Log.Level != "debug" {
+		cfg.Log.Level = "info"
+	}
 	return cfg, nil
 }
 
-type replayFlags struct {
-	to, reason         string
-	topics, partitions []string
-	execute, allowSkip bool
-}
+const replayForms = formEarliest | formLatest | formOffset
 
-// read makes sense of the command line and the configuration.
+// read parses the flags and loads the configuration.
 func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, consumer.Replay, error) {
 	var r consumer.Replay
 	if f.to == "" {
@@ -110,24 +119,16 @@ func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, c
 	if r.Partitions, err = parsePartitions(f.partitions); err != nil {
 		return nil, r, err
 	}
-	cfg, err := loadTopics(cmd, f.topics, true) // nothing is written to the table
+	cfg, err := loadTopics(cmd, f.topics, true) // it writes nothing to the table
 	if err != nil {
 		return nil, r, err
 	}
-	if cfg.Log.Level != "debug" {
-		cfg.Log.Level = "info" // the audit line is not to be silenced
-	}
 	r.Group, r.Topics = cfg.Kafka.Group, cfg.Kafka.Topics
-	if len(f.topics) > 0 {
-		r.Topics = slices.Compact(slices.Sorted(slices.Values(f.topics)))
-	}
 	if len(r.Partitions) > 0 && len(r.Topics) > 1 {
 		return nil, r, fmt.Errorf("--partition needs one topic; add --topic %s", strings.Join(r.Topics, " or --topic "))
 	}
 	return cfg, r, nil
 }
-
-const replayForms = formEarliest | formLatest | formOffset
 
 // parsePartitions reads lists like 0,3-5.
 func parsePartitions(lists []string) ([]int32, error) {
@@ -138,20 +139,20 @@ func parsePartitions(lists []string) ([]int32, error) {
 			break
 		}
 		first, last, many := strings.Cut(strings.TrimSpace(part), "-")
-		lo, err := strconv.ParseInt(first, 10, 32)
-		hi := lo
+		low, err := strconv.ParseInt(first, 10, 32)
+		high := low
 		if err == nil && many {
-			hi, err = strconv.ParseInt(last, 10, 32)
+			high, err = strconv.ParseInt(last, 10, 32)
 		}
 		switch {
-		case err != nil || lo < 0 || hi < 0:
+		case err != nil || low < 0 || high < 0:
 			return nil, fmt.Errorf("--partition %q is not a list of partitions; use the form 0,3-5", part)
-		case hi < lo:
+		case high < low:
 			return nil, fmt.Errorf("--partition %q ends before it begins; use the form 3-5", part)
-		case hi-lo >= most:
-			return nil, fmt.Errorf("--partition %q names more than %d partitions; leave the flag away for all", part, most)
+		case high-low >= most:
+			return nil, fmt.Errorf("--partition %q names more than %d partitions; omit the flag for all", part, most)
 		}
-		for id := lo; id <= hi; id++ {
+		for id := low; id <= high; id++ {
 			ids = append(ids, int32(id))
 		}
 	}
@@ -159,8 +160,11 @@ func parsePartitions(lists []string) ([]int32, error) {
 	return slices.Compact(ids), nil
 }
 
-func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Replay, output outputForm) error {
-	log := newLogger(logFor(cfg.Log, cmd.ErrOrStderr()), zapcore.AddSync(cmd.ErrOrStderr()))
+// stopMembers are commands that end the members of a group.
+const stopMembers = `"kubectl scale deployment/bridge --replicas=0", "docker compose stop bridge" or "systemctl stop bridge"`
+
+func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Replay) error {
+	log := commandLogger(cmd, cfg.Log, nil)
 	defer func() { _ = log.Sync() }() // standard error cannot always be synced
 	cluster, err := consumer.NewCluster(consumerConfig(cfg), log)
 	if err != nil {
@@ -172,30 +176,29 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Rep
 
 	report := &replayReport{At: time.Now().UTC(), By: operator(), Reason: f.reason, Group: r.Group, To: r.To.String(), execute: f.execute, allowSkip: f.allowSkip}
 	if _, err := cluster.ID(ctx); err != nil {
-		return err // of a broker that takes connections and never answers, it ends with ctx
+		return err // ends with ctx if a broker takes connections and never answers
 	}
 	moves, err := cluster.PlanReplay(ctx, r)
 	if err != nil {
 		return err
 	}
 	report.add(moves)
-	if report.members, err = cluster.Members(ctx, r.Group); err != nil {
+	members, err := cluster.Members(ctx, r.Group)
+	if err != nil {
 		return err
 	}
-	report.addMembers()
+	report.setMembers(members)
 
 	var refused error
 	switch {
 	case !f.execute:
 	case report.Totals.Skipped > 0 && !f.allowSkip:
-		refused = fmt.Errorf("refused: %d events were never delivered and never would be; choose an earlier --to, or add --allow-skip if they are to be passed over", report.Totals.Skipped)
+		refused = fmt.Errorf("refused: %d events were never delivered and never would be; choose an earlier --to, or add --allow-skip to skip them", report.Totals.Skipped)
 	default:
 		err := cluster.CommitReplay(ctx, r.Group, moves)
-		var active *consumer.ActiveGroupError
-		if errors.As(err, &active) {
-			report.members = active.Members
-			report.addMembers()
-			refused = fmt.Errorf("refused: %w, for example with %s", active, standDown)
+		if active, ok := errors.AsType[*consumer.ActiveGroupError](err); ok {
+			report.setMembers(active.Members)
+			refused = fmt.Errorf("refused: %w, for example with %s", active, stopMembers)
 			break
 		}
 		if err != nil {
@@ -205,21 +208,10 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Rep
 		report.Executed = true
 		log.Info("replay: offsets committed", report.audit()...)
 	}
-	if err := report.write(cmd.OutOrStdout(), output, styleOf(cmd, cmd.OutOrStdout())); err != nil {
+	if err := f.output.print(cmd, report, report.text); err != nil {
 		return err
 	}
-	return advise(refused, "") // what helps is no command of ours
-}
-
-// standDown is how a group loses its members.
-const standDown = `"kubectl scale deployment/bridge --replicas=0", "docker compose stop bridge" or "systemctl stop bridge"`
-
-// audit is what the audit line says.
-func (r *replayReport) audit() []zap.Field {
-	return []zap.Field{
-		zap.String("by", r.By), zap.String("reason", r.Reason), zap.String("group", r.Group), zap.String("to", r.To),
-		zap.Int64("delivered_again", r.Totals.Again), zap.Int64("skipped", r.Totals.Skipped), zap.Strings("offsets", r.offsets()),
-	}
+	return advise(refused, "") // no command of the bridge helps
 }
 
 // operator names who runs the command.
@@ -233,4 +225,184 @@ func operator() string {
 		host = "unknown"
 	}
 	return name + "@" + host
+}
+
+// replayReport is the answer of bridge replay.
+type replayReport struct {
+	At       time.Time `json:"at"`
+	By       string    `json:"by"` // OS user@host
+	Reason   string    `json:"reason,omitempty"`
+	Group    string    `json:"group"`
+	To       string    `json:"to"` // a relative time made absolute
+	Executed bool      `json:"executed"`
+
+	Partitions []replayPartition `json:"partitions"`
+	Totals     replayTotals      `json:"totals"`
+	Members    []replayMember    `json:"members"` // of the group; --execute refuses while there is one
+
+	execute   bool // asked for
+	allowSkip bool
+}
+
+// replayPartition is one partition. Counts of events are differences of offsets.
+type replayPartition struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Committed *int64 `json:"committed"` // null: none
+	Target    int64  `json:"target"`
+	LogStart  int64  `json:"log_start"`
+	LogEnd    int64  `json:"log_end"`
+	ToRead    int64  `json:"to_read"`         // from the target to the log's end
+	Again     int64  `json:"delivered_again"` // delivered before, as far as the group has committed
+	Skipped   int64  `json:"skipped"`         // never delivered, and skipped
+	Note      string `json:"note,omitempty"`
+}
+
+type replayTotals struct {
+	Partitions int   `json:"partitions"`
+	Changed    int   `json:"changed"`
+	ToRead     int64 `json:"to_read"`
+	Again      int64 `json:"delivered_again"`
+	Skipped    int64 `json:"skipped"`
+}
+
+type replayMember struct {
+	ID         string `json:"member_id"`
+	InstanceID string `json:"instance_id,omitempty"`
+	ClientID   string `json:"client_id"`
+	Host       string `json:"host"`
+	Partitions int    `json:"partitions"`
+}
+
+func (r *replayReport) add(moves []consumer.Move) {
+	for _, m := range moves {
+		p := replayPartition{Topic: m.Topic, Partition: m.Partition, Target: m.Target, LogStart: m.LogStart, LogEnd: m.LogEnd,
+			ToRead: m.LogEnd - m.Target, Again: m.Again, Skipped: m.Skipped, Note: replayNote(m)}
+		if m.Committed >= 0 {
+			p.Committed = &m.Committed
+		}
+		r.Partitions = append(r.Partitions, p)
+		r.Totals.Partitions++
+		if m.Changed() {
+			r.Totals.Changed++
+		}
+		r.Totals.ToRead += p.ToRead
+		r.Totals.Again += m.Again
+		r.Totals.Skipped += m.Skipped
+	}
+}
+
+// replayNote returns what is unusual about the partition.
+func replayNote(m consumer.Move) string {
+	var notes []string
+	if m.Asked < m.LogStart {
+		notes = append(notes, fmt.Sprintf("the log begins at %d: %d events before it are removed already", m.LogStart, m.LogStart-m.Asked))
+	}
+	if m.Asked > m.LogEnd {
+		notes = append(notes, fmt.Sprintf("%d is past the log's end", m.Asked))
+	}
+	if m.Committed > m.LogEnd {
+		notes = append(notes, "the committed offset is past the log's end: was the topic recreated?")
+	}
+	if !m.Changed() {
+		notes = append(notes, "is there already")
+	}
+	return strings.Join(notes, "; ")
+}
+
+func (r *replayReport) setMembers(members []consumer.Member) {
+	r.Members = []replayMember{}
+	for _, m := range members {
+		r.Members = append(r.Members, replayMember(m))
+	}
+}
+
+// audit is the fields of the audit line.
+func (r *replayReport) audit() []zap.Field {
+	return []zap.Field{
+		zap.String("by", r.By), zap.String("reason", r.Reason), zap.String("group", r.Group), zap.String("to", r.To),
+		zap.Int64("delivered_again", r.Totals.Again), zap.Int64("skipped", r.Totals.Skipped), zap.Strings("offsets", r.offsets()),
+	}
+}
+
+// offsets are the changed partitions as topic/partition:from->to.
+func (r *replayReport) offsets() []string {
+	var all []string
+	for _, p := range r.Partitions {
+		if p.Committed == nil || *p.Committed != p.Target {
+			all = append(all, fmt.Sprintf("%s/%d:%s->%d", p.Topic, p.Partition, offsetText(p.Committed), p.Target))
+		}
+	}
+	return all
+}
+
+func offsetText(offset *int64) string {
+	if offset == nil {
+		return "none"
+	}
+	return fmt.Sprint(*offset)
+}
+
+func (r *replayReport) text(out *strings.Builder, look style) {
+	var b strings.Builder
+	mode := "dry run, nothing is changed"
+	switch {
+	case r.Executed:
+		mode = "done, and read back"
+	case r.execute:
+		mode = "refused, nothing is changed"
+	}
+	fmt.Fprintf(&b, "group %s to %s: %s\n\n", r.Group, r.To, mode)
+	rows := []string{"TOPIC\tPARTITION\tCOMMITTED\tTARGET\tLOG END\tTO READ\tAGAIN\tSKIPPED\tNOTE"}
+	for _, p := range r.Partitions {
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s", p.Topic, p.Partition, offsetText(p.Committed), p.Target, p.LogEnd, p.ToRead, p.Again, p.Skipped, p.Note))
+	}
+	tabulate(&b, append(rows, fmt.Sprintf("total\t\t\t\t\t%d\t%d\t%d\t", r.Totals.ToRead, r.Totals.Again, r.Totals.Skipped))...)
+	b.WriteByte('\n')
+	switch {
+	case r.Totals.Again > 0:
+		fmt.Fprintf(&b, "Up to %d rows will be written to the table again, with the message_id they have there already;\nthe view of bridge ddl --dedupe-view shows each once.\n", r.Totals.Again)
+	case r.Totals.Changed > 0:
+		b.WriteString("No event is delivered twice.\n")
+	default:
+		b.WriteString("Every partition is there already.\n")
+	}
+	if r.Totals.Skipped > 0 {
+		fmt.Fprintf(&b, "WARNING: %d events that were never delivered are SKIPPED: they will not reach the table.\n", r.Totals.Skipped)
+		if !r.Executed && !r.allowSkip {
+			b.WriteString("--execute refuses this without --allow-skip.\n")
+		}
+	}
+	switch {
+	case r.Executed:
+		b.WriteString("Start the group's members again: they continue from these offsets.\n")
+	case len(r.Members) > 0:
+		r.membersText(&b)
+	case r.Totals.Changed > 0 && !r.execute:
+		b.WriteString("The group has no members: repeat this with --execute to act.\n")
+	}
+	out.WriteString(look.table(b.String()))
+}
+
+// maxMemberName is how many bytes of a member's names are shown, which it chose itself.
+const maxMemberName = 100
+
+// membersText lists the members of the group and how to stop them.
+func (r *replayReport) membersText(b *strings.Builder) {
+	count := "1 member"
+	if len(r.Members) > 1 {
+		count = fmt.Sprintf("%d members", len(r.Members))
+	}
+	fmt.Fprintf(b, "\nThe group has %s; --execute requires that it has none:\n\n", count)
+	rows := []string{"MEMBER\tCLIENT\tHOST\tINSTANCE\tPARTITIONS"}
+	static := false
+	for _, m := range r.Members {
+		static = static || m.InstanceID != ""
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%d", legible(m.ID, maxMemberName), legible(m.ClientID, maxMemberName), legible(m.Host, maxMemberName), legible(cmp.Or(m.InstanceID, "-"), maxMemberName), m.Partitions))
+	}
+	tabulate(b, rows...)
+	b.WriteString("\nStop them in the way they were started:\n  kubectl scale deployment/bridge --replicas=0\n  docker compose stop bridge\n  systemctl stop bridge\n")
+	if static {
+		b.WriteString("A member with an instance id may stay listed until kafka.session_timeout has passed after its end.\n")
+	}
 }

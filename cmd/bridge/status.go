@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -11,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -23,31 +23,31 @@ import (
 
 const (
 	statusTimeout  = 10 * time.Second
-	statusMaxBytes = 32 << 20 // about 400 bytes a partition: room for 80,000
+	statusMaxBytes = 32 << 20 // about 400 bytes a partition: enough for 80,000
 )
 
-// newStatusCommand makes `bridge status`, which asks a running bridge for its
-// state. It fails when the bridge is not ready or cannot be reached.
 func newStatusCommand() *cobra.Command {
 	var address string
 	var ready bool
-	output := outputText
+	var output *outputForm
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what a running bridge is doing",
-		Long: "Show what a running bridge is doing: whether it delivers and, if not, why and what to do;\n" +
-			"then its sink, its buffer and its partitions. The exit code is 0 when it is ready, else 1.\n\n" +
-			"A bridge that has ops.token or ops.token_file asks for that token. It is taken from the\n" +
-			"configuration: --config, BRIDGE_OPS_TOKEN, BRIDGE_OPS_TOKEN_FILE or --set ops.token_file=FILE.\n" +
-			"With --config or --set, the address is that of the configuration unless --address is given.",
-		Example: "  bridge status\n" +
-			"  bridge status --address bridge-0.bridge:9400 --output json\n" +
-			"  bridge status --set ops.token_file=token\n" +
-			"  bridge status --ready",
+		Short: "Show the state of a running bridge",
+		Long: `status shows whether a running bridge delivers and, if not, why and what to do, then
+its sink, its buffer and its partitions. The exit code is 0 when it is ready, else 1.
+
+A bridge with ops.token or ops.token_file requires that token. status reads it from
+the configuration: --config, BRIDGE_OPS_TOKEN, BRIDGE_OPS_TOKEN_FILE or
+--set ops.token_file=FILE. With --config or --set, the address is ops.address of that
+configuration unless --address is given.`,
+		Example: `  bridge status
+  bridge status --address bridge-0.bridge:9400 --output json
+  bridge status --set ops.token_file=token
+  bridge status --ready`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags := cmd.Flags(); !flags.Changed("address") && (flags.Changed("config") || flags.Changed("set")) {
-				cfg, err := statusConfig(cmd)
+				cfg, err := loadPartial(cmd)
 				if err != nil {
 					return err
 				}
@@ -57,79 +57,58 @@ func newStatusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fetch := fetchStatus
+			fetch, write := fetchStatus, ops.Snapshot.WriteText
 			if ready {
-				fetch = fetchReady
+				fetch, write = fetchReady, ops.Snapshot.WriteReady
 			}
 			body, snapshot, err := fetch(cmd.Context(), target, func() (string, error) { return statusToken(cmd) })
 			if err != nil {
 				return advise(err, "bridge help config ops.address")
 			}
-			if output == outputJSON {
-				_, err = cmd.OutOrStdout().Write(body)
-			} else {
-				var text strings.Builder
-				write := snapshot.WriteText
-				if ready {
-					write = snapshot.WriteReady
-				}
-				if err = write(&text); err == nil {
-					_, err = io.WriteString(cmd.OutOrStdout(), styleOf(cmd, cmd.OutOrStdout()).table(text.String()))
-				}
+			text := string(body)
+			if !output.json() {
+				var b strings.Builder
+				_ = write(snapshot, &b) // into memory
+				text = styleOf(cmd, cmd.OutOrStdout()).table(b.String())
 			}
-			if err != nil {
-				return fmt.Errorf("writing the status: %w", err)
+			if err := printText(cmd.OutOrStdout(), text); err != nil {
+				return err
 			}
 			if !snapshot.Ready {
 				return &quietError{advise(fmt.Errorf("bridge at %s is not ready: %s", target.Host, strings.Join(reasonCodes(snapshot), ", ")),
-					adviceOn(snapshot))}
+					nextForState(snapshot))}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&address, "address", ops.DefaultAddress, "ops.address of the bridge: host:port or a URL")
-	cmd.Flags().BoolVar(&ready, "ready", false, "ask only whether it is ready, and why not; needs no token")
+	cmd.Flags().BoolVar(&ready, "ready", false, "show only whether it is ready, and why not; needs no token")
 	config.AddFlags(cmd.Flags())
-	addOutput(cmd, &output)
+	output = addOutput(cmd)
 	return cmd
 }
 
-// statusConfig is the configuration that the command line names.
-func statusConfig(cmd *cobra.Command) (*config.Config, error) {
-	o := config.FromFlags(cmd.Flags(), os.Environ())
-	o.Partial = true
-	cfg, err := config.Load(o)
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return cfg, nil
-}
-
-// statusToken is the token of that configuration.
+// statusToken returns the token of the configuration. No flag takes it, since other
+// users can read command lines.
 func statusToken(cmd *cobra.Command) (string, error) {
-	cfg, err := statusConfig(cmd)
+	cfg, err := loadPartial(cmd)
 	if err != nil {
 		return "", err
 	}
 	source, given := cfg.Ops.TokenSource()
 	if !given {
-		return "", errNoToken
+		return "", errors.New("name the configuration of that bridge with --config, or a file that holds the token with --set ops.token_file=FILE")
 	}
 	return source.Read()
 }
-
-// errNoToken says where the token is looked for; no flag takes it, since other
-// users can read command lines.
-var errNoToken = errors.New("name the configuration of that bridge with --config, or a file that holds the token with --set ops.token_file=FILE")
 
 // errStatusAddress does not quote the address: a URL may hold a password.
 var errStatusAddress = &usageError{
 	errors.New("--address is neither host:port nor a URL; use host:port, for example " + ops.DefaultAddress),
 }
 
-// statusURL turns what ops.address may hold, or a URL, into the URL of the
-// bridge. An empty host means all interfaces to a listener and this machine
-// to a client.
+// statusURL returns the URL of the bridge at an ops.address or a URL. An empty host
+// means all interfaces to a listener and this machine to a client.
 func statusURL(address string) (*url.URL, error) {
 	if !strings.Contains(address, "://") {
 		host, port, err := net.SplitHostPort(address)
@@ -145,15 +124,14 @@ func statusURL(address string) (*url.URL, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errStatusAddress
 	}
-	// The page's address is what demo and the log print, and so what is at hand.
+	// demo and the log print the address of the page.
 	u.Path = strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), strings.TrimSuffix(ops.LivePath, "/"))
 	return u, nil
 }
 
-// fetchStatus returns the answer of /status as it came and as a Snapshot. token is
-// called, and the token sent, only if the bridge asks for it.
-func fetchStatus(ctx context.Context, target *url.URL, token func() (string, error)) ([]byte, ops.Snapshot, error) {
-	var snapshot ops.Snapshot
+// fetchStatus returns the answer of /status, and the Snapshot in it. It calls token,
+// and sends the token, only if the bridge asks for one.
+func fetchStatus(ctx context.Context, target *url.URL, token func() (string, error)) (body []byte, snapshot ops.Snapshot, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	at := target.JoinPath("status")
@@ -165,63 +143,51 @@ func fetchStatus(ctx context.Context, target *url.URL, token func() (string, err
 		}
 		code, body, err = askStatus(ctx, at, secret)
 	}
-	if err != nil {
-		return nil, snapshot, err
+	if err == nil && code != http.StatusOK {
+		err = refusedStatus(at, code)
 	}
-	if code != http.StatusOK {
-		return nil, snapshot, fmt.Errorf("%s %s", at.Host, refusedStatus(code))
+	if err == nil && (json.Unmarshal(body, &snapshot) != nil || snapshot.State == "") {
+		err = errNoBridge(at)
 	}
-	if err := json.Unmarshal(body, &snapshot); err != nil || snapshot.State == "" {
-		return nil, snapshot, notABridge(at)
-	}
-	return body, snapshot, nil
+	return body, snapshot, err
 }
 
-// fetchReady returns the answer of /readyz as it came and as the part of a Snapshot
-// that is in it. It needs no token.
-func fetchReady(ctx context.Context, target *url.URL, _ func() (string, error)) ([]byte, ops.Snapshot, error) {
+// fetchReady returns the answer of /readyz, and the part of a Snapshot that is in
+// it. It needs no token.
+func fetchReady(ctx context.Context, target *url.URL, _ func() (string, error)) (body []byte, snapshot ops.Snapshot, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	at := target.JoinPath("readyz")
 	code, body, err := askStatus(ctx, at, "")
-	if err != nil {
-		return nil, ops.Snapshot{}, err
-	}
-	if code != http.StatusOK && code != http.StatusServiceUnavailable {
-		return nil, ops.Snapshot{}, fmt.Errorf("%s %s", at.Host, refusedStatus(code))
+	if err == nil && code != http.StatusOK && code != http.StatusServiceUnavailable {
+		err = refusedStatus(at, code)
 	}
 	var answer ops.Readiness
-	if err := json.Unmarshal(body, &answer); err != nil || answer.State == "" {
-		return nil, ops.Snapshot{}, notABridge(at)
+	if err == nil && (json.Unmarshal(body, &answer) != nil || answer.State == "") {
+		err = errNoBridge(at)
 	}
-	return body, ops.Snapshot{State: answer.State, Live: true, Ready: answer.Ready, NotReady: answer.Reasons}, nil
+	return body, ops.Snapshot{State: answer.State, Live: true, Ready: answer.Ready, NotReady: answer.Reasons}, err
 }
 
-func notABridge(at *url.URL) error {
+func errNoBridge(at *url.URL) error {
 	return fmt.Errorf("%s did not answer with the status of a bridge; check that --address is its ops.address", at.Host)
 }
 
-// refusedStatus says what to do about an answer that is no status.
-func refusedStatus(code int) string {
-	answered := fmt.Sprintf("answered HTTP %d; ", code)
-	switch code {
-	case http.StatusUnauthorized:
-		return "refuses the token; give the one in the ops.token or ops.token_file of that bridge"
-	case http.StatusForbidden:
-		return answered + "ask for access to it, or go around what stands between with kubectl port-forward or an ssh tunnel"
-	case http.StatusMisdirectedRequest:
-		return "answers to localhost or an address only; give --address as 127.0.0.1 and the port of its ops.address"
-	case http.StatusTooManyRequests:
-		return "has got too many wrong tokens from this address; wait a minute and give the right one"
-	case http.StatusServiceUnavailable:
-		return answered + "it has too many requests, or cannot read its ops.token_file: try again, then see its log"
-	default:
-		return answered + "check that --address is the ops.address of a bridge"
-	}
+// statusRefusals are the causes and remedies of answers without a status.
+var statusRefusals = map[int]string{
+	http.StatusUnauthorized:       "refuses the token; give the one in the ops.token or ops.token_file of that bridge",
+	http.StatusForbidden:          "answered HTTP 403; ask for access to it, or bypass the proxy with kubectl port-forward or an ssh tunnel",
+	http.StatusMisdirectedRequest: "answers to localhost or an address only; give --address as 127.0.0.1 and the port of its ops.address",
+	http.StatusTooManyRequests:    "has got too many wrong tokens from this address; wait a minute and give the right one",
+	http.StatusServiceUnavailable: "answered HTTP 503; it has too many requests, or cannot read its ops.token_file: try again, then see its log",
 }
 
-// askStatus returns the code of an answer and its body, which ends with a line
-// break.
+func refusedStatus(at *url.URL, code int) error {
+	other := fmt.Sprintf("answered HTTP %d; check that --address is the ops.address of a bridge", code)
+	return fmt.Errorf("%s %s", at.Host, cmp.Or(statusRefusals[code], other))
+}
+
+// askStatus returns the code and the body of an answer. The body ends with a line break.
 func askStatus(ctx context.Context, at *url.URL, token string) (code int, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
@@ -248,8 +214,8 @@ func askStatus(ctx context.Context, at *url.URL, token string) (code int, body [
 	case len(body) > statusMaxBytes:
 		return 0, nil, fmt.Errorf("the status from %s is larger than %d bytes; check that --address is the ops.address of a bridge", at.Host, statusMaxBytes)
 	}
-	// Read as JSON once, these are U+FFFD and blanks; the output would escape them,
-	// which in JSON is neither.
+	// JSON readers take these as U+FFFD and blanks. Escaped by the output, they
+	// would be no JSON.
 	body = bytes.ReplaceAll(bytes.ToValidUTF8(body, []byte("\ufffd")), []byte("\r"), nil)
 	if !bytes.HasSuffix(body, []byte("\n")) {
 		body = append(body, '\n')
@@ -257,7 +223,7 @@ func askStatus(ctx context.Context, at *url.URL, token string) (code int, body [
 	return resp.StatusCode, body, nil
 }
 
-// reasonCodes says in a few words why the bridge is not ready.
+// reasonCodes returns why the bridge is not ready, or its state.
 func reasonCodes(s ops.Snapshot) []string {
 	if len(s.NotReady) == 0 {
 		return []string{s.State}
@@ -269,9 +235,8 @@ func reasonCodes(s ops.Snapshot) []string {
 	return codes
 }
 
-// adviceOn is where the first reason is explained; states that pass by
-// themselves are not.
-func adviceOn(s ops.Snapshot) string {
+// nextForState is the command that explains the first reason. Temporary states have none.
+func nextForState(s ops.Snapshot) string {
 	if len(s.NotReady) == 0 || s.NotReady[0].Code == s.State {
 		return ""
 	}

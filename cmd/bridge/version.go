@@ -1,10 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -33,22 +33,19 @@ func version() string {
 }
 
 func newVersionCommand() *cobra.Command {
-	output := outputText
+	var output *outputForm
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Example: `  bridge version
   bridge version --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output == outputJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{
-					"version": version(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH,
-				})
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "bridge %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			build := map[string]string{"version": version(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}
+			return output.print(cmd, build, func(b *strings.Builder, _ style) {
+				fmt.Fprintf(b, "bridge %s %s %s/%s\n", build["version"], build["go"], build["os"], build["arch"])
+			})
 		},
 	}
-	addOutput(cmd, &output)
+	output = addOutput(cmd)
 	return cmd
 }

@@ -51,16 +51,17 @@ func TestRecordsOfManyEvents(t *testing.T) {
 		lies := func(deliveries int) {
 			t.Helper()
 			var list struct {
-				Matched int
-				Older   int `json:"older_copies"`
-				Letters []struct {
-					Letter, Source, Code, Reason, Events string
-					Attempts, Copies, Parts              int
-				}
+				Matched     int
+				Older       int `json:"older_copies"`
+				DeadLetters []struct {
+					Name                         string `json:"dead_letter"`
+					Source, Code, Reason, Events string
+					Attempts, Copies, Parts      int
+				} `json:"dead_letters"`
 			}
 			s.dlq(0, &list, "list")
 			codes := map[string]string{}
-			for _, l := range list.Letters {
+			for _, l := range list.DeadLetters {
 				codes[l.Source] = l.Code + " " + l.Events
 				if l.Copies != deliveries || l.Attempts != deliveries || (l.Parts > 0) != (l.Code == "too_many_events") {
 					t.Errorf("after %d deliveries: got %+v, want so many copies and attempts, and parts where there are too many events", deliveries, l)
@@ -70,11 +71,11 @@ func TestRecordsOfManyEvents(t *testing.T) {
 			if list.Matched != 3 || fmt.Sprint(codes) != fmt.Sprint(want) || list.Older != 3*(deliveries-1) {
 				t.Errorf("after %d deliveries: got %d entries %v and %d older copies, want %v", deliveries, list.Matched, codes, list.Older, want)
 			}
-			if len(list.Letters) == 3 && deliveries == 1 {
-				for _, l := range list.Letters {
+			if len(list.DeadLetters) == 3 && deliveries == 1 {
+				for _, l := range list.DeadLetters {
 					if l.Source == s.topic+"/0/1" {
 						wants(t, l.Reason, "400000 events", "mapping.max_events_per_record is 10000")
-						wants(t, s.dlq(0, nil, "show", l.Letter), "too_many_events", "parts ", "open", "event 0: reject")
+						wants(t, s.dlq(0, nil, "show", l.Name), "too_many_events", "parts ", "open", "event 0: reject")
 					}
 				}
 			}
@@ -91,15 +92,15 @@ func TestRecordsOfManyEvents(t *testing.T) {
 
 		var r redriven
 		s.dlq(1, &r, "redrive", "--set", fmt.Sprintf("mapping.max_events_per_record=%d", many), "--execute")
-		if r.Matched != 3 || r.Landed != 1 || r.Rows != many || r.Rejected != 2 {
-			t.Errorf("redrive: got %+v, want the batch of %d events landed and two still rejected", r, many)
+		if r.Matched != 3 || r.Delivered != 1 || r.Rows != many || r.Rejected != 2 {
+			t.Errorf("redrive: got %+v, want the batch of %d events delivered and two still rejected", r, many)
 		}
 		if table := s.ws.table(); table.Count() != 8+many || table.Distinct("message_id") != 4+many {
 			t.Errorf("got %d rows, %d different, want %d and %d", table.Count(), table.Distinct("message_id"), 8+many, 4+many)
 		}
 		s.dlq(1, &r, "redrive", "--set", fmt.Sprintf("mapping.max_events_per_record=%d", many), "--execute")
-		if r.Matched != 2 || r.Rows != 0 || r.SettledBefore != 1 {
-			t.Errorf("second redrive: got %+v, want the batch settled", r)
+		if r.Matched != 2 || r.Rows != 0 || r.Resolved != 1 {
+			t.Errorf("second redrive: got %+v, want the batch resolved", r)
 		}
 	})
 }

@@ -96,31 +96,32 @@ func (s *stage) dlq(want int, into any, sub string, args ...string) (stdout stri
 	return p.stdout.String()
 }
 
-// listing and redriven are what the commands say in JSON.
+// listing and redriven are the JSON answers of the commands.
 type listing struct {
-	Matched, Settled int
-	Groups           []struct {
+	Matched, Resolved int
+	Groups            []struct {
 		Code, Column string
-		Letters      int
+		Count        int `json:"dead_letters"`
 	}
-	Letters []struct {
-		Letter, Source, Code, Reason string
-		Settled                      bool
-	}
+	DeadLetters []struct {
+		Name                 string `json:"dead_letter"`
+		Source, Code, Reason string
+		Resolved             bool
+	} `json:"dead_letters"`
 }
 
 type redriven struct {
-	Matched, Landed, Rows, Rejected, Failed, Elsewhere int
-	SettledBefore                                      int                                              `json:"settled_before"`
-	Groups                                             []struct{ Outcome, Code, Column, Reason string } `json:"did_not_land"`
-	Error                                              string
+	Matched, Delivered, Rows, Rejected, Failed, Elsewhere, Resolved int
+
+	Groups []struct{ Outcome, Code, Column, Reason string } `json:"not_delivered"`
+	Error  string
 }
 
-// wants holds the counts of a redrive.
-func (r redriven) wants(t *testing.T, what string, matched, landed, rejected, settled int) {
+// wants compares the counts of a redrive.
+func (r redriven) wants(t *testing.T, what string, matched, delivered, rejected, resolved int) {
 	t.Helper()
-	if r.Matched != matched || r.Landed != landed || r.Rows != landed || r.Rejected != rejected || r.SettledBefore != settled || r.Failed != 0 {
-		t.Errorf("%s: got %+v, want %d matched, %d landed, %d rejected, %d settled before", what, r, matched, landed, rejected, settled)
+	if r.Matched != matched || r.Delivered != delivered || r.Rows != delivered || r.Rejected != rejected || r.Resolved != resolved || r.Failed != 0 {
+		t.Errorf("%s: got %+v, want %d matched, %d delivered, %d rejected, %d resolved before", what, r, matched, delivered, rejected, resolved)
 	}
 }
 
@@ -142,8 +143,8 @@ func (s *stage) byID(t *testing.T, table string) map[string]string {
 	return rows
 }
 
-// A thousand dead letters of a wrong blueprint land once it is mended, as the
-// rows they would have been; what is poison stays; a live bridge runs beside.
+// With the blueprint fixed, a redrive delivers a thousand dead letters as the rows
+// they would have been. Poison stays. A live bridge runs beside.
 func TestRedriveOf1000DeadLetters(t *testing.T) {
 	const good, poison = 1000, 5
 	eachStage(t, setting{partitions: 3, workspace: emulator.Config{DDL: revenueTable(tableName)}}, func(t *testing.T, s *stage) {
@@ -155,40 +156,40 @@ func TestRedriveOf1000DeadLetters(t *testing.T) {
 		wants(t, s.dlq(0, nil, "list", "--limit", "3"), "1005 dead letters in "+s.topic+"-dlq", "revenue", s.topic+"/", "... 1002 more")
 		var list listing
 		s.dlq(0, &list, "list")
-		if list.Matched != good+poison || len(list.Letters) != 100 || len(list.Groups) != 1 || list.Groups[0].Column != "revenue" || list.Groups[0].Letters != good+poison {
-			t.Errorf("list: got %d matched, %d letters, groups %+v", list.Matched, len(list.Letters), list.Groups)
+		if list.Matched != good+poison || len(list.DeadLetters) != 100 || len(list.Groups) != 1 || list.Groups[0].Column != "revenue" || list.Groups[0].Count != good+poison {
+			t.Errorf("list: got %d matched, %d dead letters, groups %+v", list.Matched, len(list.DeadLetters), list.Groups)
 		}
-		wants(t, s.dlq(0, nil, "show", list.Letters[0].Letter, "--set", right), `"note": "gift wrap"`, `origin = "shop"`, "event 0: row", "revenue", "from properties.revenue")
+		wants(t, s.dlq(0, nil, "show", list.DeadLetters[0].Name, "--set", right), `"note": "gift wrap"`, `origin = "shop"`, "event 0: row", "revenue", "from properties.revenue")
 
 		var r redriven
-		wants(t, s.dlq(1, nil, "redrive", "--set", right), "1000 would land, 1000 rows", "5 still rejected", "revenue", "Nothing was changed")
+		wants(t, s.dlq(1, nil, "redrive", "--set", right), "1000 would be delivered, 1000 rows", "5 still rejected", "revenue", "Nothing was changed")
 		s.dlq(1, &r, "redrive", "--set", right)
 		r.wants(t, "dry run", good+poison, good, poison, 0)
 		if s.ws.table().Count() != 0 || length(t, s.adm, s.topic+"-dlq") != good+poison {
 			t.Errorf("dry run: got %d rows and %d dead letters, want nothing changed", s.ws.table().Count(), length(t, s.adm, s.topic+"-dlq"))
 		}
 
-		// What another group lost, into another table perhaps, is not ours to settle.
+		// Dead letters of another group, which may have another table, are left out.
 		var other redriven
 		s.dlq(0, &other, "redrive", "--set", right, "--group", "another", "--execute")
 		if other.Matched != 0 || other.Elsewhere != good+poison {
-			t.Errorf("redrive for another group: got %+v, want all letters passed over", other)
+			t.Errorf("redrive for another group: got %+v, want all dead letters left out", other)
 		}
 
 		s.orders(50, 0) // for the live one
 		s.dlq(1, &r, "redrive", "--set", right, "--execute", "--reason", "revenue came from the note")
 		r.wants(t, "redrive", good+poison, good, poison, 0)
 		if len(r.Groups) != 1 || r.Groups[0].Column != "revenue" || r.Groups[0].Outcome != "rejected" {
-			t.Errorf("redrive: got %+v, want the poison told", r.Groups)
+			t.Errorf("redrive: got %+v, want the poison in it", r.Groups)
 		}
 		s.rows(live, good+50)
 
 		list = listing{}
 		s.dlq(0, &list, "list")
-		if list.Matched != poison || list.Settled != good {
-			t.Errorf("list after the redrive: got %d matched, %d settled, want %d and %d", list.Matched, list.Settled, poison, good)
+		if list.Matched != poison || list.Resolved != good {
+			t.Errorf("list after the redrive: got %d matched, %d resolved, want %d and %d", list.Matched, list.Resolved, poison, good)
 		}
-		wants(t, s.dlq(0, nil, "show", list.Letters[0].Letter, "--set", right), `"revenue": "n/a"`, "event 0: reject")
+		wants(t, s.dlq(0, nil, "show", list.DeadLetters[0].Name, "--set", right), `"revenue": "n/a"`, "event 0: reject")
 		s.dlq(0, &list, "list", "--all")
 		if list.Matched != good+poison {
 			t.Errorf("list --all: got %d matched, want %d", list.Matched, good+poison)
@@ -221,8 +222,8 @@ func TestRedriveOf1000DeadLetters(t *testing.T) {
 	})
 }
 
-// Stopped in the middle, what landed is settled and nothing is written twice;
-// killed, at most one Write is.
+// After a stop in the middle, delivered dead letters are resolved and nothing is
+// written twice; after a kill, at most one Write is.
 func TestRedriveIsInterrupted(t *testing.T) {
 	t.Parallel()
 	const letters, maxRows = 600, 50
@@ -240,12 +241,12 @@ func TestRedriveIsInterrupted(t *testing.T) {
 				code := p.wait(patience)
 				at := s.ws.table().Count()
 				if at >= letters {
-					t.Fatal("everything had landed before the signal; the test needs more letters")
+					t.Fatal("everything was delivered before the signal; the test needs more dead letters")
 				}
 				if sig == syscall.SIGINT {
 					var r redriven
 					must(t, json.Unmarshal([]byte(p.stdout.String()), &r))
-					if code != 1 || r.Landed != at || !strings.Contains(r.Error, "redrive again") {
+					if code != 1 || r.Delivered != at || !strings.Contains(r.Error, "redrive again") {
 						t.Errorf("got exit code %d and %+v, want 1 and the %d rows of the table", code, r, at)
 					}
 				}

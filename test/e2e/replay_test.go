@@ -125,7 +125,7 @@ func TestReplayPassesNothingOverUnlessTold(t *testing.T) {
 		if code != 0 {
 			t.Errorf("dry run: got exit code %d, want 0; stderr: %s", code, p.stderr.String())
 		}
-		wants(t, p.stdout.String(), fmt.Sprintf("WARNING: %d events that were never delivered are PASSED OVER", perHour), "--execute refuses this without --allow-skip")
+		wants(t, p.stdout.String(), fmt.Sprintf("WARNING: %d events that were never delivered are SKIPPED", perHour), "--execute refuses this without --allow-skip")
 		p, code = run(t, s.e, command{args: append(latest, "--execute")})
 		if code != 1 {
 			t.Errorf("without --allow-skip: got exit code %d, want 1", code)
