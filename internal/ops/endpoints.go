@@ -38,12 +38,12 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 		mux.Handle("GET "+strings.TrimSuffix(LivePath, "/"), http.RedirectHandler(LivePath, http.StatusSeeOther))
 	}
 	mux.HandleFunc("GET /{$}", e.serveIndex)
-	mux.Handle("GET /metrics", ownHost(cfg.Access, newTurns().take(metricsHandler(metrics, log))))
+	mux.Handle("GET /metrics", ownHost(cfg.Access, limitResponses(metricsHandler(metrics, log))))
 	for _, path := range []string{"/livez", "/healthz", "/health"} {
 		mux.HandleFunc("GET "+path, e.serveLive)
 	}
 	mux.HandleFunc("GET /readyz", e.serveReady)
-	mux.Handle("GET /status", e.private(cfg.Access, newTurns().take(http.HandlerFunc(e.serveStatus))))
+	mux.Handle("GET /status", e.private(cfg.Access, limitResponses(http.HandlerFunc(e.serveStatus))))
 	if cfg.Pprof {
 		e.index += indexPprof
 		// /debug/pprof/cmdline is left out on purpose: a secret given as a
@@ -66,7 +66,7 @@ func guard(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		probe := slices.Contains(probes, r.URL.Path)
-		if ofReserve(r) {
+		if onReserve(r) {
 			h.Set("Connection", "close")
 			if !probe {
 				h.Set("Retry-After", "1")
@@ -87,7 +87,7 @@ func guard(next http.Handler) http.Handler {
 // machine. No token guards these answers, so one makes no difference.
 func ownHost(who *access.Control, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !who.OwnHost(r) {
+		if !who.AllowsHost(r) {
 			writeText(w, http.StatusMisdirectedRequest, "this answers to localhost or an address only, because ops.address is on the loopback; ask 127.0.0.1, or have the proxy send it as Host\n")
 			return
 		}
@@ -98,11 +98,11 @@ func ownHost(who *access.Control, next http.Handler) http.Handler {
 // private lets in who knows the token, and, where there is none, does what ownHost
 // does: as the page of live events.
 func (e *endpoints) private(who *access.Control, next http.Handler) http.Handler {
-	if !who.Asks() {
+	if !who.Enabled() {
 		return ownHost(who, next)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if v := who.Judge(r); v != access.Granted {
+		if v := who.Authenticate(r); v != access.Granted {
 			status, why := v.Refusal(w.Header())
 			if e.live && status == http.StatusUnauthorized { // a session is of the page alone
 				why += "; a browser that logs in at " + LivePath + "login has it as " + LivePath + "status"
@@ -235,6 +235,25 @@ type Readiness struct {
 
 func (e *endpoints) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, e.snapshot())
+}
+
+// localOnly serves requests of this machine alone: they come over the loopback and
+// name it. Requests through `kubectl port-forward` and ssh tunnels do; those of a
+// page in a browser that resolves its own name to 127.0.0.1 do not.
+func localOnly(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !loopback(r.RemoteAddr) || !loopback(r.Host) {
+			writeText(w, http.StatusForbidden, "profiles are for this machine only; ask 127.0.0.1, through kubectl port-forward or an ssh tunnel\n")
+			return
+		}
+		next(w, r)
+	}
+}
+
+func loopback(address string) bool {
+	host := access.HostOf(address)
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // wantsJSON says whether the Accept header names JSON. Probes send */* or

@@ -16,9 +16,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) { s.serve(ctx, l) }
 
 // Open returns the number of connections that count.
 func (s *Server) Open() int {
-	s.limited.mu.Lock()
-	defer s.limited.mu.Unlock()
-	return len(s.limited.conns)
+	s.listener.mu.Lock()
+	defer s.listener.mu.Unlock()
+	return len(s.listener.conns)
 }
 
 // The server's bounds.

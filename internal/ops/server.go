@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -68,8 +70,7 @@ type Server struct {
 	http    *http.Server
 	live    Live // may be nil
 
-	listener net.Listener       // set by Start
-	limited  *limited           // set by Start
+	listener *listener          // set by Start
 	cancel   context.CancelFunc // ends the contexts of all requests
 	done     chan struct{}      // closed when Serve has returned
 	conns    sync.WaitGroup     // connections whose goroutine is running
@@ -110,18 +111,36 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return listenError(s.address, err)
 	}
-	s.serve(ctx, newSpared(l, s.log))
+	s.serve(ctx, l)
 	return nil
 }
 
+// listenError explains why the server cannot listen, and what to change.
+func listenError(address string, err error) error {
+	var addrErr *net.AddrError
+	var dnsErr *net.DNSError
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listening on ops.address %s: another process has it: %w; stop that process or set ops.address to a free port", address, err)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("listening on ops.address %s: %w; set ops.address to a port of 1024 or above", address, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listening on ops.address %s: no interface of this machine has it: %w; set ops.address to one that has, or to :port for all", address, err)
+	case errors.As(err, &addrErr), errors.As(err, &dnsErr):
+		return fmt.Errorf("listening on ops.address %q: %w; set ops.address to host:port, for example %s", address, err, DefaultAddress)
+	default:
+		return fmt.Errorf("listening on ops.address %s: %w; set ops.address to an address this machine can listen on", address, err)
+	}
+}
+
 func (s *Server) serve(ctx context.Context, l net.Listener) {
-	s.listener, s.limited = l, newLimited(l, s.log)
+	s.listener = newListener(l, s.log)
 	var requests context.Context
 	requests, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.http.BaseContext = func(net.Listener) context.Context { return requests }
 	go func() {
 		defer close(s.done)
-		if err := s.http.Serve(s.limited); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("ops endpoints are gone until the next start", zap.String("address", s.Addr()), zap.Error(err))
 		}
 	}()
@@ -158,11 +177,13 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-// observeConn lets the listener know which connections are in use, and Close wait
-// for their goroutines. net/http reports StateNew before Serve can return and
+// observeConn tells the listener which connections are busy, and lets Close wait
+// for their goroutines. net/http reports StateNew before Serve can return, and
 // StateClosed last in the goroutine.
-func (s *Server) observeConn(conn net.Conn, state http.ConnState) {
-	s.limited.observe(conn, state)
+func (s *Server) observeConn(c net.Conn, state http.ConnState) {
+	if c, ok := c.(*conn); ok {
+		c.setState(state)
+	}
 	switch state {
 	case http.StateNew:
 		s.conns.Add(1)

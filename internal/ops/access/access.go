@@ -1,6 +1,6 @@
-// Package access says who may read what the ops server shows: it knows the
-// token of ops.token, the sessions of browsers that have given it, and the names
-// under which a server on the loopback answers.
+// Package access authenticates requests to the ops server: by the token of
+// ops.token or a browser session, and by the Host header of a server on the
+// loopback.
 package access
 
 import (
@@ -24,47 +24,47 @@ const (
 	cookieName = "bridge_live"
 	// sessionLife is how long a browser stays logged in.
 	sessionLife = 12 * time.Hour
-	// A peer may fail to log in so often at once, and again every so often.
+	// A peer may give failBurst wrong tokens at once and another each failEvery.
 	failBurst = 10
 	failEvery = 6 * time.Second
-	maxPeers  = 1000 // whose failures are remembered
+	maxPeers  = 1000 // with limiters
 )
 
-// Control lets in who knows the token: a bearer header for machines, a cookie that
-// the login form sets for people. It is safe for concurrent use.
+// Control authenticates requests that have the token as a bearer header or in the
+// cookie that the login form sets. It is safe for concurrent use.
 type Control struct {
-	token    func() (string, error) // nil: nothing is asked
-	loopback bool                   // only this machine can reach it
-	key      [32]byte               // of this process's cookies
+	token    func() (string, error) // nil: no authentication
+	loopback bool                   // the server listens on the loopback only
+	key      [32]byte               // signs the cookies of this process
 	now      func() time.Time
 
 	mu    sync.Mutex // guards peers
 	peers map[string]*rate.Limiter
 }
 
-// New makes a Control. token returns what a visitor must know, nil asks for
-// nothing; it is called for each request, so that the token can be replaced.
-// loopback says that the server listens on the loopback only.
+// New returns a Control. token returns the expected token and is called for each
+// request, so that the token can be replaced; nil turns authentication off.
+// loopback is true if the server listens on the loopback only.
 func New(token func() (string, error), loopback bool) *Control {
 	c := &Control{token: token, loopback: loopback, now: time.Now, peers: make(map[string]*rate.Limiter)}
 	_, _ = rand.Read(c.key[:]) // never fails
 	return c
 }
 
-// Verdict is what Judge and Login find.
+// Verdict is the result of an authentication.
 type Verdict int
 
 // The verdicts.
 const (
 	Granted    Verdict = iota
-	NoToken            // none was given
-	WrongToken         // another was given
-	TooMany            // wrong ones, too often
-	Unreadable         // the token itself cannot be read
+	NoToken            // the request has no token
+	WrongToken         // the request has another token
+	TooMany            // too many wrong tokens from this peer
+	Unreadable         // the expected token cannot be read
 )
 
-// Refusal returns the status of the answer to a request that is not let in, and a
-// sentence on what to do, and adds the headers that belong to them.
+// Refusal returns the status and the text of the response to a request that is not
+// authenticated, and sets the headers that belong to them.
 func (v Verdict) Refusal(h http.Header) (status int, why string) {
 	switch v {
 	case TooMany:
@@ -78,26 +78,55 @@ func (v Verdict) Refusal(h http.Header) (status int, why string) {
 	return http.StatusUnauthorized, "this needs the token of ops.token: send it as a bearer header"
 }
 
-// Asks says whether there is a token to know.
-func (c *Control) Asks() bool { return c.token != nil }
+// Enabled reports whether requests need a token.
+func (c *Control) Enabled() bool { return c.token != nil }
 
-// Judge decides on a request. It never compares a token for a peer that has failed
-// too often, not even the right one, or the limit would be none.
-func (c *Control) Judge(r *http.Request) Verdict {
+// expected returns the token that requests need, with the verdict on one without
+// any.
+func (c *Control) expected() (want string, v Verdict) {
 	if c.token == nil {
-		return Granted
+		return "", Granted
 	}
 	want, err := c.token()
 	if err != nil || want == "" {
-		return Unreadable
+		return "", Unreadable
+	}
+	return want, NoToken
+}
+
+// Authenticate checks a request. For a peer above the limit of wrong tokens it
+// compares none, not even the right one.
+func (c *Control) Authenticate(r *http.Request) Verdict {
+	want, v := c.expected()
+	if v != NoToken {
+		return v
 	}
 	if given, ok := bearer(r); ok {
-		return c.try(r, given, want)
+		return c.compare(r, given, want)
 	}
-	if session, err := r.Cookie(cookieName); err == nil && c.valid(session.Value, want) {
-		return Granted
+	return c.session(r, want)
+}
+
+// Login checks a token from the login form.
+func (c *Control) Login(r *http.Request, given string) Verdict {
+	want, v := c.expected()
+	if v != NoToken {
+		return v
 	}
-	return NoToken
+	return c.compare(r, given, want)
+}
+
+// StillValid reports whether a request that was authenticated would be now. It
+// does not count as an attempt.
+func (c *Control) StillValid(r *http.Request) bool {
+	want, v := c.expected()
+	if v != NoToken {
+		return v == Granted
+	}
+	if given, ok := bearer(r); ok {
+		return equal(given, want)
+	}
+	return c.session(r, want) == Granted
 }
 
 func bearer(r *http.Request) (string, bool) {
@@ -108,60 +137,28 @@ func bearer(r *http.Request) (string, bool) {
 	return strings.TrimSpace(token), true
 }
 
-// Login judges a token from the form.
-func (c *Control) Login(r *http.Request, given string) Verdict {
-	if c.token == nil {
-		return Granted
-	}
-	want, err := c.token()
-	if err != nil || want == "" {
-		return Unreadable
-	}
-	return c.try(r, given, want)
-}
-
-func (c *Control) try(r *http.Request, given, want string) Verdict {
-	limit := c.peer(r)
+func (c *Control) compare(r *http.Request, given, want string) Verdict {
+	limit := c.limiter(r)
 	if limit.TokensAt(c.now()) < 1 {
 		return TooMany
 	}
-	if same(given, want) {
+	if equal(given, want) {
 		return Granted
 	}
 	limit.AllowN(c.now(), 1)
 	return WrongToken
 }
 
-// same compares tokens in a time that tells nothing of them.
-func same(given, want string) bool {
+// equal compares tokens in constant time.
+func equal(given, want string) bool {
 	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// Holds says whether what let a request in would do so still. It is no guess
-// and counts as none.
-func (c *Control) Holds(r *http.Request) bool {
-	if c.token == nil {
-		return true
-	}
-	want, err := c.token()
-	if err != nil || want == "" {
-		return false
-	}
-	if given, ok := bearer(r); ok {
-		return same(given, want)
-	}
-	session, err := r.Cookie(cookieName)
-	return err == nil && c.valid(session.Value, want)
-}
-
-// Peer is whom the address of a connection counts as: an IPv4 address, or all of
-// an IPv6 network of 64 bits, since one machine has all addresses of that.
+// Peer returns the peer of a connection's address: an IPv4 address or an IPv6 /64
+// network, since one machine may use all addresses of that.
 func Peer(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
+	host := HostOf(address)
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
 		return host
@@ -172,8 +169,8 @@ func Peer(address string) string {
 	return netip.PrefixFrom(ip, 64).Masked().String()
 }
 
-// peer returns the limiter of the address a request comes from.
-func (c *Control) peer(r *http.Request) *rate.Limiter {
+// limiter returns the limiter of the peer a request comes from.
+func (c *Control) limiter(r *http.Request) *rate.Limiter {
 	host := Peer(r.RemoteAddr)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -188,64 +185,67 @@ func (c *Control) peer(r *http.Request) *rate.Limiter {
 	return limit
 }
 
-// session is the value of a cookie: when it ends, and proof that this process
-// gave it to somebody who knew the present token.
-func (c *Control) session(ends time.Time, token string) string {
+// cookie returns the value of a cookie: when it expires, and a MAC of this process
+// over that and the present token.
+func (c *Control) cookie(ends time.Time, token string) string {
 	end := strconv.FormatInt(ends.Unix(), 10)
 	mac := hmac.New(sha256.New, c.key[:])
 	mac.Write([]byte(end + "\n" + token))
 	return end + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-func (c *Control) valid(cookie, token string) bool {
-	end, _, ok := strings.Cut(cookie, ".")
-	seconds, err := strconv.ParseInt(end, 10, 64)
-	if !ok || err != nil || c.now().Unix() >= seconds {
-		return false
+// session checks the cookie of a request.
+func (c *Control) session(r *http.Request, token string) Verdict {
+	found, err := r.Cookie(cookieName)
+	if err != nil {
+		return NoToken
 	}
-	return hmac.Equal([]byte(cookie), []byte(c.session(time.Unix(seconds, 0), token)))
+	end, _, ok := strings.Cut(found.Value, ".")
+	seconds, err := strconv.ParseInt(end, 10, 64)
+	if !ok || err != nil || c.now().Unix() >= seconds ||
+		!hmac.Equal([]byte(found.Value), []byte(c.cookie(time.Unix(seconds, 0), token))) {
+		return NoToken
+	}
+	return Granted
 }
 
-// StartSession sets the cookie for the paths below path. Secure is left out on
-// plain HTTP, where browsers would not send it back: put TLS in front where the
-// network is not yours.
+// StartSession sets the cookie for the paths below path.
 func (c *Control) StartSession(w http.ResponseWriter, r *http.Request, path string) {
-	if c.token == nil {
-		return
+	if want, v := c.expected(); v == NoToken {
+		setCookie(w, r, path, c.cookie(c.now().Add(sessionLife), want), int(sessionLife.Seconds()))
 	}
-	want, err := c.token()
-	if err != nil {
-		return
-	}
+}
+
+// EndSession removes the cookie.
+func (c *Control) EndSession(w http.ResponseWriter, r *http.Request, path string) {
+	setCookie(w, r, path, "", -1)
+}
+
+// setCookie omits Secure on plain HTTP, where browsers would not send the cookie
+// back: use TLS on networks that are not yours.
+func setCookie(w http.ResponseWriter, r *http.Request, path, value string, maxAge int) {
 	http.SetCookie(w, &http.Cookie{
-		Name: cookieName, Value: c.session(c.now().Add(sessionLife), want), Path: path,
-		MaxAge: int(sessionLife.Seconds()), HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: overTLS(r),
+		Name: cookieName, Value: value, Path: path, MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
 	})
 }
 
-// EndSession takes the cookie back.
-func (c *Control) EndSession(w http.ResponseWriter, r *http.Request, path string) {
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: path, MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: overTLS(r)})
-}
-
-func overTLS(r *http.Request) bool {
-	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
-}
-
-// OwnHost keeps pages of the Internet from reading a bridge on the loopback by
-// having their own name resolve to it: there the request must name an address, or
-// localhost.
-func (c *Control) OwnHost(r *http.Request) bool {
+// AllowsHost reports whether a request names this server. On the loopback it must
+// name an address or localhost, so that a page on the Internet cannot read the
+// answers by resolving its own name to 127.0.0.1.
+func (c *Control) AllowsHost(r *http.Request) bool {
 	if !c.loopback {
 		return true
 	}
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+	host := HostOf(r.Host)
+	_, err := netip.ParseAddr(host)
+	return err == nil || strings.EqualFold(host, "localhost")
+}
+
+// HostOf returns the host of an address, without its port and brackets.
+func HostOf(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		address = host
 	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil
+	return strings.Trim(address, "[]")
 }

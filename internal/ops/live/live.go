@@ -95,7 +95,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "same-origin") // with less, the login form would come from the origin "null"
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	if !p.access.Asks() && !p.access.OwnHost(r) {
+	if !p.access.Enabled() && !p.access.AllowsHost(r) {
 		fail(w, http.StatusMisdirectedRequest, "this page answers to localhost or an address only; set ops.token to reach it by name")
 		return
 	}
@@ -110,7 +110,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // to the login form.
 func (p *Page) private(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		switch v := p.access.Judge(r); {
+		switch v := p.access.Authenticate(r); {
 		case v == access.Granted:
 			next(w, r)
 		case v == access.NoToken && r.URL.Path == base:
@@ -131,7 +131,7 @@ func refuse(w http.ResponseWriter, v access.Verdict) {
 }
 
 func (p *Page) serveLogin(w http.ResponseWriter, r *http.Request) {
-	if p.access.Judge(r) == access.Granted {
+	if p.access.Authenticate(r) == access.Granted {
 		http.Redirect(w, r, base, http.StatusSeeOther)
 		return
 	}

@@ -93,7 +93,7 @@ func (p *Page) resume(lastID string) uint64 {
 func (v *viewer) run(r *http.Request) error {
 	_, partitions := v.p.read()
 	fmt.Fprintf(&v.buf, "retry: %d\n", comeBack)
-	v.put("hello", hello{Mode: v.p.cfg.Mode, Letters: v.p.cfg.Letters != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.p.access.Asks()})
+	v.put("hello", hello{Mode: v.p.cfg.Mode, Letters: v.p.cfg.Letters != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.p.access.Enabled()})
 	v.status()
 	v.raw("partitions", partitions)
 	v.events(backlogEvents)
@@ -111,7 +111,7 @@ func (v *viewer) run(r *http.Request) error {
 		case <-events.C:
 			v.events(eventsAtOnce)
 		case <-status.C:
-			if !v.p.access.Holds(r) {
+			if !v.p.access.StillValid(r) {
 				return nil // logged in too long ago, or the token is another now
 			}
 			v.status() // the heartbeat, too
