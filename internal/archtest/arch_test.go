@@ -44,10 +44,11 @@ var arrows = map[string][]string{
 	"internal/buildtest":     {},
 	"internal/await":         {},
 	"internal/memory":        {},
+	"internal/oracle":        {},
 	"internal/archtest":      {},
 	"test":                   {"internal/memory"},
-	"test/chaos":             {"internal/buildtest", "internal/kafkatest", "internal/traffic", "zerobus/emulator"},
-	"bench":                  {"internal/buildtest", "internal/config", "internal/kafkatest", "internal/memory", "internal/traffic", "zerobus", "zerobus/emulator"},
+	"test/chaos":             {"internal/buildtest", "internal/kafkatest", "internal/oracle", "internal/traffic", "zerobus/emulator"},
+	"bench":                  {"internal/buildtest", "internal/config", "internal/kafkatest", "internal/memory", "internal/oracle", "internal/traffic", "zerobus", "zerobus/emulator"},
 	"cmd/bridge":             {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/blueprinttest", "internal/config", "internal/hangup", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/spelling", "internal/tracing", "internal/traffic"},
 }
 

@@ -1,8 +1,8 @@
-// Command chaos proves that the bridge loses nothing. It produces numbered
-// events to three Apache Kafka brokers, has members of the real binary carry
-// them to an emulated workspace, makes things go wrong by a schedule that a
-// seed decides, and holds what arrived against what was produced.
-// docs/reliability.md says what is promised and how to read the audit.
+// Command chaos checks that the bridge loses nothing. It produces numbered events to
+// three Apache Kafka brokers, has members of the real binary carry them to an
+// emulated workspace, injects faults by a schedule that a seed decides, and compares
+// what arrived with what was produced. docs/reliability.md has the guarantees and how
+// to read the audit.
 package main
 
 import (
@@ -70,14 +70,14 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() { usage(f) }
-	f.Uint64Var(&o.seed, "seed", 0, "`number` that decides events and schedule; 0 takes one at random and says it")
-	f.DurationVar(&o.duration, "duration", 2*time.Minute, "how long faults go on, 10s to 24h; start, rest and audit come on top")
+	f.Uint64Var(&o.seed, "seed", 0, "`number` that decides events and schedule; 0 takes one at random and prints it")
+	f.DurationVar(&o.duration, "duration", 2*time.Minute, "how long faults are injected, 10s to 24h; start, backlog and audit are added")
 	f.StringVar(&o.transport, "transport", "mixed", "workspace, grpc, rest, or `mixed`: members in turn")
 	f.StringVar(&o.protocol, "protocol", "classic", "group protocol, classic or `consumer` (KIP-848)")
 	f.IntVar(&o.brokers, "brokers", 3, "1 or 3")
 	f.IntVar(&o.members, "members", 3, "members of the group, 1 to 8")
 	f.IntVar(&o.rate, "rate", 2000, "events a second, 50 to 20000")
-	f.Func("focus", "deal only these `kinds` of fault, with commas", list(&o.focus))
+	f.Func("focus", "inject only these `kinds` of fault, with commas", list(&o.focus))
 	f.BoolVar(&o.race, "race", false, "build the bridge with the race detector")
 	f.StringVar(&o.bridge, "bridge", "", "`file` of a bridge that is built already (default: build ./cmd/bridge)")
 	f.BoolVar(&o.first, "first", false, "end with the first violation")
@@ -116,7 +116,7 @@ func (o *options) check(rest []string, output string) error {
 	case output != "text" && output != "json":
 		return fmt.Errorf("-output is %q; take text or json", output)
 	case len(o.mutant) > 0 && !o.mutants:
-		return errors.New("-mutant goes with the command mutants; put that first")
+		return errors.New("-mutant needs the command mutants; put that first")
 	}
 	for _, name := range o.focus {
 		if !slices.ContainsFunc(kinds(), func(k kind) bool { return k.name == name }) {
@@ -128,7 +128,7 @@ func (o *options) check(rest []string, output string) error {
 
 func usage(f *flag.FlagSet) {
 	w := f.Output()
-	fmt.Fprint(w, `chaos proves that the bridge loses nothing: numbered events through Apache Kafka
+	fmt.Fprint(w, `chaos checks that the bridge loses nothing: numbered events through Apache Kafka
 and the real binary to an emulated workspace, under faults that a seed decides.
 
   go -C test run ./chaos [flags]
@@ -163,14 +163,13 @@ func chaos(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	faults := plan(o)
-	if o.plan {
+	switch {
+	case o.plan:
 		printPlan(stdout, o, faults)
-		return 0
-	}
-	if o.mutants {
+	case o.mutants:
 		err = tryMutants(ctx, o, stdout, stderr)
-	} else {
-		err = prove(ctx, o, faults, stdout, stderr)
+	default:
+		err = audit(ctx, o, faults, stdout, stderr)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "chaos: %v\n", err)
@@ -181,8 +180,8 @@ func chaos(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 var errFailed = errors.New("the audit did not pass, see above")
 
-// prove runs once and prints the audit.
-func prove(ctx context.Context, o *options, faults []fault, stdout, stderr io.Writer) error {
+// audit runs once and prints the report.
+func audit(ctx context.Context, o *options, faults []fault, stdout, stderr io.Writer) error {
 	fmt.Fprintf(stderr, "chaos: seed %d, %d faults of %d kinds in %s\n", o.seed, len(faults), len(count(faults)), o.duration)
 	rep, err := once(ctx, o, faults, stderr)
 	if err != nil {
@@ -201,13 +200,13 @@ func prove(ctx context.Context, o *options, faults []fault, stdout, stderr io.Wr
 	return err
 }
 
-// once carries out a run in a folder of its own, which stays if it is needed.
+// once executes a run in a folder of its own, which stays if it is needed.
 func once(ctx context.Context, o *options, faults []fault, stderr io.Writer) (*report, error) {
 	dir, err := os.MkdirTemp("", "chaos-")
 	if err != nil {
 		return nil, fmt.Errorf("making a folder for the run: %w; check the folder for temporary files", err)
 	}
-	rep, err := carryOut(ctx, o, dir, faults, stderr)
+	rep, err := execute(ctx, o, dir, faults, stderr)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, errors.Join(errors.New("interrupted before the first fault"), os.RemoveAll(dir))

@@ -17,9 +17,8 @@ import (
 	"github.com/datafly/bridge/internal/buildtest"
 )
 
-// mutants are mistakes that the oracle must find, each a patch of the bridge.
-// The lines above the first "diff" say what it does, and under "focus:" which
-// faults bring it to light.
+// mutants are mistakes that the audit must find, each a patch of the bridge. The
+// lines above the first "diff" describe it, and after "focus:" the faults that show it.
 //
 //go:embed mutants/*.patch
 var mutants embed.FS
@@ -32,7 +31,7 @@ type mutant struct {
 	patch []byte
 }
 
-// mutantTime is the time of a mutant's run, at the most.
+// mutantTime is the maximum duration of a mutant's run.
 const mutantTime = 75 * time.Second
 
 func loadMutants() ([]mutant, error) {
@@ -47,8 +46,8 @@ func loadMutants() ([]mutant, error) {
 			return nil, err
 		}
 		head, _, ok := bytes.Cut(text, []byte("diff --git"))
-		about, focus, told := strings.Cut(strings.TrimSpace(string(head)), "focus:")
-		if !ok || !told {
+		about, focus, found := strings.Cut(strings.TrimSpace(string(head)), "focus:")
+		if !ok || !found {
 			return nil, fmt.Errorf("mutants/%s: want what it does, a line that begins with focus:, and a patch", e.Name())
 		}
 		all = append(all, mutant{
@@ -59,8 +58,7 @@ func loadMutants() ([]mutant, error) {
 	return all, nil
 }
 
-// tryMutants builds the bridge with each mistake and runs the oracle on it.
-// Every one must be found.
+// tryMutants builds the bridge with each mistake and audits it. Every one must be found.
 func tryMutants(ctx context.Context, o *options, stdout, stderr io.Writer) error {
 	all, err := loadMutants()
 	if err != nil {
@@ -112,7 +110,7 @@ func tryMutants(ctx context.Context, o *options, stdout, stderr io.Writer) error
 	}
 	fmt.Fprintf(stdout, "\n%s", table.String())
 	if survived > 0 {
-		return fmt.Errorf("%d of %d mutants were not found; the oracle is blind there", survived, len(all))
+		return fmt.Errorf("%d of %d mutants were not found; the audit does not see those mistakes", survived, len(all))
 	}
 	return nil
 }
@@ -147,13 +145,13 @@ func copyTree(ctx context.Context, to string) error {
 	return nil
 }
 
-// buildMutant builds a patched bridge and takes the patch back.
+// buildMutant builds a patched bridge and reverts the patch.
 func buildMutant(ctx context.Context, tree, out string, m mutant) (err error) {
 	apply := func(args ...string) error {
 		cmd := exec.CommandContext(ctx, "git", append([]string{"apply"}, args...)...)
 		cmd.Dir, cmd.Stdin = tree, bytes.NewReader(m.patch)
 		if text, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("applying the patch: %w; make it anew for the code of now\n%s", err, text)
+			return fmt.Errorf("applying the patch: %w; make it again for the present code\n%s", err, text)
 		}
 		return nil
 	}

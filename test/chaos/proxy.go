@@ -17,7 +17,7 @@ type weather struct {
 	tear    bool          // connections end in the middle of an answer
 }
 
-// proxy is a stretch of network: it carries TCP connections to one address.
+// proxy is a part of the network: it carries TCP connections to one address.
 type proxy struct {
 	target string
 	ln     net.Listener
@@ -55,11 +55,7 @@ func newProxy(target string) (*proxy, error) {
 		return nil, fmt.Errorf("listening for a proxy to %s: %w; free a loopback port", target, err)
 	}
 	p := &proxy{target: target, ln: ln, layers: map[int]weather{}, changed: make(chan struct{}), links: map[*link]struct{}{}}
-	p.wg.Add(1)
-	go func() {
-		defer p.wg.Done()
-		p.accept()
-	}()
+	p.wg.Go(p.accept)
 	return p, nil
 }
 
@@ -123,11 +119,7 @@ func (p *proxy) accept() {
 			}
 			continue // a client that left at once
 		}
-		p.wg.Add(1)
-		go func() {
-			defer p.wg.Done()
-			p.carry(client)
-		}()
+		p.wg.Go(func() { p.carry(client) })
 	}
 }
 
@@ -147,23 +139,15 @@ func (p *proxy) carry(client net.Conn) {
 	p.links[k] = struct{}{}
 	p.mu.Unlock()
 	var both sync.WaitGroup
-	both.Add(2)
-	go func() {
-		defer both.Done()
-		p.pump(k, server, client, false)
-	}()
-	go func() {
-		defer both.Done()
-		p.pump(k, client, server, true)
-	}()
+	both.Go(func() { p.pump(k, server, client, false) })
+	both.Go(func() { p.pump(k, client, server, true) })
 	both.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.links, k)
 }
 
-// pump carries bytes one way until either end is closed, which closes the
-// other: nobody reads a half of a conversation whose other half is gone.
+// pump carries bytes one way until either end is closed, which closes the other.
 func (p *proxy) pump(k *link, dst, src net.Conn, answers bool) {
 	defer k.close()
 	buf := make([]byte, 32<<10)

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -20,12 +24,12 @@ import (
 )
 
 const (
-	topic      = "chaos.events"
-	letters    = topic + "-dlq"
-	recreated  = "chaos.recreated" // which is deleted and created again
-	group      = "chaos"
-	partitions = 6
-	clientID   = "chaos-client"
+	topic       = "chaos.events"
+	deadLetters = topic + "-dlq"
+	recreated   = "chaos.recreated" // which is deleted and created again
+	group       = "chaos"
+	partitions  = 6
+	clientID    = "chaos-client"
 
 	session        = 6 * time.Second
 	drain          = 4 * time.Second
@@ -33,7 +37,7 @@ const (
 	maxRows        = 400
 )
 
-// rig is what the members stand on: a cluster, a workspace, and the network
+// rig is what the members run against: a cluster, a workspace, and the network
 // between.
 type rig struct {
 	o         *options
@@ -53,7 +57,7 @@ type rig struct {
 
 // newRig starts everything but the members.
 func newRig(ctx context.Context, o *options, dir string) (r *rig, err error) {
-	r = &rig{o: o, dir: dir, real: map[string]string{}, secrets: newSecrets(filepath.Join(dir, "client-secret"))}
+	r = &rig{o: o, dir: dir, real: map[string]string{}, secrets: &secrets{file: filepath.Join(dir, "client-secret")}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -81,7 +85,7 @@ func newRig(ctx context.Context, o *options, dir string) (r *rig, err error) {
 	r.adm = kadm.NewClient(r.cl)
 	// A day's events must not fill the disk, and members are never an hour behind.
 	hour := "3600000"
-	for t, settings := range map[string]map[string]*string{topic: {"retention.ms": &hour}, letters: nil} {
+	for t, settings := range map[string]map[string]*string{topic: {"retention.ms": &hour}, deadLetters: nil} {
 		if _, err = r.adm.CreateTopic(ctx, partitions, -1, settings, t); err != nil {
 			return r, fmt.Errorf("creating topic %s: %w", t, err)
 		}
@@ -111,7 +115,7 @@ func (r *rig) startSink() error {
 	if err := w.StartZerobus("127.0.0.1:0"); err != nil {
 		return err
 	}
-	// Some rows can never be ingested, whatever else goes on.
+	// Some rows can never be ingested.
 	never := unfitName
 	for _, endpoint := range []string{emulator.EndpointIngest, emulator.EndpointInsert, emulator.EndpointStream} {
 		f := emulator.Fault{Endpoint: endpoint, Effect: emulator.EffectRefuse, Rows: &emulator.RowMatch{Column: "event_name", Equals: &never}}
@@ -156,8 +160,8 @@ func (r *rig) startKafka(ctx context.Context) error {
 	return errors.Join(err, failed)
 }
 
-// client makes a client that reaches the brokers past the proxies: what the
-// oracle knows must not depend on the faults it makes.
+// client makes a client that reaches the brokers past the proxies: what the test
+// knows must not depend on the faults it injects.
 func (r *rig) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	dialer := &net.Dialer{Timeout: 3 * time.Second}
 	return kgo.NewClient(append([]kgo.Opt{
@@ -182,7 +186,7 @@ func (r *rig) config(member, transport string) (string, error) {
 	for _, p := range r.networks {
 		brokers = append(brokers, p.addr())
 	}
-	plan, err := r.putBlueprint(member, blueprint(member, 1))
+	file, err := r.putBlueprint(member, blueprint(member, 1))
 	if err != nil {
 		return "", err
 	}
@@ -212,23 +216,23 @@ mapping:
 delivery:
   max_rows: %d
   drain: %s
-`, strings.Join(brokers, ", "), topic, recreated, group, r.o.protocol, session, r.sinks[0].addr(), clientID, r.secrets.file, transport, native, requestTimeout, plan, maxRows, drain)
+`, strings.Join(brokers, ", "), topic, recreated, group, r.o.protocol, session, r.sinks[0].addr(), clientID, r.secrets.file, transport, native, requestTimeout, file, maxRows, drain)
 	path := filepath.Join(r.dir, member+".yaml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return "", fmt.Errorf("writing a configuration: %w; free some space", err)
-	}
-	return path, nil
+	return path, replaceFile(path, text)
 }
 
-// putBlueprint writes a member's blueprint, whole or not at all, and returns its
-// path.
+// putBlueprint writes a member's blueprint and returns its path.
 func (r *rig) putBlueprint(member, text string) (string, error) {
 	path := filepath.Join(r.dir, member+".blueprint.yaml")
-	next := path + ".next"
-	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
-		return "", fmt.Errorf("writing a blueprint: %w; free some space", err)
+	return path, replaceFile(path, text)
+}
+
+// replaceFile writes a file, whole or not at all.
+func replaceFile(path, text string) error {
+	if err := os.WriteFile(path+".next", []byte(text), 0o600); err != nil {
+		return fmt.Errorf("writing %s: %w; free some space", path, err)
 	}
-	return path, os.Rename(next, path)
+	return os.Rename(path+".next", path)
 }
 
 // close ends everything the rig started. The members must have ended.
@@ -250,4 +254,33 @@ func (r *rig) close() error {
 		err = r.cluster.Close()
 	}
 	return err
+}
+
+// secrets are the client secrets of a run, which no log may show. It is safe for
+// concurrent use.
+type secrets struct {
+	file string // which the members read
+
+	mu  sync.Mutex // guards all
+	all [][]byte
+}
+
+// fresh makes another secret.
+func (s *secrets) fresh() string {
+	secret := "dose" + rand.Text()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, []byte(secret))
+	return secret
+}
+
+// write puts a secret where the members read it.
+func (s *secrets) write(secret string) error { return replaceFile(s.file, secret) }
+
+// in reports whether a line shows a secret, or a bearer token.
+func (s *secrets) in(line []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Contains(line, []byte("Bearer ")) ||
+		slices.ContainsFunc(s.all, func(secret []byte) bool { return bytes.Contains(line, secret) })
 }

@@ -1,88 +1,108 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"time"
 
+	"github.com/datafly/bridge/internal/oracle"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
 const (
-	// freshWithin bounds how long an event may take once all is mended. A
+	// freshWithin bounds how long an event may take once every fault has ended. A
 	// member that is blocked probes every 30 seconds.
 	freshWithin = 90 * time.Second
-	// restWithin bounds how long what has gathered may take after that.
-	restWithin = 3 * time.Minute
+	// backlogWithin bounds how long the backlog may take after that.
+	backlogWithin = 3 * time.Minute
+	// lingering is how long a fault that may lose an acknowledgement explains a
+	// repeated write: the request is given up, then repeated.
+	lingering = requestTimeout + 5*time.Second
+	// deadLetterChecks is how often a missing dead letter is searched for, each
+	// time up to the current end of the topic: after a new leader it may lag.
+	deadLetterChecks = 5
 )
 
-// run is one pass of the oracle.
+// run is one run of the schedule.
 type run struct {
 	o        *options
-	life     context.Context // of all that goes on; ends with the run
-	ctx      context.Context // the faults'; ends with the schedule
+	life     context.Context // of the run
+	ctx      context.Context // of the faults; ends with the schedule
 	rig      *rig
-	v        *violations
-	ledger   *ledger
+	v        *oracle.Violations
+	ledger   *oracle.Ledger
+	gen      generator
 	producer *producer
 	recreate *recreation
 	reader   *reader
 	fleet    *fleet
-	say      func(format string, args ...any)
+	logf     func(format string, args ...any)
 
-	brokers  chan struct{} // holds one element while a broker is away
-	drifting sync.Mutex    // held while the table lacks a column
-	reports  sync.Mutex    // held while records are deleted, and while a member has no log
-	refusing sync.Mutex    // held while the service refuses rows once
-	closing  sync.Mutex    // held while the dead-letter topic takes nothing, or is away
-	editions edition       // of the blueprints of all members
+	broker    chan struct{} // holds one element while a broker is away
+	columns   sync.Mutex    // held while the table lacks a column
+	reports   sync.Mutex    // held while records are deleted, and while a member has no log
+	refusing  sync.Mutex    // held while the service refuses rows once
+	dlq       sync.Mutex    // held while the dead-letter topic is unavailable
+	blueprint sync.Mutex    // held while a blueprint is replaced; guards edition
+	edition   int           // of the last blueprint: a later number is the later file
 
-	mu     sync.Mutex // guards what follows
-	faults []*doing   // those that have begun
-	fresh  time.Duration
-	books  int64 // conservation equations of members that were held
+	mu       sync.Mutex       // guards the fields below
+	faults   []*activeFault   // those that have begun
+	latest   map[int32]uint32 // highest number of an event in the table, by partition
+	fresh    time.Duration    // that the first event took after the faults
+	accounts int64            // of members that were checked
 }
 
-// carryOut runs the schedule and audits. The error says that the oracle itself
-// could not go on; what the bridge did wrong is in the report.
-func carryOut(ctx context.Context, o *options, dir string, faults []fault, stderr io.Writer) (rep *report, err error) {
+// activeFault is a fault that has begun.
+type activeFault struct {
+	fault
+	kind  kind
+	began time.Time
+	ended time.Time // zero while it lasts
+}
+
+// execute runs the schedule and checks everything. An error means that the test
+// itself could not continue; what the bridge did wrong is in the report.
+func execute(ctx context.Context, o *options, dir string, faults []fault, stderr io.Writer) (rep *report, err error) {
 	began := time.Now()
-	r := &run{o: o, v: newViolations(), brokers: make(chan struct{}, 1)}
-	var saying sync.Mutex
-	r.say = func(format string, args ...any) {
-		saying.Lock()
-		defer saying.Unlock()
+	r := &run{o: o, v: oracle.NewViolations(), gen: generator{o.seed}, broker: make(chan struct{}, 1), latest: map[int32]uint32{}, edition: 1}
+	var logging sync.Mutex
+	r.logf = func(format string, args ...any) {
+		logging.Lock()
+		defer logging.Unlock()
 		fmt.Fprintf(stderr, "%7.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
-	r.v.tell = func(rule, example string) { r.say("rule %s is broken: %s", rule, example) }
-	r.say("starting %d brokers, the workspace and %d members; everything of this run is in %s", o.brokers, o.members, dir)
+	r.v.Report = func(rule, example string) { r.logf("rule %s is broken: %s", rule, example) }
+	r.logf("starting %d brokers, the workspace and %d members; the files of this run are in %s", o.brokers, o.members, dir)
 	if r.rig, err = newRig(ctx, o, dir); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.rig.close()) }()
 
-	// One write, and what became durable between two commits; brokers may be
-	// away for as long as a fault lasts and a session takes.
-	r.ledger = newLedger(maker{o.seed}, r.v, limits{maxRows: maxRows, uncommitted: 45 * time.Second})
-	r.ledger.excused, r.ledger.stopped = r.ackMayBeLost, r.stoodStill
+	// Uncommitted: brokers may be away for as long as a fault lasts and a session takes.
+	r.ledger = oracle.NewLedger(oracle.Config{
+		Kind: r.gen.outcome, Transaction: transactionOf, MaxRows: maxRows, Uncommitted: 45 * time.Second,
+		AckMayBeLost: r.ackMayBeLost, Frozen: r.wasFrozen,
+	}, r.v)
 	r.rig.table.OnRows(r.kept)
-	if r.producer, err = newProducer(r.rig, r.ledger, r.v); err != nil {
+	if r.producer, err = newProducer(r); err != nil {
 		return nil, err
 	}
 	defer r.producer.close()
-	if r.recreate, err = newRecreation(r.rig, r.ledger, r.v); err != nil {
+	if r.recreate, err = newRecreation(r); err != nil {
 		return nil, err
 	}
 	defer r.recreate.close()
-	if r.reader, err = newReader(r.rig, r.ledger, r.v); err != nil {
+	if r.reader, err = newReader(r); err != nil {
 		return nil, err
 	}
 	defer r.reader.close()
-	r.fleet = newFleet(r.rig, r.v)
-	r.fleet.heard, r.fleet.excused = r.heard, r.mayEnd
+	r.fleet = &fleet{rig: r.rig, v: r.v, silent: map[string]bool{}, onLine: r.onLine, mayFail: r.mayFail}
 
 	inner, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
@@ -99,27 +119,31 @@ func carryOut(ctx context.Context, o *options, dir string, faults []fault, stder
 		r.fleet.end(ending)
 	}()
 	watch.Go(func() { r.watchCommits(inner) })
-	watch.Go(func() { r.watchBooks(inner) })
+	watch.Go(func() {
+		for sleep(inner, 2*time.Second) {
+			r.checkAccounts(inner, false)
+		}
+	})
 	r.producer.start(inner, o.rate)
 	r.recreate.start(inner)
-	if !r.until(inner, 2*patience, func() bool { return r.ledger.totals().Rows > 0 }) && ctx.Err() == nil {
-		r.v.add(ruleFlow, "no row within %s of the start, and no fault has begun", 2*patience)
+	if !until(inner, 2*patience, func() bool { return r.ledger.Totals().Rows > 0 }) && ctx.Err() == nil {
+		r.v.Add(oracle.RuleFlow, "no row within %s of the start, and no fault has begun", 2*patience)
 	}
 	start := time.Now()
 	r.schedule(inner, start, faults)
-	if ctx.Err() == nil && !r.given() {
-		r.settle(inner)
+	if ctx.Err() == nil && !r.failedFirst() {
+		r.finish(inner)
 	}
 	ending, stop := context.WithTimeout(context.WithoutCancel(ctx), drain+patience)
 	defer stop()
-	r.fleet.end(ending) // unless the rest has done so: what members do wrong now counts
-	return r.report(start, faults, ctx.Err() != nil), nil
+	r.fleet.end(ending) // unless finish has done so: what members do wrong now counts
+	return r.report(start, ctx.Err() != nil), nil
 }
 
-// given reports whether the run is to end with the first violation, and has one.
-func (r *run) given() bool { return r.o.first && len(r.v.list()) > 0 }
+// failedFirst reports whether the run is to end with the first violation, and has one.
+func (r *run) failedFirst() bool { return r.o.first && len(r.v.List()) > 0 }
 
-// schedule carries out the faults and returns when the last is mended.
+// schedule carries out the faults and returns when the last has ended.
 func (r *run) schedule(ctx context.Context, start time.Time, faults []fault) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -127,7 +151,7 @@ func (r *run) schedule(ctx context.Context, start time.Time, faults []fault) {
 	if r.o.first {
 		go func() { // ends with ctx, which the return cancels
 			select {
-			case <-r.v.first:
+			case <-r.v.First:
 				cancel()
 			case <-ctx.Done():
 			}
@@ -140,99 +164,103 @@ func (r *run) schedule(ctx context.Context, start time.Time, faults []fault) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for i, f := range faults {
-		if !hold(ctx, time.Until(start.Add(f.At))) {
+		if !sleep(ctx, time.Until(start.Add(f.At))) {
 			return
 		}
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			d := &doing{fault: f, kind: by[f.Kind], began: time.Now()}
+		all.Go(func() {
+			a := &activeFault{fault: f, kind: by[f.Kind], began: time.Now()}
 			r.mu.Lock()
-			r.faults = append(r.faults, d)
+			r.faults = append(r.faults, a)
 			r.mu.Unlock()
-			r.say("fault %d of %d: %s for %s", i+1, len(faults), f.Kind, f.Length)
-			if err := d.kind.act(r, d); err != nil && ctx.Err() == nil {
-				r.v.add(ruleFlow, "%s could not be carried out: %v", f.Kind, err)
+			r.logf("fault %d of %d: %s for %s", i+1, len(faults), f.Kind, f.Length)
+			if err := a.kind.act(r, f); err != nil && ctx.Err() == nil {
+				r.v.Add(oracle.RuleFlow, "%s could not be carried out: %v", f.Kind, err)
 			}
 			r.mu.Lock()
-			d.ended = time.Now()
+			a.ended = time.Now()
 			r.mu.Unlock()
-		}()
+		})
 	}
 	all.Wait()
-	hold(ctx, time.Until(start.Add(r.o.duration)))
+	sleep(ctx, time.Until(start.Add(r.o.duration)))
 }
 
-// settle is the quiet end: a fresh event must flow, then everything.
-func (r *run) settle(ctx context.Context) {
-	r.say("all is mended; a fresh event must flow within %s", freshWithin)
+// finish waits, without faults, for a fresh event and then for all of them.
+func (r *run) finish(ctx context.Context) {
+	r.logf("every fault has ended; a fresh event must arrive within %s", freshWithin)
 	began := time.Now()
 	if err := r.rig.cluster.StartAll(ctx); err != nil {
-		r.v.add(ruleFlow, "the brokers do not come back: %v", err)
+		r.v.Add(oracle.RuleFlow, "the brokers do not come back: %v", err)
 	}
 	number, again := r.producer.next.Load(), r.recreate.number()
-	if !r.until(ctx, freshWithin, func() bool { return r.ledger.arrived(number, again) }) && ctx.Err() == nil {
-		r.v.add(ruleFlow, "no event that was produced after everything was mended has arrived on every partition within %s", freshWithin)
+	if !until(ctx, freshWithin, func() bool { return r.arrived(number, again) }) && ctx.Err() == nil {
+		r.v.Add(oracle.RuleFlow, "no event that was produced after every fault had ended has arrived on every partition within %s", freshWithin)
 	}
 	r.mu.Lock()
 	r.fresh = time.Since(began)
 	r.mu.Unlock()
-	if r.given() {
+	if r.failedFirst() {
 		return
 	}
 	if err := r.producer.stop(ctx); err != nil {
-		r.v.add(rulePromise, "%v", err)
+		r.v.Add(oracle.RuleKafka, "%v", err)
 	}
 	r.recreate.stop()
-	if r.ledger.transactions() > 0 {
-		// The last records of partitions are none that may arrive, and the lag
-		// must become 0 all the same.
+	if r.ledger.Transactions() > 0 {
+		// The last records of partitions may not arrive, and the lag must become 0
+		// all the same.
 		if err := r.transaction(2*partitions, 0, false); err != nil && ctx.Err() == nil {
-			r.v.add(ruleFlow, "a last transaction could not be made: %v", err)
+			r.v.Add(oracle.RuleFlow, "a last transaction could not be made: %v", err)
 		}
 	}
-	r.say("%d events are acknowledged; everything must be committed within %s", r.ledger.totals().Acked, restWithin)
+	r.logf("%d events are acknowledged; everything must be committed within %s", r.ledger.Totals().Acknowledged, backlogWithin)
 	last := ""
-	if !r.until(ctx, restWithin, func() bool {
+	if !until(ctx, backlogWithin, func() bool {
 		lag, text := r.lag(ctx)
 		last = text
 		return lag == 0
 	}) && ctx.Err() == nil {
-		r.v.add(ruleFlow, "after %s %s", restWithin, last)
+		r.v.Add(oracle.RuleFlow, "after %s %s", backlogWithin, last)
 	}
-	r.until(ctx, patience, func() bool {
-		ends, err := r.ends(ctx, letters)
-		return err == nil && r.reader.passed(ends)
-	})
-	r.holdBooks(ctx, true) // nothing is in flight now
+	until(ctx, patience, func() bool { return r.deadLettersRead(ctx) })
+	r.checkAccounts(ctx, true) // nothing is in flight now
 	r.fleet.end(ctx)
-	r.ledger.close()
-	r.ledger.tenures(r.fleet.unheard)
+	r.ledger.Close(func(process string, partition int32) bool {
+		return partition >= recreatedFrom || r.fleet.hasNoLog(process) // a log does not name the incarnation that was assigned
+	})
 }
 
-// kept enters rows as the service keeps them.
+// kept adds rows as the service keeps them.
 func (r *run) kept(rows []emulator.Row) {
-	taken := make([]row, 0, len(rows))
+	kept := make([]oracle.DeliveredRow, 0, len(rows))
 	for _, text := range rows {
-		row, err := r.ledger.maker.read(text.JSON)
-		if err == nil && !r.produced(row.number) {
-			err = fmt.Errorf("a row of event %d, which was not produced yet", row.number)
+		row, err := r.gen.read(text.JSON)
+		if err == nil && !r.produced(row.Number) {
+			err = fmt.Errorf("a row of event %d, which was not produced yet", row.Number)
 		}
 		if err != nil {
-			r.v.add(ruleInvented, "%v", err)
+			r.v.Add(oracle.RuleUnexpected, "%v", err)
 			continue
 		}
-		taken = append(taken, row)
+		kept = append(kept, row)
 	}
-	if len(taken) > 0 {
-		r.ledger.written(taken, time.Now())
+	if len(kept) == 0 {
+		return
+	}
+	r.ledger.Written(kept, time.Now())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, row := range kept {
+		if _, ok := incarnationOf(row.Number); ok || row.Number < arrayNumbers {
+			r.latest[row.Partition] = max(r.latest[row.Partition], row.Number)
+		}
 	}
 }
 
 // produced reports whether an event of a number was produced.
 func (r *run) produced(number uint32) bool {
 	if id, ok := transactionOf(number); ok {
-		return r.ledger.known(id)
+		return int(id) < r.ledger.Transactions()
 	}
 	if _, ok := incarnationOf(number); ok {
 		return r.recreate.produced(number)
@@ -243,59 +271,262 @@ func (r *run) produced(number uint32) bool {
 	return number < r.producer.next.Load()
 }
 
-// heard goes through a line of a member's log.
-func (r *run) heard(p *process, line []byte) {
-	if parts := assignedTo(line); len(parts) > 0 {
-		r.ledger.assigned(p.name, parts)
+// arrived reports whether every partition has a row of an event that was produced
+// after the given one: number in the steady topic, again in the recreated one.
+func (r *run) arrived(number, again uint32) bool {
+	incarnation, _ := incarnationOf(again)
+	known := r.ledger.Partitions()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, partition := range known {
+		after := number
+		if partition >= recreatedFrom {
+			if uint32(partition-recreatedFrom)/10 != incarnation {
+				continue
+			}
+			after = again
+		}
+		if r.latest[partition] <= after {
+			return false
+		}
 	}
-	r.loss(p, line)
-	r.lastWords(p, line)
+	return len(known) > 0
+}
+
+// onLine reads a line of a member's log.
+func (r *run) onLine(p *process, line []byte) {
 	if r.rig.secrets.in(line) {
-		r.v.add(ruleSecret, "%s.log shows a secret or a token", p.name)
+		r.v.Add(oracle.RuleSecret, "%s.log shows a secret or a token", p.name)
+	}
+	switch {
+	case bytes.Contains(line, []byte(`"msg":"partitions assigned"`)):
+		var entry struct {
+			Partitions map[string][]int32 `json:"partitions"`
+		}
+		if json.Unmarshal(line, &entry) == nil {
+			r.ledger.Assigned(p.name, entry.Partitions[topic])
+		}
+	case bytes.Contains(line, []byte(`"msg":"`+lossMessage+`"`)):
+		r.lossReported(p, line)
+	case bytes.Contains(line, []byte(`"msg":"stopped"`)):
+		r.stopped(p, line)
 	}
 }
 
-// lingering is how long a fault that may lose an acknowledgement explains a
-// write that comes again: the request is given up, then repeated.
-const lingering = requestTimeout + 5*time.Second
-
-// ackMayBeLost reports whether an acknowledgement to a member may have been
-// lost since then. Streams end by themselves, with a refused row and of age,
-// and rows may be kept whose acknowledgement was on the way.
+// ackMayBeLost reports whether an acknowledgement to a member may have been lost
+// since then. Streams end with a refused row and at their maximum age, and rows may
+// be kept whose acknowledgement was under way.
 func (r *run) ackMayBeLost(member string, since time.Time) bool {
-	if r.stoodStill(member, since) || r.writesStreams(member) {
+	var id, n int
+	if _, err := fmt.Sscanf(member, "m%d.%d", &id, &n); err == nil && r.fleet.transport(id) == "grpc" {
 		return true
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, d := range r.faults {
-		if d.kind.losesAck && (d.ended.IsZero() || d.ended.Add(lingering).After(since)) {
-			return true
-		}
-	}
-	return false
+	return r.wasFrozen(member, since) || r.anyFault(func(a *activeFault) bool {
+		return a.kind.flags&losesAck != 0 && (a.ended.IsZero() || a.ended.Add(lingering).After(since))
+	})
 }
 
-func (r *run) writesStreams(member string) bool {
-	var id, life int
-	_, err := fmt.Sscanf(member, "m%d.%d", &id, &life)
-	return err == nil && r.fleet.transport(id) == "grpc"
-}
-
-func (r *run) stoodStill(member string, since time.Time) bool {
+func (r *run) wasFrozen(member string, since time.Time) bool {
 	p := r.fleet.named(member)
-	return p == nil || p.stoodStill(since)
+	return p == nil || p.wasFrozen(since)
 }
 
-// mayEnd reports whether a member that started then may have found its
+// mayFail reports whether a member that started then may have found its
 // configuration refused.
-func (r *run) mayEnd(began time.Time) bool {
+func (r *run) mayFail(began time.Time) bool {
+	return r.anyFault(func(a *activeFault) bool {
+		return a.kind.flags&refusesStart != 0 && (a.ended.IsZero() || a.ended.Add(2*time.Second).After(began))
+	})
+}
+
+func (r *run) anyFault(is func(*activeFault) bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, d := range r.faults {
-		if d.kind.unready && (d.ended.IsZero() || d.ended.Add(2*time.Second).After(began)) {
+	for _, a := range r.faults {
+		if is(a) {
 			return true
 		}
 	}
 	return false
+}
+
+// checkAccounts asks each member for its account once. While nothing is in flight,
+// what it has counted as lost must be what it has logged.
+func (r *run) checkAccounts(ctx context.Context, quiet bool) {
+	for _, s := range r.fleet.running() {
+		p := r.fleet.process(s)
+		var status struct {
+			Account    oracle.Account `json:"conservation"`
+			Partitions []struct {
+				Partition int32          `json:"partition"`
+				Account   oracle.Account `json:"conservation"`
+			} `json:"partitions"`
+		}
+		if p == nil || p.get(ctx, "/status", 2*time.Second, &status) != nil {
+			continue // it is starting, ending or frozen
+		}
+		r.checkAccount(p.name+" at /status", status.Account)
+		if quiet {
+			r.checkLost(p, "at /status", status.Account.Lost)
+		}
+		for _, part := range status.Partitions {
+			r.checkAccount(fmt.Sprintf("%s at /status, partition %d", p.name, part.Partition), part.Account)
+		}
+	}
+}
+
+func (r *run) checkAccount(where string, a oracle.Account) {
+	if err := a.Check(); err != nil {
+		r.v.Add(oracle.RuleAccounting, "%s: %v", where, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.accounts++
+}
+
+// stopped checks the account in the last line of a member's log.
+func (r *run) stopped(p *process, line []byte) {
+	var entry struct {
+		Events *oracle.Account `json:"events"`
+	}
+	if err := json.Unmarshal(line, &entry); err != nil || entry.Events == nil {
+		r.v.Add(oracle.RuleAccounting, "the last line of %s has no count of events: %s", p.name, line)
+		return
+	}
+	if entry.Events.InFlight != 0 {
+		r.v.Add(oracle.RuleAccounting, "%s stopped with %d events in flight", p.name, entry.Events.InFlight)
+	}
+	r.checkLost(p, "in its last line", entry.Events.Lost)
+	r.checkAccount(p.name+" when it stopped", *entry.Events)
+}
+
+// checkLost compares the lost offsets that a member counts with those it logged.
+func (r *run) checkLost(p *process, where string, counted int64) {
+	if logged := r.ledger.LoggedLost(p.name); logged != counted && p.log == logKept {
+		r.v.Add(oracle.RuleLossReport, "%s counts %d lost offsets %s, and logged %d of them", p.name, counted, where, logged)
+	}
+}
+
+// lossMessage is the log line of offsets that a member found to be lost.
+const lossMessage = "kafka removed events before they were delivered"
+
+// lossReported adds the offsets that a log line reports as lost.
+func (r *run) lossReported(p *process, line []byte) {
+	var entry struct {
+		Topic     string `json:"topic"`
+		Partition *int32 `json:"partition"`
+		First     *int64 `json:"first_offset"`
+		Last      *int64 `json:"last_offset"`
+	}
+	if json.Unmarshal(line, &entry) != nil || entry.Partition == nil || entry.First == nil || entry.Last == nil || *entry.Last < *entry.First {
+		r.v.Add(oracle.RuleLossReport, "a line of %s reports a loss without its range: %s", p.name, line)
+		return
+	}
+	partition := *entry.Partition
+	if entry.Topic == recreated {
+		partition += recreatedFrom + 10*r.recreate.last()
+	}
+	r.ledger.ReportedLost(p.name, partition, *entry.First, *entry.Last+1, time.Now())
+}
+
+// watchCommits compares what the group has committed with the ledger until ctx ends.
+func (r *run) watchCommits(ctx context.Context) {
+	var missing []oracle.Event
+	tried := 0
+	for sleep(ctx, 400*time.Millisecond) {
+		committed, err := r.committed(ctx)
+		if err != nil {
+			continue // a broker is away
+		}
+		now := r.ledger.Committed(committed[topic], time.Now())
+		if missing = r.ledger.Overdue(missing); len(missing) == 0 {
+			missing, tried = now, 0
+		}
+		if len(missing) == 0 {
+			continue
+		}
+		ends, err := r.ends(ctx, deadLetters)
+		if err != nil || !until(ctx, 20*time.Second, func() bool { return r.reader.passed(ends) }) {
+			continue
+		}
+		if missing = r.ledger.Overdue(missing); len(missing) == 0 {
+			continue
+		}
+		if tried++; tried >= deadLetterChecks {
+			r.ledger.Missing(missing)
+			missing, tried = nil, 0
+		}
+	}
+}
+
+// committed returns the group's offsets, by topic and partition.
+func (r *run) committed(ctx context.Context) (map[string]map[int32]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	all, err := r.rig.adm.FetchOffsets(ctx, group)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]map[int32]int64{topic: {}, recreated: {}}
+	for of, offsets := range out {
+		for p, o := range all[of] {
+			if o.Err == nil && o.At >= 0 {
+				offsets[p] = o.At
+			}
+		}
+	}
+	return out, nil
+}
+
+// ends returns the ends of a topic's partitions, all of them or none.
+func (r *run) ends(ctx context.Context, of string) (map[int32]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	all, err := r.rig.adm.ListEndOffsets(ctx, of)
+	if err == nil {
+		err = all.Error()
+	}
+	out := map[int32]int64{}
+	for p, o := range all[of] {
+		out[p] = o.Offset
+	}
+	return out, err
+}
+
+// deadLettersRead reports whether the dead-letter topic was read to its end.
+func (r *run) deadLettersRead(ctx context.Context) bool {
+	ends, err := r.ends(ctx, deadLetters)
+	return err == nil && r.reader.passed(ends)
+}
+
+// lag counts the events that are not committed; text describes it, or why it is
+// not known.
+func (r *run) lag(ctx context.Context) (lag int64, text string) {
+	committed, err := r.committed(ctx)
+	for _, of := range []string{topic, recreated} {
+		if err != nil {
+			break
+		}
+		var ends map[int32]int64
+		ends, err = r.ends(ctx, of)
+		for p, end := range ends {
+			lag += max(0, end-committed[of][p])
+		}
+	}
+	if err != nil {
+		return -1, err.Error()
+	}
+	return lag, fmt.Sprintf("%d events are not committed", lag)
+}
+
+// until waits for a condition and reports whether it came.
+func until(ctx context.Context, limit time.Duration, condition func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for !condition() {
+		if !sleep(ctx, 100*time.Millisecond) {
+			return condition()
+		}
+	}
+	return true
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/datafly/bridge/zerobus/emulator"
 )
 
 // fault is one entry of a schedule.
@@ -15,107 +17,131 @@ type fault struct {
 	At     time.Duration // since the first event
 	Kind   string        // the name of one of kinds
 	Target int           // which member, broker or partition: taken modulo those there are
-	Length time.Duration // until it is mended; 0: it is over at once
+	Length time.Duration // 0: it is over at once
 }
+
+// action carries out a fault and returns when it has ended.
+type action func(*run, fault) error
 
 // kind is a way for something to go wrong.
 type kind struct {
-	name     string
-	about    string
-	min, max time.Duration // of its length
-	losesAck bool          // rows may be kept whose acknowledgement does not arrive
-	unready  bool          // a member that starts meanwhile may end with exit code 1, and is started again
-	grpc     bool          // of streams only
-	act      func(*run, *doing) error
+	name, about string
+	min, max    time.Duration // of its length
+	flags       int
+	act         action
 }
 
-// kinds is every way there is, sorted by whom it befalls.
+// Flags of kinds.
+const (
+	losesAck     = 1 << iota // rows may be kept whose acknowledgement does not arrive
+	refusesStart             // a member that starts meanwhile may end with exit code 1, and is started again
+	grpcOnly                 // of streams only
+)
+
+const s = time.Second
+
+// kinds returns every kind, sorted by what it affects.
 func kinds() []kind {
-	const s = time.Second
 	return []kind{
-		{name: "member-term", about: "SIGTERM to a member; it must end with 0 and is started again", act: (*run).memberTerm},
-		{name: "member-kill", about: "kill -9 of a member; it is started again", act: (*run).memberKill},
-		{name: "member-stop", about: "SIGSTOP of a member, shorter than its session", min: 1 * s, max: 3 * s, losesAck: true, act: (*run).memberStop},
-		{name: "member-freeze", about: "SIGSTOP of a member, longer than its session", min: 9 * s, max: 13 * s, losesAck: true, act: (*run).memberStop},
-		{name: "member-join", about: "one more member joins for a while", min: 8 * s, max: 15 * s, act: (*run).memberJoin},
-		{name: "member-leave", about: "a member leaves for a while", min: 4 * s, max: 9 * s, act: (*run).memberLeave},
-		{name: "restart-all", about: "all members are told to stop at once and started again", act: (*run).restartAll},
-		{name: "disk-full", about: "a member is started again whose log goes to a full disk; it writes nothing else", min: 6 * s, max: 12 * s, act: (*run).diskFull},
-		{name: "log-stalled", about: "a member is started again whose log nobody reads, at debug level; it delivers, and ends with 0 all the same", min: 5 * s, max: 10 * s, act: (*run).logStalled},
-		{name: "idle-connections", about: "strangers hold idle and slow connections to a member's ops endpoints, which must answer probes", min: 4 * s, max: 8 * s, act: (*run).idleConnections},
+		{"member-term", "SIGTERM to a member; it must end with 0 and is started again", 0, 0, 0, memberTerm},
+		{"member-kill", "kill -9 of a member; it is started again", 0, 0, 0, memberKill},
+		{"member-stop", "SIGSTOP of a member, shorter than its session", 1 * s, 3 * s, losesAck, memberFreeze},
+		{"member-freeze", "SIGSTOP of a member, longer than its session", 9 * s, 13 * s, losesAck, memberFreeze},
+		{"member-join", "one more member joins for a while", 8 * s, 15 * s, 0, memberJoin},
+		{"member-leave", "a member leaves for a while", 4 * s, 9 * s, 0, memberLeave},
+		{"restart-all", "all members are stopped at once and started again", 0, 0, 0, restartAll},
+		{"disk-full", "a member is started again whose log goes to a full disk", 6 * s, 12 * s, 0, withoutLog(logFull)},
+		{"log-stalled", "a member is started again whose log nobody reads, at debug level; it delivers, and ends with 0 all the same",
+			5 * s, 10 * s, 0, withoutLog(logStalled)},
+		{"idle-connections", "clients hold idle and slow connections to a member's ops endpoints, which must answer probes",
+			4 * s, 8 * s, 0, idleConnections},
 
-		{name: "blueprint-changed", about: "a member gets another blueprint, whose rows must appear in the same process", act: (*run).blueprintChanged},
-		{name: "blueprint-broken", about: "a member's blueprint is broken for a while, then replaced", min: 1 * s, max: 6 * s, act: (*run).blueprintBroken},
+		{"blueprint-changed", "a member gets another blueprint, whose rows must appear in the same process", 0, 0, 0, blueprintChanged},
+		{"blueprint-broken", "a member's blueprint is broken for a while, then replaced", 1 * s, 6 * s, 0, blueprintBroken},
 
-		{name: "broker-kill", about: "kill -9 of a broker, then it is started again", min: 2 * s, max: 6 * s, act: (*run).brokerKill},
-		{name: "broker-pause", about: "SIGSTOP of a broker", min: 2 * s, max: 7 * s, act: (*run).brokerPause},
-		{name: "coordinator-kill", about: "kill -9 of the broker that coordinates the group", min: 2 * s, max: 6 * s, act: (*run).coordinatorKill},
-		{name: "leader-move", about: "partitions get other leaders", act: (*run).leaderMove},
-		{name: "partition-add", about: "the topic gets one more partition", act: (*run).partitionAdd},
-		{name: "transactions", about: "transactions follow each other in the source topic, and two of three are aborted", min: 3 * s, max: 6 * s, act: (*run).shortTransactions},
-		{name: "transaction-open", about: "a transaction in the source topic stays open, then is committed or aborted", min: 3 * s, max: 8 * s, act: (*run).openTransaction},
-		{name: "array-records", about: "arrays of many events come between the others: some hold one that is fine, some more than a record may hold", min: 2 * s, max: 6 * s, act: (*run).arrayRecords},
-		{name: "records-deleted", about: "members reach no broker, and records that they have and have not delivered are deleted", min: 2 * s, max: 5 * s, act: (*run).recordsDeleted},
-		{name: "topic-recreated", about: "a topic is deleted and created again, and gets more events than it had", min: 300 * time.Millisecond, max: 4 * s, act: (*run).topicRecreated},
-		{name: "letters-recreated", about: "members reach no broker, and the dead-letter topic is deleted and created again", min: 300 * time.Millisecond, max: 3 * s, act: (*run).lettersRecreated},
-		{name: "letters-down", about: "the dead-letter topic takes nothing", min: 2 * s, max: 6 * s, act: (*run).lettersDown},
+		{"broker-kill", "kill -9 of a broker, then it is started again", 2 * s, 6 * s, 0, brokerKill},
+		{"broker-pause", "SIGSTOP of a broker", 2 * s, 7 * s, 0, brokerPause},
+		{"coordinator-kill", "kill -9 of the broker that coordinates the group", 2 * s, 6 * s, 0, coordinatorKill},
+		{"leader-move", "partitions get other leaders", 0, 0, 0, leaderMove},
+		{"partition-add", "the topic gets one more partition", 0, 0, 0, partitionAdd},
+		{"transactions", "transactions follow each other in the source topic, and two of three are aborted",
+			3 * s, 6 * s, 0, shortTransactions},
+		{"transaction-open", "a transaction in the source topic stays open, then is committed or aborted", 3 * s, 8 * s, 0, openTransaction},
+		{"array-records", "arrays of many events come between the others: some hold one that is fine, some more than a record may hold",
+			2 * s, 6 * s, 0, arrayRecords},
+		{"records-deleted", "members reach no broker, and records that they have and have not delivered are deleted",
+			2 * s, 5 * s, 0, recordsDeleted},
+		{"topic-recreated", "a topic is deleted and created again, and gets more events than it had",
+			300 * time.Millisecond, 4 * s, 0, topicRecreated},
+		{"dlq-recreated", "members reach no broker, and the dead-letter topic is deleted and created again",
+			300 * time.Millisecond, 3 * s, 0, dlqRecreated},
+		{"dlq-unavailable", "the dead-letter topic refuses every record", 2 * s, 6 * s, 0, dlqUnavailable},
 
-		{name: "broker-cut", about: "network between members and one broker is cut", min: 2 * s, max: 6 * s, act: (*run).brokerCut},
-		{name: "brokers-cut", about: "network between members and all brokers is cut", min: 1 * s, max: 4 * s, act: (*run).brokersCut},
-		{name: "broker-hole", about: "packets between members and one broker vanish", min: 2 * s, max: 6 * s, act: (*run).brokerHole},
-		{name: "broker-latency", about: "packets between members and brokers are late", min: 3 * s, max: 8 * s, act: (*run).brokerLatency},
-		{name: "broker-slow", about: "one broker sends and takes few bytes a second", min: 3 * s, max: 8 * s, act: (*run).brokerSlow},
+		{"broker-cut", "network between members and one broker is cut", 2 * s, 6 * s, 0, network(weather{cut: true}, oneBroker)},
+		{"brokers-cut", "network between members and all brokers is cut", 1 * s, 4 * s, 0, network(weather{cut: true}, allBrokers)},
+		{"broker-hole", "packets between members and one broker vanish", 2 * s, 6 * s, 0, network(weather{hole: true}, oneBroker)},
+		{"broker-latency", "packets between members and brokers are late",
+			3 * s, 8 * s, 0, network(weather{latency: 250 * time.Millisecond}, allBrokers)},
+		{"broker-slow", "one broker sends and takes few bytes a second", 3 * s, 8 * s, 0, network(weather{rate: 64 << 10}, oneBroker)},
 
-		{name: "sink-cut", about: "network between members and service is cut", min: 1 * s, max: 5 * s, losesAck: true, act: (*run).sinkCut},
-		{name: "sink-hole", about: "packets between members and service vanish", min: 1 * s, max: 5 * s, losesAck: true, act: (*run).sinkHole},
-		{name: "sink-latency", about: "packets between members and service are late", min: 3 * s, max: 8 * s, losesAck: true, act: (*run).sinkLatency},
-		{name: "sink-slow", about: "the service sends and takes few bytes a second", min: 3 * s, max: 8 * s, losesAck: true, act: (*run).sinkSlow},
-		{name: "answer-torn", about: "connections are closed in the middle of the answer", min: 3 * s, max: 6 * s, losesAck: true, act: (*run).answerTorn},
+		{"sink-cut", "network between members and service is cut", 1 * s, 5 * s, losesAck, network(weather{cut: true}, sinks)},
+		{"sink-hole", "packets between members and service vanish", 1 * s, 5 * s, losesAck, network(weather{hole: true}, sinks)},
+		{"sink-latency", "packets between members and service are late",
+			3 * s, 8 * s, losesAck, network(weather{latency: 400 * time.Millisecond}, sinks)},
+		{"sink-slow", "the service sends and takes few bytes a second", 3 * s, 8 * s, losesAck, network(weather{rate: 256 << 10}, sinks)},
+		{"answer-torn", "connections are closed in the middle of the answer", 3 * s, 6 * s, losesAck, network(weather{tear: true}, sinks)},
 
-		{name: "sink-401", about: "the service refuses the token of a request, twice", min: 2 * s, max: 5 * s, unready: true, act: sinkStatus(401, 2)},
-		{name: "sink-403", about: "the service forbids a request", min: 2 * s, max: 5 * s, unready: true, act: sinkStatus(403, 1)},
-		{name: "sink-404", about: "the service does not find the table for a request", min: 2 * s, max: 5 * s, unready: true, act: sinkStatus(404, 1)},
-		{name: "sink-408", about: "requests time out at the service", min: 2 * s, max: 5 * s, act: sinkStatus(408, 0)},
-		{name: "sink-429", about: "the service asks to come back in a second", min: 2 * s, max: 5 * s, act: sinkStatus(429, 0)},
-		{name: "sink-500", about: "the service fails", min: 2 * s, max: 5 * s, act: sinkStatus(500, 0)},
-		{name: "sink-503", about: "the service is unavailable", min: 2 * s, max: 5 * s, act: sinkStatus(503, 0)},
-		{name: "sink-504-kept", about: "a gateway times out although the rows are kept", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).sinkKept},
-		{name: "sink-hang", about: "the service never answers some requests", min: 2 * s, max: 4 * s, act: (*run).sinkHang},
-		{name: "sink-closed", about: "the service closes connections without an answer", min: 2 * s, max: 5 * s, act: (*run).sinkClosed},
-		{name: "answer-garbled", about: "the service keeps rows and answers with what is no JSON", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).answerGarbled},
-		{name: "ack-lost", about: "the service keeps rows and closes the connection", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).ackLost},
-		{name: "answer-lies", about: "the service keeps no row and answers what is no confirmation with 2xx", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).answerLies},
-		{name: "proxy-4xx", about: "what stands between refuses requests as proxies do, with good rows", min: 2 * s, max: 5 * s, losesAck: true, act: (*run).proxyRefuses},
-		{name: "refused-once", about: "the service refuses some good rows once they come alone, and only once", min: 2 * s, max: 5 * s, act: (*run).refusedOnce},
-		{name: "tokens-revoked", about: "every token is expired at once", unready: true, act: (*run).tokensRevoked},
-		{name: "tokens-down", about: "the token endpoint fails, and every token is expired", min: 2 * s, max: 5 * s, act: (*run).tokensDown},
-		{name: "clock-jump", about: "the service's clock jumps ahead by 59 minutes: tokens end early", unready: true, act: (*run).clockJump},
-		{name: "secret-rotated", about: "the client secret is changed, in the members' file too", unready: true, act: (*run).secretRotated},
-		{name: "schema-drift", about: "a column is dropped from the table and added again", min: 2 * s, max: 4 * s, losesAck: true, unready: true, act: (*run).schemaDrift},
+		{"sink-401", "the service refuses the token of a request, twice", 2 * s, 5 * s, refusesStart, sinkStatus(401, 2)},
+		{"sink-403", "the service forbids a request", 2 * s, 5 * s, refusesStart, sinkStatus(403, 1)},
+		{"sink-404", "the service does not find the table for a request", 2 * s, 5 * s, refusesStart, sinkStatus(404, 1)},
+		{"sink-408", "requests time out at the service", 2 * s, 5 * s, 0, sinkStatus(408, 0)},
+		{"sink-429", "the service asks for a retry in a second", 2 * s, 5 * s, 0, sinkStatus(429, 0)},
+		{"sink-500", "the service fails", 2 * s, 5 * s, 0, sinkStatus(500, 0)},
+		{"sink-503", "the service is unavailable", 2 * s, 5 * s, 0, sinkStatus(503, 0)},
+		{"sink-504-kept", "a gateway times out although the rows are kept",
+			2 * s, 5 * s, losesAck, scripted(emulator.Fault{Effect: emulator.EffectStatus, Status: 504, Keep: true, Probability: 0.3})},
+		{"sink-hang", "the service never answers some requests",
+			2 * s, 4 * s, 0, scripted(emulator.Fault{Effect: emulator.EffectHang, Count: 2})},
+		{"sink-closed", "the service closes connections without an answer",
+			2 * s, 5 * s, 0, scripted(emulator.Fault{Effect: emulator.EffectCut, Probability: 0.4})},
+		{"answer-garbled", "the service keeps rows and answers with invalid JSON", 2 * s, 5 * s, losesAck, answerGarbled},
+		{"ack-lost", "the service keeps rows and closes the connection",
+			2 * s, 5 * s, losesAck, scripted(emulator.Fault{Effect: emulator.EffectLoseAck, Probability: 0.3})},
+		{"answer-lies", "the service keeps no row and answers with a 2xx that confirms none", 2 * s, 5 * s, losesAck, answerLies},
+		{"proxy-4xx", "a proxy refuses requests with good rows", 2 * s, 5 * s, losesAck, proxyRefuses},
+		{"refused-once", "the service refuses some good rows, each alone only once", 2 * s, 5 * s, 0, refusedOnce},
+		{"tokens-revoked", "every token is expired at once", 0, 0, refusesStart, tokensRevoked},
+		{"tokens-down", "the token endpoint fails, and every token is expired", 2 * s, 5 * s, 0, tokensDown},
+		{"clock-jump", "the service's clock jumps ahead by 59 minutes: tokens end early", 0, 0, refusesStart, clockJump},
+		{"secret-rotated", "the client secret is changed, in the members' file too", 0, 0, refusesStart, secretRotated},
+		{"schema-drift", "a column is dropped from the table and added again", 2 * s, 4 * s, losesAck | refusesStart, schemaDrift},
 
-		{name: "stream-close", about: "streams are announced to end, and end", min: 3 * s, max: 6 * s, grpc: true, losesAck: true, act: (*run).streamClose},
-		{name: "stream-goaway", about: "connections of streams are asked to go", min: 3 * s, max: 6 * s, grpc: true, act: (*run).streamGoAway},
-		{name: "acks-ahead", about: "streams acknowledge messages that were never sent, and end", min: 3 * s, max: 6 * s, grpc: true, losesAck: true, act: (*run).acksAhead},
-		{name: "acks-stalled", about: "rows are kept and streams send no acknowledgements", min: 3 * s, max: 6 * s, grpc: true, losesAck: true, act: (*run).acksStalled},
+		{"stream-close", "streams are announced to end, and end",
+			3 * s, 6 * s, losesAck | grpcOnly, scripted(emulator.Fault{Effect: emulator.EffectCloseSignal, Window: &closeWindow, Probability: 0.02}, emulator.EndpointStream)},
+		{"stream-goaway", "connections of streams are asked to go",
+			3 * s, 6 * s, grpcOnly, scripted(emulator.Fault{Effect: emulator.EffectGoAway, Probability: 0.05}, emulator.EndpointStream)},
+		{"acks-ahead", "streams acknowledge messages that were never sent, and end", 3 * s, 6 * s, losesAck | grpcOnly, acksAhead},
+		{"acks-stalled", "rows are kept and streams send no acknowledgements",
+			3 * s, 6 * s, losesAck | grpcOnly, scripted(emulator.Fault{Effect: emulator.EffectStallAcks, Latency: emulator.Latency{P50: 2 * s}, Count: 3}, emulator.EndpointStream)},
 	}
 }
 
 // every is the usual time between the beginnings of two faults.
 const every = 3500 * time.Millisecond
 
-// available lists the kinds that can befall a run with these options.
+// available lists the kinds that are possible in a run with these options.
 func available(o *options) []kind {
 	return slices.DeleteFunc(kinds(), func(k kind) bool {
-		return k.grpc && o.transport != "grpc" && o.transport != "mixed" ||
+		return k.flags&grpcOnly != 0 && o.transport != "grpc" && o.transport != "mixed" ||
 			k.name == "disk-full" && !haveFullDisk ||
 			len(o.focus) > 0 && !slices.Contains(o.focus, k.name)
 	})
 }
 
-// plan makes the schedule: kinds are dealt like cards, so that none comes
+// plan makes the schedule: kinds are sampled without replacement, so that none comes
 // again before all have come. It depends on the options alone.
 func plan(o *options) []fault {
-	dice := rand.New(rand.NewPCG(o.seed, 0x5eed))
+	random := rand.New(rand.NewPCG(o.seed, 0x5eed))
 	n := int(o.duration / every)
 	if o.duration >= time.Minute {
 		n = max(n, 30)
@@ -125,21 +151,21 @@ func plan(o *options) []fault {
 		return nil
 	}
 	step := o.duration / time.Duration(n+1)
-	var deck []kind
+	var left []kind
 	var faults []fault
 	for i := range n {
-		if len(deck) == 0 {
-			deck = slices.Clone(all)
-			dice.Shuffle(len(deck), func(a, b int) { deck[a], deck[b] = deck[b], deck[a] })
+		if len(left) == 0 {
+			left = slices.Clone(all)
+			random.Shuffle(len(left), func(a, b int) { left[a], left[b] = left[b], left[a] })
 		}
-		k := deck[0]
-		deck = deck[1:]
-		f := fault{Kind: k.name, Target: dice.IntN(1 << 16), Length: k.min}
+		k := left[0]
+		left = left[1:]
+		f := fault{Kind: k.name, Target: random.IntN(1 << 16), Length: k.min}
 		if k.max > k.min {
-			f.Length += time.Duration(dice.Int64N(int64(k.max - k.min))).Round(100 * time.Millisecond)
+			f.Length += time.Duration(random.Int64N(int64(k.max - k.min))).Round(100 * time.Millisecond)
 		}
-		f.At = (time.Duration(i)*step + step/2 + time.Duration(dice.Int64N(int64(step)))).Round(100 * time.Millisecond)
-		f.At = max(0, min(f.At, o.duration-f.Length)) // all is mended when the time is over
+		f.At = (time.Duration(i)*step + step/2 + time.Duration(random.Int64N(int64(step)))).Round(100 * time.Millisecond)
+		f.At = max(0, min(f.At, o.duration-f.Length)) // all have ended when the time is over
 		faults = append(faults, f)
 	}
 	slices.SortStableFunc(faults, func(a, b fault) int { return cmp.Compare(a.At, b.At) })

@@ -41,13 +41,13 @@ func TestScheduleFollowsFromTheSeed(t *testing.T) {
 		}
 		for i, f := range faults {
 			if f.At < 0 || f.At+f.Length > o.duration || i > 0 && f.At < faults[i-1].At {
-				t.Fatalf("seed %d: fault %d, %+v, is out of order or not mended in time", seed, i, f)
+				t.Fatalf("seed %d: fault %d, %+v, is out of order or too long", seed, i, f)
 			}
 		}
 	}
 }
 
-func TestEveryKindIsDealtBeforeOneComesAgain(t *testing.T) {
+func TestEveryKindComesBeforeOneComesAgain(t *testing.T) {
 	o := parsed(t, "-seed", "3", "-duration", "10m")
 	all := available(o)
 	if len(all) < 20 {
@@ -67,13 +67,13 @@ func TestEveryKindIsDealtBeforeOneComesAgain(t *testing.T) {
 		}
 	}
 	for _, k := range available(parsed(t, "-transport", "rest")) {
-		if k.grpc {
-			t.Errorf("%s befalls streams, and there are none with rest", k.name)
+		if k.flags&grpcOnly != 0 {
+			t.Errorf("%s affects streams, and there are none with rest", k.name)
 		}
 	}
 	for name := range count(plan(parsed(t, "-focus", "member-kill,sink-cut"))) {
 		if name != "member-kill" && name != "sink-cut" {
-			t.Errorf("%s was dealt, and not asked for", name)
+			t.Errorf("%s was scheduled, and not requested", name)
 		}
 	}
 }
@@ -118,7 +118,7 @@ func TestMutantsApply(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), "git", "apply", "--check")
 		cmd.Dir, cmd.Stdin = "../..", bytes.NewReader(m.patch)
 		if text, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("mutants/%s.patch does not apply any more; make it anew for the code of now: %v\n%s", m.name, err, text)
+			t.Errorf("mutants/%s.patch does not apply any more; make it again for the present code: %v\n%s", m.name, err, text)
 		}
 		for _, name := range m.focus {
 			if !strings.Contains(kindNames(), name) {

@@ -11,22 +11,20 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/datafly/bridge/internal/oracle"
 	"github.com/datafly/bridge/internal/traffic"
 )
 
-// What an event is, and so where it must end.
+// What an event holds, and so its outcome.
 const (
 	fine      = iota // a row of the table
 	unfit            // a row that the table refuses: a dead letter
 	malformed        // no row at all: a dead letter
 	mixed            // an array of one event that is fine and many that are none: a row and a dead letter
-	tombstone        // a null value: nowhere, and committed past
-	open             // fine, in a transaction that has not ended: nowhere yet
-	ending           // fine, in a transaction whose commit was asked for: a row, if not at once
-	aborted          // fine, in a transaction that was aborted: nowhere
+	tombstone        // a null value: filtered
 )
 
-// Event numbers say where an event was produced: by the steady producer, in the
+// Event numbers name where an event was produced: by the steady producer, in the
 // recreated topic, or within a transaction.
 const (
 	arrayNumbers       uint32 = 1 << 29 // from here: in an array
@@ -50,45 +48,43 @@ func transactionOf(number uint32) (id uint32, ok bool) {
 	return (number - transactionNumbers) >> transactionShift, number >= transactionNumbers
 }
 
-// recreatedBooks is the first partition number by which the ledger knows those
-// of the recreated topic: each incarnation has ten of its own, so that an offset
-// stands for one event here too.
-const recreatedBooks int32 = 1000
+// recreatedFrom is the first partition number that the ledger has for the recreated
+// topic: each incarnation has ten of its own, so that an offset is one event there.
+const recreatedFrom int32 = 1000
 
-// bookOf returns the partition number by which the ledger knows the partition
-// of a topic that an event says it is from.
-func bookOf(topicName string, partition int32, number uint32) (int32, error) {
+// ledgerPartition returns the partition number that the ledger has for the
+// partition of a topic that an event names.
+func ledgerPartition(topicName string, partition int32, number uint32) (int32, error) {
 	incarnation, again := incarnationOf(number)
 	switch {
 	case topicName == topic && !again:
 		return partition, nil
 	case topicName == recreated && again:
-		return recreatedBooks + 10*int32(incarnation) + partition, nil
+		return recreatedFrom + 10*int32(incarnation) + partition, nil
 	}
 	return 0, fmt.Errorf("event %d was not produced to topic %q", number, topicName)
 }
 
-// unfitName is the event name of rows that the service is told to refuse.
+// unfitName is the event name of rows that the service refuses.
 const unfitName = "never_fits"
 
-// numberHeader carries an event's number, so that a dead letter tells it.
+// numberHeader holds an event's number, for its dead letter.
 const numberHeader = "chaos-number"
 
-// maker makes the events of one seed. An event is made of the seed and its
-// number alone, so that nothing need be kept to know what it was.
-type maker struct{ seed uint64 }
+// generator makes the events of one seed. An event follows from the seed and its
+// number alone, so that nothing is stored to know what it was.
+type generator struct{ seed uint64 }
 
-// dice are the random bits of one event: SplitMix64 over seed and number.
-func (m maker) dice(number uint32) uint64 {
-	z := m.seed + (uint64(number)+1)*0x9e3779b97f4a7c15
+// random returns the random bits of one event: SplitMix64 over seed and number.
+func (g generator) random(number uint32) uint64 {
+	z := g.seed + (uint64(number)+1)*0x9e3779b97f4a7c15
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31
 }
 
-// kind is what an event is by what it holds. Whether its transaction was
-// committed is for the ledger to say.
-func (m maker) kind(number uint32) int {
+// kind returns what an event holds.
+func (g generator) kind(number uint32) int {
 	switch {
 	case number >= recreatedNumbers:
 		return fine
@@ -97,7 +93,7 @@ func (m maker) kind(number uint32) int {
 	case number >= arrayNumbers:
 		return mixed
 	}
-	switch n := m.dice(number) % 10_000; {
+	switch n := g.random(number) % 10_000; {
 	case n < 20:
 		return tombstone
 	case n < 60:
@@ -108,40 +104,45 @@ func (m maker) kind(number uint32) int {
 	return fine
 }
 
+var outcomes = [...]oracle.Kind{fine: oracle.Row, unfit: oracle.DeadLetter, malformed: oracle.DeadLetter, mixed: oracle.RowAndDeadLetter, tombstone: oracle.Filtered}
+
+// outcome returns what an event must become, apart from its transaction.
+func (g generator) outcome(number uint32) oracle.Kind { return outcomes[g.kind(number)] }
+
 // record makes the Kafka record of an event.
-func (m maker) record(number uint32) *kgo.Record {
+func (g generator) record(number uint32) *kgo.Record {
 	r := &kgo.Record{
-		Key: fmt.Appendf(nil, "visitor-%d", m.dice(number)%5000),
+		Key: fmt.Appendf(nil, "visitor-%d", g.random(number)%5000),
 		Headers: []kgo.RecordHeader{
 			{Key: numberHeader, Value: strconv.AppendUint(nil, uint64(number), 10)},
 			{Key: "bytes", Value: []byte{0, 0xff, byte(number)}},
 		},
 	}
-	switch m.kind(number) {
+	switch g.kind(number) {
 	case tombstone:
 	case malformed:
-		r.Value, _ = m.malformed(number)
+		r.Value, _ = g.malformed(number)
 	case mixed:
-		before, after := m.around(number)
-		r.Value = slices.Concat([]byte("["), bytes.Repeat([]byte("7,"), before), m.value(number), bytes.Repeat([]byte(",7"), after), []byte("]"))
+		before, after := g.around(number)
+		r.Value = slices.Concat([]byte("["), bytes.Repeat([]byte("7,"), before), g.value(number), bytes.Repeat([]byte(",7"), after), []byte("]"))
 	default:
-		r.Value = m.value(number)
+		r.Value = g.value(number)
 	}
 	return r
 }
 
-// malformed makes the value of a malformed event, and says under which code it
+// malformed returns the value of a malformed event, and the code under which it
 // must be rejected.
-func (m maker) malformed(number uint32) (value []byte, code string) {
+func (g generator) malformed(number uint32) (value []byte, code string) {
 	if number >= arrayNumbers {
-		return slices.Concat([]byte("[{}"), bytes.Repeat([]byte(",7"), maxEvents+int(m.dice(number)%100)), []byte("]")), "too_many_events"
+		return slices.Concat([]byte("[{}"), bytes.Repeat([]byte(",7"), maxEvents+int(g.random(number)%100)), []byte("]")), "too_many_events"
 	}
 	faults := traffic.Faults()
-	g := traffic.New(traffic.Config{Seed: m.dice(number), MalformedEvery: 1})
+	events := traffic.New(traffic.Config{Seed: g.random(number), MalformedEvery: 1})
 	var e traffic.Event
-	n := int(m.dice(number)>>32) % len(faults)
+	n := int(g.random(number)>>32) % len(faults)
 	for range n + 1 { // the kinds take turns
-		g.Next(&e)
+		events.Next(&e)
 	}
 	return bytes.Clone(e.Value), faults[n].Code
 }
@@ -150,20 +151,20 @@ func (m maker) malformed(number uint32) (value []byte, code string) {
 const maxEvents = 10_000
 
 // around returns how many elements that are no events an array has before and
-// behind the one that is.
-func (m maker) around(number uint32) (before, after int) {
-	d := m.dice(number)
+// after the one that is.
+func (g generator) around(number uint32) (before, after int) {
+	d := g.random(number)
 	return int(1 + d>>8%300), int(1 + d>>24%300)
 }
 
-// fields are what an event says, by column of the table.
-func (m maker) fields(number uint32) map[string]string {
-	d := m.dice(number)
+// fields returns what an event holds, by column of the table.
+func (g generator) fields(number uint32) map[string]string {
+	d := g.random(number)
 	at := time.Date(2026, 3, 4, 9, 0, 0, 0, time.UTC).Add(time.Duration(number) * time.Millisecond)
 	f := map[string]string{
 		"event_type":      "track",
 		"event_name":      []string{"order_completed", "product_viewed", "cart_updated"}[d%3],
-		"message_id":      m.id(number),
+		"message_id":      g.id(number),
 		"anonymous_id":    fmt.Sprintf("a-%016x", d),
 		"event_timestamp": strconv.FormatInt(at.UnixMicro(), 10),
 		"ip_address":      fmt.Sprintf("203.0.113.%d", d>>8&255),
@@ -179,7 +180,7 @@ func (m maker) fields(number uint32) map[string]string {
 	if d>>54&3 == 0 {
 		f["page_referrer"] = ""
 	}
-	if m.kind(number) == unfit {
+	if g.kind(number) == unfit {
 		f["event_name"] = unfitName
 	}
 	return f
@@ -191,8 +192,8 @@ var awkward = []string{
 }
 
 // value is the event as Signal writes it.
-func (m maker) value(number uint32) []byte {
-	f := m.fields(number)
+func (g generator) value(number uint32) []byte {
+	f := g.fields(number)
 	micros, _ := strconv.ParseInt(f["event_timestamp"], 10, 64) // written by fields
 	page := map[string]any{"url": f["page_url"]}
 	if r, ok := f["page_referrer"]; ok {
@@ -218,12 +219,12 @@ func (m maker) value(number uint32) []byte {
 }
 
 // id is an event's message_id; number reads it back.
-func (m maker) id(number uint32) string { return fmt.Sprintf("%016x-%08x", m.seed, number) }
+func (g generator) id(number uint32) string { return fmt.Sprintf("%016x-%08x", g.seed, number) }
 
-func (m maker) number(id string) (uint32, bool) {
+func (g generator) number(id string) (uint32, bool) {
 	head, tail, ok := strings.Cut(id, "-")
 	n, err := strconv.ParseUint(tail, 16, 32)
-	return uint32(n), ok && err == nil && head == fmt.Sprintf("%016x", m.seed)
+	return uint32(n), ok && err == nil && head == fmt.Sprintf("%016x", g.seed)
 }
 
 // The table: the columns of the integration's page, and where a row came from.
@@ -236,8 +237,8 @@ const (
 	driftColumn = "locale"
 )
 
-// blueprint has a member put its own name into its rows, and which edition of
-// its blueprint they were made by.
+// blueprint has a member write its own name into its rows, and the edition of the
+// blueprint that they were mapped by.
 func blueprint(member string, edition int) string {
 	return `version: 2
 extends: default
@@ -251,93 +252,85 @@ global:
 `
 }
 
-// row is a row of the table, taken apart.
-type row struct {
-	number    uint32
-	partition int32 // as the ledger knows it
-	offset    int64
-	member    string
-	edition   int    // of the blueprint it was made by
-	wrong     string // what differs from the event, "" if nothing does
-}
-
-// read takes a row apart and holds it against the event it says it is.
-func (m maker) read(text []byte) (r row, err error) {
+// read parses a row and compares it with the event that it names.
+func (g generator) read(text []byte) (r oracle.DeliveredRow, err error) {
 	var columns map[string]any
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	if err := d.Decode(&columns); err != nil {
 		return r, fmt.Errorf("a row is not JSON: %w", err)
 	}
-	said := func(column string) string {
+	take := func(column string) string {
 		defer delete(columns, column)
 		if columns[column] == nil {
 			return ""
 		}
 		return fmt.Sprint(columns[column])
 	}
-	from := said("source_topic")
-	p, perr := strconv.ParseInt(said("source_partition"), 10, 32)
-	o, oerr := strconv.ParseInt(said("source_offset"), 10, 64)
-	r.partition, r.offset, r.member = int32(p), o, said("written_by")
-	r.edition, err = strconv.Atoi(said("edition"))
+	from := take("source_topic")
+	p, perr := strconv.ParseInt(take("source_partition"), 10, 32)
+	o, oerr := strconv.ParseInt(take("source_offset"), 10, 64)
+	r.Offset, r.Process = o, take("written_by")
+	r.Edition, err = strconv.Atoi(take("edition"))
 	id, _ := columns["message_id"].(string)
-	number, ok := m.number(id)
-	r.number = number
+	number, ok := g.number(id)
 	if !ok || perr != nil || oerr != nil || err != nil || o < 0 || p < 0 {
-		return r, fmt.Errorf("a row of no event: message_id %q, partition %d, offset %d, edition %d", id, p, o, r.edition)
+		return r, fmt.Errorf("a row of no event: message_id %q, partition %d, offset %d, edition %d", id, p, o, r.Edition)
 	}
-	if r.partition, err = bookOf(from, r.partition, number); err != nil {
+	r.Number = number
+	if r.Partition, err = ledgerPartition(from, int32(p), number); err != nil {
 		return r, fmt.Errorf("a row of partition %d, offset %d: %w", p, o, err)
 	}
-	want := m.fields(number)
-	for column, text := range want {
-		got, ok := columns[column]
-		if !ok || fmt.Sprint(got) != text {
-			r.wrong = fmt.Sprintf("column %s is %q, want %q", column, fmt.Sprint(got), text)
+	for column, want := range g.fields(number) {
+		if got, ok := columns[column]; !ok || fmt.Sprint(got) != want {
+			r.Difference = fmt.Sprintf("column %s is %q, want %q", column, fmt.Sprint(got), want)
 		}
 		delete(columns, column)
 	}
 	for column, got := range columns {
 		if got != nil {
-			r.wrong = fmt.Sprintf("column %s is %q, want NULL", column, fmt.Sprint(got))
+			r.Difference = fmt.Sprintf("column %s is %q, want NULL", column, fmt.Sprint(got))
 		}
 	}
 	return r, nil
 }
 
-// differs says how a dead letter differs from the event it says it is.
-func (m maker) differs(number uint32, letter *kgo.Record, code string) string {
-	want := m.record(number)
+// difference returns how a dead letter differs from the event that it names.
+func (g generator) difference(number uint32, got *kgo.Record, code string) string {
+	want := g.record(number)
 	switch {
-	case !bytes.Equal(letter.Key, want.Key):
-		return fmt.Sprintf("key %q, want %q", letter.Key, want.Key)
-	case !bytes.Equal(letter.Value, want.Value) || (letter.Value == nil) != (want.Value == nil):
-		return fmt.Sprintf("value %.80q, want %.80q", letter.Value, want.Value)
-	case len(letter.Headers) < len(want.Headers):
-		return fmt.Sprintf("%d headers, want at least %d", len(letter.Headers), len(want.Headers))
+	case !bytes.Equal(got.Key, want.Key):
+		return fmt.Sprintf("key %q, want %q", got.Key, want.Key)
+	case !bytes.Equal(got.Value, want.Value) || (got.Value == nil) != (want.Value == nil):
+		return fmt.Sprintf("value %.80q, want %.80q", got.Value, want.Value)
+	case len(got.Headers) < len(want.Headers):
+		return fmt.Sprintf("%d headers, want at least %d", len(got.Headers), len(want.Headers))
 	}
 	for i, h := range want.Headers {
-		if got := letter.Headers[i]; got.Key != h.Key || !bytes.Equal(got.Value, h.Value) {
-			return fmt.Sprintf("header %d is %s=%q, want %s=%q", i, got.Key, got.Value, h.Key, h.Value)
+		if have := got.Headers[i]; have.Key != h.Key || !bytes.Equal(have.Value, h.Value) {
+			return fmt.Sprintf("header %d is %s=%q, want %s=%q", i, have.Key, have.Value, h.Key, h.Value)
 		}
 	}
-	if m.kind(number) == mixed {
-		before, after := m.around(number)
+	if g.kind(number) == mixed {
+		before, after := g.around(number)
 		want := fmt.Sprintf("%s,%s", span(0, before), span(before+1, after))
-		got := ""
-		for _, h := range letter.Headers {
-			if h.Key == "bridge-event-index" {
-				got = string(h.Value)
-			}
-		}
-		if got != want || code != "not_object" {
-			return fmt.Sprintf("events %s, code %s, want %s and not_object", got, code, want)
+		if index := header(got, "bridge-event-index"); index != want || code != "not_object" {
+			return fmt.Sprintf("events %s, code %s, want %s and not_object", index, code, want)
 		}
 	}
-	if m.kind(number) == malformed {
-		if _, want := m.malformed(number); code != want {
+	if g.kind(number) == malformed {
+		if _, want := g.malformed(number); code != want {
 			return fmt.Sprintf("code %s, want %s", code, want)
+		}
+	}
+	return ""
+}
+
+// header returns the last header of a name, or nothing.
+func header(r *kgo.Record, key string) string {
+	for _, h := range slices.Backward(r.Headers) {
+		if h.Key == key {
+			return string(h.Value)
 		}
 	}
 	return ""
