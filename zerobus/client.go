@@ -1,9 +1,8 @@
-// Package zerobus writes rows to one Databricks table through Zerobus Ingest.
-// It is the only package that knows Databricks: tokens, wire, statuses, grants.
-// It keeps no rows after Write returns, orders nothing between callers and
-// never gives a row up: what cannot be delivered now is retried or waits for as
-// long as the caller's context lives. The only goroutines it starts are two per
-// open gRPC stream; Close waits for them.
+// Package zerobus writes rows to one Databricks table through Zerobus Ingest. It is the
+// only package that knows Databricks: tokens, transports, statuses, grants. It keeps no
+// rows after Write returns, does not order callers and never drops a row: what cannot be
+// delivered is retried, or waits, until the caller's context ends. The only goroutines it
+// starts are two per open gRPC stream; Close waits for them.
 package zerobus
 
 import (
@@ -17,26 +16,26 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/datafly/bridge/internal/oauthtoken"
 )
 
-// Observer is told what happens, for metrics. Its methods are called from many
-// goroutines and must not block. Labels come from the closed sets below; none
-// holds data.
+// Observer receives events for metrics. Its methods are called from many goroutines and
+// must not block. Labels come from the closed sets below; none holds data.
 type Observer interface {
-	// Request ends one attempt to write a batch. d runs from sending to the
-	// last byte of the answer, waiting for a token included.
+	// Request ends one attempt to write a batch. d runs from sending to the last byte of
+	// the answer, and includes waiting for a token.
 	Request(outcome string, d time.Duration)
-	// Retried counts an attempt that will be repeated, except for the one that
-	// repeats the refusal of a single row.
+	// Retried counts an attempt that will be repeated, except for the repetition that
+	// confirms the refusal of a single row.
 	Retried(reason string)
-	// TokenMinted ends one request for a token; err is nil if it brought one.
+	// TokenMinted ends one token request; err is nil if it succeeded.
 	TokenMinted(err error)
 }
 
-// StreamObserver is what an Observer may be besides, to hear of gRPC streams.
-// Each stream that was confirmed ends once.
+// StreamObserver is an optional extension of an Observer, for gRPC streams. Each opened
+// stream ends once.
 type StreamObserver interface {
 	StreamOpened()
 	StreamEnded(why string)
@@ -44,17 +43,17 @@ type StreamObserver interface {
 
 // Ends of a stream, as StreamObserver.StreamEnded names them.
 const (
-	StreamAnnounced = "announced" // by the service, in order: streams have a greatest age
-	StreamLeft      = "left"      // by us: idle, for changed columns, or at Close
+	StreamAnnounced = "announced" // by the service, in order: streams have a maximum age
+	StreamLeft      = "left"      // by the client: idle, for changed columns, or at Close
 	StreamRefused   = "refused"   // for a row that can never be ingested
 	StreamFailed    = "failed"    // lost, silent or broken
-	StreamBlocked   = "blocked"   // for a fault of configuration, or a token
+	StreamBlocked   = "blocked"   // for a configuration fault, or a token
 )
 
 // Outcomes of an attempt, as Observer.Request names them.
 const (
 	OutcomeOK       = "ok"        // every row is durable
-	OutcomeRetry    = "retry"     // no answer, or one that asks for another try
+	OutcomeRetry    = "retry"     // no answer, or one that asks for a retry
 	OutcomeRefused  = "refused"   // 400 or 422: a row can never be ingested
 	OutcomeTooLarge = "too_large" // 413: over the size bound
 	OutcomeBlocked  = "blocked"   // a configuration fault
@@ -73,24 +72,24 @@ const (
 
 // Client writes rows to one table. All methods are safe for concurrent use.
 type Client struct {
-	set    settings
-	log    *zap.Logger
-	obs    Observer
-	http   *http.Client
-	tokens *tokens // for writing rows
-	plain  *tokens // for Unity Catalog, which takes no token that is bound to a table; may be the same
-	wire   transport
-	grpc   *wire // wire, where it is gRPC; else nil
-	gate   *gate
-	limit  *throttle
-	advice adviser
-	seen   *refusals
-	jitter func(time.Duration) time.Duration
+	set       settings
+	log       *zap.Logger
+	obs       Observer
+	http      *http.Client
+	tokens    *tokenSource // for writing rows
+	catalog   *tokenSource // for Unity Catalog, which takes no token that is bound to a table; may be the same
+	transport transport
+	grpc      *grpcTransport // transport, if it is gRPC; else nil
+	breaker   *breaker
+	throttle  *throttle
+	rem       remedies
+	refusals  *refusals
+	jitter    func(time.Duration) time.Duration
 
-	columns    *columnCheck
-	rowsMade   atomic.Int64 // how often SetRowColumns was called: rows are made in another way since
-	drift      *drift
-	unreadOnce sync.Once // says once that columns cannot be read
+	schemaVersion  atomic.Int64 // number of SetRowColumns calls
+	check          columnCheck
+	watch          columnWatch
+	unreadableOnce sync.Once // logs once that columns cannot be read
 }
 
 // New checks cfg and returns a Client. It does no I/O. obs may be nil.
@@ -98,94 +97,91 @@ func New(cfg Config, log *zap.Logger, obs Observer) (*Client, error) {
 	return newClient(cfg, log, obs, &roundTripper{caFile: cfg.CAFile}, nil)
 }
 
-// newClient takes what the sockets are replaced by in tests; a nil dial is the
-// network.
+// newClient takes replacements of the network for tests; a nil dial is the network.
 func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, dial dialer) (*Client, error) {
 	set, err := cfg.parse()
 	if err != nil {
 		return nil, err
 	}
 	if obs == nil {
-		obs = deaf{}
+		obs = nopObserver{}
 	}
 	log = log.With(zap.String("table", set.table.String()))
-	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), advice: newAdviser(set), jitter: fullJitter,
-		limit: newThrottle(set.RateLimit), seen: newRefusals(), columns: newColumnCheck(), drift: newDrift()}
-	mint := func(params url.Values) *tokens {
-		return &tokens{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
-			timeout: set.Timeout, http: newHTTPClient(oauthtoken.Tolerant(rt)), advice: c.advice, obs: obs, log: log}
+	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), rem: newRemedies(set), jitter: fullJitter,
+		throttle: newThrottle(set.RateLimit), refusals: newRefusals(), watch: columnWatch{news: make(chan struct{}, 1)},
+		check: columnCheck{turn: make(chan struct{}, 1), limit: rate.NewLimiter(10, 10)}}
+	newTokens := func(params url.Values) *tokenSource {
+		return &tokenSource{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
+			timeout: set.Timeout, http: newHTTPClient(oauthtoken.Tolerant(rt)), rem: c.rem, obs: obs, log: log}
 	}
-	c.plain = mint(nil)
-	c.tokens = c.plain
+	c.catalog = newTokens(nil)
+	c.tokens = c.catalog
 	if set.native != nil {
-		c.tokens = mint(set.tokenParams())
+		c.tokens = newTokens(set.tokenParams())
 	}
-	c.gate = newGate(log, set.ProbeEvery, c.tokens.replaced)
+	c.breaker = newBreaker(log, set.ProbeEvery, c.tokens.secretReplaced)
 	switch set.Transport {
 	case TransportGRPC:
-		c.grpc = newWire(set, c.tokens, c.advice, log, dial, func(d time.Duration) time.Duration { return c.jitter(d) })
+		c.grpc = newGRPCTransport(set, c.tokens, c.rem, log, dial, func(d time.Duration) time.Duration { return c.jitter(d) })
 		c.grpc.obs, _ = obs.(StreamObserver)
-		c.wire = c.grpc
+		c.transport = c.grpc
 	case TransportREST:
-		c.wire = newREST(set, c.tokens, c.http, c.advice)
+		c.transport = newREST(set, c.tokens, c.http, c.rem)
 	default:
-		c.wire = newWorkspace(set, c.tokens, c.http, c.advice)
+		c.transport = newWorkspace(set, c.tokens, c.http, c.rem)
 	}
 	return c, nil
 }
 
-// deaf stands in for a missing Observer.
-type deaf struct{}
+type nopObserver struct{}
 
-func (deaf) Request(string, time.Duration) {}
-func (deaf) Retried(string)                {}
-func (deaf) TokenMinted(error)             {}
+func (nopObserver) Request(string, time.Duration) {}
+func (nopObserver) Retried(string)                {}
+func (nopObserver) TokenMinted(error)             {}
 
 // Table returns the target table's name.
 func (c *Client) Table() TableName { return c.set.table }
 
-// State returns the condition of the way to the table. It takes no I/O.
+// State returns the condition of the sink. It does no I/O.
 func (c *Client) State() State {
-	s := c.gate.now()
+	s := c.breaker.now()
 	s.Table, s.Transport = c.set.table.String(), c.set.Transport
 	s.TokenMintedAt, s.TokenExpiresAt = c.tokens.times()
 	if c.grpc != nil {
 		s.Streams = c.grpc.streamIDs()
 	}
-	if p, ok := c.wire.(*poster); ok {
-		s.Confirmation, _ = p.form.Load().(string)
+	if p, ok := c.transport.(*httpTransport); ok {
+		s.Confirmation, _ = p.confirmation.Load().(string)
 	}
 	return s
 }
 
-// Close ends the streams, waiting half a second for acks that are on their way,
-// and lets go of connections. Writes in flight are not ended by it: their
-// contexts do that.
+// Close ends the streams, waits half a second for the last acks, and closes connections.
+// It does not end Writes in flight: their contexts do.
 func (c *Client) Close() {
-	c.wire.close()
+	c.transport.close()
 	c.http.CloseIdleConnections()
 }
 
-// Token makes sure that there is a token, minting one if need be, once.
+// Token makes sure that there is a token, with one request at most.
 func (c *Client) Token(ctx context.Context) error {
 	_, err := c.tokens.get(ctx)
 	return err
 }
 
-// Reachable proves address, token, grants and the table's name without writing:
-// it posts an empty batch, or opens a stream. A service that refuses a batch
-// for being empty was reached all the same, so that is no error.
+// Reachable checks address, token, grants and the table's name without writing: it posts
+// an empty batch, or opens a stream. A service that refuses a batch for being empty was
+// reached, so that is no error.
 func (c *Client) Reachable(ctx context.Context) error {
-	err := c.attempt(ctx, newBatch(nil, c.wire.size(nil)), c.wire.send)
+	err := c.attempt(ctx, newBatch(nil, c.transport.size(nil)), c.transport.send)
 	if err != nil && kindOf(err) == refused {
 		return nil
 	}
 	return err
 }
 
-// Preflight proves all that can be proven without writing a row: token, ingest,
-// and the table's columns where they may be read. IsPermanent tells whether
-// waiting could help.
+// Preflight checks all that can be checked without writing a row: token, ingest, and the
+// table's columns where they may be read. IsPermanent reports whether waiting could help.
 func (c *Client) Preflight(ctx context.Context) error {
 	if err := c.Token(ctx); err != nil {
 		return err
@@ -194,9 +190,8 @@ func (c *Client) Preflight(ctx context.Context) error {
 		return err
 	}
 	err := c.CheckColumns(ctx)
-	var hidden *ColumnsUnreadable
-	if errors.As(err, &hidden) {
-		c.unreadOnce.Do(func() {
+	if hidden, ok := errors.AsType[*ColumnsUnreadable](err); ok {
+		c.unreadableOnce.Do(func() {
 			c.log.Info("the table's columns are not checked", zap.String("reason", hidden.Err.Reason()), zap.String("remedy", hidden.Err.Remedy))
 		})
 		return nil
@@ -204,8 +199,8 @@ func (c *Client) Preflight(ctx context.Context) error {
 	return err
 }
 
-// ended is the error of a Write whose context ended.
-func (c *Client) ended(ctx context.Context, rows int) error {
+// abandoned is the error of a Write whose context ended.
+func (c *Client) abandoned(ctx context.Context, rows int) error {
 	err := ctx.Err()
 	if cause := context.Cause(ctx); !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", err, cause)

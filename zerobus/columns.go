@@ -1,19 +1,23 @@
 package zerobus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/datafly/bridge/internal/delta"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/time/rate"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // Column is one column of a table.
@@ -24,28 +28,26 @@ type Column struct {
 	Position int // from 0
 }
 
-// ColumnsUnreadable says that the service principal may not read the table's
-// columns from Unity Catalog. Rows can be written all the same; they are only
-// not checked beforehand.
+// ColumnsUnreadable says that the service principal may not read the table's columns from
+// Unity Catalog. Rows can be written, but not checked beforehand.
 type ColumnsUnreadable struct{ Err *Error }
 
-// Error names the cause and the grants that would help.
+// Error names the cause and the missing grants.
 func (e *ColumnsUnreadable) Error() string { return e.Err.Error() }
 
 // Unwrap returns the service's answer.
 func (e *ColumnsUnreadable) Unwrap() error { return e.Err }
 
 const (
-	columnsTimeout  = 10 * time.Second
+	catalogTimeout  = 10 * time.Second
 	columnsTries    = 3
 	columnsBytesMax = 2 << 20
 )
 
-// Columns reads the table's columns from Unity Catalog, in their order. What
-// passes is tried three times. It returns a *ColumnsUnreadable where the
-// service principal may not see them, which is also how Unity Catalog answers
-// for a table that is not there, and an error that wraps an *UnwritableTable where
-// Zerobus does not write to a table of this kind.
+// Columns reads the table's columns from Unity Catalog, in their order. It tries three times
+// on transient faults. It returns a *ColumnsUnreadable if the service principal may not see
+// them, or the table does not exist, since Unity Catalog does not distinguish the two. It
+// returns an error that wraps an *UnwritableTable for a kind that Zerobus does not write to.
 //
 //	GET {workspace_url}/api/2.1/unity-catalog/tables/{catalog.schema.table}
 //
@@ -56,19 +58,21 @@ func (c *Client) Columns(ctx context.Context) ([]Column, error) {
 		if err != nil && kindOf(err) == unauthorized {
 			cols, err = c.readColumns(ctx)
 		}
-		e := asError(err)
-		switch {
-		case err == nil:
-			c.drift.saw(cols)
+		if err == nil {
+			c.watch.record(cols)
 			c.findRescue(ctx, cols)
 			return cols, nil
-		case ctx.Err() != nil:
-			return nil, fmt.Errorf("reading the columns of %s was given up: %w", c.set.table, context.Cause(ctx))
-		case e.Op == opColumns && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden || e.Status == http.StatusNotFound):
-			e.kind = configuration
-			return nil, &ColumnsUnreadable{Err: e}
-		case e.kind != transient, try+1 == columnsTries:
-			return nil, err
+		}
+		e := asError(err)
+		if ctx.Err() == nil {
+			hidden := e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden || e.Status == http.StatusNotFound
+			switch {
+			case e.Op == opColumns && hidden:
+				e.kind = configuration
+				return nil, &ColumnsUnreadable{Err: e}
+			case e.kind != transient, try+1 == columnsTries:
+				return nil, err
+			}
 		}
 		if !sleep(ctx, delay(try, e.RetryAfter, c.jitter)) {
 			return nil, fmt.Errorf("reading the columns of %s was given up: %w", c.set.table, context.Cause(ctx))
@@ -76,60 +80,67 @@ func (c *Client) Columns(ctx context.Context) ([]Column, error) {
 	}
 }
 
-func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
-	token, err := c.plain.get(ctx)
-	if err != nil {
-		return nil, err
+// getCatalog asks Unity Catalog with a plain token. text holds at most one byte more than
+// limit.
+func (c *Client) getCatalog(ctx context.Context, path string, limit int64) (resp *http.Response, text []byte, token string, err error) {
+	if token, err = c.catalog.get(ctx); err != nil {
+		return nil, nil, "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(columnsTimeout, c.set.Timeout))
+	ctx, cancel := context.WithTimeout(ctx, min(catalogTimeout, c.set.Timeout))
 	defer cancel()
-	url := c.set.base.String() + "/api/2.1/unity-catalog/tables/" + c.set.table.path()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.set.base.String()+"/api/2.1/unity-catalog/"+path, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, "", err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.set.UserAgent)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.advice.network(opColumns, innermost(err))
+	if resp, err = c.http.Do(req); err != nil {
+		return nil, nil, "", c.rem.network(opColumns, innermost(err))
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, columnsBytesMax+1))
+	text, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil && resp.StatusCode/100 == 2 {
+		return nil, nil, "", c.rem.network(opColumns, err)
+	}
+	return resp, text, token, nil
+}
+
+func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
+	resp, text, token, err := c.getCatalog(ctx, "tables/"+c.set.table.path(), columnsBytesMax)
+	if err != nil {
+		return nil, err
+	}
 	if resp.StatusCode/100 != 2 {
-		e := c.advice.answered(opColumns, resp, resp.StatusCode, decodeAnswer(text), append(c.plain.hidden(), token))
+		e := c.rem.answered(opColumns, resp, resp.StatusCode, decodeAnswer(text), c.catalog.secrets(token))
 		if e.kind == unauthorized {
-			c.plain.drop(token)
+			c.catalog.drop(token)
 		} else if e.kind != transient {
 			e.kind = configuration // nothing here is about a row
 		}
 		return nil, e
 	}
-	if err != nil {
-		return nil, c.advice.network(opColumns, err)
-	}
 	if len(text) > columnsBytesMax {
 		err = fmt.Errorf("the answer is over %d bytes", columnsBytesMax)
 	}
 	cols, bad := decodeColumns(text)
-	if twice := (*ambiguousColumns)(nil); errors.As(bad, &twice) {
+	if twice, ok := errors.AsType[*ambiguousColumns](bad); ok {
 		return nil, &Error{Op: opColumns, Status: resp.StatusCode, Err: bad, kind: configuration,
 			Meaning: "the columns of " + c.set.table.String() + " are ambiguous, and rows for the wrong one would all be refused",
-			Remedy:  fmt.Sprintf("rename or drop column %q or %q of %s, and check that Unity Catalog itself answers for the workspace", twice.a.Name, twice.b.Name, c.set.table.Quoted())}
+			Remedy: fmt.Sprintf("rename or drop column %q or %q of %s, and check that Unity Catalog itself answers for the workspace",
+				twice.a.Name, twice.b.Name, c.set.table.Quoted())}
 	}
-	if kind := (*UnwritableTable)(nil); errors.As(bad, &kind) {
+	if kind, ok := errors.AsType[*UnwritableTable](bad); ok {
 		return nil, kind.fault(c.set.table, resp.StatusCode)
 	}
 	if err = errors.Join(err, bad); err != nil {
-		return nil, c.advice.misread(opColumns, resp.StatusCode, err)
+		return nil, c.rem.misread(opColumns, resp.StatusCode, err)
 	}
 	return cols, nil
 }
 
-// decodeColumns reads the part of Unity Catalog's table document that is
-// needed here. A missing "nullable" means true. It returns an *UnwritableTable for
-// a table that takes no rows, before it looks at the columns.
+// decodeColumns reads the columns from Unity Catalog's table document. A missing "nullable"
+// means true. It returns an *UnwritableTable first, before it looks at the columns.
 func decodeColumns(text []byte) ([]Column, error) {
 	var doc struct {
 		Type    string `json:"table_type"`
@@ -154,21 +165,21 @@ func decodeColumns(text []byte) ([]Column, error) {
 	}
 	cols := make([]Column, 0, len(doc.Columns))
 	for _, c := range doc.Columns {
-		if c.Name == "" || or(c.TypeText, c.TypeName) == "" {
+		typeText := cmp.Or(c.TypeText, c.TypeName)
+		if c.Name == "" || typeText == "" {
 			return nil, errors.New("the answer lists a column without name or type")
 		}
 		if c.Position < 0 {
 			continue // no column of the table itself
 		}
-		text := columnType(or(c.TypeText, c.TypeName), c.TypeJSON)
-		cols = append(cols, Column{Name: c.Name, Type: text, NotNull: c.Nullable != nil && !*c.Nullable, Position: c.Position})
+		cols = append(cols, Column{Name: c.Name, Type: columnType(typeText, c.TypeJSON), NotNull: c.Nullable != nil && !*c.Nullable, Position: c.Position})
 	}
 	slices.SortStableFunc(cols, func(a, b Column) int { return a.Position - b.Position })
 	return distinct(cols)
 }
 
-// ambiguousColumns says that two columns of an answer have one name for
-// Databricks, which compares names without case.
+// ambiguousColumns says that two columns of an answer have one name for Databricks, which
+// compares names without case.
 type ambiguousColumns struct{ a, b Column }
 
 func (e *ambiguousColumns) Error() string {
@@ -176,9 +187,8 @@ func (e *ambiguousColumns) Error() string {
 		e.a.Name, e.a.Type, e.a.Position, e.b.Name, e.b.Type, e.b.Position)
 }
 
-// distinct drops a column that is listed again word for word. Names that differ
-// in case only, or a name with two types, are an *ambiguousColumns: rows made
-// for the wrong one of the two would all be refused.
+// distinct drops exact repetitions of a column. Names that differ in case only, or a name
+// with two types, are an *ambiguousColumns.
 func distinct(cols []Column) ([]Column, error) {
 	seen := make(map[string]Column, len(cols))
 	kept := cols[:0]
@@ -197,12 +207,12 @@ func distinct(cols []Column) ([]Column, error) {
 	return kept, nil
 }
 
-// columnType returns the type of a column in one spelling. The document tells
-// which fields of a STRUCT are NOT NULL, and its text does not.
+// columnType returns the type of a column in one spelling. Only the JSON document holds NOT
+// NULL of STRUCT fields.
 func columnType(text, doc string) string {
 	t, err := delta.Parse(text)
 	if err != nil {
-		return strings.ToUpper(strings.TrimSpace(text)) // it is refused where a row should carry it
+		return strings.ToUpper(strings.TrimSpace(text)) // refused for rows that carry the column
 	}
 	if strings.Contains(text, "<") {
 		if full, err := delta.FromJSON([]byte(doc)); err == nil {
@@ -212,96 +222,86 @@ func columnType(text, doc string) string {
 	return t.String()
 }
 
-// SetRowColumns sets the columns that rows carry, with the types their values are
-// encoded for. CheckColumns, Preflight and the judging of refused batches go
-// by it; without it nothing is compared. Call it before the first Write, and
-// again when rows are to be made for columns that have changed. It returns a
-// number for Write: rows made for what an earlier call set are told apart
-// by theirs, and come back with a *StaleError.
-func (c *Client) SetRowColumns(cols []Column) (made int64) {
-	c.columns.mu.Lock()
-	c.columns.expected = slices.Clone(cols)
-	c.columns.mu.Unlock()
-	// Counted before streams change their form: who finds the new form then
-	// also finds that older rows are stale.
-	made = c.rowsMade.Add(1)
+// SetRowColumns sets the columns that rows carry, with the types their values are encoded
+// for. CheckColumns, Preflight and the check of refused batches compare the table with them.
+// Call it before the first Write, and again when rows are encoded for changed columns. It
+// returns the schema version for Write: rows of an older version come back with a
+// *StaleError.
+func (c *Client) SetRowColumns(cols []Column) (schemaVersion int64) {
+	c.check.mu.Lock()
+	c.check.carried = slices.Clone(cols)
+	c.check.mu.Unlock()
+	// Counted before streams change their encoding, so that whoever meets the new encoding
+	// also finds older rows stale.
+	schemaVersion = c.schemaVersion.Add(1)
 	if c.grpc != nil {
-		c.grpc.adopt()
+		c.grpc.activate()
 	}
-	c.gate.hurry() // rows made anew may fit
-	return made
+	c.breaker.probeNow() // the new rows may fit
+	return schemaVersion
 }
 
-// CheckColumns reads the table's columns and holds them against the expected
-// ones. It returns a *SchemaError where they do not fit, and a
-// *ColumnsUnreadable where they may not be read.
+// CheckColumns reads the table's columns and compares them with those of the rows. It
+// returns a *SchemaError if they do not match, and a *ColumnsUnreadable if they may not be
+// read.
 func (c *Client) CheckColumns(ctx context.Context) error {
-	expected := c.columns.expect()
-	if len(expected) == 0 {
+	carried := c.check.columns()
+	if len(carried) == 0 {
 		return nil
 	}
 	have, err := c.Columns(ctx)
 	if err != nil {
 		return err
 	}
-	return fit(c.set.table, expected, have)
+	return compareColumns(c.set.table, carried, have)
 }
 
-// columnCheck compares columns after a refusal, sparingly: many partitions may
-// be refused at once, and halving a batch brings a dozen refusals.
+// columnCheck limits how often columns are compared after refusals: many partitions may be
+// refused at once, and splitting a batch brings a dozen refusals.
 type columnCheck struct {
-	mu       sync.Mutex // guards expected
-	expected []Column
+	mu      sync.Mutex // guards carried
+	carried []Column   // by rows
 
-	turn    chan struct{} // holds one element; who takes it owns the fields below
-	limit   *rate.Limiter
-	at      time.Time // when the last comparison began
-	made    int64     // what Client.rowsMade was then: a verdict on other columns is none on these
-	verdict error
+	turn          chan struct{} // an element is in it while somebody uses the fields below
+	limit         *rate.Limiter
+	at            time.Time // when the last comparison began
+	schemaVersion int64     // what it was then: a result for other columns does not count
+	result        error
 }
 
-func newColumnCheck() *columnCheck {
-	k := &columnCheck{turn: make(chan struct{}, 1), limit: rate.NewLimiter(10, 10)}
-	k.turn <- struct{}{}
-	return k
-}
+const resultLife = 5 * time.Second
 
-const verdictLife = 5 * time.Second
-
-func (k *columnCheck) expect() []Column {
+func (k *columnCheck) columns() []Column {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.expected
+	return k.carried
 }
 
-// expects reports whether rows may carry the named column.
-func (k *columnCheck) expects(name string) bool {
-	expected := k.expect()
-	return len(expected) == 0 || slices.ContainsFunc(expected, func(c Column) bool { return c.Name == name })
+// carries reports whether rows may carry the named column.
+func (k *columnCheck) carries(name string) bool {
+	carried := k.columns()
+	return len(carried) == 0 || slices.ContainsFunc(carried, func(c Column) bool { return c.Name == name })
 }
 
-// compare returns what CheckColumns does. Callers share one reading per 5 s.
-// A batch of one row is about to be given up for good, so it gets a reading
-// younger than its refusal, always: an older one says nothing of a column that
-// was dropped since, and good rows would become dead letters. Where such rows
-// are many they share readings or wait for them: ten at once, then ten a
-// second.
+// compare returns what CheckColumns does. Callers share one result for 5 s. A batch of one
+// row is about to be given up, so it needs a result younger than its refusal: an older one
+// may miss a column that was dropped since, and good rows would become dead letters. Such
+// batches share results, ten at once, then ten a second.
 func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
-	if len(k.expect()) == 0 {
+	if len(k.columns()) == 0 {
 		return nil
 	}
 	asked := time.Now()
 	select {
-	case <-k.turn:
+	case k.turn <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { k.turn <- struct{}{} }()
-	made := c.rowsMade.Load()
-	known := !k.at.IsZero() && k.made == made && asked.Sub(k.at) < verdictLife
-	var hidden *ColumnsUnreadable
-	if known && (rows > 1 || k.at.After(asked) || errors.As(k.verdict, &hidden)) {
-		return k.verdict
+	defer func() { <-k.turn }()
+	version := c.schemaVersion.Load()
+	known := !k.at.IsZero() && k.schemaVersion == version && asked.Sub(k.at) < resultLife
+	if known && (rows > 1 || k.at.After(asked) || is[*ColumnsUnreadable](k.result)) {
+		return k.result
 	}
 	if known {
 		if err := k.limit.Wait(ctx); err != nil {
@@ -311,7 +311,176 @@ func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
 	at := time.Now()
 	err := c.CheckColumns(ctx)
 	if ctx.Err() == nil {
-		k.at, k.made, k.verdict = at, made, err
+		k.at, k.schemaVersion, k.result = at, version, err
 	}
 	return err
+}
+
+// Watch reads the table's columns every Config.ColumnsRefresh. It calls onChange from the
+// caller's goroutine whenever they differ from the last ones, at first those given to
+// Encoding. Reads after refused rows count too. err is nil if the columns that rows carry
+// (SetRowColumns) still match, else a *SchemaError; writing is blocked only once the service
+// refuses rows for it.
+//
+// In onChange, compile rows for the new columns, then call Encoding and SetRowColumns. Watch
+// returns when ctx ends.
+func (c *Client) Watch(ctx context.Context, onChange func(cols []Column, err error)) {
+	reported, _ := c.watch.columns()
+	failing := false // reading fails, and that was logged
+	every := c.set.ColumnsRefresh
+	// Up to a tenth later each time, so that many bridges do not ask Unity Catalog at once.
+	timer := time.NewTimer(every + c.jitter(every/10))
+	defer timer.Stop()
+	if every == 0 {
+		timer.Stop() // for good
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.watch.news:
+			_, cols := c.watch.columns()
+			if slices.Equal(cols, reported) {
+				continue
+			}
+			reported = cols
+			c.log.Info("the table's columns have changed", zap.Int("columns", len(cols)))
+			onChange(slices.Clone(cols), compareColumns(c.set.table, c.check.columns(), cols))
+		case <-timer.C:
+			timer.Reset(every + c.jitter(every/10))
+			_, err := c.Columns(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil && !failing {
+				c.log.Info("the table's columns cannot be read for the moment; rows are sent as before", zap.Error(err))
+			}
+			failing = err != nil
+		}
+	}
+}
+
+// columnWatch compares the columns that rows are encoded for with those read since.
+type columnWatch struct {
+	news chan struct{} // holds an element when latest may have changed
+
+	mu     sync.Mutex // guards the fields below
+	inUse  []Column   // given to Encoding; nil: not known
+	latest []Column   // the last that were read
+}
+
+func (w *columnWatch) use(cols []Column) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inUse = slices.Clone(cols)
+}
+
+func (w *columnWatch) columns() (inUse, latest []Column) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.inUse, w.latest
+}
+
+// record records columns that were read.
+func (w *columnWatch) record(cols []Column) {
+	w.mu.Lock()
+	w.latest = slices.Clone(cols)
+	w.mu.Unlock()
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
+}
+
+// rescueTag marks a table's rescue column, a nullable VARIANT: it takes the fields of JSON
+// rows that are no column or do not fit one. Protobuf rows are refused for them as without it.
+// https://docs.databricks.com/aws/en/ingestion/zerobus-rescue-column
+const rescueTag = "zerobus-rescue"
+
+// Bounds of the search for the rescue column.
+const (
+	rescueColumnsMax = 20 // columns whose tags are read
+	tagPagesMax      = 10 // of one column's tags
+	tagBytesMax      = 1 << 20
+)
+
+// rescue is what is known of the rescue column.
+type rescue struct {
+	column string // "": there is none, or it is not known
+	err    error  // why it is not known
+}
+
+// findRescue looks for the rescue column, on which the choice of the format depends. It reads
+// tags only while record_format auto has not chosen, and only of columns that qualify.
+func (c *Client) findRescue(ctx context.Context, cols []Column) {
+	if c.grpc == nil || c.set.RecordFormat != FormatAuto {
+		return
+	}
+	n := &c.grpc.fields
+	n.mu.Lock()
+	chosen := n.format != ""
+	n.mu.Unlock()
+	if chosen {
+		return
+	}
+	var found rescue
+	asked := 0
+	for _, col := range cols {
+		if col.Type != "VARIANT" || col.NotNull {
+			continue
+		}
+		if asked++; asked > rescueColumnsMax {
+			found.err = fmt.Errorf("the table has more than %d nullable VARIANT columns", rescueColumnsMax)
+			break
+		}
+		tagged, err := c.hasTag(ctx, col.Name, rescueTag)
+		if tagged {
+			found.column = col.Name
+			break
+		}
+		if err != nil {
+			found.err = fmt.Errorf("read the tags of column %q: %w", clean(col.Name, 255), err)
+			break // the next column's would fail likewise
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.rescue = found
+}
+
+// hasTag reports whether a column has a Unity Catalog tag of this key.
+//
+//	GET {workspace_url}/api/2.1/unity-catalog/entity-tag-assignments/columns/{catalog.schema.table.column}/tags
+//
+// https://docs.databricks.com/api/uc-entity-tag-assignments/v1/list-entity-tag-assignments
+func (c *Client) hasTag(ctx context.Context, column, key string) (bool, error) {
+	path, query := "entity-tag-assignments/columns/"+c.set.table.path()+"."+url.PathEscape(column)+"/tags", ""
+	for range tagPagesMax {
+		resp, text, _, err := c.getCatalog(ctx, path+query, tagBytesMax)
+		if err != nil {
+			return false, err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return false, fmt.Errorf("HTTP %d", resp.StatusCode)
+		}
+		var page struct {
+			Tags []struct {
+				Key string `json:"tag_key"`
+			} `json:"tag_assignments"`
+			Next string `json:"next_page_token"`
+		}
+		if !strings.HasPrefix(strings.TrimSpace(string(text)), "{") || json.Unmarshal(text, &page) != nil {
+			return false, errors.New("the answer is no list of tags")
+		}
+		for _, tag := range page.Tags {
+			if tag.Key == key {
+				return true, nil
+			}
+		}
+		if page.Next == "" {
+			return false, nil
+		}
+		query = "?page_token=" + url.QueryEscape(page.Next)
+	}
+	return false, fmt.Errorf("they are more than %d pages", tagPagesMax)
 }

@@ -2,6 +2,7 @@ package zerobus
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,23 +34,23 @@ var (
 	errTwice     = errors.New("the body names a field twice")
 )
 
-// bodyError is a body that says failure whatever the HTTP status is.
+// bodyError is a body with an error in it, whatever the HTTP status is.
 type bodyError struct{ answer }
 
 func (e *bodyError) Error() string { return "the body holds an error" }
 
 const countField = "records_ingested" // in no other spelling
 
-// confirmFields are the fields of an answer that decide, in the form fold
-// gives names: an error by a neighbouring spelling is an error all the same.
+// confirmFields are the fields of an answer that decide, as fold spells them: an error
+// in a similar spelling is an error too.
 var confirmFields = []string{"recordsingested", "error", "errors", "errorcode", "status", "statuscode"}
 
 func fold(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "")) }
 
-// confirm returns nil only if text, the body of an answer with status 200,
-// proves that n rows are durable: it is one complete JSON object without an
-// error, and its count of rows, if there is one, is n. counted demands the
-// count. The error is a *bodyError where the body says what went wrong.
+// confirm returns nil only if text, the body of an answer with status 200, proves that n
+// rows are durable: it is one complete JSON object without an error, and its count of rows
+// is n. counted demands the count; errUncounted means that all else is as it should be. The
+// error is a *bodyError if the body holds one.
 func confirm(text []byte, n int, counted bool) error {
 	if len(text) > answerMax {
 		return errCut
@@ -77,8 +78,8 @@ func confirm(text []byte, n int, counted bool) error {
 	return nil
 }
 
-// decidingFields returns the values of confirmFields in text, which must be one
-// JSON object and nothing else.
+// decidingFields returns the values of confirmFields in text, which must be one JSON
+// object and nothing else.
 func decidingFields(text []byte) (map[string]json.RawMessage, error) {
 	in := json.NewDecoder(bytes.NewReader(text))
 	if first, err := in.Token(); err != nil || first != json.Delim('{') || !utf8.Valid(text) {
@@ -106,10 +107,8 @@ func decidingFields(text []byte) (map[string]json.RawMessage, error) {
 			fields[countField] = value
 		}
 	}
-	if _, err := in.Token(); err != nil { // the closing brace
-		return nil, errNoObject
-	}
-	if _, err := in.Token(); !errors.Is(err, io.EOF) {
+	_, closing := in.Token()
+	if _, end := in.Token(); closing != nil || !errors.Is(end, io.EOF) {
 		return nil, errNoObject
 	}
 	return fields, nil
@@ -136,17 +135,17 @@ func errorIn(text []byte, fields map[string]json.RawMessage) answer {
 		}
 		_ = json.Unmarshal(inner, &doc) // what has another type stays empty
 		nested := decodeAnswer(inner)
-		a.code = or(a.code, or(nested.code, or(plain(doc.Status), plain(doc.Code))))
-		a.message, a.column = or(a.message, doc.Message), or(a.column, nested.column)
+		a.code = cmp.Or(a.code, nested.code, plain(doc.Status), plain(doc.Code))
+		a.message, a.column = cmp.Or(a.message, doc.Message), cmp.Or(a.column, nested.column)
 	} else {
-		a.code = or(a.code, plain(inner))
+		a.code = cmp.Or(a.code, plain(inner))
 	}
-	a.code = or(or(a.code, plain(fields["status"])), plain(fields["statuscode"]))
+	a.code = cmp.Or(a.code, plain(fields["status"]), plain(fields["statuscode"]))
 	return a
 }
 
-// codeStatus is the HTTP status that an error code of the service comes with.
-// It decides where the status itself says something else.
+// codeStatus is the HTTP status that belongs to an error code of the service. It decides
+// if the answer has another status.
 var codeStatus = map[string]int{
 	"INVALID_PARAMETER_VALUE": http.StatusBadRequest, "SCHEMA_MISMATCH": http.StatusBadRequest, "SCHEMA_VALIDATION_FAILED": http.StatusBadRequest,
 	"INVALID_ARGUMENT": http.StatusBadRequest, "MALFORMED_REQUEST": http.StatusBadRequest, "BAD_REQUEST": http.StatusBadRequest,

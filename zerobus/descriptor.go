@@ -1,6 +1,7 @@
 package zerobus
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -18,12 +19,11 @@ const (
 	mapKey, mapValue = int32(1), int32(2)
 )
 
-// identifier is what protobuf takes for a name, and Zerobus for a column's.
+// identifier matches the names that protobuf takes, and Zerobus for columns.
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// protobufTypes are the field types that hold Delta's scalar types, as Zerobus
-// reads them: DATE is days since 1970, a timestamp microseconds, DECIMAL and
-// VARIANT are text.
+// protobufTypes are the field types of Delta's scalar types, as Zerobus reads them: DATE is
+// days since 1970, a timestamp microseconds, DECIMAL and VARIANT are text.
 // https://docs.databricks.com/aws/en/ingestion/zerobus-ingest
 var protobufTypes = map[delta.Kind]descriptorpb.FieldDescriptorProto_Type{
 	delta.String:       descriptorpb.FieldDescriptorProto_TYPE_STRING,
@@ -42,12 +42,11 @@ var protobufTypes = map[delta.Kind]descriptorpb.FieldDescriptorProto_Type{
 	delta.Variant:      descriptorpb.FieldDescriptorProto_TYPE_STRING,
 }
 
-// describe returns the protobuf message that is a row of the table, in proto2:
-// one field per column under the given numbers. A NOT NULL column is required,
-// a STRUCT a nested message with fields numbered from 1, an ARRAY a repeated
-// field, a MAP a repeated entry. The message is self-contained: every type a
-// field names is nested in it and named in full from the message on, such as
-// .EventsStream.Ctx.Geo. The service refuses relative names with error 4033.
+// describe returns the protobuf message of a row, in proto2, with one field per column under
+// the given numbers. A NOT NULL column is required, a STRUCT a nested message with fields
+// numbered from 1, an ARRAY a repeated field, a MAP a repeated entry. The message is
+// self-contained: every type is nested in it and has its full name from the message on, such
+// as .EventsStream.Ctx.Geo. The service refuses relative names with error 4033.
 func describe(table TableName, cols []Column, numbers map[string]int32) (*descriptorpb.DescriptorProto, error) {
 	if len(cols) > columnsMax {
 		return nil, fmt.Errorf("the table has %d columns, Zerobus takes at most %d", len(cols), columnsMax)
@@ -73,7 +72,7 @@ type messageType struct {
 	out   *descriptorpb.DescriptorProto
 	full  string          // name, qualified with the messages around it: .Row.Ctx
 	names map[string]bool // of fields
-	types map[string]bool // not free for nested messages: they share a scope with the fields
+	types map[string]bool // names of fields and nested messages, which share a scope
 }
 
 func newMessageType(scope, name string) *messageType {
@@ -88,9 +87,9 @@ func (m *messageType) add(name string, number int32, t *delta.Type, notNull bool
 	case !identifier.MatchString(name):
 		return fmt.Errorf("protobuf cannot hold the name %q; use ASCII letters, digits and underscores", clean(name, 255))
 	case m.names[name]:
-		return fmt.Errorf("the name %q stands twice", name)
+		return fmt.Errorf("the name %q is a duplicate", name)
 	case number >= reservedFrom && number <= reservedTo:
-		return fmt.Errorf("its place %d is one of the field numbers %d to %d that protobuf reserves", number, reservedFrom, reservedTo)
+		return fmt.Errorf("its position %d is one of the field numbers %d to %d that protobuf reserves", number, reservedFrom, reservedTo)
 	case number < 1:
 		return fmt.Errorf("%d is no field number", number)
 	}
@@ -121,8 +120,8 @@ func newField(name string, number int32) *descriptorpb.FieldDescriptorProto {
 	}
 }
 
-// single sets the type of one value. A STRUCT is nested in m under the name
-// wanted, or that name with a number behind it.
+// single sets the type of one value. A STRUCT is nested in m under the name wanted, with a
+// number appended if that is taken.
 func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta.Type, wanted string) error {
 	if t.Kind == delta.Struct {
 		inner := newMessageType(m.full, m.unique(wanted))
@@ -139,7 +138,7 @@ func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta.Type
 	}
 	scalar, ok := protobufTypes[t.Kind]
 	if !ok {
-		return fmt.Errorf("the type %s is none that Zerobus writes", clean(or(t.Kind.String(), t.Name), 80))
+		return fmt.Errorf("the type %s is none that Zerobus writes", clean(cmp.Or(t.Kind.String(), t.Name), 80))
 	}
 	f.Type = &scalar
 	return nil
@@ -150,7 +149,7 @@ func (m *messageType) entry(f *descriptorpb.FieldDescriptorProto, t *delta.Type)
 	switch key, ok := protobufTypes[t.Key.Kind]; {
 	case !ok, key == descriptorpb.FieldDescriptorProto_TYPE_FLOAT, key == descriptorpb.FieldDescriptorProto_TYPE_DOUBLE,
 		key == descriptorpb.FieldDescriptorProto_TYPE_BYTES:
-		return fmt.Errorf("protobuf cannot hold a MAP with %s keys; set zerobus.record_format to json", clean(or(t.Key.Kind.String(), t.Key.Name), 80))
+		return fmt.Errorf("protobuf cannot hold a MAP with %s keys; set zerobus.record_format to json", clean(cmp.Or(t.Key.Kind.String(), t.Key.Name), 80))
 	}
 	if t.Elem.Kind == delta.Array || t.Elem.Kind == delta.Map {
 		return fmt.Errorf("protobuf cannot hold an %s inside a MAP; put it into a STRUCT, or set zerobus.record_format to json", t.Elem.Kind)
@@ -168,7 +167,7 @@ func (m *messageType) entry(f *descriptorpb.FieldDescriptorProto, t *delta.Type)
 	if err := inner.single(key, t.Key, ""); err != nil {
 		return err
 	}
-	// A map's entry holds key and value only: a STRUCT is nested beside it.
+	// An entry holds key and value only, so a STRUCT is nested beside it.
 	if err := m.single(value, t.Elem, pascal(f.GetName())+"Value"); err != nil {
 		return err
 	}
@@ -182,7 +181,7 @@ func (m *messageType) nest(f *descriptorpb.FieldDescriptorProto, inner *messageT
 	m.out.NestedType = append(m.out.NestedType, inner.out)
 }
 
-// unique returns a name no nested message has yet.
+// unique returns a name that nothing in m has yet.
 func (m *messageType) unique(name string) string {
 	for i, base := 2, name; m.types[name]; i++ {
 		name = fmt.Sprint(base, i)
@@ -191,8 +190,7 @@ func (m *messageType) unique(name string) string {
 	return name
 }
 
-// pascal turns snake_case into PascalCase, with an M in front where a letter is
-// wanted.
+// pascal turns snake_case into PascalCase, with an M in front if it begins with no letter.
 func pascal(name string) string {
 	var out strings.Builder
 	up := true

@@ -2,165 +2,165 @@ package zerobus
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"sync"
 
 	"go.uber.org/zap"
+	grpcencoding "google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
 // Encoding is the form of the rows that Write takes.
 type Encoding struct {
-	// Format is FormatJSON, one JSON object per row whose keys are column
-	// names, or FormatProtobuf, one proto2 message per row.
+	// Format is FormatJSON, one JSON object per row whose keys are column names, or
+	// FormatProtobuf, one proto2 message per row.
 	Format string
-	// Numbers holds the number of each column's field under protobuf; nil
-	// under json. Fields of a STRUCT are numbered from 1 in their order, key
-	// and value of a MAP are 1 and 2.
+	// Numbers holds the field number of each column under protobuf; nil under json. Fields
+	// of a STRUCT are numbered from 1 in their order; key and value of a MAP are 1 and 2.
 	Numbers map[string]int32
 }
 
-// Encoding settles the form of rows for the table's columns, as Columns returns
-// them; nil where they are not known. It is called before the first Write, and
-// again whenever the columns have changed. Nothing is sent in the new form
-// before SetRowColumns says that rows are made in it: where the rows do not fit the
-// changed table, those of the old form go on, and the service judges them.
+// Encoding chooses the form of rows for the table's columns, as Columns returns them; nil if
+// they are not known. Call it before the first Write, and whenever the columns have changed.
+// The new form is used from the next SetRowColumns on. Until then rows keep the old one.
 //
-// The first call decides the format for good. Under auto it is json where
-// Columns has found a rescue column. A field number that was given to
-// one column is never given to another, so that a row encoded before a change
-// cannot be misread after it. Where the table's columns cannot be protobuf,
-// auto falls back to json, and protobuf is an error that IsPermanent knows.
+// The first call fixes the format. Under auto it is json if Columns has found a rescue
+// column. A field number is never given to another column, so a row encoded before a change
+// cannot be misread after it. If the table's columns cannot be protobuf, auto falls back to
+// json, and protobuf is an error that IsPermanent reports.
 func (c *Client) Encoding(cols []Column) (Encoding, error) {
-	c.drift.use(cols)
+	c.watch.use(cols)
 	if c.grpc == nil {
 		return Encoding{Format: FormatJSON}, nil
 	}
 	return c.grpc.encode(cols)
 }
 
-// encoding is what a stream is opened for. It is not changed once it is in use.
+// encoding is what a stream is opened for. It does not change once it is in use.
 type encoding struct {
 	format     string
 	descriptor []byte // of the message that is a row; nil under json
 }
 
-// fieldNumbers are the numbers given so far.
+// fieldNumbers are the field numbers given so far.
 type fieldNumbers struct {
 	mu      sync.Mutex // guards the fields below
-	settled string     // format; empty: not yet
-	columns map[string]numbered
+	format  string     // empty: not chosen yet
+	columns map[string]fieldNumber
 	taken   map[int32]bool
 	current map[string]int32 // of the columns in use
-	next    *encoding        // settled and not adopted; nil: none
-	rescue  rescue           // as found before the format was settled
+	next    *encoding        // chosen and not active; nil: none
+	rescue  rescue           // as found before the format was chosen
 }
 
-// numbered is a field number and the form of the values it stands for.
-type numbered struct {
+// fieldNumber is a field number and the form of the values it stands for.
+type fieldNumber struct {
 	number int32
 	form   string
 }
 
-// valueForm tells types apart whose values look different on the wire. A column
+// protobufForm distinguishes types whose values have different protobuf encodings. A column
 // that was only widened keeps its number.
-func valueForm(delta string) string {
-	if form := wireForm(delta); form != "float" {
+func protobufForm(delta string) string {
+	if form := valueForm(delta); form != "float" {
 		return form
 	}
 	return delta // FLOAT takes four bytes, DOUBLE eight
 }
 
-// adopt opens streams in the settled form from now on.
-func (w *wire) adopt() {
-	n := &w.numbers
+// activate opens streams with the chosen encoding from now on.
+func (t *grpcTransport) activate() {
+	n := &t.fields
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if now := w.enc.Load(); n.next != nil && (now.format != n.next.format || !bytes.Equal(now.descriptor, n.next.descriptor)) {
-		w.enc.Store(n.next)
+	if now := t.encoding.Load(); n.next != nil && (now.format != n.next.format || !bytes.Equal(now.descriptor, n.next.descriptor)) {
+		t.encoding.Store(n.next)
 	}
 	n.next = nil
 }
 
-func (w *wire) encode(cols []Column) (Encoding, error) {
-	n := &w.numbers
+func (t *grpcTransport) encode(cols []Column) (Encoding, error) {
+	n := &t.fields
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	want := or(n.settled, w.set.RecordFormat)
-	if want == FormatJSON || want == FormatAuto && len(cols) == 0 {
-		n.settled = FormatJSON
-		return Encoding{Format: FormatJSON}, nil
-	}
-	if len(cols) == 0 {
-		if n.current != nil {
-			return Encoding{Format: FormatProtobuf, Numbers: maps.Clone(n.current)}, nil
-		}
-		return Encoding{}, w.notProtobuf(errors.New("they are not known"), w.advice.names.Replace(grantRead))
-	}
-	if want == FormatAuto && n.rescue.column != "" {
-		n.settled = FormatJSON
-		n.rescue.rescued(w.log)
-		return Encoding{Format: FormatJSON}, nil
+	inJSON := Encoding{Format: FormatJSON}
+	want := cmp.Or(n.format, t.set.RecordFormat)
+	switch {
+	case want == FormatJSON, want == FormatAuto && len(cols) == 0:
+		n.format = FormatJSON
+		return inJSON, nil
+	case len(cols) == 0 && n.current != nil:
+		return Encoding{Format: FormatProtobuf, Numbers: maps.Clone(n.current)}, nil
+	case len(cols) == 0:
+		return Encoding{}, notProtobuf(errors.New("they are not known"), t.rem.names[opColumns].Replace(grantRead))
+	case want == FormatAuto && n.rescue.column != "":
+		n.format = FormatJSON
+		t.log.Info("rows are sent as JSON, since the rescue column takes nothing from protobuf rows",
+			zap.String("column", clean(n.rescue.column, 255)), zap.String("tag", rescueTag))
+		return inJSON, nil
 	}
 	numbers, given, taken, err := n.assign(cols)
-	var text []byte
+	var descriptor []byte
 	if err == nil {
-		text, err = w.descriptor(cols, numbers)
+		descriptor, err = t.descriptor(cols, numbers)
 	}
-	if err != nil {
-		if want == FormatAuto {
-			n.settled = FormatJSON
-			w.log.Info("rows go out as JSON, since protobuf cannot hold the table's columns", zap.Error(err))
-			return Encoding{Format: FormatJSON}, nil
-		}
-		return Encoding{}, w.notProtobuf(err, "change the column, or set zerobus.record_format to json")
+	switch {
+	case err != nil && want == FormatAuto:
+		n.format = FormatJSON
+		t.log.Info("rows are sent as JSON, since protobuf cannot hold the table's columns", zap.Error(err))
+		return inJSON, nil
+	case err != nil:
+		return Encoding{}, notProtobuf(err, "change the column, or set zerobus.record_format to json")
+	case want == FormatAuto && n.rescue.err != nil: // logged once, since the format is now chosen
+		t.log.Info("rows are sent as protobuf, and whether the table has a rescue column is not known", zap.Error(n.rescue.err),
+			zap.String("remedy", "set zerobus.record_format to json if a column has the tag "+rescueTag))
 	}
-	if want == FormatAuto && n.rescue.err != nil { // want is the format settled from now on
-		n.rescue.unseen(w.log)
-	}
-	n.settled, n.columns, n.taken, n.current = FormatProtobuf, given, taken, numbers
-	n.next = &encoding{format: FormatProtobuf, descriptor: text}
+	n.format, n.columns, n.taken, n.current = FormatProtobuf, given, taken, numbers
+	n.next = &encoding{format: FormatProtobuf, descriptor: descriptor}
 	return Encoding{Format: FormatProtobuf, Numbers: maps.Clone(numbers)}, nil
 }
 
-func (w *wire) descriptor(cols []Column, numbers map[string]int32) ([]byte, error) {
-	message, err := describe(w.set.table, cols, numbers)
+func (t *grpcTransport) descriptor(cols []Column, numbers map[string]int32) ([]byte, error) {
+	message, err := describe(t.set.table, cols, numbers)
 	if err != nil {
 		return nil, err
 	}
 	return proto.MarshalOptions{Deterministic: true}.Marshal(message)
 }
 
-func (w *wire) notProtobuf(err error, remedy string) *Error {
+func notProtobuf(err error, remedy string) *Error {
 	return &Error{Op: opColumns, Err: err, kind: configuration, Meaning: "the table's columns cannot be carried as protobuf", Remedy: remedy}
 }
 
-// assign returns a number for each column, its place in the table counted from
-// 1 unless another column or type had it before, and what is given and taken
-// then. Nothing is changed yet. Called with mu held.
-func (n *fieldNumbers) assign(cols []Column) (numbers map[string]int32, given map[string]numbered, taken map[int32]bool, err error) {
-	numbers = make(map[string]int32, len(cols))
-	given, taken = maps.Clone(n.columns), maps.Clone(n.taken)
-	if given == nil {
-		given, taken = map[string]numbered{}, map[int32]bool{}
-	}
-	places := map[int]string{}
+// assign returns a number for each column: its position counted from 1, unless another
+// column or type had that before. given and taken are the state afterwards; nothing is
+// changed yet. Called with mu held.
+func (n *fieldNumbers) assign(cols []Column) (numbers map[string]int32, given map[string]fieldNumber, taken map[int32]bool, err error) {
+	numbers, given, taken = make(map[string]int32, len(cols)), map[string]fieldNumber{}, map[int32]bool{}
+	maps.Copy(given, n.columns)
+	maps.Copy(taken, n.taken)
+	positions := map[int]string{}
 	var fresh []Column
 	for _, c := range cols {
-		if other, twice := places[c.Position]; twice {
+		if other, twice := positions[c.Position]; twice {
 			return nil, nil, nil, fmt.Errorf("columns %q and %q are both at position %d", clean(other, 255), clean(c.Name, 255), c.Position)
 		}
-		places[c.Position] = c.Name
-		if had, ok := given[c.Name]; ok && had.form == valueForm(c.Type) {
+		positions[c.Position] = c.Name
+		if had, ok := given[c.Name]; ok && had.form == protobufForm(c.Type) {
 			numbers[c.Name] = had.number
 		} else {
 			fresh = append(fresh, c)
 		}
 	}
 	for _, c := range fresh {
-		number := int32(min(c.Position+1, 1<<29-1)) // the greatest number protobuf has
+		number := int32(min(c.Position+1, 1<<29-1)) // the largest number in protobuf
 		for next := int32(1); taken[number]; {
 			if number = next; number == reservedFrom {
 				number = reservedTo + 1
@@ -168,7 +168,142 @@ func (n *fieldNumbers) assign(cols []Column) (numbers map[string]int32, given ma
 			next = number + 1
 		}
 		taken[number] = true
-		numbers[c.Name], given[c.Name] = number, numbered{number, valueForm(c.Type)}
+		numbers[c.Name], given[c.Name] = number, fieldNumber{number, protobufForm(c.Type)}
 	}
 	return numbers, given, taken, nil
+}
+
+const (
+	// maxMessage is the largest message that Databricks' own clients send: the service's
+	// limit of 10 MiB less 64 KiB.
+	maxMessage = 10<<20 - 64<<10
+
+	// chunk is the size of the pieces a message is copied into: the largest below 1 MiB in
+	// gRPC's pool. A frame on the connection is half.
+	chunk = 32 << 10
+
+	// headMax bounds the bytes before the rows: three tags, two lengths and an offset.
+	headMax = 3 + 2*5 + 10
+)
+
+// message is one batch on a stream. The rows are copied once, into pooled pieces that gRPC
+// gives back when they are sent: it may hold a message after Write has returned.
+type message struct {
+	json    bool
+	rows    int
+	size    int // of body
+	body    mem.BufferSlice
+	offset  int64
+	sent    bool       // gRPC took it, whole
+	done    chan error // takes the outcome; never blocks
+	release func()     // called once when the stream is done with it
+}
+
+// newMessage encodes rows as the batch of a message: a repeated field 1.
+func newMessage(rows [][]byte, json bool, release func()) *message {
+	m := &message{json: json, rows: len(rows), size: bodySize(rows), done: make(chan error, 1), release: release}
+	w := chunkWriter{left: m.size}
+	var head [1 + 10]byte
+	for _, row := range rows {
+		w.write(protowire.AppendVarint(append(head[:0], 1<<3|byte(protowire.BytesType)), uint64(len(row))))
+		w.write(row)
+	}
+	m.body = w.out // the last piece was cut to size
+	return m
+}
+
+// bodySize returns the bytes of the repeated field.
+func bodySize(rows [][]byte) int {
+	n := 0
+	for _, row := range rows {
+		n += 1 + protowire.SizeBytes(len(row))
+	}
+	return n
+}
+
+// chunkWriter fills pooled pieces.
+type chunkWriter struct {
+	left int // bytes still to come
+	out  mem.BufferSlice
+	cur  *[]byte
+	n    int // bytes in cur
+}
+
+func (w *chunkWriter) write(p []byte) {
+	w.left -= len(p)
+	for len(p) > 0 {
+		if w.cur == nil {
+			w.cur, w.n = mem.DefaultBufferPool().Get(min(chunk, len(p)+w.left)), 0
+		}
+		c := copy((*w.cur)[w.n:], p)
+		p, w.n = p[c:], w.n+c
+		if w.n == len(*w.cur) {
+			w.out, w.cur = append(w.out, mem.NewBuffer(w.cur, mem.DefaultBufferPool())), nil
+		}
+	}
+}
+
+// head returns the bytes before the body:
+//
+//	EphemeralStreamRequest.ingest_record_batch (3) {
+//	  IngestRecordBatchRequest.offset_id (1)
+//	  IngestRecordBatchRequest.proto_encoded_batch (2) or json_batch (3) { body }
+//	}
+func (m *message) head() []byte {
+	field := protowire.Number(2)
+	if m.json {
+		field = 3
+	}
+	in := make([]byte, 0, headMax)
+	in = protowire.AppendTag(in, 1, protowire.VarintType)
+	in = protowire.AppendVarint(in, uint64(m.offset))
+	in = protowire.AppendTag(in, field, protowire.BytesType)
+	in = protowire.AppendVarint(in, uint64(m.size))
+
+	out := make([]byte, 0, headMax)
+	out = protowire.AppendTag(out, 3, protowire.BytesType)
+	out = protowire.AppendVarint(out, uint64(len(in)+m.size))
+	return append(out, in...)
+}
+
+// drop gives the pieces back unsent.
+func (m *message) drop() {
+	m.body.Free()
+	m.body = nil
+	m.release()
+}
+
+// codec carries messages as they are, and everything else as protobuf.
+type codec struct{}
+
+var _ grpcencoding.CodecV2 = codec{}
+
+// Name is empty so that the content type is plain application/grpc.
+func (codec) Name() string { return "" }
+
+// Marshal hands a message's body over to gRPC.
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	switch v := v.(type) {
+	case *message:
+		out := make(mem.BufferSlice, 0, len(v.body)+1)
+		out = append(append(out, mem.SliceBuffer(v.head())), v.body...)
+		v.body = nil
+		return out, nil
+	case *zerobuspb.EphemeralStreamRequest:
+		data, err := proto.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+	}
+	return nil, fmt.Errorf("cannot send a %T", v)
+}
+
+// Unmarshal reads an answer. Those of the service are a few bytes.
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	answer, ok := v.(*zerobuspb.EphemeralStreamResponse)
+	if !ok {
+		return fmt.Errorf("cannot receive a %T", v)
+	}
+	return proto.Unmarshal(data.Materialize(), answer)
 }

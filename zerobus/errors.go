@@ -2,6 +2,7 @@ package zerobus
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,97 +15,85 @@ import (
 	"unicode/utf8"
 )
 
-// kind decides what happens to a batch after an answer. It is set where the
-// error is born, from status codes and error types, never from text.
+// kind decides what happens to a batch after an answer. It is set where the error is
+// created, from status codes and error types, never from text.
 type kind uint8
 
 const (
-	transient     kind = iota // retried for as long as the context lives
+	transient     kind = iota // retried until the context ends
 	unauthorized              // retried once with a fresh token, then configuration
-	configuration             // blocked until somebody mends it
+	configuration             // blocks writing until somebody fixes it
 	refused                   // a row in the batch can never be ingested
 	tooLarge                  // the batch is over the size bound
 )
 
-// What was being done when an error arose.
+// Operations, as Error.Op names them.
 const (
 	opToken   = "token"
-	opIngest  = "ingest"
-	opInsert  = "insert" // writing rows at the Zerobus endpoint
+	opIngest  = "ingest" // rows to the workspace
+	opInsert  = "insert" // rows to the Zerobus endpoint
 	opColumns = "columns"
+	opRows    = opIngest + " " + opInsert
 )
 
-// Error is an answer of the service, or the absence of one, with what it means
-// and what the operator can do about it.
+// Error is an answer of the service, or a missing one, with its meaning and what the
+// operator can do about it.
 type Error struct {
 	Op         string        // "token", "ingest" (rows to the workspace), "insert" (rows to the Zerobus endpoint) or "columns"
-	Status     int           // HTTP status, or the one that stands for RPC, or for the error in a 200; 0 when there was no answer
+	Status     int           // HTTP status, or the equivalent of RPC or of the error in a 200; 0: no answer
 	RPC        string        // gRPC status, such as UNAVAILABLE; empty over HTTP
 	Code       string        // the service's error code, such as PERMISSION_DENIED; may be empty
-	Message    string        // the service's own words: one line, at most 500 bytes, no secrets
-	RequestID  string        // the service's name for the request or the stream; may be empty
-	RetryAfter time.Duration // how long the service asks to wait, at most 10 minutes; 0: not said
+	Message    string        // of the service: one line, at most 500 bytes, no secrets
+	RequestID  string        // the service's id of the request or the stream; may be empty
+	RetryAfter time.Duration // requested by the service, at most 10 minutes; 0: none
 	Meaning    string        // what it means here
 	Remedy     string        // what to do
 	Err        error         // the cause below HTTP: network, TLS, reading the secret; may be nil
 
 	kind   kind
-	came   int    // the HTTP status that came, where Status is that of an error in the body; may be 0
+	came   int    // the HTTP status that came, if Status is that of an error in the body
 	reason string // metric label of a retry
-	column string // named by the service in a 400; may be empty
-	create bool   // the service refused to open a stream: for the columns of the rows, as likely as not
+	column string // named by the service in a refusal; may be empty
+	create bool   // the service refused to open a stream, probably for the columns of the rows
 }
 
 // Error ends with the remedy.
 func (e *Error) Error() string {
-	text := e.head()
-	if e.Message != "" {
-		text += fmt.Sprintf(" %q", e.Message)
-	}
+	id := ""
 	if e.RequestID != "" {
-		what := " (request "
+		id = " (request " + e.RequestID + ")"
 		if e.RPC != "" {
-			what = " (stream "
+			id = " (stream " + e.RequestID + ")"
 		}
-		text += what + e.RequestID + ")"
 	}
-	if e.Err != nil {
-		text += ": " + e.Err.Error()
-	}
-	return text + ": " + e.Meaning + "; " + e.Remedy
+	return e.text(e.Message != "", id) + "; " + e.Remedy
 }
 
 // Unwrap returns the cause below HTTP.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Reason is the error without its remedy and, where the service's words may
-// quote a row, without those: it is fit for logs and status pages.
-func (e *Error) Reason() string {
-	text := e.head()
-	if e.Message != "" && e.kind == configuration {
-		text += fmt.Sprintf(" %q", e.Message)
-	}
-	if e.Err != nil {
-		text += ": " + e.Err.Error()
-	}
-	return text + ": " + e.Meaning
-}
+// Reason is the error without its remedy, and without the service's message if that
+// may quote a row: it is fit for logs and status pages.
+func (e *Error) Reason() string { return e.text(e.Message != "" && e.kind == configuration, "") }
 
-func (e *Error) head() string {
+func (e *Error) text(withMessage bool, id string) string {
 	text := map[string]string{opToken: "minting a token", opIngest: "writing rows", opInsert: "writing rows", opColumns: "reading the table's columns"}[e.Op]
 	if e.RPC != "" {
 		text += ": gRPC " + e.RPC
 	} else if e.Status != 0 {
-		came := e.Status
-		if e.came != 0 {
-			came = e.came
-		}
-		text += ": HTTP " + strconv.Itoa(came)
+		text += ": HTTP " + strconv.Itoa(cmp.Or(e.came, e.Status))
 	}
 	if e.Code != "" {
 		text += " " + e.Code
 	}
-	return text
+	if withMessage {
+		text += fmt.Sprintf(" %q", e.Message)
+	}
+	text += id
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text + ": " + e.Meaning
 }
 
 // RefusedError says that at least one row of a batch can never be ingested.
@@ -121,72 +110,81 @@ const (
 	RefusedOther          = "refused"         // any other refusal
 )
 
-// Error names the cause and the remedy. It may quote the service's words and
-// so a value of the row: it belongs with the dead letter, not in a log.
+// Error names the cause and the remedy. It may quote a value of the row, so it belongs
+// in the dead letter and not in a log.
 func (e *RefusedError) Error() string { return e.err.Error() }
 
-// Unwrap returns the *Error, where the service answered.
+// Unwrap returns the *Error, if the service answered.
 func (e *RefusedError) Unwrap() error { return e.err }
 
-// Refused returns a code from a closed set for metrics, and the column the
-// service named, if any.
+// Refused returns a code from a closed set for metrics, and the column that the service
+// named, if any.
 func (e *RefusedError) Refused() (code, column string) { return e.code, e.column }
 
 // byService reports whether the service refused the rows in its own form.
 func (e *RefusedError) byService() bool {
-	var said *Error
-	return errors.As(e.err, &said) && said.Code != ""
+	answer, ok := errors.AsType[*Error](e.err)
+	return ok && answer.Code != ""
 }
 
 func refusal(err *Error) *RefusedError {
-	r := &RefusedError{code: RefusedOther, column: err.column, err: err}
-	switch err.Code {
-	case "SCHEMA_MISMATCH", "SCHEMA_VALIDATION_FAILED":
-		r.code = RefusedSchemaMismatch
-	case "INVALID_PARAMETER_VALUE": // stands for any malformed input; a column makes it one of schema
-		if err.column != "" {
-			r.code = RefusedSchemaMismatch
-		}
+	code := RefusedOther
+	switch {
+	case err.kind == tooLarge:
+		code = RefusedTooLarge
+	case err.Code == "SCHEMA_MISMATCH", err.Code == "SCHEMA_VALIDATION_FAILED", err.RPC == "INVALID_ARGUMENT",
+		err.Code == "INVALID_PARAMETER_VALUE" && err.column != "": // any malformed input; a named column makes it the schema
+		code = RefusedSchemaMismatch
 	}
-	if err.RPC == "INVALID_ARGUMENT" {
-		r.code = RefusedSchemaMismatch // INVALID_PARAMETER_VALUE by its other name
-	}
-	if err.kind == tooLarge {
-		r.code = RefusedTooLarge
-	}
-	return r
+	return &RefusedError{code: code, column: err.column, err: err}
 }
 
-// IsPermanent reports whether err is a fault of configuration (wrong secret,
-// missing grant, missing table, columns that do not fit) that no waiting
-// mends. A *ColumnsUnreadable is not one: rows can be written without
-// reading columns. Anything else that Token, Reachable, Columns, CheckColumns and Preflight
-// return is worth another try.
+// StaleError says that rows were encoded for an earlier schema version: encode them
+// again and write those.
+type StaleError struct{ err error }
+
+// Error names what was refused.
+func (e *StaleError) Error() string {
+	return "the rows were encoded before the table's columns changed: " + e.err.Error()
+}
+
+// Unwrap returns the refusal.
+func (e *StaleError) Unwrap() error { return e.err }
+
+// Stale identifies the error to callers that do not import this package.
+func (e *StaleError) Stale() bool { return true }
+
+// IsPermanent reports whether err is a configuration fault that no waiting resolves:
+// a wrong secret, a missing grant or table, columns that do not match. A
+// *ColumnsUnreadable is none, since rows can be written without reading columns. Any
+// other error of Token, Reachable, Columns, CheckColumns and Preflight is worth a retry.
 func IsPermanent(err error) bool {
-	var e *Error
-	var s *SchemaError
-	var hidden *ColumnsUnreadable
-	if errors.As(err, &hidden) {
+	if is[*ColumnsUnreadable](err) {
 		return false
 	}
-	return errors.As(err, &s) || errors.As(err, &e) && (e.kind == configuration || e.kind == unauthorized)
+	kind := kindOf(err)
+	return is[*SchemaError](err) || kind == configuration || kind == unauthorized
 }
 
-// kindOf returns the kind of a non-nil error of this package.
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
+// kindOf returns the kind of an error of this package; other errors are transient.
 func kindOf(err error) kind {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.kind
 	}
 	return transient
 }
 
-// answer is what an error body tells. Databricks REST errors look like
-// {"error_code":"…","message":"…","details":[…]}; error_code may be a number,
-// and a body from a proxy may be anything.
+// answer is the content of an error body. Databricks REST errors look like
+// {"error_code":"…","message":"…","details":[…]}; error_code may be a number, and a
+// body from a proxy may be anything.
 type answer struct{ code, message, column string }
 
-// decodeAnswer never fails: what cannot be understood is left empty.
+// decodeAnswer leaves empty what it cannot understand.
 func decodeAnswer(body []byte) answer {
 	var doc struct {
 		Code    json.RawMessage `json:"error_code"`
@@ -198,8 +196,7 @@ func decodeAnswer(body []byte) answer {
 		return answer{}
 	}
 	// A field of another type leaves its neighbours readable.
-	var wrongType *json.UnmarshalTypeError
-	if err := json.Unmarshal(body, &doc); err != nil && !errors.As(err, &wrongType) {
+	if err := json.Unmarshal(body, &doc); err != nil && !is[*json.UnmarshalTypeError](err) {
 		return answer{}
 	}
 	a := answer{message: doc.Message, column: doc.Column}
@@ -215,24 +212,26 @@ func decodeAnswer(body []byte) answer {
 	}
 	if json.Unmarshal(doc.Details, &details) == nil {
 		for _, d := range details {
-			a.column = or(a.column, or(d.Column, d.Metadata["column"]))
+			a.column = cmp.Or(a.column, d.Column, d.Metadata["column"])
 		}
 	}
-	if a.column == "" {
-		if m := quotedColumn.FindStringSubmatch(doc.Message); m != nil {
-			a.column = m[1]
-		}
-	}
-	a.column = clean(a.column, 255)
+	a.column = clean(cmp.Or(a.column, columnIn(doc.Message)), 255)
 	return a
 }
 
-// quotedColumn finds a column's name in the service's words. It serves people
-// reading a dead letter; nothing is decided by it.
+// columnIn finds a column's name in a message of the service, for readers of dead
+// letters; nothing is decided by it.
+func columnIn(message string) string {
+	if m := quotedColumn.FindStringSubmatch(message); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
 var quotedColumn = regexp.MustCompile("(?i)\\b(?:column|field(?: name)?) ['\"`]([^'\"`]{1,255})['\"`]")
 
-// errorCode returns code if it looks like one. Whatever else a service puts in
-// its place is not let into logs and labels.
+// errorCode returns code if it looks like one; other texts are kept out of logs and
+// labels.
 func errorCode(code string, secrets []string) string {
 	code = clean(code, 100, secrets...)
 	if strings.ContainsFunc(code, func(r rune) bool {

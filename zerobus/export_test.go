@@ -29,13 +29,13 @@ func NewDialed(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper,
 
 // WriteLatest is Write for rows of the latest schema version.
 func (c *Client) WriteLatest(ctx context.Context, rows [][]byte) error {
-	_, err := c.Write(ctx, c.rowsMade.Load(), rows)
+	_, err := c.Write(ctx, c.schemaVersion.Load(), rows)
 	return err
 }
 
 // ProbeLatest is Probe for rows of the latest schema version.
 func (c *Client) ProbeLatest(ctx context.Context, rows [][]byte) error {
-	_, err := c.Probe(ctx, c.rowsMade.Load(), rows)
+	_, err := c.Probe(ctx, c.schemaVersion.Load(), rows)
 	return err
 }
 
@@ -48,11 +48,11 @@ var (
 	StreamCodec     = codec{}
 )
 
-// StreamFault returns what is said of a stream that ended so, and whether it
-// concerns configuration.
-func (c *Client) StreamFault(st *status.Status, phrase string, created bool, secrets ...string) (said string, permanent bool) {
-	end := endingOf(st.Err(), "stream-1", created, metadata.Pairs("content-type", "application/grpc", reasonPhrase, phrase), nil)
-	e := c.advice.ended(end, secrets)
+// StreamFault returns the error and the reason of a stream that ended so, and whether it is
+// a configuration fault.
+func (c *Client) StreamFault(st *status.Status, phrase string, created bool, secrets ...string) (text string, permanent bool) {
+	end := newStreamEnd(st.Err(), "stream-1", created, metadata.Pairs("content-type", "application/grpc", reasonPhrase, phrase), nil)
+	e := c.rem.ended(end, secrets)
 	return e.Error() + "\n" + e.Reason(), IsPermanent(e)
 }
 
@@ -65,20 +65,20 @@ func (c *Client) Descriptor(cols []Column) ([]byte, error) {
 	return c.grpc.descriptor(cols, numbers)
 }
 
-// DecodeAnswer returns what an error body tells.
+// DecodeAnswer returns the content of an error body.
 func DecodeAnswer(body []byte) (code, message, column string) {
 	a := decodeAnswer(body)
 	return a.code, clean(a.message, 500), a.column
 }
 
-// Guarded is a guarded connection.
-type Guarded struct{ *guarded }
+// Tracked is a tracked connection.
+type Tracked struct{ *trackedConn }
 
-// NewGuarded guards conn.
-func NewGuarded(conn net.Conn) Guarded { return Guarded{guard(conn)} }
+// NewTracked tracks conn.
+func NewTracked(conn net.Conn) Tracked { return Tracked{track(conn)} }
 
-// Begin says that a request is about to be written.
-func (g Guarded) Begin() { g.begins.Store(true) }
+// Begin announces a request.
+func (c Tracked) Begin() { c.begins.Store(true) }
 
 // Answered reports whether anything was read since.
-func (g Guarded) Answered() bool { return g.answered() }
+func (c Tracked) Answered() bool { return c.answered() }

@@ -2,43 +2,47 @@ package zerobus
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
-// wire is the gRPC transport: databricks.zerobus.Zerobus/EphemeralStream.
+// grpcTransport writes over databricks.zerobus.Zerobus/EphemeralStream.
 //
-// Callers share a few streams, the slots. A batch is one message with one
-// offset; the service's answers say up to which offset everything is durable. A
-// row that can never be ingested ends its stream with no word on which it was,
-// so whatever was in flight is a suspect and is sent again on a side stream,
-// alone.
+// Callers share a few streams, the slots. A batch is one message with one offset; an ack
+// says up to which offset everything is durable. A row that can never be ingested ends its
+// stream, and the status does not say which row. So every batch in flight is sent again,
+// alone, on a probe stream.
 //
-// Names, numbers and rules are those of Databricks' published
-// zerobus_service.proto and the clients it comes with:
-// https://github.com/databricks/zerobus-sdk
-type wire struct {
-	set    settings
-	tokens *tokens
-	advice adviser
-	log    *zap.Logger
-	obs    StreamObserver // nil: nobody listens
-	jitter func(time.Duration) time.Duration
-	conns  *conns
-	slots  []*slot
-	sides  *sides
-	enc    atomic.Pointer[encoding] // what rows are; streams of another are replaced
+// Names, numbers and rules are those of Databricks' published zerobus_service.proto and its
+// clients: https://github.com/databricks/zerobus-sdk
+type grpcTransport struct {
+	set      settings
+	tokens   *tokenSource
+	rem      remedies
+	log      *zap.Logger
+	obs      StreamObserver // nil: none
+	jitter   func(time.Duration) time.Duration
+	conns    *conns
+	slots    []*slot
+	probes   *probeStreams
+	encoding atomic.Pointer[encoding] // of rows; streams of another are replaced
+	fields   fieldNumbers
 
-	numbers fieldNumbers
-
-	life context.Context // ends with close; every stream lives in it
-	end  context.CancelFunc
+	ctx    context.Context // of every stream; ends with close
+	cancel context.CancelFunc
 
 	running sync.WaitGroup // the goroutines of streams
 
@@ -49,143 +53,473 @@ type wire struct {
 }
 
 const (
-	openTimeout = 15 * time.Second       // for a stream to be confirmed
-	ackTimeout  = 60 * time.Second       // for the next ack, while something is in flight
-	closeGrace  = 500 * time.Millisecond // for the last acks after we closed our side
-	idleMoves   = 2                      // resends in a row over streams that ended as announced and acknowledged nothing
+	openTimeout  = 15 * time.Second       // for a stream to be confirmed
+	ackTimeout   = 60 * time.Second       // for the next ack, while something is in flight
+	closeGrace   = 500 * time.Millisecond // for the last acks after the client closed its side
+	idleRotation = 2                      // resends in a row over streams that ended as announced without an ack
 )
 
-// errClosed is what a batch meets after Close.
+// errClosed ends a batch after Close.
 var errClosed = errors.New("the client is closed")
 
-// errOldForm is what rows meet that were made before streams changed their form.
-// They are never sent: fields of the old form would be misread or lost.
-var errOldForm = errors.New("streams have another form by now")
+// errOldEncoding ends a batch whose rows were encoded before the streams changed to another
+// encoding. Such rows are never sent: their fields would be misread or lost.
+var errOldEncoding = errors.New("streams have another encoding by now")
 
-func newWire(set settings, tokens *tokens, advice adviser, log *zap.Logger, dial dialer, jitter func(time.Duration) time.Duration) *wire {
-	w := &wire{set: set, tokens: tokens, advice: advice, log: log, jitter: jitter, conns: &conns{set: set, dial: dial}}
+func newGRPCTransport(set settings, tokens *tokenSource, rem remedies, log *zap.Logger, dial dialer,
+	jitter func(time.Duration) time.Duration) *grpcTransport {
+	t := &grpcTransport{set: set, tokens: tokens, rem: rem, log: log, jitter: jitter, conns: &conns{set: set, dial: dial}}
 	//nolint:forbidigo // ends with Close; streams outlive the Write that opened them
-	w.life, w.end = context.WithCancel(context.Background())
+	t.ctx, t.cancel = context.WithCancel(context.Background())
 	for range set.Streams {
-		w.slots = append(w.slots, newSlot(w))
+		t.slots = append(t.slots, &slot{t: t, window: semaphore.NewWeighted(set.MaxInFlight)})
 	}
-	w.sides = newSides(w)
-	w.enc.Store(&encoding{format: FormatJSON})
-	return w
+	t.probes = &probeStreams{t: t, turns: make(chan struct{}, probeStreamsMax)}
+	t.encoding.Store(&encoding{format: FormatJSON})
+	return t
 }
 
-func (w *wire) size(rows [][]byte) int64 { return int64(headMax + bodySize(rows)) }
+func (t *grpcTransport) size(rows [][]byte) int64 { return int64(headMax + bodySize(rows)) }
 
-// send writes the batch over a shared stream, and over as many as it takes
-// while they end as announced.
-func (w *wire) send(ctx context.Context, b *batch) error {
-	if b.alone {
-		return w.probe(ctx, b)
+// send writes the batch over a shared stream, and over further ones while they end as
+// announced.
+func (t *grpcTransport) send(ctx context.Context, b *batch) error {
+	if b.ownConn {
+		return t.probe(ctx, b)
 	}
-	err := w.carry(ctx, b, func(ctx context.Context) error { return w.pick().deliver(ctx, b) })
-	var among *suspicion
-	if errors.As(err, &among) {
-		return w.probe(ctx, b)
+	err := t.repeatRotated(func() error { return t.leastLoaded().deliver(ctx, b) })
+	if is[*ambiguousRefusal](err) {
+		return t.probe(ctx, b)
 	}
 	return err
 }
 
-// probe writes the batch over a stream of its own, and over a connection of its
-// own if it asks for that.
-func (w *wire) probe(ctx context.Context, b *batch) error {
-	return w.carry(ctx, b, func(ctx context.Context) error { return w.sides.deliver(ctx, b) })
+// probe writes the batch over a stream of its own, and over a connection of its own if the
+// batch asks for that.
+func (t *grpcTransport) probe(ctx context.Context, b *batch) error {
+	return t.repeatRotated(func() error { return t.probes.deliver(ctx, b) })
 }
 
-// carry repeats once for as long as streams end as announced: that is no
-// failure, and nobody waits or hears of it.
-func (w *wire) carry(ctx context.Context, b *batch, once func(context.Context) error) error {
+// repeatRotated repeats an attempt as long as streams end as announced: that is no failure,
+// so it is neither delayed nor reported.
+func (t *grpcTransport) repeatRotated(attempt func() error) error {
 	for idle := 0; ; {
-		err := once(ctx)
-		var on *moved
-		if !errors.As(err, &on) {
+		err := attempt()
+		rotated, ok := errors.AsType[*streamRotated](err)
+		if !ok {
 			return err
 		}
-		if idle++; on.progress {
+		if idle++; rotated.progress {
 			idle = 0
 		}
-		if idle > idleMoves {
+		if idle > idleRotation {
 			return &Error{Op: opInsert, Err: fmt.Errorf("%d streams in a row were closed before they took anything", idle),
 				kind: transient, reason: RetryUnavailable, Meaning: busy, Remedy: waitOut}
 		}
 	}
 }
 
-// pick returns the slot with the fewest bytes in flight.
-func (w *wire) pick() *slot {
-	best := w.slots[0]
-	for _, s := range w.slots[1:] {
-		if s.load.Load() < best.load.Load() {
-			best = s
-		}
-	}
-	return best
+// leastLoaded returns the slot with the fewest bytes in flight.
+func (t *grpcTransport) leastLoaded() *slot {
+	return slices.MinFunc(t.slots, func(a, b *slot) int { return int(a.load.Load() - b.load.Load()) })
 }
 
-// streamIDs returns the service's names of the open streams, oldest first.
-func (w *wire) streamIDs() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// streamIDs returns the service's ids of the open streams, oldest first.
+func (t *grpcTransport) streamIDs() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var ids []string
-	for _, s := range w.live {
+	for _, s := range t.live {
 		ids = append(ids, s.id)
 	}
 	return ids
 }
 
-// isClosed reports whether Close was called.
-func (w *wire) isClosed() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.closed
+func (t *grpcTransport) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
 }
 
-// enlist counts a confirmed stream in and starts its goroutines.
-func (w *wire) enlist(s *stream) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
+// register records a confirmed stream and starts its goroutines.
+func (t *grpcTransport) register(s *stream) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
 		return errClosed
 	}
-	say := w.log.Debug
-	if !w.opened {
-		w.opened, say = true, w.log.Info
+	level := zap.DebugLevel
+	if !t.opened {
+		t.opened, level = true, zap.InfoLevel
 	}
-	say("stream opened", zap.String("stream_id", s.id), zap.String("rows", s.enc.format), zap.Bool("shared", s.slot != nil))
-	if w.obs != nil {
-		w.obs.StreamOpened()
+	t.log.Log(level, "stream opened", zap.String("stream_id", s.id), zap.String("rows", s.encoding.format), zap.Bool("shared", s.slot != nil))
+	if t.obs != nil {
+		t.obs.StreamOpened()
 	}
-	w.live = append(w.live, s)
-	w.running.Go(s.read)
-	w.running.Go(s.write)
+	t.live = append(t.live, s)
+	t.running.Go(s.read)
+	t.running.Go(s.write)
 	return nil
 }
 
-func (w *wire) discharge(s *stream, why string) {
-	w.log.Debug("stream ended", zap.String("stream_id", s.id), zap.String("why", why))
-	if w.obs != nil {
-		w.obs.StreamEnded(why)
+func (t *grpcTransport) unregister(s *stream, why string) {
+	t.log.Debug("stream ended", zap.String("stream_id", s.id), zap.String("why", why))
+	if t.obs != nil {
+		t.obs.StreamEnded(why)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.live = slices.DeleteFunc(t.live, func(other *stream) bool { return other == s })
+}
+
+// close half-closes every stream, waits closeGrace at most for the last acks, and returns
+// when no goroutine of a stream is left.
+func (t *grpcTransport) close() {
+	t.mu.Lock()
+	t.closed = true
+	live := slices.Clone(t.live)
+	t.mu.Unlock()
+	for _, s := range live {
+		s.leave(0, StreamLeft)
+	}
+	t.running.Wait()
+	t.cancel()
+	t.conns.close()
+}
+
+// slot holds one shared stream: it opens the stream on demand, and replaces it when it has
+// ended or is about to. The old stream may still wait for its last acks.
+type slot struct {
+	t      *grpcTransport
+	window *semaphore.Weighted // of bytes in flight
+	load   atomic.Int64        // bytes in flight, or waiting for the window
+
+	mu       sync.Mutex     // guards the fields below
+	cur      *stream        // nil: none yet
+	opening  *call[*stream] // nil: none is being opened
+	failures int            // streams in a row that did not open, or failed before an ack
+	retryAt  time.Time      // no opening before
+}
+
+// reopenMax bounds the pause between failing streams. Each waiting batch has its own, longer
+// pauses; this one keeps hundreds of them from opening streams in turn.
+const reopenMax = 5 * time.Second
+
+// deliver sends the batch over the slot's stream and waits for the ack. Without rows it
+// makes sure that there is a stream.
+func (s *slot) deliver(ctx context.Context, b *batch) error {
+	if len(b.rows) == 0 {
+		_, err := s.stream(ctx)
+		return err
+	}
+	bytes := min(int64(bodySize(b.rows)), s.t.set.MaxInFlight)
+	s.load.Add(bytes)
+	if err := s.window.Acquire(ctx, bytes); err != nil {
+		s.load.Add(-bytes)
+		return context.Cause(ctx)
+	}
+	release := func() {
+		s.window.Release(bytes)
+		s.load.Add(-bytes)
+	}
+	st, err := s.stream(ctx)
+	if err == nil && st.encoding != b.encoding {
+		err = errOldEncoding
+	}
+	if err != nil {
+		release()
+		return err
+	}
+	return st.deliver(ctx, newMessage(b.rows, st.encoding.format == FormatJSON, release))
+}
+
+// stream returns the stream to send on, opening one if need be. It waits for an opening by
+// another caller until ctx ends.
+func (s *slot) stream(ctx context.Context) (*stream, error) {
+	for {
+		s.mu.Lock()
+		if s.cur != nil && s.cur.accepts() {
+			if s.cur.encoding == s.t.encoding.Load() {
+				defer s.mu.Unlock()
+				return s.cur, nil
+			}
+			s.cur.leave(ackTimeout, StreamLeft) // rows have another encoding now; it may finish what it holds
+		}
+		c, mine := join(&s.opening)
+		pause := time.Until(s.retryAt)
+		s.mu.Unlock()
+		if mine {
+			s.open(ctx, c, pause)
+		}
+		if st, again, err := c.wait(ctx, mine); !again {
+			return st, err
+		}
+	}
+}
+
+// open opens a stream and publishes the result in c.
+func (s *slot) open(ctx context.Context, c *call[*stream], pause time.Duration) {
+	if pause > 0 {
+		sleep(ctx, pause)
+	}
+	st, err := s.t.open(ctx, s, false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer close(c.done)
+	s.opening = nil
+	c.value, c.err = st, err
+	c.abandoned = err != nil && ctx.Err() != nil
+	switch {
+	case err == nil:
+		s.cur = st
+	case !c.abandoned && kindOf(err) == transient:
+		s.failed()
+	}
+}
+
+// ended records the end of a stream of this slot: whether it acknowledged anything, and
+// whether the service failed.
+func (s *slot) ended(acked, failed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case acked:
+		s.failures, s.retryAt = 0, time.Time{}
+	case failed:
+		s.failed()
+	}
+}
+
+// failed delays the next opening. Called with mu held.
+func (s *slot) failed() {
+	s.retryAt = time.Now().Add(s.t.jitter(min(reopenMax, backoffBase<<min(s.failures, 10))))
+	s.failures++
+}
+
+// probeStreams are streams with one message in flight each: if one ends, that message was
+// the reason. They are opened on demand and closed when idle.
+type probeStreams struct {
+	t     *grpcTransport
+	turns chan struct{} // holds one element per stream in use
+
+	mu   sync.Mutex    // guards idle
+	idle []*idleStream // the one used last is last
+}
+
+// idleStream is an unused probe stream and the timer that closes it.
+type idleStream struct {
+	*stream
+	expiry *time.Timer
+}
+
+const (
+	probeStreamsMax = 8                // in use; each holds one batch
+	probeIdle       = 10 * time.Second // after which an unused one is closed
+)
+
+// deliver sends the batch over a probe stream and waits for the ack.
+func (p *probeStreams) deliver(ctx context.Context, b *batch) error {
+	select {
+	case p.turns <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	ownConn := b.ownConn
+	var st *stream
+	if !ownConn {
+		st = p.take()
+	}
+	if st == nil {
+		var err error
+		if st, err = p.t.open(ctx, nil, ownConn); err != nil {
+			<-p.turns
+			return err
+		}
+	}
+	if old := st.encoding != b.encoding; old || len(b.rows) == 0 {
+		p.put(st)
+		<-p.turns
+		if old {
+			return errOldEncoding
+		}
+		return nil
+	}
+	return st.deliver(ctx, newMessage(b.rows, st.encoding.format == FormatJSON, func() { // the caller may have returned
+		if ownConn {
+			st.leave(0, StreamLeft)
+		} else {
+			p.put(st)
+		}
+		<-p.turns
+	}))
+}
+
+// take returns an idle stream of the present encoding; nil: there is none.
+func (p *probeStreams) take() *stream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for n := len(p.idle); n > 0; n = len(p.idle) {
+		last := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		last.expiry.Stop()
+		if last.encoding == p.t.encoding.Load() && last.accepts() {
+			return last.stream
+		}
+		last.leave(0, StreamLeft)
+	}
+	return nil
+}
+
+// put keeps a stream that is still open.
+func (p *probeStreams) put(st *stream) {
+	if !st.accepts() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, &idleStream{stream: st, expiry: time.AfterFunc(probeIdle, func() { st.leave(0, StreamLeft) })})
+}
+
+// dialer replaces the network in tests.
+type dialer func(ctx context.Context, address string) (net.Conn, error)
+
+// conns holds the one connection that all streams share. A connection that swallows what is
+// sent is replaced: gRPC itself would use it until the kernel gives it up, after 15 minutes.
+type conns struct {
+	set  settings
+	dial dialer
+
+	mu     sync.Mutex // guards the fields below and those of every conn
+	cur    *conn      // nil: the next stream makes one
+	closed bool
+}
+
+// conn is one grpc.ClientConn and how many streams use it.
+type conn struct {
+	*grpc.ClientConn
+	creds   *watchedTLS
+	streams int
+	retired bool // closed with its last stream
+}
+
+// get returns the connection for a new stream, with own one that nothing else uses; put
+// gives it back. It reads the certificate authorities but does not connect yet.
+func (c *conns) get(own bool) (*conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errClosed
+	}
+	used := c.cur
+	if own || used == nil {
+		var err error
+		if used, err = c.connect(); err != nil {
+			return nil, err
+		}
+		if used.retired = own; !own {
+			c.cur = used
+		}
+	}
+	used.streams++
+	return used, nil
+}
+
+func (c *conns) put(used *conn) {
+	c.mu.Lock()
+	used.streams--
+	last := used.retired && used.streams == 0
+	c.mu.Unlock()
+	if last {
+		_ = used.Close() // nothing to do about it
+	}
+}
+
+// retire keeps new streams off the connection.
+func (c *conns) retire(bad *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	bad.retired = true
+	if c.cur == bad {
+		c.cur = nil
+	}
+}
+
+// close ends all streams that are open on the present connection.
+func (c *conns) close() {
+	c.mu.Lock()
+	c.closed = true
+	last := c.cur
+	c.cur = nil
+	c.mu.Unlock()
+	if last != nil {
+		_ = last.Close()
+	}
+}
+
+func (c *conns) connect() (*conn, error) {
+	made := &conn{}
+	creds := insecure.NewCredentials()
+	if !c.set.native.clear {
+		roots, err := readRoots(c.set.CAFile)
+		if err != nil {
+			return nil, rootsError{err}
+		}
+		made.creds = &watchedTLS{TransportCredentials: credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots})}
+		creds = made.creds
+	}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithUserAgent(c.set.UserAgent),
+		// Answers are a few bytes, so the receive windows stay small and fixed: measuring
+		// them would cost a ping per answer. The service sets the windows for sending.
+		grpc.WithStaticStreamWindowSize(64 << 10),
+		grpc.WithStaticConnWindowSize(1 << 20),
+		grpc.WithWriteBufferSize(128 << 10),
+		grpc.WithMaxHeaderListSize(headersMax),
+		grpc.WithDisableRetry(), // the client retries; gRPC would keep copies of messages for it
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(answerMax), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 10 * time.Second,
+			Backoff: backoff.Config{BaseDelay: backoffBase, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}}),
+	}
+	if c.dial != nil {
+		options = append(options, grpc.WithContextDialer(c.dial))
+	}
+	var err error
+	made.ClientConn, err = grpc.NewClient("dns:///"+c.set.native.target, options...)
+	return made, err
+}
+
+// watchedTLS remembers how the last handshake failed: gRPC passes on its text only, and the
+// remedy depends on the error.
+type watchedTLS struct {
+	credentials.TransportCredentials
+
+	mu    sync.Mutex // guards the fields below
+	fault error
+	at    time.Time
+}
+
+func (w *watchedTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secure, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fault, w.at = err, time.Now()
+	return secure, info, err
+}
+
+// handshakeLife is how long a failed handshake explains failures: gRPC tries again sooner.
+const handshakeLife = 10 * time.Second
+
+// last returns how the last handshake failed; nil: it did not, or long ago.
+func (w *watchedTLS) last() error {
+	if w == nil {
+		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.live = slices.DeleteFunc(w.live, func(other *stream) bool { return other == s })
-}
-
-// close half-closes every stream, waits closeGrace at most for what is still
-// to come, and returns when no goroutine of a stream is left.
-func (w *wire) close() {
-	w.mu.Lock()
-	w.closed = true
-	live := slices.Clone(w.live)
-	w.mu.Unlock()
-	for _, s := range live {
-		s.leaveWithin(0, StreamLeft)
+	if time.Since(w.at) > handshakeLife {
+		return nil
 	}
-	w.running.Wait()
-	w.end()
-	w.conns.close()
+	return w.fault
 }

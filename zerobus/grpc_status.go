@@ -1,6 +1,7 @@
 package zerobus
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +15,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// rpcStatus is the name of a gRPC code and the HTTP status that stands for it
-// here: what is decided and advised goes by that, for all transports alike.
-// The pairs are those of Databricks' Zerobus error reference, filled up from
-// google/rpc/code.proto; FAILED_PRECONDITION has one of its own because it is
-// about the table and never about a row, and what only asks for another try
-// is taken as 5xx.
+// rpcStatus is the name of a gRPC code and the HTTP status that stands for it, so that all
+// transports share one classification and one table of remedies. The pairs are those of
+// Databricks' Zerobus error reference, and of google/rpc/code.proto. FAILED_PRECONDITION has
+// its own status, because it is about the table and never about a row. What only asks for a
+// retry is taken as 5xx.
 var rpcStatus = map[codes.Code]struct {
 	name string
 	http int
@@ -43,24 +43,24 @@ var rpcStatus = map[codes.Code]struct {
 	codes.Unauthenticated:    {"UNAUTHENTICATED", http.StatusUnauthorized},
 }
 
-// ending is how the service ended a stream.
-type ending struct {
-	status  *status.Status
-	phrase  string // what the edge says in place of a status; may be empty
-	created bool   // the stream had been confirmed
-	heard   bool   // headers or trailers came: the service or its edge answered
-	stream  string // its id; may be empty
+// streamEnd is how the service ended a stream.
+type streamEnd struct {
+	status   *status.Status
+	phrase   string // what the edge says instead of a status; may be empty
+	created  bool   // the stream had been confirmed
+	answered bool   // headers or trailers came from the service or its edge
+	stream   string // its id; may be empty
 }
 
-// reasonPhrase is where Databricks' front doors put the reason of a refusal.
-// Some answer so with status OK.
+// reasonPhrase is the header in which Databricks' edge puts the reason of a refusal, also
+// with status OK.
 const reasonPhrase = "x-databricks-reason-phrase"
 
-func endingOf(err error, id string, created bool, header, trailer metadata.MD) ending {
-	e := ending{created: created, stream: id, heard: len(header)+len(trailer) > 0}
+func newStreamEnd(err error, id string, created bool, header, trailer metadata.MD) streamEnd {
+	e := streamEnd{created: created, stream: id, answered: len(header)+len(trailer) > 0}
 	for _, md := range []metadata.MD{trailer, header} {
-		if said := md.Get(reasonPhrase); len(said) > 0 && e.phrase == "" {
-			e.phrase = said[0]
+		if text := md.Get(reasonPhrase); len(text) > 0 && e.phrase == "" {
+			e.phrase = text[0]
 		}
 	}
 	if e.status = status.New(codes.OK, ""); err != nil && !errors.Is(err, io.EOF) {
@@ -69,35 +69,16 @@ func endingOf(err error, id string, created bool, header, trailer metadata.MD) e
 	return e
 }
 
-// errorNumber is the service's own number for a failure. It serves people, and
-// errs on the safe side where it decides: an announced end makes no noise, and
-// a kind of table is no fault of a row. All else goes by codes.
-var errorNumber = regexp.MustCompile(`Error Code: (\d{1,9})\b`)
+func (e streamEnd) number() string { return numberIn(e.status.Message()) }
 
-const (
-	numberAge        = "6002" // the stream reached its greatest age
-	numberStorage    = "4024" // a table in default storage
-	numberDescriptor = "4033" // a descriptor that does not stand for itself
-)
-
-func (e ending) number() string { return numberIn(e.status.Message()) }
-
-func numberIn(text string) string {
-	if m := errorNumber.FindStringSubmatch(text); m != nil {
-		return m[1]
-	}
-	return ""
-}
-
-// errorDomain is that of the service's google.rpc.ErrorInfo, and ownWords how
-// its texts end.
+// errorDomain is that of the service's google.rpc.ErrorInfo; ownWords is how its texts end.
 const errorDomain = "zerobus.databricks.com"
 
 var ownWords = regexp.MustCompile(`Error Code: \d{1,9}, Error State: \d{1,9}\.?\s*$`)
 
-// own reports whether the status is in the service's own form. Anything between
-// it and the bridge can answer with a code.
-func (e ending) own() bool {
+// own reports whether the status is in the service's own form. Anything between the service
+// and the bridge can answer with a code.
+func (e streamEnd) own() bool {
 	for _, d := range e.status.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
 			return true
@@ -107,68 +88,64 @@ func (e ending) own() bool {
 }
 
 // ended explains how a stream ended. The secrets never show in it.
-func (a adviser) ended(end ending, secrets []string) *Error {
+func (r remedies) ended(end streamEnd, secrets []string) *Error {
 	code := end.status.Code()
 	if code == codes.OK && end.phrase != "" {
-		code = codes.Unauthenticated // the edge turned the stream away
+		code = codes.Unauthenticated // the edge rejected the stream
 	}
 	known, ok := rpcStatus[code]
 	if !ok {
 		known.name, known.http = fmt.Sprintf("CODE_%d", code), http.StatusInternalServerError
 	}
 	e := &Error{Op: opInsert, RPC: known.name, Status: known.http, RequestID: clean(end.stream, 100, secrets...),
-		Message: clean(or(end.status.Message(), end.phrase), 500, secrets...)}
+		Message: clean(cmp.Or(end.status.Message(), end.phrase), 500, secrets...)}
 	e.kind, e.reason = classify(known.http)
-	a.details(e, end.status, secrets)
-	if number := end.number(); e.Code == "" {
-		e.Code = number
-	}
+	e.addDetails(end.status, secrets)
+	e.Code = cmp.Or(e.Code, end.number())
+	why, aboutTable := tableNumbers[end.number()]
 	switch {
 	case end.created && aboutSize(e.Message) && (e.kind == refused || e.Status == http.StatusTooManyRequests):
-		e.kind, e.reason, e.Meaning, e.Remedy = tooLarge, "", tooBig, lowerBatch
-		return e
-	case e.kind == refused && aboutTable(end.number()):
+		e.kind, e.reason = tooLarge, ""
+		return r.byCause(e, causeTooLarge)
+	case e.kind == refused && aboutTable:
 		e.kind = configuration
 	case e.kind == refused && !end.created:
 		e.kind, e.create = configuration, true
 	case e.kind == refused && !end.own():
 		e.kind, e.reason = transient, RetryMismatch
-		e.Meaning = a.names.Replace("this refusal is not in the form of the service, so no row is given up for it ({endpoint} answered)")
-		e.Remedy = a.names.Replace("check what stands between the bridge and {endpoint}, such as a proxy or a gateway; the bridge retries")
-		return e
+		return r.byCause(e, causeForeignStatus)
 	case e.Status == http.StatusForbidden:
-		// The privileges are written into the token: one minted before a GRANT
-		// does not carry it.
+		// The privileges are part of the token: one minted before a GRANT lacks it.
 		e.kind, e.reason = unauthorized, RetryUnauthorized
-	case e.kind == transient && !end.heard:
-		// No word from the service: what gRPC says is about the connection.
+	case e.kind == transient && !end.answered:
+		// Without a word of the service the text of gRPC is about the connection.
 		e.Err, e.Message, e.reason = errors.New(e.Message), "", RetryNetwork
 		e.RPC, e.Status, e.Code = "", 0, ""
-		return a.unreachable(e)
+		return r.byCause(e, causeConnection)
 	}
-	e = a.fill(e)
 	switch {
 	case code == codes.OK:
-		e.RPC, e.Message = "", ""
-		e.Meaning = "the service ended the stream without saying why"
-	case aboutTable(end.number()):
-		a.numbered(e, end.number())
+		r.byAnswer(e)
+		e.RPC, e.Message, e.Meaning = "", "", "the service ended the stream without saying why"
+		return e
+	case aboutTable:
+		return r.byCause(e, why)
 	case code == codes.FailedPrecondition:
-		e.Meaning, e.Remedy = a.names.Replace(badTable), a.names.Replace(moveTable)
+		return r.byCause(e, causeTableKind)
 	case e.create:
-		e.Meaning, e.Remedy = a.names.Replace(badStream), a.names.Replace(mendStream)
+		return r.byCause(e, causeCreate)
 	}
-	return e
+	return r.byAnswer(e)
 }
 
-// details reads what the status carries besides its text.
-func (a adviser) details(e *Error, st *status.Status, secrets []string) {
+// addDetails reads what the status carries besides its text.
+func (e *Error) addDetails(st *status.Status, secrets []string) {
 	for _, d := range st.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
 			e.Code = errorCode(d.GetReason(), secrets)
 			md := d.GetMetadata()
-			e.column = clean(or(md["column"], md["field"]), 255, secrets...)
+			e.column = clean(cmp.Or(md["column"], md["field"]), 255, secrets...)
 			if causes := clean(md["causes"], 200, secrets...); causes != "" {
 				e.Message = strings.TrimSpace(e.Message + " (" + causes + ")")
 			}
@@ -176,16 +153,5 @@ func (a adviser) details(e *Error, st *status.Status, secrets []string) {
 			e.RetryAfter = min(max(d.GetRetryDelay().AsDuration(), 0), retryAfterMax)
 		}
 	}
-	if e.column == "" {
-		if m := quotedColumn.FindStringSubmatch(e.Message); m != nil {
-			e.column = clean(m[1], 255, secrets...)
-		}
-	}
-}
-
-// unreachable completes an error that brought no answer of the endpoint.
-func (a adviser) unreachable(e *Error) *Error {
-	e.Meaning = "the connection failed"
-	e.Remedy = a.names.Replace(reachEndpoint)
-	return e
+	e.column = cmp.Or(e.column, clean(columnIn(e.Message), 255, secrets...))
 }

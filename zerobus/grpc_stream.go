@@ -1,79 +1,186 @@
 package zerobus
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
-// stream is one confirmed EphemeralStream. Its write goroutine sends messages,
-// its read goroutine settles them; both end with the stream.
+// stream is one confirmed EphemeralStream. Its write goroutine sends messages, its read
+// goroutine resolves them; both end with the stream.
 type stream struct {
-	w     *wire
-	conn  *conn
-	enc   *encoding
-	token string
-	slot  *slot // whose stream it is; nil: a side stream
+	t        *grpcTransport
+	conn     *conn
+	encoding *encoding
+	token    string
+	slot     *slot // that it belongs to; nil: a probe stream
 
-	ctx    context.Context // of the call; its cause says why we ended it
+	ctx    context.Context // of the call; its cause says why the client ended it
 	cancel context.CancelCauseFunc
 	rpc    grpc.ClientStream
 	id     string
 
-	queue chan *message // what callers hand over
-	gone  chan struct{} // closed when no message is taken any more
-	half  chan struct{} // closed when our side is to be closed
-	over  chan struct{} // closed when the stream has ended
+	queue     chan *message // from callers
+	leaving   chan struct{} // closed when no message is taken any more
+	halfClose chan struct{} // closed when the client's side is to be closed
+	over      chan struct{} // closed when the stream has ended
 
 	mu       sync.Mutex // guards the fields below
 	next     int64      // offset of the next message
 	acked    int64      // everything up to here is durable; -1: nothing
-	claimed  int64      // the highest offset an ack named; more than acked only while its message is being sent
-	flying   []*message // sent and not settled, by offset
-	leaving  bool       // gone is closed
-	halved   bool       // half is closed
-	planned  string     // why we leave: one of the reasons of StreamEnded; empty: we do not
-	finished bool       // nothing will be settled any more
-	broken   bool       // an answer was not the service's; none resolves anything any more
+	claimed  int64      // the highest offset in an ack; beyond acked only while its message is being sent
+	inFlight []*message // sent and not resolved, by offset
+	planned  string     // why leaving is closed: a reason of StreamEnded; empty: it is not
+	halved   bool       // halfClose is closed
+	finished bool       // nothing will be resolved any more
+	broken   bool       // an answer was not the service's; no ack counts any more
 	watchdog *time.Timer
-	since    time.Time   // when the watchdog was last put off
-	halfAt   *time.Timer // closes half; nil: it is closed, or nobody leaves
+	since    time.Time   // when the watchdog was last reset
+	halfAt   *time.Timer // closes halfClose; nil: not needed
 	deadline time.Time   // of halfAt
-	boundAt  *time.Timer // ends the stream after that
+	graceEnd *time.Timer // ends the stream after that
 }
 
-func newStream(w *wire, conn *conn, enc *encoding, token string) *stream {
-	s := &stream{w: w, conn: conn, enc: enc, token: token, acked: -1, claimed: -1,
-		queue: make(chan *message), gone: make(chan struct{}), half: make(chan struct{}), over: make(chan struct{})}
-	s.ctx, s.cancel = context.WithCancelCause(w.life)
-	return s
+// Reasons for which the client cancels a stream.
+var (
+	errUnconfirmed = fmt.Errorf("the stream was not confirmed within %v", openTimeout)
+	errSilent      = fmt.Errorf("no ack came within %v", ackTimeout)
+	errGraceOver   = errors.New("the stream was left with messages unacknowledged") // after an announced end
+)
+
+// protocolError is an answer that the service's protocol does not know.
+type protocolError struct{ text string }
+
+func (e *protocolError) Error() string { return e.text }
+
+// open opens a stream for the present encoding and waits until the service has confirmed
+// it. in is the slot it is for; nil: it is a probe stream. ownConn opens it on a connection
+// of its own.
+func (t *grpcTransport) open(ctx context.Context, in *slot, ownConn bool) (*stream, error) {
+	if t.isClosed() {
+		return nil, t.rem.network(opInsert, errClosed)
+	}
+	token, err := t.tokens.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	encoding := t.encoding.Load()
+	conn, err := t.conns.get(ownConn)
+	if err != nil {
+		return nil, t.rem.network(opInsert, err)
+	}
+	s := &stream{t: t, conn: conn, encoding: encoding, token: token, slot: in, acked: -1, claimed: -1,
+		queue: make(chan *message), leaving: make(chan struct{}), halfClose: make(chan struct{}), over: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancelCause(t.ctx)
+	if err = s.create(ctx); err == nil {
+		if err = t.register(s); err == nil {
+			return s, nil
+		}
+		err = t.rem.network(opInsert, err)
+	}
+	s.cancel(err)
+	t.conns.put(conn)
+	return nil, err
 }
 
-// open reports whether the stream takes messages.
-func (s *stream) open() bool {
+// create does the handshake. ctx and openTimeout bound it, but not the stream itself.
+func (s *stream) create(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })
+	defer stop()
+	timer := time.AfterFunc(openTimeout, func() { s.cancel(errUnconfirmed) })
+	defer timer.Stop()
+
+	table := s.t.set.table.String()
+	call := metadata.AppendToOutgoingContext(s.ctx, "authorization", "Bearer "+s.token, tableHeader, table)
+	var err error
+	s.rpc, err = s.conn.NewStream(call, &zerobuspb.Zerobus_ServiceDesc.Streams[0], zerobuspb.Zerobus_EphemeralStream_FullMethodName)
+	if err != nil {
+		return s.refusedToOpen(ctx, err)
+	}
+	create := &zerobuspb.CreateIngestStreamRequest{TableName: proto.String(table), RecordType: zerobuspb.RecordType_JSON.Enum()}
+	if s.encoding.format == FormatProtobuf {
+		create.RecordType, create.DescriptorProto = zerobuspb.RecordType_PROTO.Enum(), s.encoding.descriptor
+	}
+	// If sending fails, the answer says why.
+	_ = s.rpc.SendMsg(&zerobuspb.EphemeralStreamRequest{Payload: &zerobuspb.EphemeralStreamRequest_CreateStream{CreateStream: create}})
+	var answer zerobuspb.EphemeralStreamResponse
+	if err := s.rpc.RecvMsg(&answer); err != nil {
+		return s.refusedToOpen(ctx, err)
+	}
+	if s.id = clean(answer.GetCreateStreamResponse().GetStreamId(), 100, s.t.tokens.secrets(s.token)...); s.id == "" {
+		return s.t.rem.misread(opInsert, 0, &protocolError{"the first answer on the stream names no stream"})
+	}
+	if !stop() || !timer.Stop() {
+		return s.refusedToOpen(ctx, context.Cause(s.ctx)) // it was cancelled at the last moment
+	}
+	return nil
+}
+
+// refusedToOpen explains a stream that did not open.
+func (s *stream) refusedToOpen(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	cause := context.Cause(s.ctx)
+	switch {
+	case errors.Is(cause, errUnconfirmed):
+		s.t.conns.retire(s.conn)
+		return s.t.rem.silent(cause)
+	case cause != nil:
+		return s.t.rem.network(opInsert, cause)
+	}
+	if fault := s.conn.creds.last(); fault != nil && !s.end(nil).answered {
+		return s.t.rem.network(opInsert, fault)
+	}
+	return s.ended(err)
+}
+
+// end gathers what came with the end of the stream. Called only once it is over, or did not
+// open.
+func (s *stream) end(err error) streamEnd {
+	var header, trailer metadata.MD
+	if s.rpc != nil {
+		header, _ = s.rpc.Header()
+		trailer = s.rpc.Trailer()
+	}
+	return newStreamEnd(err, s.id, s.id != "", header, trailer)
+}
+
+// ended explains how the service ended the stream.
+func (s *stream) ended(err error) *Error {
+	e := s.t.rem.ended(s.end(err), s.t.tokens.secrets(s.token))
+	if e.kind == unauthorized {
+		s.t.tokens.drop(s.token)
+	}
+	return e
+}
+
+// accepts reports whether the stream takes messages.
+func (s *stream) accepts() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.leaving && !s.finished
+	return s.planned == "" && !s.finished
 }
 
-// deliver sends m and waits for its ack. When it returns early because ctx
-// ended, m stays in flight; its rows are copies.
+// deliver sends m and waits for its ack. If ctx ends first, m stays in flight; its rows are
+// copies.
 func (s *stream) deliver(ctx context.Context, m *message) error {
 	select {
 	case s.queue <- m:
-	case <-s.gone:
-		m.drop()
-		return &moved{progress: s.worked()}
+	case <-s.leaving:
+		return s.rotated(m)
 	case <-s.over:
-		m.drop()
-		return &moved{progress: s.worked()}
+		return s.rotated(m)
 	case <-ctx.Done():
 		m.drop()
 		return context.Cause(ctx)
@@ -86,24 +193,27 @@ func (s *stream) deliver(ctx context.Context, m *message) error {
 	}
 }
 
-// worked reports whether the stream acknowledged anything.
-func (s *stream) worked() bool {
+// rotated drops a message that the stream does not take.
+func (s *stream) rotated(m *message) error {
+	m.drop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.acked >= 0
+	return &streamRotated{progress: s.acked >= 0}
 }
 
-// write sends what callers hand over until the stream ends or is to be closed.
-// Sending blocks while the service's window is full: that is the backpressure.
-// The watchdog and the announced end break it off.
+// write sends messages until the stream ends or is to be closed. Sending blocks while the
+// service's window is full: that is the backpressure. The watchdog and an announced end
+// interrupt it.
 func (s *stream) write() {
 	for {
 		select {
 		case m := <-s.queue:
-			if s.take(m) && s.rpc.SendMsg(m) == nil { // read gets to know why it failed
+			if !s.accept(m) {
+				m.done <- s.rotated(m)
+			} else if s.rpc.SendMsg(m) == nil { // else read learns why it failed
 				s.sent(m)
 			}
-		case <-s.half:
+		case <-s.halfClose:
 			_ = s.rpc.CloseSend() // never fails
 			return
 		case <-s.over:
@@ -112,28 +222,24 @@ func (s *stream) write() {
 	}
 }
 
-// take gives m its offset and counts it as in flight.
-func (s *stream) take(m *message) bool {
+// accept gives m its offset and counts it as in flight.
+func (s *stream) accept(m *message) bool {
 	s.mu.Lock()
-	if s.leaving || s.finished {
-		progress := s.acked >= 0
-		s.mu.Unlock()
-		m.drop()
-		m.done <- &moved{progress}
+	defer s.mu.Unlock()
+	if s.planned != "" || s.finished {
 		return false
 	}
-	defer s.mu.Unlock()
 	m.offset = s.next
 	s.next++
-	s.flying = append(s.flying, m)
-	if len(s.flying) == 1 {
-		s.watch()
+	s.inFlight = append(s.inFlight, m)
+	if len(s.inFlight) == 1 {
+		s.resetWatchdog()
 	}
 	return true
 }
 
-// watch gives the service another ackTimeout. Called with mu held.
-func (s *stream) watch() {
+// resetWatchdog gives the service another ackTimeout. Called with mu held.
+func (s *stream) resetWatchdog() {
 	s.since = time.Now()
 	if s.watchdog != nil {
 		s.watchdog.Reset(ackTimeout)
@@ -142,13 +248,13 @@ func (s *stream) watch() {
 	s.watchdog = time.AfterFunc(ackTimeout, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if len(s.flying) > 0 && time.Since(s.since) >= ackTimeout { // else an ack came just now
+		if len(s.inFlight) > 0 && time.Since(s.since) >= ackTimeout { // else an ack came just now
 			s.cancel(errSilent)
 		}
 	})
 }
 
-// read settles messages until the stream ends.
+// read resolves messages until the stream ends.
 func (s *stream) read() {
 	for {
 		var answer zerobuspb.EphemeralStreamResponse
@@ -161,19 +267,15 @@ func (s *stream) read() {
 		case *zerobuspb.EphemeralStreamResponse_IngestRecordResponse:
 			s.ack(payload.IngestRecordResponse.DurabilityAckUpToOffset)
 		case *zerobuspb.EphemeralStreamResponse_CloseStreamSignal:
-			s.leaveWithin(window(payload.CloseStreamSignal.GetDuration()), StreamAnnounced)
+			s.leave(max(payload.CloseStreamSignal.GetDuration().AsDuration(), 0), StreamAnnounced)
 		}
-		// Anything else is of a later release, and not for us.
+		// Anything else is of a later release, and not for this client.
 	}
 }
 
-// window reads the duration of a close signal; absent or negative is 0.
-func window(d *durationpb.Duration) time.Duration { return max(d.AsDuration(), 0) }
-
-// ack takes an ack: everything up to an offset is durable. Acks may skip offsets,
-// repeat, and come behind a later one, which they take nothing from. One without
-// an offset, or for what was never sent, is not the service's: it ends the
-// stream, and neither it nor what comes behind it resolves anything.
+// ack takes an ack: everything up to an offset is durable. Acks may skip offsets, repeat,
+// and follow a higher one. One without an offset, or for what was never sent, is not the
+// service's: it ends the stream, and no ack from then on counts.
 func (s *stream) ack(upTo *int64) {
 	s.mu.Lock()
 	var wrong string
@@ -194,7 +296,7 @@ func (s *stream) ack(upTo *int64) {
 	s.resolve()
 }
 
-// sent notes that gRPC took m, whole. An ack for it counts from now on.
+// sent records that gRPC took m, whole. An ack for it counts from now on.
 func (s *stream) sent(m *message) {
 	s.mu.Lock()
 	m.sent = true
@@ -205,103 +307,168 @@ func (s *stream) sent(m *message) {
 	}
 }
 
-// resolve settles the messages that were sent and acknowledged.
+// resolve ends the messages that were sent and acknowledged.
 func (s *stream) resolve() {
 	s.mu.Lock()
 	n := 0
-	for !s.broken && n < len(s.flying) && s.flying[n].sent && s.flying[n].offset <= s.claimed {
+	for !s.broken && n < len(s.inFlight) && s.inFlight[n].sent && s.inFlight[n].offset <= s.claimed {
 		n++
 	}
-	durable := slices.Clone(s.flying[:n])
-	clear(s.flying[:n])
-	s.flying = s.flying[n:]
+	durable := slices.Clone(s.inFlight[:n])
+	clear(s.inFlight[:n])
+	s.inFlight = s.inFlight[n:]
 	if n > 0 {
 		s.acked = durable[n-1].offset
-		if len(s.flying) > 0 {
-			s.watch()
+		if len(s.inFlight) > 0 {
+			s.resetWatchdog()
 		} else {
 			s.watchdog.Stop()
-			s.flying = nil
-			if s.leaving {
+			s.inFlight = nil
+			if s.planned != "" {
 				s.closeHalf()
 			}
 		}
 	}
 	s.mu.Unlock()
 	for _, m := range durable {
-		m.settle()
+		m.release()
 		m.done <- nil
 	}
 }
 
-// leaveWithin ends the stream in order: nothing is sent on it from now on, acks
-// are awaited for as long as d, then our side is closed, and after closeGrace
-// the stream is gone. Called again it only ever shortens that.
-func (s *stream) leaveWithin(d time.Duration, why string) {
+// leave ends the stream in order: it takes no more messages, waits at most d for acks, then
+// closes the client's side, and cancels after closeGrace. Another call only shortens that.
+func (s *stream) leave(d time.Duration, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.finished {
 		return
 	}
-	d = min(d, ackTimeout) // no later than the watchdog ends it
+	d = min(d, ackTimeout) // the watchdog ends it then
 	at := time.Now().Add(d)
 	switch {
-	case !s.leaving:
-		s.leaving, s.planned = true, why
-		close(s.gone)
+	case s.planned == "":
+		s.planned = why
+		close(s.leaving)
 	case s.halved || !at.Before(s.deadline):
 		return
 	}
 	s.deadline = at
-	if len(s.flying) == 0 || d == 0 {
+	switch {
+	case len(s.inFlight) == 0 || d == 0:
 		s.closeHalf()
-		return
-	}
-	if s.halfAt != nil {
+	case s.halfAt != nil:
 		s.halfAt.Reset(d)
-		return
+	default:
+		s.halfAt = time.AfterFunc(d, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.closeHalf()
+		})
 	}
-	s.halfAt = time.AfterFunc(d, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.closeHalf()
-	})
 }
 
-// closeHalf has our side closed, now, and the stream ended a little later.
-// Called with mu held.
+// closeHalf closes the client's side now, and cancels the stream after closeGrace. Called
+// with mu held.
 func (s *stream) closeHalf() {
 	if s.halved {
 		return
 	}
 	s.halved = true
-	close(s.half)
-	s.boundAt = time.AfterFunc(closeGrace, func() { s.cancel(errWindow) })
+	close(s.halfClose)
+	s.graceEnd = time.AfterFunc(closeGrace, func() { s.cancel(errGraceOver) })
 }
 
-// finish settles what is left when the stream has ended with err.
+// finish ends what is in flight when the stream has ended with err.
 func (s *stream) finish(err error) {
 	s.mu.Lock()
-	left, planned, worked := s.flying, s.planned, s.acked >= 0
-	s.flying, s.finished = nil, true
-	for _, t := range []*time.Timer{s.watchdog, s.halfAt, s.boundAt} {
+	left, planned, acked := s.inFlight, s.planned, s.acked >= 0
+	s.inFlight, s.finished = nil, true
+	for _, t := range []*time.Timer{s.watchdog, s.halfAt, s.graceEnd} {
 		if t != nil {
 			t.Stop()
 		}
 	}
 	s.mu.Unlock()
 	close(s.over)
-	why := s.fate(err, planned != "", worked)
-	s.w.discharge(s, streamEnd(why, planned))
+	why := s.classifyEnd(err, planned != "", acked)
+	s.t.unregister(s, endLabel(why, planned))
 	if s.slot != nil {
-		// An announced end is no failure, nor is one for a row.
-		var e *Error
-		s.slot.ended(worked, errors.As(why, &e) && e.kind == transient)
+		s.slot.ended(acked, is[*Error](why) && kindOf(why) == transient) // an end for a row is no failure
 	}
 	for _, m := range left {
-		m.settle()
-		m.done <- verdict(why, m, len(left))
+		m.release()
+		m.done <- outcomeOf(why, m, len(left))
 	}
 	s.cancel(err)
-	s.w.conns.put(s.conn)
+	s.t.conns.put(s.conn)
+}
+
+// streamRotated says that a batch was not acknowledged by a stream that ended as announced.
+// It is no failure; the batch goes to the next stream at once.
+type streamRotated struct{ progress bool }
+
+func (*streamRotated) Error() string { return "the stream ended as announced" }
+
+// ambiguousRefusal says that a stream ended for a row it could not take while several
+// batches were in flight on it.
+type ambiguousRefusal struct{ err *Error }
+
+func (r *ambiguousRefusal) Error() string { return r.err.Error() }
+
+// classifyEnd returns what the end of the stream means: *streamRotated or *Error.
+func (s *stream) classifyEnd(err error, planned, acked bool) error {
+	cause := context.Cause(s.ctx)
+	broken, isBroken := errors.AsType[*protocolError](cause)
+	switch {
+	case errors.Is(cause, errSilent):
+		s.t.conns.retire(s.conn)
+		return s.t.rem.silent(cause)
+	case errors.Is(cause, errGraceOver):
+		return &streamRotated{acked}
+	case isBroken:
+		return s.t.rem.misread(opInsert, 0, broken)
+	case cause != nil:
+		return s.t.rem.network(opInsert, errClosed)
+	}
+	e := s.ended(err)
+	if e.kind == transient && (planned || s.end(err).number() == numberAge) {
+		return &streamRotated{acked}
+	}
+	return e
+}
+
+// splittable is the size from which a batch is split on a RESOURCE_EXHAUSTED: servers also
+// answer so to a message over their own bound, which was never below 4 MiB. OUT_OF_RANGE is
+// about nothing else. A single row is retried, except on the texts of aboutSize.
+const splittable = 4<<20 - 64<<10
+
+// outcomeOf returns the outcome of one message that was in flight when the stream ended.
+func outcomeOf(why error, m *message, inFlight int) error {
+	e, ok := errors.AsType[*Error](why)
+	if !ok {
+		return why
+	}
+	if (e.kind == refused || e.kind == tooLarge) && inFlight > 1 {
+		return &ambiguousRefusal{e}
+	}
+	own := *e // each caller completes its own
+	if m.rows > 1 && (e.Status == 429 && m.size > splittable || e.RPC == "OUT_OF_RANGE") {
+		own.kind, own.Meaning, own.Remedy = tooLarge, tooBig, lowerBatch
+	}
+	return &own
+}
+
+// endLabel is the metric label of a stream's end.
+func endLabel(why error, planned string) string {
+	e, ok := errors.AsType[*Error](why)
+	switch {
+	case !ok:
+		return cmp.Or(planned, StreamAnnounced) // the end at the maximum age may come without a signal
+	case e.kind == refused, e.kind == tooLarge:
+		return StreamRefused
+	case e.kind == transient:
+		return StreamFailed
+	}
+	return StreamBlocked
 }

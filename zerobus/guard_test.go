@@ -162,7 +162,7 @@ func (p pipe) Read(b []byte) (int, error)  { return p.text.Read(b) }
 func (p pipe) Write(b []byte) (int, error) { return len(b), nil }
 
 func TestTheGuardTellsEarlierBytes(t *testing.T) {
-	g := zerobus.NewGuarded(pipe{text: strings.NewReader("early late")})
+	g := zerobus.NewTracked(pipe{text: strings.NewReader("early late")})
 	buf := make([]byte, 6)
 	read := func() {
 		if _, err := g.Read(buf); err != nil {
@@ -201,7 +201,7 @@ func TestTheGuardLooksIntoTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer far.Close()
-	g := zerobus.NewGuarded(near)
+	g := zerobus.NewTracked(near)
 	g.Begin()
 	if _, err := g.Write([]byte("first")); err != nil {
 		t.Fatalf("Write on a quiet connection: %v", err)

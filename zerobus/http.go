@@ -1,136 +1,439 @@
 package zerobus
 
 import (
+	"bytes"
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
-	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/klauspost/compress/gzip"
 )
 
-// headersMax bounds the headers of an answer, and the trailers of a stream.
-const headersMax = 256 << 10
+// httpTransport posts JSON over HTTP: to the workspace's own ingest path, or to the
+// Zerobus endpoint.
+type httpTransport struct {
+	op            string
+	url           string
+	before, after string // what surrounds the rows in the body
+	header        map[string]string
+	gzip          bool
+	counted       bool // a confirmation has to count the rows
+	timeout       time.Duration
+	tokens        *tokenSource
+	http          *http.Client
+	rem           remedies
+	// explain completes the error of an answer; nil: nothing to add.
+	explain func(e *Error, body []byte)
 
-// newHTTPClient returns the client all requests go through. It never follows a
-// redirect: they carry credentials.
-func newHTTPClient(rt http.RoundTripper) *http.Client {
-	return &http.Client{
-		Transport:     rt,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	confirmation atomic.Value // string: how the service last confirmed, as in State.Confirmation
 }
 
-// roundTripper makes its http.Transport at the first request, so that
-// constructing a Client reads no file.
-type roundTripper struct {
-	caFile string
-
-	mu    sync.Mutex // guards the fields below
-	made  *http.Transport
-	alone *http.Transport // makes a connection for each request
-}
-
-// RoundTrip sends a request that has Close set on a connection of its own.
-func (r *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	t, err := r.transport(req.Close)
+// newWorkspace returns the transport that posts to the workspace itself:
+//
+//	POST {workspace_url}/api/2.0/streaming-ingestion/ingest
+//	{"table":"catalog.schema.table","records":[{…},{…}]}
+//
+// The path, the token and the statuses are those of Datafly's integration page for
+// Databricks. No public page shows the body; this one is this project's reading.
+func newWorkspace(set settings, tokens *tokenSource, client *http.Client, rem remedies) *httpTransport {
+	name, err := json.Marshal(set.table.String())
 	if err != nil {
-		if req.Body != nil {
-			req.Body.Close()
+		panic(err) // a string always marshals
+	}
+	return &httpTransport{op: opIngest, url: set.ingest, before: `{"table":` + string(name) + `,"records":[`, after: "]}",
+		header: map[string]string{"Content-Type": "application/json; charset=utf-8", "User-Agent": set.UserAgent},
+		gzip:   set.Gzip, counted: set.Confirm == ConfirmStrict, timeout: set.Timeout, tokens: tokens, http: client, rem: rem}
+}
+
+// tableHeader routes a request or a stream at the service's edge.
+const tableHeader = "x-databricks-zerobus-table-name"
+
+// newREST returns the transport that posts to the Zerobus endpoint:
+//
+//	POST {endpoint}/zerobus/v1/tables/{catalog.schema.table}/insert
+//	[{…},{…}]
+//
+// The body is an array for a single row too. Earlier releases of the service asked for the
+// two headers that name table and workspace; the table's is left out if it is not ASCII.
+// https://docs.databricks.com/aws/en/ingestion/zerobus-ingest
+func newREST(set settings, tokens *tokenSource, client *http.Client, rem remedies) *httpTransport {
+	header := map[string]string{
+		"Content-Type":           "application/json",
+		"User-Agent":             set.UserAgent,
+		"unity-catalog-endpoint": set.base.String(),
+	}
+	if name := set.table.String(); inASCII(name) {
+		header[tableHeader] = name
+	}
+	return &httpTransport{op: opInsert, url: set.native.base.String() + "/zerobus/v1/tables/" + set.table.path() + "/insert", before: "[", after: "]",
+		header: header, gzip: set.Gzip, timeout: set.Timeout, tokens: tokens, http: client, rem: rem,
+		explain: func(e *Error, body []byte) {
+			switch {
+			case e.Status == http.StatusForbidden:
+				// The privileges are part of the token: one minted before a GRANT lacks it.
+				e.kind, e.reason = unauthorized, RetryUnauthorized
+			case e.Status == http.StatusBadRequest && len(bytes.TrimSpace(body)) == 0:
+				// The edge's answer for the host of another workspace or region. No row is
+				// given up for it.
+				e.kind = configuration
+				rem.byCause(e, causeOtherWorkspace)
+			}
+		}}
+}
+
+const answerMax = 1 << 20 // bytes of an answer
+
+func (p *httpTransport) close() { p.http.CloseIdleConnections() }
+
+func (p *httpTransport) probe(ctx context.Context, b *batch) error { return p.send(ctx, b) }
+
+func (p *httpTransport) size(rows [][]byte) int64 {
+	n := int64(len(p.before) + len(p.after) + max(len(rows)-1, 0))
+	for _, row := range rows {
+		n += int64(len(row))
+	}
+	return n
+}
+
+func (p *httpTransport) send(ctx context.Context, b *batch) error {
+	token, err := p.tokens.get(ctx)
+	if err != nil {
+		return err
+	}
+	length := b.size
+	if p.gzip {
+		if err := b.pack(p.before, p.after); err != nil {
+			return fmt.Errorf("compressing %d rows: %w", len(b.rows), err)
 		}
-		return nil, rootsError{err}
+		length = int64(len(b.packed))
 	}
-	return t.RoundTrip(req)
-}
-
-// rootsError says that the certificate authorities could not be read.
-type rootsError struct{ error }
-
-// CloseIdleConnections is what http.Client.CloseIdleConnections looks for.
-func (r *roundTripper) CloseIdleConnections() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.made != nil {
-		r.made.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	var x exchange
+	req, bodies, err := p.request(x.trace(ctx), b, token, length)
+	if err != nil {
+		return err
 	}
-}
+	defer bodies.detach()
 
-func (r *roundTripper) transport(alone bool) (*http.Transport, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return p.rem.network(p.op, innermost(err))
+	}
+	defer resp.Body.Close()
+	// Read to the end, or the connection cannot be used again.
+	text, err := io.ReadAll(io.LimitReader(resp.Body, answerMax+1))
+	a := httpAnswer{Response: resp, text: text, rows: len(b.rows), secrets: p.tokens.secrets(token)}
+	var e *Error
 	switch {
-	case r.made != nil && alone:
-		return r.alone, nil
-	case r.made != nil:
-		return r.made, nil
+	case x.early.Load():
+		e = p.foreign(a, errEarlier)
+	case resp.StatusCode/100 != 2:
+		e = p.failed(a)
+	case err != nil:
+		return p.rem.network(p.op, innermost(err))
+	default:
+		if sent := bodies.detach(); sent != length {
+			err = fmt.Errorf("the answer came after %d of %d bytes", sent, length)
+		} else {
+			err = p.confirm(a)
+		}
+		if err == nil {
+			return nil
+		}
+		e = p.unconfirmed(a, err)
 	}
-	roots, err := readRoots(r.caFile)
-	if err != nil {
-		return nil, err
+	switch {
+	case e.kind == unauthorized:
+		p.tokens.drop(token)
+	case e.reason == RetryMismatch:
+		x.drop()
 	}
-	// HTTP/1.1: one connection per write in flight. A dead connection then
-	// costs one batch its timeout instead of all of them, and batches do not
-	// share one connection's flow control. A connection holds the two buffers.
-	r.made = &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialGuarded,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 512,
-		IdleConnTimeout:     90 * time.Second,
-		WriteBufferSize:     32 << 10,
-		ReadBufferSize:      4 << 10,
-
-		MaxResponseHeaderBytes: headersMax,
-	}
-	r.alone = r.made.Clone()
-	r.alone.DisableKeepAlives = true
-	if alone {
-		return r.alone, nil
-	}
-	return r.made, nil
+	return e
 }
 
-func dialGuarded(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return guard(conn), nil
+// httpAnswer is the answer to a batch.
+type httpAnswer struct {
+	*http.Response
+	text    []byte
+	rows    int
+	secrets []string // texts that no error may repeat
 }
 
-// readRoots returns the system's authorities and those of the file; nil: only
-// the system's.
-func readRoots(caFile string) (*x509.CertPool, error) {
-	if caFile == "" {
-		return nil, nil
+// confirm returns nil if an answer proves that the rows are durable, and records how.
+func (p *httpTransport) confirm(a httpAnswer) error {
+	if a.StatusCode != http.StatusOK {
+		return errors.New("only status 200 confirms rows")
 	}
-	pem, err := plaintext.ReadPEM(caFile)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form", caFile)
-	}
-	return pool, nil
-}
-
-// innermost strips what http.Client wraps around an error: method and URL,
-// which our own errors say already.
-func innermost(err error) error {
-	var wire *url.Error
-	if errors.As(err, &wire) {
-		return wire.Err
+	err := confirm(a.text, a.rows, true)
+	switch {
+	case err == nil:
+		p.confirmation.Store(ConfirmedByCount)
+	case errors.Is(err, errUncounted):
+		p.confirmation.Store(ConfirmedWithoutCount)
+		if !p.counted {
+			return nil
+		}
 	}
 	return err
+}
+
+// unconfirmed explains an answer of 2xx that is no confirmation, by the error in its body
+// if that is a known one.
+func (p *httpTransport) unconfirmed(a httpAnswer, err error) *Error {
+	if body, ok := errors.AsType[*bodyError](err); ok && a.StatusCode == http.StatusOK {
+		if status := statusOf(body.code); status != 0 {
+			return p.complete(a, p.rem.answered(p.op, a.Response, status, body.answer, a.secrets))
+		}
+		if code := errorCode(body.code, a.secrets); code != "" {
+			err = fmt.Errorf("the body holds the error %s", code)
+		}
+	}
+	e := p.foreign(a, err)
+	if errors.Is(err, errUncounted) {
+		e.Remedy = "if this workspace confirms rows without a count, which bridge check --write-probe shows, set zerobus.confirm to lenient; else " + e.Remedy
+	}
+	return e
+}
+
+// failed explains an answer outside 2xx. The error code decides over the statuses that a
+// batch is split for: a gateway's 400 may pass on a refusal that is about no row.
+func (p *httpTransport) failed(a httpAnswer) *Error {
+	body, status := decodeAnswer(a.text), a.StatusCode
+	if kind, _ := classify(status); kind == refused || kind == tooLarge {
+		status = cmp.Or(statusOf(body.code), status)
+	}
+	return p.complete(a, p.rem.answered(p.op, a.Response, status, body, a.secrets))
+}
+
+// complete completes e. A refusal without an error code is not in the service's form, and
+// no row is given up for it. One for size still splits the batch: a smaller one may pass.
+func (p *httpTransport) complete(a httpAnswer, e *Error) *Error {
+	if p.explain != nil {
+		p.explain(e, a.text)
+	}
+	if e.Code != "" || e.kind != refused && e.kind != tooLarge {
+		return e
+	}
+	other := p.foreign(a, errors.New("the body is not an error of the service"))
+	if e.kind == tooLarge {
+		other.Remedy = "raise the body limit of the proxy or gateway before " + p.url + " (in nginx client_max_body_size), or lower delivery.max_bytes; " + other.Remedy
+		if a.rows > 1 {
+			other.kind = tooLarge
+		}
+	}
+	return other
+}
+
+func (p *httpTransport) foreign(a httpAnswer, err error) *Error {
+	return p.rem.foreign(p.op, p.url, a.Response, a.secrets, err)
+}
+
+// answered explains an answer of failure, with the status that its code stands for.
+func (r remedies) answered(op string, resp *http.Response, status int, body answer, secrets []string) *Error {
+	e := &Error{Op: op, Status: status, came: resp.StatusCode,
+		Code:       errorCode(body.code, secrets),
+		Message:    clean(cmp.Or(body.message, resp.Header.Get("X-Databricks-Reason-Phrase")), 500, secrets...),
+		RequestID:  requestID(resp.Header, secrets),
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		column:     clean(body.column, 255, secrets...),
+	}
+	e.kind, e.reason = classify(status)
+	why, aboutTable := tableNumbers[numberIn(e.Message)]
+	switch {
+	case e.kind == refused && aboutSize(e.Message):
+		e.kind = tooLarge
+		return r.byCause(e, causeTooLarge)
+	case e.kind == refused && aboutTable:
+		e.kind = configuration // of every row alike
+	}
+	if aboutTable {
+		return r.byCause(e, why)
+	}
+	return r.byAnswer(e)
+}
+
+// requestID returns the service's id of the request.
+func requestID(h http.Header, secrets []string) string {
+	return clean(h.Get("X-Request-Id"), 100, secrets...)
+}
+
+func (p *httpTransport) request(ctx context.Context, b *batch, token string, length int64) (*http.Request, *bodies, error) {
+	all := &bodies{fresh: func() *body { return b.open(p.before, p.after) }}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("writing to %s: %w; check zerobus.ingest_path and zerobus.endpoint", p.url, err)
+	}
+	req.Body, req.GetBody, req.ContentLength = all.open(), func() (io.ReadCloser, error) { return all.open(), nil }, length
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Accept", "application/json")
+	for key, value := range p.header {
+		req.Header.Set(key, value)
+	}
+	req.Header.Set("X-Request-Id", b.id)
+	req.Close = b.ownConn // see roundTripper
+	if b.packed != nil {
+		req.Header.Set("Content-Encoding", "gzip")
+	}
+	return req, all, nil
+}
+
+// batch is the rows of one Write. Its request id is the same for all attempts.
+type batch struct {
+	rows     [][]byte
+	id       string
+	size     int64     // bytes of the request before compression
+	packed   []byte    // the compressed HTTP body, once it was made
+	encoding *encoding // of the rows, under grpc
+	ownConn  bool      // the next attempt uses a connection of its own
+	attempts int       // requests sent
+}
+
+func newBatch(rows [][]byte, size int64) *batch {
+	var id [16]byte  // a random UUID (RFC 9562, version 4)
+	rand.Read(id[:]) // never fails
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return &batch{rows: rows, id: fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:]), size: size}
+}
+
+var gzipWriters = sync.Pool{New: func() any {
+	w, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	return w
+}}
+
+// pack compresses the body, once for all attempts.
+func (b *batch) pack(before, after string) error {
+	if b.packed != nil {
+		return nil
+	}
+	var out bytes.Buffer
+	w := gzipWriters.Get().(*gzip.Writer)
+	defer gzipWriters.Put(w)
+	w.Reset(&out)
+	if _, err := io.Copy(w, newRowReader(b.rows, before, after)); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	b.packed = out.Bytes()
+	return nil
+}
+
+func (b *batch) open(before, after string) *body {
+	if b.packed != nil {
+		return &body{src: bytes.NewReader(b.packed)}
+	}
+	return &body{src: newRowReader(b.rows, before, after)}
+}
+
+// rowReader reads the rows with commas between, and the texts around them, without joining
+// them in memory.
+type rowReader struct {
+	rows  [][]byte
+	after string
+	text  string // to be read before the next row
+	row   []byte // to be read before text
+	next  int    // index of the next row; -1: after was begun
+}
+
+func newRowReader(rows [][]byte, before, after string) *rowReader {
+	return &rowReader{rows: rows, text: before, after: after}
+}
+
+func (r *rowReader) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		switch {
+		case len(r.row) > 0:
+			c := copy(p[n:], r.row)
+			r.row, n = r.row[c:], n+c
+		case r.text != "":
+			c := copy(p[n:], r.text)
+			r.text, n = r.text[c:], n+c
+		case r.next < 0:
+			return n, io.EOF
+		case r.next == len(r.rows):
+			r.text, r.next = r.after, -1
+		default:
+			if r.row, r.next = r.rows[r.next], r.next+1; r.next < len(r.rows) {
+				r.text = ","
+			}
+		}
+	}
+	return n, nil
+}
+
+// errDetached is what net/http reads from a body whose caller has returned.
+var errDetached = errors.New("the request is over")
+
+// body releases the rows on demand: net/http may read a request body after Do has
+// returned, when the caller reuses the rows.
+type body struct {
+	mu       sync.Mutex // held while rows are copied
+	src      io.Reader
+	read     int64
+	detached bool
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.detached {
+		return 0, errDetached
+	}
+	n, err := b.src.Read(p)
+	b.read += int64(n)
+	return n, err
+}
+
+// Close ends the reading, as net/http asks for.
+func (b *body) Close() error {
+	b.detach()
+	return nil
+}
+
+// detach returns once no Read uses the rows and none will. It reports how many bytes were
+// read.
+func (b *body) detach() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.detached = true
+	return b.read
+}
+
+// bodies are the bodies of one attempt: net/http asks for another when it repeats a request
+// on a new connection.
+type bodies struct {
+	fresh  func() *body
+	mu     sync.Mutex // guards opened
+	opened []*body
+}
+
+func (b *bodies) open() io.ReadCloser {
+	one := b.fresh()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.opened = append(b.opened, one)
+	return one
+}
+
+// detach releases the rows and returns how many bytes of the last body were read.
+func (b *bodies) detach() (read int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, one := range b.opened {
+		read = one.detach()
+	}
+	return read
 }

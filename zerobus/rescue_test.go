@@ -17,8 +17,8 @@ import (
 // VARIANT columns, tagged and not.
 func TestAutoChoosesJSONForARescueColumn(t *testing.T) {
 	const (
-		json    = "rows go out as JSON, since the rescue column takes nothing from protobuf rows"
-		unknown = "rows go out as protobuf, and whether the table has a rescue column is not known"
+		json    = "rows are sent as JSON, since the rescue column takes nothing from protobuf rows"
+		unknown = "rows are sent as protobuf, and whether the table has a rescue column is not known"
 	)
 	for name, c := range map[string]struct {
 		format string // zerobus.record_format
@@ -95,7 +95,7 @@ func TestAutoChoosesJSONForARescueColumn(t *testing.T) {
 				t.Errorf("columns once the format is chosen: %v and %d more requests, want 1", err, asked-c.asked)
 			}
 			var said []string
-			for _, e := range logs.FilterMessageSnippet("rows go out as").All() {
+			for _, e := range logs.FilterMessageSnippet("rows are sent as").All() {
 				said = append(said, e.Message)
 			}
 			if got := strings.Join(said, "; "); got != c.log {

@@ -244,7 +244,7 @@ func TestEndpointForms(t *testing.T) {
 		{"https://", "", "is not an https address"},
 		{host + "/zerobus/v1", "", "holds more than a host and a port"},
 		{"https://u:hunter2@" + host, "", "user name or password"},
-		{"a b", "", "neither a host nor a URL"},
+		{"a b", "", "it is not a URL"},
 		{"http://[::1]:8091", "", "workspace_id"},
 		{host, "12 34", "workspace_id"},
 	} {

@@ -1,18 +1,21 @@
 package zerobus
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // TableName is the three-part name of a table in Unity Catalog.
 type TableName struct{ Catalog, Schema, Table string }
 
-// ParseTableName joins the three parts. table may hold the whole name
-// catalog.schema.table; catalog and schema may then be empty and must not
-// disagree. Unity Catalog allows no dot, slash, space or control character in
-// a name, and 255 characters at most.
+// ParseTableName joins the three parts. table may hold the full name catalog.schema.table;
+// catalog and schema may then be empty and must not disagree. Unity Catalog allows no dot,
+// slash, space or control character in a name, and at most 255 characters.
 // https://docs.databricks.com/aws/en/sql/language-manual/sql-ref-names
 func ParseTableName(catalog, schema, table string) (TableName, error) {
 	name := TableName{catalog, schema, table}
@@ -35,7 +38,7 @@ func ParseTableName(catalog, schema, table string) (TableName, error) {
 	return name, nil
 }
 
-// String returns catalog.schema.table, the form the wire carries.
+// String returns catalog.schema.table.
 func (t TableName) String() string { return t.Catalog + "." + t.Schema + "." + t.Table }
 
 // Quoted returns the name for use in SQL, each part in backticks.
@@ -48,6 +51,257 @@ func (t TableName) path() string {
 	return url.PathEscape(t.Catalog) + "." + url.PathEscape(t.Schema) + "." + url.PathEscape(t.Table)
 }
 
-// Quote returns name as a Databricks SQL identifier in backticks; a backtick
-// inside is doubled.
+// Quote returns name as a Databricks SQL identifier in backticks; a backtick inside is
+// doubled.
 func Quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
+
+// UnwritableTable says that Zerobus does not write to a table of this kind, whatever is
+// granted on it.
+type UnwritableTable struct {
+	Type   string // table_type in Unity Catalog, such as VIEW
+	Format string // data_source_format in Unity Catalog, such as ICEBERG; may be empty
+}
+
+// Error names the kind.
+func (e *UnwritableTable) Error() string {
+	if e.Type == typeManaged {
+		return "its data source format is " + e.Format
+	}
+	return "its table type is " + e.Type
+}
+
+const (
+	typeManaged   = "MANAGED"
+	typeStreaming = "STREAMING_TABLE"
+	formatDelta   = "DELTA" // DELTA_UNIFORM_ICEBERG is Delta that Iceberg clients may read
+)
+
+// unwritableTypes are the types of Unity Catalog that Zerobus does not write to. The service
+// judges unknown types.
+// https://docs.databricks.com/api/workspace/tables/get
+var unwritableTypes = []string{"VIEW", "MATERIALIZED_VIEW", "METRIC_VIEW", "EXTERNAL", "EXTERNAL_SHALLOW_CLONE", "FOREIGN"}
+
+// writableKind returns an *UnwritableTable unless the table may be a managed Delta table or a
+// streaming table.
+// https://docs.databricks.com/aws/en/ingestion/zerobus-limits
+func writableKind(tableType, format string) error {
+	kind := &UnwritableTable{Type: strings.ToUpper(clean(tableType, 40)), Format: strings.ToUpper(clean(format, 40))}
+	otherFormat := kind.Format != "" && !strings.HasPrefix(kind.Format, formatDelta) && (kind.Type == typeManaged || kind.Type == typeStreaming)
+	if slices.Contains(unwritableTypes, kind.Type) || otherFormat {
+		return kind
+	}
+	return nil
+}
+
+// fault returns e as a configuration fault.
+func (e *UnwritableTable) fault(table TableName, status int) *Error {
+	kind := e.Type
+	if e.Type == typeManaged {
+		kind = e.Format
+	}
+	return &Error{Op: opColumns, Status: status, Err: e, kind: configuration,
+		Meaning: fmt.Sprintf("%s is of the kind %s, and Zerobus does not write to it", table, kind),
+		Remedy:  "set zerobus.table to a managed Delta table or a streaming table; bridge ddl prints the statements that create one"}
+}
+
+// SchemaError says how the table's columns differ from those of the rows.
+type SchemaError struct {
+	Table    TableName
+	Missing  []Column // carried by rows, not in the table
+	Changed  []Column // in the table with another type; Type is the table's
+	Required []Column // NOT NULL in the table, carried by no row
+
+	wanted map[string]string // the rows' type of each changed column
+	folded map[string]string // for a missing column: the table's spelling, if only case differs
+}
+
+// Error lists every difference and ends with what to do about it.
+func (e *SchemaError) Error() string { return e.Reason() + "; " + e.Remedy() }
+
+// Reason lists every difference.
+func (e *SchemaError) Reason() string {
+	var list []string
+	for _, c := range e.Missing {
+		text := fmt.Sprintf("it has no column %q (%s)", c.Name, c.Type)
+		if other := e.folded[c.Name]; other != "" {
+			text += fmt.Sprintf(", only %q, and names must match exactly", other)
+		}
+		list = append(list, text)
+	}
+	for _, c := range e.Changed {
+		list = append(list, fmt.Sprintf("its column %q is %s, rows carry %s", c.Name, c.Type, e.wanted[c.Name]))
+	}
+	for _, c := range e.Required {
+		list = append(list, fmt.Sprintf("its column %q (%s) is NOT NULL and no row carries it", c.Name, c.Type))
+	}
+	return fmt.Sprintf("table %s does not fit the blueprint: %s", e.Table, strings.Join(list, "; "))
+}
+
+// Remedy is the ALTER TABLE statement for missing columns, and what to change for the rest.
+func (e *SchemaError) Remedy() string {
+	var list []string
+	var add []Column
+	for _, c := range e.Missing {
+		if other := e.folded[c.Name]; other != "" {
+			list = append(list, fmt.Sprintf("change the blueprint's target %q to %q", c.Name, other))
+		} else {
+			add = append(add, c)
+		}
+	}
+	if len(add) > 0 {
+		list = append(list, "run: "+alterAdd(e.Table, add)+" or remove the mapping from the blueprint")
+	}
+	for _, c := range e.Changed {
+		list = append(list, fmt.Sprintf("set type: %s on the blueprint's mapping of %q", c.Type, c.Name))
+	}
+	for _, c := range e.Required {
+		list = append(list, fmt.Sprintf("map %q in the blueprint, or run: %s", c.Name, dropNotNull(e.Table, c.Name)))
+	}
+	return strings.Join(list, "; ")
+}
+
+// fault returns e as the configuration fault that blocks writing.
+func (e *SchemaError) fault() *Error {
+	return &Error{Op: opIngest, Err: errors.New(e.Reason()), Meaning: "rows of this shape cannot be ingested", Remedy: e.Remedy(), kind: configuration}
+}
+
+// compareColumns returns a *SchemaError unless every column that rows carry is in the table
+// with a type of the same value form, and rows carry every NOT NULL column.
+func compareColumns(table TableName, carried, have []Column) error {
+	e := &SchemaError{Table: table, wanted: map[string]string{}, folded: map[string]string{}}
+	byName, byFold := make(map[string]Column, len(have)), make(map[string]string, len(have))
+	for _, c := range have {
+		byName[c.Name] = c
+		byFold[strings.ToLower(c.Name)] = c.Name
+	}
+	isCarried := make(map[string]bool, len(carried))
+	for _, want := range carried {
+		isCarried[want.Name] = true
+		got, ok := byName[want.Name]
+		w, g := valueForm(want.Type), valueForm(got.Type)
+		switch {
+		case !ok:
+			e.Missing = append(e.Missing, want)
+			e.folded[want.Name] = byFold[strings.ToLower(want.Name)]
+		case w != g && !(w == "integer" && g == "float"):
+			e.Changed = append(e.Changed, got)
+			e.wanted[got.Name] = want.Type
+		}
+	}
+	for _, c := range have {
+		if c.NotNull && !isCarried[c.Name] {
+			e.Required = append(e.Required, c)
+		}
+	}
+	if len(e.Missing)+len(e.Changed)+len(e.Required) == 0 {
+		return nil
+	}
+	return e
+}
+
+// valueForm groups Delta types by the JSON values they take. Ranges and lengths are the
+// service's to check, row by row.
+func valueForm(text string) string {
+	t, err := delta.Parse(text)
+	if err != nil {
+		return strings.ToUpper(text)
+	}
+	switch t.Kind {
+	case delta.String:
+		return "string"
+	case delta.TinyInt, delta.SmallInt, delta.Int, delta.BigInt:
+		return "integer"
+	case delta.Float, delta.Double:
+		return "float"
+	case delta.Decimal:
+		return "decimal"
+	case delta.Timestamp, delta.TimestampNTZ:
+		return "timestamp"
+	}
+	return strings.ReplaceAll(t.String(), " NOT NULL", "") // of a field, which the table checks
+}
+
+// DDL returns the statements that create catalog, schema and table and let principal (the
+// application id of a service principal) write to it, each ended by a semicolon and a
+// newline. Columns keep the given order.
+func DDL(table TableName, cols []Column, principal string) string {
+	return fmt.Sprintf("CREATE CATALOG IF NOT EXISTS %s;\nCREATE SCHEMA IF NOT EXISTS %s.%s;\nCREATE TABLE IF NOT EXISTS %s (\n  %s\n) USING DELTA;\n\n%s\n",
+		Quote(table.Catalog), Quote(table.Catalog), Quote(table.Schema), table.Quoted(), definitions(cols, ",\n  "),
+		strings.Join(Grants(table, principal), "\n"))
+}
+
+// Grants returns the statements that let principal write to the table. They name the table
+// itself, since a privilege inherited from the schema may not satisfy Zerobus.
+func Grants(table TableName, principal string) []string {
+	to := " TO " + Quote(principal) + ";"
+	return []string{
+		"GRANT USE CATALOG ON CATALOG " + Quote(table.Catalog) + to,
+		"GRANT USE SCHEMA ON SCHEMA " + Quote(table.Catalog) + "." + Quote(table.Schema) + to,
+		"GRANT SELECT, MODIFY ON TABLE " + table.Quoted() + to,
+	}
+}
+
+// alterAdd returns the statement that adds cols to the table. Delta adds columns as nullable
+// only, so NotNull is left out.
+func alterAdd(table TableName, cols []Column) string {
+	cols = slices.Clone(cols)
+	for i := range cols {
+		cols[i].NotNull = false
+	}
+	return fmt.Sprintf("ALTER TABLE %s ADD COLUMNS (%s);", table.Quoted(), definitions(cols, ", "))
+}
+
+func definitions(cols []Column, separator string) string {
+	list := make([]string, len(cols))
+	for i, c := range cols {
+		if list[i] = Quote(c.Name) + " " + c.Type; c.NotNull {
+			list[i] += " NOT NULL"
+		}
+	}
+	return strings.Join(list, separator)
+}
+
+// AlterDiff returns the SQL that gives the table the columns that rows carry, each statement
+// ended by a semicolon and a newline; empty if it has them. What no statement can change (a
+// type, a name in another case) is a comment that says what to change in the blueprint.
+func AlterDiff(table TableName, carried, have []Column) string {
+	mismatch, ok := errors.AsType[*SchemaError](compareColumns(table, carried, have))
+	if !ok {
+		return ""
+	}
+	comment := func(text string) string { return clean(text, 255) } // keeps it on one line
+	var out strings.Builder
+	var add []Column
+	for _, c := range mismatch.Missing {
+		if other := mismatch.folded[c.Name]; other != "" {
+			fmt.Fprintf(&out, "-- %s is %s in the table, and names must match exactly: change the blueprint's target\n", comment(c.Name), comment(other))
+			continue
+		}
+		add = append(add, c)
+	}
+	if len(add) > 0 {
+		out.WriteString(alterAdd(table, add) + "\n")
+	}
+	for _, c := range mismatch.Changed {
+		fmt.Fprintf(&out, "-- %s is %s in the table, rows carry %s: set type: %s on the blueprint's mapping\n",
+			comment(c.Name), comment(c.Type), comment(mismatch.wanted[c.Name]), comment(c.Type))
+	}
+	for _, c := range mismatch.Required {
+		out.WriteString(dropNotNull(table, c.Name) + "\n")
+	}
+	return out.String()
+}
+
+// dropNotNull returns the statement that lets rows omit a column.
+func dropNotNull(table TableName, column string) string {
+	return fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL;", table.Quoted(), Quote(column))
+}
+
+// DedupeView returns the statement that creates a view beside the table with one row per
+// message_id: delivery is at least once, so the table may hold duplicates. Rows without a
+// message_id all stay.
+func DedupeView(table TableName) string {
+	view := TableName{table.Catalog, table.Schema, table.Table + "_deduplicated"}
+	return fmt.Sprintf("CREATE OR REPLACE VIEW %s AS\nSELECT * FROM %s\nQUALIFY message_id IS NULL\n"+
+		"  OR ROW_NUMBER() OVER (PARTITION BY message_id ORDER BY event_timestamp) = 1;\n", view.Quoted(), table.Quoted())
+}

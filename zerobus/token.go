@@ -1,6 +1,7 @@
 package zerobus
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -17,87 +18,65 @@ import (
 
 const (
 	refreshAhead = 5 * time.Minute  // before expiry, at most half the lifetime
-	refreshWait  = 10 * time.Second // for a new token while the old one still works; one writer waits, the others go on
-	refreshPause = 10 * time.Second // between refreshes that fail while the old token still works
+	refreshWait  = 10 * time.Second // for a refresh while the old token is valid; one writer waits
+	refreshPause = 10 * time.Second // between failed refreshes while the old token is valid
 )
 
-// token is one access token. Its value never leaves the package but in an
-// Authorization header.
+// token is one access token. Its value leaves the package only in an Authorization
+// header.
 type token struct {
 	value   string
 	minted  time.Time
-	expires time.Time // zero: the endpoint did not say; then it serves those who wait for it and nobody later
-	refresh time.Time // from here on a new one is minted while this one still serves
+	expires time.Time // zero: unknown; then only the callers that wait for it use it
+	refresh time.Time // from here on it is refreshed while it is still valid
 }
 
-// tokens mints and caches the access token of one service principal. It has no
-// goroutine: whoever needs a token first mints it, the others wait for that.
-type tokens struct {
+// tokenSource requests and caches the access token of one service principal. The first
+// caller that needs a token requests it, the others wait.
+type tokenSource struct {
 	id      string
 	secret  func() (string, error)
 	url     string
 	scope   string
-	params  url.Values // asked for besides; nil: a plain token
+	params  url.Values // additional parameters; nil: a plain token
 	timeout time.Duration
 	http    *http.Client
-	advice  adviser
+	rem     remedies
 	obs     Observer
 	log     *zap.Logger
 
-	mu      sync.Mutex // guards the fields below
-	current *token     // nil: none that may be used again
-	latest  *token     // the last one minted, for State
-	flight  *flight    // nil: nobody is minting
-	retryAt time.Time  // no refresh ahead of expiry before
-	late    bool       // the last refresh failed, and that was said
-	tried   string     // the secret last presented
+	mu        sync.Mutex    // guards the fields below
+	current   *token        // nil: none that may be used again
+	latest    *token        // the last one minted, for State
+	minting   *call[string] // nil: no request is under way
+	retryAt   time.Time     // no early refresh before
+	late      bool          // the last refresh failed, and was logged
+	presented string        // the secret last presented
 }
 
-// flight is a mint in progress; its results may be read once done is closed.
-type flight struct {
-	done      chan struct{}
-	tok       *token
-	err       error
-	abandoned bool // the minting caller's context ended: the outcome says nothing
-}
-
-// get returns a token that may be used now. It waits for a mint in progress,
-// no longer than ctx lives.
-func (s *tokens) get(ctx context.Context) (string, error) {
+// get returns a valid token. It waits for a request under way until ctx ends.
+func (s *tokenSource) get(ctx context.Context) (string, error) {
 	for {
 		now := time.Now()
 		s.mu.Lock()
 		if t := s.current; t != nil && now.Before(t.expires) &&
-			(now.Before(t.refresh) || now.Before(s.retryAt) || s.flight != nil) {
+			(now.Before(t.refresh) || now.Before(s.retryAt) || s.minting != nil) {
 			s.mu.Unlock()
 			return t.value, nil
 		}
-		f, mine := s.flight, false
-		if f == nil {
-			f, mine = &flight{done: make(chan struct{})}, true
-			s.flight = f
-		}
+		c, mine := join(&s.minting)
 		s.mu.Unlock()
 		if mine {
-			s.fly(ctx, f)
+			s.mintShared(ctx, c)
 		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return "", context.Cause(ctx)
+		if value, again, err := c.wait(ctx, mine); !again {
+			return value, err
 		}
-		if f.abandoned && !mine {
-			continue
-		}
-		if f.err != nil {
-			return "", f.err
-		}
-		return f.tok.value, nil
 	}
 }
 
-// fly mints and publishes the outcome in f.
-func (s *tokens) fly(ctx context.Context, f *flight) {
+// mintShared requests a token and publishes the result in c.
+func (s *tokenSource) mintShared(ctx context.Context, c *call[string]) {
 	limit := s.timeout
 	s.mu.Lock()
 	if s.current != nil && time.Now().Before(s.current.expires) {
@@ -105,27 +84,27 @@ func (s *tokens) fly(ctx context.Context, f *flight) {
 	}
 	s.mu.Unlock()
 	tok, err := s.mint(ctx, limit)
-	f.abandoned = err != nil && ctx.Err() != nil
-	if !f.abandoned && s.obs != nil {
+	c.abandoned = err != nil && ctx.Err() != nil
+	if !c.abandoned {
 		s.obs.TokenMinted(err)
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer close(f.done)
-	s.flight = nil
-	f.tok, f.err = tok, err
+	defer close(c.done)
+	s.minting = nil
 	if err == nil {
+		c.value = tok.value
 		s.current, s.latest, s.late = tok, tok, false
 		if tok.expires.IsZero() {
 			s.current = nil
 		}
 		return
 	}
-	if now := time.Now(); s.current != nil && now.Before(s.current.expires) && !f.abandoned {
-		// The old token still works: rows go on flowing, and somebody is told
-		// while there is time to mend it.
-		f.tok, f.err = s.current, nil
+	c.err = err
+	if now := time.Now(); s.current != nil && now.Before(s.current.expires) && !c.abandoned {
+		// The old token is still valid, so rows keep flowing while the log shows the fault.
+		c.value, c.err = s.current.value, nil
 		s.retryAt = now.Add(refreshPause)
 		if !s.late {
 			s.late = true
@@ -135,14 +114,14 @@ func (s *tokens) fly(ctx context.Context, f *flight) {
 	}
 }
 
-// mint asks the endpoint for a token, once, and waits no longer than limit.
-func (s *tokens) mint(ctx context.Context, limit time.Duration) (*token, error) {
+// mint sends one token request and waits at most limit.
+func (s *tokenSource) mint(ctx context.Context, limit time.Duration) (*token, error) {
 	secret, err := s.secret()
 	if err == nil && secret == "" {
 		err = errors.New("it is empty")
 	}
 	s.mu.Lock()
-	s.tried = secret
+	s.presented = secret
 	s.mu.Unlock()
 	if err != nil {
 		return nil, &Error{Op: opToken, Err: err, kind: configuration, Meaning: "the client secret could not be read",
@@ -159,7 +138,7 @@ func (s *tokens) mint(ctx context.Context, limit time.Duration) (*token, error) 
 		return nil, s.explain(err)
 	}
 	if strings.ContainsFunc(got.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, s.advice.misread(opToken, http.StatusOK, errors.New("the token holds characters no header may carry"))
+		return nil, s.rem.misread(opToken, http.StatusOK, errors.New("the token holds characters no header may carry"))
 	}
 	t := &token{value: got.AccessToken, minted: asked, expires: got.Expiry}
 	if !got.Expiry.IsZero() {
@@ -168,48 +147,44 @@ func (s *tokens) mint(ctx context.Context, limit time.Duration) (*token, error) 
 	return t, nil
 }
 
-// explain turns an oauth2 error into ours. What oauth2 says may hold the whole
-// body of the answer, so none of its text is passed on.
-func (s *tokens) explain(err error) error {
-	var answered *oauth2.RetrieveError
-	var wire *url.Error
-	if errors.As(err, &wire) {
-		return s.advice.network(opToken, wire.Err)
+// explain turns an error of oauth2 into an *Error. The text of the former may hold the
+// whole body, so it is dropped.
+func (s *tokenSource) explain(err error) error {
+	if sent, ok := errors.AsType[*url.Error](err); ok {
+		return s.rem.network(opToken, sent.Err)
 	}
-	if !errors.As(err, &answered) {
-		return s.advice.misread(opToken, http.StatusOK, errors.New("the answer is no token"))
+	answered, ok := errors.AsType[*oauth2.RetrieveError](err)
+	if !ok {
+		return s.rem.misread(opToken, http.StatusOK, errors.New("the answer is no token"))
 	}
-	status := answered.Response.StatusCode
-	secrets := s.hidden()
-	body := decodeAnswer(answered.Body)
-	e := &Error{Op: opToken, Status: status,
-		Code:       errorCode(or(answered.ErrorCode, body.code), secrets),
-		Message:    clean(or(answered.ErrorDescription, body.message), 500, secrets...),
-		RequestID:  requestID(answered.Response.Header, secrets),
-		RetryAfter: retryAfter(answered.Response.Header.Get("Retry-After"), time.Now()),
+	secrets, body, header := s.secrets(), decodeAnswer(answered.Body), answered.Response.Header
+	e := &Error{Op: opToken, Status: answered.Response.StatusCode,
+		Code:       errorCode(cmp.Or(answered.ErrorCode, body.code), secrets),
+		Message:    clean(cmp.Or(answered.ErrorDescription, body.message), 500, secrets...),
+		RequestID:  requestID(header, secrets),
+		RetryAfter: retryAfter(header.Get("Retry-After"), time.Now()),
 	}
-	if e.kind, e.reason = classify(status); e.kind != transient {
-		e.kind = configuration // no status of this endpoint is about a row, or mended by a fresh token
+	if e.kind, e.reason = classify(e.Status); e.kind != transient {
+		e.kind = configuration // no status of this endpoint is about a row or fixed by a fresh token
 	}
-	return s.advice.fill(e)
+	return s.rem.byAnswer(e)
 }
 
-// hidden returns the texts that no error may repeat, in all the forms a service
-// could echo them.
-func (s *tokens) hidden() []string {
+// secrets returns the texts that no error may repeat, in every form that a service could
+// echo, and the given ones.
+func (s *tokenSource) secrets(more ...string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	form := url.QueryEscape(s.tried)
-	texts := []string{s.tried, form, base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(s.id) + ":" + form))}
+	form := url.QueryEscape(s.presented)
+	texts := append(more, s.presented, form, base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(s.id)+":"+form)))
 	if s.latest != nil {
 		texts = append(texts, s.latest.value)
 	}
 	return texts
 }
 
-// drop forgets the token, if it is still the one that was used: another caller
-// may have replaced it meanwhile.
-func (s *tokens) drop(used string) {
+// drop forgets the token that was used, unless another caller has replaced it.
+func (s *tokenSource) drop(used string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current != nil && s.current.value == used {
@@ -217,16 +192,16 @@ func (s *tokens) drop(used string) {
 	}
 }
 
-// replaced reports whether the secret is another than the last one presented,
-// and forgets the old one's token if so.
-func (s *tokens) replaced() bool {
+// secretReplaced reports whether the secret differs from the last one presented, and
+// forgets the old one's token if so.
+func (s *tokenSource) secretReplaced() bool {
 	secret, err := s.secret()
 	if err != nil || secret == "" {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if secret == s.tried {
+	if secret == s.presented {
 		return false
 	}
 	s.current = nil
@@ -234,7 +209,7 @@ func (s *tokens) replaced() bool {
 }
 
 // times returns when the last token was minted and when it expires.
-func (s *tokens) times() (minted, expires time.Time) {
+func (s *tokenSource) times() (minted, expires time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.latest == nil {

@@ -7,148 +7,164 @@ import (
 	"time"
 )
 
-// Write returns no error only once every row is durable in the table. A row is one
-// JSON object whose keys are column names, or under grpc what Encoding said;
-// rows are not kept after Write returns.
+// transport carries one batch to the service.
+type transport interface {
+	// size returns the bytes that rows make in a request, before compression.
+	size(rows [][]byte) int64
+	// send makes one attempt and returns nil only once every row is durable. Its errors
+	// are *Error, or the context's own. After an unauthorized one the next send uses a
+	// fresh token. Once it returns, the batch's rows are no longer used. A batch without
+	// rows checks the way and writes nothing. Safe for concurrent use.
+	send(ctx context.Context, b *batch) error
+	// probe is send for a batch that may hold a row the service refuses: it keeps apart
+	// from other batches, where a refusal would affect them.
+	probe(ctx context.Context, b *batch) error
+	// close closes connections, and waits for goroutines that the transport started.
+	close()
+}
+
+// Write returns no error only once every row is durable in the table. A row is one JSON
+// object whose keys are column names, or under grpc what Encoding returned. Rows are not
+// kept after Write returns.
 //
-// Write retries what is worth retrying and waits out configuration faults for
-// as long as ctx lives. It returns a *RefusedError if at least one of the rows
-// can never be ingested; for a row alone only once the service has refused it
-// twice, at least a second apart and the second time on another connection. Any
-// other error means only that ctx ended. A row may be written twice where an ack
-// was lost. Many callers may write at once.
+// Write retries what is worth retrying and waits out configuration faults until ctx ends.
+// It returns a *RefusedError if at least one of the rows can never be ingested; for a
+// single row only once the service has refused it twice, at least a second apart and the
+// second time on another connection. Any other error means only that ctx ended. A row may
+// be written twice if an ack was lost. Many callers may write at once.
 //
-// schemaVersion is what SetRowColumns returned for the columns that the rows were
-// encoded for; 0 if it was never called. Rows of an older version are not sent:
-// Write returns a *StaleError, also if they were refused and SetRowColumns was called
-// since Write began. attempts is how many requests Write has sent.
+// schemaVersion is what SetRowColumns returned for the columns that the rows were encoded
+// for; 0 if it was never called. Rows of an older version are not sent: Write returns a
+// *StaleError, also if they were refused and SetRowColumns was called since Write began.
+// attempts is how many requests Write has sent.
 func (c *Client) Write(ctx context.Context, schemaVersion int64, rows [][]byte) (attempts int, err error) {
-	return c.deliver(ctx, schemaVersion, rows, c.wire.send)
+	return c.deliver(ctx, schemaVersion, rows, c.transport.send)
 }
 
-// Probe is Write for rows some of which are suspected: parts of a batch that
-// was refused. A refusal among them disturbs nobody else's batches, and the
-// search for the bad row may cost what delivery at large must not. Under grpc
-// probes travel on streams of their own, eight at a time, each with one batch
-// in flight; under workspace and rest Probe is Write.
+// Probe is Write for rows that may be bad: parts of a refused batch. A refusal among them
+// does not affect the batches of others. Under grpc probes use up to eight streams of
+// their own, each with one batch in flight; under workspace and rest Probe is Write.
 func (c *Client) Probe(ctx context.Context, schemaVersion int64, rows [][]byte) (attempts int, err error) {
-	return c.deliver(ctx, schemaVersion, rows, c.wire.probe)
+	return c.deliver(ctx, schemaVersion, rows, c.transport.probe)
 }
 
-// deliver is Write and Probe; carry makes one attempt.
+// carrier makes one attempt of one batch: a transport's send or probe.
+type carrier func(ctx context.Context, b *batch) error
+
 func (c *Client) deliver(ctx context.Context, schemaVersion int64, rows [][]byte, carry carrier) (attempts int, err error) {
 	if len(rows) == 0 {
 		return 0, nil
 	}
-	b := newBatch(rows, c.wire.size(rows))
+	b := newBatch(rows, c.transport.size(rows))
 	err = c.retry(ctx, schemaVersion, b, carry)
 	return b.attempts, err
 }
 
-// retry is the one loop that repeats what is worth repeating.
+// retry is the only loop that repeats attempts.
 func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, carry carrier) error {
-	rows := b.rows
 	if b.size > c.set.MaxRequestBytes {
 		return &RefusedError{code: RefusedTooLarge, err: fmt.Errorf(
 			"%d rows make a request of %d bytes, over the bound of %d; lower delivery.max_bytes, a single row of this size cannot be ingested",
-			len(rows), b.size, c.set.MaxRequestBytes)}
+			len(b.rows), b.size, c.set.MaxRequestBytes)}
 	}
-
 	if c.grpc != nil {
-		b.form = c.grpc.enc.Load()
+		b.encoding = c.grpc.encoding.Load()
 	}
-	if c.rowsMade.Load() != schemaVersion {
-		return &StaleError{err: errOldForm}
+	stale := func() bool { return c.schemaVersion.Load() != schemaVersion }
+	if stale() {
+		return &StaleError{err: errOldEncoding}
 	}
 	var retries, uncompared int
-	settle := func() { // this writer no longer counts as failing
+	succeeding := func() { // this writer no longer counts as failing
 		if retries > 0 {
 			retries = 0
-			c.gate.streak(-1)
+			c.breaker.countFailing(-1)
 		}
 	}
-	defer settle()
+	defer succeeding()
 	for {
-		p, err := c.gate.enter(ctx)
+		p, err := c.breaker.acquire(ctx)
 		if err != nil {
-			return c.ended(ctx, len(rows))
+			return c.abandoned(ctx, len(b.rows))
 		}
-		if err = c.attempt(ctx, b, carry); err != nil && refusedFirst(b, err) && c.rowsMade.Load() == schemaVersion {
-			settle()
-			c.gate.delivered(p)
-			b.alone = true
-			if !sleep(ctx, c.seen.wait(rows[0])) {
-				return c.ended(ctx, len(rows))
+		if err = c.attempt(ctx, b, carry); err != nil && refusedFirst(b, err) && !stale() {
+			succeeding()
+			c.breaker.delivered(p)
+			b.ownConn = true
+			if !sleep(ctx, c.refusals.note(b.rows[0])) {
+				return c.abandoned(ctx, len(b.rows))
 			}
 			continue
 		}
 		if err != nil {
-			err = c.judge(ctx, err, len(rows), &uncompared)
+			err = c.judge(ctx, err, len(b.rows), &uncompared)
 		}
 		if err == nil {
-			settle()
-			c.gate.delivered(p)
+			succeeding()
+			c.breaker.delivered(p)
 			return nil
 		}
-		var no *RefusedError
+		no, isRefused := errors.AsType[*RefusedError](err)
 		switch fault := asError(err); {
-		case errors.Is(err, errOldForm):
-			settle()
-			c.gate.abandon(p)
+		case errors.Is(err, errOldEncoding):
+			c.breaker.abandon(p)
 			return &StaleError{err: err}
 		case ctx.Err() != nil:
-			c.gate.abandon(p)
-			return c.ended(ctx, len(rows))
-		case c.rowsMade.Load() != schemaVersion && (errors.As(err, &no) || fault.kind == configuration):
-			settle()
-			c.gate.abandon(p)
+			c.breaker.abandon(p)
+			return c.abandoned(ctx, len(b.rows))
+		case stale() && (isRefused || fault.kind == configuration):
+			c.breaker.abandon(p)
 			return &StaleError{err: err}
-		case errors.As(err, &no):
-			settle()
-			c.gate.delivered(p)
+		case isRefused:
+			succeeding()
+			c.breaker.delivered(p)
 			if no.byService() {
-				c.seen.note(rows)
+				c.refusals.note(b.rows...)
 			}
 			return no
 		case fault.kind == configuration:
-			settle()
-			c.gate.block(p, fault.Reason(), fault.Remedy)
+			succeeding()
+			c.breaker.block(p, fault.Reason(), fault.Remedy)
 		default:
 			if retries == 0 {
-				c.gate.streak(+1)
+				c.breaker.countFailing(+1)
 			}
 			retries++
-			c.gate.failed(p, fault)
+			c.breaker.failed(p, fault)
 			c.obs.Retried(fault.reason)
 			if !sleep(ctx, delay(retries-1, fault.RetryAfter, c.jitter)) {
-				return c.ended(ctx, len(rows))
+				return c.abandoned(ctx, len(b.rows))
 			}
 		}
 	}
 }
 
-// judge decides what a refusal is about. A column dropped or changed in
-// mid-run makes the service refuse every row, or every stream: that is a fault
-// of configuration, and no row may be given up for it. So the table's columns
-// are held against the expected ones first. uncompared counts the times that
-// did not work out. Other errors are returned as they are.
-func (c *Client) judge(ctx context.Context, no error, rows int, uncompared *int) error {
-	var e *Error
-	if !errors.As(no, &e) || e.kind != refused && !e.create {
-		return no
+// refusedFirst reports whether err refuses a single row for the first time: one refusal
+// gives no row up.
+func refusedFirst(b *batch, err error) bool {
+	return len(b.rows) == 1 && !b.ownConn && (is[*RefusedError](err) || kindOf(err) == refused)
+}
+
+// judge decides what a refusal is about. A column dropped or changed makes the service
+// refuse every row, or every stream: that is a configuration fault, and no row may be given
+// up for it. So judge first compares the table's columns with those of the rows. uncompared
+// counts the comparisons that failed. Other errors are returned as they are.
+func (c *Client) judge(ctx context.Context, err error, rows int, uncompared *int) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.kind != refused && !e.create {
+		return err
 	}
-	if !c.columns.expects(e.column) {
+	if !c.check.carries(e.column) {
 		e.column = "" // keeps the label's values to the columns there are
 	}
-	err := c.columns.compare(ctx, c, rows)
-	var misfit *SchemaError
-	var hidden *ColumnsUnreadable
+	err = c.check.compare(ctx, c, rows)
+	mismatch, mismatched := errors.AsType[*SchemaError](err)
 	switch {
-	case errors.As(err, &misfit):
-		return misfit.fault()
+	case mismatched:
+		return mismatch.fault()
 	case e.create:
 		return e
-	case err == nil, errors.As(err, &hidden):
+	case err == nil, is[*ColumnsUnreadable](err):
 		return refusal(e)
 	case kindOf(err) == configuration:
 		return err // such as a column that is listed twice, for which no row is given up
@@ -159,14 +175,11 @@ func (c *Client) judge(ctx context.Context, no error, rows int, uncompared *int)
 	return err
 }
 
-// carrier makes one attempt of one batch: a transport's send or probe.
-type carrier func(ctx context.Context, b *batch) error
-
-// attempt sends the batch once, and once more with a fresh token if the token
-// was refused. A batch the service finds too large is a *RefusedError; an
-// *Error is the caller's own to complete.
+// attempt sends the batch once, and again with a fresh token if the token was refused. A
+// batch that the service finds too large is a *RefusedError. The caller may change an
+// *Error, since it is a copy.
 func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
-	if !c.limit.wait(ctx, len(b.rows)) {
+	if !c.throttle.wait(ctx, len(b.rows)) {
 		return context.Cause(ctx)
 	}
 	err := c.send(ctx, b, carry)
@@ -174,11 +187,11 @@ func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
 		c.obs.Retried(RetryUnauthorized)
 		err = c.send(ctx, b, carry)
 	}
-	var shared *Error
-	if !errors.As(err, &shared) {
+	shared, ok := errors.AsType[*Error](err)
+	if !ok {
 		return err
 	}
-	e := *shared // a mint or the opening of a stream fails many callers at once, with one error
+	e := *shared // a failed token request or stream is one error for many callers
 	switch e.kind {
 	case unauthorized:
 		e.kind = configuration
@@ -193,50 +206,28 @@ func (c *Client) send(ctx context.Context, b *batch, carry carrier) error {
 	b.attempts++
 	start := time.Now()
 	err := carry(ctx, b)
-	c.obs.Request(outcome(ctx, err), time.Since(start))
+	outcome := OutcomeRetry
+	switch kind := kindOf(err); {
+	case err == nil:
+		outcome = OutcomeOK
+	case ctx.Err() != nil:
+		outcome = OutcomeCanceled
+	case kind == refused:
+		outcome = OutcomeRefused
+	case kind == tooLarge:
+		outcome = OutcomeTooLarge
+	case kind == configuration:
+		outcome = OutcomeBlocked
+	}
+	c.obs.Request(outcome, time.Since(start))
 	return err
 }
 
-func outcome(ctx context.Context, err error) string {
-	switch {
-	case err == nil:
-		return OutcomeOK
-	case ctx.Err() != nil:
-		return OutcomeCanceled
-	}
-	switch kindOf(err) {
-	case refused:
-		return OutcomeRefused
-	case tooLarge:
-		return OutcomeTooLarge
-	case configuration:
-		return OutcomeBlocked
-	}
-	return OutcomeRetry
-}
-
-// asError returns err as the *Error it is; anything else is taken for a fault
-// that passes.
+// asError returns err as an *Error; other errors become transient ones.
 func asError(err error) *Error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	return &Error{Op: opIngest, Err: err, kind: transient, reason: RetryNetwork,
 		Meaning: "the request could not be made", Remedy: "nothing, the bridge retries"}
 }
-
-// StaleError says that rows were refused which were made for columns that have
-// changed since: make them anew and write those.
-type StaleError struct{ err error }
-
-// Error names what was refused.
-func (e *StaleError) Error() string {
-	return "the rows were made before the table's columns changed: " + e.err.Error()
-}
-
-// Unwrap returns the refusal.
-func (e *StaleError) Unwrap() error { return e.err }
-
-// Stale is how callers that do not know this package tell the error.
-func (e *StaleError) Stale() bool { return true }

@@ -10,24 +10,21 @@ import (
 	"syscall"
 )
 
-// rawOf returns the socket behind conn; nil: it is none.
+// rawOf returns the socket of conn; nil: it has none.
 func rawOf(conn net.Conn) syscall.RawConn {
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
 		return nil
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return nil
-	}
+	raw, _ := socket.SyscallConn() // nil beside an error
 	return raw
 }
 
-// readRaw is Read in which the kernel's bytes are taken and counted in one.
-func (g *guarded) readRaw(p []byte) (n int, err error) {
-	waited := g.raw.Read(func(fd uintptr) bool {
-		g.mu.Lock()
-		defer g.mu.Unlock()
+// readRaw is Read that takes bytes from the kernel and counts them under one lock.
+func (c *trackedConn) readRaw(p []byte) (n int, err error) {
+	waited := c.raw.Read(func(fd uintptr) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		for {
 			n, err = syscall.Read(int(fd), p)
 			switch {
@@ -37,7 +34,7 @@ func (g *guarded) readRaw(p []byte) (n int, err error) {
 				return false
 			}
 			n = max(n, 0) // -1 beside an error
-			g.in += int64(n)
+			c.in += int64(n)
 			return true
 		}
 	})
@@ -52,15 +49,14 @@ func (g *guarded) readRaw(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// unread reports whether bytes wait in the kernel to be read. Called with mu
-// held.
-func (g *guarded) unread() bool {
-	if g.raw == nil {
+// unread reports whether unread bytes wait in the kernel. Called with mu held.
+func (c *trackedConn) unread() bool {
+	if c.raw == nil {
 		return false
 	}
 	n := 0
 	var one [1]byte
-	err := g.raw.Control(func(fd uintptr) {
+	err := c.raw.Control(func(fd uintptr) {
 		n, _, _ = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT) // an error is Read's to report
 	})
 	return err == nil && n > 0

@@ -1,0 +1,297 @@
+package zerobus
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Pseudo statuses of a remedy.
+const (
+	anyStatus        = 0
+	anyRedirect      = 3  // 3xx
+	anyConfiguration = -1 // an error of kind configuration
+)
+
+// answerRemedies says what an answer means and what to do about it. The first row that
+// matches is used. An empty code or list of operations matches any. In the texts {table},
+// {quoted}, {principal}, {workspace}, {workspace_id}, {endpoint}, {token_url}, {ingest}
+// and {grants} are replaced with the configured names, and {key}, {address} and {reach}
+// with those of the operation, so that statements can be pasted.
+var answerRemedies = []struct {
+	ops             string
+	status          int
+	code            string
+	meaning, remedy string
+}{
+	{opInsert, anyRedirect, "", redirected, "set zerobus.endpoint to the Zerobus endpoint itself, not to the workspace or a login page"},
+	{"", anyRedirect, "", redirected,
+		"set zerobus.workspace_url to the workspace's own address, not to that of a login page or the account console"},
+
+	{opToken, anyStatus, "invalid_authorization_details", "the service principal lacks a privilege on the table, or the table does not exist",
+		"check that {table} exists, and run: {grants}"},
+	{opToken, anyStatus, "invalid_scope", "the token endpoint does not know the scope", "set zerobus.scope to all-apis"},
+	{opToken, anyStatus, "invalid_target", "the workspace mints no tokens for the workspace id {workspace_id}",
+		"set zerobus.workspace_id to the number after ?o= in the workspace's address, and check that zerobus.workspace_url ({workspace}) " +
+			"is of the same workspace"},
+	{opToken, anyStatus, "invalid_client", badClient, newSecret},
+	{opToken, 400, "", badClient, newSecret},
+	{opToken, 401, "", badClient, newSecret},
+	{opToken, 403, "", "the workspace does not let this client reach its token endpoint",
+		"add service principal {principal} to the workspace, and check its network policies and IP access lists"},
+	{opToken, 404, "", "there is no token endpoint at {token_url}", "check zerobus.workspace_url ({workspace}) and zerobus.token_url"},
+
+	{opRows, 400, "", badRow, fixRow},
+	{opRows, 422, "", badRow, fixRow},
+	{opRows, 403, "", "service principal {principal} may not write to {table}", "run: {grants}"},
+	{opRows, 413, "", tooBig, lowerBatch},
+
+	{opIngest, 401, "", "the token was refused, and a fresh one too",
+		"check that service principal {principal} is in the workspace {workspace} and that its tokens come from the same one ({token_url})"},
+	{opIngest, 404, "ENDPOINT_NOT_FOUND", "the workspace serves no ingest API at {ingest}",
+		"set zerobus.transport to grpc or rest, with the workspace's Zerobus endpoint as zerobus.endpoint; " +
+			"if it should have the API, check that Zerobus Ingest is enabled on the workspace"},
+	{opIngest, 404, "", "there is no table {table}, or no Zerobus Ingest on the workspace",
+		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), " +
+			"and check that Zerobus Ingest is enabled on {workspace}"},
+	{opIngest, 501, "", "the service does not support this table or one of its features",
+		"use a managed Delta table outside default storage, in the workspace's own region"},
+
+	{opInsert, 401, "", "the endpoint refused the token, and a fresh one too",
+		"check that zerobus.workspace_url ({workspace}), zerobus.endpoint ({endpoint}) and the workspace id {workspace_id} belong together"},
+	{opInsert, 404, "", "the endpoint {endpoint} knows no table {table}",
+		"check the full name catalog.schema.table and the region of zerobus.endpoint, and create the table (bridge ddl prints the statements)"},
+	{opInsert, 412, "", badTable, moveTable},
+	{opInsert, 501, "", "the endpoint does not support this table, one of its features or this transport",
+		"use a managed Delta table outside default storage, and check that {endpoint} is a Zerobus endpoint in the workspace's own region"},
+
+	{opColumns, 401, "", unreadable, grantRead},
+	{opColumns, 403, "", unreadable, grantRead},
+	{opColumns, 404, "", "there is no table {table}, or service principal {principal} may not see it in Unity Catalog",
+		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), and run: {grants}"},
+
+	{"", 407, "", "the proxy asks for credentials", "set them in HTTPS_PROXY, or exempt the workspace with NO_PROXY"},
+	{"", 429, "", "the service asks to slow down",
+		"nothing, the bridge waits and retries; if it lasts, set zerobus.rate_limit or ask Databricks for a higher quota"},
+	{"", 408, "", busy, waitOut},
+	{"", 425, "", busy, waitOut},
+	{opInsert, anyConfiguration, "", rejected, "check zerobus.endpoint ({endpoint}) and what stands between the bridge and it"},
+	{"", anyConfiguration, "", rejected,
+		"check zerobus.workspace_url ({workspace}), the paths set under zerobus, and what stands between the bridge and the workspace"},
+	{"", anyStatus, "", busy, waitOut},
+}
+
+const (
+	redirected    = "{address} redirects the request, and credentials do not follow redirects"
+	badClient     = "the client id or the client secret is wrong, or the secret was rotated or has expired"
+	newSecret     = "generate a new OAuth secret for service principal {principal} and set it as zerobus.client_secret"
+	badRow        = "at least one row cannot be ingested; usually it carries a column the table lacks, or a value of another type than the column's"
+	fixRow        = "compare the row with the columns of {quoted}: add the column, or fix or remove its mapping in the blueprint; bridge check compares the two"
+	unreadable    = "service principal {principal} may not read the columns of {table} from Unity Catalog"
+	grantRead     = "run, if columns are to be checked: {grants}"
+	badTable      = "the service cannot write to a table of this kind"
+	moveTable     = "make {table} a managed Delta table outside default storage, in the workspace's own region"
+	tooBig        = "the batch has more bytes or rows than the service takes in one request"
+	lowerBatch    = "lower delivery.max_bytes or delivery.max_rows; a single row of this size cannot be ingested"
+	rejected      = "the service does not take this request"
+	busy          = "the service is not ready to answer"
+	waitOut       = "nothing, the bridge retries; if it lasts, look at the workspace's status page"
+	reachEndpoint = "check that the bridge reaches {endpoint}: name resolution, network policies, IP access lists, HTTPS_PROXY; " +
+		"where gRPC cannot pass, use zerobus.transport rest"
+)
+
+// cause is a reason that no status expresses.
+type cause int
+
+const (
+	causeConnection cause = iota
+	causeProxy
+	causeRoots
+	causeDNS
+	causeCertificate
+	causeTimeout
+	causeSilence
+	causeMisread
+	causeTooLarge
+	causeTableKind
+	causeDefaultStorage
+	causeDescriptor
+	causeCreate
+	causeForeignStatus
+	causeOtherWorkspace
+)
+
+var causeRemedies = map[cause]struct{ meaning, remedy string }{
+	causeConnection: {"the connection failed", "{reach}"},
+	causeProxy:      {"the proxy could not be reached", "check the address in HTTPS_PROXY, or exempt {host_port} with NO_PROXY"},
+	causeRoots:      {"the certificate authorities could not be read", "check the file named by zerobus.ca_file"},
+	causeDNS:        {"the host name could not be resolved", "check the spelling of {key} ({address}) and the name servers of this machine"},
+	causeCertificate: {"the server's certificate is not trusted",
+		"check {key} ({address}); behind a TLS-inspecting proxy name its authority in zerobus.ca_file"},
+	causeTimeout:   {"no answer came in time", "{reach}; raise zerobus.timeout if the service is only slow"},
+	causeSilence:   {"the service, or the network before it, has gone silent", "{reach}"},
+	causeMisread:   {"the answer does not confirm the request", "check that nothing between the bridge and {address} answers in its place"},
+	causeTooLarge:  {tooBig, lowerBatch},
+	causeTableKind: {badTable, moveTable},
+	causeDefaultStorage: {badTable,
+		"ask Databricks about your region and workspace: not every one takes tables in default storage yet; else " + moveTable},
+	causeDescriptor: {"the service cannot use the protobuf descriptor that the bridge made for the table's columns",
+		"upgrade the bridge, or set zerobus.record_format to json"},
+	causeCreate: {"the service opens no stream for rows of this shape to {table}",
+		"compare the blueprint's columns with the table's (bridge check shows both) and fix either; " +
+			"the table must be a managed Delta table outside default storage"},
+	causeForeignStatus: {"this refusal is not in the form of the service, so no row is given up for it ({endpoint} answered)",
+		"check what stands between the bridge and {endpoint}, such as a proxy or a gateway; the bridge retries"},
+	causeOtherWorkspace: {"the endpoint {endpoint} does not serve this workspace",
+		"check that the id and the region in zerobus.endpoint are those of {workspace}"},
+}
+
+// remedies fills the texts with the configured names.
+type remedies struct{ names map[string]*strings.Replacer } // by operation
+
+func newRemedies(s settings) remedies {
+	var endpoint, id string
+	if s.native != nil {
+		endpoint, id = s.native.target, s.native.workspaceID
+	}
+	r := remedies{names: map[string]*strings.Replacer{}}
+	for _, op := range []string{opToken, opIngest, opInsert, opColumns} {
+		key, address, host := "zerobus.workspace_url", s.base.String(), hostPort(s.base)
+		if op == opInsert {
+			key, address, host = "zerobus.endpoint", endpoint, endpoint
+		} else if u, err := url.Parse(s.token); op == opToken && err == nil && !strings.HasPrefix(s.token, s.base.String()+"/") {
+			key, address, host = "zerobus.token_url", u.Scheme+"://"+u.Host, hostPort(u)
+		}
+		reach := "check that the bridge reaches " + host + ": network policies, IP access lists, HTTPS_PROXY"
+		if op == opInsert {
+			reach = strings.ReplaceAll(reachEndpoint, "{endpoint}", endpoint)
+		}
+		r.names[op] = strings.NewReplacer("{key}", key, "{address}", address, "{host_port}", host, "{reach}", reach,
+			"{endpoint}", endpoint, "{workspace_id}", id, "{workspace}", s.base.String(), "{token_url}", s.token, "{ingest}", s.ingest,
+			"{table}", s.table.String(), "{quoted}", s.table.Quoted(), "{principal}", s.ClientID,
+			"{grants}", strings.Join(Grants(s.table, s.ClientID), " "))
+	}
+	return r
+}
+
+// byAnswer sets e.Meaning and e.Remedy from its operation, status, code and kind.
+func (r remedies) byAnswer(e *Error) *Error {
+	for _, row := range answerRemedies {
+		sameStatus := row.status == anyStatus || row.status == e.Status || row.status == anyRedirect && e.Status/100 == 3 ||
+			row.status == anyConfiguration && e.kind == configuration
+		sameOp := row.ops == "" || strings.Contains(row.ops, e.Op)
+		if sameStatus && sameOp && (row.code == "" || row.code == e.Code) {
+			e.Meaning, e.Remedy = r.names[e.Op].Replace(row.meaning), r.names[e.Op].Replace(row.remedy)
+			break
+		}
+	}
+	return e
+}
+
+// byCause sets e.Meaning and e.Remedy.
+func (r remedies) byCause(e *Error, why cause) *Error {
+	text := causeRemedies[why]
+	e.Meaning, e.Remedy = r.names[e.Op].Replace(text.meaning), r.names[e.Op].Replace(text.remedy)
+	return e
+}
+
+// network explains an attempt that brought no answer.
+func (r remedies) network(op string, err error) *Error {
+	e := &Error{Op: op, Err: err, kind: transient, reason: RetryNetwork}
+	dial, dialed := errors.AsType[*net.OpError](err)
+	timeout, timed := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	switch {
+	case dialed && dial.Op == "proxyconnect":
+		return r.byCause(e, causeProxy)
+	case is[rootsError](err):
+		e.kind, e.reason = configuration, ""
+		return r.byCause(e, causeRoots)
+	case is[*net.DNSError](err):
+		return r.byCause(e, causeDNS)
+	case is[x509.UnknownAuthorityError](err), is[x509.HostnameError](err), is[x509.CertificateInvalidError](err), is[tls.RecordHeaderError](err):
+		return r.byCause(e, causeCertificate)
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), timed && timeout.Timeout():
+		e.reason = RetryTimeout
+		return r.byCause(e, causeTimeout)
+	}
+	return r.byCause(e, causeConnection)
+}
+
+// silent explains a stream on which nothing came in time.
+func (r remedies) silent(err error) *Error {
+	return r.byCause(&Error{Op: opInsert, Err: err, kind: transient, reason: RetryTimeout}, causeSilence)
+}
+
+// misread explains an answer of success without the content of one.
+func (r remedies) misread(op string, status int, err error) *Error {
+	return r.byCause(&Error{Op: op, Status: status, Err: err, kind: transient, reason: RetryMismatch}, causeMisread)
+}
+
+// foreign explains an answer to rows that is not in the service's form: it confirms
+// nothing, and no row is given up for it.
+func (r remedies) foreign(op, url string, resp *http.Response, secrets []string, err error) *Error {
+	media := "no content type"
+	if text := clean(resp.Header.Get("Content-Type"), 100, secrets...); text != "" {
+		media = fmt.Sprintf("content type %q", text)
+	}
+	return &Error{Op: op, Status: resp.StatusCode, Err: err, RequestID: requestID(resp.Header, secrets),
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()), kind: transient, reason: RetryMismatch,
+		Meaning: fmt.Sprintf("this is not the service's answer, so it does not confirm the rows and refuses none (%s answered %d with %s)",
+			url, resp.StatusCode, media),
+		Remedy: "check what stands between the bridge and that address, such as a proxy, a gateway or a captive portal: have it pass the request on, " +
+			"or exempt the host with NO_PROXY; the bridge retries"}
+}
+
+// errorNumber is the service's own number for a failure. Decisions by it are safe if it
+// is wrong: an announced end is not logged, and a kind of table is no fault of a row.
+var errorNumber = regexp.MustCompile(`Error Code: (\d{1,9})\b`)
+
+const numberAge = "6002" // the stream reached its maximum age
+
+// tableNumbers are the numbers about the table or the form of all rows.
+var tableNumbers = map[string]cause{
+	"4024": causeDefaultStorage, // a table in default storage
+	"4033": causeDescriptor,     // a descriptor that is not self-contained
+}
+
+func numberIn(text string) string {
+	if m := errorNumber.FindStringSubmatch(text); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// aboutSize reports whether a text says that a message or batch is over a size limit, as
+// the service and the common gRPC codecs word it. It only decides whether to split a batch.
+func aboutSize(text string) bool { return sizeWords.MatchString(text) }
+
+var sizeWords = regexp.MustCompile(`(?i)message length too large|message .{0,40}larger than max|message exceeds maximum size|batch size exceeds maximum`)
+
+// classify returns the kind of a status outside 2xx and the label of a retry.
+func classify(status int) (kind, string) {
+	switch {
+	case status == http.StatusUnauthorized:
+		return unauthorized, RetryUnauthorized
+	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity:
+		return refused, ""
+	case status == http.StatusRequestEntityTooLarge:
+		return tooLarge, ""
+	case status == http.StatusTooManyRequests:
+		return transient, RetryThrottled
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status >= 500 && status != http.StatusNotImplemented:
+		return transient, RetryUnavailable
+	}
+	return configuration, ""
+}
