@@ -125,7 +125,7 @@ func TestNothingIsCommittedBeforeTheAck(t *testing.T) {
 		_ = wait(t.Context(), 1500*time.Millisecond) // an autocommit comes each second
 		wantStartCommitted(t, b, cfg.Group, topic)   // while the Writes are in flight
 		for _, p := range first.Status().Partitions {
-			if p.State != consumer.StateWriting || p.Pending == 0 || p.Oldest < time.Second {
+			if p.State != consumer.StateWriting || p.Pending == 0 || time.Duration(p.Oldest) < time.Second {
 				t.Errorf("status of a Write in flight: got %+v", p)
 			}
 		}

@@ -162,8 +162,8 @@ func (m *member) audit() {
 // after a stop.
 func balanced(t testing.TB, s consumer.Status) {
 	t.Helper()
-	if l := s.Ledger; s.Imbalance != 0 || l.Imbalance() != 0 || l.InFlight != 0 {
-		t.Errorf("the ledger does not close: %+v, out by %d", l, s.Imbalance)
+	if l := s.Ledger; l.Imbalance != 0 || l.Ledger.Imbalance() != 0 || l.InFlight != 0 {
+		t.Errorf("the ledger does not close: %+v, out by %d", l, l.Imbalance)
 	}
 }
 

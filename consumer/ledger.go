@@ -18,18 +18,18 @@ import (
 //
 //	Offsets = Records + Lost + SkippedOffsets
 type Ledger struct {
-	Read         int64 // polled
-	Delivered    int64 // acknowledged by the sink as rows
-	DeadLettered int64 // acknowledged by the dead-letter topic
-	Skipped      int64 // rejected under the skip policy, or as a dead letter that came back too often
-	Filtered     int64 // dropped by rule
-	InFlight     int64 // polled, and none of the others yet
-	Dropped      int64 // let go unmarked by a revoke or a stop, for the next owner to read again
+	Read         int64 `json:"read"`          // polled
+	Delivered    int64 `json:"delivered"`     // acknowledged by the sink as rows
+	DeadLettered int64 `json:"dead_lettered"` // acknowledged by the dead-letter topic
+	Skipped      int64 `json:"skipped"`       // rejected under the skip policy, or as a dead letter that came back too often
+	Filtered     int64 `json:"filtered"`      // dropped by rule
+	InFlight     int64 `json:"in_flight"`     // polled, and none of the others yet
+	Dropped      int64 `json:"dropped"`       // let go unmarked by a revoke or a stop, for the next owner to read again
 
-	Offsets        int64 // by which polling has moved on
-	Records        int64 // polled, without control records
-	Lost           int64 // offsets that Kafka removed before the group had passed them
-	SkippedOffsets int64 // offsets without an event: control records, aborted transactions, compaction
+	Offsets        int64 `json:"offsets"`         // by which polling has moved on
+	Records        int64 `json:"records"`         // polled, without control records
+	Lost           int64 `json:"lost"`            // offsets that Kafka removed before the group had passed them
+	SkippedOffsets int64 `json:"skipped_offsets"` // offsets without an event: control records, aborted transactions, compaction
 }
 
 // Imbalance is the number of events and offsets that are unaccounted for.

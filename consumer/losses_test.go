@@ -88,7 +88,7 @@ func TestOffsetsAreAccountedFor(t *testing.T) {
 				synctest.Wait()
 				got, want := l.Status(), tt.want
 				want.Read, want.Delivered = want.Records, want.Records
-				if got.Ledger != want || got.Ledger.Imbalance() != 0 {
+				if got.Ledger.Ledger != want || got.Ledger.Imbalance != 0 {
 					t.Errorf("got  %+v\nwant %+v", got.Ledger, want)
 				}
 				if tab.count() != int(want.Records) || got.Marked != tt.marked {
@@ -134,7 +134,7 @@ func TestALogThatWasCut(t *testing.T) {
 				synctest.Wait()
 				got, want := l.Status(), tt.want
 				want.Read, want.Delivered = want.Records, want.Records
-				if got.Ledger != want || got.Ledger.Imbalance() != 0 || got.Marked != tt.loss.ResetTo+2 {
+				if got.Ledger.Ledger != want || got.Ledger.Imbalance != 0 || got.Marked != tt.loss.ResetTo+2 {
 					t.Errorf("got  %+v, marked %d\nwant %+v", got.Ledger, got.Marked, want)
 				}
 				if lost := fmt.Sprint(losses(logs)); lost != tt.lost {
@@ -380,8 +380,8 @@ func lost(t *testing.T, m *member, n int64, ranges string) {
 	s := m.Status()
 	p, _ := m.partition(0)
 	seen := m.counts.get(func() int { return int(m.counts.lost) })
-	if s.Ledger.Lost != n || p.Ledger.Lost != n || int64(seen) != n || s.Imbalance != 0 {
-		t.Errorf("got %d lost in the group's ledger, %d in the partition's, %d observed, out by %d; want %d", s.Ledger.Lost, p.Ledger.Lost, seen, s.Imbalance, n)
+	if s.Ledger.Lost != n || p.Ledger.Lost != n || int64(seen) != n || s.Ledger.Imbalance != 0 {
+		t.Errorf("got %d lost in the group's ledger, %d in the partition's, %d observed, out by %d; want %d", s.Ledger.Lost, p.Ledger.Lost, seen, s.Ledger.Imbalance, n)
 	}
 	if got := fmt.Sprint(losses(m.logs)); got != ranges {
 		t.Errorf("logged the losses %v, want %v", got, ranges)

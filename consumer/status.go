@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -17,33 +18,60 @@ type Status struct {
 	BufferedLimit int64
 	LastCommit    time.Time // zero before the first
 	Partitions    []PartitionStatus
-	// Ledger is the sum over all partitions this process ever owned; Imbalance
-	// is the sum of what each is out by.
-	Ledger    Ledger
-	Imbalance int64
-	NotReady  []NotReady
+	// Ledger is the sum over all partitions this process ever owned.
+	Ledger   LedgerStatus
+	NotReady []NotReady
 }
 
-// NotReady is one reason why events are not flowing.
-type NotReady struct{ Code, Text, Remedy string }
+// NotReady is one reason why events are not delivered.
+type NotReady struct {
+	Code   string `json:"code"` // from a closed set, for machines
+	Text   string `json:"text"`
+	Remedy string `json:"remedy"` // what the operator can do
+}
 
-// PartitionStatus is one assigned partition.
+// LedgerStatus is a ledger and the number of events and offsets that it does not
+// account for, over all partitions: anything but 0 is a fault of the bridge.
+type LedgerStatus struct {
+	Ledger
+	Imbalance int64 `json:"imbalance"`
+}
+
+// PartitionStatus is one assigned partition. Offsets are -1 where they are not
+// known.
 type PartitionStatus struct {
-	Topic     string
-	Partition int32
-	State     string // one of the State constants
-	Since     time.Time
-	Reason    string // why it is blocked
-	Paused    bool   // fetches are paused: it holds more than its share while memory is short
-	Committed int64  // offset a new owner would begin at; -1 unknown or none
-	Marked    int64  // offset after the last delivered event and those behind it that hold none; -1 before the first
-	End       int64  // offset after the last one that can be read; -1 unknown
-	Lag       int64  // offsets to read and deliver until End; -1 unknown
-	Pending   int    // records polled and not delivered yet
-	Buffered  int64  // their bytes
-	Oldest    time.Duration
-	Rows      int64 // delivered since the partition was assigned
-	Ledger    Ledger
+	Topic     string    `json:"topic"`
+	Partition int32     `json:"partition"`
+	State     string    `json:"state"` // one of the State constants
+	Since     time.Time `json:"-"`
+	Paused    bool      `json:"paused"`         // fetches are paused: it holds more than its share while memory is short
+	Committed int64     `json:"committed"`      // offset a new owner would begin at
+	Marked    int64     `json:"marked"`         // offset after the last delivered event and those behind it that hold none
+	End       int64     `json:"end_offset"`     // offset after the last one that can be read
+	Lag       int64     `json:"lag"`            // offsets to read and deliver until End
+	Pending   int       `json:"pending_events"` // records polled and not delivered yet
+	Buffered  int64     `json:"buffered_bytes"` // of them
+	Oldest    Seconds   `json:"oldest_unacked_seconds"`
+	Reason    string    `json:"reason,omitempty"` // why it is blocked
+	Rows      int64     `json:"rows_delivered"`   // since the partition was assigned
+	// Ledger accounts for every event since this process first owned it.
+	Ledger LedgerStatus `json:"conservation"`
+}
+
+// Seconds is a duration that JSON has in seconds.
+type Seconds time.Duration
+
+// MarshalJSON implements json.Marshaler.
+func (s Seconds) MarshalJSON() ([]byte, error) {
+	return json.Marshal(time.Duration(s).Seconds())
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Seconds) UnmarshalJSON(text []byte) error {
+	var seconds float64
+	err := json.Unmarshal(text, &seconds)
+	*s = Seconds(seconds * float64(time.Second))
+	return err
 }
 
 // Status takes a snapshot. It is safe to call from any goroutine and never
@@ -75,8 +103,8 @@ func (g *Group) Status() Status {
 	}
 	for _, a := range g.accounts {
 		l := a.snapshot()
-		s.Ledger = s.Ledger.Add(l)
-		s.Imbalance += l.Imbalance()
+		s.Ledger.Ledger = s.Ledger.Add(l)
+		s.Ledger.Imbalance += l.Imbalance()
 	}
 	g.mu.Unlock()
 	for _, p := range parts {
@@ -113,8 +141,10 @@ func (p *partition) status(now time.Time) PartitionStatus {
 	c := p.state.Load()
 	s := PartitionStatus{
 		Topic: p.topic, Partition: p.id, State: c.name, Since: c.since, Reason: c.reason, Committed: -1,
-		Marked: p.marked.Load(), End: p.end.Load(), Lag: -1, Oldest: p.oldest(now), Rows: p.delivered.Load(), Ledger: p.books.snapshot(),
+		Marked: p.marked.Load(), End: p.end.Load(), Lag: -1, Oldest: Seconds(p.oldest(now)), Rows: p.delivered.Load(),
 	}
+	l := p.books.snapshot()
+	s.Ledger = LedgerStatus{l, l.Imbalance()}
 	p.mu.Lock()
 	s.Paused, s.Pending, s.Buffered = p.paused, p.events, p.held
 	if p.stopped {

@@ -48,7 +48,7 @@ func nextCommand(cmd *cobra.Command, err error) string {
 		return said.command
 	case errors.As(err, &usage):
 		return nextUsage(cmd, usage.err)
-	case errors.As(err, &quiet), errors.Is(err, errCut), errors.Is(err, context.Canceled):
+	case errors.As(err, &quiet), errors.Is(err, pipeline.ErrIncomplete), errors.Is(err, context.Canceled):
 		return ""
 	}
 	var failed *consumer.KafkaError

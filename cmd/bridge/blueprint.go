@@ -222,7 +222,7 @@ func readLiveTable(cmd *cobra.Command) (*liveTable, error) {
 // readTable reads the columns of the live table. The client it returns is closed:
 // it knows the table and takes no rows.
 func readTable(cmd *cobra.Command, cfg *config.Config) (*zerobus.Client, []zerobus.Column, error) {
-	client, err := zerobus.New(zerobusConfig(cfg), commandLogger(cmd, cfg.Log, nil), nil)
+	client, err := pipeline.NewClient(cfg, version(), commandLogger(cmd, cfg.Log, nil))
 	if err != nil {
 		return nil, nil, &usageError{err}
 	}

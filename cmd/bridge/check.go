@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/app"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/zerobus"
@@ -80,6 +80,12 @@ type checkStep struct {
 	err error
 }
 
+// checkedParts are what the steps try.
+type checkedParts struct {
+	*pipeline.Parts
+	cfg *config.Config
+}
+
 type checker struct {
 	timeout    time.Duration
 	writeProbe bool
@@ -144,21 +150,22 @@ func (c *checker) lastFailed() string {
 }
 
 func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
-	var b *bridge
+	var b *checkedParts
 	configured := c.step(ctx, "configuration", true, func(context.Context) (string, error) {
 		cfg, err := loadConfig(cmd)
 		if err != nil {
 			return "", err
 		}
 		cfg.Log.Level = "error" // the steps say what is to be said
-		b, err = newBridge(cfg, commandLogger(cmd, cfg.Log, nil))
+		parts, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil))
 		if err != nil {
-			return "", err
+			return "", &usageError{err}
 		}
-		return fmt.Sprintf("%s -> %s", strings.Join(cfg.Kafka.Topics, ", "), b.client.Table()), ignoredSettings(cfg)
+		b = &checkedParts{parts, cfg}
+		return fmt.Sprintf("%s -> %s", strings.Join(cfg.Kafka.Topics, ", "), b.Client.Table()), ignoredSettings(cfg)
 	})
 	if configured {
-		defer b.close()
+		defer b.Close()
 	}
 	clusterID := c.kafka(ctx, b, configured)
 	c.table(ctx, b, configured, clusterID)
@@ -168,7 +175,7 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 // made, the environment has its say in.
 func settingsWithoutEffect(cfg *config.Config) []config.Ignored {
 	inForce := *cfg
-	if traces, err := traceSettings(cfg); err == nil {
+	if traces, err := app.TraceSettings(cfg); err == nil {
 		inForce.Tracing.Enabled = traces.On
 	}
 	return inForce.Ignored()
@@ -241,13 +248,13 @@ func nextForService(cmd *cobra.Command, s checkStep) string {
 	return "bridge help config " + key
 }
 
-func (c *checker) kafka(ctx context.Context, b *bridge, configured bool) (clusterID string) {
+func (c *checker) kafka(ctx context.Context, b *checkedParts, configured bool) (clusterID string) {
 	reached := c.step(ctx, "kafka", configured, func(ctx context.Context) (_ string, err error) {
-		clusterID, err = b.cluster.ID(ctx)
+		clusterID, err = b.Cluster.ID(ctx)
 		return "cluster " + clusterID, err
 	})
 	c.step(ctx, "topic", reached, func(ctx context.Context) (string, error) {
-		topics, err := b.cluster.Topics(ctx)
+		topics, err := b.Cluster.Topics(ctx)
 		if err != nil {
 			return "", err
 		}
@@ -258,18 +265,18 @@ func (c *checker) kafka(ctx context.Context, b *bridge, configured bool) (cluste
 			}
 			said = append(said, fmt.Sprintf("%s has %d partitions", t.Name, t.Partitions))
 		}
-		events, err := b.cluster.Readable(ctx)
+		events, err := b.Cluster.Readable(ctx)
 		if err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("%s, %d events", strings.Join(said, ", "), events), b.cluster.CanRead(ctx)
+		return fmt.Sprintf("%s, %d events", strings.Join(said, ", "), events), b.Cluster.CanRead(ctx)
 	})
 	c.step(ctx, "memory", reached, b.checkMemory)
 	c.step(ctx, "group", reached, func(ctx context.Context) (string, error) {
-		return b.cfg.Kafka.Group + " may be joined and committed for", b.cluster.CanJoin(ctx)
+		return b.cfg.Kafka.Group + " may be joined and committed for", b.Cluster.CanJoin(ctx)
 	})
 	c.step(ctx, "dead-letter topic", reached, func(ctx context.Context) (string, error) {
-		letters, err := b.cluster.DeadLetterTopics(ctx)
+		letters, err := b.Cluster.DeadLetterTopics(ctx)
 		if err != nil {
 			return "", err
 		}
@@ -284,36 +291,54 @@ func (c *checker) kafka(ctx context.Context, b *bridge, configured bool) (cluste
 				said = append(said, t.Name+" will be created by bridge run, which may")
 			}
 		}
-		return strings.Join(said, ", "), b.cluster.CanReject(ctx, letters)
+		return strings.Join(said, ", "), b.Cluster.CanReject(ctx, letters)
 	})
 	return clusterID
 }
 
-func (c *checker) table(ctx context.Context, b *bridge, configured bool, clusterID string) {
+// checkMemory compares what one member may need, given all partitions, with the
+// limit of the control group that the check runs in.
+func (b *checkedParts) checkMemory(ctx context.Context) (string, error) {
+	brokers, partitions, err := b.Cluster.Size(ctx)
+	if err != nil {
+		return "", err
+	}
+	plan, cgroup := pipeline.MemoryPlan(b.cfg, brokers, partitions), memory.CgroupLimit()
+	if err := plan.Fits(cgroup); err != nil {
+		return "", warning(err.Error())
+	}
+	limit := "no memory limit here"
+	if cgroup > 0 {
+		limit = fmt.Sprintf("the limit here is %d MiB", memory.MiB(cgroup))
+	}
+	return fmt.Sprintf("up to %d MiB for a member with all %d partitions; %s", memory.MiB(plan.Bound()), partitions, limit), nil
+}
+
+func (c *checker) table(ctx context.Context, b *checkedParts, configured bool, clusterID string) {
 	token := c.step(ctx, "token", configured, func(ctx context.Context) (string, error) {
-		err := b.client.Token(ctx)
-		at := b.client.State().TokenExpiresAt
+		err := b.Client.Token(ctx)
+		at := b.Client.State().TokenExpiresAt
 		if at.IsZero() {
 			return "", err
 		}
 		return "expires " + at.UTC().Format(time.RFC3339), err
 	})
 	ingest := c.step(ctx, "ingest", token, func(ctx context.Context) (string, error) {
-		return b.client.Table().String() + " takes batches", b.client.Reachable(ctx)
+		return b.Client.Table().String() + " takes batches", b.Client.Reachable(ctx)
 	})
 	columns := c.step(ctx, "columns", token, func(ctx context.Context) (string, error) {
-		table, unseen, err := pipeline.ReadColumns(ctx, b.client)
+		table, unseen, err := pipeline.ReadColumns(ctx, b.Client)
 		if err != nil {
 			return "", err
 		}
-		m, err := b.schema.SetTable(clusterID, table)
+		m, err := b.Schema.SetTable(clusterID, table)
 		if err != nil {
 			return "", err
 		}
 		if unseen != nil {
 			return "the blueprint has " + columnsText(m), warning(unreadColumns(unseen))
 		}
-		return fmt.Sprintf("the blueprint's %s fit the table's %d", columnsText(m), len(table)), b.client.CheckColumns(ctx)
+		return fmt.Sprintf("the blueprint's %s fit the table's %d", columnsText(m), len(table)), b.Client.CheckColumns(ctx)
 	})
 	if c.writeProbe {
 		c.step(ctx, "write probe", ingest && columns, func(ctx context.Context) (string, error) {
@@ -323,19 +348,16 @@ func (c *checker) table(ctx context.Context, b *bridge, configured bool, cluster
 }
 
 // probeRow maps and writes one row as bridge run would.
-func probeRow(ctx context.Context, b *bridge) (string, error) {
+func probeRow(ctx context.Context, b *checkedParts) (string, error) {
 	now := time.Now().UTC()
 	id := fmt.Sprintf("bridge-check-%d", now.UnixNano())
 	event := fmt.Sprintf(`{"type":"track","event":"bridge_check","message_id":%q,"timestamp":%q}`, id, now.Format(time.RFC3339Nano))
-	var out consumer.Batch
-	rec := &kgo.Record{Topic: b.cfg.Kafka.Topics[0], Value: []byte(event), Timestamp: now}
-	out.Add(rec, b.schema.NewMapper())
-	rows := out.Rows()
+	rows, version := b.Schema.MapRows(b.cfg.Kafka.Topics[0], []byte(event), now)
 	if len(rows) != 1 {
 		return "", errors.New("the blueprint makes no row of a plain track event, so nothing was written; that is fine if it filters or drops such events")
 	}
-	if _, err := b.client.Write(ctx, out.SchemaVersion(), rows); err != nil {
-		if s := b.client.State(); s.Name != zerobus.Ready {
+	if _, err := b.Client.Write(ctx, version, rows); err != nil {
+		if s := b.Client.State(); s.Name != zerobus.Ready {
 			return "", fmt.Errorf("writing one row: %s; %s", s.Reason, s.Remedy)
 		}
 		return "", fmt.Errorf("writing one row: %w", err)
@@ -345,8 +367,8 @@ func probeRow(ctx context.Context, b *bridge) (string, error) {
 
 // confirmedHow says in which form the workspace confirmed the row, and which
 // setting that form needs. The other transports have one form.
-func confirmedHow(b *bridge) string {
-	switch form := b.client.State().Confirmation; {
+func confirmedHow(b *checkedParts) string {
+	switch form := b.Client.State().Confirmation; {
 	case b.cfg.Zerobus.Transport != zerobus.TransportWorkspace || form == "":
 		return ""
 	case form == zerobus.ConfirmedWithoutCount:
@@ -364,4 +386,10 @@ func (c *checker) text(b *strings.Builder, look style) {
 		text := strings.ReplaceAll(plaintext.Visible(strings.Join(lines, "\n")), "\n", "\n                             ")
 		fmt.Fprintf(b, "%-19s %s %s\n", s.Step, paints[s.Status](fmt.Sprintf("%-8s", s.Status)), text)
 	}
+}
+
+// unreadColumns says that the blueprint is not compared with the table, and which
+// grants would let it.
+func unreadColumns(unreadable *zerobus.ColumnsUnreadable) string {
+	return "the table's columns cannot be read, so the blueprint is not compared with them: " + unreadable.Error()
 }

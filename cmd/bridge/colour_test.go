@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/zerobus"
 )
 
 func TestReportsArePaintedByWholeLinesAlone(t *testing.T) {
@@ -30,16 +32,16 @@ func TestLogFormatFollowsTheOutput(t *testing.T) {
 }
 
 func TestSummaryLine(t *testing.T) {
-	partition := func(lag int64, oldest time.Duration) ops.PartitionStatus {
-		return ops.PartitionStatus{Lag: lag, OldestUnacked: oldest}
+	partition := func(lag int64, oldest time.Duration) consumer.PartitionStatus {
+		return consumer.PartitionStatus{Lag: lag, Oldest: consumer.Seconds(oldest)}
 	}
-	ready := ops.Snapshot{Ready: true, State: ops.StateRunning, Sink: ops.SinkStatus{State: "ready"}, BufferedBytes: 1 << 20, BufferedLimit: 64 << 20,
-		Partitions: []ops.PartitionStatus{partition(7, 0), partition(5, 300*time.Millisecond)}}
+	ready := ops.Snapshot{Ready: true, State: ops.StateRunning, Sink: zerobus.State{Name: "ready"}, BufferedBytes: 1 << 20, BufferedLimit: 64 << 20,
+		Partitions: []consumer.PartitionStatus{partition(7, 0), partition(5, 300*time.Millisecond)}}
 	blocked := ready
-	blocked.Ready, blocked.Sink.State = false, "blocked"
-	blocked.NotReady = []ops.Reason{{Code: "sink_blocked"}, {Code: "partition_stuck"}, {Code: "third"}}
-	blocked.Partitions = []ops.PartitionStatus{partition(7, 90*time.Second), partition(-1, 0)}
-	starting := ops.Snapshot{State: ops.StateStarting, Sink: ops.SinkStatus{State: "starting"}, NotReady: []ops.Reason{{Code: "kafka_unreachable"}}}
+	blocked.Ready, blocked.Sink.Name = false, "blocked"
+	blocked.NotReady = []consumer.NotReady{{Code: "sink_blocked"}, {Code: "partition_stuck"}, {Code: "third"}}
+	blocked.Partitions = []consumer.PartitionStatus{partition(7, 90*time.Second), partition(-1, 0)}
+	starting := ops.Snapshot{State: ops.StateStarting, Sink: zerobus.State{Name: "starting"}, NotReady: []consumer.NotReady{{Code: "kafka_unreachable"}}}
 	for _, tc := range []struct {
 		s    ops.Snapshot
 		want string

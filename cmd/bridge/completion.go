@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -23,7 +24,7 @@ var flagValues = map[string][]string{
 	"oversize-status": {"OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"},
 	"schema":          {emulator.SchemaByName.String(), emulator.SchemaExact.String()},
 	"latency":         {"20ms", "p50=150ms\\,p95=500ms"},
-	"code":            known(&config.Config{}).RejectCodes,
+	"code":            pipeline.KnownLabels(&config.Config{}).RejectCodes,
 	"replay to":       append([]string{"earliest\tthe beginning of the log", "latest\tits end"}, ages...),
 	"run from":        append([]string{"earliest\tthe beginning of the log"}, ages...),
 	"run until":       append([]string{"now\twhat is in the log when the run begins"}, ages...),

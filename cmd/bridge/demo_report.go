@@ -50,7 +50,7 @@ func (d *demo) count(ctx context.Context, r *demoReport) error {
 	r.Rows = int64(d.table.Count())
 	r.Distinct = int64(d.table.Distinct("message_id"))
 	r.Duplicates = r.Rows - r.Distinct
-	r.Filtered = d.bridge.counts.Totals().EventsFiltered
+	r.Filtered = d.bridge.Status().Totals.EventsFiltered
 	letters, err := readDeadLetters(ctx, d.admin, d.brokers, d.o.topic+"-dlq")
 	if err != nil {
 		return err

@@ -14,8 +14,11 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/app"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -42,7 +45,7 @@ type demo struct {
 	brokers   string
 	admin     *kgo.Client
 	producer  *producer
-	bridge    *bridge
+	bridge    *app.App
 	acks      ackTimes
 }
 
@@ -93,10 +96,12 @@ func (d *demo) run(ctx context.Context) (report *demoReport, err error) {
 	defer stop()
 	carried := make(chan error, 1)
 	go func() { // ends with carrying; waited for in settle, or below
-		carried <- serve(carrying, cfg, newLogger(cfg.Log, d.log), func(b *bridge, address string) {
-			b.observer = &ackTap{Observer: b.counts, acks: &d.acks}
-			d.bridge = b
-			d.screen.say("bridge: %s -> %s; live events at http://%s%s and metrics at /metrics", d.o.topic, demoTable, address, ops.LivePath)
+		carried <- serve(carrying, app.Options{
+			Pipelines: []pipeline.Config{{Settings: cfg}}, Log: newLogger(cfg.Log, d.log),
+			Observer: func(next consumer.Observer) consumer.Observer { return &ackTap{Observer: next, acks: &d.acks} },
+		}, func(a *app.App) {
+			d.bridge = a
+			d.screen.say("bridge: %s -> %s; live events at http://%s%s and metrics at /metrics", d.o.topic, demoTable, a.Addr(), ops.LivePath)
 			close(begun)
 		})
 	}()
@@ -161,7 +166,7 @@ func (d *demo) drive(ctx context.Context, carried <-chan error) (*demoReport, er
 // done is how many events have come to an end, as the bridge sees it. It only
 // tells when to stop; what is reported is counted elsewhere.
 func (d *demo) done() int64 {
-	t := d.bridge.counts.Totals()
+	t := d.bridge.Status().Totals
 	return t.RowsDelivered + t.EventsRejected + t.EventsFiltered
 }
 
@@ -204,21 +209,21 @@ func (d *demo) progress(elapsed time.Duration, pc *pace) string {
 	}
 	_, p99 := d.acks.quantiles()
 	line := gauge(100*min(part, 1)) + fmt.Sprintf("  %.0f events/s  lag %d", pc.rate(), max(d.producer.acked()-done, 0))
-	if s := d.bridge.client.State(); s.Name != ops.SinkReady {
+	if s := d.bridge.Status().Sink; s.Name != zerobus.Ready {
 		return line + "  sink " + s.Name + ": " + s.Reason
 	}
-	t := d.bridge.counts.Totals()
+	t := d.bridge.Status().Totals
 	return line + fmt.Sprintf("  rows %d  rejected %d  ack p99 %s", d.table.Count(), t.EventsRejected, round(p99))
 }
 
 func (d *demo) line() string {
-	t := d.bridge.counts.Totals()
+	t := d.bridge.Status().Totals
 	produced := d.producer.acked()
 	lag := max(produced-d.done(), 0)
 	p50, p99 := d.acks.quantiles()
 	line := fmt.Sprintf("events in %d   rows landed %d   rejected %d   filtered %d   lag %d   ack p50 %s p99 %s",
 		produced, d.table.Count(), t.EventsRejected, t.EventsFiltered, lag, round(p50), round(p99))
-	if s := d.bridge.client.State(); s.Name != ops.SinkReady {
+	if s := d.bridge.Status().Sink; s.Name != zerobus.Ready {
 		line += "   sink " + s.Name + ": " + s.Reason
 	}
 	return line

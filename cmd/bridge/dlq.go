@@ -17,6 +17,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 )
 
@@ -262,7 +263,7 @@ configuration, and READ on the dead-letter topics.`,
 			}
 			list := &deadLetterList{DeadLetters: []listedDeadLetter{}, groups: deadLetterGroups{}, all: f.all}
 			list.bar = newBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
-			cluster, err := consumer.NewCluster(consumerConfig(cfg), commandLogger(cmd, cfg.Log, list.bar))
+			cluster, err := pipeline.NewCluster(cfg, version(), commandLogger(cmd, cfg.Log, list.bar))
 			if err != nil {
 				return &usageError{err}
 			}
@@ -508,12 +509,12 @@ when one was not.`,
 			r.bar = newBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
 			r.log = commandLogger(cmd, cfg.Log, r.bar)
 			defer func() { _ = r.log.Sync() }() // standard error cannot always be synced
-			b, err := newBridge(cfg, r.log)
+			b, err := pipeline.NewParts(cfg, version(), r.log)
 			if err != nil {
-				return err
+				return &usageError{err}
 			}
-			defer b.close()
-			r.Table = b.client.Table().String()
+			defer b.Close()
+			r.Table = b.Client.Table().String()
 			err = r.run(cmd.Context(), b, &f, limit)
 			r.bar.erase()
 			if err != nil {
@@ -568,20 +569,20 @@ type redriveReport struct {
 
 // run redrives the dead letters. It returns errors before the first of them; later
 // ones are in the report.
-func (r *redriveReport) run(ctx context.Context, b *bridge, f *deadLetterFlags, limit int) error {
-	if err := r.open(ctx, b.cluster); err != nil {
+func (r *redriveReport) run(ctx context.Context, b *pipeline.Parts, f *deadLetterFlags, limit int) error {
+	if err := r.open(ctx, b.Cluster); err != nil {
 		return err
 	}
-	fitting, cancel := context.WithTimeout(ctx, proveTimeout)
+	fitting, cancel := context.WithTimeout(ctx, pipeline.CheckTimeout)
 	defer cancel()
-	clusterID, err := b.cluster.ID(fitting)
+	clusterID, err := b.Cluster.ID(fitting)
 	if err != nil {
 		return err
 	}
-	if err := b.fit(fitting, clusterID); err != nil {
+	if err := b.Schema.CheckTable(fitting, clusterID); err != nil {
 		return fmt.Errorf("checking the table before the redrive: %w", err)
 	}
-	o := consumer.RedriveOptions{Limit: limit, Mapper: b.schema.NewMapper(), By: r.By, OnResult: r.add,
+	o := consumer.RedriveOptions{Limit: limit, Mapper: b.Schema.NewMapper(), By: r.By, OnResult: r.add,
 		Match: func(l *consumer.DeadLetter) bool {
 			r.count(func() string {
 				return fmt.Sprintf("  %d delivered  %d rejected  %d failed", r.Delivered, r.Rejected, r.Failed)
@@ -589,7 +590,7 @@ func (r *redriveReport) run(ctx context.Context, b *bridge, f *deadLetterFlags, 
 			return f.match(l)
 		}}
 	if r.Executed {
-		o.Sink = b.client
+		o.Sink = b.Client
 	}
 	err = r.Redrive(ctx, o)
 	r.skipCounts = r.skipped(f, r.Older)

@@ -13,13 +13,11 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
-	"github.com/datafly/bridge/zerobus"
 )
 
 func newDLQShowCommand() *cobra.Command {
@@ -44,13 +42,13 @@ read, show maps with the blueprint alone and reports that.`,
 			if err != nil {
 				return err
 			}
-			b, err := newBridge(cfg, commandLogger(cmd, cfg.Log, nil))
+			b, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil))
 			if err != nil {
-				return err
+				return &usageError{err}
 			}
-			defer b.close()
+			defer b.Close()
 			var r deadLetterReader
-			if err := r.open(cmd.Context(), b.cluster); err != nil {
+			if err := r.open(cmd.Context(), b.Cluster); err != nil {
 				return err
 			}
 			switch {
@@ -126,34 +124,31 @@ func newShownDeadLetter(l *consumer.DeadLetter, topics int) *shownDeadLetter {
 }
 
 // mapNow explains the events that failed by the present blueprint.
-func (s *shownDeadLetter) mapNow(ctx context.Context, b *bridge) {
+func (s *shownDeadLetter) mapNow(ctx context.Context, b *pipeline.Parts) {
 	l := s.letter
 	if l.Fault != "" {
 		return
 	}
-	fitting, cancel := context.WithTimeout(ctx, proveTimeout)
+	fitting, cancel := context.WithTimeout(ctx, pipeline.CheckTimeout)
 	defer cancel()
-	clusterID, err := b.cluster.ID(fitting)
+	clusterID, err := b.Cluster.ID(fitting)
 	if err == nil {
-		var table []zerobus.Column
-		if table, _, err = pipeline.ReadColumns(fitting, b.client); err == nil {
-			_, err = b.schema.SetTable(clusterID, table)
-		}
+		err = b.Schema.ReadTable(fitting, clusterID)
 	}
-	m := b.schema.Current()
+	m := b.Schema.Current()
 	if m == nil {
 		s.NoTable = "the columns of the table could not be read"
 		if err != nil {
 			s.NoTable = err.Error()
 		}
-		alone, cerr := b.schema.CompileWithoutTable(clusterID)
+		alone, cerr := b.Schema.CompileWithoutTable(clusterID)
 		if cerr != nil {
 			s.NoTable = cerr.Error()
 			return
 		}
 		m = &pipeline.Compiled{Mapping: alone}
 	}
-	now := m.NewMapper().Explain(mappingRecord(l.Original, l.TopicID))
+	now := m.Explain(l.Original, l.TopicID)
 	if l.EventCount > 0 && l.EventCount != len(now) {
 		s.Now = now
 		return
@@ -164,15 +159,6 @@ func (s *shownDeadLetter) mapNow(ctx context.Context, b *bridge) {
 		}
 		s.Now, s.indexes = append(s.Now, now[e]), append(s.indexes, e)
 	}
-}
-
-// mappingRecord returns the record of a topic with this id as mapping takes it.
-func mappingRecord(rec *kgo.Record, topicID [16]byte) *mapping.Record {
-	in := &mapping.Record{Topic: rec.Topic, TopicID: topicID, Partition: rec.Partition, Offset: rec.Offset, Timestamp: rec.Timestamp, Key: rec.Key, Value: rec.Value}
-	for _, h := range rec.Headers {
-		in.Headers = append(in.Headers, mapping.Header{Key: h.Key, Value: h.Value})
-	}
-	return in
 }
 
 func (s *shownDeadLetter) text(b *strings.Builder, _ style) {

@@ -236,19 +236,19 @@ func progressLine(p consumer.Progress, pc *pace) string {
 
 // follow shows the progress of a bounded run until ctx ends: with a bar, or in log
 // lines where there is no terminal.
-func follow(ctx context.Context, ends *consumer.StopOffsets, screen *bar, log *zap.Logger) {
+func follow(ctx context.Context, progress func() consumer.Progress, screen *bar, log *zap.Logger) {
 	var pc pace
 	if screen != nil {
 		defer screen.end()
 		repeat(ctx, barInterval, func() {
-			p := ends.Progress()
+			p := progress()
 			pc.note(time.Now(), p.Done)
 			screen.show(progressLine(p, &pc))
 		})
 		return
 	}
 	repeat(ctx, progressInterval, func() {
-		p := ends.Progress()
+		p := progress()
 		if pc.note(time.Now(), p.Done); len(pc.at) > 1 && ctx.Err() == nil {
 			log.Info("bounded run: progress", zap.String("percent", fmt.Sprintf("%.1f", percent(p))), zap.Int64("events", p.Done), zap.Int64("lag", p.Total-p.Done),
 				zap.Int("events_per_second", int(pc.rate())), zap.Duration("eta", pc.eta(p.Total-p.Done)), zap.Int("partitions", p.Partitions), zap.Int("reached", p.Reached))
@@ -307,7 +307,7 @@ func summaryLine(s ops.Snapshot, rate float64) string {
 			continue
 		}
 		lag += p.Lag
-		oldest = max(oldest, p.OldestUnacked)
+		oldest = max(oldest, time.Duration(p.Oldest))
 	}
 	behind := fmt.Sprint(lag)
 	switch {
@@ -316,7 +316,7 @@ func summaryLine(s ops.Snapshot, rate float64) string {
 	case unknown:
 		behind += "+"
 	}
-	line := fmt.Sprintf("%s  %.0f events/s  lag %s  sink %s", state, rate, behind, s.Sink.State)
+	line := fmt.Sprintf("%s  %.0f events/s  lag %s  sink %s", state, rate, behind, s.Sink.Name)
 	if oldest >= time.Second {
 		line += "  oldest " + oldest.Round(time.Second).String()
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 )
 
 // replayTimeout bounds the whole command, which is a handful of requests.
@@ -166,7 +167,7 @@ const stopMembers = `"kubectl scale deployment/bridge --replicas=0", "docker com
 func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Replay) error {
 	log := commandLogger(cmd, cfg.Log, nil)
 	defer func() { _ = log.Sync() }() // standard error cannot always be synced
-	cluster, err := consumer.NewCluster(consumerConfig(cfg), log)
+	cluster, err := pipeline.NewCluster(cfg, version(), log)
 	if err != nil {
 		return &usageError{err}
 	}

@@ -6,39 +6,37 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/app"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/hangup"
-	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/pipeline"
 )
 
 func newRunCommand() *cobra.Command {
-	var limits windowFlags
+	var limits rangeFlags
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Carry events from Kafka to the table until told to stop",
+		Short: "Carry events from Kafka to the table until terminated",
 		Long: `run joins the consumer group and delivers. SIGTERM or Ctrl-C ends it: what is in
 flight may finish within delivery.drain, what is delivered is committed, the
 member leaves its group, and the exit code is 0.
 
 Settings come from the file, then BRIDGE_<SECTION>_<KEY> variables, then flags.
-The file and the blueprint are followed: blueprint, log level, rate limit and
+The file and the blueprint are watched: blueprint, log level, rate limit and
 secrets take effect when they change, or on SIGHUP; the rest after a restart.
 The exit code is 2 when the configuration is wrong, 1 when Kafka or the
-workspace refuses for a reason that waiting cannot mend.
+workspace refuses for a reason that waiting cannot resolve.
 
-With --until the run is bounded: it ends by itself, with exit code 0, when its
+With --until the run is bounded: it ends with exit code 0 when its
 group has delivered and committed everything before that position, and with 1
-when it is stopped earlier; started again with the same --group it goes on. With
+when it is stopped earlier; started again with the same --group it resumes. With
 --from a group begins there. Both need a --group of their own, beside the live
 one; --set zerobus.table= sends the rows to another table.
 
@@ -49,17 +47,18 @@ what the bridge is doing.`,
   bridge run --set delivery.max_rows=1000 --log-level debug
   bridge run --group shadow-1 --from 2026-11-22T06:00:00Z --until 2026-11-22T07:00:00Z --set zerobus.table=stream_shadow`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// A log that is not read, or no more, is no reason to stand still or
-			// to end: a write to a closed pipe fails, and does not kill.
+			// A log that nobody reads must not stop or end the delivery: a write to a
+			// closed pipe fails, and does not kill.
 			signal.Ignore(syscall.SIGPIPE)
 			hup := hangup.Signals()
 			stops := stoppingOf(cmd.Context())
 			stderr, lines := stops.log(cmd.ErrOrStderr())
 			defer lines.Flush(lastWords)
-			cfg, span, err := limits.load(cmd)
+			integration, err := limits.load(cmd)
 			if err != nil {
 				return err
 			}
+			cfg := integration.Settings
 			stops.allow(cfg.Delivery.Drain + stopGrace)
 			look := styleOf(cmd, stderr)
 			logging := logFor(cfg.Log, stderr)
@@ -67,7 +66,7 @@ what the bridge is doing.`,
 			if screen != nil {
 				stderr = screen
 			}
-			level := zap.NewAtomicLevelAt(levelOf(logging))
+			level := zap.NewAtomicLevelAt(app.LogLevel(logging))
 			log := newLoggerAt(level, logging, zapcore.AddSync(stderr))
 			reportGaps(lines, logging)
 			for _, i := range settingsWithoutEffect(cfg) {
@@ -75,13 +74,13 @@ what the bridge is doing.`,
 			}
 			live := &summary{screen: screen}
 			defer live.end()
-			return serve(cmd.Context(), cfg, log, func(b *bridge, _ string) {
-				b.window, b.screen = span, screen
-				b.lines.Store(lines)
-				b.keeper.Enforce()
-				b.level, b.follower = level, &follower{options: config.FromFlags(cmd.Flags(), os.Environ()), signals: hup}
-				if span == nil || span.until == nil { // a bounded run shows how far it is
-					live.begin(cmd.Context(), b.snapshot)
+			return serve(cmd.Context(), app.Options{
+				Pipelines: []pipeline.Config{integration}, Log: log, Level: &level, LimitMemory: true, DroppedLogLines: lines.Dropped,
+				Reload:       &app.Reload{Options: config.FromFlags(cmd.Flags(), os.Environ()), Signals: hup},
+				ShowProgress: func(ctx context.Context, progress func() consumer.Progress) { follow(ctx, progress, screen, log) },
+			}, func(a *app.App) {
+				if integration.Until == nil { // a bounded run shows its progress
+					live.begin(cmd.Context(), a.Status)
 				}
 			})
 		},
@@ -100,115 +99,25 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 	return cfg, nil
 }
 
-// opsClose bounds the last answers of the ops server.
-const opsClose = 300 * time.Millisecond
-
-// serve runs one bridge with its ops endpoints. started, if not nil, is called
-// with the address of the endpoints.
-func serve(ctx context.Context, cfg *config.Config, log *zap.Logger, started func(b *bridge, address string)) (err error) {
-	// net/http writes what it closes a connection for to the standard logger,
-	// bytes of the answer included: fit for debugging only.
-	restore, err := zap.RedirectStdLogAt(log, zap.DebugLevel)
+// serve runs an app until ctx ends. listening is called when its ops endpoints
+// answer, before delivery begins.
+func serve(ctx context.Context, o app.Options, listening func(*app.App)) (err error) {
+	// net/http writes why it closes a connection to the standard logger, bytes of
+	// the answer included: for debugging only.
+	restore, err := zap.RedirectStdLogAt(o.Log, zap.DebugLevel)
 	if err != nil {
 		return fmt.Errorf("redirecting the standard logger: %w", err)
 	}
 	defer restore()
-	b, err := newBridge(cfg, log)
+	o.Version, o.Stage = version(), stoppingOf(ctx).during
+	a, err := app.New(ctx, o)
 	if err != nil {
-		return err
+		return &usageError{err}
 	}
-	stops := stoppingOf(ctx)
-	defer stops.during("closing the connections to Kafka and the workspace", b.close)
-
-	opsConfig := ops.Config{Address: cfg.Ops.Address, Pprof: cfg.Ops.Pprof, Access: b.access()}
-	if page := b.livePage(opsConfig.Access); page != nil {
-		opsConfig.Live = page
-	}
-	server := ops.New(opsConfig, b.metrics, b.snapshot, log)
-	if err := server.Start(ctx); err != nil {
+	defer func() { err = errors.Join(err, a.Close(ctx)) }()
+	if err := a.Listen(ctx); err != nil {
 		return advise(fmt.Errorf("starting the ops endpoints: %w", err), "bridge help config ops.address")
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), opsClose)
-		defer cancel()
-		var cerr error
-		stops.during("closing the ops endpoints", func() { cerr = server.Close(closing) })
-		if cerr != nil && !errors.Is(cerr, context.DeadlineExceeded) {
-			err = errors.Join(err, cerr)
-		}
-	}()
-	if started != nil {
-		started(b, server.Addr())
-	}
-	if b.follower != nil {
-		following, stop := context.WithCancel(ctx)
-		var follow sync.WaitGroup
-		follow.Go(func() { b.follow(following) })
-		defer stops.during("following the configuration", follow.Wait)
-		defer stop()
-	}
-	stops.during("delivery", func() { err = b.run(ctx) })
-	return err
-}
-
-// run proves the connections, joins the group and delivers until ctx ends or,
-// when the run is bounded, its group has reached the end. It returns nil then,
-// and an error when a bounded run was cut.
-func (b *bridge) run(ctx context.Context) error {
-	defer b.state.Store(ops.StateStopped)
-	defer b.keeper.Release()
-	cfg := b.consumerConfig()
-	cfg.SinkProblem, cfg.OnSizeChange = b.sinkTrouble, b.sized
-	var ends *consumer.StopOffsets
-	err := b.prove(ctx)
-	if err == nil {
-		ends, err = b.window.begin(ctx, b, &cfg)
-	}
-	if err != nil {
-		if ctx.Err() == nil {
-			return err
-		}
-		if b.window != nil && b.window.until != nil {
-			return errCut
-		}
-		return nil // told to stop while it was waiting
-	}
-	tracer, err := b.startTracing(ctx)
-	if err != nil {
-		return err
-	}
-	cfg.BatchObserver = b.batchObserver(tracer)
-	group := consumer.NewGroup(cfg, b.cluster, b.client, b.schema.NewMapper, b.observer, b.log)
-	b.group.Store(group)
-	b.state.Store(ops.StateRunning)
-	var told atomic.Pointer[time.Time]
-	draining := context.AfterFunc(ctx, func() {
-		now := time.Now()
-		told.Store(&now)
-		b.state.CompareAndSwap(ops.StateRunning, ops.StateDraining)
-	})
-	defer draining()
-	b.log.Info("joining the group", zap.String("group", b.cfg.Kafka.Group), zap.Strings("topics", b.cfg.Kafka.Topics),
-		zap.String("table", b.client.Table().String()), zap.String("version", version()))
-	watching, unwatch := context.WithCancel(ctx)
-	defer unwatch()
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		b.client.Watch(watching, b.schema.OnColumnsChanged)
-	})
-	if ends != nil {
-		group.StopAt(ends)
-		watch.Go(func() { follow(watching, ends, b.screen, b.log) })
-	}
-	stops := stoppingOf(ctx)
-	stops.during("the group and its partitions", func() { err = group.Run(ctx) })
-	unwatch()
-	stops.during("watching the table's columns", watch.Wait)
-	if tracer != nil {
-		stops.during("sending spans", func() { b.stopTracing(tracer, told.Load()) })
-	}
-	if err == nil && ends != nil {
-		err = b.outcome(ends)
-	}
-	return err
+	listening(a)
+	return a.Run(ctx)
 }

@@ -13,7 +13,9 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/datafly/bridge/internal/app"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 )
 
 // net/http writes bytes of answers that nothing asked for to the standard
@@ -39,7 +41,7 @@ ops: {address: "127.0.0.1:0"}
 	core, logged := observer.New(zap.DebugLevel)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	err = serve(ctx, cfg, zap.New(core), func(*bridge, string) {
+	err = serve(ctx, app.Options{Pipelines: []pipeline.Config{{Settings: cfg}}, Log: zap.New(core)}, func(*app.App) {
 		_, _ = io.WriteString(log.Writer(), "Unsolicited response starting with \"user 7\"\n")
 		cancel()
 	})

@@ -15,8 +15,10 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/access"
+	"github.com/datafly/bridge/zerobus"
 )
 
 // status runs `bridge status` with args.
@@ -47,15 +49,15 @@ func serveStatus(t *testing.T, s ops.Snapshot) string {
 func readyStatus() ops.Snapshot {
 	return ops.Snapshot{
 		Version: "v0.1.0", Group: "zerobus-bridge", State: ops.StateRunning, Live: true, Ready: true,
-		Sink:       ops.SinkStatus{State: ops.SinkReady, Table: "datafly.events.stream"},
-		Partitions: []ops.PartitionStatus{{Topic: "events", Partition: 3, State: ops.PartitionWriting, Lag: 42}},
+		Sink:       zerobus.State{Name: zerobus.Ready, Table: "datafly.events.stream"},
+		Partitions: []consumer.PartitionStatus{{Topic: "events", Partition: 3, State: consumer.StateWriting, Lag: 42}},
 	}
 }
 
 func blockedStatus() ops.Snapshot {
 	s := readyStatus()
 	s.Ready = false
-	s.NotReady = []ops.Reason{{Code: "sink_blocked", Text: "the table refuses writes", Remedy: "grant MODIFY"}}
+	s.NotReady = []consumer.NotReady{{Code: "sink_blocked", Text: "the table refuses writes", Remedy: "grant MODIFY"}}
 	return s
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
 )
 
 // bridge runs a command line that must succeed.
@@ -106,8 +107,8 @@ func TestTroubleshootingKnowsEveryCode(t *testing.T) {
 		}
 	}
 	codes := map[string]bool{}
-	spelt := regexp.MustCompile(`(?:reason[A-Z]\w*\s*=\s*|waitFor\(|NotReady = append\(s\.NotReady, ops\.Reason\{Code: )"([a-z_]+)"`)
-	for _, pattern := range []string{"../../consumer/*.go", "*.go"} {
+	spelt := regexp.MustCompile(`(?:reason[A-Z]\w*\s*=\s*|dependency\(|consumer\.NotReady\{Code: )"([a-z_]+)"`)
+	for _, pattern := range []string{"../../consumer/*.go", "../../internal/app/*.go", "../../internal/pipeline/*.go"} {
 		files, _ := filepath.Glob(pattern)
 		for _, file := range files {
 			text, err := os.ReadFile(file)
@@ -128,7 +129,7 @@ func TestTroubleshootingKnowsEveryCode(t *testing.T) {
 		}
 	}
 	page := runFine(t, "help", "troubleshooting")
-	for _, code := range known(&config.Config{}).RejectCodes {
+	for _, code := range pipeline.KnownLabels(&config.Config{}).RejectCodes {
 		if !strings.Contains(page, code) {
 			t.Errorf("help troubleshooting does not explain the reject code %s", code)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/plaintext"
 )
@@ -165,7 +166,7 @@ func (e *endpoints) snapshot() Snapshot {
 		s.Time = time.Now()
 	}
 	if s.Partitions == nil {
-		s.Partitions = []PartitionStatus{} // [] in JSON
+		s.Partitions = []consumer.PartitionStatus{} // [] in JSON
 	}
 	return s
 }
@@ -206,7 +207,7 @@ func (e *endpoints) serveReady(w http.ResponseWriter, r *http.Request) {
 	}
 	if wantsJSON(r) {
 		if s.NotReady == nil {
-			s.NotReady = []Reason{}
+			s.NotReady = []consumer.NotReady{}
 		}
 		writeJSON(w, status, Readiness{Ready: s.Ready, State: s.State, Reasons: s.NotReady})
 		return
@@ -228,9 +229,9 @@ func (e *endpoints) serveReady(w http.ResponseWriter, r *http.Request) {
 
 // Readiness is the JSON of /readyz.
 type Readiness struct {
-	Ready   bool     `json:"ready"`
-	State   string   `json:"state"`
-	Reasons []Reason `json:"reasons"`
+	Ready   bool                `json:"ready"`
+	State   string              `json:"state"`
+	Reasons []consumer.NotReady `json:"reasons"`
 }
 
 func (e *endpoints) serveStatus(w http.ResponseWriter, _ *http.Request) {

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
 )
 
@@ -20,7 +21,7 @@ func TestProbes(t *testing.T) {
 	stuck := healthy()
 	stuck.Live, stuck.LiveReason, stuck.LastPoll = false, "the poll loop has not turned for 5m0s", now.Add(-5*time.Minute)
 	two := blocked()
-	two.NotReady = append(two.NotReady, ops.Reason{Code: "joining", Text: "no partitions yet"})
+	two.NotReady = append(two.NotReady, consumer.NotReady{Code: "joining", Text: "no partitions yet"})
 	starting := ops.Snapshot{Time: now, State: ops.StateStarting, Live: true}
 
 	for _, c := range []struct {

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/zerobus"
 )
 
 // gauges collects the metrics that are states, from one snapshot for each scrape:
@@ -118,11 +121,11 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	g.collectPartitions(s.Partitions, gauge)
 	g.ledger.collect(s.Conservation, ch)
 	for _, p := range s.Partitions {
-		g.partitionLedger.collect(p.Conservation, ch, valid(p.Topic), strconv.Itoa(int(p.Partition)))
+		g.partitionLedger.collect(p.Ledger, ch, valid(p.Topic), strconv.Itoa(int(p.Partition)))
 	}
 
-	for _, state := range []string{SinkReady, SinkRetrying, SinkBlocked} {
-		gauge(g.sinkState, oneIf(s.Sink.State == state), state)
+	for _, state := range []string{zerobus.Ready, zerobus.Retrying, zerobus.Blocked} {
+		gauge(g.sinkState, oneIf(s.Sink.Name == state), state)
 	}
 	for _, id := range s.Sink.Streams {
 		gauge(g.sinkStream, 1, valid(id))
@@ -135,13 +138,13 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func (g *gauges) collectPartitions(partitions []PartitionStatus, gauge func(*prometheus.Desc, float64, ...string)) {
-	states := []string{PartitionWaiting, PartitionWriting, PartitionRejecting, PartitionBlocked, PartitionDraining}
+func (g *gauges) collectPartitions(partitions []consumer.PartitionStatus, gauge func(*prometheus.Desc, float64, ...string)) {
+	states := []string{consumer.StateWaiting, consumer.StateWriting, consumer.StateRejecting, consumer.StateBlocked, consumer.StateDraining}
 	inState := make(map[string]int, len(states))
 	paused, pending := 0, 0
 	for _, p := range partitions {
 		inState[p.State]++
-		pending += p.PendingEvents
+		pending += p.Pending
 		if p.Paused {
 			paused++
 		}
@@ -149,7 +152,7 @@ func (g *gauges) collectPartitions(partitions []PartitionStatus, gauge func(*pro
 		if p.Lag >= 0 {
 			gauge(g.lag, float64(p.Lag), topic, id)
 		}
-		gauge(g.oldest, p.OldestUnacked.Seconds(), topic, id)
+		gauge(g.oldest, time.Duration(p.Oldest).Seconds(), topic, id)
 	}
 	for _, state := range states {
 		gauge(g.assigned, float64(inState[state]), state)
@@ -158,7 +161,7 @@ func (g *gauges) collectPartitions(partitions []PartitionStatus, gauge func(*pro
 	gauge(g.pending, float64(pending))
 }
 
-func (d ledgerDescs) collect(l Ledger, ch chan<- prometheus.Metric, labels ...string) {
+func (d ledgerDescs) collect(l consumer.LedgerStatus, ch chan<- prometheus.Metric, labels ...string) {
 	count := func(desc *prometheus.Desc, n int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), labels...)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
 )
 
@@ -208,7 +209,7 @@ func TestLostOffsetsOutliveTheAssignment(t *testing.T) {
 // Two integrations of one process share a registry and nothing else.
 func TestIntegrationsAreCountedSeparately(t *testing.T) {
 	all := ops.NewMetrics(process)
-	other := ops.Snapshot{Group: "other", Partitions: []ops.PartitionStatus{{Topic: "events", Partition: 2, Lag: 7}}}
+	other := ops.Snapshot{Group: "other", Partitions: []consumer.PartitionStatus{{Topic: "events", Partition: 2, Lag: 7}}}
 	first := all.Integration("default", known, fixed(healthy()))
 	second := all.Integration("orders", known, fixed(other))
 	if all.Integration("orders", known, fixed(other)) != second {
@@ -279,7 +280,7 @@ func TestLabelsThatKeepComingAreFolded(t *testing.T) {
 
 func TestStrayLabelBytesDoNotPanic(t *testing.T) {
 	m, url := serve(t, ops.Known{}, fixed(ops.Snapshot{
-		Group: "\xff", Partitions: []ops.PartitionStatus{{Topic: "t\xff", Lag: 3}},
+		Group: "\xff", Partitions: []consumer.PartitionStatus{{Topic: "t\xff", Lag: 3}},
 	}))
 	m.EventRejected("t\xff", "c\xfe")
 	m.EventsRead("t\xff", 0, 1, 1)

@@ -16,7 +16,9 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/zerobus"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata and docs/metrics.md")
@@ -44,23 +46,23 @@ func healthy() ops.Snapshot {
 	return ops.Snapshot{
 		Time: now, Version: "v0.1.0", Group: "zerobus-bridge", MemberID: "bridge-0-1f", State: ops.StateRunning,
 		Started: now.Add(-3 * time.Hour), Live: true, LastPoll: now.Add(-250 * time.Millisecond), Ready: true,
-		Sink: ops.SinkStatus{
-			State: ops.SinkReady, Since: now.Add(-time.Hour), Table: "datafly.events.stream", Transport: "grpc", Streams: []string{"7d0c8f1e"},
+		Sink: zerobus.State{
+			Name: zerobus.Ready, Since: now.Add(-time.Hour), Table: "datafly.events.stream", Transport: "grpc", Streams: []string{"7d0c8f1e"},
 			TokenMintedAt: now.Add(-10 * time.Minute), TokenExpiresAt: now.Add(50 * time.Minute),
 		},
 		BufferedBytes: 64 << 20, BufferedLimit: 256 << 20,
 		Memory:       ops.MemoryStatus{BoundBytes: 630 << 20, SoftLimitBytes: 448 << 20, CgroupBytes: 512 << 20, Warning: "up to 630 MiB are needed; raise the limit"},
-		Conservation: ops.Ledger{Read: 2000, Delivered: 1267, DeadLettered: 5, Skipped: 7, Filtered: 21, InFlight: 300, Dropped: 400, Offsets: 2030, Records: 2000, Lost: 25, SkippedOffsets: 5},
-		Partitions: []ops.PartitionStatus{
+		Conservation: consumer.LedgerStatus{Ledger: consumer.Ledger{Read: 2000, Delivered: 1267, DeadLettered: 5, Skipped: 7, Filtered: 21, InFlight: 300, Dropped: 400, Offsets: 2030, Records: 2000, Lost: 25, SkippedOffsets: 5}},
+		Partitions: []consumer.PartitionStatus{
 			{
-				Topic: "events", Partition: 10, State: ops.PartitionWaiting, Committed: 500, Marked: 500, EndOffset: -1, Lag: -1,
-				RowsDelivered: 77,
+				Topic: "events", Partition: 10, State: consumer.StateWaiting, Committed: 500, Marked: 500, End: -1, Lag: -1,
+				Rows: 77,
 			},
 			{
-				Topic: "events", Partition: 2, State: ops.PartitionWriting, Paused: true, Committed: 1000, Marked: 1200,
-				EndOffset: 5000, Lag: 4000, PendingEvents: 300, BufferedBytes: 64 << 20, OldestUnacked: 1500 * time.Millisecond,
-				RowsDelivered: 1190,
-				Conservation:  ops.Ledger{Read: 1500, Delivered: 1190, DeadLettered: 4, Filtered: 5, InFlight: 300, Imbalance: 1},
+				Topic: "events", Partition: 2, State: consumer.StateWriting, Paused: true, Committed: 1000, Marked: 1200,
+				End: 5000, Lag: 4000, Pending: 300, Buffered: 64 << 20, Oldest: consumer.Seconds(1500 * time.Millisecond),
+				Rows:   1190,
+				Ledger: consumer.LedgerStatus{Ledger: consumer.Ledger{Read: 1500, Delivered: 1190, DeadLettered: 4, Filtered: 5, InFlight: 300}, Imbalance: 1},
 			},
 		},
 	}
@@ -70,10 +72,10 @@ func healthy() ops.Snapshot {
 func blocked() ops.Snapshot {
 	s := healthy()
 	s.Ready = false
-	s.NotReady = []ops.Reason{{
+	s.NotReady = []consumer.NotReady{{
 		Code: "sink_blocked", Text: "the table refuses writes (403)", Remedy: "grant MODIFY on the table to the service principal",
 	}}
-	s.Sink.State, s.Sink.Since = ops.SinkBlocked, now.Add(-4*time.Minute)
+	s.Sink.Name, s.Sink.Since = zerobus.Blocked, now.Add(-4*time.Minute)
 	s.Sink.Reason, s.Sink.Remedy = "403 PERMISSION_DENIED", "grant MODIFY"
 	return s
 }

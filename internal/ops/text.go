@@ -10,6 +10,9 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/zerobus"
 )
 
 // WriteText prints the snapshot for people: health with reasons and remedies
@@ -40,7 +43,7 @@ func (s Snapshot) WriteReady(w io.Writer) error {
 	return err
 }
 
-func writeReasons(b *bytes.Buffer, reasons []Reason) {
+func writeReasons(b *bytes.Buffer, reasons []consumer.NotReady) {
 	for _, r := range reasons {
 		detail(b, r.Code, r.Text)
 		detail(b, "remedy", r.Remedy)
@@ -66,8 +69,8 @@ func writeHealth(b *bytes.Buffer, s Snapshot) {
 	}
 }
 
-func writeSink(b *bytes.Buffer, s SinkStatus, now time.Time) {
-	fmt.Fprintf(b, "%-10s %s", "sink", orDash(s.State))
+func writeSink(b *bytes.Buffer, s zerobus.State, now time.Time) {
+	fmt.Fprintf(b, "%-10s %s", "sink", orDash(s.Name))
 	if !s.Since.IsZero() {
 		fmt.Fprintf(b, " for %s", age(now.Sub(s.Since)))
 	}
@@ -122,7 +125,7 @@ func writeMemory(b *bytes.Buffer, m MemoryStatus) {
 }
 
 // writeLedger prints the equation that tells whether an event got lost.
-func writeLedger(b *bytes.Buffer, l Ledger) {
+func writeLedger(b *bytes.Buffer, l consumer.LedgerStatus) {
 	verdict := "balanced"
 	if l.Imbalance != 0 {
 		verdict = fmt.Sprintf("OUT BY %d: a fault of the bridge, please report it", l.Imbalance)
@@ -136,13 +139,13 @@ func writeLedger(b *bytes.Buffer, l Ledger) {
 	b.WriteByte('\n')
 }
 
-func writePartitions(b *bytes.Buffer, partitions []PartitionStatus) {
+func writePartitions(b *bytes.Buffer, partitions []consumer.PartitionStatus) {
 	if len(partitions) == 0 {
 		b.WriteString("partitions none assigned\n")
 		return
 	}
 	partitions = slices.Clone(partitions)
-	slices.SortFunc(partitions, func(x, y PartitionStatus) int {
+	slices.SortFunc(partitions, func(x, y consumer.PartitionStatus) int {
 		if c := strings.Compare(x.Topic, y.Topic); c != 0 {
 			return c
 		}
@@ -157,12 +160,12 @@ func writePartitions(b *bytes.Buffer, partitions []PartitionStatus) {
 			state += ", paused"
 		}
 		oldest := "-"
-		if p.OldestUnacked != 0 {
-			oldest = age(p.OldestUnacked)
+		if p.Oldest != 0 {
+			oldest = age(time.Duration(p.Oldest))
 		}
 		fmt.Fprintf(tab, "%s/%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d",
-			oneLine(p.Topic), p.Partition, state, offset(p.Committed), offset(p.EndOffset), offset(p.Lag),
-			p.PendingEvents, size(p.BufferedBytes), oldest, p.RowsDelivered)
+			oneLine(p.Topic), p.Partition, state, offset(p.Committed), offset(p.End), offset(p.Lag),
+			p.Pending, size(p.Buffered), oldest, p.Rows)
 		if p.Reason != "" {
 			fmt.Fprint(tab, "\t", oneLine(p.Reason))
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
 )
 
@@ -17,12 +18,12 @@ func TestText(t *testing.T) {
 	stuck := blocked()
 	stuck.Live, stuck.LiveReason = false, "the poll loop has not turned for 5m0s"
 	stuck.Sink.TokenExpiresAt = now.Add(-time.Minute)
-	stuck.Partitions[1].State, stuck.Partitions[1].Reason = ops.PartitionBlocked, "half of the last 200 rows\nwere refused"
+	stuck.Partitions[1].State, stuck.Partitions[1].Reason = consumer.StateBlocked, "half of the last 200 rows\nwere refused"
 	stuck.Started = now.Add(-80 * time.Hour)
 	for name, s := range map[string]ops.Snapshot{
 		"ready":    healthy(),
 		"blocked":  stuck,
-		"starting": {Time: now, State: ops.StateStarting, Live: true, NotReady: []ops.Reason{{Code: "joining", Text: "joining the group"}}},
+		"starting": {Time: now, State: ops.StateStarting, Live: true, NotReady: []consumer.NotReady{{Code: "joining", Text: "joining the group"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.Totals = ops.Totals{EventsRead: 1600, RowsDelivered: 1267, EventsRejected: 3, EventsFiltered: 30, DeadLetters: 3, SinkRetries: 2}

@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"time"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
@@ -22,13 +24,7 @@ func (s *Schema) NewMapper() consumer.Mapper {
 			out.SetSchemaVersion(by.version)
 		}
 		in.TopicID = out.TopicID()
-		in.Topic, in.Partition, in.Offset, in.Timestamp, in.Key, in.Value = rec.Topic, rec.Partition, rec.Offset, rec.Timestamp, rec.Key, rec.Value
-		if headers {
-			in.Headers = in.Headers[:0]
-			for _, h := range rec.Headers {
-				in.Headers = append(in.Headers, mapping.Header{Key: h.Key, Value: h.Value})
-			}
-		}
+		fill(&in, rec, headers)
 		mapper.Map(&in, out)
 		// What it points to may be part of a whole fetch answer, and the
 		// partition's next record may be a day away.
@@ -37,4 +33,31 @@ func (s *Schema) NewMapper() consumer.Mapper {
 			clear(in.Headers)
 		}
 	}
+}
+
+// Explain maps a record of a topic with this id and says for each of its events
+// what it became and why. It is slow, holds event data and is for people.
+func (c *Compiled) Explain(rec *kgo.Record, topicID [16]byte) []mapping.Explained {
+	in := &mapping.Record{TopicID: topicID}
+	fill(in, rec, true)
+	return c.Mapping.NewMapper().Explain(in)
+}
+
+// fill points in to what rec holds.
+func fill(in *mapping.Record, rec *kgo.Record, headers bool) {
+	in.Topic, in.Partition, in.Offset, in.Timestamp, in.Key, in.Value = rec.Topic, rec.Partition, rec.Offset, rec.Timestamp, rec.Key, rec.Value
+	if headers {
+		in.Headers = in.Headers[:0]
+		for _, h := range rec.Headers {
+			in.Headers = append(in.Headers, mapping.Header{Key: h.Key, Value: h.Value})
+		}
+	}
+}
+
+// MapRows returns the encoded rows of one event, as it would come from the topic,
+// and their schema version.
+func (s *Schema) MapRows(topic string, event []byte, at time.Time) (rows [][]byte, version int64) {
+	var out consumer.Batch
+	out.Add(&kgo.Record{Topic: topic, Value: event, Timestamp: at}, s.NewMapper())
+	return out.Rows(), out.SchemaVersion()
 }

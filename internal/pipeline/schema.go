@@ -1,5 +1,3 @@
-// Package pipeline is one integration at work: what stands between a Kafka topic
-// and a Databricks table.
 package pipeline
 
 import (
@@ -87,16 +85,6 @@ func ReadBlueprint(file string) (blueprint *mapping.Blueprint, digest string, er
 	return blueprint, hex.EncodeToString(sum[:]), err
 }
 
-// MappingOptions returns what the configuration sets of a mapping.
-func MappingOptions(c *config.Config) mapping.Options {
-	m := c.Mapping
-	return mapping.Options{
-		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback, OnBadTimestamp: m.OnBadTimestamp,
-		TimestampFormat: c.Zerobus.TimestampFormat, RequireConsent: m.RequireConsent, OnMissingConsent: m.OnMissingConsent,
-		MaxEvents: m.MaxEventsPerRecord,
-	}
-}
-
 // RowColumns returns the columns that the rows of a mapping carry.
 func RowColumns(m *mapping.Mapping) []zerobus.Column {
 	var columns []zerobus.Column
@@ -134,6 +122,17 @@ func (s *Schema) SetTable(clusterID string, columns []zerobus.Column) (*mapping.
 	next := s.in
 	next.clusterID, next.columns, next.tableRead = clusterID, columns, true
 	return s.set(next)
+}
+
+// ReadTable reads the table's columns, compiles the blueprint for them and has rows
+// made by it. It does not check that rows may be written.
+func (s *Schema) ReadTable(ctx context.Context, clusterID string) error {
+	columns, _, err := ReadColumns(ctx, s.client)
+	if err != nil {
+		return err
+	}
+	_, err = s.SetTable(clusterID, columns)
+	return err
 }
 
 // set is the one way to change what rows are made by. On an error nothing has

@@ -12,9 +12,11 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/ops/live"
+	"github.com/datafly/bridge/zerobus"
 )
 
 // exhibit is the page of a bridge that is made up, for states that are hard to
@@ -39,8 +41,8 @@ func newExhibit(t *testing.T, cfg live.Config) (*exhibit, *page) {
 	ctx := chromium(t)
 	e := &exhibit{feed: live.NewFeed(cfg.Mode), state: ops.Snapshot{
 		Version: "v1", Group: "g", State: ops.StateRunning, Live: true, Ready: true, Started: time.Now(), BufferedLimit: 64 << 20,
-		Sink: ops.SinkStatus{State: ops.SinkReady, Table: tableName}, Reload: ops.ReloadStatus{State: ops.ReloadOK},
-		Config: map[string]any{"kafka": map[string]any{"group": "g"}}, Partitions: []ops.PartitionStatus{{Topic: "t", State: ops.PartitionWaiting}},
+		Sink: zerobus.State{Name: zerobus.Ready, Table: tableName}, Reload: ops.ReloadStatus{State: ops.ReloadOK},
+		Config: map[string]any{"kafka": map[string]any{"group": "g"}}, Partitions: []consumer.PartitionStatus{{Topic: "t", State: consumer.StateWaiting}},
 	}}
 	source := func() ops.Snapshot {
 		e.mu.Lock()
@@ -64,7 +66,7 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 	p.open()
 	p.text("#health-line", "Everything in the topics is delivered")
 	e.set(func(s *ops.Snapshot) {
-		s.Partitions = []ops.PartitionStatus{{Topic: "t", State: ops.PartitionWriting, Lag: 2_000_000}}
+		s.Partitions = []consumer.PartitionStatus{{Topic: "t", State: consumer.StateWriting, Lag: 2_000_000}}
 		s.Reload = ops.ReloadStatus{State: ops.ReloadFailed, Error: "blueprint.yaml:3: no such key", PendingRestart: []string{"kafka.topics"}}
 	})
 	p.text("#health-line", "2,000,000 events behind, and not catching up")
@@ -174,9 +176,9 @@ func TestManyPartitionsStayReadable(t *testing.T) {
 	e.set(func(s *ops.Snapshot) {
 		s.Partitions = nil
 		for i := range 1000 {
-			s.Partitions = append(s.Partitions, ops.PartitionStatus{Topic: "delivery-int_xyz789", Partition: int32(i), State: ops.PartitionWriting, Committed: 123_456_789, EndOffset: 123_456_999})
+			s.Partitions = append(s.Partitions, consumer.PartitionStatus{Topic: "delivery-int_xyz789", Partition: int32(i), State: consumer.StateWriting, Committed: 123_456_789, End: 123_456_999})
 		}
-		s.Partitions[999].State, s.Partitions[999].Reason = ops.PartitionBlocked, strings.Repeat("the table refuses at least half of the last rows; ", 8)
+		s.Partitions[999].State, s.Partitions[999].Reason = consumer.StateBlocked, strings.Repeat("the table refuses at least half of the last rows; ", 8)
 	})
 	p.look(1360, 860, "light")
 	p.open()

@@ -31,7 +31,7 @@ func TestBrokerDownAtStart(t *testing.T) {
 		if duplicates := s.complete(m); duplicates != 0 {
 			t.Errorf("got %d duplicates, want none", duplicates)
 		}
-		if got := m.logged("start-up waits"); got != 1 {
+		if got := m.logged("waiting for dependency"); got != 1 {
 			t.Errorf("got %d lines about waiting, want 1", got)
 		}
 

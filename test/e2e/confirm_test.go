@@ -44,7 +44,7 @@ func TestAnAnswerThatIsNotTheServicesCommitsNothing(t *testing.T) {
 						reason := m.blocked("sink_blocked", patience)
 						wants(t, reason.Text+" "+reason.Remedy, tt.want...)
 					} else {
-						eventually(t, patience, "the sink is retried", func() bool { return m.snapshot().Sink.State == tt.state })
+						eventually(t, patience, "the sink is retried", func() bool { return m.snapshot().Sink.Name == tt.state })
 						sink := m.snapshot().Sink
 						wants(t, sink.Reason+" "+sink.Remedy, tt.want...)
 					}

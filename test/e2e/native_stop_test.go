@@ -126,7 +126,7 @@ func TestNativeStreamsThatAgeAreNoFailure(t *testing.T) {
 		m := s.beginReady("delivery.max_rows=20")
 		s.p.events(8000)
 		eventually(t, patience, "8000 rows", func() bool {
-			if got := m.snapshot().Sink.State; got != "ready" {
+			if got := m.snapshot().Sink.Name; got != "ready" {
 				t.Fatalf("got sink state %q, want ready all the time", got)
 			}
 			return s.ws.table().Count() >= 8000

@@ -197,7 +197,7 @@ func TestEmulatorCommandServesABridgeOverTLS(t *testing.T) {
 
 		m := s.begin("zerobus.workspace_url=" + url)
 		m.blocked("sink_unreachable", patience)
-		eventually(t, patience, "the line about it", func() bool { return strings.Contains(m.stderr.String(), "start-up waits") })
+		eventually(t, patience, "the line about it", func() bool { return strings.Contains(m.stderr.String(), "waiting for dependency") })
 		wants(t, m.stderr.String(), "certificate is not trusted", "zerobus.ca_file")
 		m.terminate(s.drain + time.Second + slack)
 

@@ -85,8 +85,8 @@ func TestSinkAnswers500ForAWhile(t *testing.T) {
 			status, _ := m.get("/livez", "")
 			return m.running() && status == http.StatusOK && s.ws.table().Count() == 200
 		})
-		if got := m.snapshot().Sink; got.State != "retrying" {
-			t.Errorf("got sink state %q, want retrying", got.State)
+		if got := m.snapshot().Sink; got.Name != "retrying" {
+			t.Errorf("got sink state %q, want retrying", got.Name)
 		}
 		s.nothingPastTheAck()
 		mend()
@@ -212,7 +212,7 @@ func onState(f emulator.Fault) func(s *stage) func(*member) bool {
 }
 
 func sinkState(name string) func(*member) bool {
-	return func(m *member) bool { return m.snapshot().Sink.State == name }
+	return func(m *member) bool { return m.snapshot().Sink.Name == name }
 }
 
 func noFault(s *stage) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/oracle"
@@ -222,11 +223,11 @@ func (m *member) get(path, accept string) (status int, body string) {
 }
 
 // notReady returns the codes and texts of /readyz; nil when it is ready.
-func (m *member) notReady() (status int, reasons []ops.Reason) {
+func (m *member) notReady() (status int, reasons []consumer.NotReady) {
 	m.t.Helper()
 	status, body := m.get("/readyz", "application/json")
 	var answer struct {
-		Reasons []ops.Reason `json:"reasons"`
+		Reasons []consumer.NotReady `json:"reasons"`
 	}
 	if status != 0 {
 		if err := json.Unmarshal([]byte(body), &answer); err != nil {
@@ -270,7 +271,7 @@ func (m *member) alive() {
 }
 
 // blocked waits for a reason at /readyz and returns it.
-func (m *member) blocked(code string, limit time.Duration) (r ops.Reason) {
+func (m *member) blocked(code string, limit time.Duration) (r consumer.NotReady) {
 	m.t.Helper()
 	last := ""
 	eventually(m.t, limit, m.name+" not ready with "+code, func() bool {

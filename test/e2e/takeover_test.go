@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -92,7 +93,7 @@ func TestTakeoverByKillNine(t *testing.T) {
 			last = first.snapshot()
 			writing := 0
 			for _, p := range last.Partitions {
-				if p.State == ops.PartitionWriting {
+				if p.State == consumer.StateWriting {
 					writing++
 				}
 			}
@@ -111,8 +112,8 @@ func TestTakeoverByKillNine(t *testing.T) {
 		for _, p := range last.Partitions {
 			orphans = append(orphans, p.Partition)
 			interval += book.rows(p.Partition, killed.Add(-killCommit), killed)
-			inFlight += min(killRows, p.PendingEvents)
-			held += p.PendingEvents
+			inFlight += min(killRows, p.Pending)
+			held += p.Pending
 		}
 		took := make(map[int32]time.Duration)
 		eventually(t, patience, "rows of the dead member's partitions by the other", func() bool {
@@ -120,7 +121,7 @@ func TestTakeoverByKillNine(t *testing.T) {
 			for _, id := range orphans {
 				// The dead member's last requests may be served after it.
 				at, ok := book.after(id, killed.Add(2*killAck))
-				if ok && took[id] == 0 && slices.ContainsFunc(owned, func(p ops.PartitionStatus) bool { return p.Partition == id && p.RowsDelivered > 0 }) {
+				if ok && took[id] == 0 && slices.ContainsFunc(owned, func(p consumer.PartitionStatus) bool { return p.Partition == id && p.Rows > 0 }) {
 					took[id] = at.Sub(killed)
 				}
 			}

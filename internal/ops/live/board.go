@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/zerobus"
 )
 
 const (
@@ -36,8 +38,8 @@ type ackMark struct {
 // that have messages of their own, and what is not in a snapshot.
 type status struct {
 	ops.Snapshot
-	NotReady    []ops.Reason `json:"not_ready,omitempty"`    // the first, each once
-	MoreReasons int          `json:"more_reasons,omitempty"` // beyond those
+	NotReady    []consumer.NotReady `json:"not_ready,omitempty"`    // the first, each once
+	MoreReasons int                 `json:"more_reasons,omitempty"` // beyond those
 
 	Partitions int        `json:"partitions"` // shadows the list
 	Lag        int64      `json:"lag"`        // over all partitions whose lag is known; -1: none is
@@ -73,7 +75,7 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 	if s.Time.IsZero() {
 		s.Time = now
 	}
-	if s.Sink.State != "" && s.Sink.State != ops.SinkReady {
+	if s.Sink.Name != "" && s.Sink.Name != zerobus.Ready {
 		p.feed.trouble()
 	}
 	out := status{Snapshot: s, Partitions: len(s.Partitions), Lag: -1, Viewers: p.feed.viewers.Load()}
@@ -87,8 +89,8 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 		if part.Lag >= 0 {
 			out.Lag = max(out.Lag, 0) + part.Lag
 		}
-		out.Oldest = max(out.Oldest, part.OldestUnacked.Seconds())
-		if part.State == ops.PartitionBlocked {
+		out.Oldest = max(out.Oldest, time.Duration(part.Oldest).Seconds())
+		if part.State == consumer.StateBlocked {
 			out.Blocked++
 		}
 	}
@@ -98,7 +100,7 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 		b.status = text
 	}
 	if s.Partitions == nil {
-		s.Partitions = []ops.PartitionStatus{}
+		s.Partitions = []consumer.PartitionStatus{}
 	}
 	if text, err := json.Marshal(gravest(s.Partitions)); err == nil {
 		b.partitions = text
@@ -107,19 +109,19 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 }
 
 // gravest returns all partitions, or of too many those that need somebody most.
-func gravest(all []ops.PartitionStatus) []ops.PartitionStatus {
+func gravest(all []consumer.PartitionStatus) []consumer.PartitionStatus {
 	if len(all) <= maxPartitions {
 		return all
 	}
-	blocked := func(p ops.PartitionStatus) int {
-		if p.State == ops.PartitionBlocked {
+	blocked := func(p consumer.PartitionStatus) int {
+		if p.State == consumer.StateBlocked {
 			return 0
 		}
 		return 1
 	}
 	all = slices.Clone(all)
-	slices.SortStableFunc(all, func(a, b ops.PartitionStatus) int {
-		return cmp.Or(cmp.Compare(blocked(a), blocked(b)), cmp.Compare(b.OldestUnacked, a.OldestUnacked), cmp.Compare(b.Lag, a.Lag))
+	slices.SortStableFunc(all, func(a, b consumer.PartitionStatus) int {
+		return cmp.Or(cmp.Compare(blocked(a), blocked(b)), cmp.Compare(b.Oldest, a.Oldest), cmp.Compare(b.Lag, a.Lag))
 	})
 	return all[:maxPartitions]
 }

@@ -19,10 +19,12 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/ops/live"
+	"github.com/datafly/bridge/zerobus"
 )
 
 const patience = await.Patience
@@ -32,8 +34,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func snapshot() ops.Snapshot {
 	return ops.Snapshot{
 		Version: "v1", Group: "g", State: ops.StateRunning, Live: true, Ready: true, BufferedLimit: 100,
-		Sink: ops.SinkStatus{State: ops.SinkReady, Table: "a.b.c"}, Config: map[string]any{"kafka": map[string]any{"group": "g"}},
-		Partitions: []ops.PartitionStatus{{Topic: "t", Partition: 0, State: ops.PartitionWaiting, Lag: 3}, {Topic: "t", Partition: 1, State: ops.PartitionBlocked, Lag: 4}},
+		Sink: zerobus.State{Name: zerobus.Ready, Table: "a.b.c"}, Config: map[string]any{"kafka": map[string]any{"group": "g"}},
+		Partitions: []consumer.PartitionStatus{{Topic: "t", Partition: 0, State: consumer.StateWaiting, Lag: 3}, {Topic: "t", Partition: 1, State: consumer.StateBlocked, Lag: 4}},
 	}
 }
 
@@ -210,7 +212,7 @@ func TestStreamTellsStateAndEvents(t *testing.T) {
 func TestTroubleTurnsInFlightIntoRetrying(t *testing.T) {
 	s := start(t, live.Config{Mode: live.ModeMetadata}, func() ops.Snapshot {
 		blocked := snapshot()
-		blocked.Sink.State = ops.SinkBlocked
+		blocked.Sink.Name = zerobus.Blocked
 		return blocked
 	})
 	s.feed.Add(event(live.InFlight, "a"), 0, nil)
@@ -251,17 +253,17 @@ func TestManyPartitions(t *testing.T) {
 		s := snapshot()
 		s.Ready, s.Partitions = false, nil
 		for i := range many {
-			s.Partitions = append(s.Partitions, ops.PartitionStatus{Topic: "t", Partition: int32(i), State: ops.PartitionWriting, Lag: int64(i)})
-			s.NotReady = append(s.NotReady, ops.Reason{Code: "partition_blocked", Text: fmt.Sprintf("reason %02d", i*30/many), Remedy: strings.Repeat("do ", 30)})
+			s.Partitions = append(s.Partitions, consumer.PartitionStatus{Topic: "t", Partition: int32(i), State: consumer.StateWriting, Lag: int64(i)})
+			s.NotReady = append(s.NotReady, consumer.NotReady{Code: "partition_blocked", Text: fmt.Sprintf("reason %02d", i*30/many), Remedy: strings.Repeat("do ", 30)})
 		}
-		s.Partitions[worst] = ops.PartitionStatus{Topic: "t", Partition: worst, State: ops.PartitionBlocked}
+		s.Partitions[worst] = consumer.PartitionStatus{Topic: "t", Partition: worst, State: consumer.StateBlocked}
 		return s
 	})
 	w := s.watch()
 	var status struct {
 		Partitions  int
-		NotReady    []ops.Reason `json:"not_ready"`
-		MoreReasons int          `json:"more_reasons"`
+		NotReady    []consumer.NotReady `json:"not_ready"`
+		MoreReasons int                 `json:"more_reasons"`
 	}
 	text := w.next("status")
 	if err := json.Unmarshal([]byte(text), &status); err != nil {
@@ -270,7 +272,7 @@ func TestManyPartitions(t *testing.T) {
 	if status.Partitions != many || len(status.NotReady) != 20 || status.MoreReasons != 10 || len(text) > 8<<10 {
 		t.Errorf("got %d bytes of status with %d partitions, %d reasons and %d more, want %d, the 20 first of 30 different ones, within 8 KiB", len(text), status.Partitions, len(status.NotReady), status.MoreReasons, many)
 	}
-	var parts []ops.PartitionStatus
+	var parts []consumer.PartitionStatus
 	if err := json.Unmarshal([]byte(w.next("partitions")), &parts); err != nil {
 		t.Fatal(err)
 	}

@@ -5,21 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
-
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
-
-	"github.com/datafly/bridge/consumer"
-	"github.com/datafly/bridge/internal/config"
 )
 
-// What must not be begun: each of these ends with 2 and says why.
-func TestWindowsAreRefused(t *testing.T) {
+// Each of these ends with exit code 2 and a reason.
+func TestBoundedRunsAreValidated(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bridge.yaml")
 	const text = `kafka: {brokers: ["127.0.0.1:1"], topics: [a, b], group: live}
 zerobus: {workspace_url: "http://127.0.0.1:1", client_id: x, client_secret: y, catalog: c, schema: s, table: t}
@@ -68,49 +58,5 @@ func TestReplayNeedsTheKafkaSectionOnly(t *testing.T) {
 	errs.Reset()
 	if code := execute([]string{"replay", "--to", "earliest"}, strings.NewReader(""), &out, &errs); code != exitUsage || !strings.Contains(errs.String(), "kafka.topics is required") || strings.Contains(errs.String(), "zerobus") {
 		t.Errorf("got exit code %d and %q, want 2 and nothing but kafka.topics missing", code, errs.String())
-	}
-}
-
-// A look-up that fails once the beginning is committed is tried again, and what
-// it then finds committed is not taken for somebody else's.
-func TestBeginningIsPinnedOnce(t *testing.T) {
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "events"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fake.Close()
-	var committed, failed atomic.Bool
-	fake.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
-		fake.KeepControl()
-		committed.Store(true)
-		return nil, nil, false
-	})
-	fake.ControlKey(int16(kmsg.OffsetFetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
-		fake.KeepControl()
-		if !committed.Load() || !failed.CompareAndSwap(false, true) {
-			return nil, nil, false
-		}
-		return refusedOffsets(r.(*kmsg.OffsetFetchRequest), kerr.UnknownServerError), nil, true
-	})
-	c := config.Defaults()
-	c.Kafka.Brokers, c.Kafka.Topics = fake.ListenAddrs(), []string{"events"}
-	z := &c.Zerobus
-	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
-	core, logs := observer.New(zap.InfoLevel)
-	b, err := newBridge(&c, zap.New(core))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.close()
-	w := &window{from: &consumer.Position{Kind: consumer.Earliest}, until: &consumer.Position{Kind: consumer.Latest}}
-	ends, err := w.begin(t.Context(), b, &consumer.Config{})
-	if err != nil || !ends.Reached() || !failed.Load() {
-		t.Fatalf("got %v after a failure %v, want the ends", err, failed.Load())
-	}
-	if n := logs.FilterMessageSnippet("--from is not used").Len(); n != 0 {
-		t.Errorf("got %d lines about offsets of others, want none", n)
-	}
-	if n := logs.FilterMessage("beginning at --from").Len(); n != 1 {
-		t.Errorf("got the beginning told %d times, want once", n)
 	}
 }

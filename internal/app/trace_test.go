@@ -1,11 +1,10 @@
-package main
+package app
 
 import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	"google.golang.org/grpc"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -15,6 +14,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
@@ -27,6 +29,7 @@ import (
 	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafkatest"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/tracing"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -34,7 +37,9 @@ import (
 // tracePatience is what a busy machine gets.
 const tracePatience = await.Patience
 
-// traceStage is a bridge between a Kafka and a workspace.
+const tableName = "datafly.events.stream"
+
+// traceStage is an app between a Kafka and a workspace.
 type traceStage struct {
 	t      *testing.T
 	topic  string
@@ -64,29 +69,28 @@ func newTraceStage(t *testing.T) *traceStage {
 	return s
 }
 
-// run starts a bridge; the returned func stops it.
-func (s *traceStage) run() (b *bridge, stop func()) {
+// run starts an app; the returned func stops it.
+func (s *traceStage) run() (a *App, stop func()) {
 	s.t.Helper()
 	cfg, err := config.Load(config.Options{File: s.t.TempDir() + "/none.yaml", Sets: []string{
 		"kafka.brokers=" + strings.Join(s.kafka.Addrs(), ","), "kafka.topics=" + s.topic, "kafka.group=" + s.topic,
 		"zerobus.workspace_url=" + s.ws.URL(), "zerobus.client_id=" + emulator.DefaultClientID, "zerobus.client_secret=" + emulator.DefaultClientSecret,
-		"zerobus.table=" + demoTable, "tracing.enabled=true", "delivery.drain=2s",
+		"zerobus.table=" + tableName, "tracing.enabled=true", "delivery.drain=2s",
 	}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if b, err = newBridge(cfg, zap.NewNop()); err != nil {
+	if a, err = New(s.t.Context(), Options{Pipelines: []pipeline.Config{{Settings: cfg}}, Log: zap.NewNop(), Version: "test"}); err != nil {
 		s.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(s.t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- b.run(ctx) }() // ends with ctx; stop waits for it
-	return b, func() {
+	go func() { ended <- a.Run(ctx) }() // ends with ctx; stop waits for it
+	return a, func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if err := errors.Join(<-ended, a.Close(context.WithoutCancel(ctx))); err != nil {
 			s.t.Errorf("run: %v", err)
 		}
-		b.close()
 	}
 }
 
@@ -220,7 +224,7 @@ func traceGoesOn(t *testing.T, protocol string) {
 	s.produce(`no json of jane@example.com`, poison)
 	b, stop := s.run()
 	s.eventually("three rows and a reject", func() bool {
-		now := b.counts.Totals()
+		now := b.Status().Totals
 		return now.RowsDelivered == 3 && now.EventsRejected == 1
 	})
 	stop()
@@ -270,7 +274,7 @@ func traceGoesOn(t *testing.T, protocol string) {
 			t.Errorf("event: %s is %q, want %q", key, got, want)
 		}
 	}
-	for key, want := range map[string]string{"db.collection.name": demoTable, "db.operation.batch.size": "3", "bridge.attempts": "2", "bridge.outcome": "delivered"} {
+	for key, want := range map[string]string{"db.collection.name": tableName, "db.operation.batch.size": "3", "bridge.attempts": "2", "bridge.outcome": "delivered"} {
 		if got := attrsOf(write.GetAttributes())[key]; got != want {
 			t.Errorf("write: %s is %q, want %q", key, got, want)
 		}
@@ -313,7 +317,7 @@ func TestHangingCollectorDelaysNothing(t *testing.T) {
 	for range events {
 		s.client.Produce(t.Context(), &kgo.Record{Value: []byte(`{"type":"track","event":"a","message_id":"m"}`)}, nil)
 	}
-	s.eventually("every row while it hangs", func() bool { return b.counts.Totals().RowsDelivered == events+1 })
+	s.eventually("every row while it hangs", func() bool { return b.Status().Totals.RowsDelivered == events+1 })
 	stop()
 }
 

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"errors"
@@ -7,37 +7,38 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/zerobus"
 )
 
 const (
-	// ownDescriptors are those a member needs beside its writes: for the brokers,
+	// ownDescriptors are those the process needs besides its writes: for the brokers,
 	// the ops endpoints, files and the Go runtime.
 	ownDescriptors = 64
-	// fewDescriptors is how many have to be free, or connections fail that are
-	// opened at the same moment.
+	// fewDescriptors is how many have to be free: connections that are opened at the
+	// same moment fail otherwise.
 	fewDescriptors = 8
-	// descriptorsEvery is how often they are counted at most.
+	// descriptorsEvery is the least time between two counts.
 	descriptorsEvery = time.Second
-	// shortFor is how long a shortage is reported after it was last seen: the
-	// number comes and goes with the connections that fail.
+	// shortFor is how long a shortage is reported after it was last seen: the number
+	// changes with the connections that fail.
 	shortFor = 10 * time.Second
 )
 
-// descriptorWatch knows whether the process has file descriptors left.
+// descriptorWatch reports when the process runs out of file descriptors.
 type descriptorWatch struct {
 	count func() (open, limit int, err error) // nil: countDescriptors
 
 	mu     sync.Mutex // guards the fields below
 	looked time.Time
 	until  time.Time // the shortage is reported
-	reason ops.Reason
+	reason consumer.NotReady
 }
 
 // short returns why the member is not ready, or nil. needed is how many descriptors
 // it needs in all.
-func (d *descriptorWatch) short(now time.Time, needed int) *ops.Reason {
+func (d *descriptorWatch) short(now time.Time, needed int) *consumer.NotReady {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if now.Sub(d.looked) >= descriptorsEvery {
@@ -52,7 +53,7 @@ func (d *descriptorWatch) short(now time.Time, needed int) *ops.Reason {
 		}
 		if err == nil && limit > 0 && limit-open < fewDescriptors {
 			d.until = now.Add(shortFor)
-			d.reason = ops.Reason{Code: "too_few_descriptors",
+			d.reason = consumer.NotReady{Code: "too_few_descriptors",
 				Text: fmt.Sprintf("%d of %d file descriptors are in use; this member needs about %d", open, limit, max(needed, open+fewDescriptors)),
 				Remedy: fmt.Sprintf("raise the limit to %d or more: ulimit -n, LimitNOFILE= in the systemd unit, --ulimit nofile= of docker",
 					max(1024, 2*needed, 2*limit))}
@@ -65,12 +66,15 @@ func (d *descriptorWatch) short(now time.Time, needed int) *ops.Reason {
 	return &reason
 }
 
-// descriptorsNeeded estimates how many file descriptors the member needs: each
+// descriptorsNeeded estimates how many file descriptors the process needs: each
 // partition has one write in flight, on a connection of its own unless they share
 // streams.
-func (b *bridge) descriptorsNeeded(partitions int) int {
-	if b.cfg.Zerobus.Transport == zerobus.TransportGRPC {
-		return ownDescriptors + max(b.cfg.Zerobus.Streams, 1)
+func descriptorsNeeded(pipelines []pipeline.Config, partitions int) int {
+	n := ownDescriptors
+	for _, p := range pipelines {
+		if z := p.Settings.Zerobus; z.Transport == zerobus.TransportGRPC {
+			return n + max(z.Streams, 1)*len(pipelines)
+		}
 	}
-	return ownDescriptors + partitions
+	return n + partitions
 }

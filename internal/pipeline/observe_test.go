@@ -1,4 +1,4 @@
-package main
+package pipeline
 
 import (
 	"strings"
@@ -12,34 +12,34 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-func TestSketchFindsNames(t *testing.T) {
+func TestSummaryFindsNames(t *testing.T) {
 	for _, tc := range []struct {
 		value string
 		index int
-		want  sketch
+		want  eventSummary
 	}{
-		{`{"type":"track","event":"Order","messageId":"m"}`, 0, sketch{"track", "Order", "m"}},
-		{`{"type":"page","name":"Home","message_id":"m","messageId":"n"}`, 0, sketch{"page", "Home", "m"}},
-		{"\xef\xbb\xbf {\"type\":\"identify\"}", 0, sketch{kind: "identify"}},
-		{`{"event":{"type":"track","event":"In"}}`, 0, sketch{"track", "In", ""}},
-		{`{"data":{"payload":{"type":"track","event":"Deep"}}}`, 0, sketch{"track", "Deep", ""}},
-		{`[{"type":"a"},{"type":"b"}]`, 1, sketch{kind: "b"}},
-		{`{"batch":[{"type":"a"},{"type":"b"}]}`, 1, sketch{kind: "b"}},
-		{`{"batch":[{"type":"a"}]}`, 7, sketch{}},
-		{`{"event_name":"order","event_type":"track","message_id":"m"}`, 0, sketch{"track", "order", "m"}},
-		{`{"type":1,"event":["x"],"name":null}`, 0, sketch{}},
-		{"{\"type\":\"a\\u0000b\\u202ec\"}", 0, sketch{kind: "a b c"}},
-		{`{"type":"` + strings.Repeat("x", 500) + `"}`, 0, sketch{kind: strings.Repeat("x", 119) + "…"}},
-		{`not json`, 0, sketch{}}, {``, 0, sketch{}}, {`"text"`, 0, sketch{}}, {`null`, 0, sketch{}},
-		{strings.Repeat("[", 1000), 0, sketch{}},
+		{`{"type":"track","event":"Order","messageId":"m"}`, 0, eventSummary{"track", "Order", "m"}},
+		{`{"type":"page","name":"Home","message_id":"m","messageId":"n"}`, 0, eventSummary{"page", "Home", "m"}},
+		{"\xef\xbb\xbf {\"type\":\"identify\"}", 0, eventSummary{kind: "identify"}},
+		{`{"event":{"type":"track","event":"In"}}`, 0, eventSummary{"track", "In", ""}},
+		{`{"data":{"payload":{"type":"track","event":"Deep"}}}`, 0, eventSummary{"track", "Deep", ""}},
+		{`[{"type":"a"},{"type":"b"}]`, 1, eventSummary{kind: "b"}},
+		{`{"batch":[{"type":"a"},{"type":"b"}]}`, 1, eventSummary{kind: "b"}},
+		{`{"batch":[{"type":"a"}]}`, 7, eventSummary{}},
+		{`{"event_name":"order","event_type":"track","message_id":"m"}`, 0, eventSummary{"track", "order", "m"}},
+		{`{"type":1,"event":["x"],"name":null}`, 0, eventSummary{}},
+		{"{\"type\":\"a\\u0000b\\u202ec\"}", 0, eventSummary{kind: "a b c"}},
+		{`{"type":"` + strings.Repeat("x", 500) + `"}`, 0, eventSummary{kind: strings.Repeat("x", 119) + "…"}},
+		{`not json`, 0, eventSummary{}}, {``, 0, eventSummary{}}, {`"text"`, 0, eventSummary{}}, {`null`, 0, eventSummary{}},
+		{strings.Repeat("[", 1000), 0, eventSummary{}},
 	} {
-		if got := sketchOf([]byte(tc.value), tc.index); got != tc.want {
+		if got := summaryOf([]byte(tc.value), tc.index); got != tc.want {
 			t.Errorf("%.80s: got %+v, want %+v", tc.value, got, tc.want)
 		}
 	}
 }
 
-func FuzzSketch(f *testing.F) {
+func FuzzEventSummary(f *testing.F) {
 	for _, seed := range []string{`{"type":"track","event":{"type":"a"}}`, `[[[]]]`, `{"batch":[{"data":{}}]}`, "\xef\xbb\xbf"} {
 		f.Add([]byte(seed), 0)
 	}
@@ -47,7 +47,7 @@ func FuzzSketch(f *testing.F) {
 		if index < 0 {
 			return
 		}
-		for _, text := range []string{sketchOf(value, index).kind, sketchOf(value, index).name, sketchOf(value, index).id} {
+		for _, text := range []string{summaryOf(value, index).kind, summaryOf(value, index).name, summaryOf(value, index).id} {
 			if strings.ContainsAny(text, "\x00\n\r\x1b") || len([]rune(text)) > maxName {
 				t.Errorf("got name %q, want one short line", text)
 			}
@@ -55,11 +55,11 @@ func FuzzSketch(f *testing.F) {
 	})
 }
 
-// The page says in words whatever code may come.
+// The page describes every code.
 func TestEveryCodeHasAMeaning(t *testing.T) {
 	codes := append(mapping.RejectCodes(), mapping.FilterReasons()...)
 	for _, code := range append(codes, zerobus.RefusedSchemaMismatch, zerobus.RefusedTooLarge, zerobus.RefusedOther) {
-		if meanings[code] == "" {
+		if codeMeanings[code] == "" {
 			t.Errorf("%s has no meaning", code)
 		}
 	}
@@ -99,7 +99,7 @@ func TestPageValueIsBounded(t *testing.T) {
 		"deep, as keys":  strings.Repeat(`{"a":`, 9_000) + "1" + strings.Repeat("}", 9_000),
 		"deeper than is": strings.Repeat("[", 30_000) + strings.Repeat("]", 30_000),
 		"wide":           "[" + strings.Repeat("1,", 30_000) + "1]",
-		"a dead letter":  strings.Repeat("[", maxPagedLetter/2) + strings.Repeat("]", maxPagedLetter/2),
+		"a dead letter":  strings.Repeat("[", maxListedValue/2) + strings.Repeat("]", maxListedValue/2),
 	} {
 		if got := len(pageValue([]byte(value))); got > maxIndented {
 			t.Errorf("%s: got %d bytes of %d, want at most %d", name, got, len(value), maxIndented)
@@ -127,19 +127,19 @@ func TestKeptRecordIsBounded(t *testing.T) {
 	}
 }
 
-// What one event that is taken up costs the goroutine that delivers.
-func BenchmarkSketch(b *testing.B) {
+// What one sampled event costs the goroutine that delivers.
+func BenchmarkEventSummary(b *testing.B) {
 	value := []byte(`{"type":"track","event":"Order Completed","message_id":"m","properties":{"text":"` + strings.Repeat("x", 1000) + `"}}`)
 	b.ReportAllocs()
 	for b.Loop() {
-		sketchOf(value, 0)
+		summaryOf(value, 0)
 	}
 }
 
-// A batch whose rows were made anew can hold fewer records at its end.
-func TestWhatHadNoRoomIsNotShownAsDelivered(t *testing.T) {
+// A batch whose rows were mapped again can hold fewer records at its end.
+func TestLeftOutEventIsNotShownAsDelivered(t *testing.T) {
 	p := &consumer.BatchView{Records: make([]*kgo.Record, 1)}
-	if got := ended(p, consumer.Event{Record: 1}).Status; got != live.Abandoned {
+	if got := outcomeOf(p, consumer.Event{Record: 1}).Status; got != live.Abandoned {
 		t.Errorf("got %q of an event that was left out, want %q", got, live.Abandoned)
 	}
 }

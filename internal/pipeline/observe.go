@@ -1,9 +1,10 @@
-package main
+package pipeline
 
 import (
 	"bytes"
 	"cmp"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -11,26 +12,60 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
-	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/ops/live"
 )
 
 const (
-	// maxKept is how much of a record is kept for the page, in bytes. Of a
-	// longer one the beginning is shown, and no row can be told.
+	// maxKept bounds the value of a record that is kept for the page, in bytes. A
+	// longer one is cut, and its row is not known.
 	maxKept = 64 << 10
 	// maxKeptHeaders and maxKeptKey bound the rest of it.
 	maxKeptHeaders, maxKeptKey = 32, 1 << 10
 )
 
-// pageObserver shows the page a sample of what passes. What it costs is bounded by
-// the feed, which says how much is wanted.
+// batchObserver returns who watches the batches: the live page, the tracer, both or, nil,
+// nobody.
+func (p *Pipeline) batchObserver() consumer.BatchObserver {
+	var all batchObservers
+	if p.deps.Events != nil {
+		all = append(all, &pageObserver{feed: p.deps.Events, content: p.content, open: make(map[partitionID][]sampled)})
+	}
+	if p.deps.Tracer != nil {
+		all = append(all, p.deps.Tracer.BatchObserver(p.kafka.Group, p.Table()))
+	}
+	switch len(all) {
+	case 0:
+		return nil
+	case 1:
+		return all[0]
+	}
+	return all
+}
+
+type batchObservers []consumer.BatchObserver
+
+// BatchMapped implements consumer.BatchObserver.
+func (all batchObservers) BatchMapped(b *consumer.BatchView) {
+	for _, t := range all {
+		t.BatchMapped(b)
+	}
+}
+
+// BatchDone implements consumer.BatchObserver.
+func (all batchObservers) BatchDone(b *consumer.BatchView) {
+	for _, t := range all {
+		t.BatchDone(b)
+	}
+}
+
+// pageObserver adds a sample of the events to the live page. Its cost is bounded by
+// the feed, which admits so many.
 type pageObserver struct {
 	feed    *live.Feed
-	explain func(rec *kgo.Record, topicID [16]byte, index int) live.Content
+	content func(rec *kgo.Record, topicID [16]byte, index int) live.Content
 
 	mu   sync.Mutex // guards open
-	open map[partitionID][]picked
+	open map[partitionID][]sampled
 }
 
 type partitionID struct {
@@ -38,64 +73,31 @@ type partitionID struct {
 	id    int32
 }
 
-// picked is an event of the batch that a partition writes at the moment.
-type picked struct {
+// sampled is an event of the batch that a partition writes at the moment.
+type sampled struct {
 	consumer.Event
 	id uint64
 }
 
-// pageObserver observes the batches for the page of live events; nil when it is off.
-func (b *bridge) pageObserver() consumer.BatchObserver {
-	if b.feed == nil {
-		return nil
-	}
-	return &pageObserver{feed: b.feed, explain: b.content, open: make(map[partitionID][]picked)}
-}
-
-// access says who may read what the ops server shows. The token is that of the
-// settings in force, read for each request.
-func (b *bridge) access() *access.Control {
-	var token func() (string, error)
-	if _, given := b.cfg.Ops.TokenSource(); given {
-		token = func() (string, error) {
-			token, _ := b.settings.Load().Ops.TokenSource()
-			return token.Read()
-		}
-	}
-	return access.New(token, b.cfg.Ops.Loopback())
-}
-
-// livePage is the page of live events; nil when it is off.
-func (b *bridge) livePage(who *access.Control) *live.Page {
-	if b.feed == nil {
-		return nil
-	}
-	c := live.Config{Mode: b.cfg.Ops.LiveEvents, Access: who}
-	if b.cfg.Rejects.Policy == consumer.PolicyDeadLetter {
-		c.Letters = letters{b}
-	}
-	return live.New(c, b.feed, b.snapshot, b.counts, b.log)
-}
-
-// BatchMapped implements consumer.BatchObserver: some of the rows are shown in flight.
+// BatchMapped implements consumer.BatchObserver: some of the rows are added as in flight.
 func (t *pageObserver) BatchMapped(p *consumer.BatchView) {
 	t.feed.Passed(p.Rows() + p.Rejects() + p.Filtered())
 	n := t.feed.Admit(p.Rows())
 	if n == 0 {
 		return
 	}
-	var sample []picked
+	var sample []sampled
 	for i := range n {
 		at := p.Row(i * p.Rows() / n) // spread over the batch
-		sample = append(sample, picked{at, t.add(p, at, live.Outcome{Status: live.InFlight})})
+		sample = append(sample, sampled{at, t.add(p, at, live.Outcome{Status: live.InFlight})})
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open[partitionID{p.Topic, p.Partition}] = sample
 }
 
-// BatchDone implements consumer.BatchObserver: what was shown gets its end, and some of the
-// rejects and of what was filtered are shown that were not.
+// BatchDone implements consumer.BatchObserver: what was added gets its outcome, and some of
+// the rejected and filtered events are added that were not.
 func (t *pageObserver) BatchDone(p *consumer.BatchView) {
 	key := partitionID{p.Topic, p.Partition}
 	t.mu.Lock()
@@ -103,14 +105,14 @@ func (t *pageObserver) BatchDone(p *consumer.BatchView) {
 	delete(t.open, key)
 	t.mu.Unlock()
 	for _, s := range sample {
-		t.feed.Settle(s.id, ended(p, s.Event))
+		t.feed.Settle(s.id, outcomeOf(p, s.Event))
 	}
 	if p.Err != nil {
 		return // it comes again
 	}
 	for i := range t.feed.Admit(p.Rejects()) {
 		at, r := p.Reject(i)
-		if !slices.ContainsFunc(sample, func(s picked) bool { return s.Event == at }) {
+		if !slices.ContainsFunc(sample, func(s sampled) bool { return s.Event == at }) {
 			t.add(p, at, rejected(p, r))
 		}
 	}
@@ -120,13 +122,13 @@ func (t *pageObserver) BatchDone(p *consumer.BatchView) {
 	}
 }
 
-// ended tells how one event of a settled batch ended.
-func ended(p *consumer.BatchView, at consumer.Event) live.Outcome {
+// outcomeOf returns the outcome of one event of a batch that is done.
+func outcomeOf(p *consumer.BatchView, at consumer.Event) live.Outcome {
 	if p.Err != nil {
 		return outcome(p, live.Abandoned)
 	}
 	if at.Record >= len(p.Records) {
-		return live.Outcome{Status: live.Abandoned, Meaning: "the rows of its batch were made anew and became larger; it comes with the next batch"}
+		return live.Outcome{Status: live.Abandoned, Meaning: "the rows of its batch were mapped again and became larger; it comes with the next batch"}
 	}
 	if i, ok := search(p.Rejects(), at, func(i int) consumer.Event { e, _ := p.Reject(i); return e }); ok {
 		_, r := p.Reject(i)
@@ -141,20 +143,10 @@ func ended(p *consumer.BatchView, at consumer.Event) live.Outcome {
 
 // search finds an event among n that are in order.
 func search(n int, at consumer.Event, get func(int) consumer.Event) (int, bool) {
-	lo, hi := 0, n
-	for lo < hi {
-		mid := (lo + hi) / 2
-		e := get(mid)
-		switch c := cmp.Or(cmp.Compare(e.Record, at.Record), cmp.Compare(e.Index, at.Index)); {
-		case c == 0:
-			return mid, true
-		case c < 0:
-			lo = mid + 1
-		default:
-			hi = mid
-		}
-	}
-	return 0, false
+	return sort.Find(n, func(i int) int {
+		e := get(i)
+		return cmp.Or(cmp.Compare(at.Record, e.Record), cmp.Compare(at.Index, e.Index))
+	})
 }
 
 func outcome(p *consumer.BatchView, status string) live.Outcome {
@@ -166,26 +158,26 @@ func outcome(p *consumer.BatchView, status string) live.Outcome {
 
 func rejected(p *consumer.BatchView, r consumer.Reject) live.Outcome {
 	o := outcome(p, live.Rejected)
-	o.Code, o.Column, o.Reason, o.Meaning = r.Code, r.Column, pageLine(r.Reason, maxPagedHeader), meanings[r.Code]
+	o.Code, o.Column, o.Reason, o.Meaning = r.Code, r.Column, headerText(r.Reason), codeMeanings[r.Code]
 	return o
 }
 
 func filtered(p *consumer.BatchView, reason string) live.Outcome {
 	o := outcome(p, live.Filtered)
-	o.Code, o.Meaning = reason, meanings[reason]
+	o.Code, o.Meaning = reason, codeMeanings[reason]
 	return o
 }
 
-// add takes one event up. What is kept of it is a copy.
+// add adds one event to the feed. What the feed keeps is a copy.
 func (t *pageObserver) add(p *consumer.BatchView, at consumer.Event, o live.Outcome) uint64 {
 	rec := p.Records[at.Record]
 	if o.Batch.Records == 0 {
 		o = outcome(p, o.Status)
 	}
-	who := sketchOf(rec.Value, at.Index)
+	about := summaryOf(rec.Value, at.Index)
 	e := live.Event{
 		Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Index: at.Index, Produced: rec.Timestamp, Taken: time.Now(), Size: len(rec.Value),
-		Type: who.kind, Name: who.name, MessageID: who.id,
+		Type: about.kind, Name: about.name, MessageID: about.id,
 		Status: o.Status, Code: o.Code, Column: o.Column, Meaning: o.Meaning, Reason: o.Reason, Batch: o.Batch, Ack: o.Ack.Seconds(),
 	}
 	if !t.feed.Full() {
@@ -193,7 +185,7 @@ func (t *pageObserver) add(p *consumer.BatchView, at consumer.Event, o live.Outc
 	}
 	kept, size := copyRecord(rec)
 	id := p.TopicID()
-	return t.feed.Add(e, size, func() live.Content { return t.explain(kept, id, at.Index) })
+	return t.feed.Add(e, size, func() live.Content { return t.content(kept, id, at.Index) })
 }
 
 // copyRecord keeps what the page may show of a record, and how many bytes that is.

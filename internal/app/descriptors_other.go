@@ -1,6 +1,6 @@
 //go:build !unix
 
-package main
+package app
 
-// countDescriptors knows of no limit here.
+// countDescriptors knows no limit on this system.
 func countDescriptors() (open, limit int, err error) { return 0, 0, nil }

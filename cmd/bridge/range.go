@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/pipeline"
+)
+
+// rangeFlags are --from and --until of `bridge run`.
+type rangeFlags struct{ from, until string }
+
+func (f *rangeFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.from, "from", "", "begin here where the group has committed nothing: earliest, an RFC 3339 time, or a time before now (-2h); needs --group")
+	cmd.Flags().StringVar(&f.until, "until", "", "end, with exit code 0, when the group has delivered all before this: now, an RFC 3339 time, or a time before now (-1h); needs --group")
+}
+
+// runRange is the part of the log that a run is limited to; nil fields are open.
+type runRange struct{ from, until *consumer.Position }
+
+const (
+	fromForms  = formEarliest
+	untilForms = formNow
+)
+
+// read returns the range of the flags. cfg is what was loaded from o.
+func (f *rangeFlags) read(cfg *config.Config, o config.Options, now time.Time) (w runRange, err error) {
+	if f.from == "" && f.until == "" {
+		return w, nil
+	}
+	if f.from != "" {
+		p, err := parsePosition(f.from, fromForms, now)
+		if err != nil {
+			return w, fmt.Errorf("--from %w", err)
+		}
+		w.from = &p
+	}
+	if f.until != "" {
+		p, err := parsePosition(f.until, untilForms, now)
+		if err != nil {
+			return w, fmt.Errorf("--until %w", err)
+		}
+		w.until = &p
+	}
+	switch {
+	case w.from == nil && cfg.Kafka.Start == "latest":
+		return w, errors.New("--until reads nothing while kafka.start is latest; add --from")
+	case w.from != nil && w.until != nil && w.from.Kind == consumer.AtTime && w.until.Kind == consumer.AtTime && !w.from.Time.Before(w.until.Time):
+		return w, fmt.Errorf("--until %s is not after --from %s; exchange them", w.until, w.from)
+	}
+	return w, ownGroup(cfg, o)
+}
+
+// ownGroup requires a group of its own for a bounded run: as a member of the live
+// group it would take partitions from the deployment, and stop with them.
+func ownGroup(cfg *config.Config, o config.Options) error {
+	_, given := o.Flags["group"]
+	delete(o.Flags, "group")
+	var sets []string
+	for _, set := range o.Sets {
+		if key, _, _ := strings.Cut(set, "="); strings.TrimSpace(key) == "kafka.group" {
+			given = true
+			continue
+		}
+		sets = append(sets, set)
+	}
+	o.Sets, o.Partial = sets, true
+	live, err := config.Load(o)
+	if err != nil {
+		return err
+	}
+	if !given || live.Kafka.Group == cfg.Kafka.Group {
+		return fmt.Errorf("--from and --until need a group of their own; add --group with another name than %s, which is the group of the live deployment", live.Kafka.Group)
+	}
+	return nil
+}
+
+// load reads the configuration and the range of `bridge run`.
+func (f *rangeFlags) load(cmd *cobra.Command) (pipeline.Config, error) {
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return pipeline.Config{}, err
+	}
+	w, err := f.read(cfg, config.FromFlags(cmd.Flags(), os.Environ()), time.Now())
+	if err != nil {
+		return pipeline.Config{}, &usageError{err}
+	}
+	return pipeline.Config{Settings: cfg, From: w.from, Until: w.until}, nil
+}

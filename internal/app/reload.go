@@ -1,0 +1,196 @@
+package app
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/reload"
+)
+
+// Reload describes where the configuration comes from.
+type Reload struct {
+	Options config.Options   // what the start loaded, to be loaded again
+	Signals <-chan os.Signal // each one reloads
+}
+
+// newWatcher returns the watcher of the files of the configuration.
+func (a *App) newWatcher(from Reload) *reload.Watcher {
+	src := &source{options: from.Options, inForce: func() string { return a.pipelines[0].Settings().Mapping.Blueprint }}
+	return &reload.Watcher{
+		Files: src.files, Signals: from.Signals, Log: a.log,
+		Failed: func() bool { return a.reloads.now().State == ops.ReloadFailed },
+		Changed: func(ctx context.Context, why string) {
+			var changed, pending []string
+			next, err := src.load()
+			if err == nil {
+				changed, pending, err = a.reload(ctx, next, why == reload.File || why == reload.Signal)
+			}
+			switch {
+			case ctx.Err() != nil: // the bridge is stopping
+			case err != nil:
+				a.reloadFailed(why, err)
+			default:
+				a.reloaded(why, changed, pending)
+			}
+		},
+	}
+}
+
+// reload applies next to the process and its first pipeline: all of it that needs
+// no restart, or nothing and an error.
+func (a *App) reload(ctx context.Context, next *config.Config, reread bool) (changed, pending []string, err error) {
+	p := a.pipelines[0]
+	if changed, pending, err = p.Apply(ctx, next, reread); err == nil && a.o.Level != nil {
+		a.o.Level.SetLevel(LogLevel(p.Settings().Log))
+	}
+	return changed, pending, err
+}
+
+// LogLevel returns the level of a validated log section.
+func LogLevel(c config.Log) zapcore.Level {
+	level := zap.InfoLevel
+	_ = level.Set(c.Level) // config accepts the same words
+	return level
+}
+
+// digest identifies the configuration in force, without the secrets.
+func (a *App) digest() string {
+	p := a.pipelines[0]
+	text, err := p.Settings().YAML()
+	if err != nil {
+		return "" // every value of ours can be written
+	}
+	sum := sha256.Sum256(append(text, p.BlueprintDigest()...))
+	return hex.EncodeToString(sum[:6])
+}
+
+// source loads the configuration.
+type source struct {
+	options config.Options
+	inForce func() string // the blueprint file in force
+	seen    bool          // the file was there once, with something in it
+}
+
+func (s *source) file() string {
+	if s.options.File == "" {
+		return config.DefaultFile
+	}
+	return s.options.File
+}
+
+// load loads the configuration. A start may do without a file. Where there was
+// one, a missing or empty file is an accident, or a writer at work.
+func (s *source) load() (*config.Config, error) {
+	o := s.options
+	info, err := plaintext.Stat(s.file())
+	switch {
+	case err == nil && info.Size() > 0:
+		s.seen = true
+	case s.seen && err == nil:
+		return nil, fmt.Errorf("%s is empty; write it again, or restart the bridge to run without it", s.file())
+	}
+	o.FileRequired = o.FileRequired || s.seen
+	return config.Load(o)
+}
+
+// files lists the files to follow: the configuration, the blueprint in force, and
+// the one that the configuration names now, whether it is valid or not.
+func (s *source) files() []string {
+	files := []string{s.file()}
+	blueprints := []string{s.inForce()}
+	o := s.options
+	o.Partial = true
+	if next, err := config.Load(o); err == nil {
+		blueprints = append(blueprints, next.Mapping.Blueprint)
+	}
+	for _, b := range blueprints {
+		if b != "" && !slices.Contains(files, b) {
+			files = append(files, b)
+		}
+	}
+	return files
+}
+
+// reloads keeps the outcome of the last one.
+type reloads struct {
+	mu     sync.Mutex // guards status
+	status ops.ReloadStatus
+}
+
+// begin records the configuration of the start.
+func (r *reloads) begin(a *App) {
+	r.status = ops.ReloadStatus{State: ops.ReloadOK, At: time.Now(), Generation: 1, Hash: a.digest()}
+	a.metrics.ConfigLoaded(r.status.At)
+}
+
+func (r *reloads) now() ops.ReloadStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.status
+	s.PendingRestart = slices.Clone(s.PendingRestart)
+	return s
+}
+
+// reloadFailed records, and logs once, why what is on disk is not in force.
+func (a *App) reloadFailed(why string, err error) {
+	text := firstProblems(err)
+	r := &a.reloads
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.status.State == ops.ReloadFailed && r.status.Error == text && why != reload.Signal {
+		return // tried again, with the same outcome
+	}
+	at := time.Now()
+	r.status.State, r.status.Error, r.status.At = ops.ReloadFailed, text, at
+	a.metrics.ConfigReloaded(at, err)
+	a.log.Error("the configuration was not reloaded; the one in force stays", zap.String("because", why), zap.String("error", text))
+}
+
+// maxReported bounds the problems of one configuration in a log line and on a page.
+const maxReported = 5
+
+// firstProblems returns an error of several lines on one.
+func firstProblems(err error) string {
+	problems := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	if more := len(problems) - maxReported; more > 0 {
+		problems = append(problems[:maxReported], fmt.Sprintf("and %d more; bridge check lists them all", more))
+	}
+	return strings.Join(problems, " | ")
+}
+
+// reloaded records and logs what is in force now.
+func (a *App) reloaded(why string, changed, pending []string) {
+	hash := a.digest()
+	r := &a.reloads
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.status
+	news := !slices.Equal(was.PendingRestart, pending)
+	if was.State == ops.ReloadOK && len(changed) == 0 && !news && why != reload.Signal {
+		return // a comment, or a file that was only touched
+	}
+	at := time.Now()
+	r.status = ops.ReloadStatus{State: ops.ReloadOK, At: at, Generation: was.Generation, Hash: hash, PendingRestart: pending}
+	if len(changed) > 0 {
+		r.status.Generation++
+	}
+	a.metrics.ConfigReloaded(at, nil)
+	a.log.Info("configuration reloaded", zap.String("because", why), zap.Strings("changed", changed),
+		zap.Int("generation", r.status.Generation), zap.String("hash", hash))
+	if news && len(pending) > 0 {
+		a.log.Warn(strings.Join(pending, ", ")+" changed; takes effect after a restart", zap.Strings("keys", pending))
+	}
+}

@@ -1,0 +1,125 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/reload"
+)
+
+// reloadable is an app that is connected to nothing.
+func reloadable(t *testing.T) (a *App, cfg *config.Config, logs *observer.ObservedLogs) {
+	t.Helper()
+	c := config.Defaults()
+	c.Kafka.Topics = []string{"events"}
+	c.Kafka.SASL = config.SASL{Mechanism: "plain", Username: "bridge", Password: "p1"}
+	z := &c.Zerobus
+	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
+	core, logs := observer.New(zap.InfoLevel)
+	level := zap.NewAtomicLevel()
+	a, err := New(t.Context(), Options{Pipelines: []pipeline.Config{{Settings: &c}}, Log: zap.New(core), Level: &level})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close(context.WithoutCancel(t.Context())) })
+	return a, &c, logs
+}
+
+// A refusal is logged once, and so is what resolves it.
+func TestReloadsAreLoggedOnce(t *testing.T) {
+	a, _, logs := reloadable(t)
+	bad := errors.New("config.yaml:3: one\nconfig.yaml:4: two")
+	for range 3 {
+		a.reloadFailed(reload.Retry, bad)
+	}
+	if got := logs.FilterMessageSnippet("was not reloaded").Len(); got != 1 {
+		t.Errorf("got %d lines about one refusal, want 1", got)
+	}
+	if got := a.reloads.now(); got.State != ops.ReloadFailed || got.Error != "config.yaml:3: one | config.yaml:4: two" || got.Generation != 1 {
+		t.Errorf("got %+v, want it failed for both", got)
+	}
+	a.reloadFailed(reload.File, errors.New(strings.Repeat("x\n", 400)))
+	if got := a.reloads.now().Error; got != "x | x | x | x | x | and 395 more; bridge check lists them all" {
+		t.Errorf("got %q, want the first five", got)
+	}
+	for range 2 {
+		a.reloaded(reload.Retry, nil, []string{"kafka.topics"})
+	}
+	if got := logs.FilterMessage("kafka.topics changed; takes effect after a restart").Len(); got != 1 {
+		t.Errorf("got %d lines about what is pending, want 1", got)
+	}
+	if got := a.reloads.now(); got.State != ops.ReloadOK || got.Error != "" || got.Generation != 1 || len(got.PendingRestart) != 1 {
+		t.Errorf("got %+v, want it resolved and one key pending", got)
+	}
+	a.reloaded(reload.File, []string{"log.level"}, nil)
+	if got := a.reloads.now(); got.Generation != 2 || len(got.PendingRestart) != 0 {
+		t.Errorf("got %+v, want generation 2 and nothing pending", got)
+	}
+}
+
+// While a file is being written, or after it was removed, the configuration must
+// not fall back to flags and environment alone: to another blueprint, say.
+func TestSourceRequiresItsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	s := &source{inForce: func() string { return "" },
+		options: config.Options{File: path, Env: []string{"BRIDGE_KAFKA_TOPICS=events", "BRIDGE_ZEROBUS_WORKSPACE_URL=https://a.example",
+			"BRIDGE_ZEROBUS_CLIENT_ID=id", "BRIDGE_ZEROBUS_CLIENT_SECRET=s", "BRIDGE_ZEROBUS_TABLE=c.s.t"}}}
+	level := func(when, want, fault string) {
+		t.Helper()
+		got, err := s.load()
+		switch {
+		case fault == "" && (err != nil || got.Log.Level != want):
+			t.Errorf("%s: got %v, want level %s", when, err, want)
+		case fault != "" && (err == nil || !strings.Contains(err.Error(), fault) || !strings.Contains(err.Error(), path)):
+			t.Errorf("%s: got %v, want it refused, with %q", when, err, fault)
+		}
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	level("never there", "info", "")
+	write("log: {level: debug}\n")
+	level("there", "debug", "")
+	write("")
+	level("emptied", "", "is empty")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	level("removed", "", "cannot be opened")
+	write("log: {level: warn}\n")
+	level("back", "warn", "")
+}
+
+// A reload sets the level of the log, and /status shows it without secrets.
+func TestReloadSetsTheLogLevel(t *testing.T) {
+	a, cfg, _ := reloadable(t)
+	before := a.digest()
+	next := new(*cfg)
+	next.Zerobus.ClientSecret, next.Log.Level = "s2", "debug"
+	if _, _, err := a.reload(t.Context(), next, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.o.Level.Level(); got != zap.DebugLevel {
+		t.Errorf("got level %v, want debug", got)
+	}
+	if got := fmt.Sprint(a.Status().Config); strings.Contains(got, "s2") || !strings.Contains(got, "level:debug") {
+		t.Errorf("got configuration %s, want the level in force and no secret", got)
+	}
+	if a.digest() == before {
+		t.Error("got the same hash for another log level, want another one")
+	}
+}

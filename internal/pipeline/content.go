@@ -1,0 +1,348 @@
+package pipeline
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/ops/live"
+	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
+)
+
+// content returns what a record holds and what the schema in force makes of one of
+// its events. It is slow: it runs when somebody opens the event.
+func (p *Pipeline) content(rec *kgo.Record, topicID [16]byte, index int) live.Content {
+	c := live.Content{Key: pageText(rec.Key), Value: pageValue(rec.Value), Truncated: len(rec.Value) > maxKept}
+	for _, h := range rec.Headers {
+		c.Headers = append(c.Headers, live.Header{Key: pageText([]byte(h.Key)), Value: pageText(h.Value)})
+	}
+	now := p.schema.Current()
+	if c.Truncated || now == nil {
+		return c
+	}
+	all := now.Explain(rec, topicID)
+	if index >= len(all) {
+		return c
+	}
+	x := all[index]
+	c.Outcome, c.Reason, c.Section, c.Shape, c.Row = x.Outcome, plaintext.Visible(x.Reason), x.Section, x.Shape, pageJSON(x.Row)
+	for _, col := range x.Columns {
+		c.Columns = append(c.Columns, live.Column{Name: col.Name, Type: col.Type, Value: plaintext.Visible(col.Value),
+			Source: plaintext.Visible(col.Source), Why: plaintext.Visible(col.Why)})
+	}
+	return c
+}
+
+// pageValue is a record's value for people: indented JSON, text, or bytes.
+func pageValue(value []byte) string {
+	if len(value) > maxKept {
+		return pageText(value[:maxKept])
+	}
+	if text := pageJSON(value); text != "" {
+		return text
+	}
+	return pageText(value)
+}
+
+// maxIndented bounds what indenting may make of a value, in bytes: a few
+// kilobytes of brackets within brackets would become gigabytes.
+const maxIndented = 4 * maxKept
+
+// pageJSON indents JSON, leaves numbers as they were written, and escapes what
+// does not print; "" when it is none. What would grow too much stays on one line.
+func pageJSON(value []byte) string {
+	if !utf8.Valid(value) || !json.Valid(value) {
+		return ""
+	}
+	var out bytes.Buffer
+	if value = bytes.TrimSpace(value); indentedSize(value) <= maxIndented {
+		_ = json.Indent(&out, value, "", "  ") // it is valid
+	} else {
+		_ = json.Compact(&out, value)
+	}
+	return plaintext.Visible(out.String())
+}
+
+// indentedSize is how large valid JSON may get by being indented.
+func indentedSize(value []byte) int {
+	size, depth, quoted := len(value), 0, false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+			size += 1 + 2*depth
+		case c == '}' || c == ']':
+			depth--
+			size += 1 + 2*depth
+		case c == ',':
+			size += 1 + 2*depth
+		case c == ':':
+			size++
+		}
+	}
+	return size
+}
+
+// pageText returns text with what does not print escaped; other bytes in
+// hexadecimal.
+func pageText(b []byte) string {
+	for cut := 1; !utf8.Valid(b) && cut < utf8.UTFMax && cut <= len(b); cut++ {
+		if utf8.Valid(b[:len(b)-cut]) {
+			b = b[:len(b)-cut] // it was cut within a character
+		}
+	}
+	if !utf8.Valid(b) {
+		return hex.Dump(b[:min(len(b), 1<<10)])
+	}
+	return plaintext.Visible(string(b))
+}
+
+// DeadLetters reads the dead-letter topics for the live page; nil where rejects
+// are not kept in topics.
+func (p *Pipeline) DeadLetters() live.Letters {
+	if p.kafka.Rejects.Policy != consumer.PolicyDeadLetter {
+		return nil
+	}
+	return deadLetters{p}
+}
+
+type deadLetters struct{ p *Pipeline }
+
+// Bounds of what a list shows of one dead letter: of its value in bytes, of each
+// of the bridge's headers in characters. Anybody who may write to the topic may
+// have written those.
+const maxListedValue, maxHeaderText = 8 << 10, 500
+
+func (d deadLetters) newest(ctx context.Context, limit int) ([]*consumer.DeadLetter, error) {
+	all, err := d.p.cluster.OpenDeadLetters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return all.Newest(ctx, limit)
+}
+
+// Newest implements live.Letters.
+func (d deadLetters) Newest(ctx context.Context, limit int, content bool) ([]live.Letter, error) {
+	found, err := d.newest(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]live.Letter, 0, len(found))
+	for _, f := range found {
+		o := f.Original
+		index := 0 // without headers: the first event
+		if len(f.Events) > 0 {
+			index = f.Events[0].First
+		}
+		about := summaryOf(o.Value, index)
+		letter := live.Letter{
+			Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", headerText(o.Topic), o.Partition, o.Offset),
+			Events: headerText(f.Events.Without(f.Landed).String()), Code: headerText(f.Code), Column: headerText(f.Column),
+			Meaning: codeMeanings[f.Code], Reason: headerText(f.Reason), Attempts: f.Attempts,
+			FailedAt: f.FailedAt, Type: about.kind, Name: about.name, MessageID: about.id, Size: len(o.Value),
+		}
+		if f.Fault != "" {
+			letter.Meaning = "the headers of this dead letter are incomplete, so it cannot be redriven"
+		}
+		if content {
+			letter.Value = pageValue(o.Value[:min(len(o.Value), maxListedValue)])
+		}
+		all = append(all, letter)
+	}
+	return all, nil
+}
+
+// Trial implements live.Letters: the record of each dead letter is restored and
+// mapped by the schema in force. Nothing is written, so a refusal by the table
+// itself is not found.
+func (d deadLetters) Trial(ctx context.Context, limit int) (t live.Trial, err error) {
+	now := d.p.schema.Current()
+	if now == nil {
+		return t, errors.New("the blueprint has not been compiled for the table yet; wait until the bridge has started")
+	}
+	found, err := d.newest(ctx, limit)
+	if err != nil {
+		return t, err
+	}
+	still := map[live.TrialCode]int{}
+	for _, f := range found {
+		t.Letters++
+		if f.Fault != "" {
+			t.Faulty++
+			continue
+		}
+		for i, x := range now.Explain(f.Original, f.TopicID) {
+			if !f.Events.Has(i) || f.Landed.Has(i) {
+				continue // it was delivered
+			}
+			t.Events++
+			switch x.Outcome {
+			case "row":
+				t.Rows++
+			case "filter":
+				t.Dropped++
+			default:
+				still[live.TrialCode{Code: x.Code, Column: x.Column, Meaning: codeMeanings[x.Code]}]++
+			}
+		}
+	}
+	for code, n := range still {
+		code.Events = n
+		t.Still = append(t.Still, code)
+	}
+	slices.SortFunc(t.Still, func(a, b live.TrialCode) int {
+		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Column, b.Column))
+	})
+	return t, nil
+}
+
+// eventSummary is what the page shows of an event in a list.
+type eventSummary struct{ kind, name, id string }
+
+// summaryKeys are the keys that hold an event's names, in either spelling, or in
+// which an object around it holds the event.
+type summaryKeys struct {
+	Type       json.RawMessage `json:"type"`
+	Event      json.RawMessage `json:"event"` // a name, or an event
+	Name       json.RawMessage `json:"name"`
+	ID         json.RawMessage `json:"message_id"`
+	CamelID    json.RawMessage `json:"messageId"`
+	EventName  json.RawMessage `json:"event_name"` // of a row
+	EventType  json.RawMessage `json:"event_type"` // of a row
+	Batch      json.RawMessage `json:"batch"`
+	Payload    json.RawMessage `json:"payload"`
+	Data       json.RawMessage `json:"data"`
+	OriginalEv json.RawMessage `json:"original_event"`
+}
+
+// summaryOf finds the names of event index of a record; empty where there are none.
+// Long records are left out: it runs on the goroutine that delivers.
+func summaryOf(value []byte, index int) eventSummary {
+	if len(value) > maxKept {
+		return eventSummary{}
+	}
+	value = bytes.TrimPrefix(value, []byte("\xef\xbb\xbf"))
+	for range 5 { // wrappers around wrappers
+		if value = bytes.TrimSpace(value); len(value) == 0 {
+			return eventSummary{}
+		}
+		if value[0] == '[' {
+			var all []json.RawMessage
+			if json.Unmarshal(value, &all) != nil || index >= len(all) {
+				return eventSummary{}
+			}
+			value = all[index]
+			continue
+		}
+		var o summaryKeys
+		if json.Unmarshal(value, &o) != nil {
+			return eventSummary{}
+		}
+		if inner := o.inner(); inner != nil {
+			value = inner
+			continue
+		}
+		return o.summary()
+	}
+	return eventSummary{}
+}
+
+// inner returns what the object wraps, or nil.
+func (o *summaryKeys) inner() json.RawMessage {
+	if isKind(o.Event, '{') {
+		return o.Event
+	}
+	if o.Type != nil || o.Event != nil || o.EventName != nil {
+		return nil
+	}
+	if isKind(o.Batch, '[') {
+		return o.Batch
+	}
+	for _, w := range []json.RawMessage{o.Payload, o.Data, o.OriginalEv} {
+		if isKind(w, '{') {
+			return w
+		}
+	}
+	return nil
+}
+
+func isKind(v json.RawMessage, first byte) bool { return len(v) > 0 && v[0] == first }
+
+func (o *summaryKeys) summary() eventSummary {
+	return eventSummary{kind: firstText(o.Type, o.EventType), name: firstText(o.Event, o.EventName, o.Name), id: firstText(o.ID, o.CamelID)}
+}
+
+// maxName bounds a name in a list, in characters.
+const maxName = 120
+
+// firstText returns the first that is a string, on one line.
+func firstText(all ...json.RawMessage) string {
+	for _, v := range all {
+		var text string
+		if isKind(v, '"') && json.Unmarshal(v, &text) == nil && text != "" {
+			return singleLine(text, maxName)
+		}
+	}
+	return ""
+}
+
+// singleLine is text on one line, of at most limit characters.
+func singleLine(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
+	if runes := []rune(text); len(runes) > limit {
+		text = string(runes[:limit-1]) + "…"
+	}
+	return text
+}
+
+func headerText(text string) string { return singleLine(text, maxHeaderText) }
+
+// codeMeanings describes the codes of rejects and the reasons of filters.
+var codeMeanings = map[string]string{
+	mapping.CodeEmpty:            "the record holds no event",
+	mapping.CodeNotJSON:          "the record is not JSON",
+	mapping.CodeNotObject:        "the record is JSON, but not an object",
+	mapping.CodeTooDeep:          "the event is nested too deeply",
+	mapping.CodeTooManyEvents:    "the record holds more events than mapping.max_events_per_record",
+	mapping.CodeInvalidUTF8:      "the event holds bytes that are not valid UTF-8",
+	mapping.CodeDuplicateKey:     "a key that the blueprint reads is duplicate in the event",
+	mapping.CodeTypeMismatch:     "the column's type cannot hold this kind of value",
+	mapping.CodeOutOfRange:       "the number is outside the range of the column's type",
+	mapping.CodeBadTimestamp:     "the value is not a timestamp",
+	mapping.CodeMissingRequired:  "the column is NOT NULL and the event has no value for it",
+	mapping.CodeUnrecognized:     "the event has no source of any column: its row would be empty",
+	mapping.CodeFilterFailed:     "the blueprint's filter could not be evaluated for this event",
+	mapping.CodeExpressionFailed: "an expression of the blueprint could not be evaluated for this event, or gave what the column cannot hold",
+
+	zerobus.RefusedSchemaMismatch: "the table refuses the row: a column it lacks, or a value of another type",
+	zerobus.RefusedTooLarge:       "the row is larger than one request may be",
+	zerobus.RefusedOther:          "the table refuses the row",
+
+	mapping.FilterTombstone:  "the record has no value: a tombstone",
+	mapping.FilterConsent:    "the event lacks a consent that mapping.require_consent requires",
+	mapping.FilterDrop:       "the blueprint drops events of this name",
+	mapping.FilterExpression: "the blueprint's filter excludes this event",
+}

@@ -1,0 +1,152 @@
+package pipeline
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/memory"
+	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
+)
+
+// secrets are read when they are needed, so a rotated file is used without a
+// restart. While a file hangs, the last secret is used: delivery does not wait
+// for a new one.
+type secrets struct{ password, oauth, client plaintext.Kept[string] }
+
+// newSecrets reads secrets from the settings in force.
+func newSecrets(settings func() *config.Config, log *zap.Logger) *secrets {
+	s := &secrets{}
+	keep := func(k *plaintext.Kept[string], source func(*config.Config) config.SecretSource) {
+		k.Read = func() (string, error) { return source(settings()).Read() }
+		k.Hung = func(err error) { log.Warn("secret unreadable; the last one is used", zap.Error(err)) }
+	}
+	keep(&s.password, func(c *config.Config) config.SecretSource { return c.Kafka.SASL.PasswordSource() })
+	keep(&s.oauth, func(c *config.Config) config.SecretSource { return c.Kafka.SASL.OAuth.ClientSecretSource() })
+	keep(&s.client, func(c *config.Config) config.SecretSource { return c.Zerobus.ClientSecretSource() })
+	return s
+}
+
+func secretsOf(c *config.Config, log *zap.Logger) *secrets {
+	return newSecrets(func() *config.Config { return c }, log)
+}
+
+// NewCluster returns the Kafka connections of an integration, for commands that
+// run no pipeline. It does no I/O.
+func NewCluster(c *config.Config, version string, log *zap.Logger) (*consumer.Cluster, error) {
+	return consumer.NewCluster(consumerConfig(c, secretsOf(c, log), version), log)
+}
+
+// NewClient returns the sink client of an integration, for commands that run no
+// pipeline. It does no I/O.
+func NewClient(c *config.Config, version string, log *zap.Logger) (*zerobus.Client, error) {
+	return zerobus.New(zerobusConfig(c, secretsOf(c, log), version), log, nil)
+}
+
+// Parts are the connections and the schema of an integration, for commands that
+// run no pipeline.
+type Parts struct {
+	Cluster *consumer.Cluster
+	Client  *zerobus.Client
+	Schema  *Schema
+}
+
+// NewParts does no I/O. An error is about the configuration.
+func NewParts(c *config.Config, version string, log *zap.Logger) (*Parts, error) {
+	p := &Parts{}
+	var err error
+	if p.Client, err = NewClient(c, version, log); err != nil {
+		return nil, err
+	}
+	if p.Schema, err = NewSchema(c, p.Client, log); err == nil {
+		p.Cluster, err = NewCluster(c, version, log)
+	}
+	if err != nil {
+		p.Client.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Close closes the connections.
+func (p *Parts) Close() {
+	p.Cluster.Close()
+	p.Client.Close()
+}
+
+func consumerConfig(c *config.Config, s *secrets, version string) consumer.Config {
+	k := c.Kafka
+	out := consumer.Config{
+		Kafka: consumer.Kafka{
+			Brokers: k.Brokers, ClientID: k.ClientID,
+			SASL: consumer.SASL{
+				Mechanism: k.SASL.Mechanism, Username: k.SASL.Username, Password: s.password.Get,
+				OAuth: consumer.OAuth{TokenURL: k.SASL.OAuth.TokenURL, ClientID: k.SASL.OAuth.ClientID,
+					ClientSecret: s.oauth.Get, Scopes: k.SASL.OAuth.Scopes},
+			},
+		},
+		Topics: k.Topics, Group: k.Group, Start: k.Start, Isolation: k.Isolation, Protocol: k.Protocol, InstanceID: k.InstanceID,
+		SessionTimeout: k.SessionTimeout, RebalanceTimeout: k.RebalanceTimeout,
+		FetchMaxBytes: int32(k.FetchMaxBytes), FetchMaxPartitionBytes: int32(k.FetchMaxPartitionBytes),
+		MaxRows: c.Delivery.MaxRows, MaxBytes: int64(c.Delivery.MaxBytes), MaxBuffered: int64(c.Delivery.MaxBuffered),
+		Linger: c.Delivery.Linger, Drain: c.Delivery.Drain, StuckAfter: c.Delivery.StuckAfter,
+		Rejects: consumer.Rejects{Policy: c.Rejects.Policy, Topic: c.Rejects.Topic, Create: c.Rejects.Create,
+			Partitions: int32(c.Rejects.Partitions), ReplicationFactor: int16(c.Rejects.ReplicationFactor)},
+		Version: version,
+	}
+	if k.TLS.Enabled {
+		out.Kafka.TLS = &consumer.TLS{CAFile: k.TLS.CAFile, CertFile: k.TLS.CertFile, KeyFile: k.TLS.KeyFile, ServerName: k.TLS.ServerName}
+	}
+	return out
+}
+
+func zerobusConfig(c *config.Config, s *secrets, version string) zerobus.Config {
+	z := c.Zerobus
+	return zerobus.Config{
+		WorkspaceURL: z.WorkspaceURL, ClientID: z.ClientID, ClientSecret: s.client.Get,
+		Catalog: z.Catalog, Schema: z.Schema, Table: z.Table,
+		Transport: z.Transport, Endpoint: z.Endpoint, WorkspaceID: z.WorkspaceID, RecordFormat: z.RecordFormat,
+		Streams: z.Streams, MaxInFlight: int64(z.MaxInFlight), ColumnsRefresh: z.ColumnsRefresh, OmitOperations: z.OmitOperations,
+		TokenURL: z.TokenURL, Scope: z.Scope, IngestPath: z.IngestPath,
+		Confirm: z.Confirm, Timeout: z.Timeout, RateLimit: z.RateLimit, Gzip: z.Gzip, MaxRequestBytes: int64(z.MaxRequestBytes),
+		CAFile: z.CAFile, UserAgent: "datafly-bridge/" + version,
+	}
+}
+
+// MappingOptions returns what the configuration sets of a mapping.
+func MappingOptions(c *config.Config) mapping.Options {
+	m := c.Mapping
+	return mapping.Options{
+		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback, OnBadTimestamp: m.OnBadTimestamp,
+		TimestampFormat: c.Zerobus.TimestampFormat, RequireConsent: m.RequireConsent, OnMissingConsent: m.OnMissingConsent,
+		MaxEvents: m.MaxEventsPerRecord,
+	}
+}
+
+// MemoryPlan returns the memory plan of an integration with so many brokers and
+// assigned partitions.
+func MemoryPlan(c *config.Config, brokers, partitions int) memory.Plan {
+	return memory.Plan{
+		MaxBuffered: int64(c.Delivery.MaxBuffered), MaxBytes: int64(c.Delivery.MaxBytes), FetchMaxBytes: int64(c.Kafka.FetchMaxBytes),
+		Brokers: brokers, Partitions: partitions,
+	}
+}
+
+// What happens to streams is optional for an observer, so the compiler checks it.
+var _ zerobus.StreamObserver = (*ops.IntegrationMetrics)(nil)
+
+// KnownLabels lists the label values of an integration's metrics that exist
+// before anything has happened.
+func KnownLabels(c *config.Config) ops.Known {
+	return ops.Known{
+		Topics:        c.Kafka.Topics,
+		RejectCodes:   append(mapping.RejectCodes(), zerobus.RefusedSchemaMismatch, zerobus.RefusedTooLarge, zerobus.RefusedOther, consumer.CodeDeadLetterLoop),
+		FilterReasons: mapping.FilterReasons(),
+		Outcomes:      []string{zerobus.OutcomeOK, zerobus.OutcomeRetry, zerobus.OutcomeRefused, zerobus.OutcomeTooLarge, zerobus.OutcomeBlocked, zerobus.OutcomeCanceled},
+		StreamEnds:    []string{zerobus.StreamAnnounced, zerobus.StreamLeft, zerobus.StreamRefused, zerobus.StreamFailed, zerobus.StreamBlocked},
+		RetryReasons:  []string{zerobus.RetryThrottled, zerobus.RetryUnavailable, zerobus.RetryTimeout, zerobus.RetryNetwork, zerobus.RetryMismatch, zerobus.RetryUnauthorized},
+	}
+}
