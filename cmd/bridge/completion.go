@@ -20,9 +20,9 @@ var ages = []string{"-15m\ta quarter of an hour ago", "-1h\tan hour ago", "-24h\
 // say nothing of their values themselves; by "command flag", or by flag alone.
 var flagValues = map[string][]string{
 	"transport":       choicesOf("zerobus.transport"),
-	"auth":            {emulator.AuthStrict.String(), emulator.AuthPresence.String(), emulator.AuthOff.String()},
+	"auth":            {string(emulator.AuthStrict), string(emulator.AuthPresence), string(emulator.AuthOff)},
 	"oversize-status": {"OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"},
-	"schema":          {emulator.SchemaByName.String(), emulator.SchemaExact.String()},
+	"schema":          {string(emulator.SchemaByName), string(emulator.SchemaExact)},
 	"latency":         {"20ms", "p50=150ms\\,p95=500ms"},
 	"code":            pipeline.KnownLabels(&config.Config{}).RejectCodes,
 	"replay to":       append([]string{"earliest\tthe beginning of the log", "latest\tits end"}, ages...),

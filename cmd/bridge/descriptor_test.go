@@ -85,7 +85,7 @@ func TestRowsAreTheSameUnderEveryDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, mode := range []emulator.SchemaMode{emulator.SchemaByName, emulator.SchemaExact} {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			em := startEmulator(t, emulator.Config{DDL: string(ddl), Auth: emulator.AuthOff, Schema: mode})
 			client := clientOf(t, em)
 			cols, err := client.Columns(t.Context())

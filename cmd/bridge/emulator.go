@@ -19,8 +19,7 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// emulatorDrain is how long requests under way may take when the emulator is
-// told to stop.
+// emulatorDrain is how long active requests may take when the emulator stops.
 const emulatorDrain = 5 * time.Second
 
 // emulatorFlags is the command line of bridge emulator.
@@ -30,28 +29,25 @@ type emulatorFlags struct {
 	zerobus string
 	ddl     string
 	caOut   string
-	latency string
-	auth    string
 	tooBig  string
-	schema  string
 	verbose bool
 
-	zerobusGiven bool // the address is the user's own choice
+	zerobusGiven bool // the user has chosen the address
 }
 
 func newEmulatorCommand() *cobra.Command {
 	var f emulatorFlags
 	cmd := &cobra.Command{
 		Use:   "emulator",
-		Short: "Serve a Zerobus workspace to test against",
+		Short: "Serve an emulated Zerobus workspace for tests",
 		Long: `emulator serves what a Databricks workspace with Zerobus Ingest serves: the OAuth
-token endpoint, the ingest endpoint and the Unity Catalog columns of a table,
-and on a port of its own the Zerobus endpoint with gRPC streams and the REST
-insert. Rows are held against the table's columns, kept, and can be counted and
-read back; faults make it misbehave on request. See docs/emulator.md.
+token endpoint, the ingest endpoint, the Unity Catalog columns of a table and,
+on a second port, the Zerobus endpoint with gRPC streams and the REST insert. It
+validates rows against the table's columns and keeps them, to be counted and
+read. Faults make it misbehave on request. See docs/emulator.md.
 
-The admin API under /emulator/ asks for no credentials: leave the address on
-loopback unless everyone who can reach it may read the rows and change them.`,
+The admin API under /emulator/ asks for no credentials. Keep the address on
+loopback unless everyone who can reach it may read and change the rows.`,
 		Example: `  bridge emulator
   bridge emulator --ddl table.sql --jsonl rows.jsonl
   bridge emulator --tls --ca-out ca.pem --latency p50=150ms,p95=500ms
@@ -73,45 +69,35 @@ loopback unless everyone who can reach it may read the rows and change them.`,
 	flags.StringVar(&f.zerobus, "zerobus-listen", "", "`address` of the Zerobus endpoint, gRPC and REST on one port; none when given empty (default the port after --listen's, 127.0.0.1:8091)")
 	flags.StringVar(&f.cfg.ClientID, "client-id", emulator.DefaultClientID, "OAuth client `id` that is accepted")
 	flags.StringVar(&f.cfg.ClientSecret, "client-secret", emulator.DefaultClientSecret, "OAuth client `secret` that is accepted")
-	flags.DurationVar(&f.cfg.TokenLifetime, "token-lifetime", emulator.DefaultTokenLifetime, "how long a token is good")
+	flags.DurationVar(&f.cfg.TokenLifetime, "token-lifetime", emulator.DefaultTokenLifetime, "how long a token is valid")
 	flags.StringVar(&f.ddl, "ddl", "", "SQL `file` whose CREATE TABLE statements make the tables (default datafly.events.stream with 13 columns)")
 	flags.StringVar(&f.cfg.JSONL, "jsonl", "", "`file` that rows are appended to and reloaded from (default none)")
 	flags.IntVar(&f.cfg.MaxRows, "max-rows", 100_000, "`rows` per table kept in memory for browsing; 0 keeps all")
 	flags.StringVar(&f.cfg.WorkspaceID, "workspace-id", emulator.DefaultWorkspaceID, "workspace `id` that tokens for the Zerobus endpoint must name")
-	flags.StringVar(&f.auth, "auth", emulator.AuthStrict.String(), "what the Zerobus endpoint asks of a token: `strict`, presence or off")
+	flags.StringVar((*string)(&f.cfg.Auth), "auth", string(emulator.AuthStrict), "what the Zerobus endpoint asks of a token: `strict`, presence or off")
 	flags.DurationVar(&f.cfg.AckInterval, "ack-interval", emulator.DefaultAckInterval, "least time between two acknowledgements of a gRPC stream")
-	flags.DurationVar(&f.cfg.StreamMaxAge, "stream-max-age", emulator.DefaultStreamMaxAge, "when a gRPC stream is told that it will be closed; below 0 never")
+	flags.DurationVar(&f.cfg.StreamMaxAge, "stream-max-age", emulator.DefaultStreamMaxAge, "when a gRPC stream gets its close signal; below 0 never")
 	flags.StringVar(&f.tooBig, "oversize-status", "OUT_OF_RANGE", "how a gRPC stream ends with a message above 10 MiB: `OUT_OF_RANGE`, RESOURCE_EXHAUSTED or INVALID_ARGUMENT")
-	flags.StringVar(&f.schema, "schema", emulator.SchemaByName.String(), "what a stream's descriptor must have in common with the columns: `by-name`, or exact (one field for each, in their order)")
+	flags.StringVar((*string)(&f.cfg.Schema), "schema", string(emulator.SchemaByName), "how a stream's descriptor must match the columns: `by-name`, or exact (one field for each, in their order)")
 	flags.BoolVar(&f.cfg.TLS, "tls", false, "serve HTTPS, with a certificate for localhost, 127.0.0.1, ::1 and *."+emulator.LocalDomain)
-	flags.StringVar(&f.caOut, "ca-out", "", "`file` to write the certificate to trust to; with --tls")
-	flags.StringVar(&f.latency, "latency", "", "wait before each acknowledgement: `20ms` or p50=150ms,p95=500ms (default none)")
-	flags.BoolVar(&f.cfg.AcceptTextTimestamps, "accept-text-timestamps", false, "let RFC 3339 text pass in TIMESTAMP columns")
+	flags.StringVar(&f.caOut, "ca-out", "", "`file` to write the certificate to trust to; needs --tls")
+	flags.TextVar(&f.cfg.Latency, "latency", emulator.Latency{}, "wait before each acknowledgement: `20ms` or p50=150ms,p95=500ms (default none)")
+	flags.BoolVar(&f.cfg.AcceptTextTimestamps, "accept-text-timestamps", false, "accept RFC 3339 text in TIMESTAMP columns")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
 	return cmd
 }
 
-// build makes the emulator of the flags; what it refuses, the flags are to
-// blame for.
+// build makes the emulator. Its errors are errors of usage.
 func (f *emulatorFlags) build(stderr io.Writer) (*emulator.Emulator, error) {
 	var err error
-	if f.cfg.Latency, err = emulator.ParseLatency(f.latency); err != nil {
-		return nil, fmt.Errorf("--latency: %w", err)
-	}
 	if f.caOut != "" && !f.cfg.TLS {
-		return nil, errors.New("--ca-out: there is no certificate without --tls; add --tls or leave --ca-out out")
+		return nil, errors.New("--ca-out: there is no certificate without --tls; add --tls or omit --ca-out")
 	}
 	if f.cfg.MaxRows < 0 {
 		return nil, fmt.Errorf("--max-rows is %d; use 0 to keep all, or more", f.cfg.MaxRows)
 	}
-	if f.cfg.Auth, err = emulator.ParseAuthMode(f.auth); err != nil {
-		return nil, fmt.Errorf("--auth: %w", err)
-	}
 	if f.cfg.OversizeCode, err = emulator.ParseOversizeCode(f.tooBig); err != nil {
 		return nil, fmt.Errorf("--oversize-status: %w", err)
-	}
-	if f.cfg.Schema, err = emulator.ParseSchemaMode(f.schema); err != nil {
-		return nil, fmt.Errorf("--schema: %w", err)
 	}
 	next, err := portAfter(f.listen)
 	if err != nil {
@@ -179,8 +165,8 @@ func (f *emulatorFlags) serve(ctx context.Context, e *emulator.Emulator, stderr 
 	return nil
 }
 
-// startZerobus starts the Zerobus endpoint. An address that nobody chose gives
-// way to a free one.
+// startZerobus starts the Zerobus endpoint. If the default address is taken, it
+// uses a free one.
 func (f *emulatorFlags) startZerobus(e *emulator.Emulator) error {
 	if f.zerobus == "" {
 		return nil
@@ -196,7 +182,7 @@ func (f *emulatorFlags) startZerobus(e *emulator.Emulator) error {
 	return e.StartZerobus(net.JoinHostPort(host, "0"))
 }
 
-// announce says where the emulator is and how to point the bridge at it.
+// announce prints the addresses and how to configure the bridge for them.
 func (f *emulatorFlags) announce(e *emulator.Emulator, stderr io.Writer) {
 	tables := e.Tables()
 	name := strings.SplitN(tables[0], ".", 3)
@@ -217,14 +203,14 @@ zerobus:
 	if f.caOut != "" {
 		fmt.Fprintf(stderr, "  ca_file: %s\n", f.caOut)
 	} else if f.cfg.TLS {
-		fmt.Fprintln(stderr, "\nThe certificate is signed by a CA made for this run: write it out with --ca-out.")
+		fmt.Fprintln(stderr, "\nThe certificate is signed by a new CA: write it to a file with --ca-out.")
 	}
 	if url := e.ZerobusURL(); url != "" {
 		fmt.Fprintf(stderr, `
-That is transport workspace. The Zerobus endpoint is at %s:
-add one of the transports below and the two other lines.
+This is transport workspace. The Zerobus endpoint is at %s:
+add one of these transports and the two other lines.
 
-  transport: grpc # rows on streams, as a live workspace takes them
+  transport: grpc # rows on streams, as in a live workspace
   transport: rest # one request per batch
   endpoint: %s
   workspace_id: %q
@@ -235,6 +221,6 @@ add one of the transports below and the two other lines.
 	}
 	fmt.Fprintf(stderr, "\nrows, newest first: %s/emulator/tables/%s/rows\n", e.URL(), tables[0])
 	if host, _, err := net.SplitHostPort(f.listen); err == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() {
-		fmt.Fprintf(stderr, "\nwarning: %s is not a loopback address, and whoever reaches it may read and change everything under /emulator/\n", f.listen)
+		fmt.Fprintf(stderr, "\nwarning: %s is not a loopback address; everyone who can reach it may read and change everything under /emulator/\n", f.listen)
 	}
 }

@@ -25,7 +25,7 @@ var arrows = map[string][]string{
 	"consumer":               {"internal/kafka", "internal/memory", "internal/oauthtoken", "internal/plaintext"},
 	"mapping":                {"internal/delta", "internal/spelling"},
 	"zerobus":                {"zerobus/zerobuspb", "internal/delta", "internal/oauthtoken", "internal/plaintext"},
-	"zerobus/emulator":       {"zerobus/zerobuspb"},
+	"zerobus/emulator":       {"zerobus/zerobuspb", "internal/delta"},
 	"zerobus/zerobuspb":      {},
 	"internal/blueprinttest": {"mapping", "internal/config", "internal/plaintext"},
 	"internal/config":        {"internal/plaintext", "internal/spelling"},

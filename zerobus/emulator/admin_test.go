@@ -80,7 +80,7 @@ func TestAdminFaultsAndSwitches(t *testing.T) {
 	w.admin("POST", "faults", `{"effect":"status"}`).want(t, 400, "status 0")
 	w.admin("POST", "faults", `{"effect":"cut","latency":"soon"}`).want(t, 400, "p50=150ms")
 	w.admin("POST", "faults", `{"efect":"cut"}`).want(t, 400, "efect")
-	w.admin("POST", "faults", `{"effect":"cut"} {}`).want(t, 400, "more than one")
+	w.admin("POST", "faults", `{"effect":"cut"} {}`).want(t, 400, "after top-level value")
 	w.admin("POST", "faults", `{"effect":"cut","endpoint":"token"}`).want(t, 200, "fault-2")
 	w.admin("DELETE", "faults", "").want(t, 204)
 	w.admin("GET", "faults", "").want(t, 200, `{"faults":[]}`)

@@ -6,9 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -16,15 +14,17 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
-// scopeAll is the scope that the workspace's APIs ask for.
+// scopeAll is the scope of the workspace's APIs.
 const scopeAll = "all-apis"
 
-// tokens holds the client's credentials and checks the tokens issued for
-// them. None is kept: a token holds what it is good for, signed with a key that
-// follows from the credentials the emulator was started with, so that tokens
-// outlive the process as the service's do.
+// tokens holds the client's credentials and checks the tokens issued for them.
+// It stores no tokens: a token contains what it permits, signed with a key
+// derived from the initial credentials, so that tokens outlive the process.
 type tokens struct {
 	lifetime time.Duration
 	clientID string
@@ -43,38 +43,31 @@ func newTokens(cfg Config) tokens {
 	return tokens{lifetime: cfg.TokenLifetime, clientID: cfg.ClientID, secret: cfg.ClientSecret, key: mac.Sum(nil), process: rand.Text()}
 }
 
-// grant is what a token is good for.
-type grant struct {
-	Audience string   `json:"audience,omitempty"` // "" for the workspace's own APIs
-	Tables   []string `json:"tables,omitempty"`   // lower case, that it may write; of tokens for the Zerobus endpoint
-}
-
 // claims is the signed part of a token.
 type claims struct {
-	grant
-	ID      string    `json:"id"`
-	Expires time.Time `json:"expires"`
-	Process string    `json:"process"`
-	Revoked int       `json:"revoked,omitempty"` // tokens.revoked and tokens.aged when it was minted
-	Aged    int64     `json:"aged,omitempty"`
+	Audience string    `json:"audience,omitzero"` // "" for the workspace's own APIs
+	Tables   []string  `json:"tables,omitempty"`  // lower case, that it may write; of tokens for the Zerobus endpoint
+	ID       string    `json:"id"`
+	Expires  time.Time `json:"expires"`
+	Process  string    `json:"process"`
+	Revoked  int       `json:"revoked,omitzero"` // tokens.revoked and tokens.aged when it was issued
+	Aged     int64     `json:"aged,omitzero"`
 }
 
 func (t *tokens) valid(id, secret string) bool {
 	t.mu.Lock()
-	want := t.secret
-	t.mu.Unlock()
-	return subtle.ConstantTimeCompare([]byte(id), []byte(t.clientID))&subtle.ConstantTimeCompare([]byte(secret), []byte(want)) == 1
+	defer t.mu.Unlock()
+	return subtle.ConstantTimeCompare([]byte(id), []byte(t.clientID))&subtle.ConstantTimeCompare([]byte(secret), []byte(t.secret)) == 1
 }
 
-// mint hands out a token of at least size characters: the claims, filling and
+// issue returns a token of at least size characters: the claims, padding and
 // the signature of both.
-func (t *tokens) mint(g grant, size int) string {
-	c := claims{grant: g, ID: rand.Text(), Expires: time.Now().Add(t.lifetime), Process: t.process}
+func (t *tokens) issue(c claims, size int) string {
 	t.mu.Lock()
 	c.Revoked, c.Aged = t.revoked, int64(t.aged)
 	t.mu.Unlock()
-	text, _ := json.Marshal(c) // strings, numbers and a time: never fails
-	token := base64.RawURLEncoding.EncodeToString(text) + "."
+	c.ID, c.Expires, c.Process = rand.Text(), time.Now().Add(t.lifetime), t.process
+	token := base64.RawURLEncoding.EncodeToString(marshal(c)) + "."
 	for len(token) < size {
 		token += rand.Text()
 	}
@@ -87,85 +80,78 @@ func (t *tokens) sign(token string) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// find returns what a token is good for; ok is false when it is not good.
-func (t *tokens) find(token string) (g grant, ok bool) {
+// check returns what a token permits; ok is false for an invalid token.
+func (t *tokens) check(token string) (c claims, ok bool) {
 	end := strings.LastIndexByte(token, '.')
 	if end < 0 || !hmac.Equal([]byte(t.sign(token[:end])), []byte(token[end+1:])) {
-		return grant{}, false
+		return claims{}, false
 	}
 	part, _, _ := strings.Cut(token, ".")
 	text, err := base64.RawURLEncoding.DecodeString(part)
-	var c claims
 	if err != nil || json.Unmarshal(text, &c) != nil {
-		return grant{}, false
+		return claims{}, false
 	}
-	if c.Process != t.process { // older than all that happened here
+	if c.Process != t.process { // issued before this process revoked or aged tokens
 		c.Revoked, c.Aged = 0, 0
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return c.grant, c.Revoked == t.revoked && time.Now().Before(c.Expires.Add(time.Duration(c.Aged)-t.aged))
+	return c, c.Revoked == t.revoked && time.Now().Before(c.Expires.Add(time.Duration(c.Aged)-t.aged))
 }
 
-// RotateSecret makes secret the only one that mints tokens. Tokens minted
-// before stay good until they expire, as with the service.
+// RotateSecret replaces the client secret. Tokens issued before stay valid
+// until they expire, as with the service.
 func (e *Emulator) RotateSecret(secret string) {
 	e.tokens.mu.Lock()
 	defer e.tokens.mu.Unlock()
 	e.tokens.secret = secret
 }
 
-// RevokeTokens makes every token handed out so far invalid, those of an
-// emulator with the same credentials before this one included. The next
-// emulator does not know of it.
+// RevokeTokens invalidates all tokens issued so far, also those of an earlier
+// emulator with the same credentials. The revocation ends with the process.
 func (e *Emulator) RevokeTokens() {
 	e.tokens.mu.Lock()
 	defer e.tokens.mu.Unlock()
 	e.tokens.revoked++
 }
 
-// AgeTokens makes every token handed out so far d older, as a jump of the
-// service's clock does: they end earlier than their holders expect.
+// AgeTokens makes all tokens issued so far d older, like a jump of the
+// service's clock: they expire earlier than their holders expect.
 func (e *Emulator) AgeTokens(d time.Duration) {
 	e.tokens.mu.Lock()
 	defer e.tokens.mu.Unlock()
 	e.tokens.aged += d
 }
 
-// token serves the OAuth 2.0 client credentials grant (RFC 6749, section
-// 4.4); the client may identify itself by HTTP Basic or in the form.
-func (e *Emulator) token(c *call) answer {
-	form, g, refused := e.readTokenRequest(c)
-	if refused != nil {
-		return refused.answer(EndpointToken)
+// token serves the OAuth 2.0 client credentials grant (RFC 6749, section 4.4).
+// The client identifies itself by HTTP Basic or in the form.
+func (e *Emulator) token(c *call) (any, *apiError) {
+	form, granted, err := e.readTokenRequest(c)
+	if err != nil {
+		return nil, err
 	}
-	body := map[string]any{
-		"token_type": "Bearer", "scope": scopeAll, "expires_in": int64(e.tokens.lifetime / time.Second),
-	}
+	body := map[string]any{"token_type": "Bearer", "scope": scopeAll, "expires_in": int64(e.tokens.lifetime / time.Second)}
 	size := 0
-	if g.Audience != "" {
-		// The service's are as long, and repeat what was asked for: clients
-		// must not expect an answer of a few hundred bytes.
+	if granted.Audience != "" { // the service's answers are as long and repeat the request
 		size = endpointTokenSize
-		body["authorization_details"] = json.RawMessage(form.Get("authorization_details"))
+		body["authorization_details"] = jsontext.Value(form.Get("authorization_details"))
 	}
-	body["access_token"] = e.tokens.mint(g, size)
+	body["access_token"] = e.tokens.issue(granted, size)
 	e.stats.count(func(s *Stats) { s.Tokens++ })
-	a := jsonAnswer(http.StatusOK, body)
-	a.header.Set("Cache-Control", "no-store")
-	return a
+	return body, nil
 }
 
-// readTokenRequest returns the form and what the token is to be good for.
-func (e *Emulator) readTokenRequest(c *call) (form url.Values, g grant, _ *apiError) {
-	refuse := func(code, message string) (url.Values, grant, *apiError) {
-		return nil, grant{}, &apiError{status: http.StatusBadRequest, code: code, message: message}
+// readTokenRequest returns the form and what the token has to permit.
+func (e *Emulator) readTokenRequest(c *call) (url.Values, claims, *apiError) {
+	refuse := func(code, message string) (url.Values, claims, *apiError) {
+		return nil, claims{}, &apiError{status: http.StatusBadRequest, code: code, message: message}
 	}
 	media, _, err := mime.ParseMediaType(c.header.Get("Content-Type"))
 	if err != nil || media != "application/x-www-form-urlencoded" {
 		return refuse("invalid_request", "Content-Type must be application/x-www-form-urlencoded")
 	}
-	if form, err = url.ParseQuery(string(c.body)); err != nil {
+	form, err := url.ParseQuery(string(c.body))
+	if err != nil {
 		return refuse("invalid_request", "the body is not a valid form")
 	}
 	for name, values := range form {
@@ -182,85 +168,23 @@ func (e *Emulator) readTokenRequest(c *call) (form url.Values, g grant, _ *apiEr
 	}
 	switch {
 	case !e.tokens.valid(id, secret):
-		return nil, grant{}, &apiError{status: http.StatusUnauthorized, code: "invalid_client", message: "Client authentication failed"}
+		return nil, claims{}, &apiError{status: http.StatusUnauthorized, code: "invalid_client", message: "Client authentication failed"}
 	case form.Get("grant_type") != "client_credentials":
 		return refuse("unsupported_grant_type", "grant_type must be client_credentials")
 	case !slices.Contains(strings.Fields(form.Get("scope")), scopeAll):
 		return refuse("invalid_scope", "scope must be "+scopeAll)
 	}
-	g, refused := e.grantOf(form)
-	return form, g, refused
+	granted, refused := e.grant(form)
+	return form, granted, refused
 }
 
-// formDecoded resolves the form encoding that RFC 6749, section 2.3.1, wants
-// for HTTP Basic. Text that is no valid encoding stands for itself.
+// formDecoded resolves the form encoding that RFC 6749, section 2.3.1, asks for
+// in HTTP Basic. Text that is not encoded so is taken literally.
 func formDecoded(text string) string {
 	if out, err := url.QueryUnescape(text); err == nil {
 		return out
 	}
 	return text
-}
-
-// bearer takes the token out of an Authorization header; "" when there is
-// none.
-func bearer(authorization string) string {
-	scheme, token, _ := strings.Cut(authorization, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
-}
-
-func unauthenticated(message string) *apiError {
-	return &apiError{status: http.StatusUnauthorized, code: "UNAUTHENTICATED", message: message}
-}
-
-// authorize checks the bearer token of a call to the workspace's own APIs.
-func (e *Emulator) authorize(c *call) *apiError {
-	token := bearer(c.header.Get("Authorization"))
-	g, ok := e.tokens.find(token)
-	switch {
-	case token == "":
-		return unauthenticated("Missing bearer token")
-	case !ok:
-		return unauthenticated("Invalid or expired token")
-	case g.Audience != "":
-		return unauthenticated(badAudience)
-	}
-	return nil
-}
-
-// AuthMode is what the Zerobus endpoint asks of a token.
-type AuthMode int
-
-const (
-	// AuthStrict takes tokens of the emulator's own token endpoint that were
-	// asked for this endpoint and this table, and are not expired.
-	AuthStrict AuthMode = iota
-	// AuthPresence takes any bearer token.
-	AuthPresence
-	// AuthOff asks for none.
-	AuthOff
-)
-
-var authModes = [...]string{"strict", "presence", "off"}
-
-// String is the text that ParseAuthMode reads.
-func (m AuthMode) String() string { return authModes[m] }
-
-// ParseAuthMode reads strict, presence or off.
-func ParseAuthMode(text string) (AuthMode, error) {
-	return AuthMode(max(slices.Index(authModes[:], text), 0)), oneOf("auth mode", text, authModes[:])
-}
-
-const (
-	badAudience       = "Invalid token audience"
-	endpointTokenSize = 4000 // characters of a token for the Zerobus endpoint: as large as they were seen to be
-)
-
-// Resource is what a token request for the Zerobus endpoint must name.
-func (e *Emulator) Resource() string {
-	return "api://databricks/workspaces/" + e.cfg.WorkspaceID + "/zerobusDirectWriteApi"
 }
 
 // detail is one element of authorization_details (RFC 9396).
@@ -269,28 +193,26 @@ type detail struct {
 	Privileges []string `json:"privileges"`
 	ObjectType string   `json:"object_type"`
 	Path       string   `json:"object_full_path"`
-	Operations []string `json:"operations"`
 }
 
-// grantOf reads what a token request asks for beyond the workspace's APIs.
-// Grants that are missing and objects that do not exist get the same answer.
-func (e *Emulator) grantOf(form url.Values) (grant, *apiError) {
+// grant reads what a token request asks for besides the workspace's APIs.
+// Missing grants and missing objects get the same answer.
+func (e *Emulator) grant(form url.Values) (claims, *apiError) {
 	resource, details := form.Get("resource"), form.Get("authorization_details")
 	if resource == "" && details == "" {
-		return grant{}, nil
+		return claims{}, nil
 	}
-	bad := func(code, format string, args ...any) (grant, *apiError) {
-		return grant{}, &apiError{status: http.StatusBadRequest, code: code, message: fmt.Sprintf(format, args...)}
+	bad := func(code, message string) (claims, *apiError) {
+		return claims{}, &apiError{status: http.StatusBadRequest, code: code, message: message}
 	}
 	if resource != e.Resource() {
-		return bad("invalid_target", "resource is %q and must be %q", printable(resource), e.Resource())
+		return bad("invalid_target", fmt.Sprintf("resource is %q and must be %q", printable(resource), e.Resource()))
 	}
 	var asked []detail
 	if err := json.Unmarshal([]byte(details), &asked); err != nil || len(asked) == 0 {
 		return bad("invalid_authorization_details", "authorization_details must be a JSON array of objects")
 	}
-	g := grant{Audience: resource}
-	writable, readable := map[string]bool{}, map[string]bool{}
+	have := map[string]map[string]bool{PrivilegeModify: {}, PrivilegeSelect: {}} // privilege -> tables
 	for _, d := range asked {
 		parts := map[string]int{"CATALOG": 1, "SCHEMA": 2, "TABLE": 3}[d.ObjectType]
 		if d.Type != "unity_catalog_privileges" || parts == 0 || strings.Count(d.Path, ".") != parts-1 || len(d.Privileges) == 0 {
@@ -299,75 +221,100 @@ func (e *Emulator) grantOf(form url.Values) (grant, *apiError) {
 		path := strings.ToLower(d.Path)
 		for _, p := range d.Privileges {
 			if !e.holds(p, path) {
-				return grant{}, &apiError{
+				return claims{}, &apiError{
 					status: http.StatusUnauthorized, code: "invalid_authorization_details",
 					message: "User is not authorized to the requested authorizations",
 				}
 			}
-			if d.ObjectType == "TABLE" {
-				writable[path] = writable[path] || p == PrivilegeModify
-				readable[path] = readable[path] || p == PrivilegeSelect
+			if tables := have[p]; tables != nil {
+				tables[path] = true
 			}
 		}
 	}
-	for table := range writable {
-		if writable[table] && readable[table] {
-			g.Tables = append(g.Tables, table)
+	granted := claims{Audience: resource}
+	for table := range have[PrivilegeModify] {
+		if have[PrivilegeSelect][table] {
+			granted.Tables = append(granted.Tables, table)
 		}
 	}
-	return g, nil
+	return granted, nil
 }
 
-// holds reports whether an object exists and the principal has a privilege on
-// it.
-func (e *Emulator) holds(privilege, path string) bool {
-	key, err := privilegeKey(privilege, path)
-	if err != nil {
-		return false
+// bearer returns the token of an Authorization header, or "".
+func bearer(authorization string) string {
+	scheme, token, _ := strings.Cut(authorization, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
 	}
-	exists := slices.ContainsFunc(e.Tables(), func(name string) bool {
-		return name == path || strings.HasPrefix(name, path+".")
-	})
-	e.privileges.mu.Lock()
-	defer e.privileges.mu.Unlock()
-	return exists && !e.privileges.revoked[key]
+	return strings.TrimSpace(token)
 }
 
-// authorizeEndpoint judges the Authorization header of a call to the Zerobus
+// authorize checks the bearer token of a call to the workspace's own APIs.
+func (e *Emulator) authorize(c *call) *apiError {
+	token := bearer(c.header.Get("Authorization"))
+	granted, ok := e.tokens.check(token)
+	switch {
+	case token == "":
+		return refusal(http.StatusUnauthorized, "Missing bearer token")
+	case !ok:
+		return refusal(http.StatusUnauthorized, "Invalid or expired token")
+	case granted.Audience != "":
+		return refusal(http.StatusUnauthorized, badAudience)
+	}
+	return nil
+}
+
+// AuthMode is what the Zerobus endpoint asks of a token.
+type AuthMode string
+
+// AuthStrict takes tokens of the emulator's own token endpoint that were
+// requested for this endpoint and this table and have not expired. AuthPresence
+// takes any bearer token, AuthOff needs none.
+const (
+	AuthStrict   AuthMode = "strict"
+	AuthPresence AuthMode = "presence"
+	AuthOff      AuthMode = "off"
+)
+
+const (
+	badAudience       = "Invalid token audience"
+	endpointTokenSize = 4000 // characters of a token for the Zerobus endpoint, about as many as the service's
+)
+
+// Resource is what a token request for the Zerobus endpoint must name.
+func (e *Emulator) Resource() string {
+	return "api://databricks/workspaces/" + e.cfg.WorkspaceID + "/zerobusDirectWriteApi"
+}
+
+// authorizeEndpoint checks the Authorization header of a call to the Zerobus
 // endpoint that writes to table.
 func (e *Emulator) authorizeEndpoint(authorization, table string) *apiError {
-	if e.cfg.Auth == AuthOff {
-		return nil
-	}
 	token := bearer(authorization)
-	if token == "" {
-		return unauthenticated("Missing bearer token")
-	}
-	if e.cfg.Auth == AuthPresence {
+	switch {
+	case e.cfg.Auth == AuthOff:
+		return nil
+	case token == "":
+		return refusal(http.StatusUnauthorized, "Missing bearer token")
+	case e.cfg.Auth == AuthPresence:
 		return nil
 	}
-	g, ok := e.tokens.find(token)
-	switch {
+	switch granted, ok := e.tokens.check(token); {
 	case !ok:
-		return unauthenticated("Invalid token")
-	case g.Audience != e.Resource():
-		return unauthenticated(badAudience)
-	case !slices.Contains(g.Tables, strings.ToLower(table)):
+		return refusal(http.StatusUnauthorized, "Invalid token")
+	case granted.Audience != e.Resource():
+		return refusal(http.StatusUnauthorized, badAudience)
+	case !slices.Contains(granted.Tables, strings.ToLower(table)):
 		return missingPrivilege(PrivilegeModify, table)
 	}
 	return nil
 }
 
 func missingPrivilege(privilege, table string) *apiError {
-	return &apiError{
-		status: http.StatusForbidden, code: "PERMISSION_DENIED",
-		message: numbered("Authorization token is missing "+privilege+" privilege for a table "+printable(table)+".", codePrivilege, 0),
-	}
+	return refusal(http.StatusForbidden, numbered("Authorization token is missing "+privilege+" privilege for a table "+printable(table)+".", codePrivilege, 0))
 }
 
-// permitEndpoint checks what a principal needs to write by the Zerobus
-// endpoint, now: a grant can be taken back while a token lives. The table has to
-// be of a kind that takes rows, too.
+// permitEndpoint checks the current grants and the table's kind: a grant can
+// be revoked while a token is valid.
 func (e *Emulator) permitEndpoint(t *Table) *apiError {
 	for _, p := range []string{PrivilegeModify, PrivilegeSelect} {
 		if err := e.permit(t.name, p); err != nil {
@@ -375,89 +322,4 @@ func (e *Emulator) permitEndpoint(t *Table) *apiError {
 		}
 	}
 	return t.takesRows()
-}
-
-func tableNotFound(table string) *apiError {
-	return &apiError{status: http.StatusNotFound, code: "NOT_FOUND", message: `Table "` + printable(table) + `" cannot be found.`}
-}
-
-// The privileges the emulator knows.
-const (
-	PrivilegeUseCatalog = "USE CATALOG" // on a catalog
-	PrivilegeUseSchema  = "USE SCHEMA"  // on catalog.schema
-	PrivilegeSelect     = "SELECT"      // on catalog.schema.table
-	PrivilegeModify     = "MODIFY"      // on catalog.schema.table
-)
-
-var (
-	privilegeNames = []string{PrivilegeUseCatalog, PrivilegeUseSchema, PrivilegeSelect, PrivilegeModify}
-	privilegeParts = map[string]int{PrivilegeUseCatalog: 1, PrivilegeUseSchema: 2, PrivilegeSelect: 3, PrivilegeModify: 3} // of the names they hold on
-)
-
-// privileges holds what the client may not do. It starts with every grant in
-// place, as a workspace set up by the integration's page has them.
-type privileges struct {
-	mu      sync.Mutex
-	revoked map[string]bool // "MODIFY on datafly.events.stream"
-}
-
-func privilegeKey(privilege, on string) (string, error) {
-	privilege, on = strings.ToUpper(strings.TrimSpace(privilege)), strings.ToLower(strings.TrimSpace(on))
-	parts := privilegeParts[privilege]
-	if parts == 0 {
-		return "", oneOf("privilege", privilege, privilegeNames)
-	}
-	if on == "" || strings.Count(on, ".") != parts-1 {
-		return "", fmt.Errorf("privilege %s on %q: want a name of %d part(s)", privilege, on, parts)
-	}
-	return privilege + " on " + on, nil
-}
-
-// Grant gives back a privilege taken away by Revoke: USE CATALOG on a catalog,
-// USE SCHEMA on catalog.schema, SELECT or MODIFY on a table.
-func (e *Emulator) Grant(privilege, on string) error {
-	return e.privileges.set("grant", privilege, on)
-}
-
-// Revoke takes a privilege away: requests that need it answer 403.
-func (e *Emulator) Revoke(privilege, on string) error {
-	return e.privileges.set("revoke", privilege, on)
-}
-
-func (p *privileges) set(verb, privilege, on string) error {
-	key, err := privilegeKey(privilege, on)
-	if err != nil {
-		return fmt.Errorf("%s: %w", verb, err)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.revoked, key)
-	if verb == "revoke" {
-		p.revoked[key] = true
-	}
-	return nil
-}
-
-// Revoked lists what has been taken away, as "MODIFY on datafly.events.stream".
-func (e *Emulator) Revoked() []string {
-	e.privileges.mu.Lock()
-	defer e.privileges.mu.Unlock()
-	return slices.Sorted(maps.Keys(e.privileges.revoked))
-}
-
-// permit checks the path down to a table and one privilege on it.
-func (e *Emulator) permit(table, privilege string) *apiError {
-	schema := table[:max(strings.LastIndexByte(table, '.'), 0)]
-	catalog, _, _ := strings.Cut(table, ".")
-	e.privileges.mu.Lock()
-	defer e.privileges.mu.Unlock()
-	for _, need := range [][3]string{{PrivilegeUseCatalog, "catalog", catalog}, {PrivilegeUseSchema, "schema", schema}, {privilege, "table", table}} {
-		if e.privileges.revoked[need[0]+" on "+need[2]] {
-			return &apiError{
-				status: http.StatusForbidden, code: "PERMISSION_DENIED",
-				message: fmt.Sprintf("The principal is missing the %s privilege on %s %s.", need[0], need[1], need[2]),
-			}
-		}
-	}
-	return nil
 }

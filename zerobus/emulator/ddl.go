@@ -2,8 +2,9 @@ package emulator
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // DefaultDDL creates the table of the integration's page: thirteen nullable
@@ -26,12 +27,8 @@ const DefaultDDL = `CREATE TABLE IF NOT EXISTS datafly.events.stream (
 USING DELTA;
 `
 
-// maxColumns and maxTypeDepth are the published limits of the service: 2,000
-// columns per table, and nesting no deeper than 100.
-const (
-	maxColumns   = 2000
-	maxTypeDepth = 100
-)
+// maxColumns is the service's limit of columns per table.
+const maxColumns = 2000
 
 // tableDef is one CREATE TABLE statement.
 type tableDef struct {
@@ -41,11 +38,12 @@ type tableDef struct {
 	columns     []field
 }
 
-// parseDDL reads a SQL script and returns its tables. CREATE CATALOG, SCHEMA,
-// DATABASE and VIEW, GRANT and USE are passed over, so that the script an
-// operator runs in the SQL editor can be handed over whole.
+// parseDDL reads a SQL script and returns its tables. It skips CREATE CATALOG,
+// SCHEMA, DATABASE and VIEW, GRANT and USE, so that it takes the whole script
+// an operator runs in the SQL editor.
 func parseDDL(src string) ([]tableDef, error) {
-	p := newDDLParser(src)
+	p := &ddlParser{src: src, line: 1}
+	p.next()
 	var defs []tableDef
 	for p.tok.kind != tokEOF {
 		if p.accept(";") {
@@ -105,23 +103,17 @@ func (t token) String() string {
 	return fmt.Sprintf("%q", t.text)
 }
 
-func newDDLParser(src string) *ddlParser {
-	p := &ddlParser{src: src, line: 1}
-	p.next()
-	return p
-}
-
 func (p *ddlParser) fail(format string, args ...any) { p.failAt(p.tok.line, format, args...) }
 
 func (p *ddlParser) failAt(line int, format string, args ...any) {
 	if p.err == nil {
-		p.err = fmt.Errorf("ddl line %d: %s", line, fmt.Sprintf(format, args...))
+		p.err = fmt.Errorf("ddl line %d: %w", line, fmt.Errorf(format, args...))
 	}
 	p.pos, p.tok = len(p.src), token{line: line}
 }
 
 func (p *ddlParser) next() {
-	p.space()
+	p.skipSpace()
 	p.tok = token{line: p.line}
 	if p.pos >= len(p.src) {
 		return
@@ -141,8 +133,8 @@ func (p *ddlParser) next() {
 	}
 }
 
-// quoted reads a quoted name or text. The quote is escaped by doubling it; in
-// texts a backslash escapes the next byte as well.
+// quoted reads a quoted name or text. Doubling escapes the quote; in texts a
+// backslash escapes the next byte as well.
 func (p *ddlParser) quoted(quote byte) {
 	var b strings.Builder
 	for p.pos++; p.pos < len(p.src); p.pos++ {
@@ -169,8 +161,8 @@ func (p *ddlParser) quoted(quote byte) {
 	p.fail("%c is never closed; close the quote", quote)
 }
 
-// space passes over blanks, -- comments and /* */ comments.
-func (p *ddlParser) space() {
+// skipSpace skips blanks, -- comments and /* */ comments.
+func (p *ddlParser) skipSpace() {
 	for p.pos < len(p.src) {
 		rest := p.src[p.pos:]
 		n := 1
@@ -196,8 +188,8 @@ func isWordByte(c byte) bool {
 	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
 }
 
-// accept consumes the given words if the next tokens are these; where the
-// first differs, it consumes none.
+// accept consumes the given words if the next tokens are these; if the first
+// differs, it consumes none.
 func (p *ddlParser) accept(words ...string) bool {
 	if !p.tok.is(words[0]) {
 		return false
@@ -216,22 +208,30 @@ func (p *ddlParser) expect(word string) {
 	p.next()
 }
 
-// statement reads one statement; nil is one that is passed over.
+// statement reads one statement; it returns nil for one that it skips.
 func (p *ddlParser) statement() *tableDef {
-	if p.tok.is("GRANT", "USE") {
-		p.skipStatement()
-		return nil
+	def := &tableDef{}
+	if p.accept("CREATE") {
+		def.replace = p.accept("OR", "REPLACE")
+		if !p.tok.is("CATALOG", "SCHEMA", "DATABASE", "VIEW") {
+			p.table(def)
+			return def
+		}
+	} else if !p.tok.is("GRANT", "USE") {
+		p.fail("got %s, want CREATE TABLE; CREATE CATALOG, SCHEMA, VIEW, GRANT and USE are skipped, leave anything else out", p.tok)
 	}
-	if !p.tok.is("CREATE") {
-		p.fail("got %s, want CREATE TABLE; CREATE CATALOG, SCHEMA, VIEW, GRANT and USE are passed over, anything else must be left out", p.tok)
-		return nil
+	p.skipStatement()
+	return nil
+}
+
+func (p *ddlParser) skipStatement() {
+	for p.tok.kind != tokEOF && !p.tok.is(";") {
+		p.next()
 	}
-	p.next()
-	def := &tableDef{replace: p.accept("OR", "REPLACE")}
-	if p.tok.is("CATALOG", "SCHEMA", "DATABASE", "VIEW") {
-		p.skipStatement()
-		return nil
-	}
+}
+
+// table reads the rest of CREATE TABLE.
+func (p *ddlParser) table(def *tableDef) {
 	p.expect("TABLE")
 	def.ifNotExists = p.accept("IF", "NOT", "EXISTS")
 	def.name = p.tableName()
@@ -248,17 +248,10 @@ func (p *ddlParser) statement() *tableDef {
 		p.fail("table %s is USING %s; the service writes Delta tables only: write USING DELTA", def.name, p.tok)
 	}
 	p.skipStatement()
-	return def
 }
 
-func (p *ddlParser) skipStatement() {
-	for p.tok.kind != tokEOF && !p.tok.is(";") {
-		p.next()
-	}
-}
-
-// columns reads a table's columns, and passes over constraints between them:
-// they are informational in Delta, and nothing enforces them on write.
+// columns reads a table's columns. It skips constraints between them, which
+// Delta does not enforce on write.
 func (p *ddlParser) columns(def *tableDef) {
 	seen := map[string]bool{}
 	for more := true; more; more = p.accept(",") {
@@ -267,7 +260,7 @@ func (p *ddlParser) columns(def *tableDef) {
 			continue
 		}
 		line := p.tok.line
-		col := p.column(0, false)
+		col := p.column()
 		key := strings.ToLower(col.name)
 		if seen[key] {
 			p.failAt(line, "column %s occurs twice in %s; rename one", col.name, def.name)
@@ -277,8 +270,7 @@ func (p *ddlParser) columns(def *tableDef) {
 	}
 }
 
-// skipConstraint passes over a table constraint up to the comma or bracket
-// that ends it.
+// skipConstraint skips a table constraint up to the comma or bracket that ends it.
 func (p *ddlParser) skipConstraint() {
 	for depth := 0; p.tok.kind != tokEOF; p.next() {
 		switch {
@@ -311,9 +303,8 @@ func (p *ddlParser) tableName() string {
 	return name
 }
 
-// column reads `name TYPE [NOT NULL] [COMMENT '...']`; inside a STRUCT a colon
-// may stand between name and type.
-func (p *ddlParser) column(depth int, inStruct bool) field {
+// column reads `name TYPE [NOT NULL] [COMMENT '...']`.
+func (p *ddlParser) column() field {
 	f := field{name: p.tok.text}
 	if p.tok.kind != tokWord && p.tok.kind != tokQuoted {
 		p.fail("got %s, want a column name", p.tok)
@@ -321,11 +312,15 @@ func (p *ddlParser) column(depth int, inStruct bool) field {
 		p.fail("column name %q: the service takes ASCII letters, digits and underscore only", f.name)
 	}
 	p.next()
-	if inStruct {
-		p.accept(":")
+	line := p.tok.line
+	parsed, err := delta.Parse(p.typeText())
+	if err == nil {
+		f.typ, err = newType(parsed)
 	}
-	f.typ = p.dataType(depth)
-	for p.err == nil && !p.tok.is(",", ")", ">") {
+	if err != nil && p.err == nil {
+		p.failAt(line, "%w", err)
+	}
+	for p.err == nil && !p.tok.is(",", ")") {
 		switch {
 		case p.accept("NOT", "NULL"):
 			f.notNull = true
@@ -341,90 +336,36 @@ func (p *ddlParser) column(depth int, inStruct bool) field {
 	return f
 }
 
+// typeText reads a type: a word, and what stands in brackets behind it.
+func (p *ddlParser) typeText() string {
+	var b strings.Builder
+	if p.tok.kind != tokWord {
+		p.fail("got %s, want a type", p.tok)
+	}
+	for depth := 0; p.tok.kind != tokEOF && (b.Len() == 0 || depth > 0 || p.tok.is("(", "<")); p.next() {
+		switch {
+		case p.tok.is("(", "<"):
+			depth++
+		case p.tok.is(")", ">"):
+			depth--
+		}
+		switch p.tok.kind {
+		case tokQuoted:
+			b.WriteString("`" + p.tok.text + "` ")
+		case tokString:
+			b.WriteString("'' ") // a comment, which nobody reads
+		default:
+			b.WriteString(p.tok.text + " ")
+		}
+	}
+	return b.String()
+}
+
 func validColumnName(s string) bool {
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		if c := s[i]; c >= 0x80 || !isWordByte(c) || i == 0 && c >= '0' && c <= '9' {
 			return false
 		}
 	}
 	return s != ""
-}
-
-// dataType reads a type; depth is how deep it is nested.
-func (p *ddlParser) dataType(depth int) *dataType {
-	if depth > maxTypeDepth {
-		p.fail("type nested deeper than %d", maxTypeDepth)
-	} else if p.tok.kind != tokWord {
-		p.fail("got %s, want a type", p.tok)
-	}
-	name := strings.ToUpper(p.tok.text)
-	p.next()
-	if k, ok := scalarTypes[name]; ok {
-		return &dataType{kind: k}
-	}
-	switch name {
-	case "VARCHAR", "CHAR", "CHARACTER":
-		t := &dataType{kind: kindChar, length: p.numbers(name, 1)[0]}
-		if name == "VARCHAR" {
-			t.kind = kindVarchar
-		}
-		if t.length < 1 {
-			p.fail("%s(%d): want a length of at least 1", name, t.length)
-		}
-		return t
-	case "DECIMAL", "DEC", "NUMERIC":
-		t := &dataType{kind: kindDecimal, precision: 10}
-		if p.tok.is("(") {
-			args := append(p.numbers(name, 2), 0)
-			t.precision, t.scale = args[0], args[1]
-		}
-		if t.precision < 1 || t.precision > 38 || t.scale > t.precision {
-			p.fail("DECIMAL(%d,%d): want a precision of 1 to 38 and a scale no larger", t.precision, t.scale)
-		}
-		return t
-	case "ARRAY":
-		p.expect("<")
-		t := &dataType{kind: kindArray, elem: p.dataType(depth + 1)}
-		p.expect(">")
-		return t
-	case "MAP":
-		p.expect("<")
-		t := &dataType{kind: kindMap, key: p.dataType(depth + 1)}
-		p.expect(",")
-		t.elem = p.dataType(depth + 1)
-		p.expect(">")
-		return t
-	case "STRUCT":
-		p.expect("<")
-		t := &dataType{kind: kindStruct, index: map[string]int{}}
-		for more := true; more; more = p.accept(",") {
-			f := p.column(depth+1, true)
-			if _, twice := t.index[f.name]; twice {
-				p.fail("struct field %s occurs twice; rename one", f.name)
-			}
-			t.index[f.name] = len(t.fields)
-			t.fields = append(t.fields, f)
-		}
-		p.expect(">")
-		return t
-	}
-	p.fail("type %s is not one the service can write; use STRING, a number type, BOOLEAN, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, DECIMAL(p,s), VARIANT, ARRAY<T>, MAP<K,V> or STRUCT<name: T>", name)
-	return &dataType{}
-}
-
-// numbers reads a bracketed list of one to limit small numbers. It returns at
-// least one.
-func (p *ddlParser) numbers(name string, limit int) []int {
-	p.expect("(")
-	var out []int
-	for more := true; more; more = p.accept(",") {
-		n, err := strconv.Atoi(p.tok.text)
-		if p.tok.kind != tokWord || err != nil || n < 0 || n > 1<<20 || len(out) == limit {
-			p.fail("%s: got %s, want at most %d whole number(s)", name, p.tok, limit)
-		}
-		out = append(out, n)
-		p.next()
-	}
-	p.expect(")")
-	return out
 }

@@ -200,15 +200,7 @@ func TestExactSchemas(t *testing.T) {
 }
 
 func TestSchemaModes(t *testing.T) {
-	for _, want := range []emulator.SchemaMode{emulator.SchemaByName, emulator.SchemaExact} {
-		if got, err := emulator.ParseSchemaMode(want.String()); got != want || err != nil {
-			t.Errorf("ParseSchemaMode(%q): got %v, %v", want, got, err)
-		}
-	}
-	if _, err := emulator.ParseSchemaMode("loose"); err == nil || !strings.Contains(err.Error(), "by-name, exact") {
-		t.Errorf("ParseSchemaMode(loose): got %v, want the modes named", err)
-	}
-	if _, err := emulator.New(emulator.Config{Schema: 7}); err == nil || !strings.Contains(err.Error(), "schema mode 7") {
-		t.Errorf("New: got %v, want the mode refused", err)
+	if _, err := emulator.New(emulator.Config{Schema: "loose"}); err == nil || !strings.Contains(err.Error(), "by-name, exact") {
+		t.Errorf("New: got %v, want the modes named", err)
 	}
 }

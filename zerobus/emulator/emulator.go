@@ -1,33 +1,23 @@
-// Package emulator stands in for a Databricks workspace with Zerobus Ingest,
-// so that software that writes to it can be developed and tested without one.
+// Package emulator emulates a Databricks workspace with Zerobus Ingest, to
+// develop and test software that writes to one.
 //
 // It serves the OAuth token endpoint, the ingest endpoint of the Datafly
-// Signal integration's page, and the Unity Catalog endpoint that describes a
-// table. Rows are validated strictly against the table's columns, kept, and can be
-// counted and read back in Go or over HTTP. Faults make it misbehave on
-// request: error statuses, delays, lost acknowledgements, hangs.
+// Signal integration's page, the Zerobus endpoint with gRPC streams and the
+// REST insert, and the Unity Catalog endpoints that describe a table. It
+// validates rows strictly against the table's columns and keeps them, to be
+// counted and read in Go or over HTTP. Faults make it misbehave on request.
 //
 // The request and response bodies of the ingest endpoint are this project's
-// reading: that page names the path, and nothing public describes its body.
+// reading: that page names the path, and nothing public describes the bodies.
 package emulator
 
 import (
 	"cmp"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
-	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,14 +37,14 @@ const (
 	DefaultStreamMaxAge    = 15 * time.Minute
 )
 
-// Config is what an Emulator needs. The zero value is a workspace with the
-// table datafly.events.stream that keeps every row in memory.
+// Config configures an Emulator. The zero value is a workspace with the table
+// datafly.events.stream that keeps every row in memory.
 type Config struct {
 	// ClientID and ClientSecret are the credentials the token endpoint takes.
 	// Empty means DefaultClientID and DefaultClientSecret.
 	ClientID, ClientSecret string
-	// TokenLifetime is how long a token is good, in whole seconds or more.
-	// 0 means an hour, as the service has it; short ones exercise refreshing.
+	// TokenLifetime is at least a second. 0 means an hour, as with the service;
+	// short ones exercise refreshing.
 	TokenLifetime time.Duration
 	// DDL is a SQL script whose CREATE TABLE statements make the tables. Empty
 	// means DefaultDDL.
@@ -63,11 +53,11 @@ type Config struct {
 	// 0 means 10 MiB, the service's limit.
 	MaxRequestBytes int64
 	// MaxRows is how many rows each table keeps for browsing; the oldest leave
-	// first. Counts and the index of message_id go on beyond it, at about 40
-	// bytes of memory per row. 0 keeps all rows in memory.
+	// first. 0 keeps all. Counts and the index of message_id cover all rows in
+	// any case, at about 40 bytes of memory per row.
 	MaxRows int
-	// NoIndex leaves message_id out of the index, for runs too long for its
-	// memory: Distinct and Duplicates then cover the rows still kept only.
+	// NoIndex disables the index of message_id, to save memory in long runs:
+	// Distinct and Duplicates then cover only the rows still kept.
 	NoIndex bool
 	// JSONL is the path of a file that rows are appended to and reloaded from;
 	// empty for none. Rows are written before they are acknowledged.
@@ -75,103 +65,95 @@ type Config struct {
 	// TLS serves HTTPS with a certificate for localhost, 127.0.0.1 and ::1,
 	// signed by a CA made for this Emulator; see CAPEM.
 	TLS bool
-	// AcceptTextTimestamps lets RFC 3339 text pass in TIMESTAMP columns, beside
+	// AcceptTextTimestamps accepts RFC 3339 text in TIMESTAMP columns, besides
 	// the microseconds the service takes.
 	AcceptTextTimestamps bool
 	// Latency is waited before the answer to each ingest request, when its
-	// rows are already kept, and before a gRPC message may be acknowledged.
-	// Zero is none.
+	// rows are stored, and before a gRPC message may be acknowledged.
 	Latency Latency
 
-	// What follows concerns the Zerobus endpoint, gRPC and REST.
+	// The fields below concern the Zerobus endpoint, gRPC and REST.
 
 	// WorkspaceID is what tokens for the endpoint must name in their resource.
 	// Empty means DefaultWorkspaceID.
 	WorkspaceID string
-	// Auth is what the endpoint asks of a token; the zero value is AuthStrict.
+	// Auth is what the endpoint asks of a token. Empty means AuthStrict.
 	Auth AuthMode
-	// AckInterval is the least time between two acks of a stream; 0 means
-	// 20 ms, and an idle stream's first ack does not wait for it.
+	// AckInterval is the least time between two acks of a stream. 0 means
+	// 20 ms. An idle stream's first ack does not wait for it.
 	AckInterval time.Duration
 	// AckEvery sends an ack before AckInterval is over once so many messages
 	// wait; 1 acknowledges each message. 0 uses AckInterval alone.
 	AckEvery int
 	// StreamMaxAge is when a stream gets its close signal. 0 means 15 minutes,
-	// about what the service has been seen to do; below 0 is never.
+	// about the service's; below 0 means never.
 	StreamMaxAge time.Duration
 	// CloseWindow is how long after the signal the stream ends with
 	// UNAVAILABLE. 0 means a tenth of StreamMaxAge, at most 10 s.
 	CloseWindow time.Duration
 	// OversizeCode ends a stream with a message above MaxRequestBytes. 0 means
-	// OUT_OF_RANGE, the answer of the server library that the official mock
-	// server is built on. RESOURCE_EXHAUSTED is that of gRPC for Go, and
-	// INVALID_ARGUMENT that of a service with a check of its own. What the
-	// service answers is not known.
+	// OUT_OF_RANGE, the answer of the official mock server's library. RESOURCE_EXHAUSTED
+	// is that of gRPC for Go, INVALID_ARGUMENT that of a service with its own
+	// check. What the service answers is not known.
 	OversizeCode codes.Code
-	// Schema is what a stream's descriptor must have in common with the
-	// columns; the zero value is SchemaByName.
+	// Schema is how a stream's descriptor must match the columns. Empty means
+	// SchemaByName.
 	Schema SchemaMode
-	// AnyOffsets lets offset_id jump, which is otherwise refused.
+	// AnyOffsets accepts gaps in offset_id, which are otherwise refused.
 	AnyOffsets bool
 
-	// Log receives what an operator should see; nil logs nothing. No secrets,
-	// tokens or rows are logged.
+	// Log receives what an operator should see; nil logs nothing. It gets no
+	// secrets, tokens or rows.
 	Log *zap.Logger
 }
 
 // Emulator is an emulated workspace. Its methods are safe for concurrent use.
 type Emulator struct {
+	*catalog
 	cfg     Config
 	log     *zap.Logger
 	handler http.Handler
 	tls     *identity // nil without TLS
 
-	catalog    catalog
-	journal    *journal
 	tokens     tokens
 	privileges privileges
 	faults     faultSet
-	stats      stats
+	scripts    scripts
+	stats      *stats
 	hook       atomic.Pointer[func(IngestRequest) *Fault]
 	apiOff     atomic.Bool
+	active     requests
 
-	active  requests
-	streams streams
-	scripts scripts
-
-	mu      sync.Mutex // Start, StartZerobus and Close
+	mu      sync.Mutex // held by Start, StartZerobus and Close
 	zerobus *endpointServer
-
-	server   *http.Server
-	url      string
-	served   chan struct{} // closed when the server's accept loop has ended
-	newConns connSet
+	server  *http.Server
+	url     string
+	served  chan struct{} // closed when the server's accept loop has ended
+	idle    connSet       // connections without a request yet
 }
 
 // New makes an Emulator. It starts nothing and opens nothing: call Start, or
-// mount Handler (after Open, where Config.JSONL is set).
+// mount Handler (after Open, if Config.JSONL is set).
 func New(cfg Config) (*Emulator, error) {
 	cfg.ClientID = cmp.Or(cfg.ClientID, DefaultClientID)
 	cfg.ClientSecret = cmp.Or(cfg.ClientSecret, DefaultClientSecret)
 	cfg.TokenLifetime = cmp.Or(cfg.TokenLifetime, DefaultTokenLifetime)
 	cfg.MaxRequestBytes = cmp.Or(cfg.MaxRequestBytes, DefaultMaxRequestBytes)
 	cfg.WorkspaceID = cmp.Or(cfg.WorkspaceID, DefaultWorkspaceID)
+	cfg.Auth = cmp.Or(cfg.Auth, AuthStrict)
 	cfg.AckInterval = cmp.Or(cfg.AckInterval, DefaultAckInterval)
 	cfg.StreamMaxAge = cmp.Or(cfg.StreamMaxAge, DefaultStreamMaxAge)
 	cfg.CloseWindow = cmp.Or(cfg.CloseWindow, min(max(cfg.StreamMaxAge, 0)/10, 10*time.Second))
 	cfg.OversizeCode = cmp.Or(cfg.OversizeCode, codes.OutOfRange)
+	cfg.Schema = cmp.Or(cfg.Schema, SchemaByName)
 	cfg.DDL = cmp.Or(cfg.DDL, DefaultDDL)
 	cfg.Log = cmp.Or(cfg.Log, zap.NewNop())
 	e := &Emulator{
-		cfg: cfg, log: cfg.Log,
-		catalog:    catalog{tables: map[string]*Table{}, noIndex: cfg.NoIndex},
-		journal:    &journal{path: cfg.JSONL},
-		tokens:     newTokens(cfg),
+		cfg: cfg, log: cfg.Log, stats: newStats(), tokens: newTokens(cfg),
 		privileges: privileges{revoked: map[string]bool{}},
-		active:     requests{stop: make(chan struct{}), idle: make(chan struct{})},
+		active:     requests{stop: make(chan struct{})},
 	}
-	e.stats.reset()
-	e.streams = streams{stats: &e.stats, open: map[*liveStream]struct{}{}}
+	e.catalog = &catalog{cfg: &e.cfg, journal: &journal{path: cfg.JSONL}, tables: map[string]*Table{}}
 	_, err := e.CreateTable(cfg.DDL)
 	if err = errors.Join(cfg.validate(), err); err != nil {
 		return nil, fmt.Errorf("emulator: %w", err)
@@ -187,7 +169,7 @@ func New(cfg Config) (*Emulator, error) {
 
 // validate reports every problem of a Config with its defaults at once.
 func (cfg *Config) validate() error {
-	errs := []error{cfg.Latency.validate()}
+	var errs []error
 	want := func(ok bool, format string, args ...any) {
 		if !ok {
 			errs = append(errs, fmt.Errorf(format, args...))
@@ -197,17 +179,17 @@ func (cfg *Config) validate() error {
 	want(cfg.MaxRows >= 0 && cfg.MaxRequestBytes >= 0, "max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes)
 	want(cfg.AckInterval >= 0 && cfg.AckEvery >= 0 && cfg.CloseWindow >= 0,
 		"ack interval %s, ack every %d, close window %s: want 0 (default) or more", cfg.AckInterval, cfg.AckEvery, cfg.CloseWindow)
-	want(cfg.Auth >= AuthStrict && cfg.Auth <= AuthOff, "auth mode %d: want AuthStrict, AuthPresence or AuthOff", cfg.Auth)
-	want(cfg.Schema >= SchemaByName && cfg.Schema <= SchemaExact, "schema mode %d: want SchemaByName or SchemaExact", cfg.Schema)
 	_, err := ParseOversizeCode(codeName(cfg.OversizeCode))
-	return errors.Join(append(errs, err)...)
+	return errors.Join(append(errs, err, cfg.Latency.validate(),
+		oneOf("auth mode", string(cfg.Auth), string(AuthStrict), string(AuthPresence), string(AuthOff)),
+		oneOf("schema mode", string(cfg.Schema), string(SchemaByName), string(SchemaExact)))...)
 }
 
 // Handler serves the workspace and the admin API.
 func (e *Emulator) Handler() http.Handler { return e.handler }
 
 // CAPEM is the certificate a client must trust, in PEM; nil without TLS. The
-// CA's key exists nowhere but in this Emulator's memory.
+// CA's key exists only in this Emulator's memory.
 func (e *Emulator) CAPEM() []byte {
 	if e.tls == nil {
 		return nil
@@ -219,7 +201,7 @@ func (e *Emulator) CAPEM() []byte {
 // it. Without JSONL, or when called again, it does nothing.
 func (e *Emulator) Open() error {
 	skipped := 0
-	err := e.journal.open(func(l journalLine) {
+	err := e.journal.open(func(l *journalLine) {
 		t := e.Table(l.Table)
 		switch {
 		case t == nil:
@@ -242,7 +224,7 @@ func (e *Emulator) Open() error {
 }
 
 // Start listens on addr (host:port; port 0 takes a free one) and serves until
-// Close. It may be called once.
+// Close. Call it once.
 func (e *Emulator) Start(addr string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -256,18 +238,12 @@ func (e *Emulator) Start(addr string) error {
 	if err != nil {
 		return fmt.Errorf("emulator: %w; give a free address", err)
 	}
-	e.server = &http.Server{
-		Handler:           e.handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ConnState:         e.newConns.track,
-		ErrorLog:          zap.NewStdLog(e.log),
-	}
-	host := reachable(ln)
-	e.url = "http://" + host
+	e.server = e.newHTTP(e.handler)
+	e.server.ConnState = e.idle.track
+	e.url = "http://" + reachable(ln)
 	serve := e.server.Serve
 	if e.tls != nil {
-		e.url = "https://" + host
+		e.url = "https://" + reachable(ln)
 		e.server.TLSConfig = e.tls.config()
 		serve = func(ln net.Listener) error { return e.server.ServeTLS(ln, "", "") }
 	}
@@ -281,14 +257,6 @@ func (e *Emulator) Start(addr string) error {
 	return nil
 }
 
-// reachable is an address that a client on this machine can connect to.
-func reachable(ln net.Listener) string {
-	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
-		return net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
-	}
-	return ln.Addr().String()
-}
-
 // URL is the workspace_url to configure, such as http://127.0.0.1:41234; ""
 // before Start.
 func (e *Emulator) URL() string {
@@ -297,34 +265,33 @@ func (e *Emulator) URL() string {
 	return e.url
 }
 
-// Close lets requests under way finish until ctx ends, then cuts them off.
-// Hangs and delays end at once. When it returns, nothing of the Emulator runs
-// any more; what it kept can still be read in Go.
+// Close lets active requests finish until ctx ends, then cuts them off. Hangs
+// and delays end at once. When it returns, all goroutines of the Emulator have
+// ended; its rows can still be read in Go.
 func (e *Emulator) Close(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.active.shut()
+	e.active.close()
 	var err error
 	if e.zerobus != nil {
 		err = e.zerobus.close(ctx)
 	}
 	if e.server != nil {
-		e.newConns.close()
+		e.idle.close()
 		if serr := e.server.Shutdown(ctx); serr != nil {
 			err = errors.Join(err, fmt.Errorf("emulator: requests cut off: %w", serr), e.server.Close())
 		}
 		<-e.served
 	}
-	<-e.active.idle
+	e.active.all.Wait()
 	if cerr := e.journal.close(); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("emulator: close rows file: %w", cerr))
 	}
 	return err
 }
 
-// Reset forgets all rows, faults and figures, gives back every privilege and
-// switches the ingest API on. Tables, their columns, tokens and the secret
-// stay as they are.
+// Reset removes all rows, faults and figures, grants every privilege and
+// enables the ingest API. Tables, their columns, tokens and the secret stay.
 func (e *Emulator) Reset() error {
 	e.ClearFaults()
 	e.privileges.mu.Lock()
@@ -334,87 +301,13 @@ func (e *Emulator) Reset() error {
 	var err error
 	for _, name := range e.Tables() {
 		if t := e.Table(name); t != nil {
-			err = errors.Join(err, t.clear())
+			err = errors.Join(err, t.clear(false))
 		}
 	}
-	e.streams.mu.Lock()
-	defer e.streams.mu.Unlock()
-	e.streams.ended = nil
 	e.stats.reset()
 	return err
 }
 
-// SetIngestAPI switches the ingest endpoint on or off. Off, it answers 404
-// ENDPOINT_NOT_FOUND, as a workspace that does not have it.
+// SetIngestAPI enables or disables the ingest endpoint. Disabled, it answers
+// 404 ENDPOINT_NOT_FOUND, as a workspace that does not have it.
 func (e *Emulator) SetIngestAPI(on bool) { e.apiOff.Store(!on) }
-
-// identity is a CA and the server certificate it has signed. Neither key is
-// ever written down.
-type identity struct {
-	caPEM []byte
-	leaf  tls.Certificate
-}
-
-// LocalDomain is the domain below which the server certificate holds for any
-// one label: clients take the first label of the Zerobus endpoint's host for
-// the workspace's id.
-const LocalDomain = "zerobus.local.cloud.databricks.com"
-
-// identityLifetime is short enough that nobody builds on it, long enough for
-// a stand-alone emulator that is left running.
-const identityLifetime = 365 * 24 * time.Hour
-
-func newIdentity() (*identity, error) {
-	ca := &x509.Certificate{Subject: pkix.Name{CommonName: "Zerobus emulator CA"}, IsCA: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign}
-	caDER, caKey, err := issue(ca, ca, nil)
-	if err != nil {
-		return nil, fmt.Errorf("make CA: %w", err)
-	}
-	leaf := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost", "*." + LocalDomain},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		KeyUsage:    x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	leafDER, leafKey, err := issue(leaf, ca, caKey)
-	if err != nil {
-		return nil, fmt.Errorf("make server certificate: %w", err)
-	}
-	return &identity{
-		caPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),
-		leaf:  tls.Certificate{Certificate: [][]byte{leafDER, caDER}, PrivateKey: leafKey},
-	}, nil
-}
-
-// issue makes a key and a certificate for it, signed with parentKey or, where
-// that is nil, with the key itself.
-func issue(c, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (der []byte, key *ecdsa.PrivateKey, err error) {
-	if c.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120)); err != nil {
-		return nil, nil, err
-	}
-	now := time.Now()
-	c.NotBefore, c.NotAfter, c.BasicConstraintsValid = now.Add(-time.Hour), now.Add(identityLifetime), true
-	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		return nil, nil, err
-	}
-	der, err = x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, cmp.Or(parentKey, key))
-	return der, key, err
-}
-
-func (i *identity) config() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{i.leaf}, MinVersion: tls.VersionTLS12}
-}
-
-// endpointConfig is for the port that gRPC and REST share. A client that knows
-// HTTP/1.1 is no gRPC client, and gets it.
-func (i *identity) endpointConfig() *tls.Config {
-	both := i.config()
-	h1, h2 := i.config(), i.config()
-	h1.NextProtos, h2.NextProtos = []string{"http/1.1"}, []string{"h2"}
-	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, "http/1.1") {
-			return h1, nil
-		}
-		return h2, nil
-	}
-	return both
-}

@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -9,93 +10,81 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	pb "github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
-// Faults come from the faults added, from the hook of OnIngest and from the
-// scripts of Play. Each is a hit once it applies to a request, and a hit is
-// carried out by misbehave: of the Emulator for a request by HTTP, of a
-// liveStream before it is open and for a message on it.
-
-// rule is a Fault made ready to apply.
-type rule struct {
-	Fault
-	re   *regexp.Regexp  // of Rows
-	ids  map[string]bool // of Rows
-	dice *rand.Rand      // guarded by the faultSet, or owned by the one request of a hook's fault
-}
-
-func newRule(f Fault) (*rule, error) {
-	if err := f.validate(); err != nil {
-		return nil, fmt.Errorf("fault: %w", err)
-	}
-	seed := f.Seed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	r := &rule{Fault: f, dice: rand.New(rand.NewPCG(seed, 0))}
-	if f.Rows != nil && f.Rows.Regexp != "" {
-		r.re = regexp.MustCompile(f.Rows.Regexp)
-	}
-	if f.Rows != nil && len(f.Rows.MessageIDs) > 0 {
-		r.ids = make(map[string]bool, len(f.Rows.MessageIDs))
-		for _, id := range f.Rows.MessageIDs {
-			r.ids[id] = true
-		}
-	}
-	return r, nil
-}
-
-// fits compares a request with everything but the dice. row is the row that
-// Rows matches, or 0.
-func (r *rule) fits(c *call) (row int, ok bool) {
-	switch {
-	case r.Endpoint != "" && r.Endpoint != c.endpoint, !slices.Contains(effects[r.Effect], c.endpoint):
-		return 0, false
-	case r.Offset != nil && (c.endpoint != EndpointStream || *r.Offset != c.offset):
-		return 0, false
-	case r.Table != "" && !strings.EqualFold(r.Table, c.tableName()):
-		return 0, false
-	case r.Rows == nil:
-		return 0, true
-	}
-	row = slices.IndexFunc(c.rows(), r.matches)
-	return max(row, 0), row >= 0
-}
-
-func (r *rule) matches(row []byte) bool {
-	m := r.Rows
-	if m.Column != "" {
-		text, ok := columnText(row, m.Column)
-		if !ok || m.Equals != nil && string(text) != *m.Equals || r.re != nil && !r.re.Match(text) {
-			return false
-		}
-	} else if r.re != nil && !r.re.Match(row) {
-		return false
-	}
-	if r.ids == nil {
-		return true
-	}
-	id, ok := columnText(row, idColumn)
-	return ok && r.ids[string(id)]
-}
-
-// hit makes a fault of the rule that applies to a request.
-func (r *rule) hit(row int) *hit {
-	return &hit{Fault: r.Fault, row: row, wait: r.Latency.draw(r.dice.NormFloat64)}
-}
+// Faults come from AddFault, from the hook of OnIngest and from the scripts of
+// Play. Each becomes a hit when it applies to a request. Emulator.applyFault
+// carries out a hit by HTTP, liveStream.applyFault on a stream.
 
 // hit is a fault that applies to a request.
 type hit struct {
 	Fault
 	row  int            // the row that Rows matched, or 0
 	wait time.Duration  // drawn from Latency
-	end  *status.Status // of a script: ends the stream with the effect status; nil uses the Fault's
+	end  *status.Status // of a script: the status to end the stream with; nil uses the Fault's
+}
+
+// rule is a Fault prepared for matching.
+type rule struct {
+	Fault
+	re     *regexp.Regexp // of Rows
+	random *rand.Rand     // guarded by the faultSet
+}
+
+func newRule(f Fault) (*rule, error) {
+	if err := f.validate(); err != nil {
+		return nil, fmt.Errorf("fault: %w", err)
+	}
+	r := &rule{Fault: f, random: rand.New(rand.NewPCG(cmp.Or(f.Seed, rand.Uint64()), 0))}
+	if f.Rows != nil && f.Rows.Regexp != "" {
+		r.re = regexp.MustCompile(f.Rows.Regexp)
+	}
+	return r, nil
+}
+
+// match returns a hit if the rule matches a request, whatever its probability.
+func (r *rule) match(c *call) *hit {
+	h := &hit{Fault: r.Fault}
+	if r.Endpoint != "" && r.Endpoint != c.endpoint || !slices.Contains(effects[r.Effect], c.endpoint) || r.Offset != nil && *r.Offset != c.offset {
+		return nil
+	}
+	if r.Table != "" || r.Rows != nil {
+		c.splitRecords()
+	}
+	if r.Table != "" && !strings.EqualFold(r.Table, c.table) {
+		return nil
+	}
+	if r.Rows != nil {
+		if h.row = slices.IndexFunc(c.records, r.matchRow); h.row < 0 {
+			return nil
+		}
+	}
+	return h
+}
+
+func (r *rule) matchRow(row []byte) bool {
+	m, text, ok := r.Rows, row, true
+	if m.Column != "" {
+		text, ok = columnText(row, m.Column)
+	}
+	if !ok || m.Equals != nil && string(text) != *m.Equals || r.re != nil && !r.re.Match(text) {
+		return false
+	}
+	if len(m.MessageIDs) == 0 {
+		return true
+	}
+	id, ok := columnText(row, idColumn)
+	return ok && slices.Contains(m.MessageIDs, string(id))
 }
 
 // faultSet holds the faults in the order they were added.
@@ -105,7 +94,7 @@ type faultSet struct {
 	last  int // number of the last ID given
 }
 
-// AddFault adds a fault behind those already there and returns it with its ID.
+// AddFault adds a fault after the present ones and returns it with its ID.
 func (e *Emulator) AddFault(f Fault) (Fault, error) {
 	f.Hits = 0
 	r, err := newRule(f)
@@ -126,7 +115,7 @@ func (e *Emulator) AddFault(f Fault) (Fault, error) {
 	return r.Fault, nil
 }
 
-// Faults lists the faults that still apply, in order.
+// Faults lists the present faults in order.
 func (e *Emulator) Faults() []Fault {
 	e.faults.mu.Lock()
 	defer e.faults.mu.Unlock()
@@ -137,7 +126,7 @@ func (e *Emulator) Faults() []Fault {
 	return out
 }
 
-// RemoveFault removes a fault by its ID and reports whether it was there.
+// RemoveFault removes a fault by its ID and reports whether it existed.
 func (e *Emulator) RemoveFault(id string) bool {
 	return e.faults.remove(func(r *rule) bool { return r.ID == id })
 }
@@ -149,50 +138,36 @@ func (s *faultSet) remove(which func(*rule) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := len(s.rules)
-	s.rules = slices.DeleteFunc(slices.Clone(s.rules), which) // pick reads the old ones
+	s.rules = slices.DeleteFunc(s.rules, which)
 	return len(s.rules) < n
 }
 
-// any reports whether there is a fault at all.
-func (s *faultSet) any() bool {
+func (s *faultSet) empty() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.rules) > 0
+	return len(s.rules) == 0
 }
 
-// pick returns the first fault that fits the request, or nil. Rows are looked
-// at without the lock; take checks that the fault is still there.
+// pick returns the first fault that applies to a request, or nil.
 func (s *faultSet) pick(c *call) *hit {
 	s.mu.Lock()
-	rules := s.rules[:len(s.rules):len(s.rules)]
-	s.mu.Unlock()
-	for _, r := range rules {
-		if row, ok := r.fits(c); ok {
-			if h := s.take(r, row); h != nil {
-				return h
-			}
+	defer s.mu.Unlock()
+	for i, r := range s.rules {
+		h := r.match(c)
+		if h == nil || r.Probability > 0 && r.random.Float64() >= r.Probability {
+			continue
 		}
+		h.wait = r.Latency.draw(r.random.NormFloat64)
+		if r.Hits++; r.Count > 0 && r.Hits >= r.Count {
+			s.rules = slices.Delete(s.rules, i, i+1)
+		}
+		return h
 	}
 	return nil
 }
 
-// take counts one use of the rule, unless the dice or its end say no.
-func (s *faultSet) take(r *rule, row int) *hit {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := slices.Index(s.rules, r)
-	if i < 0 || r.Probability > 0 && r.dice.Float64() >= r.Probability {
-		return nil
-	}
-	r.Hits++
-	if r.Count > 0 && r.Hits >= r.Count {
-		s.rules = slices.Delete(slices.Clone(s.rules), i, i+1)
-	}
-	return r.hit(row)
-}
-
-// IngestRequest is what a hook sees of a request that brings rows: to the
-// ingest endpoint, to the REST insert, or a message on a gRPC stream.
+// IngestRequest is a request that contains rows: to the ingest endpoint, to the
+// REST insert, or a message on a gRPC stream.
 type IngestRequest struct {
 	Endpoint  string // EndpointIngest, EndpointInsert or EndpointStream
 	Number    int64  // 1 for the first of this endpoint since New or Reset
@@ -203,7 +178,7 @@ type IngestRequest struct {
 	Rows      [][]byte // as JSON; valid during the call only
 }
 
-// OnIngest sets a hook that is asked about every request that brings rows,
+// OnIngest sets a hook that is called for every request that contains rows,
 // before any fault. A Fault it returns applies to this request, whatever its
 // Endpoint, Table, Rows, Count and Probability; nil leaves the request to the
 // faults added. The hook runs on the request's goroutine, several at once. A
@@ -216,12 +191,9 @@ func (e *Emulator) OnIngest(hook func(IngestRequest) *Fault) {
 	e.hook.Store(&hook)
 }
 
-// bringsRows reports whether requests to an endpoint hold rows.
-func bringsRows(endpoint string) bool { return slices.Contains(withRows, endpoint) }
-
-// fault finds what goes wrong with a call, and counts it; nil for nothing.
+// fault finds the fault that applies to a call, and counts it; nil for none.
 func (e *Emulator) fault(c *call) *hit {
-	h := e.hooked(c)
+	h := e.hookFault(c)
 	if h == nil {
 		h = e.faults.pick(c)
 	}
@@ -231,15 +203,15 @@ func (e *Emulator) fault(c *call) *hit {
 	return h
 }
 
-// hooked asks the hook.
-func (e *Emulator) hooked(c *call) *hit {
+func (e *Emulator) hookFault(c *call) *hit {
 	hook := e.hook.Load()
-	if hook == nil || !bringsRows(c.endpoint) {
+	if hook == nil || !takesRows(c.endpoint) {
 		return nil
 	}
+	c.splitRecords()
 	f := (*hook)(IngestRequest{
-		Endpoint: c.endpoint, Number: c.number, Table: c.tableName(), RequestID: c.requestID,
-		StreamID: c.streamID, Offset: c.offset, Rows: c.rows(),
+		Endpoint: c.endpoint, Number: c.number, Table: c.table, RequestID: c.requestID,
+		StreamID: c.streamID, Offset: c.offset, Rows: c.records,
 	})
 	if f == nil {
 		return nil
@@ -248,28 +220,29 @@ func (e *Emulator) hooked(c *call) *hit {
 	once.Endpoint, once.Table, once.Count, once.Probability = c.endpoint, "", 0, 0
 	r, err := newRule(once)
 	if err != nil {
-		e.log.Error("ingest hook returned a fault that cannot apply", zap.Error(err))
+		e.log.Error("ingest hook returned an invalid fault", zap.Error(err))
 		return &hit{Fault: Fault{Effect: EffectStatus, Status: http.StatusInternalServerError, Message: err.Error()}}
 	}
-	row, _ := r.fits(c)
-	return r.hit(row)
+	h := r.match(c)
+	if h == nil { // the hook's choice stands without a matching row
+		h = &hit{Fault: r.Fault}
+	}
+	h.wait = r.Latency.draw(r.random.NormFloat64)
+	return h
 }
 
 // answer is what the effect status sends by HTTP.
-func (f *Fault) answer(endpoint string) answer {
-	e := apiError{status: f.Status, code: f.ErrorCode, numeric: f.NumericCode, message: f.Message}
-	if e.code == "" {
-		e.code = usualCode(endpoint, f.Status)
-	}
-	if e.message == "" {
-		e.message = "scripted fault: " + http.StatusText(f.Status)
-	}
-	a := e.answer(endpoint)
-	switch {
-	case f.RetryAfter > 0 && f.AsDate:
-		a.header.Set("Retry-After", time.Now().Add(time.Duration(f.RetryAfter)*time.Second).UTC().Format(http.TimeFormat))
-	case f.RetryAfter > 0:
+func (f *Fault) answer(c *call) answer {
+	a := c.answer(nil, &apiError{
+		status: f.Status, numeric: f.NumericCode,
+		code:    cmp.Or(f.ErrorCode, usualCode(c.endpoint, f.Status)),
+		message: cmp.Or(f.Message, "scripted fault: "+http.StatusText(f.Status)),
+	})
+	if f.RetryAfter > 0 {
 		a.header.Set("Retry-After", strconv.Itoa(f.RetryAfter))
+		if f.AsDate {
+			a.header.Set("Retry-After", time.Now().Add(time.Duration(f.RetryAfter)*time.Second).UTC().Format(http.TimeFormat))
+		}
 	}
 	if f.Body != nil {
 		a.body = []byte(*f.Body)
@@ -280,32 +253,28 @@ func (f *Fault) answer(endpoint string) answer {
 	if f.ContentType != "" {
 		a.header.Set("Content-Type", f.ContentType)
 	}
-	if f.CutAfter != nil {
-		a.cut, a.sent = true, min(*f.CutAfter, len(a.body))
-	}
+	a.cut = f.CutAfter
 	return a
 }
 
-// misbehave applies a fault to a request that f serves.
-func (e *Emulator) misbehave(w http.ResponseWriter, r *http.Request, c *call, h *hit, f func(*call) answer) {
+// applyFault carries out a fault on a request; serve is the usual handling.
+func (e *Emulator) applyFault(w http.ResponseWriter, r *http.Request, c *call, h *hit, serve func() answer) {
 	if !e.active.wait(r.Context(), h.wait) {
 		panic(http.ErrAbortHandler)
 	}
 	if h.Keep {
-		f(c)
+		serve()
 	}
-	every := time.Duration(0)
+	var a answer
 	switch h.Effect {
 	case EffectStatus:
-		e.send(w, r, c, h.answer(c.endpoint), 0)
-		return
+		a = h.answer(c)
 	case EffectRefuse:
 		fault := &rowFault{row: h.row, reason: "REFUSED", problem: "refused by a scripted fault"}
 		if h.Rows != nil {
 			fault.column = h.Rows.Column
 		}
-		e.send(w, r, c, invalid(fault).answer(c.endpoint), 0)
-		return
+		a = c.answer(nil, invalid(fault))
 	case EffectHang:
 		select {
 		case <-r.Context().Done():
@@ -314,18 +283,17 @@ func (e *Emulator) misbehave(w http.ResponseWriter, r *http.Request, c *call, h 
 		panic(http.ErrAbortHandler)
 	case EffectCut:
 		panic(http.ErrAbortHandler)
-	case EffectSlowBody:
-		every = 100 * time.Millisecond
-		if h.ByteEveryMS > 0 {
-			every = time.Duration(h.ByteEveryMS) * time.Millisecond
+	default:
+		a = serve()
+		e.delay(r, c)
+		if h.Effect == EffectLoseAck && a.status == http.StatusOK { // a refusal has no acknowledgement to lose
+			panic(http.ErrAbortHandler)
+		}
+		if h.Effect == EffectSlowBody {
+			a.byteEvery = time.Duration(cmp.Or(h.ByteEveryMS, 100)) * time.Millisecond
 		}
 	}
-	a := f(c)
-	e.pause(r, c.endpoint)
-	if h.Effect == EffectLoseAck && a.status == http.StatusOK { // of a refusal there is no acknowledgement to lose
-		panic(http.ErrAbortHandler)
-	}
-	e.send(w, r, c, a, every)
+	e.send(w, r, c, a)
 }
 
 // grpcStatus is what the effect status ends a stream with.
@@ -333,50 +301,47 @@ func (h *hit) grpcStatus() *status.Status {
 	if h.end != nil {
 		return h.end
 	}
-	code := codeOf(h.Status)
+	c := codeOf(h.Status)
 	if h.GRPCCode != "" {
-		code = grpcCodes[h.GRPCCode]
+		c = codes.Code(code.Code_value[h.GRPCCode])
 	}
 	message := h.Message
-	if message == "" && code != codes.OK {
-		message = "scripted fault: " + codeName(code)
+	if message == "" && c != codes.OK {
+		message = "scripted fault: " + codeName(c)
 	}
-	return withInfo(status.New(code, message), h.ErrorInfo)
+	return withInfo(status.New(c, message), h.ErrorInfo)
 }
 
-// response is what an effect sends on a stream besides the usual responses;
-// nil for nothing. offset is that of the message it befalls.
-func (h *hit) response(offset int64) []byte {
+// event is what an effect sends on a stream besides the usual responses; nil
+// for nothing. offset is that of the message it applies to.
+func (h *hit) event(offset int64) *event {
 	switch h.Effect {
 	case EffectAck:
 		if h.AckBy != nil {
 			offset += *h.AckBy
-			return ackResponse(&offset)
+			return &event{response: ackResponse(&offset)}
 		}
-		return ackResponse(h.AckOffset)
+		return &event{response: ackResponse(h.AckOffset)}
 	case EffectCloseSignal:
-		return closeResponse((*time.Duration)(h.Window))
+		end := cmp.Or(h.EndAfter, h.Window, new(Duration))
+		return &event{response: closeResponse((*time.Duration)(h.Window)), end: (*time.Duration)(end)}
 	case EffectUnknown:
-		return unknownResponse()
+		return &event{response: unknownResponse()}
 	}
 	return nil
 }
 
-// reasonHeader is where the service's edge says why it refuses, with a status
-// that may well be OK.
+// reasonHeader is where the service's edge puts the reason of a refusal, whose
+// status may be OK.
 const reasonHeader = "x-databricks-reason-phrase"
 
-// gone is the status of a stream whose client is not there to see it.
-var gone = status.New(codes.Canceled, "the connection was cut by a scripted fault")
+// clientGone is the status of a stream whose client cannot receive it.
+var clientGone = status.New(codes.Canceled, "the connection was cut by a scripted fault")
 
-// beforeHeader applies a fault of the endpoint create that comes before the
-// response headers. A status ends the stream.
-func (s *liveStream) beforeHeader(h *hit) *status.Status {
-	if h.Reason == "" {
-		return nil
-	}
+// refuseAtEdge applies a fault with a Reason, before the response headers.
+func (s *liveStream) refuseAtEdge(h *hit) *status.Status {
 	if !s.e.active.wait(s.rpc.Context(), h.wait) {
-		return gone
+		return clientGone
 	}
 	md := metadata.Pairs(reasonHeader, h.Reason)
 	if h.InTrailer {
@@ -387,38 +352,64 @@ func (s *liveStream) beforeHeader(h *hit) *status.Status {
 	return h.grpcStatus()
 }
 
-// unopened applies a fault to a stream that nobody else sends on: of the
-// endpoint create, after create_stream has come, or of a script.
-func (s *liveStream) unopened(h *hit) *status.Status {
-	if !s.e.active.wait(s.rpc.Context(), h.wait) {
-		return gone
+// applyFault carries out a fault on a stream: on a message of an open stream
+// or, with open false, on its creation or a step of a script. A status ends the
+// stream.
+func (s *liveStream) applyFault(h *hit, open bool) *status.Status {
+	if h.Effect != EffectStallAcks && !s.e.active.wait(s.rpc.Context(), h.wait) {
+		return clientGone
+	}
+	if open && (h.Keep || h.Effect == EffectLoseAck) {
+		if st := s.store(); st != nil {
+			return st
+		}
 	}
 	switch h.Effect {
+	case EffectRefuse:
+		return recordStatus("record " + strconv.Itoa(h.row) + " of the message: refused by a scripted fault")
+	case EffectCut, EffectLoseAck, EffectFreeze, EffectHang:
+		return s.leaveUnanswered(h.Effect)
 	case EffectStatus:
-		return h.grpcStatus()
-	case EffectHang, EffectFreeze, EffectCut:
-		return s.vanish(h.Effect)
-	case EffectGoAway:
+		st := h.grpcStatus()
+		if !open || st.Code() != codes.OK {
+			return st
+		}
+		s.push(event{halt: true}) // even if messages wait for acks
+		<-s.rpc.Context().Done()
+		return clientGone
+	case EffectStallAcks:
+		s.changeAcks(func(now time.Time) { s.acks.hold(now, cmp.Or(h.wait, forever)) })
+	}
+	offset := int64(0)
+	if open {
+		if st := s.accept(); st != nil {
+			return st
+		}
+		offset = *s.msg.offset
+	}
+	if h.Effect == EffectGoAway {
 		s.conn.sendGoAway()
 	}
-	if b := h.response(0); b != nil {
-		return s.sendNow(b)
+	if ev := h.event(offset); ev != nil && open {
+		s.push(*ev)
+	} else if ev != nil {
+		return s.sendNow(ev.response)
 	}
 	return nil
 }
 
-// sendNow sends a response before the stream is open, when nobody else does.
-func (s *liveStream) sendNow(b []byte) *status.Status {
-	if err := s.rpc.SendMsg(b); err != nil {
+// sendNow sends a response while the sending side does not run.
+func (s *liveStream) sendNow(r *pb.EphemeralStreamResponse) *status.Status {
+	if err := s.rpc.Send(r); err != nil {
 		return status.Convert(err)
 	}
 	return nil
 }
 
-// vanish leaves the client without an answer.
-func (s *liveStream) vanish(effect string) *status.Status {
+// leaveUnanswered waits until the client leaves or the emulator stops.
+func (s *liveStream) leaveUnanswered(effect string) *status.Status {
 	switch effect {
-	case EffectCut:
+	case EffectCut, EffectLoseAck:
 		s.conn.cut()
 	case EffectFreeze:
 		s.server.freeze(s.conn)
@@ -427,63 +418,176 @@ func (s *liveStream) vanish(effect string) *status.Status {
 	case <-s.rpc.Context().Done():
 	case <-s.e.active.stop:
 	}
-	return gone
+	return clientGone
 }
 
-// misbehave applies a fault to a message of an open stream.
-func (s *liveStream) misbehave(h *hit) *status.Status {
-	if h.Effect != EffectStallAcks && !s.e.active.wait(s.rpc.Context(), h.wait) {
-		return gone
-	}
-	if h.Keep || h.Effect == EffectLoseAck {
-		if st := s.keep(); st != nil {
-			return st
-		}
-	}
-	switch h.Effect {
-	case EffectRefuse:
-		return recordStatus("record " + strconv.Itoa(h.row) + " of the message: refused by a scripted fault")
-	case EffectCut, EffectFreeze, EffectHang:
-		return s.vanish(h.Effect)
-	case EffectLoseAck:
-		return s.vanish(EffectCut)
-	case EffectStatus:
-		st := h.grpcStatus()
-		if st.Code() == codes.OK { // whatever waits for an ack
-			s.push(event{halt: true})
-			<-s.rpc.Context().Done()
-			return gone
-		}
-		return st
-	case EffectStallAcks:
-		if h.wait == 0 {
-			h.wait = forever
-		}
-		s.stall(h.wait)
-	}
-	if st := s.accept(); st != nil {
-		return st
-	}
-	if h.Effect == EffectGoAway {
-		s.conn.sendGoAway()
-	}
-	if b := h.response(s.req.offset); b != nil {
-		s.push(event{response: b, end: h.closing()})
-	}
-	return nil
+// ScriptStep is one step of a script: one of CreateStream, RecordAck,
+// CloseStreamSignal and StreamError.
+type ScriptStep interface{ hit() *hit }
+
+// CreateStream confirms a stream, after Delay, with StreamID or, if that is
+// empty, with test_stream_<n>.
+type CreateStream struct {
+	StreamID string
+	Delay    time.Duration
 }
 
-// closing is how the effect close_signal ends the stream; nil for other effects.
-func (h *hit) closing() *time.Duration {
-	if h.Effect != EffectCloseSignal {
+// RecordAck acknowledges up to Offset when the message with this offset has
+// arrived, after Delay.
+type RecordAck struct {
+	Offset int64
+	Delay  time.Duration
+}
+
+// CloseStreamSignal announces the stream's end at the next message, after
+// Delay. Only the script ends the stream.
+type CloseStreamSignal struct {
+	Duration time.Duration
+	Delay    time.Duration
+}
+
+// StreamError ends the stream with Status, after Delay: when a stream is being
+// created or at the next message.
+type StreamError struct {
+	Status *status.Status
+	Delay  time.Duration
+}
+
+func (s CreateStream) hit() *hit { return &hit{wait: s.Delay} }
+
+func (s RecordAck) hit() *hit {
+	return &hit{Fault: Fault{Effect: EffectAck, AckOffset: &s.Offset}, wait: s.Delay}
+}
+
+func (s CloseStreamSignal) hit() *hit {
+	return &hit{Fault: Fault{Effect: EffectCloseSignal, Window: (*Duration)(&s.Duration)}, wait: s.Delay}
+}
+
+func (s StreamError) hit() *hit {
+	return &hit{Fault: Fault{Effect: EffectStatus}, wait: s.Delay, end: cmp.Or(s.Status, statusOK)}
+}
+
+// Script makes a table's gRPC streams follow steps, like the mock servers in
+// Databricks' SDK repositories: nothing else of the stream is checked, and
+// nothing is stored. The position in the script survives reconnects. A new
+// stream skips to the next CreateStream or StreamError, and is confirmed when
+// there is none. Each message is compared with the current step: a RecordAck
+// for another offset waits, a CreateStream is skipped. After the last step
+// nothing is sent.
+type Script struct {
+	mu      sync.Mutex
+	steps   []ScriptStep
+	at      int
+	streams int
+	highest int64
+	records int
+}
+
+// scripts are the scripts by table, as the client writes its name.
+type scripts struct {
+	table sync.Map     // name -> *Script
+	count atomic.Int64 // streams of all scripts, for their default ids
+}
+
+// of returns a table's script, or nil.
+func (x *scripts) of(table string) *Script {
+	s, _ := x.table.Load(table)
+	script, _ := s.(*Script)
+	return script
+}
+
+// Play makes the gRPC streams for a table follow a script from now on; the
+// table need not exist. It replaces the table's script. Without steps nothing
+// is sent.
+func (e *Emulator) Play(table string, steps ...ScriptStep) *Script {
+	s := &Script{steps: steps, highest: -1}
+	e.scripts.table.Store(table, s)
+	return s
+}
+
+// StopPlaying ends a table's script; streams opened from now on are served as
+// usual.
+func (e *Emulator) StopPlaying(table string) { e.scripts.table.Delete(table) }
+
+// Append adds steps to the script's end.
+func (s *Script) Append(steps ...ScriptStep) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.steps = append(s.steps, steps...)
+}
+
+// Played is how many steps are done.
+func (s *Script) Played() int { return s.read(func() int { return s.at }) }
+
+// Streams is how many streams clients have opened.
+func (s *Script) Streams() int { return s.read(func() int { return s.streams }) }
+
+// Records is how many records have arrived, those of batches counted singly.
+func (s *Script) Records() int { return s.read(func() int { return s.records }) }
+
+// HighestOffset is the highest offset_id that has arrived; -1 for none.
+func (s *Script) HighestOffset() int64 { return int64(s.read(func() int { return int(s.highest) })) }
+
+func (s *Script) read(get func() int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return get()
+}
+
+// create skips to the next step for a new stream. It returns the stream's id,
+// of which id is the default, and the step as a fault.
+func (s *Script) create(id string) (string, *hit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams++
+	for i := s.at; i < len(s.steps); i++ {
+		step, isCreate := s.steps[i].(CreateStream)
+		if _, isError := s.steps[i].(StreamError); isCreate || isError {
+			s.at = i + 1
+			return cmp.Or(step.StreamID, id), s.steps[i].hit()
+		}
+	}
+	return id, &hit{}
+}
+
+// message returns the step that a message triggers, as a fault, or nil.
+func (s *Script) message(m *message) *hit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records += len(m.records)
+	if m.offset != nil {
+		s.highest = max(s.highest, *m.offset)
+	}
+	if s.at >= len(s.steps) {
 		return nil
 	}
-	after := h.EndAfter
-	if after == nil {
-		after = h.Window
+	step := s.steps[s.at]
+	if ack, isAck := step.(RecordAck); isAck && (m.offset == nil || ack.Offset != *m.offset) {
+		return nil
 	}
-	if after == nil {
-		after = new(Duration)
+	s.at++
+	if _, isCreate := step.(CreateStream); isCreate {
+		return nil
 	}
-	return (*time.Duration)(after)
+	return step.hit()
+}
+
+// play serves a stream by its script, after create_stream.
+func (s *liveStream) play(script *Script) *status.Status {
+	id, h := script.create("test_stream_" + strconv.FormatInt(s.e.scripts.count.Add(1), 10))
+	if st := s.applyFault(h, false); st != nil {
+		return st
+	}
+	if st := s.sendNow(createResponse(&id)); st != nil {
+		return st
+	}
+	return s.receiveAll(func() *status.Status {
+		if !s.msg.ingest {
+			return nil
+		}
+		if h := script.message(&s.msg); h != nil {
+			return s.applyFault(h, false)
+		}
+		return nil
+	})
 }

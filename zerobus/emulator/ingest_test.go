@@ -99,7 +99,7 @@ func TestBodiesThatAreRefused(t *testing.T) {
 		{"leading zero", head + `[{"id":"a","n":01}]}`, "invalid JSON"},
 		{"bare minus", head + `[{"id":"a","n":-}]}`, "invalid JSON"},
 		{"byte order mark", "\ufeff" + head + `[]}`, "invalid JSON"},
-		{"too deep", head + `[{"id":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}]}`, "nested too deep"},
+		{"too deep", head + `[{"id":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}]}`, "nested too deep"},
 	} {
 		r := w.ingest(c.body)
 		r.wantError(t, 400, "INVALID_PARAMETER_VALUE", c.message)

@@ -3,7 +3,7 @@ package emulator
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -19,8 +20,8 @@ import (
 //	{"table":"datafly.events.stream","at":"2026-01-02T03:04:05.6Z","transport":"workspace","row":{…}}
 //	{"table":"datafly.events.stream","cleared":true}
 //
-// A request's rows are written by one call before they are acknowledged, and
-// not synced: rows survive the end of the process, not of the machine.
+// The rows of a request are written by one call before they are acknowledged.
+// The file is not synced: rows survive the end of the process, not of the machine.
 type journal struct {
 	path string // "": nothing is written
 
@@ -30,27 +31,23 @@ type journal struct {
 }
 
 type journalLine struct {
-	Table     string          `json:"table"`
-	At        time.Time       `json:"at,omitzero"`
-	Transport string          `json:"transport,omitempty"`
-	RequestID string          `json:"request_id,omitempty"`
-	StreamID  string          `json:"stream_id,omitempty"`
-	Offset    int64           `json:"offset,omitempty"`
-	Cleared   bool            `json:"cleared,omitempty"`
-	Row       json.RawMessage `json:"row,omitempty"`
+	Table     string         `json:"table"`
+	At        time.Time      `json:"at,omitzero"`
+	Transport string         `json:"transport,omitzero"`
+	RequestID string         `json:"request_id,omitzero"`
+	StreamID  string         `json:"stream_id,omitzero"`
+	Offset    int64          `json:"offset,omitzero"`
+	Cleared   bool           `json:"cleared,omitzero"`
+	Row       jsontext.Value `json:"row,omitzero"`
 }
 
-func (l journalLine) batch() *batch {
-	b := &batch{at: l.At, transport: l.Transport, requestID: l.RequestID, streamID: l.StreamID, offset: l.Offset}
-	if b.transport == "" {
-		b.transport = TransportWorkspace
-	}
-	return b
+func (l *journalLine) batch() *batch {
+	return &batch{at: l.At, transport: cmp.Or(l.Transport, TransportWorkspace), requestID: l.RequestID, streamID: l.StreamID, offset: l.Offset}
 }
 
-// open reads the file, hands every line to each, cuts off a torn last line and
-// leaves the file ready for appending.
-func (j *journal) open(each func(journalLine)) error {
+// open reads the file, calls each for every line, cuts off an incomplete last
+// line and leaves the file ready for appending.
+func (j *journal) open(each func(*journalLine)) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.path == "" || j.file != nil {
@@ -78,9 +75,9 @@ func (j *journal) open(each func(journalLine)) error {
 	return nil
 }
 
-// readLines returns the length of the whole lines it read. A last line
-// without its newline is what a process killed in mid-write leaves behind.
-func readLines(f io.Reader, each func(journalLine)) (end int64, err error) {
+// readLines returns the length of the whole lines it read. A process that is
+// killed while it writes leaves a last line without its newline.
+func readLines(f io.Reader, each func(*journalLine)) (end int64, err error) {
 	r := bufio.NewReaderSize(f, 1<<16)
 	for n := 1; ; n++ {
 		line, err := r.ReadBytes('\n')
@@ -91,64 +88,57 @@ func readLines(f io.Reader, each func(journalLine)) (end int64, err error) {
 			return end, err
 		}
 		var l journalLine
-		if err := json.Unmarshal(line, &l); err != nil || l.Table == "" || !l.Cleared && !bytes.HasPrefix(l.Row, []byte("{")) {
+		if json.Unmarshal(line, &l) != nil || l.Table == "" || !l.Cleared && !bytes.HasPrefix(l.Row, []byte("{")) {
 			return end, fmt.Errorf("line %d is not a row record; repair it or move the file away", n)
 		}
-		each(l)
+		each(&l)
 		end += int64(len(line))
 	}
 }
 
-// rows appends the rows of one request.
-func (j *journal) rows(table string, rows []storedRow) error {
-	if j.path == "" || len(rows) == 0 {
+// append writes the rows of one request.
+func (j *journal) append(table string, rows []storedRow) error {
+	if j.path == "" {
 		return nil
 	}
-	b := rows[0].batch
-	head, err := json.Marshal(journalLine{
-		Table: table, At: b.at.UTC(), Transport: b.transport,
-		RequestID: b.requestID, StreamID: b.streamID, Offset: b.offset,
-	})
-	if err != nil {
-		return fmt.Errorf("write rows file %s: %w", j.path, err)
-	}
-	var lines []byte
-	for _, r := range rows {
-		row := r.json()
-		if bytes.ContainsAny(row, "\n\r") { // blanks between tokens; strings cannot hold them
-			v := jsontext.Value(bytes.Clone(row))
-			if err := v.Compact(); err != nil {
-				return fmt.Errorf("write rows file %s: %w", j.path, err)
-			}
-			row = v
+	lines := make([]journalLine, len(rows))
+	for i, r := range rows {
+		b := r.batch
+		lines[i] = journalLine{
+			Table: table, At: b.at.UTC(), Transport: b.transport,
+			RequestID: b.requestID, StreamID: b.streamID, Offset: b.offset, Row: r.json(),
 		}
-		lines = append(append(lines, head[:len(head)-1]...), `,"row":`...)
-		lines = append(append(lines, row...), '}', '\n')
 	}
-	return j.write(lines)
+	return j.write(lines...)
 }
 
-// cleared notes that a table has lost all its rows.
+// cleared records that a table has lost all its rows.
 func (j *journal) cleared(table string) error {
-	line, err := json.Marshal(journalLine{Table: table, Cleared: true})
-	if err != nil || j.path == "" {
-		return err
-	}
-	return j.write(append(line, '\n'))
+	return j.write(journalLine{Table: table, Cleared: true})
 }
 
 // write appends lines. What a failed write leaves behind is cut off again, so
 // that the file holds whole lines only.
-func (j *journal) write(lines []byte) error {
+func (j *journal) write(lines ...journalLine) error {
+	if j.path == "" || len(lines) == 0 {
+		return nil
+	}
+	var text bytes.Buffer
+	for i := range lines {
+		if err := json.MarshalWrite(&text, &lines[i], jsontext.PreserveRawStrings(true), jsontext.AllowDuplicateNames(true)); err != nil {
+			return fmt.Errorf("write rows file %s: %w", j.path, err)
+		}
+		text.WriteByte('\n')
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.file == nil {
 		return fmt.Errorf("write rows file %s: it is not open; call Open or Start first", j.path)
 	}
-	if _, err := j.file.WriteAt(lines, j.end); err != nil {
+	if _, err := j.file.WriteAt(text.Bytes(), j.end); err != nil {
 		return fmt.Errorf("write rows file: %w; free space or give another path", errors.Join(err, j.file.Truncate(j.end)))
 	}
-	j.end += int64(len(lines))
+	j.end += int64(text.Len())
 	return nil
 }
 

@@ -11,18 +11,20 @@ import (
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
-// rowFault says why a request's rows are refused. Its text names the row, the
-// column and the kind of fault, never the value: a client may log it.
+// rowFault is why a request's rows are refused. Its text names the row, the
+// column and the problem, never the value, since clients log it.
 type rowFault struct {
 	row       int    // index in the records array, -1: the body as a whole
-	column    string // "" when no column is to blame
+	column    string // "" if the problem is not in one column
 	reason    string // FIELD_NOT_IN_TABLE, TYPE_INCOMPATIBLE, MISSING_REQUIRED_COLUMN, DUPLICATE_FIELD, REFUSED or ""
 	problem   string
 	at        int  // where reading stopped, in bytes from the start of the text
 	malformed bool // the JSON itself is broken
-	digits    bool // text stands where a whole number belongs
+	digits    bool // a string where a whole number is expected
 }
 
 func (f *rowFault) Error() string {
@@ -45,13 +47,7 @@ type newRow struct {
 	id  []byte // the text of message_id; nil for none
 }
 
-// maxDepth bounds the nesting of a value.
-const maxDepth = 1000
-
-var (
-	errTooDeep    = errors.New("nested too deep")
-	errUnexpected = errors.New("a value of another kind was expected")
-)
+var errUnexpected = errors.New("a value of another kind was expected")
 
 // rowReader validates the JSON rows of one request against one schema in a
 // single pass. It is reused from request to request.
@@ -61,7 +57,7 @@ type rowReader struct {
 	src       []byte
 	base      int // where src begins in the request's body
 	schema    *schema
-	textTimes bool // RFC 3339 text is fine in TIMESTAMP columns
+	textTimes bool // TIMESTAMP columns take RFC 3339 text too
 
 	rows    []newRow
 	seen    []uint32 // per column: the row (counted from 1) that last had it
@@ -80,7 +76,7 @@ func newReader(src []byte) *rowReader {
 }
 
 func (r *rowReader) release() {
-	clear(r.rows) // the body is not the pool's to hold
+	clear(r.rows) // the pool must not retain the body
 	r.schema = nil
 	r.load(nil, 0)
 	readers.Put(r)
@@ -93,7 +89,7 @@ func (r *rowReader) load(src []byte, base int) {
 	r.dec.Reset(&r.buf, jsontext.AllowDuplicateNames(true)) // row names the column that occurs twice
 }
 
-// begin forgets the rows read so far; those that follow are of schema s.
+// begin removes the rows read so far; the next ones are checked against s.
 func (r *rowReader) begin(s *schema) {
 	r.schema, r.rows, r.stamp = s, r.rows[:0], 0
 	r.seen = append(r.seen[:0], make([]uint32, len(s.columns))...)
@@ -141,15 +137,13 @@ func (r *rowReader) malformed(row int, err error) *rowFault {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		f.problem = "unexpected end of JSON"
-	case errors.Is(err, errTooDeep):
-		f.problem = "JSON nested too deep"
 	case errors.Is(err, errUnexpected):
 		f.at = r.base + r.next()
 	}
 	return f
 }
 
-// refuse is a fault of the current row's content, as opposed to its grammar.
+// refuse is a fault of the current row's content, not of its grammar.
 func (r *rowReader) refuse(column, reason, problem string) *rowFault {
 	return &rowFault{row: len(r.rows), column: column, reason: reason, problem: problem, at: r.base + r.offset()}
 }
@@ -172,7 +166,7 @@ func (r *rowReader) name() ([]byte, error) {
 	return unquote(v), nil
 }
 
-// members reads an object: it calls each behind every name, to read the value.
+// members reads an object: after every name it calls each, which reads the value.
 func (r *rowReader) members(each func(name []byte) error) error {
 	if err := r.open('{'); err != nil {
 		return err
@@ -190,21 +184,12 @@ func (r *rowReader) members(each func(name []byte) error) error {
 	return err
 }
 
-// skip passes over any value.
-func (r *rowReader) skip() error {
-	depth := r.dec.StackDepth()
-	if _, err := r.dec.ReadToken(); err != nil {
-		return err
-	}
-	return r.leave(depth)
-}
+// skip reads any value.
+func (r *rowReader) skip() error { return r.dec.SkipValue() }
 
-// leave passes over what is left of the values below depth.
-func (r *rowReader) leave(depth int) error {
+// skipTo reads the rest of the values nested deeper than depth.
+func (r *rowReader) skipTo(depth int) error {
 	for r.dec.StackDepth() > depth {
-		if r.dec.StackDepth() > depth+maxDepth {
-			return errTooDeep
-		}
 		if _, err := r.dec.ReadToken(); err != nil {
 			return err
 		}
@@ -276,9 +261,9 @@ func (r *rowReader) row() *rowFault {
 	return nil
 }
 
-// column finds a column by its name; last is the column before. Rows of one
-// writer have their columns in the same order, so the column that followed it
-// last time is tried before the map.
+// column finds a column by its name; last is the column before. A writer's rows
+// have their columns in the same order, so the column that followed last time
+// is tried before the map.
 func (r *rowReader) column(last int, name []byte) (col int, known bool) {
 	col = r.after[last+1]
 	if col < len(r.schema.columns) && r.schema.columns[col].name == string(name) {
@@ -290,7 +275,7 @@ func (r *rowReader) column(last int, name []byte) (col int, known bool) {
 	return col, known
 }
 
-// member reads the value of a column, behind its name.
+// member reads the value of a column.
 func (r *rowReader) member(col int, row *newRow) *rowFault {
 	c := &r.schema.columns[col]
 	if r.seen[col] == r.stamp {
@@ -302,14 +287,14 @@ func (r *rowReader) member(col int, row *newRow) *rowFault {
 	rescue := problem != "" && !c.notNull && r.schema.rescue >= 0
 	if rescue && err == nil {
 		r.rescued = append(r.rescued, c.name)
-		err = r.leave(depth)
+		err = r.skipTo(depth)
 	}
 	switch {
 	case err != nil:
 		return r.malformed(len(r.rows), err)
 	case problem != "" && !rescue:
 		f := r.refuse(c.name, causeIncompatible, problem)
-		f.digits = r.src[from] == '"' && c.typ.integer()
+		f.digits = r.src[from] == '"' && c.typ.bits > 0
 		return f
 	case col == r.schema.id && !rescue:
 		row.id, _ = valueText(r.src[from:r.offset()])
@@ -317,7 +302,7 @@ func (r *rowReader) member(col int, row *newRow) *rowFault {
 	return nil
 }
 
-// unknown reads a member that is no column, behind its name.
+// unknown reads the value of a member that is no column.
 func (r *rowReader) unknown(name string) *rowFault {
 	if r.schema.rescue < 0 {
 		return r.refuse(name, causeNotInTable, "is not a column of the table")
@@ -339,12 +324,12 @@ func (r *rowReader) rewrite(row []byte) []byte {
 	kept, moved := []byte{'{'}, []byte{'{'}
 	in := newReader(row)
 	defer in.release()
-	_ = in.members(func(name []byte) error { // the row was read before
+	_ = in.members(func(name []byte) error { // the row is valid JSON
 		v, err := in.dec.ReadValue()
 		switch {
 		case slices.Contains(r.rescued, string(name)):
 			moved = append(appendName(moved, name), v...)
-		case string(name) != column: // the service fills that one
+		case string(name) != column: // the service sets that one
 			kept = append(appendName(kept, name), v...)
 		}
 		return err
@@ -356,11 +341,11 @@ func (r *rowReader) rewrite(row []byte) []byte {
 // value reads one value of type t. The rules are those the service applies to
 // JSON records: TIMESTAMP is a whole number of microseconds since 1970-01-01
 // UTC, DATE a whole number of days, DECIMAL a string in plain notation, BINARY
-// standard base64, VARIANT a string that holds JSON text; integers may stand in
-// quotes, as proto3's JSON mapping has it for 64-bit values.
+// standard base64, VARIANT a string that holds JSON text. Integers may be
+// quoted, as in proto3's JSON mapping of 64-bit values.
 //
 // It returns what is wrong with the value, or "", and what is wrong with the
-// JSON. Of a nested value with a problem a part may be left unread.
+// JSON. Part of a nested value with a problem may be left unread.
 func (r *rowReader) value(t *dataType, nullable bool) (problem string, err error) {
 	if kind := r.dec.PeekKind(); kind == '{' || kind == '[' {
 		return r.nested(t, kind)
@@ -375,11 +360,11 @@ func (r *rowReader) value(t *dataType, nullable bool) (problem string, err error
 			problem = "is NOT NULL and null"
 		}
 	case '"':
-		if t.kind != kindString {
+		if !t.plainString() {
 			problem = textProblem(t, unquote(v), r.textTimes)
 		}
 	case 't', 'f':
-		if t.kind != kindBoolean {
+		if t.Kind != delta.Boolean {
 			problem = wants(t, "a boolean")
 		}
 	default:
@@ -391,7 +376,7 @@ func (r *rowReader) value(t *dataType, nullable bool) (problem string, err error
 // nested reads an array or an object.
 func (r *rowReader) nested(t *dataType, kind jsontext.Kind) (problem string, err error) {
 	isArray := kind == '['
-	if want := t.kind == kindArray; want != isArray || !want && t.kind != kindMap && t.kind != kindStruct {
+	if want := t.Kind == delta.Array; want != isArray || !want && t.Kind != delta.Map && t.Kind != delta.Struct {
 		got := "an object"
 		if isArray {
 			got = "an array"
@@ -412,7 +397,7 @@ func (r *rowReader) nested(t *dataType, kind jsontext.Kind) (problem string, err
 			if problem := memberProblem(t, name, seen); problem != "" {
 				return problem, nil
 			}
-			if t.kind == kindStruct {
+			if t.Kind == delta.Struct {
 				f := &t.fields[t.index[string(name)]]
 				elem, nullable = f.typ, !f.notNull
 			}
@@ -438,23 +423,23 @@ func memberProblem(t *dataType, name []byte, seen map[string]bool) string {
 		return "has the key " + strconv.Quote(string(name)) + " twice"
 	}
 	seen[string(name)] = true
-	if t.kind == kindStruct {
+	if t.Kind == delta.Struct {
 		if _, known := t.index[string(name)]; !known {
 			return "has no field " + strconv.Quote(string(name))
 		}
 		return ""
 	}
-	switch key := t.key; key.kind { // JSON always writes a key as a string
-	case kindString:
+	switch key := t.key; { // JSON always writes a key as a string
+	case key.plainString():
 		return ""
-	case kindBoolean:
+	case key.Kind == delta.Boolean:
 		if s := string(name); s != "true" && s != "false" {
 			return "has a key that is not true or false"
 		}
 		return ""
-	case kindTimestamp, kindTimestampNTZ, kindDate:
-		if !jsontext.Value(name).IsValid() || !isNumber(name) {
-			return "has a key that is not " + expected[key.kind]
+	case key.Kind == delta.Timestamp, key.Kind == delta.TimestampNTZ, key.Kind == delta.Date:
+		if number := jsontext.Value(name); !number.IsValid() || number.Kind() != '0' {
+			return "has a key that is not " + kinds[key.Kind].expected
 		}
 		return numberProblem(key, name)
 	default:
@@ -465,12 +450,11 @@ func memberProblem(t *dataType, name []byte, seen map[string]bool) string {
 	}
 }
 
-// columnText finds a column's value in a row that has passed validation; see
-// Row.Value.
+// columnText finds a column's value in a valid row; see Row.Value.
 func columnText(row []byte, name string) (text []byte, ok bool) {
 	r := newReader(row)
 	defer r.release()
-	_ = r.members(func(key []byte) error { // the row was read before
+	_ = r.members(func(key []byte) error { // the row is valid JSON
 		v, err := r.dec.ReadValue()
 		if err == nil && string(key) == name {
 			text, ok = valueText(v)
@@ -480,8 +464,8 @@ func columnText(row []byte, name string) (text []byte, ok bool) {
 	return text, ok
 }
 
-// valueText is what a JSON value reads as: a string's characters, the literal
-// of a number or boolean, the JSON of anything else. ok is false for null.
+// valueText is the text of a JSON value: a string's characters, otherwise its
+// JSON. ok is false for null.
 func valueText(raw []byte) (text []byte, ok bool) {
 	switch {
 	case raw[0] == 'n':
@@ -492,24 +476,18 @@ func valueText(raw []byte) (text []byte, ok bool) {
 	return raw, true
 }
 
-// unquote resolves a string that has passed validation.
+// unquote resolves a valid JSON string.
 func unquote(v []byte) []byte {
 	if bytes.IndexByte(v, '\\') < 0 {
 		return v[1 : len(v)-1]
 	}
-	out, err := jsontext.AppendUnquote(nil, v)
-	if err != nil {
-		return v[1 : len(v)-1]
-	}
+	out, _ := jsontext.AppendUnquote(nil, v)
 	return out
 }
 
 // appendQuoted writes text, which is UTF-8, as a JSON string.
 func appendQuoted(dst, text []byte) []byte {
-	out, err := jsontext.AppendQuote(dst, text)
-	if err != nil {
-		return append(dst, `""`...)
-	}
+	out, _ := jsontext.AppendQuote(dst, text)
 	return out
 }
 
@@ -519,4 +497,20 @@ func appendName(dst, name []byte) []byte {
 		dst = append(dst, ',')
 	}
 	return append(appendQuoted(dst, name), ':')
+}
+
+// jsonProblem is a fault of a JSON record in the service's words.
+func (f *rowFault) jsonProblem() string {
+	text := f.problem
+	switch {
+	case f.reason == causeNotInTable:
+		text = "unrecognized field name '" + f.column + "'"
+	case f.digits:
+		text = "invalid digit found in string"
+	case f.reason == causeIncompatible:
+		text = fmt.Sprintf("invalid type: field '%s' %s", f.column, f.problem)
+	case f.column != "":
+		text = fmt.Sprintf("field '%s' %s", f.column, f.problem)
+	}
+	return text + " at line 1 column " + strconv.Itoa(f.at+1)
 }

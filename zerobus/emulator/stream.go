@@ -13,10 +13,20 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/datafly/bridge/zerobus/zerobuspb"
 )
+
+// TableHeader is the metadata key that names the table beside create_stream.
+const TableHeader = "x-databricks-zerobus-table-name"
 
 // liveStream is one EphemeralStream being served. One goroutine, the RPC's
 // handler, sends; another receives, so that acks, the stream's age and faults
@@ -24,84 +34,166 @@ import (
 type liveStream struct {
 	e      *Emulator
 	server *endpointServer
-	rpc    grpc.ServerStream
+	rpc    grpc.BidiStreamingServer[pb.EphemeralStreamRequest, pb.EphemeralStreamResponse]
 	conn   *conn
 	id     string
 
-	// Of the receiving side, once the stream is open.
+	// Used by the receiving side, once the stream is open.
 	table      *Table
-	format     int            // recordProto or recordJSON
-	descriptor *rowDescriptor // recordProto only
-	schema     *schema        // what plan was compiled for
+	format     pb.RecordType
+	descriptor *rowDescriptor // of the format PROTO
+	schema     *schema        // plan was compiled for it
 	plan       *protoMessage
-	expect     int64 // the next offset
-	req        request
+	nextOffset int64
+	msg        message // the message being served
 	proto      protoReader
 	json       rowReader
 
 	events  chan event          // from the receiving side to the sending one
-	ended   chan *status.Status // how the receiving side has ended; OK: half-closed
+	ended   chan *status.Status // the end of the receiving side; OK: half-closed
 	woken   chan struct{}       // the acks have changed
-	keeping sync.Mutex          // held from keeping a message's rows to noting them in acks
+	storing sync.Mutex          // held from storing a message's rows to adding them to acks
 	mu      sync.Mutex
 	acks    ackQueue
 
-	info  StreamInfo // guarded by Emulator.streams
-	sides int        // that have left; guarded likewise
+	info       StreamInfo // guarded by Emulator.stats
+	sidesEnded int        // guarded likewise
 }
 
-// event is what the receiving side wants sent.
+// event is something that the receiving side wants sent.
 type event struct {
-	response []byte
-	end      *time.Duration // the response announces the stream's end in so long
+	response *pb.EphemeralStreamResponse
+	end      *time.Duration // the response announces the stream's end after this time
 	halt     bool           // the stream ends now, with OK
 }
 
-// maxGRPCMessage is what the transport takes; MaxRequestBytes is checked
-// behind it, where the answer can be chosen. It is far above what clients send
-// by mistake, since the transport's own answer is RESOURCE_EXHAUSTED.
+// message is an EphemeralStreamRequest. Its records alias the received bytes,
+// so that storing them copies nothing.
+type message struct {
+	size    int // in bytes
+	create  *pb.CreateIngestStreamRequest
+	ingest  bool   // a record or a batch of them
+	offset  *int64 // of ingest, like the fields below
+	format  pb.RecordType
+	records [][]byte
+}
+
+// codec is gRPC's own but for messages.
+type codec struct{ encoding.CodecV2 }
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if m, ok := v.(*message); ok {
+		return m.parse(data.Materialize())
+	}
+	return c.CodecV2.Unmarshal(data, v)
+}
+
+// parse reads a message and retains b. It ignores unknown fields; of a oneof the
+// last one counts.
+func (m *message) parse(b []byte) error {
+	*m = message{size: len(b)}
+	return eachField(b, func(num protowire.Number, v []byte, _ uint64) error {
+		if v == nil || num > 3 {
+			return nil
+		}
+		*m = message{size: len(b), ingest: num > 1}
+		if num == 1 {
+			m.create = &pb.CreateIngestStreamRequest{}
+			return proto.Unmarshal(v, m.create)
+		}
+		return eachField(v, func(field protowire.Number, v []byte, n uint64) error {
+			switch {
+			case field == 1 && v == nil:
+				m.offset = proto.Int64(int64(n))
+			case (field == 2 || field == 3) && v != nil && num == 2:
+				m.format, m.records = pb.RecordType(field-1), [][]byte{v}
+			case (field == 2 || field == 3) && v != nil:
+				m.format, m.records = pb.RecordType(field-1), nil
+				return eachField(v, func(field protowire.Number, record []byte, _ uint64) error {
+					if field == 1 && record != nil {
+						m.records = append(m.records, record)
+					}
+					return nil
+				})
+			}
+			return nil
+		})
+	})
+}
+
+// eachField calls each for the fields of a message: v is the contents of a
+// length-delimited one and not nil, n the value of a varint.
+func eachField(b []byte, each func(num protowire.Number, v []byte, n uint64) error) error {
+	for len(b) > 0 {
+		num, wire, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		b = b[n:]
+		var v []byte
+		var varint uint64
+		switch wire {
+		case protowire.BytesType:
+			v, n = protowire.ConsumeBytes(b)
+		case protowire.VarintType:
+			varint, n = protowire.ConsumeVarint(b)
+		default:
+			n = protowire.ConsumeFieldValue(num, wire, b)
+			num = 0 // of no known type
+		}
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		b = b[n:]
+		if err := each(num, v, varint); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxGRPCMessage is the transport's limit, whose answer is RESOURCE_EXHAUSTED.
+// It is far above MaxRequestBytes, which is checked later, where the answer can
+// be chosen.
 const maxGRPCMessage = 1 << 30
 
 func (e *Emulator) newGRPC(server *endpointServer) *grpc.Server {
-	g := grpc.NewServer(
-		grpc.ForceServerCodecV2(rawCodec{}),
-		grpc.MaxRecvMsgSize(max(maxGRPCMessage, int(e.cfg.MaxRequestBytes)+1)),
-		grpc.WaitForHandlers(true),
-	)
-	g.RegisterService(&grpc.ServiceDesc{
-		ServiceName: serviceName,
-		Streams: []grpc.StreamDesc{{
-			StreamName: methodName, ServerStreams: true, ClientStreams: true,
-			Handler: func(_ any, rpc grpc.ServerStream) error { return e.serveStream(server, rpc) },
-		}},
-		Metadata: "zerobus_service.proto",
-	}, nil)
+	g := grpc.NewServer(grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}), grpc.WaitForHandlers(true),
+		grpc.MaxRecvMsgSize(max(maxGRPCMessage, int(e.cfg.MaxRequestBytes)+1)))
+	pb.RegisterZerobusServer(g, zerobusService{e: e, server: server})
 	return g
+}
+
+// zerobusService implements databricks.zerobus.Zerobus.
+type zerobusService struct {
+	pb.UnimplementedZerobusServer
+	e      *Emulator
+	server *endpointServer
 }
 
 var statusOK = status.New(codes.OK, "")
 
-// serveStream is the handler of EphemeralStream.
-func (e *Emulator) serveStream(server *endpointServer, rpc grpc.ServerStream) error {
+// EphemeralStream serves one stream.
+func (z zerobusService) EphemeralStream(rpc grpc.BidiStreamingServer[pb.EphemeralStreamRequest, pb.EphemeralStreamResponse]) error {
+	e := z.e
 	s := &liveStream{
-		e: e, server: server, rpc: rpc,
+		e: e, server: z.server, rpc: rpc,
 		events: make(chan event, 16), ended: make(chan *status.Status, 1), woken: make(chan struct{}, 1),
-		acks: ackQueue{interval: e.cfg.AckInterval, every: e.cfg.AckEvery, latency: e.cfg.Latency.drawAny},
+		acks:  ackQueue{interval: e.cfg.AckInterval, every: e.cfg.AckEvery, latency: e.cfg.Latency.drawAny},
+		proto: protoReader{textTimes: e.cfg.AcceptTextTimestamps}, json: rowReader{textTimes: e.cfg.AcceptTextTimestamps},
 	}
-	s.json.textTimes = e.cfg.AcceptTextTimestamps
-	s.proto.textTimes = e.cfg.AcceptTextTimestamps
 	if p, ok := peer.FromContext(rpc.Context()); ok {
 		if a, ok := p.Addr.(peerAddr); ok {
 			s.conn = a.conn
-			server.known(s.conn)
+			z.server.idle.remove(s.conn)
 		}
 	}
-	c := &call{endpoint: EndpointCreate, number: e.stats.begin(EndpointCreate, 0), path: tableOf(rpc.Context())}
+	c := &call{endpoint: EndpointCreate, number: e.stats.begin(EndpointCreate), table: metadataOf(rpc.Context(), TableHeader)}
 	st := s.create(c)
 	if st == nil {
 		st = s.serve()
 	} else {
-		e.stats.streamEnded(EndpointCreate, st.Code())
+		e.stats.endStream(EndpointCreate, st.Code())
 	}
 	if ce := e.log.Check(zap.DebugLevel, "stream ended"); ce != nil {
 		ce.Write(zap.String("stream_id", s.id), zap.String("code", codeName(st.Code())), zap.String("text", st.Message()))
@@ -109,58 +201,49 @@ func (e *Emulator) serveStream(server *endpointServer, rpc grpc.ServerStream) er
 	return st.Err()
 }
 
-// create goes through the handshake, with faults coming between. Nil means
-// that the stream is open.
+// create performs the handshake. Nil means that the stream is open.
 func (s *liveStream) create(c *call) *status.Status {
 	h := s.e.fault(c)
-	if h != nil {
-		if st := s.beforeHeader(h); st != nil {
-			return st
-		}
+	if h != nil && h.Reason != "" {
+		return s.refuseAtEdge(h)
 	}
-	// Clients built on tonic send their first message only when they have the
-	// response headers: without this both sides would wait for ever.
+	// Clients built on tonic wait for the response headers before they send
+	// their first message.
 	if err := s.rpc.SendHeader(metadata.MD{}); err != nil {
 		return status.Convert(err)
 	}
-	var m inbound
-	if err := s.rpc.RecvMsg(&m); err != nil {
-		if errors.Is(err, io.EOF) {
-			return status.New(codes.InvalidArgument, "The stream was closed before create_stream")
+	st := s.receive()
+	if st != nil {
+		if st.Code() == codes.OK {
+			return badRequest("The stream was closed before create_stream")
 		}
-		return status.Convert(err)
+		return st
 	}
-	defer m.free()
-	if size := int64(len(m.ReadOnlyData())); size > s.e.cfg.MaxRequestBytes {
-		return s.e.oversize(size)
+	create := s.msg.create
+	if create == nil {
+		return badRequest("The first message must be create_stream")
 	}
-	if err := s.req.parse(m.ReadOnlyData()); err != nil {
-		return status.New(codes.InvalidArgument, err.Error())
-	}
-	if s.req.payload != fieldCreate {
-		return status.New(codes.InvalidArgument, "The first message must be create_stream")
-	}
-	if script := s.e.scripts.of(s.req.table); script != nil {
+	if script := s.e.scripts.of(create.GetTableName()); script != nil {
 		return s.play(script)
 	}
 	if h != nil {
-		if st := s.unopened(h); st != nil {
+		if st := s.applyFault(h, false); st != nil {
 			return st
 		}
 	}
-	if st := s.open(); st != nil {
+	if st := s.open(create); st != nil {
 		return st
 	}
-	id := s.id
+	id := &s.id
 	if h != nil && h.Effect == EffectNoStreamID {
-		id = ""
+		id = nil
 	}
-	s.e.streams.opened(s)
-	s.e.stats.streamEnded(EndpointCreate, codes.OK)
-	if err := s.rpc.SendMsg(createResponse(id)); err != nil {
+	s.e.stats.streamOpened(s)
+	s.e.stats.endStream(EndpointCreate, codes.OK)
+	if err := s.rpc.Send(createResponse(id)); err != nil {
 		st := status.Convert(err)
-		s.e.streams.left(s, st)
-		s.e.streams.left(s, st)
+		s.e.stats.sideEnded(s, st)
+		s.e.stats.sideEnded(s, st)
 		return st
 	}
 	return nil
@@ -168,32 +251,46 @@ func (s *liveStream) create(c *call) *status.Status {
 
 // serve runs an open stream to its end.
 func (s *liveStream) serve() *status.Status {
-	s.server.streams.Add(1) // endpointServer.close waits: RecvMsg returns once the handler has
+	s.server.streams.Add(1) // endpointServer.close waits: Recv returns once the handler has
 	go func() {
 		defer s.server.streams.Done()
-		st := s.receive(s.message)
-		s.e.streams.left(s, nil)
+		st := s.receiveAll(s.serveMessage)
+		s.e.stats.sideEnded(s, nil)
 		s.ended <- st
 	}()
 	st := s.send()
-	s.e.streams.left(s, st)
-	s.e.stats.streamEnded(EndpointStream, st.Code())
+	s.e.stats.sideEnded(s, st)
+	s.e.stats.endStream(EndpointStream, st.Code())
 	return st
 }
 
-// receive hands each message to take until the client half-closes, which is OK,
-// or take ends the stream with a status.
-func (s *liveStream) receive(take func([]byte) *status.Status) *status.Status {
+// receive reads the next message into s.msg, or returns the end of the stream:
+// OK if the client has half-closed it.
+func (s *liveStream) receive() *status.Status {
+	err := s.rpc.RecvMsg(&s.msg)
+	st := status.Convert(err)
+	switch {
+	case err == nil && int64(s.msg.size) > s.e.cfg.MaxRequestBytes:
+		c := s.e.cfg.OversizeCode // New has checked that there is a text
+		return status.New(c, fmt.Sprintf(oversizeTexts[c], s.msg.size, s.e.cfg.MaxRequestBytes))
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF):
+		return statusOK
+	case st.Code() == codes.Internal && strings.Contains(st.Message(), "unmarshal"):
+		return badRequest("the message is not a valid EphemeralStreamRequest")
+	}
+	return st
+}
+
+// receiveAll calls serve for each message until the client half-closes the
+// stream, which is OK, or serve ends it with a status.
+func (s *liveStream) receiveAll(serve func() *status.Status) *status.Status {
 	for {
-		var m inbound
-		if err := s.rpc.RecvMsg(&m); err != nil {
-			if errors.Is(err, io.EOF) {
-				return statusOK
-			}
-			return status.Convert(err)
+		st := s.receive()
+		if st == nil {
+			st = serve()
 		}
-		st := take(m.ReadOnlyData())
-		m.free()
 		if st != nil {
 			return st
 		}
@@ -208,10 +305,8 @@ func (s *liveStream) push(ev event) {
 	}
 }
 
-// tableOf is the table that a call's metadata names, or "".
-func tableOf(ctx context.Context) string { return one(ctx, TableHeader) }
-
-func one(ctx context.Context, key string) string {
+// metadataOf returns the first value of a key in a call's metadata, or "".
+func metadataOf(ctx context.Context, key string) string {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if v := md.Get(key); len(v) > 0 {
 		return v[0]
@@ -219,60 +314,56 @@ func one(ctx context.Context, key string) string {
 	return ""
 }
 
-// open judges create_stream, which is in s.req. Nil means that the stream may
-// begin.
-func (s *liveStream) open() *status.Status {
-	ctx := s.rpc.Context()
-	if err := s.e.authorizeEndpoint(one(ctx, "authorization"), s.req.table); err != nil {
+// open checks create_stream. Nil means that the stream may begin.
+func (s *liveStream) open(create *pb.CreateIngestStreamRequest) *status.Status {
+	ctx, name := s.rpc.Context(), create.GetTableName()
+	if err := s.e.authorizeEndpoint(metadataOf(ctx, "authorization"), name); err != nil {
 		return err.grpc()
 	}
-	header := tableOf(ctx)
+	header := metadataOf(ctx, TableHeader)
+	s.format = pb.RecordType_PROTO
+	if create.RecordType != nil {
+		s.format = create.GetRecordType()
+	}
 	switch {
-	case header == "" && s.e.cfg.Auth == AuthOff: // a client of its own making
-	case header == "":
-		return status.New(codes.InvalidArgument, "The metadata "+TableHeader+" is missing")
-	case !strings.EqualFold(header, s.req.table):
-		return status.New(codes.InvalidArgument, "The metadata "+TableHeader+" and table_name of create_stream are not the same")
+	case header == "" && s.e.cfg.Auth != AuthOff:
+		return badRequest("The metadata %s is missing", TableHeader)
+	case header != "" && !strings.EqualFold(header, name):
+		return badRequest("The metadata %s and table_name of create_stream are not the same", TableHeader)
+	case s.format == pb.RecordType_RECORD_TYPE_UNSPECIFIED:
+		return badRequest("record_type must not be RECORD_TYPE_UNSPECIFIED")
+	case s.format != pb.RecordType_PROTO && s.format != pb.RecordType_JSON:
+		return status.New(codes.Unimplemented, fmt.Sprintf("Record type %d is not supported", s.format))
+	case strings.Count(name, ".") != 2:
+		return badRequest("table_name must be catalog.schema.table")
 	}
-	switch s.req.recordType {
-	case recordProto, recordJSON:
-	case 0:
-		return status.New(codes.InvalidArgument, "record_type must not be RECORD_TYPE_UNSPECIFIED")
-	default:
-		return status.New(codes.Unimplemented, fmt.Sprintf("Record type %d is not supported", s.req.recordType))
-	}
-	if strings.Count(s.req.table, ".") != 2 {
-		return status.New(codes.InvalidArgument, "table_name must be catalog.schema.table")
-	}
-	s.table = s.e.Table(s.req.table)
+	s.table = s.e.Table(name)
 	if s.table == nil {
-		return tableNotFound(s.req.table).grpc()
+		return tableNotFound(name).grpc()
 	}
 	if err := s.e.permitEndpoint(s.table); err != nil {
 		return err.grpc()
 	}
 	s.id = uuid()
-	s.format = int(s.req.recordType)
-	if s.format == recordJSON {
-		return nil // a descriptor is of no use, and no harm
+	if s.format == pb.RecordType_JSON {
+		return nil // a descriptor is ignored
 	}
-	if len(s.req.descriptor) == 0 {
-		return status.New(codes.InvalidArgument, "descriptor_proto is required for the record type PROTO")
+	if len(create.GetDescriptorProto()) == 0 {
+		return badRequest("descriptor_proto is required for the record type PROTO")
 	}
-	d, err := readDescriptor(s.req.descriptor)
-	if err != nil {
+	var err error
+	if s.descriptor, err = readDescriptor(create.GetDescriptorProto()); err != nil {
 		return status.New(codes.InvalidArgument, err.Error())
 	}
-	s.descriptor = d
 	return s.compile(s.table.currentSchema())
 }
 
-// compile makes the stream ready for the table's columns as they are now.
+// compile prepares the stream for the table's current columns.
 func (s *liveStream) compile(columns *schema) *status.Status {
 	if s.schema == columns {
 		return nil
 	}
-	if s.format == recordProto {
+	if s.format == pb.RecordType_PROTO {
 		plan, fault := compileRow(s.descriptor, columns, s.e.cfg.Schema)
 		if fault != nil {
 			return fault.status()
@@ -291,89 +382,80 @@ func uuid() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// message takes one message of an open stream. A status ends the stream.
-func (s *liveStream) message(b []byte) *status.Status {
-	if limit := s.e.cfg.MaxRequestBytes; int64(len(b)) > limit {
-		return s.e.oversize(int64(len(b)))
+// serveMessage serves one message of an open stream. A status ends the stream.
+func (s *liveStream) serveMessage() *status.Status {
+	number := s.e.stats.begin(EndpointStream)
+	s.e.stats.count(func(f *Stats) { f.Bytes += int64(s.msg.size) })
+	switch offset := s.msg.offset; {
+	case s.msg.create != nil:
+		return badRequest("create_stream was sent twice")
+	case !s.msg.ingest:
+		return nil // of an unknown kind
+	case offset == nil:
+		return badRequest("offset_id is missing")
+	case *offset != s.nextOffset && !s.e.cfg.AnyOffsets:
+		return badRequest("Non-incremental offset: expected %d, actual %d", s.nextOffset, *offset)
+	case s.msg.format == pb.RecordType_RECORD_TYPE_UNSPECIFIED:
+		return badRequest("The message holds no record")
+	case s.msg.format != s.format:
+		return badRequest("The record's format is not the stream's record_type")
 	}
-	if err := s.req.parse(b); err != nil {
-		return status.New(codes.InvalidArgument, err.Error())
-	}
-	number := s.e.stats.begin(EndpointStream, len(b))
-	if s.req.payload == 0 {
-		return nil // of a kind that is not known here
-	}
-	if st := s.judge(); st != nil {
-		return st
-	}
-	if s.e.hook.Load() != nil || s.e.faults.any() {
+	s.nextOffset = *s.msg.offset + 1
+	if s.e.hook.Load() != nil || !s.e.faults.empty() {
 		c := &call{
-			endpoint: EndpointStream, number: number, path: s.table.name, streamID: s.id, offset: s.req.offset,
+			endpoint: EndpointStream, number: number, table: s.table.name, streamID: s.id, offset: *s.msg.offset,
 			split: true, records: s.rowsAsJSON(),
 		}
 		if h := s.e.fault(c); h != nil {
-			return s.misbehave(h)
+			return s.applyFault(h, true)
 		}
 	}
 	return s.accept()
 }
 
-// judge checks all of a message but its records.
-func (s *liveStream) judge() *status.Status {
-	q := &s.req
-	switch {
-	case q.payload == fieldCreate:
-		return status.New(codes.InvalidArgument, "create_stream was sent twice")
-	case !q.hasOffset:
-		return status.New(codes.InvalidArgument, "offset_id is missing")
-	case q.offset != s.expect && !s.e.cfg.AnyOffsets:
-		return status.New(codes.InvalidArgument, fmt.Sprintf("Non-incremental offset: expected %d, actual %d", s.expect, q.offset))
-	case q.format == 0:
-		return status.New(codes.InvalidArgument, "The message holds no record")
-	case q.format != s.format:
-		return status.New(codes.InvalidArgument, "The record's format is not the stream's record_type")
-	}
-	s.expect = q.offset + 1
-	return nil
-}
-
-// accept keeps the records of a message and has them acknowledged. A flush
-// does not come between the two.
+// accept stores the records of a message and queues its ack. A flush cannot
+// happen between the two.
 func (s *liveStream) accept() *status.Status {
-	s.keeping.Lock()
-	defer s.keeping.Unlock()
-	if st := s.keep(); st != nil {
+	s.storing.Lock()
+	defer s.storing.Unlock()
+	if st := s.store(); st != nil {
 		return st
 	}
-	s.stored(s.req.offset, len(s.req.records))
+	s.changeAcks(func(now time.Time) { s.acks.add(*s.msg.offset, len(s.msg.records), now) })
 	return nil
 }
 
-// keep validates and stores the records: all or none.
-func (s *liveStream) keep() *status.Status {
+// store checks and stores the records: all or none.
+func (s *liveStream) store() *status.Status {
 	for again := true; again; {
 		if st := s.compile(s.table.currentSchema()); st != nil {
 			return st
 		}
-		rows, st := s.read()
+		rows, st := s.readRows()
 		if st != nil {
 			return st
 		}
-		at := &batch{at: time.Now(), transport: TransportGRPC, streamID: s.id, offset: s.req.offset, proto: s.plan}
+		b := &batch{at: time.Now(), transport: TransportGRPC, streamID: s.id, offset: *s.msg.offset, proto: s.plan}
 		var err *apiError
-		if again, err = s.e.keep(s.table, s.schema, rows, at, tableNotFound); err != nil {
+		if again, err = s.e.store(s.table, s.schema, rows, b, tableNotFound); err != nil {
 			return err.grpc()
 		}
 	}
-	s.e.streams.kept(s, len(s.req.records))
+	n := int64(len(s.msg.records))
+	s.e.stats.count(func(f *Stats) {
+		f.StreamRows += n
+		s.info.Messages++
+		s.info.Rows += n
+		s.info.UnackedRows += n
+	})
 	return nil
 }
 
-// read validates the records against the columns.
-func (s *liveStream) read() ([]newRow, *status.Status) {
-	if s.format == recordProto {
+// readRows checks the records against the columns.
+func (s *liveStream) readRows() ([]newRow, *status.Status) {
+	if s.format == pb.RecordType_PROTO {
 		s.proto.rows = s.proto.rows[:0]
-		for _, record := range s.req.records {
+		for _, record := range s.msg.records {
 			if problem := s.proto.row(s.plan, record); problem != "" {
 				if s.proto.field != "" {
 					problem = "field '" + s.proto.field + "': " + problem
@@ -385,7 +467,7 @@ func (s *liveStream) read() ([]newRow, *status.Status) {
 	}
 	r := &s.json
 	r.begin(s.schema)
-	for _, record := range s.req.records {
+	for _, record := range s.msg.records {
 		r.load(record, 0)
 		fault := r.row()
 		if at := r.trailing(); fault == nil && at >= 0 {
@@ -398,17 +480,17 @@ func (s *liveStream) read() ([]newRow, *status.Status) {
 	return r.rows, nil
 }
 
-// rowsAsJSON are a message's records for faults and hooks to look at; those
-// that are no rows are empty.
+// rowsAsJSON are a message's records for faults and hooks; invalid ones are
+// empty.
 func (s *liveStream) rowsAsJSON() [][]byte {
-	if s.format == recordJSON {
-		return s.req.records
+	if s.format == pb.RecordType_JSON {
+		return s.msg.records
 	}
 	if s.compile(s.table.currentSchema()) != nil {
 		return nil
 	}
-	out := make([][]byte, len(s.req.records))
-	for i, record := range s.req.records {
+	out := make([][]byte, len(s.msg.records))
+	for i, record := range s.msg.records {
 		out[i] = []byte("{}")
 		var r protoReader
 		if r.row(s.plan, record) == "" {
@@ -421,24 +503,21 @@ func (s *liveStream) rowsAsJSON() [][]byte {
 // send runs the sending side until the stream's end and returns its status.
 func (s *liveStream) send() *status.Status {
 	ctx := s.rpc.Context()
-	age := time.NewTimer(forever)
+	age, ack, end := time.NewTimer(forever), time.NewTimer(forever), time.NewTimer(forever)
 	defer age.Stop()
+	defer ack.Stop()
+	defer end.Stop()
 	if s.e.cfg.StreamMaxAge > 0 {
 		age.Reset(s.e.cfg.StreamMaxAge)
 	}
-	ack := time.NewTimer(forever)
-	defer ack.Stop()
-	end := time.NewTimer(forever)
-	defer end.Stop()
-	ending := false
+	ending, halfClosed := false, false
 	sendEvent := func(ev event) error {
-		if ev.end != nil && !ending { // signals that follow do not put off the end
+		if ev.end != nil && !ending { // later signals do not postpone the end
 			ending = true
 			end.Reset(*ev.end)
 		}
-		return s.rpc.SendMsg(ev.response)
+		return s.rpc.Send(ev.response)
 	}
-	halfClosed := false
 	for {
 		next, more, err := s.sendAcks()
 		switch {
@@ -458,23 +537,17 @@ func (s *liveStream) send() *status.Status {
 			if ev.halt {
 				return statusOK
 			}
-			if err = sendEvent(ev); err != nil {
-				return status.Convert(err)
-			}
+			err = sendEvent(ev)
 		case <-age.C:
-			window := s.e.cfg.CloseWindow
-			if err := sendEvent(event{response: closeResponse(&window), end: &window}); err != nil {
-				return status.Convert(err)
-			}
+			closing := s.e.cfg.CloseWindow
+			err = sendEvent(event{response: closeResponse(&closing), end: &closing})
 		case <-end.C:
 			return status.New(codes.Unavailable, numbered("Stream timeout reached. Closing the stream (ID: "+s.id+").", codeStreamAge, 0))
 		case st := <-s.ended:
-			for len(s.events) > 0 {
-				if err := sendEvent(<-s.events); err != nil {
-					return status.Convert(err)
-				}
+			for len(s.events) > 0 && err == nil {
+				err = sendEvent(<-s.events)
 			}
-			if st.Code() != codes.OK {
+			if err == nil && st.Code() != codes.OK {
 				return st
 			}
 			halfClosed = true
@@ -484,10 +557,13 @@ func (s *liveStream) send() *status.Status {
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err())
 		}
+		if err != nil {
+			return status.Convert(err)
+		}
 	}
 }
 
-// sendAcks sends what is due, and says when there will be more to send.
+// sendAcks sends an ack if one is due, and returns when to call it again.
 func (s *liveStream) sendAcks() (next time.Time, more bool, err error) {
 	s.mu.Lock()
 	offset, rows, ok := s.acks.take(time.Now())
@@ -500,44 +576,170 @@ func (s *liveStream) sendAcks() (next time.Time, more bool, err error) {
 }
 
 func (s *liveStream) ack(offset, rows int64) error {
-	if err := s.rpc.SendMsg(ackResponse(&offset)); err != nil {
+	if err := s.rpc.Send(ackResponse(&offset)); err != nil {
 		return err
 	}
-	s.e.streams.acked(s, offset, rows)
+	s.e.stats.count(func(f *Stats) {
+		f.Acks++
+		s.info.AckedOffset = offset
+		s.info.UnackedRows -= rows
+	})
 	return nil
 }
 
-// flush acknowledges all that has been kept, due or not.
+// flush acknowledges all stored messages, due or not.
 func (s *liveStream) flush() {
-	s.keeping.Lock()
-	defer s.keeping.Unlock()
+	s.storing.Lock()
+	defer s.storing.Unlock()
 	s.mu.Lock()
 	offset, rows, ok := s.acks.drain()
 	s.mu.Unlock()
 	if ok {
-		_ = s.ack(offset, rows) // a client that has left needs none
+		_ = s.ack(offset, rows) // the client may have left
 	}
 }
 
-// stored notes a message whose rows have been kept.
-func (s *liveStream) stored(offset int64, rows int) {
+// changeAcks changes the queue of acks and wakes the sending side.
+func (s *liveStream) changeAcks(change func(now time.Time)) {
 	s.mu.Lock()
-	s.acks.add(offset, rows, time.Now())
+	change(time.Now())
 	s.mu.Unlock()
-	s.wake()
-}
-
-// stall keeps all acks back for d.
-func (s *liveStream) stall(d time.Duration) {
-	s.mu.Lock()
-	s.acks.hold(time.Now(), d)
-	s.mu.Unlock()
-	s.wake()
-}
-
-func (s *liveStream) wake() {
 	select {
 	case s.woken <- struct{}{}:
-	default: // it is about to look anyway
+	default: // it is awake
+	}
+}
+
+// createResponse confirms a stream; nil leaves its id out.
+func createResponse(id *string) *pb.EphemeralStreamResponse {
+	return &pb.EphemeralStreamResponse{Payload: &pb.EphemeralStreamResponse_CreateStreamResponse{
+		CreateStreamResponse: &pb.CreateIngestStreamResponse{StreamId: id},
+	}}
+}
+
+// ackResponse acknowledges all offsets up to this one; nil leaves it out.
+func ackResponse(offset *int64) *pb.EphemeralStreamResponse {
+	return &pb.EphemeralStreamResponse{Payload: &pb.EphemeralStreamResponse_IngestRecordResponse{
+		IngestRecordResponse: &pb.IngestRecordResponse{DurabilityAckUpToOffset: offset},
+	}}
+}
+
+// closeResponse announces the stream's end in d; nil leaves the duration out.
+func closeResponse(d *time.Duration) *pb.EphemeralStreamResponse {
+	signal := &pb.CloseStreamSignal{}
+	if d != nil {
+		signal.Duration = durationpb.New(*d)
+	}
+	return &pb.EphemeralStreamResponse{Payload: &pb.EphemeralStreamResponse_CloseStreamSignal{CloseStreamSignal: signal}}
+}
+
+// unknownResponse is a response of a kind that does not exist yet.
+func unknownResponse() *pb.EphemeralStreamResponse {
+	r := &pb.EphemeralStreamResponse{}
+	r.ProtoReflect().SetUnknown([]byte("\x7a\x05later")) // field 15
+	return r
+}
+
+// ackQueue decides when a stream's messages are acknowledged. Its stream
+// guards it.
+type ackQueue struct {
+	interval time.Duration // at most one ack in this time
+	every    int           // or as soon as so many messages wait; 0: by the interval only
+	latency  func() time.Duration
+
+	marks    []ackMark // in order of offset and of due
+	waiting  int       // messages not yet acknowledged
+	last     time.Time // when the last ack was sent
+	held     time.Time // no ack before this time
+	draw     time.Duration
+	redrawAt time.Time
+}
+
+// ackMark says that messages up to offset may be acknowledged from due on.
+type ackMark struct {
+	offset   int64
+	due      time.Time
+	messages int
+	rows     int64
+}
+
+// forever is a time that does not pass.
+const forever = 100 * 365 * 24 * time.Hour
+
+// ackGrain is how far the due times of messages in one mark may differ. It
+// bounds the number of marks by the latency, whatever the number of messages.
+const ackGrain = time.Millisecond
+
+// add queues a stored message. One drawn latency holds for all messages until
+// the first of them is due: acks are cumulative, so with one draw per message
+// all would wait for the slowest, far above the configured distribution.
+func (q *ackQueue) add(offset int64, rows int, now time.Time) {
+	if !now.Before(q.redrawAt) {
+		q.draw = q.latency()
+		q.redrawAt = now.Add(q.draw)
+	}
+	due := now.Add(q.draw)
+	q.waiting++
+	if n := len(q.marks); n > 0 {
+		last := &q.marks[n-1]
+		if due.Before(last.due) {
+			due = last.due
+		}
+		if due.Sub(last.due) < ackGrain {
+			last.offset = offset
+			last.messages++
+			last.rows += int64(rows)
+			return
+		}
+	}
+	q.marks = append(q.marks, ackMark{offset, due, 1, int64(rows)})
+}
+
+// next is when to send an ack; ok is false if no message waits.
+func (q *ackQueue) next() (at time.Time, ok bool) {
+	if len(q.marks) == 0 {
+		return time.Time{}, false
+	}
+	at = q.marks[0].due
+	if from := q.last.Add(q.interval); from.After(at) && (q.every == 0 || q.waiting < q.every) {
+		at = from
+	}
+	if q.held.After(at) {
+		at = q.held
+	}
+	return at, true
+}
+
+// take returns the offset to acknowledge now and how many rows that covers.
+func (q *ackQueue) take(now time.Time) (offset, rows int64, ok bool) {
+	if at, wanted := q.next(); !wanted || at.After(now) {
+		return 0, 0, false
+	}
+	n := 0
+	for n < len(q.marks) && !q.marks[n].due.After(now) {
+		n++
+	}
+	q.last = now
+	return q.remove(n)
+}
+
+// drain returns all that waits.
+func (q *ackQueue) drain() (offset, rows int64, ok bool) { return q.remove(len(q.marks)) }
+
+// remove takes the first n marks off.
+func (q *ackQueue) remove(n int) (offset, rows int64, ok bool) {
+	for _, m := range q.marks[:n] {
+		offset = m.offset
+		rows += m.rows
+		q.waiting -= m.messages
+	}
+	q.marks = append(q.marks[:0], q.marks[n:]...)
+	return offset, rows, n > 0
+}
+
+// hold delays all acks by d.
+func (q *ackQueue) hold(now time.Time, d time.Duration) {
+	if until := now.Add(d); until.After(q.held) {
+		q.held = until
 	}
 }

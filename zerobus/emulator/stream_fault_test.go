@@ -343,15 +343,15 @@ func TestGoAwayMovesTheNextStreamToANewConnection(t *testing.T) {
 func TestStreamFaultsThatMakeNoSense(t *testing.T) {
 	z := start(t, emulator.Config{})
 	for want, f := range map[string]emulator.Fault{
-		`cannot befall the endpoint "ingest"`:  {Endpoint: "ingest", Effect: "goaway"},
-		`cannot befall the endpoint "create"`:  {Endpoint: "create", Effect: "refuse"},
-		`cannot befall the endpoint "stream"`:  {Endpoint: "stream", Effect: "slow_body"},
+		`does not apply to the endpoint "ingest"`: {Endpoint: "ingest", Effect: "goaway"},
+		`does not apply to the endpoint "create"`: {Endpoint: "create", Effect: "refuse"},
+		`does not apply to the endpoint "stream"`: {Endpoint: "stream", Effect: "slow_body"},
 		`status 0`:                             {Endpoint: "create", Effect: "status"},
 		`wants 200 to 599`:                     {Effect: "status", GRPCCode: "INTERNAL"},
 		`grpc_code "NOPE"`:                     {Endpoint: "create", Effect: "status", GRPCCode: "NOPE"},
 		`reason and in_trailer`:                {Endpoint: "stream", Effect: "status", GRPCCode: "OK", Reason: "x"},
 		`visible ASCII`:                        {Endpoint: "create", Effect: "status", GRPCCode: "OK", Reason: "a\nb"},
-		`go with the effect status only`:       {Endpoint: "stream", Effect: "cut", GRPCCode: "OK"},
+		`go with the effects status only`:      {Endpoint: "stream", Effect: "cut", GRPCCode: "OK"},
 		`offset goes with the endpoint stream`: {Endpoint: "create", Effect: "cut", Offset: number(1)},
 		`window and end_after`:                 {Endpoint: "stream", Effect: "cut", Window: span(1)},
 		`want 0 to 24h`:                        {Endpoint: "stream", Effect: "close_signal", Window: span(-1)},

@@ -94,12 +94,9 @@ func TestAuthModes(t *testing.T) {
 				t.Errorf("mode %v, metadata %v: got %v, want %v", c.mode, header, code, *want)
 			}
 		}
-		if again, err := emulator.ParseAuthMode(c.mode.String()); err != nil || again != c.mode {
-			t.Errorf("ParseAuthMode(%v): got %v, %v", c.mode, again, err)
-		}
 	}
-	if _, err := emulator.ParseAuthMode("lax"); err == nil {
-		t.Error("ParseAuthMode(lax): got no error")
+	if _, err := emulator.New(emulator.Config{Auth: "lax"}); err == nil || !strings.Contains(err.Error(), "strict, presence, off") {
+		t.Errorf("New: got %v, want the modes named", err)
 	}
 }
 

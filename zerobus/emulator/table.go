@@ -7,29 +7,32 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
 // Column is one column of a table.
 type Column struct {
 	Name    string `json:"name"`
 	Type    string `json:"type"` // Delta SQL text in upper case, such as DECIMAL(10,2)
-	NotNull bool   `json:"not_null,omitempty"`
-	Comment string `json:"comment,omitempty"`
+	NotNull bool   `json:"not_null,omitzero"`
+	Comment string `json:"comment,omitzero"`
 }
 
 // Row is one row as it arrived.
 type Row struct {
 	Seq        int64           `json:"seq"`         // 1 for the table's first row
-	ReceivedAt time.Time       `json:"received_at"` // when its batch was kept
+	ReceivedAt time.Time       `json:"received_at"` // when its request was stored
 	Transport  string          `json:"transport"`   // workspace, grpc or rest
-	RequestID  string          `json:"request_id,omitempty"`
-	StreamID   string          `json:"stream_id,omitempty"` // grpc: the stream it came by
-	Offset     int64           `json:"offset"`              // grpc: offset_id of its message on that stream
-	JSON       json.RawMessage `json:"row"`                 // the record: byte for byte if it came as JSON; shared, not to be changed
+	RequestID  string          `json:"request_id,omitzero"`
+	StreamID   string          `json:"stream_id,omitzero"` // grpc: the stream
+	Offset     int64           `json:"offset"`             // grpc: offset_id of the message on that stream
+	JSON       json.RawMessage `json:"row"`                // the record, byte for byte if it came as JSON; shared: do not change it
 }
 
 // The values of Row.Transport.
@@ -39,9 +42,9 @@ const (
 	TransportREST      = "rest"
 )
 
-// Value returns what a column of the row reads as: a string's characters, the
-// literal of a number or boolean, compact JSON for anything else. ok is false
-// where the row has no such column or null.
+// Value returns the text of a column: a string's characters, the literal of a
+// number or boolean, compact JSON for anything else. ok is false where the row
+// has no such column or null.
 func (r Row) Value(column string) (text string, ok bool) {
 	b, ok := columnText(r.JSON, column)
 	return string(b), ok
@@ -54,7 +57,7 @@ type batch struct {
 	requestID string
 	streamID  string
 	offset    int64
-	proto     *protoMessage // how to read the rows when they are protobuf; nil for JSON
+	proto     *protoMessage // reads the rows if they are protobuf; nil for JSON
 }
 
 // storedRow is a row in the ring.
@@ -63,8 +66,7 @@ type storedRow struct {
 	batch *batch
 }
 
-// json is the row's JSON. Protobuf is turned into it here, when somebody
-// looks, and not on the way in.
+// json is the row's JSON. Protobuf is converted here, on reading.
 func (s storedRow) json() []byte {
 	if s.batch.proto == nil {
 		return s.raw
@@ -84,26 +86,19 @@ type Table struct {
 	kind    string // table_type in Unity Catalog
 	format  string // data_source_format in Unity Catalog
 	dropped bool
-	count   int64 // rows ever kept since the last reset
+	count   int64 // rows stored since the last reset
 	bytes   int64
 	ring    []storedRow
 	oldest  int // position in ring of the oldest row once it is full
 	ids     idIndex
 	hook    func(rows []Row)
-	changed chan struct{} // closed and replaced whenever rows are kept or removed
+	changed chan struct{} // closed and replaced whenever rows are stored or removed
 }
 
 var (
 	errDropped = errors.New("the table has been dropped")
 	errAltered = errors.New("the table's columns have changed")
 )
-
-func newTable(def tableDef, maxRows int, noIndex bool, j *journal) *Table {
-	return &Table{
-		name: def.name, maxRows: maxRows, noIndex: noIndex, journal: j,
-		schema: newSchema(def.columns), kind: TableManaged, format: FormatDelta, changed: make(chan struct{}),
-	}
-}
 
 // Name is catalog.schema.table.
 func (t *Table) Name() string { return t.name }
@@ -114,25 +109,14 @@ func (t *Table) currentSchema() *schema {
 	return t.schema
 }
 
-// keep stores rows. They are copied. It fails with errAltered when s, which the
-// rows were judged by, is no longer the schema.
-func (t *Table) keep(s *schema, fresh []newRow, b *batch) error {
-	size := 0
-	for _, row := range fresh {
-		size += len(row.raw)
+// keep stores rows that were checked against s. It fails with errAltered if s
+// is no longer the schema. The table owns the rows' bytes from then on.
+func (t *Table) keep(s *schema, rows []newRow, b *batch) error {
+	stored := make([]storedRow, len(rows))
+	ids := make([]idHash, len(rows)) // hashed before the lock is taken
+	for i, row := range rows {
+		stored[i], ids[i] = storedRow{row.raw, b}, hashID(row.id)
 	}
-	// One block for all rows of the request: cheap to make, and freed when
-	// the last of them leaves the ring.
-	block := make([]byte, 0, size)
-	rows := make([]storedRow, len(fresh))
-	ids := make([]idHash, len(fresh)) // made here, so that the index is looked up for many rows at a time
-	for i, row := range fresh {
-		ids[i] = hashID(row.id)
-		from := len(block)
-		block = append(block, row.raw...)
-		rows[i] = storedRow{block[from:len(block):len(block)], b}
-	}
-
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.dropped {
@@ -141,24 +125,23 @@ func (t *Table) keep(s *schema, fresh []newRow, b *batch) error {
 	if t.schema != s {
 		return errAltered
 	}
-	if err := t.journal.rows(t.name, rows); err != nil {
+	if err := t.journal.append(t.name, stored); err != nil {
 		return err
 	}
-	for i, row := range rows {
-		t.push(row, ids[i], fresh[i].id)
+	for i, row := range stored {
+		t.push(row, ids[i], rows[i].id)
 	}
 	if t.hook != nil {
-		t.hook(asRows(rows, t.count))
+		t.hook(asRows(stored, t.count))
 	}
-	t.wake()
+	t.notify()
 	return nil
 }
 
-// OnRows sets a hook that is handed the rows of each request when they are
-// kept, before they are acknowledged, in the order in which they stand in the
-// table. It runs while the table is locked: it should be quick and must not
-// use the table. The rows are valid during the call only. A nil hook removes
-// it.
+// OnRows sets a hook that gets the rows of each request when they are stored,
+// before they are acknowledged, in the table's order. It runs while the table
+// is locked: it must be quick and must not use the table. The rows are valid
+// during the call only. A nil hook removes it.
 func (t *Table) OnRows(hook func(rows []Row)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -180,8 +163,7 @@ func (t *Table) push(row storedRow, h idHash, id []byte) {
 	t.oldest = (t.oldest + 1) % t.maxRows
 }
 
-// restore adds one row read from the journal. It is not validated
-// against the columns: it fitted when it was written.
+// restore adds one row of the rows file, which was checked when it was written.
 func (t *Table) restore(row []byte, b *batch) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -192,19 +174,16 @@ func (t *Table) restore(row []byte, b *batch) {
 	t.push(storedRow{row, b}, hashID(id), id)
 }
 
-func (t *Table) wake() {
+func (t *Table) notify() {
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
 
-// clear forgets all rows.
-func (t *Table) clear() error {
+// clear removes all rows; with drop, every later use of the table fails.
+func (t *Table) clear(drop bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.clearLocked()
-}
-
-func (t *Table) clearLocked() error {
+	t.dropped = t.dropped || drop
 	if err := t.journal.cleared(t.name); err != nil {
 		return err
 	}
@@ -214,15 +193,7 @@ func (t *Table) clearLocked() error {
 
 func (t *Table) forget() {
 	t.count, t.bytes, t.ring, t.oldest, t.ids = 0, 0, nil, 0, idIndex{}
-	t.wake()
-}
-
-// drop makes every later use of the table fail.
-func (t *Table) drop() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.dropped = true
-	return t.clearLocked()
+	t.notify()
 }
 
 // Columns lists the columns in table order.
@@ -230,26 +201,27 @@ func (t *Table) Columns() []Column {
 	s := t.currentSchema()
 	out := make([]Column, len(s.columns))
 	for i, c := range s.columns {
-		out[i] = Column{Name: c.name, Type: c.typ.upperText(), NotNull: c.notNull, Comment: c.comment}
+		out[i] = Column{Name: c.name, Type: c.typ.String(), NotNull: c.notNull, Comment: c.comment}
 	}
 	return out
 }
 
-// AddColumn appends a column, as ALTER TABLE ... ADD COLUMN does. Requests
-// that arrive from then on are validated against the new columns.
+// AddColumn appends a column, as ALTER TABLE ... ADD COLUMN does. Requests that
+// arrive afterwards are checked against the new columns, as after DropColumn
+// and SetColumnTags.
 func (t *Table) AddColumn(c Column) error {
 	if !validColumnName(c.Name) {
 		return fmt.Errorf("add column %q to %s: the service takes ASCII letters, digits and underscore only", c.Name, t.name)
 	}
-	p := newDDLParser(c.Type)
-	typ := p.dataType(0)
-	if p.tok.kind != tokEOF {
-		p.fail("got %s behind the type; write the type alone", p.tok)
+	parsed, err := delta.Parse(c.Type)
+	if err != nil {
+		return fmt.Errorf("add column %s to %s: %w", c.Name, t.name, err)
 	}
-	if p.err != nil {
-		return fmt.Errorf("add column %s to %s: type %q: %w", c.Name, t.name, c.Type, p.err)
+	typ, err := newType(parsed)
+	if err != nil {
+		return fmt.Errorf("add column %s to %s: %w", c.Name, t.name, err)
 	}
-	return t.alter(func(columns []field) ([]field, error) {
+	return t.alter("", func(columns []field, _ int) ([]field, error) {
 		if slices.ContainsFunc(columns, func(have field) bool { return strings.EqualFold(have.name, c.Name) }) {
 			return nil, fmt.Errorf("add column %s to %s: the table has it already; drop it first", c.Name, t.name)
 		}
@@ -260,13 +232,9 @@ func (t *Table) AddColumn(c Column) error {
 	})
 }
 
-// DropColumn removes a column. Rows already kept stay as they are.
+// DropColumn removes a column. Stored rows stay as they are.
 func (t *Table) DropColumn(name string) error {
-	return t.alter(func(columns []field) ([]field, error) {
-		i, ok := t.schema.index[name]
-		if !ok {
-			return nil, fmt.Errorf("drop column %s of %s: no such column; list them with Columns", name, t.name)
-		}
+	return t.alter(name, func(columns []field, i int) ([]field, error) {
 		if len(columns) == 1 {
 			return nil, fmt.Errorf("drop column %s of %s: it is the only one; drop the table instead", name, t.name)
 		}
@@ -274,52 +242,86 @@ func (t *Table) DropColumn(name string) error {
 	})
 }
 
-// SetColumnTags replaces the tags of a column, which have a key alone. Requests
-// that arrive from then on are validated against the columns so tagged.
+// SetColumnTags replaces the tags of a column. A tag is a key without a value.
 func (t *Table) SetColumnTags(column string, tags ...string) error {
-	return t.alter(func(columns []field) ([]field, error) {
-		i, ok := t.schema.index[column]
-		if !ok {
-			return nil, fmt.Errorf("tag column %s of %s: no such column; list them with Columns", column, t.name)
-		}
+	return t.alter(column, func(columns []field, i int) ([]field, error) {
 		columns[i].tags = slices.Clone(tags)
 		return columns, nil
 	})
 }
 
-// alter makes a new schema of what change makes of a copy of the columns.
-func (t *Table) alter(change func([]field) ([]field, error)) error {
+// alter makes a new schema of what change returns for a copy of the columns
+// and the position of column, unless that is "".
+func (t *Table) alter(column string, change func(columns []field, i int) ([]field, error)) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	columns, err := change(slices.Clone(t.schema.columns))
+	i, ok := t.schema.index[column]
+	if column != "" && !ok {
+		return fmt.Errorf("alter column %s of %s: no such column; list them with Columns", column, t.name)
+	}
+	columns, err := change(slices.Clone(t.schema.columns), i)
 	if err == nil {
 		t.schema = newSchema(columns)
 	}
 	return err
 }
 
-// DDL is the CREATE TABLE statement that makes the table as it is now.
+// DDL is the CREATE TABLE statement of the table's current columns.
 func (t *Table) DDL() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "CREATE TABLE `%s` (", strings.ReplaceAll(strings.ReplaceAll(t.name, "`", "``"), ".", "`.`"))
-	for i, c := range t.currentSchema().columns {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(&b, "\n  `%s` %s", c.name, c.typ.text())
+	lines := []string{}
+	for _, c := range t.currentSchema().columns {
+		line := "  `" + c.name + "` " + c.typ.text()
 		if c.notNull {
-			b.WriteString(" NOT NULL")
+			line += " NOT NULL"
 		}
 		if c.comment != "" {
-			fmt.Fprintf(&b, " COMMENT '%s'", strings.NewReplacer("\\", "\\\\", "'", "\\'").Replace(c.comment))
+			line += " COMMENT '" + strings.NewReplacer("\\", "\\\\", "'", "\\'").Replace(c.comment) + "'"
 		}
+		lines = append(lines, line)
 	}
-	b.WriteString("\n)\nUSING DELTA;\n")
-	return b.String()
+	name := strings.ReplaceAll(strings.ReplaceAll(t.name, "`", "``"), ".", "`.`")
+	return "CREATE TABLE `" + name + "` (\n" + strings.Join(lines, ",\n") + "\n)\nUSING DELTA;\n"
+}
+
+// The kinds of table that take rows, as Unity Catalog names them.
+const (
+	TableManaged   = "MANAGED"
+	TableStreaming = "STREAMING_TABLE"
+	FormatDelta    = "DELTA" // also the beginning of DELTA_UNIFORM_ICEBERG and the like
+)
+
+// SetKind sets the table_type and the data_source_format that Unity Catalog
+// reports for the table, such as VIEW and "", or MANAGED and ICEBERG. A new
+// table is MANAGED and DELTA. Rows are refused unless the table is a managed
+// Delta table or a streaming table.
+func (t *Table) SetKind(tableType, format string) error {
+	if tableType == "" {
+		return fmt.Errorf("set the kind of %s: table_type is empty; use MANAGED, STREAMING_TABLE, VIEW, EXTERNAL or another of Unity Catalog's", t.name)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kind, t.format = strings.ToUpper(tableType), strings.ToUpper(format)
+	return nil
+}
+
+// Kind returns the table_type and the data_source_format that SetKind sets.
+func (t *Table) Kind() (tableType, format string) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.kind, t.format
+}
+
+// takesRows refuses rows for a table of a kind that the service does not write to.
+func (t *Table) takesRows() *apiError {
+	kind, format := t.Kind()
+	if (kind == TableManaged || kind == TableStreaming) && (format == "" || strings.HasPrefix(format, FormatDelta)) {
+		return nil
+	}
+	return refusal(400, numbered("Unsupported table kind.", codeTableKind, 0))
 }
 
 // Wait blocks until the table has had at least n rows since the last reset,
-// or ctx ends. It spares tests a polling loop.
+// or ctx ends.
 func (t *Table) Wait(ctx context.Context, n int) error {
 	for {
 		t.mu.RLock()
@@ -336,8 +338,8 @@ func (t *Table) Wait(ctx context.Context, n int) error {
 	}
 }
 
-// Count is how many rows have been kept since the table was created or
-// reset, whether or not they are still in the ring.
+// Count is how many rows have been stored since the table was created or
+// reset, including those that have left the ring.
 func (t *Table) Count() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -352,8 +354,8 @@ func (t *Table) Bytes() int64 {
 }
 
 // Distinct is the number of different non-NULL values of a column. For
-// message_id it counts every row ever kept, unless Config.NoIndex is set; for
-// any other column it reads the rows still in the ring.
+// message_id it counts every stored row, unless Config.NoIndex is set; for any
+// other column it reads the rows in the ring.
 func (t *Table) Distinct(column string) int {
 	if column == idColumn && !t.noIndex {
 		t.mu.RLock()
@@ -372,16 +374,8 @@ type Duplicate struct {
 // Duplicates lists the values of a column that more than one row has, the
 // most frequent first, over the same rows as Distinct.
 func (t *Table) Duplicates(column string) []Duplicate {
-	var counts map[string]int
-	if column == idColumn && !t.noIndex {
-		t.mu.RLock()
-		defer t.mu.RUnlock()
-		counts = t.ids.repeats
-	} else {
-		counts = t.counts(column)
-	}
 	out := []Duplicate{}
-	for v, n := range counts {
+	for v, n := range t.counts(column) {
 		if n > 1 {
 			out = append(out, Duplicate{v, n})
 		}
@@ -392,7 +386,14 @@ func (t *Table) Duplicates(column string) []Duplicate {
 	return out
 }
 
+// counts has how often each value occurs; for an indexed message_id only those
+// that occur more than once.
 func (t *Table) counts(column string) map[string]int {
+	if column == idColumn && !t.noIndex {
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		return maps.Clone(t.ids.repeats)
+	}
 	counts := map[string]int{}
 	for _, row := range t.snapshot(0) {
 		if text, ok := row.Value(column); ok {
@@ -413,7 +414,7 @@ func (t *Table) Newest(n int) []Row {
 }
 
 // Rows returns the rows in the ring for which keep is true, the oldest first;
-// nil keeps all. keep runs without a lock held.
+// nil returns all. keep runs without a lock held.
 func (t *Table) Rows(keep func(Row) bool) []Row {
 	rows := t.snapshot(0)
 	if keep == nil {
@@ -423,12 +424,12 @@ func (t *Table) Rows(keep func(Row) bool) []Row {
 }
 
 // Stream returns the rows in the ring that came by one gRPC stream, in the
-// order they were kept, which is that of their offsets.
+// order of their offsets.
 func (t *Table) Stream(id string) []Row {
 	return t.Rows(func(r Row) bool { return r.StreamID == id && id != "" })
 }
 
-// snapshot lists the newest n rows (0: all that are kept), the oldest first.
+// snapshot lists the newest n rows of the ring (0: all), the oldest first.
 func (t *Table) snapshot(n int) []Row {
 	t.mu.RLock()
 	held, last := len(t.ring), t.count
@@ -443,7 +444,7 @@ func (t *Table) snapshot(n int) []Row {
 	return asRows(rows, last)
 }
 
-// asRows shows rows, the last of which is the table's row number last.
+// asRows converts rows, the last of which is the table's row number last.
 func asRows(rows []storedRow, last int64) []Row {
 	out := make([]Row, len(rows))
 	for i, s := range rows {
@@ -456,14 +457,12 @@ func asRows(rows []storedRow, last int64) []Row {
 	return out
 }
 
-// idIndex counts the values of message_id. It outlives the rows: rows that
-// have left the ring stay counted. It is guarded by its table; the zero value
-// is empty.
+// idIndex counts the values of message_id, also of rows that have left the
+// ring. Its table guards it; the zero value is empty.
 //
-// A value is kept as a hash of 128 bits: the chance of taking two for one is
-// below 1e-20 at a billion rows, at a quarter of the memory of the values. The
-// set of hashes is open-addressed, so that a row costs one cache miss where a
-// map costs three, in many small tables, so that growing one holds up nobody.
+// It keeps hashes of 128 bits: at a billion rows the chance of a collision is
+// below 1e-20. The set is open-addressed, which costs a third of a map's time
+// per row, in many small tables, so that growing one delays nobody.
 type idIndex struct {
 	shards  [256]idShard
 	size    int
@@ -499,7 +498,7 @@ func (x *idIndex) add(h idHash, id []byte) {
 	x.repeats[string(id)] = max(x.repeats[string(id)], 1) + 1
 }
 
-// add reports whether the hash was not there before.
+// add reports whether the hash is new.
 func (s *idShard) add(h idHash) bool {
 	if (s.used+1)*4 > len(s.slots)*3 {
 		old := s.slots
@@ -521,4 +520,83 @@ func (s *idShard) add(h idHash) bool {
 			return false
 		}
 	}
+}
+
+// catalog holds the tables. Their names are compared without case, as in Unity
+// Catalog.
+type catalog struct {
+	cfg     *Config
+	journal *journal
+
+	mu     sync.RWMutex
+	tables map[string]*Table
+}
+
+// Table returns a table by its full name, or nil where there is none.
+func (c *catalog) Table(name string) *Table {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.tables[strings.ToLower(name)]
+}
+
+// Tables lists the full names of all tables, sorted.
+func (c *catalog) Tables() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Sorted(maps.Keys(c.tables))
+}
+
+// CreateTable runs CREATE TABLE statements: all of them or, on error, none.
+// It returns the names of the created tables.
+func (c *catalog) CreateTable(ddl string) ([]string, error) {
+	defs, err := parseDDL(ddl)
+	if err != nil {
+		return nil, err
+	}
+	if len(defs) == 0 {
+		return nil, errors.New("ddl holds no CREATE TABLE statement; add one")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	added := map[string]*Table{}
+	created := []string{}
+	var replaced []string
+	for _, def := range defs {
+		_, here := c.tables[def.name]
+		if _, twice := added[def.name]; here || twice {
+			if def.ifNotExists {
+				continue
+			}
+			if !def.replace {
+				return nil, fmt.Errorf("create table %s: it exists already; drop it first or write IF NOT EXISTS", def.name)
+			}
+			replaced = append(replaced, def.name)
+		}
+		added[def.name] = &Table{
+			name: def.name, maxRows: c.cfg.MaxRows, noIndex: c.cfg.NoIndex, journal: c.journal,
+			schema: newSchema(def.columns), kind: TableManaged, format: FormatDelta, changed: make(chan struct{}),
+		}
+		created = append(created, def.name)
+	}
+	for _, name := range replaced {
+		if old := c.tables[name]; old != nil {
+			if err := old.clear(true); err != nil {
+				return nil, err
+			}
+		}
+	}
+	maps.Copy(c.tables, added)
+	return created, nil
+}
+
+// DropTable removes a table and its rows; writes to it then fail with 404.
+func (c *catalog) DropTable(name string) error {
+	c.mu.Lock()
+	t := c.tables[strings.ToLower(name)]
+	delete(c.tables, strings.ToLower(name))
+	c.mu.Unlock()
+	if t == nil {
+		return fmt.Errorf("drop table %s: no such table; list them with Tables", name)
+	}
+	return t.clear(true)
 }

@@ -8,11 +8,11 @@ import (
 // TestKeepHoldsRowsAgainstTheColumnsOfNow covers what happens between reading
 // a request and keeping it, which no request can time from outside.
 func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
-	c := catalog{tables: map[string]*Table{}}
-	if _, err := c.create(DefaultDDL, 0, &journal{}); err != nil {
+	c := catalog{cfg: &Config{}, journal: &journal{}, tables: map[string]*Table{}}
+	if _, err := c.CreateTable(DefaultDDL); err != nil {
 		t.Fatal(err)
 	}
-	tab := c.table("datafly.events.stream")
+	tab := c.Table("datafly.events.stream")
 	read := func() *rowReader {
 		r := newReader([]byte(`[{"user_id":"u"}]`))
 		r.begin(tab.currentSchema())
@@ -32,7 +32,7 @@ func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = read()
-	if err := c.drop(tab.Name()); err != nil {
+	if err := c.DropTable(tab.Name()); err != nil {
 		t.Fatal(err)
 	}
 	if err := tab.keep(r.schema, r.rows, &batch{}); !errors.Is(err, errDropped) {

@@ -5,66 +5,24 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/datafly/bridge/internal/delta"
 )
 
-// kind is the JSON-facing class of a Delta type: what its values look like in
-// a record.
-type kind uint8
-
-const (
-	kindString kind = iota // STRING
-	kindVarchar
-	kindChar
-	kindByte
-	kindShort
-	kindInt
-	kindLong
-	kindFloat
-	kindDouble
-	kindBoolean
-	kindBinary
-	kindDate
-	kindTimestamp
-	kindTimestampNTZ
-	kindDecimal
-	kindVariant
-	kindArray
-	kindMap
-	kindStruct
-)
-
-// scalarTypes maps the SQL spellings of types without parameters to kinds.
-var scalarTypes = map[string]kind{
-	"STRING": kindString, "TINYINT": kindByte, "BYTE": kindByte, "SMALLINT": kindShort, "SHORT": kindShort,
-	"INT": kindInt, "INTEGER": kindInt, "BIGINT": kindLong, "LONG": kindLong, "FLOAT": kindFloat, "REAL": kindFloat,
-	"DOUBLE": kindDouble, "BOOLEAN": kindBoolean, "BINARY": kindBinary, "DATE": kindDate, "TIMESTAMP": kindTimestamp,
-	"TIMESTAMP_NTZ": kindTimestampNTZ, "VARIANT": kindVariant,
-}
-
-// typeNames holds, per kind, the SQL text and the type_name of the Unity
-// Catalog tables API (ColumnTypeName in its public API reference; VARCHAR has
-// no name of its own there and is reported as STRING).
-var typeNames = [...]struct{ sql, catalog string }{
-	kindString: {"string", "STRING"}, kindVarchar: {"varchar", "STRING"}, kindChar: {"char", "CHAR"},
-	kindByte: {"tinyint", "BYTE"}, kindShort: {"smallint", "SHORT"}, kindInt: {"int", "INT"}, kindLong: {"bigint", "LONG"},
-	kindFloat: {"float", "FLOAT"}, kindDouble: {"double", "DOUBLE"}, kindBoolean: {"boolean", "BOOLEAN"},
-	kindBinary: {"binary", "BINARY"}, kindDate: {"date", "DATE"}, kindTimestamp: {"timestamp", "TIMESTAMP"},
-	kindTimestampNTZ: {"timestamp_ntz", "TIMESTAMP_NTZ"}, kindDecimal: {"decimal", "DECIMAL"},
-	kindVariant: {"variant", "VARIANT"}, kindArray: {"array", "ARRAY"}, kindMap: {"map", "MAP"}, kindStruct: {"struct", "STRUCT"},
-}
-
-// dataType is one parsed Delta type. It is immutable once built.
+// dataType is the type of a column with what reading values needs. It is
+// immutable once built.
 type dataType struct {
-	kind             kind
-	length           int // VARCHAR(n), CHAR(n): characters
-	precision, scale int // DECIMAL(p,s)
-	key, elem        *dataType
-	fields           []field
-	index            map[string]int // STRUCT: field name -> position in fields
+	*delta.Type
+	bits      int // size of a whole number; 0 for other types
+	key, elem *dataType
+	fields    []field
+	index     map[string]int // STRUCT: field name -> position in fields
 }
 
 // field is a column of a table or a field of a STRUCT.
@@ -72,71 +30,123 @@ type field struct {
 	name    string
 	typ     *dataType
 	notNull bool
-	comment string
+	comment string   // of a column
 	tags    []string // of a column: keys of Unity Catalog tags
 }
 
-// text is the lower-case SQL text, as the tables API's type_text has it.
-func (t *dataType) text() string { return t.sql(strings.ToLower) }
-
-// upperText is text with the SQL words in upper case; names of STRUCT fields
-// keep their case.
-func (t *dataType) upperText() string { return t.sql(strings.ToUpper) }
-
-func (t *dataType) sql(word func(string) string) string {
-	name := word(typeNames[t.kind].sql)
-	switch t.kind {
-	case kindVarchar, kindChar:
-		return fmt.Sprintf("%s(%d)", name, t.length)
-	case kindDecimal:
-		return fmt.Sprintf("%s(%d,%d)", name, t.precision, t.scale)
-	case kindArray:
-		return name + "<" + t.elem.sql(word) + ">"
-	case kindMap:
-		return name + "<" + t.key.sql(word) + "," + t.elem.sql(word) + ">"
-	case kindStruct:
-		parts := make([]string, len(t.fields))
-		for i, f := range t.fields {
-			parts[i] = f.name + ":" + f.typ.sql(word)
-			if f.notNull {
-				parts[i] += word(" not null")
-			}
-		}
-		return name + "<" + strings.Join(parts, ",") + ">"
-	}
-	return name
+// kinds describes each kind of type that the service can write.
+var kinds = map[delta.Kind]struct {
+	bits     int    // size of a whole number
+	catalog  string // type_name in Unity Catalog, where it is not SQL's name
+	spark    string // name in Spark's schema JSON, where it is not SQL's name
+	expected string // how a JSON value has to look
+}{
+	delta.String:       {expected: "a string"},
+	delta.TinyInt:      {8, "BYTE", "byte", "an integer"},
+	delta.SmallInt:     {16, "SHORT", "short", "an integer"},
+	delta.Int:          {32, "", "integer", "an integer"},
+	delta.BigInt:       {64, "LONG", "long", "an integer"},
+	delta.Float:        {expected: "a number"},
+	delta.Double:       {expected: "a number"},
+	delta.Boolean:      {expected: "true or false"},
+	delta.Binary:       {expected: "a base64 string"},
+	delta.Date:         {bits: 32, expected: "an integer: days since 1970-01-01"},
+	delta.Timestamp:    {bits: 64, expected: "an integer: microseconds since 1970-01-01 UTC"},
+	delta.TimestampNTZ: {bits: 64, expected: "an integer: microseconds since 1970-01-01"},
+	delta.Decimal:      {expected: "a string in plain decimal notation"},
+	delta.Variant:      {expected: "a string that holds JSON text"},
+	delta.Array:        {expected: "an array"},
+	delta.Map:          {expected: "an object"},
+	delta.Struct:       {expected: "an object"},
 }
 
-// integer reports whether values are whole numbers.
-func (t *dataType) integer() bool { return integerBits[t.kind] > 0 }
+// newType prepares a type for reading values.
+func newType(t *delta.Type) (_ *dataType, err error) {
+	k, ok := kinds[t.Kind]
+	if !ok {
+		return nil, fmt.Errorf("type %s is not one the service can write; use STRING, a number type, BOOLEAN, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, "+
+			"DECIMAL(p,s), VARIANT, ARRAY<T>, MAP<K,V> or STRUCT<name: T>", delta.Clip(t.Name))
+	}
+	out := &dataType{Type: t, bits: k.bits}
+	if t.Key != nil {
+		if out.key, err = newType(t.Key); err != nil {
+			return nil, err
+		}
+	}
+	if t.Elem != nil {
+		if out.elem, err = newType(t.Elem); err != nil {
+			return nil, err
+		}
+	}
+	if t.Kind == delta.Struct {
+		out.index = map[string]int{}
+	}
+	for i, f := range t.Fields {
+		if !validColumnName(f.Name) {
+			return nil, fmt.Errorf("struct field %q: the service takes ASCII letters, digits and underscore only", f.Name)
+		}
+		if _, twice := out.index[f.Name]; twice {
+			return nil, fmt.Errorf("struct field %s occurs twice; rename one", f.Name)
+		}
+		typ, err := newType(f.Type)
+		if err != nil {
+			return nil, err
+		}
+		out.index[f.Name] = i
+		out.fields = append(out.fields, field{name: f.Name, typ: typ, notNull: f.NotNull})
+	}
+	return out, nil
+}
 
-// spark is the type as Spark's schema JSON writes it, which the tables API
-// repeats in type_json: a name for scalars, an object for nested types.
+var sqlWord = regexp.MustCompile(`\w+:?`)
+
+// text is the type in lower case, as type_text of the tables API; names of
+// STRUCT fields keep their case.
+func (t *dataType) text() string {
+	return sqlWord.ReplaceAllStringFunc(t.String(), func(word string) string {
+		if strings.HasSuffix(word, ":") {
+			return word
+		}
+		return strings.ToLower(word)
+	})
+}
+
+// plainString reports whether the type takes any string.
+func (t *dataType) plainString() bool { return t.Kind == delta.String && t.Length == 0 }
+
+// catalogName is the type_name of the tables API, which has none for VARCHAR.
+func (t *dataType) catalogName() string {
+	switch name := kinds[t.Kind].catalog; {
+	case name != "":
+		return name
+	case t.Kind == delta.String && t.Name == "CHAR":
+		return "CHAR"
+	}
+	return t.Kind.String()
+}
+
+// spark is the type in Spark's schema JSON, which is type_json of the tables
+// API: a name for scalars, an object for nested types.
 func (t *dataType) spark() any {
-	switch t.kind {
-	case kindByte:
-		return "byte"
-	case kindShort:
-		return "short"
-	case kindInt:
-		return "integer"
-	case kindLong:
-		return "long"
-	case kindArray:
+	switch t.Kind {
+	case delta.Array:
 		return map[string]any{"type": "array", "elementType": t.elem.spark(), "containsNull": true}
-	case kindMap:
+	case delta.Map:
 		return map[string]any{"type": "map", "keyType": t.key.spark(), "valueType": t.elem.spark(), "valueContainsNull": true}
-	case kindStruct:
+	case delta.Struct:
 		fields := make([]any, len(t.fields))
 		for i, f := range t.fields {
 			fields[i] = f.spark()
 		}
 		return map[string]any{"type": "struct", "fields": fields}
 	}
+	if name := kinds[t.Kind].spark; name != "" {
+		return name
+	}
 	return t.text()
 }
 
-func (f field) spark() map[string]any {
+func (f *field) spark() map[string]any {
 	meta := map[string]any{}
 	if f.comment != "" {
 		meta["comment"] = f.comment
@@ -145,18 +155,23 @@ func (f field) spark() map[string]any {
 }
 
 // schema is one version of a table's columns. A change makes a new schema, so
-// that a request is judged by exactly one version.
+// that a request is checked against exactly one version.
 type schema struct {
 	columns  []field
 	index    map[string]int
 	required []int // positions of the NOT NULL columns
 	id       int   // position of message_id, or -1
-	rescue   int   // position of the column that takes what does not fit, or -1
+	rescue   int   // position of the rescue column, or -1
 }
 
-// idColumn is the column whose values are indexed for duplicates and distinct
-// counts while rows arrive. The integration's page calls it unique per event.
+// idColumn is the column whose values are indexed as rows arrive. The
+// integration's page calls it unique per event.
 const idColumn = "message_id"
+
+// RescueTag is the Unity Catalog tag of the rescue column, which takes what
+// does not fit of JSON rows. The column must be a nullable VARIANT.
+// https://docs.databricks.com/aws/en/ingestion/zerobus-rescue-column
+const RescueTag = "zerobus-rescue"
 
 func newSchema(columns []field) *schema {
 	s := &schema{columns: columns, index: make(map[string]int, len(columns)), id: -1, rescue: -1}
@@ -168,62 +183,48 @@ func newSchema(columns []field) *schema {
 		if c.name == idColumn {
 			s.id = i
 		}
-		if s.rescue < 0 && c.rescues() {
+		if s.rescue < 0 && c.typ.Kind == delta.Variant && !c.notNull && slices.Contains(c.tags, RescueTag) {
 			s.rescue = i
 		}
 	}
 	return s
 }
 
-// expected says, per kind, what a value has to look like.
-var expected = [...]string{
-	kindString: "a string", kindVarchar: "a string", kindChar: "a string",
-	kindByte: "an integer", kindShort: "an integer", kindInt: "an integer", kindLong: "an integer",
-	kindFloat: "a number", kindDouble: "a number", kindBoolean: "true or false", kindBinary: "a base64 string",
-	kindDate:         "an integer: days since 1970-01-01",
-	kindTimestamp:    "an integer: microseconds since 1970-01-01 UTC",
-	kindTimestampNTZ: "an integer: microseconds since 1970-01-01",
-	kindDecimal:      "a string in plain decimal notation", kindVariant: "a string that holds JSON text",
-	kindArray: "an array", kindMap: "an object", kindStruct: "an object",
-}
-
 func wants(t *dataType, got string) string {
-	return "got " + got + ", " + t.text() + " wants " + expected[t.kind]
+	return "got " + got + ", " + t.text() + " wants " + kinds[t.Kind].expected
 }
 
-// textProblem says what is wrong with the characters of a string for a type
-// other than STRING, or "".
+// textProblem returns what is wrong with a string for a type, or "".
 func textProblem(t *dataType, text []byte, textTimes bool) string {
-	switch t.kind {
-	case kindVarchar, kindChar:
-		if utf8.RuneCount(text) > t.length {
+	switch t.Kind {
+	case delta.String:
+		if t.Length > 0 && utf8.RuneCount(text) > t.Length {
 			return "is longer than " + t.text()
 		}
 		return ""
-	case kindByte, kindShort, kindInt, kindLong:
+	case delta.TinyInt, delta.SmallInt, delta.Int, delta.BigInt:
 		if isInteger(text) {
 			return numberProblem(t, text)
 		}
-	case kindFloat, kindDouble:
-		switch string(text) {
-		case "NaN", "Infinity", "-Infinity":
+	case delta.Float, delta.Double:
+		if slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, string(text)) {
 			return ""
 		}
-	case kindTimestamp, kindTimestampNTZ:
+	case delta.Timestamp, delta.TimestampNTZ:
 		if textTimes {
 			if _, err := time.Parse(time.RFC3339Nano, string(text)); err != nil {
 				return "got a string that is not RFC 3339"
 			}
 			return ""
 		}
-	case kindDecimal:
+	case delta.Decimal:
 		return decimalProblem(t, text)
-	case kindBinary:
+	case delta.Binary:
 		if _, err := base64.StdEncoding.AppendDecode(nil, text); err != nil {
 			return "got a string that is not standard base64"
 		}
 		return ""
-	case kindVariant:
+	case delta.Variant:
 		r := newReader(text)
 		defer r.release()
 		if r.skip() != nil || r.trailing() >= 0 {
@@ -234,40 +235,33 @@ func textProblem(t *dataType, text []byte, textTimes bool) string {
 	return wants(t, "a string")
 }
 
-// integerBits is the size of the kinds that hold whole numbers.
-var integerBits = map[kind]int{
-	kindByte: 8, kindShort: 16, kindInt: 32, kindDate: 32, kindLong: 64, kindTimestamp: 64, kindTimestampNTZ: 64,
-}
-
-// numberProblem says what is wrong with a JSON number for a type, or "".
+// numberProblem returns what is wrong with a JSON number for a type, or "".
 func numberProblem(t *dataType, text []byte) string {
-	switch t.kind {
-	case kindFloat, kindDouble:
-		size := 64
-		if t.kind == kindFloat {
-			size = 32
-		}
-		if f, _ := strconv.ParseFloat(string(text), size); math.IsInf(f, 0) {
-			return "is out of range for " + t.text()
-		}
-		return ""
-	}
-	bits, ok := integerBits[t.kind]
-	if !ok {
+	var err error
+	switch {
+	case t.Kind == delta.Float:
+		_, err = strconv.ParseFloat(string(text), 32)
+	case t.Kind == delta.Double:
+		_, err = strconv.ParseFloat(string(text), 64)
+	case t.bits == 0:
 		return wants(t, "a number")
-	}
-	if !isInteger(text) {
+	case !isInteger(text):
 		return wants(t, "a number with a fraction or exponent")
+	default:
+		_, err = strconv.ParseInt(string(text), 10, t.bits)
 	}
-	if _, err := strconv.ParseInt(string(text), 10, bits); err != nil {
+	if err != nil {
 		return "is out of range for " + t.text()
 	}
 	return ""
 }
 
-// isNumber reports whether JSON text is a number.
-func isNumber(text []byte) bool {
-	return len(text) > 0 && (text[0] == '-' || text[0]-'0' <= 9)
+// rangeProblem is numberProblem for a whole number of a protobuf row.
+func rangeProblem(t *dataType, n int64) string {
+	if shift := 64 - t.bits; t.bits > 0 && n<<shift>>shift != n {
+		return "is out of range for " + t.text()
+	}
+	return ""
 }
 
 // isInteger reports whether text is a JSON number without fraction and exponent.
@@ -291,8 +285,19 @@ func decimalProblem(t *dataType, text []byte) string {
 	if !isDigits(whole) || !isDigits(fraction) || len(whole)+len(fraction) == 0 || point && len(fraction) == 0 {
 		return "got a string that is not plain decimal notation"
 	}
-	if len(bytes.TrimLeft(whole, "0")) > t.precision-t.scale || len(fraction) > t.scale {
+	if len(bytes.TrimLeft(whole, "0")) > t.Precision-t.Scale || len(fraction) > t.Scale {
 		return "does not fit in " + t.text()
 	}
 	return ""
+}
+
+// appendFloat writes a float as JSON.
+func appendFloat(dst []byte, v float64, size int) []byte {
+	switch {
+	case math.IsNaN(v):
+		return append(dst, `"NaN"`...)
+	case math.IsInf(v, 0):
+		return append(dst, map[bool]string{true: `"Infinity"`, false: `"-Infinity"`}[v > 0]...)
+	}
+	return strconv.AppendFloat(dst, v, 'g', -1, size)
 }

@@ -12,8 +12,8 @@ import (
 	pb "github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
-// FuzzRequest holds the parser against the generated code: of a message in the
-// form that code writes, both read the same.
+// FuzzRequest compares the parser with the generated code: both read the same
+// from a message that the generated code writes.
 func FuzzRequest(f *testing.F) {
 	add := func(m *pb.EphemeralStreamRequest) {
 		b, err := proto.Marshal(m)
@@ -34,11 +34,11 @@ func FuzzRequest(f *testing.F) {
 	}}})
 	f.Add([]byte{0x0a, 0x80})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var q request
+		var q message
 		err := q.parse(b)
 		m := &pb.EphemeralStreamRequest{}
 		if merr := proto.Unmarshal(b, m); merr != nil {
-			return // what protobuf refuses, a reader of some fields may pass over
+			return // a reader of some fields may accept more than protobuf
 		}
 		if err != nil {
 			t.Fatalf("%x: got %v, and protobuf reads it", b, err)
@@ -46,37 +46,31 @@ func FuzzRequest(f *testing.F) {
 		if again, merr := proto.Marshal(m); merr != nil || !bytes.Equal(again, b) {
 			return // of a oneof that occurs twice, protobuf merges and the parser takes the last
 		}
-		want := request{recordType: q.recordType}
+		want := message{create: m.GetCreateStream(), ingest: m.Payload != nil && m.GetCreateStream() == nil}
 		switch p := m.Payload.(type) {
-		case *pb.EphemeralStreamRequest_CreateStream:
-			want = request{payload: fieldCreate, table: p.CreateStream.GetTableName(), descriptor: p.CreateStream.GetDescriptorProto(), recordType: recordProto}
-			if p.CreateStream.RecordType != nil {
-				want.recordType = uint64(p.CreateStream.GetRecordType())
-			}
 		case *pb.EphemeralStreamRequest_IngestRecord:
-			r := p.IngestRecord
-			want.payload, want.offset, want.hasOffset = fieldRecord, r.GetOffsetId(), r.OffsetId != nil
-			switch v := r.Record.(type) {
+			want.offset = p.IngestRecord.OffsetId
+			switch v := p.IngestRecord.Record.(type) {
 			case *pb.IngestRecordRequest_ProtoEncodedRecord:
-				want.format, want.records = recordProto, [][]byte{v.ProtoEncodedRecord}
+				want.format, want.records = pb.RecordType_PROTO, [][]byte{v.ProtoEncodedRecord}
 			case *pb.IngestRecordRequest_JsonRecord:
-				want.format, want.records = recordJSON, [][]byte{[]byte(v.JsonRecord)}
+				want.format, want.records = pb.RecordType_JSON, [][]byte{[]byte(v.JsonRecord)}
 			}
 		case *pb.EphemeralStreamRequest_IngestRecordBatch:
-			r := p.IngestRecordBatch
-			want.payload, want.offset, want.hasOffset = fieldBatch, r.GetOffsetId(), r.OffsetId != nil
-			switch v := r.Batch.(type) {
+			want.offset = p.IngestRecordBatch.OffsetId
+			switch v := p.IngestRecordBatch.Batch.(type) {
 			case *pb.IngestRecordBatchRequest_ProtoEncodedBatch:
-				want.format, want.records = recordProto, v.ProtoEncodedBatch.GetRecords()
+				want.format, want.records = pb.RecordType_PROTO, v.ProtoEncodedBatch.GetRecords()
 			case *pb.IngestRecordBatchRequest_JsonBatch:
-				want.format = recordJSON
+				want.format = pb.RecordType_JSON
 				for _, s := range v.JsonBatch.GetRecords() {
 					want.records = append(want.records, []byte(s))
 				}
 			}
 		}
-		if q.payload != want.payload || q.table != want.table || !bytes.Equal(q.descriptor, want.descriptor) || q.recordType != want.recordType ||
-			q.offset != want.offset || q.hasOffset != want.hasOffset || q.format != want.format || !slices.EqualFunc(q.records, want.records, bytes.Equal) {
+		sameOffset := (q.offset == nil) == (want.offset == nil) && (q.offset == nil || *q.offset == *want.offset)
+		if !proto.Equal(q.create, want.create) || q.ingest != want.ingest || !sameOffset || q.format != want.format ||
+			!slices.EqualFunc(q.records, want.records, bytes.Equal) {
 			t.Fatalf("%x: got %+v, want %+v", b, q, want)
 		}
 	})
@@ -85,11 +79,11 @@ func FuzzRequest(f *testing.F) {
 // FuzzDescriptor: whatever a client sends for a descriptor, it is compiled or
 // refused, and what is compiled reads any bytes without harm.
 func FuzzDescriptor(f *testing.F) {
-	c := catalog{tables: map[string]*Table{}}
-	if _, err := c.create("CREATE TABLE a.b.c (message_id STRING, n INT, m MAP<STRING,DECIMAL(3,1)>, st STRUCT<x: INT>, l ARRAY<STRUCT<x: INT>>)", 0, &journal{}); err != nil {
+	c := catalog{cfg: &Config{}, journal: &journal{}, tables: map[string]*Table{}}
+	if _, err := c.CreateTable("CREATE TABLE a.b.c (message_id STRING, n INT, m MAP<STRING,DECIMAL(3,1)>, st STRUCT<x: INT>, l ARRAY<STRUCT<x: INT>>)"); err != nil {
 		f.Fatal(err)
 	}
-	s := c.table("a.b.c").currentSchema()
+	s := c.Table("a.b.c").currentSchema()
 	text, number := descriptorpb.FieldDescriptorProto_TYPE_STRING, descriptorpb.FieldDescriptorProto_TYPE_INT32
 	d, err := proto.Marshal(&descriptorpb.DescriptorProto{Name: proto.String("R"), Field: []*descriptorpb.FieldDescriptorProto{
 		{Name: proto.String("message_id"), Number: proto.Int32(1), Type: &text}, {Name: proto.String("n"), Number: proto.Int32(2), Type: &number},
@@ -126,10 +120,10 @@ func FuzzDescriptor(f *testing.F) {
 		if err != nil {
 			return
 		}
-		mode := SchemaMode(len(row) % 2)
+		mode := []SchemaMode{SchemaByName, SchemaExact}[len(row)%2]
 		m, fault := compileRow(d, s, mode)
 		if fault != nil {
-			if fault.text == "" || len(fault.causes) == 0 {
+			if len(fault.problems) == 0 || len(fault.causes) == 0 {
 				t.Fatalf("%x: refused with %+v", descriptor, fault)
 			}
 			return
