@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// bridge runs one command and returns what it says and its exit code: 2 is a wrong
+// bridge runs one command and returns its output and its exit code: 2 is a wrong
 // command line or configuration.
 func bridge(t *testing.T, env []string, args ...string) (string, int) {
 	t.Helper()
@@ -65,7 +65,7 @@ func bridge(t *testing.T, env []string, args ...string) (string, int) {
 }
 
 // configured has the bridge read its rendered configuration, with what the pods
-// mount laid out in a folder, and holds it against the pods.
+// mount laid out in a folder, and compares it with the pods.
 func configured(t *testing.T, m manifest) {
 	t.Helper()
 	text, mounted := "", t.TempDir()

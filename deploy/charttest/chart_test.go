@@ -1,3 +1,5 @@
+// Package charttest tests the Helm chart and the plain Kubernetes manifests. It is a
+// module of its own, so that Helm and the Kubernetes types stay out of the bridge's.
 package charttest_test
 
 import (
@@ -66,7 +68,7 @@ func TestChartRendersWhatKubernetesTakes(t *testing.T) {
 }
 
 func TestChartRefuses(t *testing.T) {
-	for _, tc := range []struct{ name, values, says string }{
+	for _, tc := range []struct{ name, values, contains string }{
 		{"an unknown value", `replcias: 3`, "replcias"},
 		{"an unknown section of the configuration", `config: {kafak: {}}`, "kafak"},
 		{"a secret among the values", `config: {zerobus: {client_secret: hunter2}}`, "client_secret"},
@@ -93,8 +95,8 @@ func TestChartRefuses(t *testing.T) {
 		{"a memory limit the arithmetic does not know", `resources: {limits: {memory: 512M}}`, "memory"},
 	} {
 		_, err := render(t, values(t, minimal, tc.values))
-		if err == nil || !strings.Contains(err.Error(), tc.says) {
-			t.Errorf("%s: got %v, want an error that says %q", tc.name, err, tc.says)
+		if err == nil || !strings.Contains(err.Error(), tc.contains) {
+			t.Errorf("%s: got %v, want an error with %q", tc.name, err, tc.contains)
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: the error repeats the secret: %v", tc.name, err)
@@ -103,7 +105,7 @@ func TestChartRefuses(t *testing.T) {
 }
 
 func TestChartNamesWhatIsMissing(t *testing.T) {
-	for path, says := range map[string]string{
+	for path, contains := range map[string]string{
 		"config.kafka.brokers":         "name two",
 		"config.kafka.topics":          "name the topics",
 		"config.zerobus.workspace_url": "https://",
@@ -118,8 +120,8 @@ func TestChartNamesWhatIsMissing(t *testing.T) {
 		}
 		delete(at, parts[len(parts)-1])
 		_, err := render(t, vals)
-		if err == nil || !strings.Contains(err.Error(), path+": ") || !strings.Contains(err.Error(), says) {
-			t.Errorf("without %s: got %v, want an error that names it and says %q", path, err, says)
+		if err == nil || !strings.Contains(err.Error(), path+": ") || !strings.Contains(err.Error(), contains) {
+			t.Errorf("without %s: got %v, want an error with its name and %q", path, err, contains)
 		}
 	}
 }
@@ -158,7 +160,7 @@ func TestChartDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("the manifests of the defaults changed; go -C deploy/charttest test -run Defaults -update . writes them anew. Got:\n%s", got)
+		t.Errorf("the manifests of the defaults changed; go -C deploy/charttest test -run Defaults -update . rewrites them. Got:\n%s", got)
 	}
 }
 
@@ -216,7 +218,7 @@ func TestChecksumCoversTheConfigurationAlone(t *testing.T) {
 		t.Error("a changed configuration leaves the pods as they are")
 	}
 	if got := sum(`blueprint: "version: 2"`); got != before {
-		t.Error("a changed blueprint restarts the pods, which read it anew themselves")
+		t.Error("a changed blueprint restarts the pods, which reload it without")
 	}
 }
 

@@ -119,7 +119,7 @@ func pod(object any) (core.PodTemplateSpec, *meta.LabelSelector, bool) {
 	return core.PodTemplateSpec{}, nil, false
 }
 
-// consistent holds the objects against each other: what is mounted exists, who
+// consistent checks the references between objects: what is mounted exists, who
 // selects finds, and no pod has rights it has no use for.
 func consistent(t *testing.T, m manifest) {
 	t.Helper()
@@ -220,7 +220,7 @@ func locked(t *testing.T, name string, spec core.PodSpec) {
 	}
 }
 
-// scaledObject holds an object against the schema of KEDA's own definition, in
+// scaledObject validates an object against the schema of KEDA's own definition, in
 // which nothing may stand that the schema does not name.
 func scaledObject(t *testing.T, object any) {
 	t.Helper()
@@ -259,7 +259,7 @@ func scaledObject(t *testing.T, object any) {
 		t.Fatal(err)
 	}
 	if err := compiled.Validate(instance); err != nil {
-		t.Errorf("the ScaledObject is not what KEDA's schema says: %v", err)
+		t.Errorf("the ScaledObject does not match KEDA's schema: %v", err)
 	}
 }
 

@@ -23,14 +23,14 @@ func TestRecreateHasNoRollingUpdate(t *testing.T) {
 	}
 }
 
-// null is how one says that somebody else sets the number; it must not become 0.
+// null leaves the number to another controller; it must not become 0.
 func TestReplicasMayBeSomebodyElses(t *testing.T) {
 	if got := deployment(t, `replicas: null`).Spec.Replicas; got != nil {
 		t.Errorf("got %d replicas, want the field left out", *got)
 	}
-	for doc, says := range map[string]string{`replicas: null`: "An unset number of member(s) of", `replicas: 0`: "0 member(s) of"} {
-		if notes := mustRender(t, values(t, minimal, doc))["NOTES.txt"]; !strings.Contains(notes, says) {
-			t.Errorf("%s: the notes do not say %q:\n%s", doc, says, notes)
+	for doc, contains := range map[string]string{`replicas: null`: "An unset number of member(s) of", `replicas: 0`: "0 member(s) of"} {
+		if notes := mustRender(t, values(t, minimal, doc))["NOTES.txt"]; !strings.Contains(notes, contains) {
+			t.Errorf("%s: the notes do not say %q:\n%s", doc, contains, notes)
 		}
 	}
 }
@@ -113,7 +113,7 @@ func TestAnotherImageIsAnotherReplay(t *testing.T) {
 	}
 }
 
-// Ports that the configuration names are let out without being told twice.
+// The policy allows the ports of the configuration without listing them again.
 func TestNetworkPolicyFollowsTheConfiguration(t *testing.T) {
 	ports := func(docs ...string) (all []int) {
 		m := parse(t, joined(mustRender(t, values(t, append([]string{minimal, `networkPolicy: {enabled: true}`}, docs...)...))))

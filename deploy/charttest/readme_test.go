@@ -27,12 +27,12 @@ func readme(t *testing.T) string {
 	}
 	var b strings.Builder
 	b.WriteString(readmeHead)
-	var said []string // the comment above a key
+	var comment []string // above a key
 	var path []string
 	listed := map[string]bool{}
 	for line := range strings.SplitSeq(text, "\n") {
 		if m := commentLine.FindStringSubmatch(line); m != nil {
-			said = append(said, m[1])
+			comment = append(comment, m[1])
 			continue
 		}
 		if m := keyLine.FindStringSubmatch(line); m != nil {
@@ -50,11 +50,11 @@ func readme(t *testing.T) string {
 					listed[leaf] = true
 				}
 			}
-			if cell != "" || len(said) > 0 {
-				fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, cell, strings.ReplaceAll(strings.Join(said, " "), "|", `\|`))
+			if cell != "" || len(comment) > 0 {
+				fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, cell, strings.ReplaceAll(strings.Join(comment, " "), "|", `\|`))
 			}
 		}
-		said = nil
+		comment = nil
 	}
 	for leaf := range leaves(all, "") {
 		if !listed[leaf] {
@@ -76,7 +76,7 @@ helm test bridge --logs
 
 ## Values
 
-Written from values.yaml by ` + "`go -C deploy/charttest test -run Readme -update .`" + `; a test fails when it is stale.
+Generated from values.yaml by ` + "`go -C deploy/charttest test -run Readme -update .`" + `; a test fails when it is stale.
 
 | value | default | meaning |
 |---|---|---|
@@ -91,6 +91,6 @@ func TestReadmeIsCurrent(t *testing.T) {
 		}
 	}
 	if got := read(t, "deploy/helm/bridge/README.md"); got != want {
-		t.Errorf("deploy/helm/bridge/README.md is stale; go -C deploy/charttest test -run Readme -update . writes it anew")
+		t.Errorf("deploy/helm/bridge/README.md is stale; go -C deploy/charttest test -run Readme -update . rewrites it")
 	}
 }

@@ -22,7 +22,7 @@ const (
 	chartDir = "../helm/bridge"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // minimal are the values that have no default.
 const minimal = `
@@ -96,7 +96,7 @@ func load(t *testing.T) *chart.Chart {
 }
 
 // render makes of values what helm template prints, NOTES.txt included, by the
-// name of the template. The values are held against values.schema.json.
+// name of the template. The values are validated against values.schema.json.
 func render(t *testing.T, vals map[string]any) (map[string]string, error) {
 	t.Helper()
 	c := load(t)

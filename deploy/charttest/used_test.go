@@ -42,7 +42,7 @@ var changed = map[string]any{
 // refusals say that one value may not stand with another: it is used.
 var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token", "in keda.authenticationRef", "raise the first", "at least twice the buffer"}
 
-// Every value of values.yaml is changed by itself; a value whose change nothing
+// Every value of values.yaml is changed alone; a value whose change nothing
 // shows does nothing.
 func TestEveryValueIsUsed(t *testing.T) {
 	var all map[string]any

@@ -32,7 +32,7 @@ var (
 
 var golden = regexp.MustCompile(`(?m)^(\w+) (\w+) \{(.*)\}$`)
 
-// series are those of /metrics, as internal/ops holds them against a scrape,
+// series are those of /metrics, as internal/ops compares them with a scrape,
 // with what the rules record and what every Go program exports.
 func series(t *testing.T) known {
 	t.Helper()
@@ -58,8 +58,8 @@ func series(t *testing.T) known {
 	return all
 }
 
-// problems says what an expression asks that no bridge answers, and returns the
-// names it asks for.
+// problems returns what an expression selects that no bridge serves, and the names
+// of all metrics it selects.
 func problems(text string, have known) (wrong, asked []string) {
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(text)
 	if err != nil {
@@ -124,7 +124,7 @@ func TestEveryNameIsServed(t *testing.T) {
 	}
 	for _, m := range golden.FindAllStringSubmatch(read(t, "internal/ops/testdata/metrics.golden"), -1) {
 		if !used[m[1]] {
-			t.Errorf("%s is served, and neither the dashboard nor an alert asks for it; add it to deploy/observetest/board", m[1])
+			t.Errorf("%s is served, and neither the dashboard nor an alert asks for it; add it to deploy/observetest/rows.go", m[1])
 		}
 	}
 }
@@ -132,7 +132,7 @@ func TestEveryNameIsServed(t *testing.T) {
 // The check itself: each of these must be found.
 func TestWrongExpressionsAreFound(t *testing.T) {
 	have := series(t)
-	for text, says := range map[string]string{
+	for text, problem := range map[string]string{
 		`bridge_raedy == 0`:                          "there is no metric bridge_raedy",
 		`bridge_ack_latency_seconds{instance="a"}`:   "there is no metric bridge_ack_latency_seconds",
 		`bridge_lag_events{tpoic="t"}`:               "has no label tpoic",
@@ -141,8 +141,8 @@ func TestWrongExpressionsAreFound(t *testing.T) {
 		`sum(rate(bridge_commits_total[5m])`:         "parse error",
 		`histogram_quantile(0.9, sum by (le, topic) (rate(bridge_sink_request_duration_seconds_bucket[5m])))`: "has the label topic",
 	} {
-		if wrong, _ := problems(text, have); len(wrong) != 1 || !strings.Contains(wrong[0], says) {
-			t.Errorf("%s: got %q, want one problem that says %q", text, wrong, says)
+		if wrong, _ := problems(text, have); len(wrong) != 1 || !strings.Contains(wrong[0], problem) {
+			t.Errorf("%s: got %q, want one problem with %q", text, wrong, problem)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func TestPromtool(t *testing.T) {
 			inputs = append(inputs, object{"series": s, "values": "1+2x60"})
 		}
 		for _, e := range expressions(t) {
-			if !strings.HasPrefix(e.at, boardFile) || slices.Contains(quiet, strings.TrimPrefix(e.at, boardFile+": ")) {
+			if !strings.HasPrefix(e.at, dashboardFile) || slices.Contains(quiet, strings.TrimPrefix(e.at, dashboardFile+": ")) {
 				continue
 			}
 			questions = append(questions, object{"expr": "absent(" + e.text + ")", "eval_time": "30m", "exp_samples": []object{}})
@@ -74,9 +74,9 @@ func TestPromtool(t *testing.T) {
 		if len(questions) < 25 || len(reasons) < 5 {
 			t.Fatalf("got %d panels to ask and %d with a reason, want 25 and 5 or more", len(questions), len(reasons))
 		}
-		for title, says := range reasons {
-			if !says {
-				t.Errorf("%s: an empty panel says nothing", title)
+		for title, explained := range reasons {
+			if !explained {
+				t.Errorf("%s: an empty panel has no text", title)
 			}
 		}
 		ask(t, promtool, inputs, questions)
@@ -85,7 +85,7 @@ func TestPromtool(t *testing.T) {
 
 type object = map[string]any
 
-// nobody is what a panel says that is empty only when no member is there.
+// nobody is the text of a panel that is only empty without members.
 const nobody = "no member is scraped"
 
 // atRest are the values of a series of a healthy bridge that has had nothing to do.
@@ -110,7 +110,7 @@ func ask(t *testing.T, promtool func(...string) (string, error), inputs, questio
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "board_test.json")
+	file := filepath.Join(t.TempDir(), "dashboard_test.json")
 	if err := os.WriteFile(file, tests, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func TestAnchorsOfTheMetricsPage(t *testing.T) {
 }
 
 // An alert that never fires in a test may never fire at all, and one that is
-// never seen to end may go on for ever.
+// never seen to resolve may fire for ever.
 func TestEachAlertBeginsAndEnds(t *testing.T) {
 	var file struct {
 		Tests []struct {

@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	root      = "../.."
-	rulesFile = "deploy/prometheus/rules.yaml"
-	testsFile = "deploy/prometheus/rules_test.yaml"
-	boardFile = "deploy/grafana/bridge.json"
+	root          = "../.."
+	rulesFile     = "deploy/prometheus/rules.yaml"
+	testsFile     = "deploy/prometheus/rules_test.yaml"
+	dashboardFile = "deploy/grafana/bridge.json"
 )
 
-var update = flag.Bool("update", false, "write deploy/grafana/bridge.json anew")
+var update = flag.Bool("update", false, "rewrite deploy/grafana/bridge.json")
 
 func read(t *testing.T, name string) string {
 	t.Helper()
@@ -85,11 +85,11 @@ type dashboard struct {
 func shown(t *testing.T) dashboard {
 	t.Helper()
 	var d dashboard
-	if err := json.Unmarshal([]byte(read(t, boardFile)), &d); err != nil {
+	if err := json.Unmarshal([]byte(read(t, dashboardFile)), &d); err != nil {
 		t.Fatal(err)
 	}
 	if len(d.Panels) < 30 {
-		t.Fatalf("got %d panels in %s, want 30 or more", len(d.Panels), boardFile)
+		t.Fatalf("got %d panels in %s, want 30 or more", len(d.Panels), dashboardFile)
 	}
 	return d
 }
@@ -117,16 +117,16 @@ func expressions(t *testing.T) []expression {
 	}
 	d := shown(t)
 	variables := chosen()
-	board := func(place, expr string) {
-		all = append(all, expression{boardFile + ": " + place, variables.Replace(expr)})
+	query := func(place, expr string) {
+		all = append(all, expression{dashboardFile + ": " + place, variables.Replace(expr)})
 	}
 	for _, p := range d.Panels {
 		for _, target := range p.Targets {
-			board(p.Title, target.Expr)
+			query(p.Title, target.Expr)
 		}
 	}
 	for _, a := range d.Annotations.List {
-		board("annotation", a.Expr)
+		query("annotation", a.Expr)
 	}
 	for _, v := range d.Templating.List {
 		if v.Type != "query" {
@@ -137,7 +137,7 @@ func expressions(t *testing.T) []expression {
 			t.Errorf("variable %s: got %q, want label_values(series, label)", v.Name, v.Definition)
 			continue
 		}
-		board("variable "+v.Name, "count by ("+m[2]+") ("+m[1]+")")
+		query("variable "+v.Name, "count by ("+m[2]+") ("+m[1]+")")
 	}
 	for _, m := range asked.FindAllStringSubmatch(read(t, page), -1) {
 		all = append(all, expression{page, m[1]})

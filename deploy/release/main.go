@@ -1,15 +1,15 @@
-// Command release builds what a version is published as: static binaries in
-// archives, their bills of materials, the Helm chart, and SHA256SUMS over all of
-// them. The same sources, Go and version give the same bytes, wherever they lie.
+// Command release builds the files of a version: archives with static binaries,
+// their bills of materials, the Helm chart and SHA256SUMS. The same sources, Go and
+// version give the same bytes in any folder.
 //
 //	make release VERSION=v1.2.3
 //
-// It is a module of its own, so that the encoder of bills of materials is no
-// dependency of the bridge.
+// It is a module of its own, so that the bridge does not depend on CycloneDX.
 package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,13 +35,15 @@ func main() {
 	}
 }
 
+const sumsFile = "SHA256SUMS"
+
 // release is one version being built.
 type release struct {
 	version string    // v1.2.3
 	root    string    // folder of the bridge's module
 	out     string    // folder of the results
-	time    time.Time // of everything in archives and bills of materials
-	done    []string  // files written to out
+	time    time.Time // of all files in archives and of bills of materials
+	sums    []string  // lines of SHA256SUMS
 }
 
 var semver = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$`)
@@ -50,7 +53,7 @@ func run(ctx context.Context, args []string, progress io.Writer) error {
 	flags.SetOutput(progress)
 	version := flags.String("version", "", "version to build, as in v1.2.3")
 	root := flags.String("root", "../..", "folder of the bridge's module")
-	out := flags.String("out", "../../dist", "folder to write to; what it holds is removed")
+	out := flags.String("out", "../../dist", "folder to write to; an earlier release in it is removed")
 	platforms := flags.String("platforms", "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64", "os/architecture, comma separated")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -82,15 +85,16 @@ func run(ctx context.Context, args []string, progress io.Writer) error {
 	if err := r.chart(); err != nil {
 		return fmt.Errorf("packing the chart: %w", err)
 	}
-	if err := r.sums(); err != nil {
-		return fmt.Errorf("writing SHA256SUMS: %w", err)
+	slices.SortFunc(r.sums, func(a, b string) int { return strings.Compare(a[2*sha256.Size:], b[2*sha256.Size:]) })
+	if err := r.write(sumsFile, []byte(strings.Join(r.sums, ""))); err != nil {
+		return err
 	}
-	fmt.Fprintf(progress, "%d files in %s; sha256sum -c SHA256SUMS checks them\n", len(r.done), r.out)
+	fmt.Fprintf(progress, "%d files in %s; sha256sum -c SHA256SUMS checks them\n", len(r.sums), r.out)
 	return nil
 }
 
-// sourceTime is SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/),
-// else the time of the commit that is checked out.
+// sourceTime returns SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/)
+// or, without it, the time of the commit that is checked out.
 func sourceTime(ctx context.Context, root string) (time.Time, error) {
 	text := os.Getenv("SOURCE_DATE_EPOCH")
 	if text == "" {
@@ -107,8 +111,7 @@ func sourceTime(ctx context.Context, root string) (time.Time, error) {
 	return time.Unix(seconds, 0).UTC(), nil
 }
 
-// empty makes dir a folder that holds nothing. It removes only what looks like an
-// earlier release.
+// empty creates dir or removes an earlier release from it.
 func empty(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -119,7 +122,7 @@ func empty(dir string) error {
 	}
 	for _, e := range entries {
 		if name := e.Name(); name != sumsFile && !strings.HasPrefix(name, "bridge") {
-			return fmt.Errorf("%s holds %s, which no release wrote; empty the folder or name another with --out", dir, name)
+			return fmt.Errorf("%s contains %s, which is not from a release; empty the folder or name another with --out", dir, name)
 		}
 	}
 	for _, e := range entries {

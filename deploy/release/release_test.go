@@ -240,9 +240,9 @@ func TestReleaseRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
-		name string
-		args []string
-		says string
+		name     string
+		args     []string
+		contains string
 	}{
 		{"no version", nil, "make release VERSION=v1.2.3"},
 		{"a version without a v", []string{"-version", "1.2.3"}, "not a semantic version"},
@@ -251,8 +251,8 @@ func TestReleaseRefuses(t *testing.T) {
 		{"a platform without an architecture", []string{"-version", version, "-out", filepath.Join(t.TempDir(), "dist"), "-platforms", "linux"}, "os/architecture"},
 	} {
 		err := run(t.Context(), tc.args, io.Discard)
-		if err == nil || !strings.Contains(err.Error(), tc.says) {
-			t.Errorf("%s: got %v, want an error that says %q", tc.name, err, tc.says)
+		if err == nil || !strings.Contains(err.Error(), tc.contains) {
+			t.Errorf("%s: got %v, want an error with %q", tc.name, err, tc.contains)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(foreign, "thesis.txt")); err != nil {

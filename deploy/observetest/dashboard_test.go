@@ -8,21 +8,21 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/datafly/bridge/deploy/observetest/board"
+	"github.com/datafly/bridge/deploy/observetest"
 )
 
 func TestDashboardIsCurrent(t *testing.T) {
-	want, err := board.Dashboard()
+	want, err := observetest.Dashboard()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if *update {
-		if err := os.WriteFile(filepath.Join(root, boardFile), want, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(root, dashboardFile), want, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if read(t, boardFile) != string(want) {
-		t.Errorf("%s is stale; go -C deploy/observetest test -run Dashboard -update . writes it anew", boardFile)
+	if read(t, dashboardFile) != string(want) {
+		t.Errorf("%s is stale; go -C deploy/observetest test -run Dashboard -update . rewrites it", dashboardFile)
 	}
 }
 

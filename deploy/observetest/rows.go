@@ -1,4 +1,4 @@
-package board
+package observetest
 
 // Labels of the queries: of a process, of its integrations, and of their topics.
 const (
@@ -14,12 +14,12 @@ func rows() []row {
 func healthy() row {
 	return row{"Is it healthy?", []panel{
 		stat("Delivering", "Whether every member delivers. If not, /readyz of the member and `bridge status` show the reason and the remedy.",
-			"none", `min(bridge_ready{`+member+`})`).saying(word{0, "no", "red"}, word{1, "yes", "green"}),
+			"none", `min(bridge_ready{`+member+`})`).words(word{0, "no", "red"}, word{1, "yes", "green"}),
 		stat("Members", "Members of the group that Prometheus scrapes. Fewer than you run: check the pods. None: no events are delivered.",
-			"none", `count(bridge_group_info{`+member+`}) or vector(0)`).saying(word{0, "none", "red"}),
+			"none", `count(bridge_group_info{`+member+`}) or vector(0)`).words(word{0, "none", "red"}),
 		stat("Sink", "The worst state of any member's sink. retrying: a transient error, which resolves automatically. blocked: a configuration error; /readyz shows the remedy.",
 			"none", `max(2 * bridge_sink_state{`+member+`, state="blocked"} + ignoring (state) bridge_sink_state{`+member+`, state="retrying"})`).
-			saying(word{0, "ready", "green"}, word{1, "retrying", "orange"}, word{2, "blocked", "red"}),
+			words(word{0, "ready", "green"}, word{1, "retrying", "orange"}, word{2, "blocked", "red"}),
 		stat("Blocked partitions", "Partitions on which someone has to act: most rows are refused, or dead letters cannot be written. Compare blueprint and table with `bridge check`.",
 			"none", `sum(bridge_assigned_partitions{`+member+`, state="blocked"})`, step{1, "red"}),
 		stat("Oldest unacknowledged", "Age of the oldest event read and not yet acknowledged. Above five minutes: check below whether the sink is slow, and which partition it is.",

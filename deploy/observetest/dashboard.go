@@ -1,6 +1,10 @@
-// Package board generates the Grafana dashboard deploy/grafana/bridge.json: rows.go
-// has its rows and queries, this file the JSON that Grafana needs.
-package board
+// Package observetest generates the Grafana dashboard and tests it and the alert
+// rules. rows.go has the rows and queries of the dashboard, this file the JSON that
+// Grafana needs.
+//
+// It is a module of its own, so that Prometheus and promtool stay out of the
+// bridge's.
+package observetest
 
 import (
 	"bytes"
@@ -40,23 +44,22 @@ func Dashboard() ([]byte, error) {
 
 type object = map[string]any
 
-// source is what every query asks; the variable lets one dashboard serve any
-// Prometheus.
+// source is the data source of every query, chosen by a variable.
 func source() object { return object{"type": "prometheus", "uid": "${datasource}"} }
 
-// variables depend on each other from the left to the right.
+// variables returns the choices above the panels; each depends on those before it.
 func variables() []object {
 	query := func(name, label, expr string) object {
 		return object{
 			"name": name, "label": label, "type": "query", "datasource": source(),
 			"query": object{"query": expr, "refId": name}, "definition": expr,
-			"refresh": 2, // when the time range changes, so that members of yesterday can be chosen
+			"refresh": 2, // when the time range changes, for members of that time
 			"sort":    1, "multi": true, "includeAll": true,
 			"current": object{"text": []string{"All"}, "value": []string{"$__all"}},
 		}
 	}
-	// All of these is anything: a list would leave out members that came since,
-	// grow with each rollout, and be empty where a scrape gives no namespace.
+	// "All" of these matches anything. A list would miss members that started later,
+	// grow with each rollout, and be empty without a namespace.
 	anything := func(variable object) object {
 		variable["allValue"] = ".*"
 		return variable
@@ -65,7 +68,7 @@ func variables() []object {
 		{"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
 		anything(query("namespace", "Namespace", `label_values(bridge_group_info, namespace)`)),
 		query("group", "Group", `label_values(bridge_group_info{namespace=~"$namespace"}, group)`),
-		// Not anything: what narrows the rest down to the group.
+		// A list, since it restricts the others to the group.
 		query("job", "Job", `label_values(bridge_group_info{namespace=~"$namespace", group=~"$group"}, job)`),
 		anything(query("instance", "Instance", `label_values(bridge_group_info{namespace=~"$namespace", job=~"$job"}, instance)`)),
 		anything(query("integration", "Integration", `label_values(bridge_group_info{namespace=~"$namespace", job=~"$job"}, integration)`)),
@@ -82,16 +85,16 @@ func versions() object {
 	}
 }
 
-// row is a question and the panels that answer it.
+// row is one question and the panels that answer it.
 type row struct {
 	title  string
 	panels []panel
 }
 
-// panel is one panel; grid columns are 24 to a line.
+// panel is one panel of the dashboard, which is 24 columns wide.
 type panel struct {
 	kind, title, about, unit string
-	none                     string // what to say when there is nothing to show
+	none                     string // shown if there is no data
 	width, height            int
 	queries                  []query
 	defaults                 object // beside unit and min
@@ -99,7 +102,7 @@ type panel struct {
 	transformations          []object
 }
 
-// query is one expression. With instant it is asked for now alone.
+// query is one expression; an instant one is evaluated at the end of the range.
 type query struct {
 	expr, legend, format string
 	instant              bool
@@ -107,8 +110,8 @@ type query struct {
 
 func q(expr, legend string) query { return query{expr: expr, legend: legend} }
 
-// layOut places the panels from left to right, in lines as high as their
-// highest panel. Numbers follow the order.
+// layOut numbers the panels and places them from left to right, in lines as high as
+// their highest panel.
 func layOut(rows []row) []object {
 	var out []object
 	y := 0
@@ -133,8 +136,7 @@ func layOut(rows []row) []object {
 }
 
 func (p panel) object() object {
-	// A panel that is empty for a good reason says it; the others are so only
-	// when nobody is there.
+	// By default an empty panel means that no member is scraped.
 	defaults := object{"unit": p.unit, "min": 0, "noValue": cmp.Or(p.none, "no member is scraped")}
 	for k, v := range p.defaults {
 		if v == nil {
@@ -164,13 +166,13 @@ func (p panel) object() object {
 	return o
 }
 
-// step is a colour from a value on.
+// step is the colour of values from one on.
 type step struct {
 	from   float64
 	colour string
 }
 
-// stat shows one number; it is green below the first step.
+// stat returns a panel of one number, green below the first step.
 func stat(title, about, unit, expr string, steps ...step) panel {
 	return panel{
 		kind: "stat", title: title, about: about, unit: unit, width: 3, height: 4,
@@ -183,11 +185,11 @@ func stat(title, about, unit, expr string, steps ...step) panel {
 	}
 }
 
-// graph shows lines over time.
+// graph returns a panel of lines over time.
 func graph(title, about, unit string, queries ...query) panel {
 	legend := object{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}}
 	fill := 10
-	// A line for each of fifty members: the highest first, in a list that scrolls.
+	// For many members, a scrolling list with the highest first.
 	if slices.ContainsFunc(queries, func(q query) bool {
 		return strings.Contains(q.legend, "{{instance}}") || strings.Contains(q.legend, "{{partition}}")
 	}) {
@@ -204,7 +206,7 @@ func graph(title, about, unit string, queries ...query) panel {
 	}
 }
 
-// timeline shows which of a few words held when.
+// timeline returns a panel of states over time.
 func timeline(title, about, expr, legend string, words ...word) panel {
 	return panel{
 		kind: "state-timeline", title: title, about: about, unit: "none", width: 12, height: 7,
@@ -217,7 +219,7 @@ func timeline(title, about, expr, legend string, words ...word) panel {
 	}
 }
 
-// word is what a value is called, and its colour.
+// word is the text and the colour of a value.
 type word struct {
 	value        int
 	text, colour string
@@ -239,9 +241,9 @@ func thresholds(base string, steps []step) object {
 	return object{"mode": "absolute", "steps": list}
 }
 
-// table joins instant queries into lines by their labels. names are the
-// columns: a label, or "Value #A" for the first query's number and so on. What
-// has no name is left out. The highest of the column worst comes first.
+// table returns a panel that joins instant queries by their labels. names are the
+// titles of its columns: of labels, and of values as "Value #A" for the first query
+// and so on. It is sorted by the column worst, highest first.
 func table(title, about, worst string, names map[string]string, queries ...query) panel {
 	for i := range queries {
 		queries[i].instant, queries[i].format = true, "table"
@@ -261,7 +263,7 @@ func table(title, about, worst string, names map[string]string, queries ...query
 	}
 }
 
-// heat shows the buckets of a histogram.
+// heat returns a panel of the buckets of a histogram.
 func heat(title, about, unit, expr string) panel {
 	return panel{
 		kind: "heatmap", title: title, about: about, unit: unit, width: 8, height: 8,
@@ -275,20 +277,20 @@ func heat(title, about, unit, expr string) panel {
 	}
 }
 
-// sized gives a panel another size.
+// sized sets the size of a panel.
 func (p panel) sized(width, height int) panel {
 	p.width, p.height = width, height
 	return p
 }
 
-// empty says what it means that there is nothing to show.
+// empty sets the text of a panel without data.
 func (p panel) empty(none string) panel {
 	p.none = none
 	return p
 }
 
-// saying shows words in place of numbers.
-func (p panel) saying(words ...word) panel {
+// words shows words instead of numbers.
+func (p panel) words(words ...word) panel {
 	p.defaults["mappings"] = mappings(words)
 	return p
 }
