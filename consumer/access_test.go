@@ -33,7 +33,7 @@ func eachGuarded(t *testing.T, protocol string, body func(t *testing.T, b kafkat
 		}
 		cfg := config(t, b, kafkatest.Topic(t, b, 2))
 		cfg.Protocol = protocol
-		cfg.Kafka.SASL.Username, cfg.Kafka.SASL.Password = user, password(pass)
+		cfg.Kafka.SASL.Username, cfg.Kafka.SASL.ReadPassword = user, password(pass)
 		body(t, b, cfg, kadm.NewClient(client(t, b)))
 	})
 }

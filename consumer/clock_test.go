@@ -16,8 +16,8 @@ import (
 
 func labConfig() consumer.Config {
 	return consumer.Config{
-		MaxRows: 100, MaxBytes: 1 << 20, MaxBuffered: 1 << 20, Drain: 7 * time.Second,
-		Rejects: consumer.Rejects{Policy: consumer.PolicySkip},
+		Delivery: consumer.Delivery{MaxRows: 100, MaxBytes: 1 << 20, MaxBuffered: 1 << 20, Drain: 7 * time.Second},
+		Rejects:  consumer.Rejects{Policy: consumer.PolicySkip},
 	}
 }
 

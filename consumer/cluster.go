@@ -156,7 +156,7 @@ func (c *Cluster) DeadLetterTopics(ctx context.Context) ([]Topic, error) {
 	var names []string
 	seen := map[string]bool{}
 	for _, t := range c.cfg.Topics {
-		if name := c.cfg.Rejects.deadLetterTopic(t); !seen[name] {
+		if name := c.cfg.Rejects.TopicFor(t); !seen[name] {
 			seen[name] = true
 			names = append(names, name)
 		}
@@ -232,7 +232,7 @@ func (c *Cluster) EnsureDeadLetters(ctx context.Context) error {
 		return err
 	}
 	for _, t := range letters {
-		source := slices.IndexFunc(sources, func(s Topic) bool { return s.Exists && c.cfg.Rejects.deadLetterTopic(s.Name) == t.Name })
+		source := slices.IndexFunc(sources, func(s Topic) bool { return s.Exists && c.cfg.Rejects.TopicFor(s.Name) == t.Name })
 		if t.Exists || source < 0 {
 			continue
 		}
@@ -278,7 +278,7 @@ func (c *Cluster) notCreated(name string) error {
 
 func (c *Cluster) sourceOf(deadLetter string) string {
 	for _, t := range c.cfg.Topics {
-		if c.cfg.Rejects.deadLetterTopic(t) == deadLetter {
+		if c.cfg.Rejects.TopicFor(t) == deadLetter {
 			return t
 		}
 	}
@@ -292,7 +292,7 @@ const headroom = 64 << 10
 // create creates a dead-letter topic; with dry the brokers only check whether
 // they would.
 func (c *Cluster) create(ctx context.Context, name, source string, dry bool) error {
-	partitions := c.cfg.Rejects.Partitions
+	partitions := int32(c.cfg.Rejects.Partitions)
 	if partitions <= 0 {
 		partitions = -1
 		if sources, err := c.topics(ctx, kafka.Read, source); err == nil && sources[0].Exists {
@@ -315,7 +315,7 @@ func (c *Cluster) create(ctx context.Context, name, source string, dry bool) err
 	if dry {
 		ask = c.adm.ValidateCreateTopics
 	}
-	created, err := ask(ctx, partitions, c.cfg.Rejects.ReplicationFactor, configs, name)
+	created, err := ask(ctx, partitions, int16(c.cfg.Rejects.ReplicationFactor), configs, name)
 	if err == nil {
 		err = created.Error()
 	}

@@ -9,69 +9,21 @@ import (
 // Config says how a group delivers. Zero values are not defaults: the caller
 // fills every field.
 type Config struct {
-	Kafka Kafka
+	Kafka
+	Delivery
+	Rejects Rejects
 
-	Topics []string // the topics to read
-	Group  string   // consumer group id
-
-	// Start is where a topic begins in which the group has committed nothing:
-	// "earliest" or "latest". "latest" leaves unread what is already there.
-	// Partitions that are added later begin at their start.
-	Start string
 	// StartAt, if not zero, goes before Start: such a topic begins at the first
 	// event with this timestamp or later.
 	StartAt time.Time
-	// Isolation is "read_committed", which is also what empty means, or
-	// "read_uncommitted", which delivers the events of open and aborted
-	// transactions, too.
-	Isolation string
-	// Protocol is "classic" (cooperative-sticky) or "consumer" (KIP-848,
-	// brokers of 4.0 and later).
-	Protocol string
-	// InstanceID makes the member static: a restart within SessionTimeout
-	// moves no partition. It must differ between members. Empty: dynamic.
-	InstanceID string
-	// SessionTimeout is how long a silent member keeps its partitions. It is
-	// also how long a killed member's partitions stand still.
-	SessionTimeout time.Duration
-	// RebalanceTimeout is how long the group waits for a member to give up
-	// revoked partitions. It must exceed Drain.
-	RebalanceTimeout time.Duration
-
-	// FetchMaxBytes and FetchMaxPartitionBytes cap one fetch answer, in
-	// compressed bytes per broker and per partition. Where events decompress to
-	// more than seven times that, smaller answers are asked for; see
-	// internal/memory for what the client holds on top of MaxBuffered.
-	FetchMaxBytes          int32
-	FetchMaxPartitionBytes int32
-
-	// MaxRows and MaxBytes cap one Write in rows and in row bytes. A single
-	// larger row is still written alone.
-	MaxRows  int
-	MaxBytes int64
-	// MaxBuffered bounds the event bytes polled and not yet durable, over
-	// all partitions. A poll may pass it by one fetch answer.
-	MaxBuffered int64
 	// Budget, if not nil, bounds the event bytes instead of a budget of
 	// MaxBuffered bytes for this group alone.
 	Budget *Budget
-	// Linger is how long a batch that is not full waits for more. 0: what
-	// gathers during a Write is the next batch.
-	Linger time.Duration
-	// Drain is how long a Write in flight may go on after its partition was
-	// revoked or the process was told to stop.
-	Drain time.Duration
 
-	// StuckAfter is how long a partition may hold events without delivering
-	// one before the group is not ready and the log says where and why.
-	// 0: never.
-	StuckAfter time.Duration
 	// SinkProblem returns what the sink says of itself while it has trouble,
 	// and "" while it has none, to explain a partition that stands still. It
 	// may be nil and must not wait.
 	SinkProblem func() (reason, remedy string)
-
-	Rejects Rejects
 
 	// BatchObserver, if not nil, sees every batch. Nil costs nothing.
 	BatchObserver BatchObserver
@@ -110,35 +62,12 @@ const (
 	IsolationUncommitted = "read_uncommitted"
 )
 
-// Rejects says what becomes of an event that can never be a row.
-type Rejects struct {
-	// Policy is "dead_letter", "skip" or "stop".
-	Policy string
-	// Topic is the dead-letter topic; empty means the source topic with
-	// "-dlq" appended.
-	Topic string
-	// Create allows the dead-letter topic to be created when it is missing.
-	Create bool
-	// Partitions of a created topic; 0 means as many as the source has.
-	Partitions int32
-	// ReplicationFactor of a created topic; -1 means the broker's default.
-	ReplicationFactor int16
-}
-
 // Reject policies.
 const (
 	PolicyDeadLetter = "dead_letter"
 	PolicySkip       = "skip"
 	PolicyStop       = "stop"
 )
-
-// deadLetterTopic names the topic that takes the rejects of topic.
-func (r Rejects) deadLetterTopic(topic string) string {
-	if r.Topic != "" {
-		return r.Topic
-	}
-	return topic + "-dlq"
-}
 
 const (
 	commitInterval = time.Second

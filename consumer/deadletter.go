@@ -103,7 +103,7 @@ func (c *Cluster) deadLetter(rec *kgo.Record, r Reject, failed Events, events in
 	add(HeaderFailedAt, now.UTC().Format(instant))
 	add(HeaderVersion, cutText(c.cfg.Version, maxHeaderText))
 	add(HeaderGroup, cutText(c.cfg.Group, maxHeaderText))
-	return &kgo.Record{Topic: c.cfg.Rejects.deadLetterTopic(rec.Topic), Key: rec.Key, Value: rec.Value, Headers: headers}
+	return &kgo.Record{Topic: c.cfg.Rejects.TopicFor(rec.Topic), Key: rec.Key, Value: rec.Value, Headers: headers}
 }
 
 // cutText returns text in UTF-8 of at most so many bytes; what is cut ends with

@@ -201,7 +201,7 @@ func TestBatchLimits(t *testing.T) {
 			if len(w.rows) > cfg.MaxRows {
 				t.Errorf("a Write has %d rows, want at most %d", len(w.rows), cfg.MaxRows)
 			}
-			if int64(size) > cfg.MaxBytes && len(w.rows) > 1 {
+			if int64(size) > int64(cfg.MaxBytes) && len(w.rows) > 1 {
 				t.Errorf("a Write of %d rows has %d bytes, want at most %d unless one row is larger", len(w.rows), size, cfg.MaxBytes)
 			}
 			byRows = byRows || len(w.rows) == cfg.MaxRows

@@ -125,7 +125,7 @@ func WriteBatch(cfg Config, sink Sink, m Mapper, obs Observer, recs []*kgo.Recor
 	g := NewGroup(cfg, nil, sink, func() Mapper { return m }, obs, zap.NewNop())
 	p := newPartition(g, "lab", 0)
 	defer p.cancel(nil)
-	p.push(recs, kgo.EpochOffset{Offset: int64(len(recs))}, gaps{}, cfg.MaxBuffered)
+	p.push(recs, kgo.EpochOffset{Offset: int64(len(recs))}, gaps{}, int64(cfg.MaxBuffered))
 	p.fill()
 	err := p.write()
 	var rejected []int

@@ -36,7 +36,7 @@ func FuzzOAuthAnswer(f *testing.F) {
 			return
 		}
 		asked := 0
-		o := consumer.OAuth{TokenURL: "https://idp.example/token", ClientID: "bridge", ClientSecret: password(secret)}
+		o := consumer.OAuth{TokenURL: "https://idp.example/token", ClientID: "bridge", ReadClientSecret: password(secret)}
 		o.Over(roundTrip(func(r *http.Request) (*http.Response, error) {
 			if asked++; r.URL.String() != o.TokenURL {
 				t.Errorf("the secret went to %s", r.URL)

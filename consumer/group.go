@@ -80,7 +80,7 @@ type topicPartition struct {
 func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, obs Observer, log *zap.Logger) *Group {
 	g := &Group{
 		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
-		batches: newBatches(cfg.MaxBytes, cfg.MaxBuffered/4), probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
+		batches: newBatches(int64(cfg.MaxBytes), int64(cfg.MaxBuffered)/4), probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
 		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
 		owned: make(map[topicPartition]bool), purged: make(map[string]time.Time),
 		starts: make(map[topicPartition]int64), begins: make(map[topicPartition]kgo.EpochOffset), reading: make(map[string][16]byte),
@@ -89,7 +89,7 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 	}
 	shared := cfg.Budget
 	if shared == nil {
-		shared = NewBudget(cfg.MaxBuffered)
+		shared = NewBudget(int64(cfg.MaxBuffered))
 	}
 	g.budget = shared.group()
 	g.inflow = &inflow{budget: g.budget}
@@ -182,8 +182,8 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		kgo.SessionTimeout(g.cfg.SessionTimeout),
 		kgo.RebalanceTimeout(g.cfg.RebalanceTimeout),
 		kgo.HeartbeatInterval(g.heartbeat),
-		kgo.FetchMaxBytes(g.cfg.FetchMaxBytes),
-		kgo.FetchMaxPartitionBytes(g.cfg.FetchMaxPartitionBytes),
+		kgo.FetchMaxBytes(int32(g.cfg.FetchMaxBytes)),
+		kgo.FetchMaxPartitionBytes(int32(g.cfg.FetchMaxPartitionBytes)),
 		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.WithDecompressor(g.inflow),
 		kgo.WithHooks(g.inflow),

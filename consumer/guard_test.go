@@ -232,7 +232,7 @@ func TestTokenRequestsFollowNoRedirect(t *testing.T) {
 		t.Run(http.StatusText(status), func(t *testing.T) {
 			idp := httptest.NewServer(http.RedirectHandler(elsewhere.URL, status))
 			defer idp.Close()
-			o := consumer.OAuth{TokenURL: idp.URL, ClientID: "bridge", ClientSecret: password("client-secret-16180")}
+			o := consumer.OAuth{TokenURL: idp.URL, ClientID: "bridge", ReadClientSecret: password("client-secret-16180")}
 			if _, err := o.Token(); err == nil || !strings.Contains(err.Error(), "do not follow redirects") || strings.Contains(err.Error(), "16180") {
 				t.Errorf("got %v, want to be told of the redirect", err)
 			}
@@ -279,7 +279,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	if _, err := cluster.ID(ctx); err == nil || !strings.Contains(err.Error(), "tls: ") {
 		t.Errorf("broker: got %v, want a fault of TLS", err)
 	}
-	o := consumer.OAuth{TokenURL: "https://" + listener.Addr().String(), ClientID: "bridge", ClientSecret: password("client-secret-16180")}
+	o := consumer.OAuth{TokenURL: "https://" + listener.Addr().String(), ClientID: "bridge", ReadClientSecret: password("client-secret-16180")}
 	if _, err := o.Token(); err == nil || !strings.Contains(err.Error(), "tls: ") {
 		t.Errorf("token endpoint: got %v, want a fault of TLS", err)
 	}
@@ -309,7 +309,7 @@ func TestPlainBrokerBehindTLS(t *testing.T) {
 	}()
 	t.Cleanup(func() { listener.Close(); <-done })
 	cfg := config(t, kafkatest.StartFake(t, kafkatest.Options{}), "t")
-	cfg.Kafka.Brokers, cfg.Kafka.TLS = []string{listener.Addr().String()}, &consumer.TLS{}
+	cfg.Kafka.Brokers, cfg.Kafka.TLS = []string{listener.Addr().String()}, consumer.TLS{Enabled: true}
 	cluster, _, _ := newCluster(t, cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -55,7 +55,7 @@ func halve(t *testing.T, rows, maxRows int, failing []int) {
 	for i := range recs {
 		recs[i] = &kgo.Record{Topic: "lab", Offset: int64(i), Value: []byte("e")}
 	}
-	cfg := consumer.Config{MaxRows: maxRows, MaxBytes: 1 << 30, MaxBuffered: 1 << 40}
+	cfg := consumer.Config{Delivery: consumer.Delivery{MaxRows: maxRows, MaxBytes: 1 << 30, MaxBuffered: 1 << 40}}
 	rejected, err := consumer.WriteBatch(cfg, sink, toRow, newCounts(), recs)
 	if err != nil {
 		t.Fatalf("%d rows, %d failing: %v", rows, len(failing), err)

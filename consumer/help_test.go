@@ -16,6 +16,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/kafkatest"
+	"github.com/datafly/bridge/internal/setting"
 )
 
 // patience is how long a test waits for what should take moments.
@@ -51,26 +52,28 @@ func wait(ctx context.Context, d time.Duration) error {
 // config is a working configuration for the broker, in a group of its own.
 func config(t testing.TB, b kafkatest.Broker, topics ...string) consumer.Config {
 	return consumer.Config{
-		Kafka:  kafka(b),
-		Topics: topics, Group: kafkatest.Name(t), Start: "earliest", Protocol: "classic",
-		// Long enough for a machine that is too busy to be heard from; a test that
-		// waits for the end of a session sets a shorter one.
-		SessionTimeout: 30 * time.Second, RebalanceTimeout: time.Minute,
-		FetchMaxBytes: 4 << 20, FetchMaxPartitionBytes: 256 << 10,
-		MaxRows: 500, MaxBytes: 4 << 20, MaxBuffered: 64 << 20, Drain: 30 * time.Second,
-		Rejects: consumer.Rejects{Policy: consumer.PolicyDeadLetter, Create: true, ReplicationFactor: -1},
-		Version: "1.2.3",
+		Kafka:    kafka(t, b, topics...),
+		Delivery: consumer.Delivery{MaxRows: 500, MaxBytes: 4 << 20, MaxBuffered: 64 << 20, Drain: 30 * time.Second},
+		Rejects:  consumer.Rejects{Policy: consumer.PolicyDeadLetter, Create: true, ReplicationFactor: -1},
+		Version:  "1.2.3",
 	}
 }
 
-func kafka(b kafkatest.Broker) consumer.Kafka {
+func kafka(t testing.TB, b kafkatest.Broker, topics ...string) consumer.Kafka {
 	sec := b.Security()
-	k := consumer.Kafka{Brokers: b.Addrs(), ClientID: "bridge-test"}
+	k := consumer.Kafka{
+		Brokers: b.Addrs(), ClientID: "bridge-test",
+		Topics: topics, Group: kafkatest.Name(t), Start: "earliest", Protocol: "classic",
+		// Long enough for a busy machine; a test that waits for the end of a session
+		// sets a shorter one.
+		SessionTimeout: 30 * time.Second, RebalanceTimeout: time.Minute,
+		FetchMaxBytes: 4 << 20, FetchMaxPartitionBytes: 256 << 10,
+	}
 	if sec.CAFile != "" {
-		k.TLS = &consumer.TLS{CAFile: sec.CAFile, CertFile: sec.CertFile, KeyFile: sec.KeyFile}
+		k.TLS = consumer.TLS{Enabled: true, CAFile: sec.CAFile, CertFile: sec.CertFile, KeyFile: sec.KeyFile}
 	}
 	if sec.Mechanism != "" {
-		k.SASL = consumer.SASL{Mechanism: strings.ToLower(sec.Mechanism), Username: sec.Username, Password: func() (string, error) { return sec.Password, nil }}
+		k.SASL = consumer.SASL{Mechanism: strings.ToLower(sec.Mechanism), Username: sec.Username, Password: setting.Secret(sec.Password)}
 	}
 	return k
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/internal/memory"
+	"github.com/datafly/bridge/internal/setting"
 )
 
 // errNoRoom is what becomes of a fetched batch for which there is no room: the
@@ -131,7 +132,8 @@ func held(cl *kgo.Client) int64 {
 
 // size returns how much of a configured fetch size to ask for, such that what
 // comes takes no more than there is room for.
-func (f *inflow) size(configured int32) int32 {
+func (f *inflow) size(fetchMax setting.Size) int32 {
+	configured := int32(fetchMax)
 	return max(int32(float64(configured)*min(1, memory.Ratio/max(f.ratio, 1))), 1)
 }
 

@@ -1,13 +1,11 @@
 package consumer
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"time"
 
@@ -18,26 +16,6 @@ import (
 	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/plaintext"
 )
-
-// Kafka says how to reach the brokers.
-type Kafka struct {
-	Brokers  []string // host:port seeds
-	ClientID string   // shown in broker logs and quotas
-	TLS      *TLS     // nil: plaintext
-	SASL     SASL
-
-	// dial connects to a broker; nil: over TCP. Tests put brokers into the
-	// process, where time is theirs.
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
-}
-
-// TLS verifies brokers always; there is no switch to turn that off.
-type TLS struct {
-	CAFile     string // PEM; empty: the system's roots
-	CertFile   string // PEM client certificate, with KeyFile; re-read for each connection
-	KeyFile    string
-	ServerName string // name to expect when it differs from the broker's host name
-}
 
 func (t *TLS) config(log *zap.Logger) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
@@ -106,7 +84,7 @@ func (k *Kafka) options(log *zap.Logger, version string) ([]kgo.Opt, error) {
 	if k.dial != nil {
 		opts = append(opts, kgo.Dialer(k.dial))
 	}
-	if k.TLS != nil {
+	if k.TLS.Enabled {
 		c, err := k.TLS.config(log)
 		if err != nil {
 			return nil, err
@@ -200,7 +178,7 @@ func (k *Kafka) explain(doing string, err error, asked ...kafka.Request) *KafkaE
 
 // access is how this process reaches the cluster, for the commands in remedies.
 func (k *Kafka) access() kafka.Access {
-	return kafka.Access{Brokers: k.Brokers, Principal: k.principal(), Secured: k.TLS != nil || k.secured(), IAM: k.SASL.Mechanism == "aws-msk-iam"}
+	return kafka.Access{Brokers: k.Brokers, Principal: k.principal(), Secured: k.TLS.Enabled || k.secured(), IAM: k.SASL.Mechanism == "aws-msk-iam"}
 }
 
 func (k *Kafka) secured() bool { return k.SASL.Mechanism != "" && k.SASL.Mechanism != "none" }
@@ -213,7 +191,7 @@ func (k *Kafka) principal() string {
 		return ""
 	case k.secured():
 		return "User:" + k.SASL.Username
-	case k.TLS == nil || k.TLS.CertFile == "":
+	case !k.TLS.Enabled || k.TLS.CertFile == "":
 		return "User:ANONYMOUS"
 	}
 	pair, err := readPair(k.TLS.CertFile, k.TLS.KeyFile)

@@ -88,7 +88,7 @@ func TestHeadersAreBounded(t *testing.T) {
 	} {
 		var failed []int
 		rec := &kgo.Record{Topic: "events", Value: []byte("["), Headers: []kgo.RecordHeader{{Key: "own", Value: []byte("1")}}}
-		letter := consumer.MakeDeadLetterOf(consumer.Config{Version: huge, Group: huge}, rec, func(_ *kgo.Record, out *consumer.Batch) {
+		letter := consumer.MakeDeadLetterOf(consumer.Config{Version: huge, Kafka: consumer.Kafka{Group: huge}}, rec, func(_ *kgo.Record, out *consumer.Batch) {
 			for event := range 400_000 {
 				if !fails(event) {
 					out.Row(out.Buf())
@@ -133,7 +133,7 @@ func (box *letterBox) copyOf(rec *kgo.Record, value string, group string, later 
 	box.copied++
 	again := *rec
 	again.Topic, again.Value = box.cfg.Topics[0], []byte(value)
-	letter := consumer.MakeDeadLetterOf(consumer.Config{Version: "1.2.3", Group: group}, &again, refusing("bad"))
+	letter := consumer.MakeDeadLetterOf(consumer.Config{Version: "1.2.3", Kafka: consumer.Kafka{Group: group}}, &again, refusing("bad"))
 	letter.Topic, letter.Partition = box.dlq(), int32(box.copied%2)
 	for i, h := range letter.Headers {
 		if h.Key == consumer.HeaderFailedAt {

@@ -24,7 +24,7 @@ func Marked(list string, at int64) (again string, whole func(offset int64) bool)
 func MakeDeadLetter(rec *kgo.Record, m Mapper) *kgo.Record {
 	var b Batch
 	b.Add(rec, m)
-	c := &Cluster{cfg: Config{Version: "1.2.3", Group: "g"}}
+	c := &Cluster{cfg: Config{Version: "1.2.3", Kafka: Kafka{Group: "g"}}}
 	return c.deadLetters(&b, time.Unix(1_800_000_000, 0))[0]
 }
 

@@ -47,7 +47,7 @@ func (c *Cluster) OpenDeadLetters(ctx context.Context) (*DeadLetterReader, error
 	}
 	var names []string
 	for _, t := range c.cfg.Topics {
-		names = append(names, c.cfg.Rejects.deadLetterTopic(t))
+		names = append(names, c.cfg.Rejects.TopicFor(t))
 	}
 	slices.Sort(names)
 	l := &DeadLetterReader{c: c, clusterID: id, entries: newEntries(maxEntries)}
@@ -291,7 +291,7 @@ func (c *Cluster) readLog(ctx context.Context, topic string, id int32, from, end
 	cl, err := kgo.NewClient(append(opts,
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {id: kgo.NewOffset().At(from)}}),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // retention may overtake us
-		kgo.FetchMaxBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxPartitionBytes(c.cfg.FetchMaxBytes), kgo.FetchMaxWait(fetchMaxWait),
+		kgo.FetchMaxBytes(int32(c.cfg.FetchMaxBytes)), kgo.FetchMaxPartitionBytes(int32(c.cfg.FetchMaxBytes)), kgo.FetchMaxWait(fetchMaxWait),
 		kgo.WithDecompressor(in), kgo.WithHooks(in),
 		kgo.FetchIsolationLevel(c.cfg.isolation()),
 		kgo.KeepControlRecords(), // the last record may be one

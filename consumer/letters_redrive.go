@@ -128,7 +128,7 @@ func (r *redrive) take(ctx context.Context, letter *DeadLetter) error {
 	cfg := &r.l.c.cfg
 	size := cost(letter.Original)
 	// Events that are no rows count, too: many rejects take memory.
-	if b := r.batch; len(b.recs) > 0 && (len(b.ends) >= cfg.MaxRows || max(len(b.recs), b.events) >= 2*cfg.MaxRows || max(r.held, int64(len(b.buf)))+size > cfg.MaxBytes) {
+	if b := r.batch; len(b.recs) > 0 && (len(b.ends) >= cfg.MaxRows || max(len(b.recs), b.events) >= 2*cfg.MaxRows || max(r.held, int64(len(b.buf)))+size > int64(cfg.MaxBytes)) {
 		if err := r.flush(ctx); err != nil {
 			return err
 		}
@@ -256,7 +256,7 @@ func (r *redrive) write(ctx context.Context) error {
 	defer cancel()
 	cfg := &r.l.c.cfg
 	for lo := 0; lo < len(r.settled); {
-		hi := reach(r.batch.rows, r.settled, lo, cfg.MaxRows, cfg.MaxBytes)
+		hi := reach(r.batch.rows, r.settled, lo, cfg.MaxRows, int64(cfg.MaxBytes))
 		if err := writeHalving(r, lo, hi, false); err != nil {
 			return fmt.Errorf("writing the rows of %d letters from %s/%d offset %d on: %w", len(r.letters), r.part.topic, r.part.id, r.letters[0].DeadLetter.Offset, err)
 		}

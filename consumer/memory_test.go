@@ -63,14 +63,14 @@ func TestBudgetBoundsMemory(t *testing.T) {
 		release := make(chan struct{})
 		tab.set(hold(release, every))
 		m := start(t, cfg, tab)
-		eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= cfg.MaxBuffered })
-		limit := cfg.MaxBuffered + polled*(1024+256)
+		eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= int64(cfg.MaxBuffered) })
+		limit := int64(cfg.MaxBuffered) + polled*(1024+256)
 		worst := int64(0)
 		await.Within(cfg.SessionTimeout+time.Second, func() bool { worst = max(worst, m.Status().BufferedBytes); return false })
 		if worst > limit {
 			t.Errorf("%d bytes are buffered, want at most %d", worst, limit)
 		}
-		if s := m.Status(); s.BufferedLimit != cfg.MaxBuffered || len(s.NotReady) > 0 || s.MemberID == "" {
+		if s := m.Status(); s.BufferedLimit != int64(cfg.MaxBuffered) || len(s.NotReady) > 0 || s.MemberID == "" {
 			t.Errorf("status of a slow sink: got limit %d, member %q, not ready %v", s.BufferedLimit, s.MemberID, s.NotReady)
 		}
 		if got := m.counts.get(func() int { return m.counts.rebalanced["lost"] }); got > 0 {
@@ -126,10 +126,10 @@ func TestAnswersThatDecompressToMuch(t *testing.T) {
 				release := make(chan struct{})
 				tab.set(hold(release, every))
 				m := start(t, cfg, tab)
-				eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= cfg.MaxBuffered })
+				eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= int64(cfg.MaxBuffered) })
 				// The plan, and one event that was admitted while there was room.
 				plan := memory.Plan{FetchMaxBytes: int64(cfg.FetchMaxBytes), Brokers: len(b.Addrs())}
-				limit := cfg.MaxBuffered + plan.Fetched() + 2*size
+				limit := int64(cfg.MaxBuffered) + plan.Fetched() + 2*size
 				worst := int64(0)
 				await.Within(2*time.Second, func() bool { worst = max(worst, m.Held()); return false })
 				close(release)
@@ -170,9 +170,9 @@ func TestAnswersOfManySmallEvents(t *testing.T) {
 		release := make(chan struct{})
 		tab.set(hold(release, every))
 		m := start(t, cfg, tab)
-		eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= cfg.MaxBuffered })
+		eventually(t, "the budget is spent", func() bool { return m.Status().BufferedBytes >= int64(cfg.MaxBuffered) })
 		plan := memory.Plan{FetchMaxBytes: int64(cfg.FetchMaxBytes), Brokers: len(b.Addrs())}
-		limit := cfg.MaxBuffered + plan.Fetched() + (2*perBatch+perPoll)*(256+7)
+		limit := int64(cfg.MaxBuffered) + plan.Fetched() + (2*perBatch+perPoll)*(256+7)
 		worst := int64(0)
 		await.Within(2*time.Second, func() bool { worst = max(worst, m.Held()); return false })
 		close(release)
@@ -209,12 +209,12 @@ func TestAnswersGrowAgain(t *testing.T) {
 		}
 	}
 	send(dense, "e"+strings.Repeat("x", 900<<10))
-	eventually(t, "smaller answers are asked for", func() bool { return asked.Load() < cfg.FetchMaxBytes/8 })
+	eventually(t, "smaller answers are asked for", func() bool { return asked.Load() < int32(cfg.FetchMaxBytes)/8 })
 	n := 0
 	eventually(t, "answers of the configured size are asked for", func() bool {
 		n++
 		send(plain, fmt.Sprintf("p%06d", n)+strings.Repeat("x", 10<<10))
-		return asked.Load() == cfg.FetchMaxBytes
+		return asked.Load() == int32(cfg.FetchMaxBytes)
 	})
 	m.stop()
 }

@@ -325,7 +325,7 @@ func (p *partition) fill() {
 		}
 		for _, rec := range c.recs {
 			// Events that are no rows count, too: many rejects take memory.
-			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > p.g.cfg.MaxBytes || max(len(b.recs), b.events) >= 2*p.g.cfg.MaxRows
+			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > int64(p.g.cfg.MaxBytes) || max(len(b.recs), b.events) >= 2*p.g.cfg.MaxRows
 			if full && len(b.recs) > 0 {
 				b.Rows()
 				return

@@ -26,25 +26,20 @@ import (
 	"github.com/datafly/bridge/internal/oauthtoken"
 )
 
-// SASL says who we are to the brokers. Secrets are functions that are called
-// for each new connection, so a rotated file is picked up without a restart.
-type SASL struct {
-	// Mechanism is "none", "plain", "scram-sha-256", "scram-sha-512",
-	// "oauthbearer" or "aws-msk-iam".
-	Mechanism string
-	Username  string
-	Password  func() (string, error)
-	OAuth     OAuth
+// readPassword and readSecret are called for each new connection and token, so that
+// a rotated file is used without a restart.
+func (s *SASL) readPassword() (string, error) {
+	if s.ReadPassword != nil {
+		return s.ReadPassword()
+	}
+	return s.PasswordSource().Read()
 }
 
-// OAuth mints OAUTHBEARER tokens by OAuth 2.0 client credentials.
-type OAuth struct {
-	TokenURL     string
-	ClientID     string
-	ClientSecret func() (string, error)
-	Scopes       []string
-
-	over http.RoundTripper // replaces the network in tests
+func (o *OAuth) readSecret() (string, error) {
+	if o.ReadClientSecret != nil {
+		return o.ReadClientSecret()
+	}
+	return o.ClientSecretSource().Read()
 }
 
 // mechanism returns nil for none.
@@ -54,7 +49,7 @@ func (s *SASL) mechanism() (sasl.Mechanism, error) {
 		return nil, nil
 	case "plain":
 		return plain.Plain(func(context.Context) (plain.Auth, error) {
-			pass, err := s.Password()
+			pass, err := s.readPassword()
 			return plain.Auth{User: s.Username, Pass: pass}, err
 		}), nil
 	case "scram-sha-256":
@@ -77,7 +72,7 @@ func (s *SASL) mechanism() (sasl.Mechanism, error) {
 }
 
 func (s *SASL) scram(context.Context) (scram.Auth, error) {
-	pass, err := s.Password()
+	pass, err := s.readPassword()
 	return scram.Auth{User: s.Username, Pass: pass}, err
 }
 
@@ -143,7 +138,7 @@ func (o *OAuth) newTokenClient() *http.Client {
 // says gets into an error but its status and an error code in plain letters:
 // the rest could be the secret, sent back.
 func (o *OAuth) Token() (*oauth2.Token, error) {
-	secret, err := o.ClientSecret()
+	secret, err := o.readSecret()
 	if err != nil {
 		return nil, err
 	}

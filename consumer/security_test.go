@@ -65,15 +65,15 @@ func TestTLSAndPlain(t *testing.T) {
 		delivers(t, b, cfg)
 
 		stranger := cfg
-		stranger.Kafka.TLS = &consumer.TLS{} // the system's roots
+		stranger.Kafka.TLS = consumer.TLS{Enabled: true} // the system's roots
 		refused(t, stranger, "set kafka.tls.ca_file", b.Security().Password)
 
 		other := cfg
-		other.Kafka.TLS = &consumer.TLS{CAFile: cfg.Kafka.TLS.CAFile, ServerName: "elsewhere.example"}
+		other.Kafka.TLS = consumer.TLS{Enabled: true, CAFile: cfg.Kafka.TLS.CAFile, ServerName: "elsewhere.example"}
 		refused(t, other, "kafka.tls.server_name", b.Security().Password)
 
 		wrong := cfg
-		wrong.Kafka.SASL.Password = password(wrongPassword)
+		wrong.Kafka.SASL.ReadPassword = password(wrongPassword)
 		if !b.Apache() {
 			// kfake hangs up where Kafka answers, as brokers before 1.0 did.
 			cluster, _, _ := newCluster(t, wrong)
@@ -97,12 +97,12 @@ func TestMutualTLSAndSCRAM512(t *testing.T) {
 		delivers(t, b, cfg)
 		if b.Apache() {
 			wrong := cfg
-			wrong.Kafka.SASL.Password = password(wrongPassword)
+			wrong.Kafka.SASL.ReadPassword = password(wrongPassword)
 			refused(t, wrong, "check kafka.sasl.mechanism, username and password", wrongPassword)
 		}
 
 		without := cfg
-		without.Kafka.TLS = &consumer.TLS{CAFile: cfg.Kafka.TLS.CAFile}
+		without.Kafka.TLS = consumer.TLS{Enabled: true, CAFile: cfg.Kafka.TLS.CAFile}
 		cluster, _, _ := newCluster(t, without)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
@@ -130,7 +130,7 @@ func TestRotatedPassword(t *testing.T) {
 		write(b.Security().Password)
 		cfg, tab := config(t, b, topic), newTable(t)
 		cfg.Rejects.Policy = consumer.PolicySkip
-		cfg.Kafka.SASL.Password = func() (string, error) {
+		cfg.Kafka.SASL.ReadPassword = func() (string, error) {
 			p, err := os.ReadFile(file)
 			return string(p), err
 		}
@@ -150,7 +150,7 @@ func TestRotatedPassword(t *testing.T) {
 		eventually(t, "the old connections still serve", func() bool { return tab.distinct() == 3 })
 		cut(t, b)
 		fresh := cfg
-		fresh.Kafka.SASL.Password = password(rotated)
+		fresh.Kafka.SASL.ReadPassword = password(rotated)
 		cluster, _, _ := newCluster(t, fresh)
 		if _, err := cluster.Reach(t.Context(), func(error) {}); err != nil {
 			t.Fatalf("the broker does not take the new password: %v", err)
@@ -207,7 +207,7 @@ func TestOAuthBearer(t *testing.T) {
 		}))
 		defer idp.Close()
 		cfg := config(t, b, kafkatest.Topic(t, b, 1))
-		cfg.Kafka.SASL.OAuth = consumer.OAuth{TokenURL: idp.URL, ClientID: "bridge", ClientSecret: password(secret), Scopes: []string{"kafka"}}
+		cfg.Kafka.SASL.OAuth = consumer.OAuth{TokenURL: idp.URL, ClientID: "bridge", ReadClientSecret: password(secret), Scopes: []string{"kafka"}}
 		delivers(t, b, cfg)
 		// One client of the cluster and one of the group, each with many
 		// connections.
@@ -216,7 +216,7 @@ func TestOAuthBearer(t *testing.T) {
 		}
 
 		wrong := cfg
-		wrong.Kafka.SASL.OAuth.ClientSecret = password(wrongPassword)
+		wrong.Kafka.SASL.OAuth.ReadClientSecret = password(wrongPassword)
 		refused(t, wrong, "check kafka.sasl.oauth", wrongPassword)
 
 		token.Store(kafkatest.UnsecuredToken(b.Security().Username, -time.Minute))
@@ -234,7 +234,7 @@ func TestOAuthBearer(t *testing.T) {
 
 // Some endpoints write the lifetime of a token as a float; before, that was no token.
 func TestOAuthTokenMayExpireInAFloat(t *testing.T) {
-	o := consumer.OAuth{TokenURL: "https://idp.example/token", ClientID: "bridge", ClientSecret: password("s")}
+	o := consumer.OAuth{TokenURL: "https://idp.example/token", ClientID: "bridge", ReadClientSecret: password("s")}
 	o.Over(roundTrip(func(r *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusOK, Request: r, Header: http.Header{"Content-Type": {"application/json"}},
 			Body: io.NopCloser(strings.NewReader(`{"access_token":"t","expires_in":3599.0}`))}, nil
@@ -283,7 +283,8 @@ func TestTLSFilesAreChecked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := config(t, b, "t")
-			cfg.Kafka.TLS = &tc.tls
+			cfg.Kafka.TLS = tc.tls
+			cfg.Kafka.TLS.Enabled = true
 			_, err := consumer.NewCluster(cfg, nopLog)
 			for _, want := range tc.want {
 				if err == nil || !strings.Contains(err.Error(), want) {

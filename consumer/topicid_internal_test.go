@@ -24,7 +24,7 @@ func TestPurgedTopicIsSubscribedToAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	cfg := Config{Kafka: Kafka{Brokers: b.ListenAddrs()}, Topics: []string{"t"}, Group: "g", MaxBuffered: 1 << 20, MaxBytes: 1 << 20}
+	cfg := Config{Kafka: Kafka{Brokers: b.ListenAddrs(), Topics: []string{"t"}, Group: "g"}, Delivery: Delivery{MaxBuffered: 1 << 20, MaxBytes: 1 << 20}}
 	cluster, err := NewCluster(cfg, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestPurgedTopicIsSubscribedToAgain(t *testing.T) {
 // A commit of start positions that the client sends after it has joined again
 // leaves out what the former membership was given.
 func TestStartPositionsOfAFormerMembershipAreNotCommitted(t *testing.T) {
-	g := NewGroup(Config{Topics: []string{"t"}, MaxBuffered: 1, MaxBytes: 1}, nil, nil, func() Mapper { return nil }, nil, zap.NewNop())
+	g := NewGroup(Config{Kafka: Kafka{Topics: []string{"t"}}, Delivery: Delivery{MaxBuffered: 1, MaxBytes: 1}}, nil, nil, func() Mapper { return nil }, nil, zap.NewNop())
 	for id, member := range []string{"former", "present"} {
 		p := newPartition(g, "t", int32(id))
 		defer p.cancel(nil)

@@ -100,12 +100,14 @@ func newWorld(t *testing.T, s setting) *world {
 		t.Fatal(err)
 	}
 	w.cfg = consumer.Config{
-		Kafka:  consumer.Kafka{Brokers: w.kafka.ListenAddrs(), ClientID: "virtual"},
-		Topics: []string{vtopic}, Group: vgroup, Start: "earliest", Protocol: "classic",
-		SessionTimeout: vexpiry, RebalanceTimeout: 20 * time.Second,
-		FetchMaxBytes: 1 << 20, FetchMaxPartitionBytes: 64 << 10,
-		MaxRows: vrows, MaxBytes: 1 << 20, MaxBuffered: 1 << 20, Drain: vdrain,
-		Rejects: consumer.Rejects{Policy: consumer.PolicyDeadLetter}, Version: "1.2.3",
+		Kafka: consumer.Kafka{
+			Brokers: w.kafka.ListenAddrs(), ClientID: "virtual",
+			Topics: []string{vtopic}, Group: vgroup, Start: "earliest", Protocol: "classic",
+			SessionTimeout: vexpiry, RebalanceTimeout: 20 * time.Second,
+			FetchMaxBytes: 1 << 20, FetchMaxPartitionBytes: 64 << 10,
+		},
+		Delivery: consumer.Delivery{MaxRows: vrows, MaxBytes: 1 << 20, MaxBuffered: 1 << 20, Drain: vdrain},
+		Rejects:  consumer.Rejects{Policy: consumer.PolicyDeadLetter}, Version: "1.2.3",
 	}
 	if s.protocol != "" {
 		w.cfg.Protocol = s.protocol

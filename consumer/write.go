@@ -146,7 +146,7 @@ func (p *partition) writeOpen() error {
 			lo++
 			continue
 		}
-		hi := reach(p.batch.rows, p.settled, lo, p.g.cfg.MaxRows, p.g.cfg.MaxBytes)
+		hi := reach(p.batch.rows, p.settled, lo, p.g.cfg.MaxRows, int64(p.g.cfg.MaxBytes))
 		if err := writeHalving(p, lo, hi, false); err != nil {
 			return err
 		}

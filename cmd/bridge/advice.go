@@ -119,7 +119,7 @@ func configArgument(cmd *cobra.Command) string {
 	}
 	sets, _ := cmd.Flags().GetStringArray("set")
 	for _, set := range sets {
-		if path, _, _ := strings.Cut(set, "="); slices.ContainsFunc(config.Keys(), func(k config.Key) bool { return k.Path == path && k.Type != "secret" }) {
+		if path, _, _ := strings.Cut(set, "="); slices.ContainsFunc(config.Keys(), func(k *config.Key) bool { return k.Path == path && k.Type != "secret" }) {
 			said += " --set " + shellWord(set)
 		}
 	}

@@ -104,7 +104,7 @@ func sectionSchema(about string) map[string]any {
 
 // keySchema is the shape of one value. The file is read as text, so that a
 // number in quotes is a number, and a key with nothing after it keeps its default.
-func keySchema(k config.Key) map[string]any {
+func keySchema(k *config.Key) map[string]any {
 	null := map[string]any{"type": "null"}
 	text := func(pattern string) map[string]any { return map[string]any{"type": "string", "pattern": pattern} }
 	anyOf := func(shapes ...any) map[string]any { return map[string]any{"anyOf": append(shapes, null)} }
@@ -148,7 +148,7 @@ func keySchema(k config.Key) map[string]any {
 	return out
 }
 
-func textSchema(k config.Key, plain map[string]any) map[string]any {
+func textSchema(k *config.Key, plain map[string]any) map[string]any {
 	out := map[string]any{"type": append(slices.Clone(plain["type"].([]string)), "null")}
 	if !k.Required && k.Type != "secret" {
 		out["default"] = k.Default

@@ -83,7 +83,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	if traces.On {
-		if a.tracer, err = tracing.Start(ctx, tracing.Config{Settings: traces, Version: o.Version, Log: o.Log}); err != nil {
+		if a.tracer, err = tracing.Start(ctx, tracing.Config{Options: traces, Version: o.Version, Log: o.Log}); err != nil {
 			return nil, err
 		}
 	}
@@ -131,8 +131,8 @@ func (a *App) newServer(cfg *config.Config, feed *live.Feed, counts *ops.Integra
 }
 
 // TraceSettings returns what the configuration and the environment set of traces.
-func TraceSettings(cfg *config.Config) (tracing.Settings, error) {
-	s, err := tracing.FromEnvironment(cfg.Tracing.Enabled, cfg.Tracing.MaxPerSecond, os.Getenv)
+func TraceSettings(cfg *config.Config) (tracing.Options, error) {
+	s, err := cfg.Tracing.Options(os.Getenv)
 	if err != nil {
 		err = fmt.Errorf("tracing: %w", err)
 	}

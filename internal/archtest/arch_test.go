@@ -22,23 +22,24 @@ const module = "github.com/datafly/bridge"
 // introduces them.
 var arrows = map[string][]string{
 	module:                   {}, // the documents that bridge help shows
-	"consumer":               {"internal/kafka", "internal/memory", "internal/oauthtoken", "internal/plaintext"},
+	"consumer":               {"internal/kafka", "internal/memory", "internal/oauthtoken", "internal/plaintext", "internal/setting"},
 	"mapping":                {"internal/delta", "internal/spelling"},
-	"zerobus":                {"zerobus/zerobuspb", "internal/delta", "internal/oauthtoken", "internal/plaintext"},
+	"zerobus":                {"zerobus/zerobuspb", "internal/delta", "internal/oauthtoken", "internal/plaintext", "internal/setting"},
 	"zerobus/emulator":       {"zerobus/zerobuspb", "internal/delta"},
 	"zerobus/zerobuspb":      {},
-	"internal/blueprinttest": {"mapping", "internal/config", "internal/plaintext"},
-	"internal/config":        {"internal/plaintext", "internal/spelling"},
+	"internal/blueprinttest": {"mapping", "internal/plaintext", "internal/spelling"},
+	"internal/config":        {"consumer", "mapping", "zerobus", "internal/ops", "internal/plaintext", "internal/setting", "internal/spelling", "internal/tracing"},
+	"internal/setting":       {"internal/plaintext", "internal/spelling"},
 	"internal/spelling":      {},
 	"internal/plaintext":     {},
 	"internal/delta":         {},
 	"internal/app":           {"consumer", "zerobus", "internal/config", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/reload", "internal/tracing"},
 	"internal/reload":        {"internal/plaintext"},
-	"internal/pipeline":      {"consumer", "mapping", "zerobus", "internal/config", "internal/memory", "internal/ops", "internal/plaintext", "internal/tracing"},
+	"internal/pipeline":      {"consumer", "mapping", "zerobus", "internal/config", "internal/memory", "internal/ops", "internal/plaintext", "internal/setting", "internal/tracing"},
 	"internal/logwriter":     {},
 	"internal/hangup":        {},
 	"internal/oauthtoken":    {"internal/plaintext"},
-	"internal/ops":           {"consumer", "zerobus", "internal/plaintext"}, // their status types and state constants
+	"internal/ops":           {"consumer", "zerobus", "internal/plaintext", "internal/setting"}, // their status types and state constants
 	"internal/tracing":       {"consumer"},
 	"internal/traffic":       {},
 	"internal/kafka":         {},
@@ -69,7 +70,7 @@ var borders = []border{
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/oauthtoken", "internal/ops", "internal/kafkatest", "bench", "test/chaos"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/oauthtoken", "internal/ops", "internal/setting", "internal/kafkatest", "bench", "test/chaos"}},
 }
 
 func TestArrows(t *testing.T) {
@@ -88,7 +89,7 @@ func TestForbiddenArrowsAreFound(t *testing.T) {
 		{"zerobus", module + "/mapping"},
 		{"zerobus/emulator", module + "/zerobus"},
 		{"internal/ops", module + "/mapping"},
-		{"internal/config", module + "/zerobus"},
+		{"internal/setting", module + "/zerobus"},
 		{"internal/kafka", module + "/consumer"},
 		{"cmd/bridge", module + "/internal/kafkatest"},
 		{"consumer", "github.com/twmb/franz-go/pkg/kfake"},

@@ -13,8 +13,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/spelling"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -193,7 +193,7 @@ func (s *suite) oneOf(n *yaml.Node, key string, known []string) string {
 }
 
 func didYouMean(word string, known []string) string {
-	if near := config.Nearest(word, known); near != "" {
+	if near := spelling.Nearest(word, known); near != "" {
 		return "; did you mean " + near + "?"
 	}
 	return ""

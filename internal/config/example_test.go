@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/setting"
 )
 
 const exampleFile = "../../config.example.yaml"
@@ -19,7 +20,7 @@ var samples = map[string]any{
 	"kafka.topics":          []string{"datafly-events"},
 	"zerobus.workspace_url": "https://abc-12345.cloud.databricks.com",
 	"zerobus.client_id":     "00000000-0000-0000-0000-000000000000",
-	"zerobus.client_secret": config.Secret("YOUR_CLIENT_SECRET"),
+	"zerobus.client_secret": setting.Secret("YOUR_CLIENT_SECRET"),
 	"zerobus.catalog":       "datafly",
 	"zerobus.schema":        "events",
 	"zerobus.table":         "stream",
@@ -40,7 +41,7 @@ func TestExampleFileHoldsTheDefaults(t *testing.T) {
 		if !reflect.DeepEqual(value, want) {
 			t.Errorf("%s: got %#v, want %#v", path, value, want)
 		}
-		if path == "zerobus.client_secret" && value.(config.Secret).Reveal() != "YOUR_CLIENT_SECRET" {
+		if path == "zerobus.client_secret" && value.(setting.Secret).Reveal() != "YOUR_CLIENT_SECRET" {
 			t.Errorf("%s: not the sample value", path)
 		}
 	}
@@ -98,7 +99,11 @@ func TestExampleFileHoldsEveryKeyExplained(t *testing.T) {
 func leaves(v reflect.Value, prefix string) map[string]any {
 	all := map[string]any{}
 	for i := range v.NumField() {
-		path := prefix + v.Type().Field(i).Tag.Get("yaml")
+		name := v.Type().Field(i).Tag.Get("yaml")
+		path := prefix + name
+		if name == "" || name == "-" {
+			continue
+		}
 		if v.Field(i).Kind() == reflect.Struct {
 			for p, value := range leaves(v.Field(i), path+".") {
 				all[p] = value

@@ -2,16 +2,15 @@ package config
 
 import (
 	"errors"
-	"fmt"
-	"maps"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/spf13/viper"
+
+	"github.com/datafly/bridge/internal/setting"
 )
 
-// Options say where the configuration comes from.
+// Options specify where the configuration comes from.
 type Options struct {
 	// File to read; empty is DefaultFile. A missing file is a problem only
 	// when FileRequired.
@@ -26,20 +25,19 @@ type Options struct {
 	// ones over earlier ones.
 	Sets []string
 	// Partial is for commands that use a part of the configuration: what is
-	// there is held to its rules, but keys may be missing and the files named
-	// in it are not opened.
+	// there must be valid, but keys may be missing and the files named in it
+	// are not opened.
 	Partial bool
 }
 
 // Load reads all sources and returns the validated result, or an error that
-// joins one *Problem for each thing wrong. No error holds the value of a
-// secret. It reads files and the given options only, never the process's own
-// environment.
+// joins one *Problem for each mistake. No error holds the value of a secret. It
+// reads files and the given options only, never the process's own environment.
 func Load(o Options) (*Config, error) {
-	l := &loader{values: viper.New(), origins: map[string]origin{}, spoilt: map[string]bool{}}
+	l := newLoader()
 	defaults := Defaults()
-	for _, f := range keys {
-		l.values.SetDefault(f.path, f.of(&defaults).Interface())
+	for _, k := range schema.Keys {
+		l.values.SetDefault(k.Path, k.In(&defaults).Interface())
 	}
 	file := o.File
 	if file == "" {
@@ -51,28 +49,30 @@ func Load(o Options) (*Config, error) {
 	l.readSets(o.Sets)
 
 	var c Config
-	for _, f := range keys {
-		f.of(&c).Set(reflect.ValueOf(l.values.Get(f.path)))
+	for _, k := range schema.Keys {
+		k.In(&c).Set(reflect.ValueOf(l.values.Get(k.Path)))
 	}
-	l.validate(&c, o.Partial)
+	check := &setting.Check{Schema: schema, Root: &c, Partial: o.Partial, Faulty: l.faulty, Report: func(key, value, rule, remedy string) {
+		l.problems = append(l.problems, l.origins[key].problem(key, value, rule, remedy))
+	}}
+	check.Run()
 	if len(l.problems) > 0 {
-		all := make([]error, len(l.problems))
-		for i, p := range l.problems {
-			all[i] = p
-		}
-		return nil, errors.Join(all...)
+		return nil, errors.Join(l.problems...)
 	}
 	return &c, nil
 }
 
-// loader gathers values and problems. viper holds the values and decides
-// which source wins; the loader parses before it stores, because only there is
-// known which line or variable a bad value came from.
+// loader gathers values and problems. viper holds the values; the loader parses
+// before it stores, because only then the line or variable of a bad value is known.
 type loader struct {
 	values   *viper.Viper
 	origins  map[string]origin // key -> where its winning value came from
-	spoilt   map[string]bool   // keys and sections with a problem already told
-	problems []*Problem
+	faulty   map[string]bool   // keys and sections with a problem already reported
+	problems []error           // each a *Problem
+}
+
+func newLoader() *loader {
+	return &loader{values: viper.New(), origins: map[string]origin{}, faulty: map[string]bool{}}
 }
 
 // origin is where a value came from.
@@ -82,94 +82,49 @@ type origin struct {
 }
 
 func (o origin) problem(key, value, rule, remedy string) *Problem {
-	return &Problem{Key: key, Value: shown(value), Rule: rule, Remedy: remedy, Source: o.source, Line: o.line}
+	return &Problem{Key: key, Value: shortened(value), Rule: rule, Remedy: remedy, Source: o.source, Line: o.line}
 }
 
-// layer is what one source gave, by key.
-type layer struct {
-	values map[string]any
-	spelt  map[string]string // key -> the spelling that was used
-	from   map[string]origin
+func (l *loader) problem(from origin, key, value, rule, remedy string) {
+	l.problems = append(l.problems, from.problem(key, value, rule, remedy))
 }
 
-func newLayer() layer {
-	return layer{values: map[string]any{}, spelt: map[string]string{}, from: map[string]origin{}}
-}
+// layer is what one source gave: by key, the spelling that was used.
+type layer map[string]string
 
-// take parses a value for the key that path spells and puts it into the layer.
-func (l *loader) take(to layer, path string, r raw, from origin) {
-	f := lookup(path)
-	if other, ok := to.spelt[f.path]; ok {
-		l.problems = append(l.problems, from.problem(path, "", "is the same key as "+other+", which is given too", "keep one of them"))
+// take parses a value for the key that path spells and stores it, unless the same
+// source has given the key before.
+func (l *loader) take(from origin, source layer, path, text string, list []string) {
+	k := lookup(path)
+	if other, ok := source[k.Path]; ok {
+		l.problem(from, path, "", "is the same key as "+other+", which is given too", "keep one of them")
 		return
 	}
-	to.spelt[f.path], to.from[f.path] = path, from
-	value, rule, remedy := f.parse(r)
-	if rule != "" {
-		text := r.String()
-		if f.secret() {
-			text = ""
-		}
-		l.problems = append(l.problems, from.problem(path, text, rule, remedy))
-		l.spoil(f.path)
+	source[k.Path] = path
+	value, rule, remedy := k.Parse(text, list)
+	if rule == "" {
+		l.values.Set(k.Path, value)
+		l.origins[k.Path] = from
 		return
 	}
-	to.values[f.path] = value
+	if list != nil {
+		text = strings.Join(list, ",")
+	}
+	if k.Type == "secret" {
+		text = ""
+	}
+	l.problem(from, path, text, rule, remedy)
+	l.faulty[k.Path] = true
 }
 
-// merge lays one source over the ones before.
-func (l *loader) merge(from layer) {
-	nested := map[string]any{}
-	for path, value := range from.values {
-		parts := strings.Split(path, ".")
-		at := nested
-		for _, part := range parts[:len(parts)-1] {
-			deeper, ok := at[part].(map[string]any)
-			if !ok {
-				deeper = map[string]any{}
-				at[part] = deeper
-			}
-			at = deeper
-		}
-		at[parts[len(parts)-1]] = value
-		l.origins[path] = from.from[path]
-	}
-	if err := l.values.MergeConfigMap(nested); err != nil {
-		panic(fmt.Sprintf("merging configuration: %v", err)) // viper has no path that returns one
-	}
-}
-
-// spoil notes that a key or section has had its problem told, so that no
-// second message follows from the first.
-func (l *loader) spoil(path string) { l.spoilt[path] = true }
-
-// sound reports whether the key's value may be judged.
-func (l *loader) sound(path string) bool {
-	if l.spoilt[""] {
-		return false
-	}
-	for p := path; ; {
-		if l.spoilt[p] {
-			return false
-		}
-		i := strings.LastIndexByte(p, '.')
-		if i < 0 {
-			return true
-		}
-		p = p[:i]
-	}
-}
-
-func (l *loader) unknown(path string, from origin) {
-	p := from.problem(shown(path), "", unknownKey, "see config.example.yaml for all keys")
+func (l *loader) unknown(from origin, path string) {
+	remedy := "see config.example.yaml for all keys"
 	section := path[:max(strings.LastIndexByte(path, '.'), 0)]
 	if near := suggest(path); near != "" {
-		p.Remedy = "did you mean " + near + "?"
-		l.spoil(near)
+		remedy = "did you mean " + near + "?"
+		l.faulty[near] = true
 	} else if names := keysOf(section); names != "" {
-		p.Remedy = "the keys of " + section + " are " + names
+		remedy = "the keys of " + section + " are " + names
 	}
-	l.problems = append(l.problems, p)
+	l.problem(from, shortened(path), "", unknownKey, remedy)
 }
-
-func sorted(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

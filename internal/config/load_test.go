@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 )
 
@@ -247,10 +248,10 @@ func TestPartialAsksForNothingButHoldsWhatIsThere(t *testing.T) {
 }
 
 func TestTopicFor(t *testing.T) {
-	if got, want := (config.Rejects{}).TopicFor("a"), "a-dlq"; got != want {
+	if got, want := (consumer.Rejects{}).TopicFor("a"), "a-dlq"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got, want := (config.Rejects{Topic: "b"}).TopicFor("a"), "b"; got != want {
+	if got, want := (consumer.Rejects{Topic: "b"}).TopicFor("a"), "b"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

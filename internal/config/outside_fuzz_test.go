@@ -9,6 +9,7 @@ import (
 
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/setting"
 )
 
 // FuzzSecretFile reads a secret from any bytes: it comes as it is but for the
@@ -22,7 +23,7 @@ func FuzzSecretFile(f *testing.F) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		got, err := config.SecretSource{Key: "zerobus.client_secret", File: path}.Read()
+		got, err := setting.SecretSource{Key: "zerobus.client_secret", File: path}.Read()
 		if err == nil {
 			if want := plaintext.Secret(string(plaintext.Clean(content))); got != want || strings.TrimSpace(got) == "" {
 				t.Errorf("got %q of %q", got, content)

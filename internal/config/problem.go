@@ -31,7 +31,7 @@ func (p *Problem) Error() string {
 		}
 		b.WriteString(": ")
 	}
-	key := shown(p.Key) // what is no key can be as long as anybody likes
+	key := shortened(p.Key) // what is no key can be as long as anybody likes
 	switch {
 	case p.Rule == unknownKey:
 		b.WriteString(p.Rule + " " + key)
@@ -67,8 +67,8 @@ func Problems(err error) []*Problem {
 	return nil
 }
 
-// shown shortens a value for a message.
-func shown(value string) string {
+// shortened shortens a value for a message.
+func shortened(value string) string {
 	const most = 120
 	if len(value) > most {
 		value = strings.ToValidUTF8(value[:most], "") + "..."

@@ -68,7 +68,7 @@ func TestRules(t *testing.T) {
 			"would send the token readable to 10.0.0.1"},
 		{"kafka.sasl.username", []string{"kafka.sasl.username=u"}, "no effect with kafka.sasl.mechanism none"},
 		{"kafka.sasl.username", []string{"kafka.sasl.mechanism=scram-sha-256", "kafka.sasl.password=p"}, "is required with kafka.sasl.mechanism scram-sha-256"},
-		{"kafka.sasl.password", plain, "set kafka.sasl.password or kafka.sasl.password_file"},
+		{"kafka.sasl.password", plain, "set kafka.sasl.password_file to a file that holds the user's password, or the secret itself as BRIDGE_KAFKA_SASL_PASSWORD"},
 		{"kafka.sasl.password_file", append(plain, "kafka.sasl.password=p", "kafka.sasl.password_file="+some), "together with kafka.sasl.password"},
 		{"kafka.sasl.password_file", append(plain, "kafka.sasl.password_file="+empty), "is empty"},
 		{"kafka.sasl.oauth.scopes", append(plain, "kafka.sasl.password=p", "kafka.sasl.oauth.scopes=a"), "no effect with kafka.sasl.mechanism plain"},

@@ -6,36 +6,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/datafly/bridge/internal/setting"
 )
 
-// Whoever adds a key has to say what a change of it does to a running bridge.
-func TestEveryKeyIsLiveOrAfterRestart(t *testing.T) {
-	said := map[string]int{}
-	for _, path := range live {
-		said[path]++
-	}
-	for _, s := range liveSecrets {
-		said[s.key]++
-		said[s.key+"_file"]++
-		for _, path := range s.companions {
-			if !slices.Contains(afterRestart, path) {
-				t.Errorf("%s goes with %s, which is not among those that wait for a restart", s.key, path)
-			}
-		}
-	}
-	for _, path := range afterRestart {
-		said[path]++
-	}
-	for _, f := range keys {
-		if said[f.path] != 1 {
-			t.Errorf("%s: got %d places in reload.go, want one: live, liveSecrets or afterRestart", f.path, said[f.path])
-		}
-		delete(said, f.path)
-	}
-	for path := range said {
-		t.Errorf("%s is in reload.go and is no key", path)
-	}
-}
+// The keys that take effect without a restart, besides secrets.
+var live = []string{"zerobus.rate_limit", "mapping.blueprint", "log.level"}
 
 // complete is a configuration with every secret set.
 func complete() *Config {
@@ -50,29 +26,29 @@ func complete() *Config {
 
 // Each key on its own: what differs is taken or waits, and nothing else moves.
 func TestFollowEachKey(t *testing.T) {
-	for _, f := range keys {
-		if f.secret() || strings.HasSuffix(f.path, "_file") {
+	for _, f := range schema.Keys {
+		if f.Type == "secret" || strings.HasSuffix(f.Path, "_file") {
 			continue // below
 		}
 		c, next := complete(), complete()
 		alter(f, next)
 		now, taken, waiting := c.Follow(next)
-		if slices.Contains(live, f.path) {
-			if !slices.Equal(taken, []string{f.path}) || len(waiting) != 0 || !same(f, now, next) {
-				t.Errorf("%s: got %v taken, %v waiting, want it taken", f.path, taken, waiting)
+		if slices.Contains(live, f.Path) {
+			if !slices.Equal(taken, []string{f.Path}) || len(waiting) != 0 || !f.Same(now, next) {
+				t.Errorf("%s: got %v taken, %v waiting, want it taken", f.Path, taken, waiting)
 			}
 			continue
 		}
-		if !slices.Equal(waiting, []string{f.path}) || len(taken) != 0 || !reflect.DeepEqual(now, c) {
-			t.Errorf("%s: got %v taken, %v waiting, want it to wait and nothing to change", f.path, taken, waiting)
+		if !slices.Equal(waiting, []string{f.Path}) || len(taken) != 0 || !reflect.DeepEqual(now, c) {
+			t.Errorf("%s: got %v taken, %v waiting, want it to wait and nothing to change", f.Path, taken, waiting)
 		}
 	}
 }
 
-func alter(f *field, c *Config) {
-	v := f.of(c)
+func alter(f *Key, c *Config) {
+	v := f.In(c)
 	switch v.Interface().(type) {
-	case string:
+	case string, setting.Secret:
 		v.SetString(v.String() + "x")
 	case bool:
 		v.SetBool(!v.Bool())
@@ -123,9 +99,9 @@ func TestFollowSecrets(t *testing.T) {
 			if !reflect.DeepEqual(*c, before) {
 				t.Error("the configuration in force was changed in place")
 			}
-			for _, f := range keys {
-				if want := map[bool]*Config{true: next, false: c}[slices.Contains(taken, f.path)]; !same(f, now, want) {
-					t.Errorf("%s is not what it should be now", f.path)
+			for _, f := range schema.Keys {
+				if want := map[bool]*Config{true: next, false: c}[slices.Contains(taken, f.Path)]; !f.Same(now, want) {
+					t.Errorf("%s is not what it should be now", f.Path)
 				}
 			}
 		})

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/setting"
 )
 
 const hush = "hunter2-hunter2"
@@ -24,7 +25,7 @@ func TestSecretsAreNeverShown(t *testing.T) {
 		Sets: []string{"kafka.sasl.mechanism=plain", "kafka.sasl.username=u", "kafka.sasl.password=" + hush}})
 	source := c.Zerobus.ClientSecretSource()
 	var out bytes.Buffer
-	for _, value := range []any{c.Zerobus.ClientSecret, &c.Zerobus.ClientSecret, source, &source, *c, c, []config.Secret{hush}, map[string]config.Secret{"k": hush}} {
+	for _, value := range []any{c.Zerobus.ClientSecret, &c.Zerobus.ClientSecret, source, &source, *c, c, []setting.Secret{hush}, map[string]setting.Secret{"k": hush}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T"} {
 			fmt.Fprintf(&out, verb+"\n", value)
 		}
@@ -69,7 +70,7 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	if got := c.Zerobus.ClientSecret.Reveal(); got != hush {
 		t.Errorf("Reveal: got %q, want the secret", got)
 	}
-	if got := fmt.Sprint(config.Secret("")); got != "" {
+	if got := fmt.Sprint(setting.Secret("")); got != "" {
 		t.Errorf("empty secret: got %q, want nothing", got)
 	}
 }
@@ -101,7 +102,7 @@ func TestYAMLReadsBack(t *testing.T) {
 
 func TestSecretSourceReadsTheFileAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	s := config.SecretSource{Key: "zerobus.client_secret", File: path}
+	s := setting.SecretSource{Key: "zerobus.client_secret", File: path}
 	steps := []struct{ content, want, problem string }{
 		{"one\n", "one", ""},
 		{" two \r\n", " two ", ""},
@@ -132,10 +133,10 @@ func TestSecretSourceReadsTheFileAnew(t *testing.T) {
 	if _, err := s.Read(); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("file gone: got %v, want the path", err)
 	}
-	if got, err := (config.SecretSource{Key: "k", Value: "v"}).Read(); got != "v" || err != nil {
+	if got, err := (setting.SecretSource{Key: "k", Value: "v"}).Read(); got != "v" || err != nil {
 		t.Errorf("value: got %q, %v; want v", got, err)
 	}
-	if _, err := (config.SecretSource{Key: "k"}).Read(); err == nil || !strings.Contains(err.Error(), "k is not set; set it, or k_file") {
+	if _, err := (setting.SecretSource{Key: "k"}).Read(); err == nil || !strings.Contains(err.Error(), "k is not set; set it, or k_file") {
 		t.Errorf("neither: got %v", err)
 	}
 }
@@ -160,7 +161,7 @@ func TestSecretsAreReadWithoutLineBreaks(t *testing.T) {
 				"file":        {File: write(t, inFile), Env: needs[k.Path], Partial: true},
 			} {
 				c := load(t, o)
-				got := map[string]config.Secret{"zerobus.client_secret": c.Zerobus.ClientSecret, "kafka.sasl.password": c.Kafka.SASL.Password,
+				got := map[string]setting.Secret{"zerobus.client_secret": c.Zerobus.ClientSecret, "kafka.sasl.password": c.Kafka.SASL.Password,
 					"kafka.sasl.oauth.client_secret": c.Kafka.SASL.OAuth.ClientSecret, "ops.token": c.Ops.Token}[k.Path]
 				if got.Reveal() != hush {
 					t.Errorf("%s, %s, %s: got %q, want %q", k.Path, from, name, got.Reveal(), hush)
@@ -182,7 +183,7 @@ func TestSecretsAreReadWithoutLineBreaks(t *testing.T) {
 func TestSize(t *testing.T) {
 	tests := []struct {
 		text string
-		want config.Size
+		want setting.Size
 		back string // "" when it is no size
 	}{
 		{"0", 0, "0"}, {"1", 1, "1"}, {"12B", 12, "12"}, {"1024", 1024, "1KiB"}, {"4MiB", 4 << 20, "4MiB"}, {"4 mib", 4 << 20, "4MiB"},
@@ -191,7 +192,7 @@ func TestSize(t *testing.T) {
 		{"", 0, ""}, {"MiB", 0, ""}, {"-1", 0, ""}, {"1.5MiB", 0, ""}, {"4M", 0, ""}, {"9223372036854775808", 0, ""}, {"8589934592GiB", 0, ""}, {"0x10", 0, ""}, {"1_000", 0, ""},
 	}
 	for _, tt := range tests {
-		var got config.Size
+		var got setting.Size
 		err := got.UnmarshalText([]byte(tt.text))
 		if (err == nil) != (tt.back != "") || got != tt.want {
 			t.Errorf("%q: got %d, %v; want %d", tt.text, got, err, tt.want)
@@ -211,11 +212,11 @@ func FuzzSize(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		size, err := config.ParseSize(text)
+		size, err := setting.ParseSize(text)
 		if err != nil {
 			return
 		}
-		back, err := config.ParseSize(size.String())
+		back, err := setting.ParseSize(size.String())
 		if err != nil || back != size || size < 0 {
 			t.Errorf("%q: got %d, back %d, %v", text, size, back, err)
 		}

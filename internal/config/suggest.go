@@ -39,30 +39,31 @@ func suggest(path string) string {
 	if dot := strings.LastIndexByte(path, '.'); dot >= 0 {
 		section, name = path[:dot], path[dot+1:]
 	}
-	if to := sameWord(name, slices.Collect(maps.Keys(familiar))); to != "" {
+	if to := spelling.Same(name, slices.Collect(maps.Keys(familiar))); to != "" {
 		return familiar[to]
 	}
+	word := strings.ReplaceAll(strings.ToLower(name), "-", "_")
 	var paths []string
-	for _, f := range keys {
-		paths = append(paths, f.path)
+	for _, f := range schema.Keys {
+		paths = append(paths, f.Path)
 	}
-	for s := range sections {
+	for s := range schema.Sections {
 		paths = append(paths, s)
 	}
-	if same := sameWord(path, paths); same != "" {
+	if same := spelling.Same(path, paths); same != "" {
 		return same
 	}
 	near, distance := spelling.Closest(path, paths)
 	if distance <= 1 {
 		return near
 	}
-	if elsewhere := only(paths, func(p string) bool { return strings.HasSuffix(p, "."+fold(name)) }); elsewhere != "" {
+	if elsewhere := only(paths, func(p string) bool { return strings.HasSuffix(p, "."+word) }); elsewhere != "" {
 		return elsewhere
 	}
 	if len(name) > 1 {
 		part := only(paths, func(p string) bool {
 			rest, within := strings.CutPrefix(p, section+".")
-			return within && !strings.Contains(rest, ".") && strings.Contains("_"+rest, "_"+fold(name))
+			return within && !strings.Contains(rest, ".") && strings.Contains("_"+rest, "_"+word)
 		})
 		if part != "" {
 			return part
@@ -72,7 +73,7 @@ func suggest(path string) string {
 	if strings.HasPrefix(near, section+".") {
 		slipsIn = name // the rest is right
 	}
-	if distance <= tolerance(slipsIn) {
+	if distance <= spelling.Tolerance(slipsIn) {
 		return near
 	}
 	return ""
@@ -82,7 +83,7 @@ func suggest(path string) string {
 // variable meant, and the path of its key.
 func suggestEnv(name string) (variable, path string) {
 	word, section := strings.ToLower(strings.TrimPrefix(name, envPrefix)), ""
-	for s := range sections { // the longest one that the name begins with
+	for s := range schema.Sections { // the longest one that the name begins with
 		if strings.HasPrefix(word, strings.ReplaceAll(s, ".", "_")+"_") && len(s) > len(section) {
 			section = s
 		}
@@ -93,7 +94,7 @@ func suggestEnv(name string) (variable, path string) {
 	}
 	path = suggest(asked)
 	if f := lookup(path); f != nil {
-		return f.env(), f.path
+		return f.Env, f.Path
 	}
 	return "", ""
 }
@@ -112,53 +113,3 @@ func only(paths []string, fits func(string) bool) string {
 	}
 	return found
 }
-
-// keysOf lists what a section holds, for whoever named a key it does not have.
-// It is "" for a section that is not there.
-func keysOf(section string) string {
-	var names []string
-	for _, f := range keys {
-		rest, within := strings.CutPrefix(f.path, section+".")
-		if name, _, _ := strings.Cut(rest, "."); within && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return strings.Join(names, ", ")
-}
-
-// nearest returns the word of the list closest to the given one, or "" when
-// even that is too far to be a slip of the finger. A somewhat longer form,
-// warning for warn, is close.
-func nearest(word string, list []string) string {
-	for _, w := range list {
-		if strings.HasPrefix(fold(word), fold(w)) && len(word)-len(w) <= 3 {
-			return w
-		}
-	}
-	near, distance := spelling.Closest(word, list)
-	if distance > tolerance(word) {
-		return ""
-	}
-	return near
-}
-
-// tolerance is how many slips a word of this length may hold.
-func tolerance(word string) int { return max(2, min(5, len(word)/4)) }
-
-// sameWord returns the word of the list that differs at most in case, hyphens
-// and underscores.
-func sameWord(word string, list []string) string {
-	bare := strings.NewReplacer("_", "")
-	for _, w := range list {
-		if bare.Replace(fold(w)) == bare.Replace(fold(word)) {
-			return w
-		}
-	}
-	return ""
-}
-
-func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
-
-// Nearest returns the word of the list that a misspelt one most likely stands
-// for, or "".
-func Nearest(word string, list []string) string { return nearest(word, list) }

@@ -3,36 +3,46 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// Whoever adds a key has to say beside which others it has an effect.
-func TestEveryKeyIsUsed(t *testing.T) {
-	said := map[string]int{}
-	for _, path := range always {
-		said[path]++
-	}
-	for _, u := range uses {
-		for _, path := range u.keys {
-			said[path]++
-		}
-		for _, path := range append(slices.Clone(u.depends), u.keys...) {
-			if byPath[path] == nil {
-				t.Errorf("%s is in uses.go and is no key", path)
+var tagName = regexp.MustCompile(`(\w+):"`)
+
+// A tag with a typing mistake would be a rule that never runs.
+func TestTagsAreKnown(t *testing.T) {
+	known := strings.Fields("yaml json default choices min max zero unique readable required when only_when remedy live with")
+	var walk func(typ reflect.Type, path string)
+	walk = func(typ reflect.Type, path string) {
+		for i := range typ.NumField() {
+			field := typ.Field(i)
+			at := path + "." + field.Name
+			for _, m := range tagName.FindAllStringSubmatch(string(field.Tag), -1) {
+				if _, ok := field.Tag.Lookup(m[1]); !ok || !slices.Contains(known, m[1]) {
+					t.Errorf("%s: unknown tag %s", at, m[1])
+				}
+			}
+			if field.Type.Kind() == reflect.Struct && field.IsExported() {
+				walk(field.Type, at)
 			}
 		}
 	}
-	for _, f := range keys {
-		if said[f.path] != 1 {
-			t.Errorf("%s: got %d places in uses.go, want one: uses or always", f.path, said[f.path])
+	walk(reflect.TypeFor[Config](), "Config")
+	for _, k := range schema.Keys {
+		for _, path := range k.With() {
+			if schema.Key(path) == nil {
+				t.Errorf("%s: %s is not a key", k.Path, path)
+			}
 		}
-		delete(said, f.path)
 	}
-	for path := range said {
-		t.Errorf("%s is in uses.go and is no key", path)
+	c := complete()
+	for _, k := range schema.Keys {
+		alter(k, c)
 	}
+	c.Ignored() // panics over a condition on no key
 }
 
 // Each key that some values of others take the effect from, beside those values
@@ -61,7 +71,7 @@ func TestIgnored(t *testing.T) {
 		{"rejects.create=false", "with rejects.policy stop", []string{"rejects.policy=stop"}, nil},
 		{"rejects.partitions=3", "while rejects.create is false", []string{"rejects.create=false"}, nil},
 		{"rejects.replication_factor=3", "with rejects.policy skip", []string{"rejects.policy=skip"}, nil},
-		{"tracing.max_per_second=5", "while traces are off", nil, []string{"tracing.enabled=true"}},
+		{"tracing.max_per_second=5", "while tracing.enabled is false", nil, []string{"tracing.enabled=true"}},
 	} {
 		key, _, _ := strings.Cut(tc.set, "=")
 		got := ignored(t, append([]string{tc.set}, tc.idle...), key)
@@ -114,9 +124,9 @@ func ignored(t *testing.T, sets []string, key string) *Ignored {
 // A slip in the name of any key is found, wherever the name is given.
 func TestASlipInAnyNameIsFound(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, f := range keys {
-		dot := strings.LastIndexByte(f.path, '.') + 1
-		section, name := f.path[:dot], f.path[dot:]
+	for _, f := range schema.Keys {
+		dot := strings.LastIndexByte(f.Path, '.') + 1
+		section, name := f.Path[:dot], f.Path[dot:]
 		camel := strings.ReplaceAll(strings.Title(strings.ReplaceAll(name, "_", " ")), " ", "") //nolint:staticcheck // ASCII
 		for _, slip := range []string{
 			name[:len(name)-2] + name[len(name)-1:],
@@ -125,19 +135,19 @@ func TestASlipInAnyNameIsFound(t *testing.T) {
 			strings.ReplaceAll(name, "_", "-"),
 			camel,
 		} {
-			if slip == name || byPath[section+slip] != nil || aliases[section+slip] != "" {
+			if slip == name || schema.Key(section+slip) != nil || aliases[section+slip] != "" {
 				continue
 			}
-			l := &loader{spoilt: map[string]bool{}}
-			l.unknown(section+slip, origin{source: "--set"})
-			if got, want := l.problems[0].Remedy, "did you mean "+f.path+"?"; got != want {
+			l := newLoader()
+			l.unknown(origin{source: "--set"}, section+slip)
+			if got, want := l.problems[0].(*Problem).Remedy, "did you mean "+f.Path+"?"; got != want {
 				t.Errorf("%s%s: got %q, want %q", section, slip, got, want)
 			}
 		}
-		l := &loader{spoilt: map[string]bool{}}
-		variable := f.env()
+		l := newLoader()
+		variable := f.Env
 		l.unknownEnv(variable[:len(variable)-2] + variable[len(variable)-1:])
-		if got, want := l.problems[0].Remedy, "did you mean "+variable+"?"; got != want {
+		if got, want := l.problems[0].(*Problem).Remedy, "did you mean "+variable+"?"; got != want {
 			t.Errorf("%s: got %q, want %q", variable, got, want)
 		}
 	}
@@ -165,13 +175,13 @@ func TestSuggestions(t *testing.T) {
 		"BRIDGE_SECURITY_PROTOCOL":  "unset it; names are BRIDGE_<SECTION>_<KEY>, as in BRIDGE_ZEROBUS_CATALOG",
 		"BRIDGE_ENTIRELY_ELSEWHERE": "unset it; names are BRIDGE_<SECTION>_<KEY>, as in BRIDGE_ZEROBUS_CATALOG",
 	} {
-		l := &loader{spoilt: map[string]bool{}}
+		l := newLoader()
 		if strings.HasPrefix(given, envPrefix) {
 			l.unknownEnv(given)
 		} else {
-			l.unknown(given, origin{source: "--set"})
+			l.unknown(origin{source: "--set"}, given)
 		}
-		if got := l.problems[0].Remedy; got != want {
+		if got := l.problems[0].(*Problem).Remedy; got != want {
 			t.Errorf("%s: got %q, want %q", given, got, want)
 		}
 	}

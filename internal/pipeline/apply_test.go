@@ -22,7 +22,7 @@ func unconnected(t *testing.T) (p *Pipeline, cfg *config.Config) {
 	t.Helper()
 	c := config.Defaults()
 	c.Kafka.Topics = []string{"events"}
-	c.Kafka.SASL = config.SASL{Mechanism: "plain", Username: "bridge", Password: "p1"}
+	c.Kafka.SASL = consumer.SASL{Mechanism: "plain", Username: "bridge", Password: "p1"}
 	z := &c.Zerobus
 	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
 	p, err := New(Config{Settings: &c}, Deps{Log: zap.NewNop(), Metrics: ops.NewMetrics(ops.Process{}).Integration("default", KnownLabels(&c), nil)})
@@ -69,7 +69,7 @@ func carries(p *Pipeline, column string) bool {
 func TestApplyChangesSecretsAndSettings(t *testing.T) {
 	p, cfg := unconnected(t)
 	s := newSecrets(p.Settings, zap.NewNop())
-	asked, kafka := s.client.Get, p.kafka.Kafka.SASL.Password
+	asked, kafka := s.client.Get, p.kafka.SASL.ReadPassword
 	next := new(*cfg)
 	next.Zerobus.ClientSecret, next.Kafka.SASL.Password, next.Log.Level = "s2", "p2", "debug"
 	next.Zerobus.Timeout++

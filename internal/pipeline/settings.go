@@ -8,6 +8,7 @@ import (
 	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/setting"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -20,13 +21,13 @@ type secrets struct{ password, oauth, client plaintext.Kept[string] }
 // newSecrets reads secrets from the settings in force.
 func newSecrets(settings func() *config.Config, log *zap.Logger) *secrets {
 	s := &secrets{}
-	keep := func(k *plaintext.Kept[string], source func(*config.Config) config.SecretSource) {
+	keep := func(k *plaintext.Kept[string], source func(*config.Config) setting.SecretSource) {
 		k.Read = func() (string, error) { return source(settings()).Read() }
 		k.Hung = func(err error) { log.Warn("secret unreadable; the last one is used", zap.Error(err)) }
 	}
-	keep(&s.password, func(c *config.Config) config.SecretSource { return c.Kafka.SASL.PasswordSource() })
-	keep(&s.oauth, func(c *config.Config) config.SecretSource { return c.Kafka.SASL.OAuth.ClientSecretSource() })
-	keep(&s.client, func(c *config.Config) config.SecretSource { return c.Zerobus.ClientSecretSource() })
+	keep(&s.password, func(c *config.Config) setting.SecretSource { return c.Kafka.SASL.PasswordSource() })
+	keep(&s.oauth, func(c *config.Config) setting.SecretSource { return c.Kafka.SASL.OAuth.ClientSecretSource() })
+	keep(&s.client, func(c *config.Config) setting.SecretSource { return c.Zerobus.ClientSecretSource() })
 	return s
 }
 
@@ -78,28 +79,8 @@ func (p *Parts) Close() {
 }
 
 func consumerConfig(c *config.Config, s *secrets, version string) consumer.Config {
-	k := c.Kafka
-	out := consumer.Config{
-		Kafka: consumer.Kafka{
-			Brokers: k.Brokers, ClientID: k.ClientID,
-			SASL: consumer.SASL{
-				Mechanism: k.SASL.Mechanism, Username: k.SASL.Username, Password: s.password.Get,
-				OAuth: consumer.OAuth{TokenURL: k.SASL.OAuth.TokenURL, ClientID: k.SASL.OAuth.ClientID,
-					ClientSecret: s.oauth.Get, Scopes: k.SASL.OAuth.Scopes},
-			},
-		},
-		Topics: k.Topics, Group: k.Group, Start: k.Start, Isolation: k.Isolation, Protocol: k.Protocol, InstanceID: k.InstanceID,
-		SessionTimeout: k.SessionTimeout, RebalanceTimeout: k.RebalanceTimeout,
-		FetchMaxBytes: int32(k.FetchMaxBytes), FetchMaxPartitionBytes: int32(k.FetchMaxPartitionBytes),
-		MaxRows: c.Delivery.MaxRows, MaxBytes: int64(c.Delivery.MaxBytes), MaxBuffered: int64(c.Delivery.MaxBuffered),
-		Linger: c.Delivery.Linger, Drain: c.Delivery.Drain, StuckAfter: c.Delivery.StuckAfter,
-		Rejects: consumer.Rejects{Policy: c.Rejects.Policy, Topic: c.Rejects.Topic, Create: c.Rejects.Create,
-			Partitions: int32(c.Rejects.Partitions), ReplicationFactor: int16(c.Rejects.ReplicationFactor)},
-		Version: version,
-	}
-	if k.TLS.Enabled {
-		out.Kafka.TLS = &consumer.TLS{CAFile: k.TLS.CAFile, CertFile: k.TLS.CertFile, KeyFile: k.TLS.KeyFile, ServerName: k.TLS.ServerName}
-	}
+	out := consumer.Config{Kafka: c.Kafka, Delivery: c.Delivery, Rejects: c.Rejects, Version: version}
+	out.SASL.ReadPassword, out.SASL.OAuth.ReadClientSecret = s.password.Get, s.oauth.Get
 	return out
 }
 

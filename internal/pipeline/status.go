@@ -18,7 +18,7 @@ func (p *Pipeline) Status() ops.Snapshot {
 	s := ops.Snapshot{
 		Version: p.deps.Version, Group: p.kafka.Group, State: p.state.Load().(string), Started: p.started, Live: true,
 		Sink:          p.client.State(),
-		BufferedLimit: p.kafka.MaxBuffered,
+		BufferedLimit: int64(p.kafka.MaxBuffered),
 		Totals:        p.deps.Metrics.Totals(),
 		Config:        p.Settings().Redacted(),
 	}

@@ -21,6 +21,35 @@ func Closest(word string, list []string) (closest string, slips int) {
 	return closest, slips
 }
 
+// Nearest is Closest, or "" where even that word is too far to be a typing mistake.
+// A somewhat longer form, warning for warn, is close.
+func Nearest(word string, list []string) string {
+	for _, w := range list {
+		if strings.HasPrefix(fold(word), fold(w)) && len(word)-len(w) <= 3 {
+			return w
+		}
+	}
+	if closest, slips := Closest(word, list); slips <= Tolerance(word) {
+		return closest
+	}
+	return ""
+}
+
+// Tolerance is how many slips a word of this length may hold.
+func Tolerance(word string) int { return max(2, min(5, len(word)/4)) }
+
+// Same returns the word of the list that differs at most in case, hyphens and
+// underscores, or "".
+func Same(word string, list []string) string {
+	bare := func(s string) string { return strings.ReplaceAll(fold(s), "_", "") }
+	for _, w := range list {
+		if bare(w) == bare(word) {
+			return w
+		}
+	}
+	return ""
+}
+
 func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
 
 func distance(a, b string) int {

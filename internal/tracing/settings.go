@@ -14,9 +14,22 @@ const (
 	ProtocolHTTP = "http/protobuf"
 )
 
-// Settings are what the bridge reads of the OTEL_* variables; OpenTelemetry's SDK
-// and exporters read the others.
+// Settings are whether and how many spans are made. The standard OTEL_* variables set
+// where they are sent and which events are sampled.
 type Settings struct {
+	// Enabled makes spans of sampled events and their batches.
+	// OTEL_TRACES_EXPORTER=otlp enables them too, and none or OTEL_SDK_DISABLED=true
+	// disables them. Trade-off: some ten microseconds of processor time per traced
+	// event, and up to 2,048 spans of memory.
+	Enabled bool `yaml:"enabled"`
+	// MaxPerSecond bounds the events traced per second by this process. Higher: more
+	// processor time. Lower: more of the sampled events are not traced.
+	MaxPerSecond int `yaml:"max_per_second" default:"100" min:"1" max:"10000" when:"enabled=true"`
+}
+
+// Options are what Settings and the OTEL_* variables specify; OpenTelemetry's SDK and
+// exporters read the other variables.
+type Options struct {
 	On       bool
 	Protocol string
 	// Sampler selects events before MaxPerSecond bounds them.
@@ -27,36 +40,35 @@ type Settings struct {
 	MaxPerSecond int
 }
 
-// FromEnvironment reads the standard variables. enabled is tracing.enabled;
-// OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER override it. The other variables are
-// read only when traces are on.
-func FromEnvironment(enabled bool, maxPerSecond int, env func(string) string) (Settings, error) {
+// Options reads the standard variables. OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER
+// override Enabled. The other variables are read only when traces are on.
+func (s Settings) Options(env func(string) string) (Options, error) {
 	get := func(key string) string { return strings.ToLower(strings.TrimSpace(env(key))) }
 	exporter := get("OTEL_TRACES_EXPORTER")
-	on := enabled || exporter == "otlp"
+	on := s.Enabled || exporter == "otlp"
 	if !on || exporter == "none" || get("OTEL_SDK_DISABLED") == "true" {
-		return Settings{}, nil
+		return Options{}, nil
 	}
 	if exporter != "" && exporter != "otlp" {
-		return Settings{}, fmt.Errorf("OTEL_TRACES_EXPORTER is %q; set it to otlp, or to none for no traces", exporter)
+		return Options{}, fmt.Errorf("OTEL_TRACES_EXPORTER is %q; set it to otlp, or to none for no traces", exporter)
 	}
-	s := Settings{On: true, MaxPerSecond: maxPerSecond, Protocol: get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")}
-	if s.Protocol == "" {
-		s.Protocol = get("OTEL_EXPORTER_OTLP_PROTOCOL")
+	o := Options{On: true, MaxPerSecond: s.MaxPerSecond, Protocol: get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")}
+	if o.Protocol == "" {
+		o.Protocol = get("OTEL_EXPORTER_OTLP_PROTOCOL")
 	}
-	switch s.Protocol {
+	switch o.Protocol {
 	case "":
-		s.Protocol = ProtocolHTTP
+		o.Protocol = ProtocolHTTP
 	case ProtocolGRPC, ProtocolHTTP:
 	default:
-		return Settings{}, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL is %q; set it to %s or %s", s.Protocol, ProtocolGRPC, ProtocolHTTP)
+		return Options{}, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL is %q; set it to %s or %s", o.Protocol, ProtocolGRPC, ProtocolHTTP)
 	}
 	if err := checkQueue(get); err != nil {
-		return Settings{}, err
+		return Options{}, err
 	}
 	var err error
-	s.Sampler, s.ByParent, err = samplerFor(get("OTEL_TRACES_SAMPLER"), get("OTEL_TRACES_SAMPLER_ARG"))
-	return s, err
+	o.Sampler, o.ByParent, err = samplerFor(get("OTEL_TRACES_SAMPLER"), get("OTEL_TRACES_SAMPLER_ARG"))
+	return o, err
 }
 
 // checkQueue refuses numbers that the SDK, which reads these variables, would

@@ -42,7 +42,7 @@ func TestEnvironment(t *testing.T) {
 			k, v, _ := strings.Cut(kv, "=")
 			vars[k] = v
 		}
-		got, err := FromEnvironment(tc.enabled, 7, func(k string) string { return vars[k] })
+		got, err := Settings{tc.enabled, 7}.Options(func(k string) string { return vars[k] })
 		if tc.err != "" {
 			if err == nil || !strings.Contains(err.Error(), tc.err) {
 				t.Errorf("%v %s: got error %v, want one with %q", tc.enabled, tc.env, err, tc.err)

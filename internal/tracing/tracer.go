@@ -27,7 +27,7 @@ const library = "github.com/datafly/bridge"
 
 // Config is what a Tracer needs.
 type Config struct {
-	Settings
+	Options
 	Version string // of the bridge
 	// Exporter sends the spans. Nil is the one the environment describes.
 	Exporter sdk.SpanExporter

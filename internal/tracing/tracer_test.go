@@ -19,11 +19,11 @@ import (
 func start(t *testing.T, out sdk.SpanExporter) (*Tracer, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
-	set, err := FromEnvironment(true, 100, func(string) string { return "" })
+	set, err := Settings{true, 100}.Options(func(string) string { return "" })
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, err := Start(t.Context(), Config{Settings: set, Version: "v", Exporter: out, Log: zap.New(core)})
+	tr, err := Start(t.Context(), Config{Options: set, Version: "v", Exporter: out, Log: zap.New(core)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,6 @@ type member struct {
 
 func start(t *testing.T, b kafkatest.Broker, cfg consumer.Config, sink consumer.Sink) *member {
 	t.Helper()
-	cfg.Kafka = consumer.Kafka{Brokers: b.Addrs(), ClientID: "bridge-test"}
 	cluster, err := consumer.NewCluster(cfg, warns(t))
 	if err != nil {
 		t.Fatal(err)

@@ -58,11 +58,14 @@ func TestRollingRestartOfEightMembersOverAThousandPartitions(t *testing.T) {
 			cl := client(t, b, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(partitions*portion))
 			tab := newTable(partitions, ack)
 			cfg := consumer.Config{
-				Topics: []string{topic}, Group: kafkatest.Name(t), Start: "earliest", Protocol: tc.protocol,
-				SessionTimeout: 6 * time.Second, RebalanceTimeout: 30 * time.Second,
-				FetchMaxBytes: 4 << 20, FetchMaxPartitionBytes: 256 << 10,
-				MaxRows: batch, MaxBytes: 4 << 20, MaxBuffered: 16 << 20, Drain: 10 * time.Second,
-				Rejects: consumer.Rejects{Policy: consumer.PolicySkip}, Version: "1.2.3",
+				Kafka: consumer.Kafka{
+					Brokers: b.Addrs(), ClientID: "bridge-test",
+					Topics: []string{topic}, Group: kafkatest.Name(t), Start: "earliest", Protocol: tc.protocol,
+					SessionTimeout: 6 * time.Second, RebalanceTimeout: 30 * time.Second,
+					FetchMaxBytes: 4 << 20, FetchMaxPartitionBytes: 256 << 10,
+				},
+				Delivery: consumer.Delivery{MaxRows: batch, MaxBytes: 4 << 20, MaxBuffered: 16 << 20, Drain: 10 * time.Second},
+				Rejects:  consumer.Rejects{Policy: consumer.PolicySkip}, Version: "1.2.3",
 			}
 			if tc.static { // long enough for any restart: only then is it static
 				cfg.SessionTimeout = patience

@@ -1,0 +1,67 @@
+package ops
+
+import (
+	"fmt"
+
+	"github.com/datafly/bridge/internal/setting"
+)
+
+// Settings are the HTTP endpoints for metrics, health and status.
+type Settings struct {
+	// Address to listen on, host:port; an empty host is every interface, port 0 any
+	// free port. Whoever reaches it can read topic names, offsets and error texts.
+	Address string `yaml:"address" default:"127.0.0.1:9400"`
+	// Pprof serves Go profiles under /debug/pprof/, over the loopback only. A profile
+	// costs a few per cent of CPU while it is taken, and names what the code handles.
+	Pprof bool `yaml:"pprof"`
+	// LiveEvents is what the page of live events shows: off is no page, metadata
+	// names, ids and states but no value of a field, full the events and their rows.
+	// Trade-off of full: personal data on a page and up to 4 MiB of memory; Token is
+	// required unless Address is on the loopback.
+	LiveEvents string `yaml:"live_events" default:"metadata" choices:"off,metadata,full"`
+	// Token is what the page of live events and /status require, as a bearer header
+	// and, for the page, in its login form. TokenFile names a file that holds it
+	// instead, which is read again for each request. Without one they are open.
+	Token     setting.Secret `yaml:"token"`
+	TokenFile string         `yaml:"token_file"`
+}
+
+// TokenSource is where the token comes from; ok is false when there is none.
+func (s Settings) TokenSource() (source setting.SecretSource, ok bool) {
+	return setting.SecretSource{Key: "ops.token", Value: s.Token, File: s.TokenFile}, s.Token != "" || s.TokenFile != ""
+}
+
+// Loopback reports whether the address is one that only this machine reaches.
+func (s Settings) Loopback() bool {
+	host, ok := setting.SplitAddress(s.Address, 0)
+	return ok && setting.Loopback(host)
+}
+
+// minToken is the least length of a token that guards events, in bytes: guesses
+// are slowed down, not made impossible.
+const minToken = 16
+
+// Check implements the rules about the address and the token.
+func (s *Settings) Check(c *setting.Check) {
+	if _, ok := setting.SplitAddress(s.Address, 0); !ok && c.OK("ops.address") {
+		c.Fail("ops.address", "must be host:port with a port from 0 to 65535", "write it as 127.0.0.1:9400, or :9400 for every interface")
+	}
+	if !c.OK("ops.address", "ops.live_events", "ops.token", "ops.token_file") {
+		return
+	}
+	token, given := s.TokenSource()
+	if s.LiveEvents == "full" && !given && !s.Loopback() {
+		c.Fail("ops.live_events", "must not be full without ops.token while ops.address can be reached from other machines",
+			"set ops.token_file to a file with a long random text, or ops.live_events to metadata, or ops.address to 127.0.0.1:9400")
+	}
+	if !given || c.Partial {
+		return
+	}
+	if text, err := token.Read(); err == nil && len(text) < minToken {
+		key := token.Key
+		if token.File != "" {
+			key += "_file"
+		}
+		c.FailValue(key, "", fmt.Sprintf("must be at least %d characters long, or it could be guessed", minToken), "generate one with: openssl rand -hex 24")
+	}
+}

@@ -1,0 +1,29 @@
+package mapping
+
+// Settings are how one event becomes one row.
+type Settings struct {
+	// Blueprint is a file that extends or replaces the built-in mapping; empty is the
+	// built-in one. Whoever calls Compile reads it.
+	Blueprint string `yaml:"blueprint" readable:"the built-in mapping needs no file" live:"true"`
+	// Input is canonical (every event is in Signal's envelope), mapped (every event is
+	// a row already), or auto, which decides for each event.
+	Input string `yaml:"input" default:"auto" choices:"auto,canonical,mapped"`
+	// InvalidUTF8 is reject, or replace: U+FFFD in place of bytes that are no Unicode,
+	// so the text in the table is altered.
+	InvalidUTF8 string `yaml:"invalid_utf8" default:"reject" choices:"reject,replace"`
+	// TimestampFallback is for events without any timestamp: none leaves the column
+	// NULL, kafka takes the record's, which is the time of writing to Kafka.
+	TimestampFallback string `yaml:"timestamp_fallback" default:"none" choices:"none,kafka"`
+	// OnBadTimestamp is for a value that is no time: reject the event, or next, the
+	// column's remaining sources, whose time may mean something else.
+	OnBadTimestamp string `yaml:"on_bad_timestamp" default:"reject" choices:"reject,next"`
+	// RequireConsent lists categories that must all be granted, else the event is
+	// filtered.
+	RequireConsent []string `yaml:"require_consent" unique:"true"`
+	// OnMissingConsent is for an event that does not mention a required category.
+	OnMissingConsent string `yaml:"on_missing_consent" default:"allow" choices:"allow,drop" when:"require_consent"`
+	// MaxEventsPerRecord caps the events of one record, an array or batch: a record
+	// with more is rejected as a whole. Higher: the rows and rejects of one record
+	// take more memory. Dead letters number events up to the upper bound.
+	MaxEventsPerRecord int `yaml:"max_events_per_record" default:"10000" min:"1" max:"1048576"`
+}
