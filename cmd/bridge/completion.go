@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,11 +12,11 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// Ages that positions in the log are often given as.
+// ages are positions in the log that are often given.
 var ages = []string{"-15m\ta quarter of an hour ago", "-1h\tan hour ago", "-24h\ta day ago", "-7d\ta week ago"}
 
-// flagValues are the values of flags that are no key of the configuration and
-// say nothing of their values themselves; by "command flag", or by flag alone.
+// flagValues are the values of flags that are no key of the configuration and do
+// not list their values themselves; by "command flag", or by flag alone.
 var flagValues = map[string][]string{
 	"transport":       choicesOf("zerobus.transport"),
 	"auth":            {string(emulator.AuthStrict), string(emulator.AuthPresence), string(emulator.AuthOff)},
@@ -27,7 +26,7 @@ var flagValues = map[string][]string{
 	"code":            pipeline.KnownLabels(&config.Config{}).RejectCodes,
 	"replay to":       append([]string{"earliest\tthe beginning of the log", "latest\tits end"}, ages...),
 	"run from":        append([]string{"earliest\tthe beginning of the log"}, ages...),
-	"run until":       append([]string{"now\twhat is in the log when the run begins"}, ages...),
+	"run until":       append([]string{"now\tthe end of the log when the run begins"}, ages...),
 	"since":           ages,
 	"until":           ages,
 	"demo kafka":      {"localhost:9092"},
@@ -49,28 +48,34 @@ func choicesOf(path string) []string {
 	return nil
 }
 
-// completeFlags gives every flag and every argument of the commands below
-// parent its completion. Nothing connects to anything.
-func completeFlags(parent *cobra.Command) {
-	for _, cmd := range append([]*cobra.Command{parent}, parent.Commands()...) {
-		register := func(f *pflag.Flag) {
-			if complete := completionOf(cmd, f); complete != nil {
-				// Fails only for a flag that is there already, such as a shared one.
-				_ = cmd.RegisterFlagCompletionFunc(f.Name, complete)
-			}
+// completeFlags adds a completion to every flag and argument of the command and of
+// those below it. None connects to anything.
+func completeFlags(cmd *cobra.Command) {
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if complete := flagCompletion(cmd, f); complete != nil {
+			// Fails only for a flag that has one already, such as a shared one.
+			_ = cmd.RegisterFlagCompletionFunc(f.Name, complete)
 		}
-		cmd.LocalFlags().VisitAll(register)
-		if cmd != parent && cmd.ValidArgsFunction == nil && len(cmd.ValidArgs) == 0 && !cmd.HasSubCommands() {
-			cmd.ValidArgsFunction = completionOfArguments(cmd)
+	})
+	if cmd.HasParent() && cmd.ValidArgsFunction == nil && len(cmd.ValidArgs) == 0 && !cmd.HasSubCommands() {
+		switch {
+		case cmd.Name() == "help":
+			cmd.ValidArgsFunction = completeHelp
+		case strings.Contains(cmd.Use, "FILE"):
+			cmd.ValidArgsFunction = cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt)
+		case strings.Contains(cmd.Use, "DIR"):
+			cmd.ValidArgsFunction = cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
+		default:
+			cmd.ValidArgsFunction = cobra.NoFileCompletions
 		}
-		if cmd != parent {
-			completeFlags(cmd)
-		}
+	}
+	for _, sub := range cmd.Commands() {
+		completeFlags(sub)
 	}
 }
 
-// finishCompletion gives cobra's own command what the others have: examples, and
-// an error for a shell there is no script for.
+// finishCompletion adds examples to cobra's own completion command, and an error
+// for a shell that it does not know.
 func finishCompletion(root *cobra.Command) {
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" {
@@ -82,84 +87,64 @@ func finishCompletion(root *cobra.Command) {
 	}
 }
 
-func completionOfArguments(cmd *cobra.Command) cobra.CompletionFunc {
-	switch {
-	case cmd.Name() == "help":
-		return completeHelp
-	case strings.Contains(cmd.Use, "FILE"):
-		return cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt)
-	case strings.Contains(cmd.Use, "DIR"):
-		return cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
+// flagCompletion returns what completes the flag's value; nil if it has none.
+func flagCompletion(cmd *cobra.Command, f *pflag.Flag) cobra.CompletionFunc {
+	values := choicesOf(config.Named()[f.Name])
+	if kind := f.Value.Type(); values == nil && strings.Contains(kind, "|") {
+		values = strings.Split(kind, "|")
 	}
-	return cobra.NoFileCompletions
-}
-
-// completionOf returns what completes the flag's value; nil for flags without
-// one.
-func completionOf(cmd *cobra.Command, f *pflag.Flag) cobra.CompletionFunc {
-	if f.NoOptDefVal != "" {
-		return nil
-	}
-	if endings, ok := fileFlags[f.Name]; ok {
-		if len(endings) == 0 {
-			return cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault)
+	for _, name := range []string{cmd.Name() + " " + f.Name, f.Name} {
+		if values == nil {
+			values = flagValues[name]
 		}
-		return cobra.FixedCompletions(endings, cobra.ShellCompDirectiveFilterFileExt)
 	}
-	switch path := config.Named()[f.Name]; {
+	endings, file := fileFlags[f.Name]
+	switch {
+	case f.NoOptDefVal != "":
+		return nil
+	case file && len(endings) == 0:
+		return cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault)
+	case file:
+		return cobra.FixedCompletions(endings, cobra.ShellCompDirectiveFilterFileExt)
 	case f.Name == "set":
 		return completeSet
 	case f.Name == "topic" && cmd.Name() != "demo":
 		return completeTopics
-	case len(choicesOf(path)) > 0:
-		return closed(choicesOf(path))
-	}
-	for _, name := range []string{cmd.Name() + " " + f.Name, f.Name} {
-		if values, ok := flagValues[name]; ok {
-			return closed(values)
-		}
-	}
-	if kind := f.Value.Type(); strings.Contains(kind, "|") {
-		return closed(strings.Split(kind, "|"))
+	case values != nil: // a tab precedes a description
+		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveKeepOrder)
 	}
 	return cobra.NoFileCompletions
 }
 
-// closed completes to values; a tab sets a description apart.
-func closed(values []string) cobra.CompletionFunc {
-	return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveKeepOrder)
-}
-
-// completeSet completes keys, then the values of the key.
+// completeSet completes keys, then the values of the key. It offers no secrets,
+// since other processes can read a command line.
 func completeSet(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 	var out []string
 	path, _, valued := strings.Cut(typed, "=")
 	for _, k := range config.Keys() {
 		switch {
-		case k.Type == "secret": // other processes could read it
+		case k.Type == "secret":
 		case !valued && strings.HasPrefix(k.Path, path):
 			out = append(out, k.Path+"=\t"+k.Type)
 		case valued && k.Path == path:
 			values := k.Choices
 			if k.Type == "boolean" {
 				values = []string{"true", "false"}
+			} else if values == nil && k.Default != "" {
+				values = []string{k.Default + "\tthe default"}
 			}
 			for _, v := range values {
 				out = append(out, path+"="+v)
 			}
-			if values == nil && k.Default != "" {
-				out = append(out, path+"="+k.Default+"\tthe default")
-			}
 		}
 	}
-	directive := cobra.ShellCompDirectiveNoFileComp
-	if !valued {
-		directive |= cobra.ShellCompDirectiveNoSpace
-	}
-	if len(out) == 0 && valued { // a file, a name
+	switch {
+	case !valued:
+		return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	case len(out) == 0: // a file, a name
 		return nil, cobra.ShellCompDirectiveDefault
 	}
-	return out, directive
+	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeTopics completes to the topics of the configuration.
@@ -167,38 +152,36 @@ func completeTopics(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.S
 	o := config.FromFlags(cmd.Flags(), os.Environ())
 	delete(o.Flags, "topic")
 	o.Partial = true
-	cfg, err := config.Load(o)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+	if cfg, err := config.Load(o); err == nil {
+		return cfg.Kafka.Topics, cobra.ShellCompDirectiveNoFileComp
 	}
-	return cfg.Kafka.Topics, cobra.ShellCompDirectiveNoFileComp
+	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeHelp completes commands and topics, and keys behind config.
+// completeHelp completes commands and topics, and keys after config.
 func completeHelp(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	out := []string{}
+	about := cmd.Root()
 	switch {
 	case len(args) == 1 && args[0] == "config":
 		for _, k := range config.Keys() {
 			out = append(out, k.Path)
 		}
+		return out, cobra.ShellCompDirectiveNoFileComp
 	case len(args) > 0:
-		about, _, err := cmd.Root().Find(args)
-		if err != nil {
-			break
-		}
-		for _, sub := range about.Commands() {
-			out = append(out, sub.Name()+"\t"+sub.Short)
+		var err error
+		if about, _, err = cmd.Root().Find(args); err != nil {
+			return out, cobra.ShellCompDirectiveNoFileComp
 		}
 	default:
-		out = append(out, "topics\twhat else can be read")
+		out = append(out, "topics\tthe list of topics")
 		for _, t := range topics {
 			out = append(out, t.name+"\t"+t.short)
 		}
-		for _, c := range cmd.Root().Commands() {
-			if named := func(s string) bool { return strings.HasPrefix(s, c.Name()+"\t") }; c.IsAvailableCommand() && !slices.ContainsFunc(out, named) {
-				out = append(out, c.Name()+"\t"+c.Short)
-			}
+	}
+	for _, c := range about.Commands() {
+		if c.IsAvailableCommand() && (len(args) > 0 || topicNamed(c.Name()) == nil) {
+			out = append(out, c.Name()+"\t"+c.Short)
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp

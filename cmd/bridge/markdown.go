@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// blockKind tells the parts of a page apart: those that our own pages use.
+// blockKind is the kind of a part of a page; there are those that our own pages use.
 type blockKind int
 
 const (
@@ -22,7 +22,7 @@ type block struct {
 	kind  blockKind
 	level int      // of a heading
 	text  string   // of a paragraph, on one line; code with its line ends
-	lead  string   // what stands before the first line of an item
+	lead  string   // the mark and indent of an item
 	cells []string // of a row
 	heads []string // the table's
 }
@@ -34,7 +34,7 @@ var item = regexp.MustCompile(`^(\s*)([-*]|\d+\.)\s+`)
 func parseMarkdown(page string) []block {
 	var out []block
 	var heads []string
-	open := false // the last block is text that the next line may go on
+	open := false // the last block is text that the next line may continue
 	lines := strings.Split(page, "\n")
 	for i := 0; i < len(lines); i++ {
 		line := lines[i]
@@ -72,7 +72,7 @@ func parseMarkdown(page string) []block {
 	return out
 }
 
-// splitRow cuts a row at the bars that are not escaped.
+// splitRow splits a row at the bars that are not escaped.
 func splitRow(row string) []string {
 	const bar = "\x00"
 	cells := strings.Split(strings.Trim(strings.ReplaceAll(row, `\|`, bar), "|"), "|")
@@ -82,9 +82,9 @@ func splitRow(row string) []string {
 	return cells
 }
 
-// about narrows a page to a word: the innermost sections whose heading has it,
-// and the rows whose first cell does. Nothing is left where there is none.
-func about(page []block, word string) []block {
+// matching returns the innermost sections whose heading contains the word, and the
+// rows whose first cell does.
+func matching(page []block, word string) []block {
 	word = strings.ToLower(word)
 	has := func(text string) bool { return strings.Contains(strings.ToLower(text), word) }
 	var out []block
@@ -120,7 +120,7 @@ var (
 	quote = regexp.MustCompile("`([^`]+)`")
 )
 
-// plain takes the marks out of a text, but for those of code.
+// plain removes the marks of a text, except those of code.
 func plain(text string) string {
 	text = link.ReplaceAllStringFunc(text, func(l string) string {
 		m := link.FindStringSubmatch(l)
@@ -132,7 +132,7 @@ func plain(text string) string {
 	return bold.ReplaceAllString(text, "$1")
 }
 
-// maxColumns keeps lines short enough to read on wide windows.
+// maxColumns keeps lines readable in wide windows.
 const maxColumns = 96
 
 // renderMarkdown writes a page as text of at most width columns.

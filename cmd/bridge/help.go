@@ -1,13 +1,19 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/cpuguy83/go-md2man/v2/md2man"
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
 	documents "github.com/datafly/bridge"
@@ -20,23 +26,20 @@ type topic struct {
 	page        func() (string, error) // Markdown
 }
 
-// topics are pages of docs/, or parts of them, and config.example.yaml: nothing
-// is said here a second time.
+// topics are pages of docs/, or parts of them, and config.example.yaml.
 var topics = []topic{
-	{"config", "every key of the configuration: meaning, unit, default, price", configPage},
+	{"config", "every key of the configuration: meaning, unit, default, trade-off", configPage},
 	{"blueprint", "how an event becomes a row: sources, types, transforms, filters", wholePage("docs/blueprint.md")},
-	{"metrics", "every metric, and the questions they answer", wholePage("docs/metrics.md")},
-	{"troubleshooting", "reason codes of a bridge that is not ready, codes of rejects, and what to do", troubleshootingPage},
+	{"metrics", "every metric, and the questions it answers", wholePage("docs/metrics.md")},
+	{"troubleshooting", "reason codes of a bridge that is not ready, reject codes, and remedies", troubleshootingPage},
 	{"environment", "the variables that are read", environmentPage},
 	{"exit-codes", "what the exit codes mean", partOf("docs/terminal.md", "Exit codes")},
 	{"terminal", "colours, progress, completion, man pages", wholePage("docs/terminal.md")},
 }
 
 func topicNamed(name string) *topic {
-	for i := range topics {
-		if topics[i].name == name {
-			return &topics[i]
-		}
+	if i := slices.IndexFunc(topics, func(t topic) bool { return t.name == name }); i >= 0 {
+		return &topics[i]
 	}
 	return nil
 }
@@ -81,7 +84,7 @@ func partOf(name string, heads ...string) func() (string, error) {
 	}
 }
 
-// Sections that help somebody with a bridge that does not deliver.
+// Sections that help with a bridge that does not deliver.
 var (
 	troubledOperations = []string{"When you are paged", "Did we lose anything?", "A batch that is too large", "Alerts"}
 	troubledBlueprint  = []string{"What becomes of an event that is no row"}
@@ -117,7 +120,7 @@ func environmentPage() (string, error) {
 	return b.String(), nil
 }
 
-// configPage is made of the keys and of the comments in the example.
+// configPage combines the keys with the comments in the example.
 func configPage() (string, error) {
 	example, err := document("config.example.yaml")
 	if err != nil {
@@ -181,7 +184,7 @@ func keyComments(example string) (map[string]string, error) {
 	return comments, nil
 }
 
-// uncommented takes the # away; lines that are indented become code.
+// uncommented removes the #; indented lines become code.
 func uncommented(comment string) string {
 	var b strings.Builder
 	code := false
@@ -203,9 +206,9 @@ func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [command | topic [word] | topics]",
 		Short: "Help on a command or a topic; `bridge help topics` lists the topics",
-		Long: `help prints what a command's --help prints, or a topic: pages of the documentation
-that the program carries along. A word after the topic narrows it to the sections
-and rows whose name has the word in it.`,
+		Long: `help prints the --help of a command, or a topic: a page of the documentation, which
+is part of the program. A word after the topic selects the sections and rows whose
+name contains the word.`,
 		Example: `  bridge help topics
   bridge help run
   bridge help config delivery
@@ -233,7 +236,7 @@ and rows whose name has the word in it.`,
 }
 
 func unknownTopic(root *cobra.Command, args []string) error {
-	said := fmt.Sprintf("there is neither a command nor a topic %q", strings.Join(args, " "))
+	problem := fmt.Sprintf("there is neither a command nor a topic %q", strings.Join(args, " "))
 	near := root.SuggestionsFor(args[0])
 	for _, t := range topics {
 		if strings.HasPrefix(t.name, strings.ToLower(args[0])) {
@@ -241,9 +244,9 @@ func unknownTopic(root *cobra.Command, args []string) error {
 		}
 	}
 	if len(near) > 0 {
-		return &usageError{advise(fmt.Errorf("%s; did you mean %s?", said, near[0]), "bridge help "+near[0])}
+		return &usageError{advise(fmt.Errorf("%s; did you mean %s?", problem, near[0]), "bridge help "+near[0])}
 	}
-	return &usageError{advise(fmt.Errorf("%s; bridge --help lists the commands", said), "bridge help topics")}
+	return &usageError{advise(fmt.Errorf("%s; bridge --help lists the commands", problem), "bridge help topics")}
 }
 
 func listTopics(w io.Writer, look style) error {
@@ -251,12 +254,11 @@ func listTopics(w io.Writer, look style) error {
 	for _, t := range topics {
 		fmt.Fprintf(&b, "%s  %s\n", look.strong(fmt.Sprintf("%-16s", t.name)), t.short)
 	}
-	b.WriteString("\nbridge help <topic> shows one, bridge help <topic> <word> a part of it.\n")
-	_, err := io.WriteString(w, b.String())
-	return err
+	b.WriteString("\nbridge help <topic> shows one, and bridge help <topic> <word> a part of it.\n")
+	return printText(w, b.String())
 }
 
-// write shows the topic, narrowed by a word if there is one.
+// write shows the topic, or the parts of it that match a word.
 func (t *topic) write(w io.Writer, words []string, look style) error {
 	page, err := t.page()
 	if err != nil {
@@ -264,10 +266,85 @@ func (t *topic) write(w io.Writer, words []string, look style) error {
 	}
 	blocks := parseMarkdown(page)
 	if len(words) > 0 {
-		if blocks = about(blocks, words[0]); len(blocks) == 0 {
-			return &usageError{advise(fmt.Errorf("the topic %s has nothing on %q; read the whole of it, or try another word", t.name, legible(words[0], 100)), "bridge help "+t.name)}
+		if blocks = matching(blocks, words[0]); len(blocks) == 0 {
+			return &usageError{advise(fmt.Errorf("the topic %s has nothing on %q; read all of it, or try another word", t.name, legible(words[0], 100)), "bridge help "+t.name)}
 		}
 	}
-	_, err = io.WriteString(w, renderMarkdown(blocks, terminalWidth(w), look))
-	return err
+	return printText(w, renderMarkdown(blocks, terminalWidth(w), look))
+}
+
+func newManCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "man DIR",
+		Short: "Write man pages for the commands and the help topics",
+		Long: `man writes man pages into DIR/man1 for the commands and DIR/man7 for the help
+topics. It creates DIR if necessary and replaces existing pages. SOURCE_DATE_EPOCH,
+if set, dates the pages, so that the same build writes the same bytes.`,
+		Example: `  bridge man /usr/local/share/man
+  bridge man /tmp/man && man -M /tmp/man bridge-run`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := writeMan(cmd.Root(), args[0]); err != nil {
+				return fmt.Errorf("writing man pages: %w; name a directory that can be written", err)
+			}
+			return printText(cmd.OutOrStdout(), fmt.Sprintf("man pages are in %s; man -M %s bridge shows them\n", args[0], shellWord(args[0])))
+		},
+	}
+}
+
+func writeMan(root *cobra.Command, dir string) error {
+	commands, pages := filepath.Join(dir, "man1"), filepath.Join(dir, "man7")
+	if err := errors.Join(os.MkdirAll(commands, 0o755), os.MkdirAll(pages, 0o755)); err != nil {
+		return err
+	}
+	root.DisableAutoGenTag = true
+	encodeAngles(root)
+	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "bridge " + version(), Manual: "bridge"}, commands); err != nil {
+		return err
+	}
+	written, err := filepath.Glob(filepath.Join(commands, "bridge*.1"))
+	if err != nil {
+		return err
+	}
+	for _, file := range written {
+		page, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, []byte(decodedAngles.Replace(string(page))), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, t := range topics {
+		page, err := t.page()
+		if err != nil {
+			return err
+		}
+		head := fmt.Sprintf("%% BRIDGE-%s 7\n\n# NAME\nbridge-%s - %s\n\n", t.name, t.name, t.short)
+		text := decodedAngles.Replace(string(md2man.Render([]byte(head + encodedAngles.Replace(page)))))
+		if err := os.WriteFile(filepath.Join(pages, "bridge-"+t.name+".7"), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The renderer of man pages takes <TIME> for HTML and drops it. It gets words in
+// place of the angle brackets, which are replaced in the result.
+var (
+	encodedAngles = strings.NewReplacer("<", "q0lt0q", ">", "q0gt0q")
+	decodedAngles = strings.NewReplacer("q0lt0q", "<", "q0gt0q", ">")
+)
+
+func encodeAngles(cmd *cobra.Command) {
+	encode := func(texts ...*string) {
+		for _, text := range texts {
+			*text = encodedAngles.Replace(*text)
+		}
+	}
+	encode(&cmd.Use, &cmd.Short, &cmd.Long, &cmd.Example)
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) { encode(&f.Usage) })
+	for _, sub := range cmd.Commands() {
+		encodeAngles(sub)
+	}
 }
