@@ -48,7 +48,7 @@ The exit code is 0 when no step fails, else 1; a warning is no failure.`,
 				if cmd.Context().Err() != nil {
 					return &quietError{cmd.Context().Err()}
 				}
-				return &quietError{advise(errors.New("a check failed"), c.next(cmd))}
+				return &quietError{suggest(errors.New("a check failed"), c.next(cmd))}
 			}
 			return nil
 		},

@@ -533,7 +533,7 @@ when one was not.`,
 			if len(r.Groups) > 0 {
 				next = "bridge dlq show" + configArgument(cmd) + " " + shellWord(r.Groups[0].Example)
 			}
-			return &quietError{advise(errors.New("some dead letters were not delivered"), next)}
+			return &quietError{suggest(errors.New("some dead letters were not delivered"), next)}
 		},
 	}
 	f.add(cmd)

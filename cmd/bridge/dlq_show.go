@@ -64,7 +64,7 @@ read, show maps with the blueprint alone and reports that.`,
 				return err
 			}
 			if l == nil {
-				return advise(fmt.Errorf("there is no dead letter at %s/%d/%d: the topic's retention removed it, it is a marker, or it never existed; run bridge dlq list", topic, partition, offset),
+				return suggest(fmt.Errorf("there is no dead letter at %s/%d/%d: the topic's retention removed it, it is a marker, or it never existed; run bridge dlq list", topic, partition, offset),
 					"bridge dlq list --all"+configArgument(cmd))
 			}
 			s := newShownDeadLetter(l, len(r.Topics))

@@ -244,9 +244,9 @@ func unknownTopic(root *cobra.Command, args []string) error {
 		}
 	}
 	if len(near) > 0 {
-		return &usageError{advise(fmt.Errorf("%s; did you mean %s?", problem, near[0]), "bridge help "+near[0])}
+		return &usageError{suggest(fmt.Errorf("%s; did you mean %s?", problem, near[0]), "bridge help "+near[0])}
 	}
-	return &usageError{advise(fmt.Errorf("%s; bridge --help lists the commands", problem), "bridge help topics")}
+	return &usageError{suggest(fmt.Errorf("%s; bridge --help lists the commands", problem), "bridge help topics")}
 }
 
 func listTopics(w io.Writer, look style) error {
@@ -267,7 +267,7 @@ func (t *topic) write(w io.Writer, words []string, look style) error {
 	blocks := parseMarkdown(page)
 	if len(words) > 0 {
 		if blocks = matching(blocks, words[0]); len(blocks) == 0 {
-			return &usageError{advise(fmt.Errorf("the topic %s has nothing on %q; read all of it, or try another word", t.name, legible(words[0], 100)), "bridge help "+t.name)}
+			return &usageError{suggest(fmt.Errorf("the topic %s has nothing on %q; read all of it, or try another word", t.name, legible(words[0], 100)), "bridge help "+t.name)}
 		}
 	}
 	return printText(w, renderMarkdown(blocks, terminalWidth(w), look))

@@ -1,7 +1,6 @@
-// Command bridge carries Datafly Signal events from Kafka into a Databricks
-// table through Zerobus Ingest. It is the only place where the packages of
-// this module meet: each subcommand has a file of its own, and wire.go
-// introduces the strangers to each other.
+// Command bridge delivers Datafly Signal events from Kafka to a Databricks table
+// through Zerobus Ingest. It holds the command line: flags and reports. Each
+// subcommand has a file of its own.
 package main
 
 import (
@@ -24,13 +23,13 @@ import (
 const (
 	exitFine   = 0
 	exitFailed = 1 // it ran and something went wrong
-	exitUsage  = 2 // the command line or the configuration is wrong; nothing was begun
+	exitUsage  = 2 // the command line or the configuration is wrong; nothing was started
 )
 
 func main() { os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-// execute runs one command line to its end and returns the exit code. The first
-// interrupt or SIGTERM ends the command's context, and after a grace execute returns
+// execute runs one command line and returns the exit code. The first interrupt or
+// SIGTERM cancels the command's context, and after a grace period execute returns
 // without the command; a second one kills.
 func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -45,7 +44,7 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return code
 }
 
-// perform runs one command line as far as its last words.
+// perform runs one command line and writes its error.
 func perform(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	out, errs := newScreen(stdout), newScreen(stderr)
 	defer out.end()
@@ -57,21 +56,20 @@ func perform(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	root.SetErr(errs)
 	root.InitDefaultCompletionCmd(args...) // it asks for the output, so not earlier
 	finishCompletion(root)
-	misuseAll(root)
+	explainArguments(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitFine
 	}
 	look := styleOf(cmd, errs)
 	var quiet *quietError
-	// What a command, a broker or a file is blamed for after an interrupt may only
-	// be that there was no time left.
-	said, stopped := listed(err), ctx.Err() != nil
+	// After an interrupt the error may only mean that there was no time left.
+	problem, stopped := listed(err), ctx.Err() != nil
 	if stopped {
-		said = "interrupted: " + said
+		problem = "interrupted: " + problem
 	}
 	if !errors.As(err, &quiet) {
-		fmt.Fprintf(errs, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(said))
+		fmt.Fprintf(errs, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(problem))
 	}
 	if next := nextCommand(cmd, err); next != "" && !stopped {
 		fmt.Fprintf(errs, "try: %s\n", look.strong(next))
@@ -83,7 +81,7 @@ func perform(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	return exitFailed
 }
 
-// listed is the error's text, with several problems as a list.
+// listed returns the error's text, with several problems as a list.
 func listed(err error) string {
 	problems := strings.Split(strings.TrimSpace(plaintext.Visible(err.Error())), "\n")
 	if len(problems) == 1 {
@@ -92,13 +90,13 @@ func listed(err error) string {
 	return fmt.Sprintf("%d problems\n  %s", len(problems), strings.Join(problems, "\n  "))
 }
 
-// usageError marks what is wrong with the command line or the configuration.
+// usageError is a mistake in the command line or the configuration.
 type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// quietError ends a command with code 1 whose output has said everything.
+// quietError ends a command with code 1 and without a message, since its output has the reason.
 type quietError struct{ error }
 
 func (e *quietError) Unwrap() error { return e.error }
@@ -118,16 +116,16 @@ func loadPartial(cmd *cobra.Command, sets ...string) (*config.Config, error) {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bridge",
-		Short: "Carry Datafly Signal events from Kafka into Databricks through Zerobus",
-		Long: `bridge reads Signal events from Kafka, maps each one to a row with a blueprint,
-writes the rows to a Databricks table through Zerobus Ingest, and commits an
-offset only after the rows behind it are acknowledged: at-least-once, nothing lost.
+		Short: "Deliver Datafly Signal events from Kafka to Databricks through Zerobus",
+		Long: `bridge reads Signal events from Kafka, maps each one to a row with a blueprint, and
+writes the rows to a Databricks table through Zerobus Ingest. It commits an offset
+only after the rows up to it are acknowledged: at-least-once delivery.
 
-Configuration, blueprints, metrics, troubleshooting and more can be read with
-bridge help <topic>; bridge help topics lists them.`,
+bridge help <topic> explains configuration, blueprints, metrics, troubleshooting and
+more; bridge help topics lists them.`,
 		Example: `  bridge demo                            see it work, without Kafka or a workspace
   bridge check --config config.yaml      try every connection and grant
-  bridge run --config config.yaml        carry events until told to stop`,
+  bridge run --config config.yaml        deliver events until terminated`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -162,7 +160,7 @@ bridge help <topic>; bridge help topics lists them.`,
 	)
 	root.SetHelpCommand(newHelpCommand())
 	root.InitDefaultHelpCmd()
-	misuseAll(root)
+	explainArguments(root)
 	completeFlags(root)
 	// Without a subcommand cobra shows the help; with an unknown one it fails.
 	root.Args = func(cmd *cobra.Command, args []string) error {
@@ -175,17 +173,16 @@ bridge help <topic>; bridge help topics lists them.`,
 	return root
 }
 
-// misuseAll is misuse for the commands below parent.
-func misuseAll(parent *cobra.Command) {
+// explainArguments turns a refused argument of the commands below parent into a
+// usage error with the arguments of the command, taken from its Use.
+func explainArguments(parent *cobra.Command) {
 	for _, cmd := range parent.Commands() {
-		misuse(cmd)
-		misuseAll(cmd)
+		explainCommandArguments(cmd)
+		explainArguments(cmd)
 	}
 }
 
-// misuse turns a refused argument into a usage error that says what the command
-// takes. How it is shown is the line Use.
-func misuse(cmd *cobra.Command) {
+func explainCommandArguments(cmd *cobra.Command) {
 	check := cmd.Args
 	if check == nil {
 		check = cobra.NoArgs
@@ -213,12 +210,12 @@ func misuse(cmd *cobra.Command) {
 	}
 }
 
-// unknownCommand names what is near to the name, or else what there is.
+// unknownCommand suggests the closest command, or lists all.
 func unknownCommand(cmd *cobra.Command, name string) error {
-	said := fmt.Sprintf("unknown command %.100q for %s", name, cmd.CommandPath())
+	problem := fmt.Sprintf("unknown command %.100q for %s", name, cmd.CommandPath())
 	cmd.SuggestionsMinimumDistance = 2 // cobra sets it only on its own way to an unknown command
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
-		return advise(fmt.Errorf("%s; did you mean %s?", said, near[0]), cmd.CommandPath()+" "+near[0]+" --help")
+		return suggest(fmt.Errorf("%s; did you mean %s?", problem, near[0]), cmd.CommandPath()+" "+near[0]+" --help")
 	}
 	var names []string
 	for _, sub := range cmd.Commands() {
@@ -226,5 +223,5 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 			names = append(names, sub.Name())
 		}
 	}
-	return fmt.Errorf("%s; its commands are %s", said, strings.Join(names, ", "))
+	return fmt.Errorf("%s; its commands are %s", problem, strings.Join(names, ", "))
 }

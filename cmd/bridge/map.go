@@ -73,7 +73,7 @@ in place of the rows.`,
 				if f.explain {
 					next = "bridge help blueprint"
 				}
-				err = &quietError{advise(errors.New("events were rejected"), next)}
+				err = &quietError{suggest(errors.New("events were rejected"), next)}
 			}
 			return err
 		},

@@ -10,7 +10,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 )
 
-// Forms of a position that a flag may take besides a time.
+// The forms of a position that a flag may take besides a time.
 const (
 	formEarliest = 1 << iota
 	formLatest
@@ -21,8 +21,8 @@ const (
 // errForm is completed by parsePosition with the forms the flag takes.
 var errForm = errors.New("is not a position")
 
-// parsePosition reads a position as flags take it: one of the forms, an
-// RFC 3339 time, or a time before now such as -2h. now is the present.
+// parsePosition reads the position of a flag: one of the forms, an RFC 3339 time, or
+// a time before now such as -2h.
 func parsePosition(text string, forms int, now time.Time) (consumer.Position, error) {
 	p, err := readPosition(strings.TrimSpace(text), forms, now)
 	if err != nil {
@@ -72,13 +72,13 @@ func readPosition(text string, forms int, now time.Time) (consumer.Position, err
 	at, err := time.Parse(time.RFC3339Nano, text)
 	if err == nil {
 		if at.After(now) {
-			return consumer.Position{}, errors.New("lies in the future")
+			return consumer.Position{}, errors.New("is in the future")
 		}
 		return atTime(at)
 	}
 	for _, layout := range []string{"2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999", "2006-01-02T15:04", "2006-01-02"} {
 		if _, err := time.Parse(layout, text); err == nil {
-			return consumer.Position{}, errors.New("is a time that is not whole: date, T, time with seconds, and Z or an offset like +01:00 are all needed")
+			return consumer.Position{}, errors.New("is an incomplete time: date, T, time with seconds, and Z or an offset like +01:00 are all needed")
 		}
 	}
 	return consumer.Position{}, errForm
@@ -87,12 +87,12 @@ func readPosition(text string, forms int, now time.Time) (consumer.Position, err
 // atTime refuses what Kafka's timestamps, milliseconds since 1970, cannot hold.
 func atTime(at time.Time) (consumer.Position, error) {
 	if at.Before(time.UnixMilli(0)) {
-		return consumer.Position{}, errors.New("lies before 1970")
+		return consumer.Position{}, errors.New("is before 1970")
 	}
 	return consumer.Position{Kind: consumer.AtTime, Time: at}, nil
 }
 
-// parseAgo reads a length of time; days are allowed, too.
+// parseAgo reads a duration, in which days are allowed.
 func parseAgo(text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		if n, err := strconv.ParseUint(days, 10, 16); err == nil {

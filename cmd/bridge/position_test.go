@@ -54,11 +54,11 @@ func TestPositionsAreRefusedWithTheForms(t *testing.T) {
 		{"-5", formOffset, []string{"is not a position"}},
 		{"--2h", formOffset, []string{"is not a position"}},
 		{"-+2h", formOffset, []string{"is not a position"}},
-		{"2026-11-22", formOffset, []string{"is a time that is not whole"}},
+		{"2026-11-22", formOffset, []string{"is an incomplete time"}},
 		{"2026-11-22T06:00:00", formOffset, []string{"Z or an offset like +01:00"}},
-		{"2026-11-22T12:00:01Z", formNow, []string{"lies in the future"}},
-		{"1969-12-31T23:59:59Z", formNow, []string{"lies before 1970"}},
-		{"-65535d", formNow, []string{"lies before 1970"}},
+		{"2026-11-22T12:00:01Z", formNow, []string{"is in the future"}},
+		{"1969-12-31T23:59:59Z", formNow, []string{"is before 1970"}},
+		{"-65535d", formNow, []string{"is before 1970"}},
 	} {
 		got, err := parsePosition(tc.text, tc.forms, noon)
 		if err == nil {

@@ -26,7 +26,7 @@ zerobus: {workspace_url: "http://127.0.0.1:1", client_id: x, client_secret: y, c
 		{"run --group other --until latest", `--until "latest" is not a position; use now,`},
 		{"run --group other --from now", `--from "now" is not a position; use earliest,`},
 		{"run --group other --from 7", "is not a position"},
-		{"run --group other --until 2999-01-01T00:00:00Z", "lies in the future"},
+		{"run --group other --until 2999-01-01T00:00:00Z", "is in the future"},
 		{"run --group other --from -1h --until -2h", "exchange them"},
 		{"run --group other --until now --set kafka.start=latest", "add --from"},
 		{"replay", "--to is required"},

@@ -212,7 +212,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Rep
 	if err := f.output.print(cmd, report, report.text); err != nil {
 		return err
 	}
-	return advise(refused, "") // no command of the bridge helps
+	return suggest(refused, "") // no command of the bridge helps
 }
 
 // operator names who runs the command.

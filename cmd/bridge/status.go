@@ -63,7 +63,7 @@ configuration unless --address is given.`,
 			}
 			body, snapshot, err := fetch(cmd.Context(), target, func() (string, error) { return statusToken(cmd) })
 			if err != nil {
-				return advise(err, "bridge help config ops.address")
+				return suggest(err, "bridge help config ops.address")
 			}
 			text := string(body)
 			if !output.json() {
@@ -75,7 +75,7 @@ configuration unless --address is given.`,
 				return err
 			}
 			if !snapshot.Ready {
-				return &quietError{advise(fmt.Errorf("bridge at %s is not ready: %s", target.Host, strings.Join(reasonCodes(snapshot), ", ")),
+				return &quietError{suggest(fmt.Errorf("bridge at %s is not ready: %s", target.Host, strings.Join(reasonCodes(snapshot), ", ")),
 					nextForState(snapshot))}
 			}
 			return nil

@@ -17,17 +17,16 @@ const (
 	noTarget = " --set zerobus.table=a.b.c --set zerobus.workspace_url=http://127.0.0.1:1 --set zerobus.client_id=x" // the secret is in the environment
 )
 
-// Every failure says what to do, and where a command of ours helps the last line
-// is that command, which exists.
+// Every failure has a remedy. Where a command of the bridge helps, the last line is
+// that command, and it exists.
 func TestFailuresEndWithTheNextCommand(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	for name, text := range map[string]string{
-		"slip.yaml":         "delivery: {max_row: 1}\n",
-		"bad.yaml":          "delivery: {drain: soon}\n",
-		"two.yaml":          "kafka:\n  sasl: {mechanism: rot13}\n  tls: {enabled: perhaps}\n",
-		"a blueprint.yaml":  "version: 1\nmappings: nonsense\n",
-		"empty-letters.txt": "",
+		"slip.yaml":        "delivery: {max_row: 1}\n",
+		"bad.yaml":         "delivery: {drain: soon}\n",
+		"two.yaml":         "kafka:\n  sasl: {mechanism: rot13}\n  tls: {enabled: perhaps}\n",
+		"a blueprint.yaml": "version: 1\nmappings: nonsense\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -150,7 +149,7 @@ func TestWordsAreQuotedForTheShell(t *testing.T) {
 }
 
 // Programs read standard output, whatever stands on standard error.
-func TestAdviceLeavesJSONAlone(t *testing.T) {
+func TestSuggestionsLeaveJSONAlone(t *testing.T) {
 	t.Chdir(t.TempDir())
 	var stdout, stderr bytes.Buffer
 	if code := execute([]string{"check", "--output", "json", "--color", "always"}, strings.NewReader(""), &stdout, &stderr); code != exitFailed {

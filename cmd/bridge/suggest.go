@@ -20,32 +20,30 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-// advisedError is an error with the command to type next; none when it is
-// empty.
-type advisedError struct {
+// suggestion is an error with the command to run next; "" suggests none.
+type suggestion struct {
 	error
 	command string
 }
 
-func (e *advisedError) Unwrap() error { return e.error }
+func (e *suggestion) Unwrap() error { return e.error }
 
-// advise puts the next command to an error; nil stays nil.
-func advise(err error, command string) error {
+// suggest adds the next command to an error; nil stays nil.
+func suggest(err error, command string) error {
 	if err == nil {
 		return nil
 	}
-	return &advisedError{err, command}
+	return &suggestion{err, command}
 }
 
-// nextCommand is what helps whoever has just read the error of the command;
-// empty when no command does.
+// nextCommand returns the command that helps with the error; empty if none does.
 func nextCommand(cmd *cobra.Command, err error) string {
-	var said *advisedError
+	var given *suggestion
 	var usage *usageError
 	var quiet *quietError
 	switch {
-	case errors.As(err, &said):
-		return said.command
+	case errors.As(err, &given):
+		return given.command
 	case errors.As(err, &usage):
 		return nextUsage(cmd, usage.err)
 	case errors.As(err, &quiet), errors.Is(err, pipeline.ErrIncomplete), errors.Is(err, context.Canceled):
@@ -82,7 +80,7 @@ func nextUsage(cmd *cobra.Command, err error) string {
 	return cmd.CommandPath() + " --help"
 }
 
-// helpOnKeys names the key that is wrong, or what several have in common.
+// helpOnKeys names the wrong key, or the section that several have in common.
 func helpOnKeys(problems []*config.Problem) string {
 	const all = "bridge help config"
 	paths := map[string]bool{}
@@ -101,34 +99,34 @@ func helpOnKeys(problems []*config.Problem) string {
 	return strings.TrimSpace(all + " " + common)
 }
 
-// configArgument repeats what the command was told of the configuration, for
-// the command that comes next; secrets are left out.
+// configArgument returns the configuration flags of the command line for the next
+// command, without secrets.
 func configArgument(cmd *cobra.Command) string {
 	f := cmd.Flag("config")
 	if f == nil {
 		return ""
 	}
-	said := ""
+	given := ""
 	if _, err := plaintext.Stat(f.Value.String()); err == nil || f.Changed {
-		said = " --config " + shellWord(f.Value.String())
+		given = " --config " + shellWord(f.Value.String())
 	}
 	for _, name := range []string{"brokers", "topics", "group"} {
-		if given := cmd.Flag(name); given != nil && given.Changed {
-			said += " --" + name + " " + shellWord(given.Value.String())
+		if f := cmd.Flag(name); f != nil && f.Changed {
+			given += " --" + name + " " + shellWord(f.Value.String())
 		}
 	}
 	sets, _ := cmd.Flags().GetStringArray("set")
 	for _, set := range sets {
 		if path, _, _ := strings.Cut(set, "="); slices.ContainsFunc(config.Keys(), func(k *config.Key) bool { return k.Path == path && k.Type != "secret" }) {
-			said += " --set " + shellWord(set)
+			given += " --set " + shellWord(set)
 		}
 	}
-	return said
+	return given
 }
 
 var plainWord = regexp.MustCompile(`^[\w./:=@%+,-]+$`)
 
-// shellWord quotes a word that a shell would take apart.
+// shellWord quotes a word that a shell would split.
 func shellWord(word string) string {
 	if plainWord.MatchString(word) {
 		return word
