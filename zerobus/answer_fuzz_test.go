@@ -27,7 +27,7 @@ const mintedToken = "token-of-the-fuzzed-27182"
 
 // FuzzIngestAnswer is the ingest path saying anything at all, over both HTTP
 // transports: success is believed only where it confirms the rows, and what is
-// said of a failure is one line of bounded length without a secret in it.
+// error text is one line of bounded length without a secret.
 func FuzzIngestAnswer(f *testing.F) {
 	f.Add(200, "application/json", "", []byte(`{"records_ingested":0}`))
 	f.Add(200, "text/html", "", []byte(`<html>sign in</html>`))
@@ -79,14 +79,14 @@ func FuzzIngestAnswer(f *testing.F) {
 				}
 				continue
 			}
-			said := err.Error()
+			reported := err.Error()
 			for _, secret := range []string{secretOne, escaped(secretOne), mintedToken, basic} {
-				if strings.Contains(said, secret) {
-					t.Errorf("%s: %q is in %q", transport, secret, said)
+				if strings.Contains(reported, secret) {
+					t.Errorf("%s: %q is in %q", transport, secret, reported)
 				}
 			}
-			if len(said) > 4000 || strings.ContainsAny(said, "\n\r\x00") || !utf8.ValidString(said) {
-				t.Errorf("%s: got %q, want one line of UTF-8 and some length", transport, said)
+			if len(reported) > 4000 || strings.ContainsAny(reported, "\n\r\x00") || !utf8.ValidString(reported) {
+				t.Errorf("%s: got %q, want one line of UTF-8 and some length", transport, reported)
 			}
 		}
 	})

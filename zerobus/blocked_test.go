@@ -38,10 +38,10 @@ func TestAConfigurationFaultBlocksAllWritersAndOneProbes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := virtual(t, nil)
 				start := time.Now()
-				var mended atomic.Bool
+				var fixed atomic.Bool
 				b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, _ []json.RawMessage) bool {
 					w.Header().Set("Location", "https://elsewhere.example/")
-					return !mended.Load() && fail(w, tt.status, tt.code, "no")
+					return !fixed.Load() && fail(w, tt.status, tt.code, "no")
 				}
 				// One writer meets the fault; 299 more come while it is known.
 				all := []<-chan error{inBackground(t.Context(), b, rows(2))}
@@ -64,21 +64,21 @@ func TestAConfigurationFaultBlocksAllWritersAndOneProbes(t *testing.T) {
 				if !strings.Contains(state.Reason, fmt.Sprint(tt.status)) {
 					t.Errorf("reason is %q, want it to name status %d", state.Reason, tt.status)
 				}
-				mended.Store(true)
+				fixed.Store(true)
 				for _, done := range all {
 					if err := <-done; err != nil {
 						t.Errorf("Write: %v", err)
 					}
 				}
 				if got, want := time.Since(start), 2*time.Minute; got != want {
-					t.Errorf("writing went on after %v, want at the fourth probe, %v", got, want)
+					t.Errorf("writing resumed after %v, want at the fourth probe, %v", got, want)
 				}
 				if got := len(b.space.stored()); got != 600 {
 					t.Errorf("%d rows stored, want 600", got)
 				}
-				said := text(t, b.logs)
-				if begun, ended := strings.Count(said, "is blocked"), strings.Count(said, "accepts rows again"); begun != 1 || ended != 1 {
-					t.Errorf("%d lines when it began and %d when it ended, want 1 and 1:\n%s", begun, ended, said)
+				reported := text(t, b.logs)
+				if begun, ended := strings.Count(reported, "is blocked"), strings.Count(reported, "accepts rows again"); begun != 1 || ended != 1 {
+					t.Errorf("%d lines when it began and %d when it ended, want 1 and 1:\n%s", begun, ended, reported)
 				}
 				if got := b.State().Name; got != zerobus.Ready {
 					t.Errorf("state is %q in the end, want ready", got)
@@ -91,11 +91,11 @@ func TestAConfigurationFaultBlocksAllWritersAndOneProbes(t *testing.T) {
 func TestAllWritersMeetingAFaultAtOnceSayItOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
-		var mended atomic.Bool
+		var fixed atomic.Bool
 		hold := make(chan struct{})
 		b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, _ []json.RawMessage) bool {
 			<-hold
-			return !mended.Load() && fail(w, 403, "PERMISSION_DENIED", "no")
+			return !fixed.Load() && fail(w, 403, "PERMISSION_DENIED", "no")
 		}
 		var all []<-chan error
 		for range 50 {
@@ -104,7 +104,7 @@ func TestAllWritersMeetingAFaultAtOnceSayItOnce(t *testing.T) {
 		synctest.Wait()
 		close(hold)
 		synctest.Wait()
-		mended.Store(true)
+		fixed.Store(true)
 		for _, done := range all {
 			if err := <-done; err != nil {
 				t.Errorf("Write: %v", err)
@@ -133,8 +133,8 @@ func TestAnExpiredTokenIsReplacedOnce(t *testing.T) {
 		if got := b.space.mints(); got != 2 {
 			t.Errorf("%d tokens minted, want 2: one at first, one for all who met the 401", got)
 		}
-		if said := text(t, b.logs); said != "" {
-			t.Errorf("an expired token was logged: %s", said)
+		if reported := text(t, b.logs); reported != "" {
+			t.Errorf("an expired token was logged: %s", reported)
 		}
 	})
 }
@@ -201,9 +201,9 @@ func TestAnUnreadableSecretBlocks(t *testing.T) {
 func TestAWaitingProberThatLeavesIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
-		var mended atomic.Bool
+		var fixed atomic.Bool
 		b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, _ []json.RawMessage) bool {
-			return !mended.Load() && fail(w, 403, "PERMISSION_DENIED", "no")
+			return !fixed.Load() && fail(w, 403, "PERMISSION_DENIED", "no")
 		}
 		ctx, cancel := withCancel(t)
 		leaver := inBackground(ctx, b, rows(1)) // becomes the prober: it met the fault
@@ -214,7 +214,7 @@ func TestAWaitingProberThatLeavesIsReplaced(t *testing.T) {
 		if err := <-leaver; err == nil {
 			t.Errorf("Write of a cancelled caller: nil, want an error")
 		}
-		mended.Store(true)
+		fixed.Store(true)
 		start := time.Now()
 		if err := <-stayer; err != nil {
 			t.Errorf("Write: %v", err)

@@ -1,8 +1,8 @@
 // Package zerobus writes rows to one Databricks table through Zerobus Ingest. It is the
 // only package that knows Databricks: tokens, transports, statuses, grants. It keeps no
-// rows after Write returns, does not order callers and never drops a row: what cannot be
-// delivered is retried, or waits, until the caller's context ends. The only goroutines it
-// starts are two per open gRPC stream; Close waits for them.
+// rows after Write returns, does not order callers and never drops a row. It retries, or
+// waits, until the caller's context ends. It starts two goroutines per open gRPC stream;
+// Close waits for them.
 package zerobus
 
 import (
@@ -32,16 +32,12 @@ type Observer interface {
 	Retried(reason string)
 	// TokenMinted ends one token request; err is nil if it succeeded.
 	TokenMinted(err error)
-}
-
-// StreamObserver is an optional extension of an Observer, for gRPC streams. Each opened
-// stream ends once.
-type StreamObserver interface {
+	// StreamOpened and StreamEnded count gRPC streams. Each opened stream ends once.
 	StreamOpened()
 	StreamEnded(why string)
 }
 
-// Ends of a stream, as StreamObserver.StreamEnded names them.
+// Ends of a stream, as Observer.StreamEnded names them.
 const (
 	StreamAnnounced = "announced" // by the service, in order: streams have a maximum age
 	StreamLeft      = "left"      // by the client: idle, for changed columns, or at Close
@@ -111,8 +107,7 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 		throttle: newThrottle(set.RateLimit), refusals: newRefusals(), watch: columnWatch{news: make(chan struct{}, 1)},
 		check: columnCheck{turn: make(chan struct{}, 1), limit: rate.NewLimiter(10, 10)}}
 	newTokens := func(params url.Values) *tokenSource {
-		return &tokenSource{id: set.ClientID, secret: set.ClientSecret, url: set.token, scope: set.Scope, params: params,
-			timeout: set.Timeout, http: newHTTPClient(oauthtoken.Tolerant(rt)), rem: c.rem, obs: obs, log: log}
+		return &tokenSource{c: c, params: params, http: newHTTPClient(oauthtoken.Tolerant(rt))}
 	}
 	c.catalog = newTokens(nil)
 	c.tokens = c.catalog
@@ -122,13 +117,12 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 	c.breaker = newBreaker(log, set.ProbeEvery, c.tokens.secretReplaced)
 	switch set.Transport {
 	case TransportGRPC:
-		c.grpc = newGRPCTransport(set, c.tokens, c.rem, log, dial, func(d time.Duration) time.Duration { return c.jitter(d) })
-		c.grpc.obs, _ = obs.(StreamObserver)
+		c.grpc = newGRPCTransport(c, dial)
 		c.transport = c.grpc
 	case TransportREST:
-		c.transport = newREST(set, c.tokens, c.http, c.rem)
+		c.transport = newREST(c)
 	default:
-		c.transport = newWorkspace(set, c.tokens, c.http, c.rem)
+		c.transport = newWorkspace(c)
 	}
 	return c, nil
 }
@@ -138,6 +132,8 @@ type nopObserver struct{}
 func (nopObserver) Request(string, time.Duration) {}
 func (nopObserver) Retried(string)                {}
 func (nopObserver) TokenMinted(error)             {}
+func (nopObserver) StreamOpened()                 {}
+func (nopObserver) StreamEnded(string)            {}
 
 // Table returns the target table's name.
 func (c *Client) Table() TableName { return c.set.table }

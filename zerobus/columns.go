@@ -28,7 +28,7 @@ type Column struct {
 	Position int // from 0
 }
 
-// ColumnsUnreadable says that the service principal may not read the table's columns from
+// ColumnsUnreadable reports that the service principal may not read the table's columns from
 // Unity Catalog. Rows can be written, but not checked beforehand.
 type ColumnsUnreadable struct{ Err *Error }
 
@@ -178,7 +178,7 @@ func decodeColumns(text []byte) ([]Column, error) {
 	return distinct(cols)
 }
 
-// ambiguousColumns says that two columns of an answer have one name for Databricks, which
+// ambiguousColumns reports that two columns of an answer have one name for Databricks, which
 // compares names without case.
 type ambiguousColumns struct{ a, b Column }
 

@@ -140,11 +140,11 @@ func TestCheckColumns(t *testing.T) {
 				b.space.columns = tt.table
 				b.SetRowColumns(tt.expect)
 				err := b.CheckColumns(t.Context())
-				var misfit *zerobus.SchemaError
-				if got := errors.As(err, &misfit); got != (tt.want != nil) || !got && err != nil {
-					t.Fatalf("CheckColumns: %v, want a misfit: %v", err, tt.want != nil)
+				var mismatch *zerobus.SchemaError
+				if got := errors.As(err, &mismatch); got != (tt.want != nil) || !got && err != nil {
+					t.Fatalf("CheckColumns: %v, want a mismatch: %v", err, tt.want != nil)
 				}
-				if misfit == nil {
+				if mismatch == nil {
 					return
 				}
 				if !zerobus.IsPermanent(err) {

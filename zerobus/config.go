@@ -52,7 +52,7 @@ const (
 	FormatJSON     = "json"     // one JSON object
 )
 
-// Config says which table a Client writes to, with which identity, and how.
+// Config sets which table a Client writes to, with which identity, and how.
 type Config struct {
 	// WorkspaceURL is the address of the Databricks workspace, such as
 	// https://abc-12345.cloud.databricks.com. The scheme defaults to https; a path
@@ -110,7 +110,7 @@ type Config struct {
 	// IngestPath is the path on the workspace that rows are posted to. Default
 	// /api/2.0/streaming-ingestion/ingest.
 	IngestPath string
-	// Confirm says what confirms rows under workspace: with ConfirmStrict the answer
+	// Confirm sets what confirms rows under workspace: with ConfirmStrict the answer
 	// must count the rows, with ConfirmLenient the count may be missing. A wrong count
 	// never confirms. The other transports only know the strict form. Default
 	// ConfirmStrict.

@@ -165,7 +165,7 @@ func TestFormsOfConfirmation(t *testing.T) {
 	}
 }
 
-// An error in an answer that says success is that error.
+// An error in an answer of success is that error.
 func TestAnErrorInAnAnswerThatSaysSuccess(t *testing.T) {
 	for _, tt := range []struct {
 		name, body, state, remedy string
@@ -249,7 +249,7 @@ func TestARefusalOfAGatewayGivesNoRowUp(t *testing.T) {
 	for _, tt := range gateways {
 		for _, transport := range []string{zerobus.TransportWorkspace, zerobus.TransportREST} {
 			if tt.body == "" && transport == zerobus.TransportREST {
-				continue // the front door's way to say that the host is another workspace's: blocked
+				continue // the answer of the edge for the host of another workspace: blocked
 			}
 			t.Run(tt.name+"/"+transport, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -303,7 +303,7 @@ func TestA400WithAnotherCodeIsThatError(t *testing.T) {
 	}
 }
 
-// The number in the service's words says that the table's kind is at fault, over
+// The number in the message means that the kind of table is at fault, over
 // REST as over a stream.
 func TestATableInDefaultStorageIsNoFaultOfARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -52,7 +52,7 @@ func (r *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	return r.shared.RoundTrip(req)
 }
 
-// rootsError says that the certificate authorities could not be read.
+// rootsError reports that the certificate authorities could not be read.
 type rootsError struct{ error }
 
 // CloseIdleConnections is what http.Client.CloseIdleConnections looks for.

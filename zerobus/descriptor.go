@@ -190,7 +190,7 @@ func (m *messageType) unique(name string) string {
 	return name
 }
 
-// pascal turns snake_case into PascalCase, with an M in front if it begins with no letter.
+// pascal turns snake_case into PascalCase, with an M in front if it begins with a digit or is empty.
 func pascal(name string) string {
 	var out strings.Builder
 	up := true

@@ -22,17 +22,17 @@ const descriptorsDir = "testdata/descriptors/"
 
 // TestDescriptorsOfFourMakers compares our descriptor of table.sql with those
 // that protoc and Databricks' own builder make of the same columns. Names and
-// numbers of fields, their types, labels and nesting must be the same. What may
-// differ means nothing to the service: the package, names and order of nested
-// messages, json_name, proto3_optional with its oneofs, and in proto3, which
-// has no required fields, the label of NOT NULL columns.
+// numbers of fields, their types, labels and nesting must be the same. The
+// service ignores what may differ: the package, names and order of nested
+// messages, json_name, proto3_optional with its oneofs. In proto3, which has no
+// required fields, the label of NOT NULL columns may differ too.
 //
 // proto2.binpb and proto3.binpb are protoc's:
 //
 //	protoc --descriptor_set_out=proto2.binpb proto2.proto
 //	protoc --descriptor_set_out=proto3.binpb proto3.proto
 //
-// official.txtpb says at its head how it was made. ours.txtpb is written by
+// official.txtpb names in its header how it was generated. ours.txtpb is written by
 // this test, with -update.
 func TestDescriptorsOfFourMakers(t *testing.T) {
 	ours := ourDescriptor(t)

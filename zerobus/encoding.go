@@ -91,7 +91,7 @@ func (t *grpcTransport) encode(cols []Column) (Encoding, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	inJSON := Encoding{Format: FormatJSON}
-	want := cmp.Or(n.format, t.set.RecordFormat)
+	want := cmp.Or(n.format, t.c.set.RecordFormat)
 	switch {
 	case want == FormatJSON, want == FormatAuto && len(cols) == 0:
 		n.format = FormatJSON
@@ -99,10 +99,10 @@ func (t *grpcTransport) encode(cols []Column) (Encoding, error) {
 	case len(cols) == 0 && n.current != nil:
 		return Encoding{Format: FormatProtobuf, Numbers: maps.Clone(n.current)}, nil
 	case len(cols) == 0:
-		return Encoding{}, notProtobuf(errors.New("they are not known"), t.rem.names[opColumns].Replace(grantRead))
+		return Encoding{}, notProtobuf(errors.New("they are not known"), t.c.rem.names[opColumns].Replace(grantRead))
 	case want == FormatAuto && n.rescue.column != "":
 		n.format = FormatJSON
-		t.log.Info("rows are sent as JSON, since the rescue column takes nothing from protobuf rows",
+		t.c.log.Info("rows are sent as JSON, since the rescue column takes nothing from protobuf rows",
 			zap.String("column", clean(n.rescue.column, 255)), zap.String("tag", rescueTag))
 		return inJSON, nil
 	}
@@ -114,12 +114,12 @@ func (t *grpcTransport) encode(cols []Column) (Encoding, error) {
 	switch {
 	case err != nil && want == FormatAuto:
 		n.format = FormatJSON
-		t.log.Info("rows are sent as JSON, since protobuf cannot hold the table's columns", zap.Error(err))
+		t.c.log.Info("rows are sent as JSON, since protobuf cannot hold the table's columns", zap.Error(err))
 		return inJSON, nil
 	case err != nil:
 		return Encoding{}, notProtobuf(err, "change the column, or set zerobus.record_format to json")
 	case want == FormatAuto && n.rescue.err != nil: // logged once, since the format is now chosen
-		t.log.Info("rows are sent as protobuf, and whether the table has a rescue column is not known", zap.Error(n.rescue.err),
+		t.c.log.Info("rows are sent as protobuf, and whether the table has a rescue column is not known", zap.Error(n.rescue.err),
 			zap.String("remedy", "set zerobus.record_format to json if a column has the tag "+rescueTag))
 	}
 	n.format, n.columns, n.taken, n.current = FormatProtobuf, given, taken, numbers
@@ -128,7 +128,7 @@ func (t *grpcTransport) encode(cols []Column) (Encoding, error) {
 }
 
 func (t *grpcTransport) descriptor(cols []Column, numbers map[string]int32) ([]byte, error) {
-	message, err := describe(t.set.table, cols, numbers)
+	message, err := describe(t.c.set.table, cols, numbers)
 	if err != nil {
 		return nil, err
 	}

@@ -24,8 +24,8 @@ import (
 	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
-// described settles the form of rows, opens a stream and returns the message
-// the service was told rows are.
+// described chooses the form of rows, opens a stream and returns the message
+// that the service received as the form of rows.
 func described(t *testing.T, b streaming, cols []zerobus.Column) protoreflect.MessageDescriptor {
 	t.Helper()
 	if _, err := b.Encoding(cols); err != nil {
@@ -271,7 +271,7 @@ func TestChangedColumnsReplaceTheStreamAndKeepTheirNumbers(t *testing.T) {
 			before := b.svc.opened()
 			if before > 0 {
 				if write(t, b.bench, [][]byte{nil}); b.svc.opened() != before {
-					t.Errorf("%s: a stream was opened before rows were said to be in the new form", step.name)
+					t.Errorf("%s: a stream was opened before SetRowColumns announced the new form", step.name)
 				}
 			}
 			b.SetRowColumns(step.cols)
@@ -363,7 +363,7 @@ func FuzzDeltaText(f *testing.F) {
 		descriptor, err := c.Descriptor(cols)
 		var e *zerobus.Error
 		if errors.As(err, &e) || err != nil {
-			return // told in words
+			return // described in words
 		}
 		resolve(t, descriptor)
 	})

@@ -96,7 +96,7 @@ func (e *Error) text(withMessage bool, id string) string {
 	return text + ": " + e.Meaning
 }
 
-// RefusedError says that at least one row of a batch can never be ingested.
+// RefusedError reports that at least one row of a batch can never be ingested.
 type RefusedError struct {
 	code   string
 	column string
@@ -139,7 +139,7 @@ func refusal(err *Error) *RefusedError {
 	return &RefusedError{code: code, column: err.column, err: err}
 }
 
-// StaleError says that rows were encoded for an earlier schema version: encode them
+// StaleError reports that rows were encoded for an earlier schema version: encode them
 // again and write those.
 type StaleError struct{ err error }
 

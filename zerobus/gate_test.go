@@ -14,7 +14,7 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-// byRow lets a hook tell writers apart: each writes one row of its own number.
+// byRow lets a hook distinguish writers: each writes one row of its own number.
 func byRow(rows []json.RawMessage) string {
 	var doc struct{ N json.Number }
 	if len(rows) != 1 || json.Unmarshal(rows[0], &doc) != nil {
@@ -27,13 +27,13 @@ func TestAnAckOfARequestFromBeforeDoesNotEndABlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
 		hold := make(chan struct{})
-		var mended atomic.Bool
+		var fixed atomic.Bool
 		b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, rows []json.RawMessage) bool {
 			if byRow(rows) == "1" {
 				<-hold
 				return false
 			}
-			return !mended.Load() && fail(w, 403, "PERMISSION_DENIED", "no")
+			return !fixed.Load() && fail(w, 403, "PERMISSION_DENIED", "no")
 		}
 		early := inBackground(t.Context(), b, [][]byte{row(1)})
 		synctest.Wait()
@@ -46,7 +46,7 @@ func TestAnAckOfARequestFromBeforeDoesNotEndABlock(t *testing.T) {
 		if got := b.State().Name; got != zerobus.Blocked {
 			t.Errorf("state is %q after an ack of an older request, want blocked", got)
 		}
-		mended.Store(true)
+		fixed.Store(true)
 		if err := <-late; err != nil {
 			t.Errorf("Write: %v", err)
 		}
@@ -58,20 +58,20 @@ func TestAFaultFromBeforeAMendingDoesNotBlockAgain(t *testing.T) {
 		b := virtual(t, func(c *zerobus.Config) { c.Timeout = time.Hour })
 		hold := make(chan struct{})
 		held := false
-		var mended atomic.Bool
+		var fixed atomic.Bool
 		b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, rows []json.RawMessage) bool {
 			if byRow(rows) == "1" && !held {
 				held = true
 				<-hold
 				return fail(w, 403, "PERMISSION_DENIED", "no")
 			}
-			return !mended.Load() && fail(w, 403, "PERMISSION_DENIED", "no")
+			return !fixed.Load() && fail(w, 403, "PERMISSION_DENIED", "no")
 		}
 		early := inBackground(t.Context(), b, [][]byte{row(1)})
 		synctest.Wait()
 		late := inBackground(t.Context(), b, [][]byte{row(2)})
 		synctest.Wait()
-		mended.Store(true)
+		fixed.Store(true)
 		if err := <-late; err != nil {
 			t.Errorf("Write: %v", err)
 		}
@@ -81,7 +81,7 @@ func TestAFaultFromBeforeAMendingDoesNotBlockAgain(t *testing.T) {
 			t.Errorf("Write: %v", err)
 		}
 		if got := time.Since(start); got != 0 {
-			t.Errorf("the older writer went on after %v, want at once", got)
+			t.Errorf("the older writer resumed after %v, want at once", got)
 		}
 		if got := strings.Count(text(t, b.logs), "is blocked"); got != 1 {
 			t.Errorf("%d blocked phases, want 1", got)
@@ -108,7 +108,7 @@ func TestAReplacedSecretBringsANewToken(t *testing.T) {
 			t.Errorf("Write: %v", err)
 		}
 		if got := time.Since(start); got > time.Second {
-			t.Errorf("writing went on %v after the secret was replaced, want within a second and with its token", got)
+			t.Errorf("writing resumed %v after the secret was replaced, want within a second and with its token", got)
 		}
 	})
 }
@@ -184,7 +184,7 @@ func TestAnAnswerToHalfABodyIsNoAck(t *testing.T) {
 
 // The one attempt that a new secret is given may meet an outage. The secret is
 // not new any more then, and must not wait out the pause of a fault that
-// nobody has mended.
+// that is not fixed.
 func TestAProbeThatMeetsAnOutageIsRepeatedSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var secret atomic.Value

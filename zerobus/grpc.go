@@ -22,19 +22,14 @@ import (
 // grpcTransport writes over databricks.zerobus.Zerobus/EphemeralStream.
 //
 // Callers share a few streams, the slots. A batch is one message with one offset; an ack
-// says up to which offset everything is durable. A row that can never be ingested ends its
+// names the offset up to which everything is durable. A row that can never be ingested ends its
 // stream, and the status does not say which row. So every batch in flight is sent again,
 // alone, on a probe stream.
 //
 // Names, numbers and rules are those of Databricks' published zerobus_service.proto and its
 // clients: https://github.com/databricks/zerobus-sdk
 type grpcTransport struct {
-	set      settings
-	tokens   *tokenSource
-	rem      remedies
-	log      *zap.Logger
-	obs      StreamObserver // nil: none
-	jitter   func(time.Duration) time.Duration
+	c        *Client
 	conns    *conns
 	slots    []*slot
 	probes   *probeStreams
@@ -66,13 +61,12 @@ var errClosed = errors.New("the client is closed")
 // encoding. Such rows are never sent: their fields would be misread or lost.
 var errOldEncoding = errors.New("streams have another encoding by now")
 
-func newGRPCTransport(set settings, tokens *tokenSource, rem remedies, log *zap.Logger, dial dialer,
-	jitter func(time.Duration) time.Duration) *grpcTransport {
-	t := &grpcTransport{set: set, tokens: tokens, rem: rem, log: log, jitter: jitter, conns: &conns{set: set, dial: dial}}
+func newGRPCTransport(c *Client, dial dialer) *grpcTransport {
+	t := &grpcTransport{c: c, conns: &conns{set: c.set, dial: dial}}
 	//nolint:forbidigo // ends with Close; streams outlive the Write that opened them
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	for range set.Streams {
-		t.slots = append(t.slots, &slot{t: t, window: semaphore.NewWeighted(set.MaxInFlight)})
+	for range t.c.set.Streams {
+		t.slots = append(t.slots, &slot{t: t, window: semaphore.NewWeighted(t.c.set.MaxInFlight)})
 	}
 	t.probes = &probeStreams{t: t, turns: make(chan struct{}, probeStreamsMax)}
 	t.encoding.Store(&encoding{format: FormatJSON})
@@ -81,8 +75,7 @@ func newGRPCTransport(set settings, tokens *tokenSource, rem remedies, log *zap.
 
 func (t *grpcTransport) size(rows [][]byte) int64 { return int64(headMax + bodySize(rows)) }
 
-// send writes the batch over a shared stream, and over further ones while they end as
-// announced.
+// send writes the batch over a shared stream, and over further ones after announced ends.
 func (t *grpcTransport) send(ctx context.Context, b *batch) error {
 	if b.ownConn {
 		return t.probe(ctx, b)
@@ -100,7 +93,7 @@ func (t *grpcTransport) probe(ctx context.Context, b *batch) error {
 	return t.repeatRotated(func() error { return t.probes.deliver(ctx, b) })
 }
 
-// repeatRotated repeats an attempt as long as streams end as announced: that is no failure,
+// repeatRotated repeats an attempt while the ends of streams were announced: that is no failure,
 // so it is neither delayed nor reported.
 func (t *grpcTransport) repeatRotated(attempt func() error) error {
 	for idle := 0; ; {
@@ -152,10 +145,8 @@ func (t *grpcTransport) register(s *stream) error {
 	if !t.opened {
 		t.opened, level = true, zap.InfoLevel
 	}
-	t.log.Log(level, "stream opened", zap.String("stream_id", s.id), zap.String("rows", s.encoding.format), zap.Bool("shared", s.slot != nil))
-	if t.obs != nil {
-		t.obs.StreamOpened()
-	}
+	t.c.log.Log(level, "stream opened", zap.String("stream_id", s.id), zap.String("rows", s.encoding.format), zap.Bool("shared", s.slot != nil))
+	t.c.obs.StreamOpened()
 	t.live = append(t.live, s)
 	t.running.Go(s.read)
 	t.running.Go(s.write)
@@ -163,10 +154,8 @@ func (t *grpcTransport) register(s *stream) error {
 }
 
 func (t *grpcTransport) unregister(s *stream, why string) {
-	t.log.Debug("stream ended", zap.String("stream_id", s.id), zap.String("why", why))
-	if t.obs != nil {
-		t.obs.StreamEnded(why)
-	}
+	t.c.log.Debug("stream ended", zap.String("stream_id", s.id), zap.String("why", why))
+	t.c.obs.StreamEnded(why)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.live = slices.DeleteFunc(t.live, func(other *stream) bool { return other == s })
@@ -212,7 +201,7 @@ func (s *slot) deliver(ctx context.Context, b *batch) error {
 		_, err := s.stream(ctx)
 		return err
 	}
-	bytes := min(int64(bodySize(b.rows)), s.t.set.MaxInFlight)
+	bytes := min(int64(bodySize(b.rows)), s.t.c.set.MaxInFlight)
 	s.load.Add(bytes)
 	if err := s.window.Acquire(ctx, bytes); err != nil {
 		s.load.Add(-bytes)
@@ -292,7 +281,7 @@ func (s *slot) ended(acked, failed bool) {
 
 // failed delays the next opening. Called with mu held.
 func (s *slot) failed() {
-	s.retryAt = time.Now().Add(s.t.jitter(min(reopenMax, backoffBase<<min(s.failures, 10))))
+	s.retryAt = time.Now().Add(s.t.c.jitter(min(reopenMax, backoffBase<<min(s.failures, 10))))
 	s.failures++
 }
 
@@ -457,15 +446,15 @@ func (c *conns) close() {
 }
 
 func (c *conns) connect() (*conn, error) {
-	made := &conn{}
+	used := &conn{}
 	creds := insecure.NewCredentials()
 	if !c.set.native.clear {
 		roots, err := readRoots(c.set.CAFile)
 		if err != nil {
 			return nil, rootsError{err}
 		}
-		made.creds = &watchedTLS{TransportCredentials: credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots})}
-		creds = made.creds
+		used.creds = &watchedTLS{TransportCredentials: credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots})}
+		creds = used.creds
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
@@ -486,8 +475,8 @@ func (c *conns) connect() (*conn, error) {
 		options = append(options, grpc.WithContextDialer(c.dial))
 	}
 	var err error
-	made.ClientConn, err = grpc.NewClient("dns:///"+c.set.native.target, options...)
-	return made, err
+	used.ClientConn, err = grpc.NewClient("dns:///"+c.set.native.target, options...)
+	return used, err
 }
 
 // watchedTLS remembers how the last handshake failed: gRPC passes on its text only, and the

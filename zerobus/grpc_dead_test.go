@@ -23,8 +23,8 @@ type wireTap struct {
 
 type tapped struct {
 	net.Conn
-	mu   sync.Mutex // guards deaf
-	deaf bool
+	mu     sync.Mutex // guards silent
+	silent bool
 }
 
 func (w *wireTap) Dial(ctx context.Context, _ string) (net.Conn, error) {
@@ -51,16 +51,16 @@ func (w *wireTap) swallow() {
 	defer w.mu.Unlock()
 	for _, c := range w.conns {
 		c.mu.Lock()
-		c.deaf = true
+		c.silent = true
 		c.mu.Unlock()
 	}
 }
 
 func (c *tapped) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	deaf := c.deaf
+	silent := c.silent
 	c.mu.Unlock()
-	if deaf {
+	if silent {
 		return len(p), nil
 	}
 	return c.Conn.Write(p)

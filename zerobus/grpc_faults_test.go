@@ -37,9 +37,9 @@ func TestEveryStatusBeforeTheStreamIsConfirmed(t *testing.T) {
 	for code, how := range fault {
 		t.Run(code.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var mended atomic.Bool
+				var fixed atomic.Bool
 				svc := &service{handle: func(_ int, s *served) error {
-					if !mended.Load() {
+					if !fixed.Load() {
 						return status.Error(code, "no such luck")
 					}
 					return s.serve()
@@ -60,7 +60,7 @@ func TestEveryStatusBeforeTheStreamIsConfirmed(t *testing.T) {
 						t.Errorf("%d streams and %d tokens, want %d of each", opened, b.space.mints(), want)
 					}
 				}
-				mended.Store(true)
+				fixed.Store(true)
 				if err := <-done; err != nil {
 					t.Errorf("Write: %v", err)
 				}
@@ -87,9 +87,9 @@ func TestEveryStatusAfterTheStreamIsConfirmed(t *testing.T) {
 func statusAfter(t *testing.T, code codes.Code, words, how string) {
 	t.Run(code.String()+words[len("no such luck"):], func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			var mended atomic.Bool
+			var fixed atomic.Bool
 			svc := &service{handle: func(_ int, s *served) error {
-				if mended.Load() {
+				if fixed.Load() {
 					return s.serve()
 				}
 				if err := s.confirm(); err != nil {
@@ -123,7 +123,7 @@ func statusAfter(t *testing.T, code codes.Code, words, how string) {
 			if how == "block after a fresh token" && b.space.mints() != 2 {
 				t.Errorf("%d tokens, want 2: one fresh try", b.space.mints())
 			}
-			mended.Store(true)
+			fixed.Store(true)
 			if err := <-done; err != nil {
 				t.Errorf("Write: %v", err)
 			}
@@ -283,7 +283,7 @@ func TestAnswersThatMeanNothingToUs(t *testing.T) {
 	})
 }
 
-func TestAcksThatSkipSettleWhatIsBefore(t *testing.T) {
+func TestAcksThatSkipOffsetsCoverTheEarlierOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{handle: func(_ int, s *served) error {
 			if err := s.confirm(); err != nil {
@@ -312,8 +312,8 @@ func TestAcksThatSkipSettleWhatIsBefore(t *testing.T) {
 	})
 }
 
-func TestTheServicesWordsAndAdvice(t *testing.T) {
-	misfit, err := status.New(codes.InvalidArgument, "schema").WithDetails(&errdetails.ErrorInfo{Reason: "SCHEMA_VALIDATION_FAILED",
+func TestTheServicesWordsAndRemedies(t *testing.T) {
+	mismatch, err := status.New(codes.InvalidArgument, "schema").WithDetails(&errdetails.ErrorInfo{Reason: "SCHEMA_VALIDATION_FAILED",
 		Domain: "zerobus.databricks.com", Metadata: map[string]string{"causes": "FIELD_NOT_IN_TABLE", "error_code": "8001"}})
 	if err != nil {
 		t.Fatal(err)
@@ -327,7 +327,7 @@ func TestTheServicesWordsAndAdvice(t *testing.T) {
 			"cannot write to a table of this kind", "managed Delta table outside default storage"},
 		{"precondition", status.Error(codes.FailedPrecondition, "Default storage is not supported"), "FAILED_PRECONDITION", "outside default storage"},
 		{"grants", status.Error(codes.PermissionDenied, "Authorization token is missing MODIFY privilege"), "may not write", "GRANT SELECT, MODIFY ON TABLE"},
-		{"schema", misfit.Err(), "SCHEMA_VALIDATION_FAILED \"schema (FIELD_NOT_IN_TABLE)\"", "bridge check"},
+		{"schema", mismatch.Err(), "SCHEMA_VALIDATION_FAILED \"schema (FIELD_NOT_IN_TABLE)\"", "bridge check"},
 		{"descriptor", status.Error(codes.InvalidArgument, "Proto not self-contained for field 'ctx' with type name 'Ctx'. Error Code: 4033, Error State: 0."),
 			"cannot use the protobuf descriptor", "upgrade the bridge, or set zerobus.record_format to json"},
 		{"not offered everywhere", status.Error(codes.InvalidArgument, "Unsupported table kind. Error Code: 4024, Error State: 0."),
@@ -364,19 +364,19 @@ func FuzzStreamStatus(f *testing.F) {
 	f.Fuzz(func(t *testing.T, code int, message, phrase, kind string, detail []byte, created bool) {
 		st := status.FromProto(&spb.Status{Code: int32(code), Message: message,
 			Details: []*anypb.Any{{TypeUrl: "type.googleapis.com/" + kind, Value: detail}}})
-		said, permanent := c.StreamFault(st, phrase, created, "hunter2")
-		if lines := strings.Split(said, "\n"); len(lines) != 2 || len(said) > 8000 {
-			t.Errorf("said is %q, want two lines of some length", said)
+		reported, permanent := c.StreamFault(st, phrase, created, "hunter2")
+		if lines := strings.Split(reported, "\n"); len(lines) != 2 || len(reported) > 8000 {
+			t.Errorf("reported is %q, want two lines of some length", reported)
 		}
-		if strings.Contains(said, "hunter2") {
-			t.Errorf("said is %q, want no secret", said)
+		if strings.Contains(reported, "hunter2") {
+			t.Errorf("reported is %q, want no secret", reported)
 		}
-		if !utf8.ValidString(said) {
-			t.Errorf("said is %q, want UTF-8", said)
+		if !utf8.ValidString(reported) {
+			t.Errorf("reported is %q, want UTF-8", reported)
 		}
 		blocks := []codes.Code{codes.NotFound, codes.FailedPrecondition, codes.Unimplemented, codes.PermissionDenied, codes.Unauthenticated}
 		if slices.Contains(blocks, codes.Code(uint32(code))) && !permanent {
-			t.Errorf("code %d is no fault of configuration: %s", code, said)
+			t.Errorf("code %d is no fault of configuration: %s", code, reported)
 		}
 	})
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-// answerless receives and says nothing, until release is closed.
+// answerless receives and sends nothing, until release is closed.
 func answerless(release <-chan struct{}) func(int, *served) error {
 	return func(_ int, s *served) error {
 		if err := s.confirm(); err != nil {
@@ -176,7 +176,7 @@ func TestCloseWaitsForAcksThatAreOnTheirWay(t *testing.T) {
 		start := time.Now()
 		b.Close()
 		if got := time.Since(start); got != 500*time.Millisecond {
-			t.Errorf("Close took %v of a service that says nothing, want 500ms", got)
+			t.Errorf("Close took %v with a silent service, want 500ms", got)
 		}
 		if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Write: %v, want the context's end", err)
@@ -245,7 +245,7 @@ func TestAServiceWithALowerBoundOnMessages(t *testing.T) {
 		err := b.WriteLatest(t.Context(), [][]byte{half, half})
 		var no *zerobus.RefusedError
 		if !errors.As(err, &no) {
-			t.Fatalf("Write: %v, want a refusal, so that the batch is halved", err)
+			t.Fatalf("Write: %v, want a refusal, so that the batch is split", err)
 		}
 		if code, _ := no.Refused(); code != zerobus.RefusedTooLarge {
 			t.Errorf("code is %q, want too_large", code)
@@ -286,15 +286,15 @@ func TestNothingSecretIsSaidOfAStream(t *testing.T) {
 		}}, func(c *zerobus.Config) { c.ProbeEvery = time.Second })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		said := fmt.Sprint(b.WriteLatest(ctx, rows(1)))
+		reported := fmt.Sprint(b.WriteLatest(ctx, rows(1)))
 		for range 12 {
-			said += fmt.Sprint(b.Preflight(t.Context()))
+			reported += fmt.Sprint(b.Preflight(t.Context()))
 		}
 		state := b.State()
-		said += state.Reason + state.Remedy + text(t, b.logs)
+		reported += state.Reason + state.Remedy + text(t, b.logs)
 		for _, secret := range []string{secretOne, "token-1-of-test"} {
-			if strings.Contains(said, secret) {
-				t.Errorf("%q was said:\n%s", secret, said)
+			if strings.Contains(reported, secret) {
+				t.Errorf("%q was reported:\n%s", secret, reported)
 			}
 		}
 	})

@@ -37,7 +37,7 @@ func TestStreamsThatLiveTwoSeconds(t *testing.T) {
 			if err := s.signal(durationpb.New(500 * time.Millisecond)); err != nil {
 				return err
 			}
-			said := time.Now()
+			reported := time.Now()
 			for {
 				m, err := s.message()
 				if errors.Is(err, io.EOF) {
@@ -46,8 +46,8 @@ func TestStreamsThatLiveTwoSeconds(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if time.Since(said) > 0 { // else the two crossed on the wire
-					t.Errorf("message %d came %v after the signal", m.offset, time.Since(said))
+				if time.Since(reported) > 0 { // else the two crossed on the wire
+					t.Errorf("message %d came %v after the signal", m.offset, time.Since(reported))
 				}
 			}
 		},
@@ -189,7 +189,7 @@ func TestRowsAreFreeOnceAStreamWriteReturns(t *testing.T) {
 			}
 			for _, row := range m.rows {
 				if row = strings.Trim(row, row[:1]); row != "" {
-					t.Errorf("a row arrived with %.10q in it, want one letter all over", row)
+					t.Errorf("a row arrived with %.10q in it, want one character throughout", row)
 				}
 			}
 			if m.offset%3 == 2 {
@@ -266,7 +266,7 @@ func TestAnEndpointThatIsNotThere(t *testing.T) {
 			b := onSockets(t, newWorkspace(), func(c *zerobus.Config) { c.Transport, c.Endpoint = zerobus.TransportGRPC, endpoint })
 			err := b.Preflight(t.Context())
 			if err == nil || zerobus.IsPermanent(err) || !strings.Contains(err.Error(), "HTTPS_PROXY") {
-				t.Errorf("Preflight: %v, want a passing fault that says what to check", err)
+				t.Errorf("Preflight: %v, want a transient fault with a remedy", err)
 			}
 		})
 	}

@@ -166,7 +166,7 @@ func (s *served) keep(upTo int64) {
 	}
 }
 
-// ack makes everything up to the offset durable and says so.
+// ack makes everything up to the offset durable and acknowledges it.
 func (s *served) ack(upTo int64) error {
 	s.keep(upTo)
 	return s.say(proto.Int64(upTo))
@@ -184,7 +184,7 @@ func (s *served) signal(in *durationpb.Duration) error {
 		CloseStreamSignal: &zerobuspb.CloseStreamSignal{Duration: in}}})
 }
 
-// receive takes one message and says nothing.
+// receive takes one message and sends nothing.
 func (s *served) receive() error {
 	_, err := s.message()
 	return err

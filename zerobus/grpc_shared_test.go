@@ -22,9 +22,9 @@ func TestWritersThatShareAFaultCompleteTheirOwn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var mended atomic.Bool
+				var fixed atomic.Bool
 				svc := &service{handle: func(_ int, s *served) error {
-					if mended.Load() {
+					if fixed.Load() {
 						return s.serve()
 					}
 					if err := s.ask(); err != nil {
@@ -41,7 +41,7 @@ func TestWritersThatShareAFaultCompleteTheirOwn(t *testing.T) {
 				if got := b.State().Name; got != zerobus.Blocked {
 					t.Errorf("state is %q, want blocked", got)
 				}
-				mended.Store(true)
+				fixed.Store(true)
 				for _, done := range writers {
 					if err := <-done; err != nil {
 						t.Errorf("Write: %v", err)

@@ -15,11 +15,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// rpcStatus is the name of a gRPC code and the HTTP status that stands for it, so that all
-// transports share one classification and one table of remedies. The pairs are those of
-// Databricks' Zerobus error reference, and of google/rpc/code.proto. FAILED_PRECONDITION has
-// its own status, because it is about the table and never about a row. What only asks for a
-// retry is taken as 5xx.
+// rpcStatus is the name of a gRPC code and the HTTP status that stands for it. All transports
+// so share one classification and one table of remedies. The pairs are those of
+// Databricks' Zerobus error reference and google/rpc/code.proto. FAILED_PRECONDITION has its
+// own status: it is about the table, never about a row. Codes to retry count as 5xx.
 var rpcStatus = map[codes.Code]struct {
 	name string
 	http int
@@ -46,7 +45,7 @@ var rpcStatus = map[codes.Code]struct {
 // streamEnd is how the service ended a stream.
 type streamEnd struct {
 	status   *status.Status
-	phrase   string // what the edge says instead of a status; may be empty
+	phrase   string // what the edge sends instead of a status; may be empty
 	created  bool   // the stream had been confirmed
 	answered bool   // headers or trailers came from the service or its edge
 	stream   string // its id; may be empty

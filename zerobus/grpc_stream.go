@@ -25,7 +25,7 @@ type stream struct {
 	token    string
 	slot     *slot // that it belongs to; nil: a probe stream
 
-	ctx    context.Context // of the call; its cause says why the client ended it
+	ctx    context.Context // of the call; its cause is why the client ended it
 	cancel context.CancelCauseFunc
 	rpc    grpc.ClientStream
 	id     string
@@ -35,20 +35,20 @@ type stream struct {
 	halfClose chan struct{} // closed when the client's side is to be closed
 	over      chan struct{} // closed when the stream has ended
 
-	mu       sync.Mutex // guards the fields below
-	next     int64      // offset of the next message
-	acked    int64      // everything up to here is durable; -1: nothing
-	claimed  int64      // the highest offset in an ack; beyond acked only while its message is being sent
-	inFlight []*message // sent and not resolved, by offset
-	planned  string     // why leaving is closed: a reason of StreamEnded; empty: it is not
-	halved   bool       // halfClose is closed
-	finished bool       // nothing will be resolved any more
-	broken   bool       // an answer was not the service's; no ack counts any more
-	watchdog *time.Timer
-	since    time.Time   // when the watchdog was last reset
-	halfAt   *time.Timer // closes halfClose; nil: not needed
-	deadline time.Time   // of halfAt
-	graceEnd *time.Timer // ends the stream after that
+	mu         sync.Mutex // guards the fields below
+	next       int64      // offset of the next message
+	acked      int64      // everything up to here is durable; -1: nothing
+	claimed    int64      // the highest offset in an ack; beyond acked only while its message is being sent
+	inFlight   []*message // sent and not resolved, by offset
+	planned    string     // why leaving is closed: a reason of StreamEnded; empty: it is not
+	halfClosed bool       // halfClose is closed
+	finished   bool       // nothing will be resolved any more
+	broken     bool       // an answer was not the service's; no ack counts any more
+	watchdog   *time.Timer
+	since      time.Time   // when the watchdog was last reset
+	halfAt     *time.Timer // closes halfClose; nil: not needed
+	deadline   time.Time   // of halfAt
+	graceEnd   *time.Timer // ends the stream after that
 }
 
 // Reasons for which the client cancels a stream.
@@ -68,16 +68,16 @@ func (e *protocolError) Error() string { return e.text }
 // of its own.
 func (t *grpcTransport) open(ctx context.Context, in *slot, ownConn bool) (*stream, error) {
 	if t.isClosed() {
-		return nil, t.rem.network(opInsert, errClosed)
+		return nil, t.c.rem.network(opInsert, errClosed)
 	}
-	token, err := t.tokens.get(ctx)
+	token, err := t.c.tokens.get(ctx)
 	if err != nil {
 		return nil, err
 	}
 	encoding := t.encoding.Load()
 	conn, err := t.conns.get(ownConn)
 	if err != nil {
-		return nil, t.rem.network(opInsert, err)
+		return nil, t.c.rem.network(opInsert, err)
 	}
 	s := &stream{t: t, conn: conn, encoding: encoding, token: token, slot: in, acked: -1, claimed: -1,
 		queue: make(chan *message), leaving: make(chan struct{}), halfClose: make(chan struct{}), over: make(chan struct{})}
@@ -86,7 +86,7 @@ func (t *grpcTransport) open(ctx context.Context, in *slot, ownConn bool) (*stre
 		if err = t.register(s); err == nil {
 			return s, nil
 		}
-		err = t.rem.network(opInsert, err)
+		err = t.c.rem.network(opInsert, err)
 	}
 	s.cancel(err)
 	t.conns.put(conn)
@@ -100,7 +100,7 @@ func (s *stream) create(ctx context.Context) error {
 	timer := time.AfterFunc(openTimeout, func() { s.cancel(errUnconfirmed) })
 	defer timer.Stop()
 
-	table := s.t.set.table.String()
+	table := s.t.c.set.table.String()
 	call := metadata.AppendToOutgoingContext(s.ctx, "authorization", "Bearer "+s.token, tableHeader, table)
 	var err error
 	s.rpc, err = s.conn.NewStream(call, &zerobuspb.Zerobus_ServiceDesc.Streams[0], zerobuspb.Zerobus_EphemeralStream_FullMethodName)
@@ -111,14 +111,14 @@ func (s *stream) create(ctx context.Context) error {
 	if s.encoding.format == FormatProtobuf {
 		create.RecordType, create.DescriptorProto = zerobuspb.RecordType_PROTO.Enum(), s.encoding.descriptor
 	}
-	// If sending fails, the answer says why.
+	// If sending fails, the answer holds the reason.
 	_ = s.rpc.SendMsg(&zerobuspb.EphemeralStreamRequest{Payload: &zerobuspb.EphemeralStreamRequest_CreateStream{CreateStream: create}})
 	var answer zerobuspb.EphemeralStreamResponse
 	if err := s.rpc.RecvMsg(&answer); err != nil {
 		return s.refusedToOpen(ctx, err)
 	}
-	if s.id = clean(answer.GetCreateStreamResponse().GetStreamId(), 100, s.t.tokens.secrets(s.token)...); s.id == "" {
-		return s.t.rem.misread(opInsert, 0, &protocolError{"the first answer on the stream names no stream"})
+	if s.id = clean(answer.GetCreateStreamResponse().GetStreamId(), 100, s.t.c.tokens.secrets(s.token)...); s.id == "" {
+		return s.t.c.rem.misread(opInsert, 0, &protocolError{"the first answer on the stream names no stream"})
 	}
 	if !stop() || !timer.Stop() {
 		return s.refusedToOpen(ctx, context.Cause(s.ctx)) // it was cancelled at the last moment
@@ -135,12 +135,12 @@ func (s *stream) refusedToOpen(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(cause, errUnconfirmed):
 		s.t.conns.retire(s.conn)
-		return s.t.rem.silent(cause)
+		return s.t.c.rem.silent(cause)
 	case cause != nil:
-		return s.t.rem.network(opInsert, cause)
+		return s.t.c.rem.network(opInsert, cause)
 	}
 	if fault := s.conn.creds.last(); fault != nil && !s.end(nil).answered {
-		return s.t.rem.network(opInsert, fault)
+		return s.t.c.rem.network(opInsert, fault)
 	}
 	return s.ended(err)
 }
@@ -158,9 +158,9 @@ func (s *stream) end(err error) streamEnd {
 
 // ended explains how the service ended the stream.
 func (s *stream) ended(err error) *Error {
-	e := s.t.rem.ended(s.end(err), s.t.tokens.secrets(s.token))
+	e := s.t.c.rem.ended(s.end(err), s.t.c.tokens.secrets(s.token))
 	if e.kind == unauthorized {
-		s.t.tokens.drop(s.token)
+		s.t.c.tokens.drop(s.token)
 	}
 	return e
 }
@@ -350,7 +350,7 @@ func (s *stream) leave(d time.Duration, why string) {
 	case s.planned == "":
 		s.planned = why
 		close(s.leaving)
-	case s.halved || !at.Before(s.deadline):
+	case s.halfClosed || !at.Before(s.deadline):
 		return
 	}
 	s.deadline = at
@@ -371,10 +371,10 @@ func (s *stream) leave(d time.Duration, why string) {
 // closeHalf closes the client's side now, and cancels the stream after closeGrace. Called
 // with mu held.
 func (s *stream) closeHalf() {
-	if s.halved {
+	if s.halfClosed {
 		return
 	}
-	s.halved = true
+	s.halfClosed = true
 	close(s.halfClose)
 	s.graceEnd = time.AfterFunc(closeGrace, func() { s.cancel(errGraceOver) })
 }
@@ -404,13 +404,13 @@ func (s *stream) finish(err error) {
 	s.t.conns.put(s.conn)
 }
 
-// streamRotated says that a batch was not acknowledged by a stream that ended as announced.
+// streamRotated reports that a batch was not acknowledged by a stream that ended as announced.
 // It is no failure; the batch goes to the next stream at once.
 type streamRotated struct{ progress bool }
 
 func (*streamRotated) Error() string { return "the stream ended as announced" }
 
-// ambiguousRefusal says that a stream ended for a row it could not take while several
+// ambiguousRefusal reports that a stream ended for a row it could not take while several
 // batches were in flight on it.
 type ambiguousRefusal struct{ err *Error }
 
@@ -423,13 +423,13 @@ func (s *stream) classifyEnd(err error, planned, acked bool) error {
 	switch {
 	case errors.Is(cause, errSilent):
 		s.t.conns.retire(s.conn)
-		return s.t.rem.silent(cause)
+		return s.t.c.rem.silent(cause)
 	case errors.Is(cause, errGraceOver):
 		return &streamRotated{acked}
 	case isBroken:
-		return s.t.rem.misread(opInsert, 0, broken)
+		return s.t.c.rem.misread(opInsert, 0, broken)
 	case cause != nil:
-		return s.t.rem.network(opInsert, errClosed)
+		return s.t.c.rem.network(opInsert, errClosed)
 	}
 	e := s.ended(err)
 	if e.kind == transient && (planned || s.end(err).number() == numberAge) {

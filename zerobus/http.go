@@ -24,12 +24,8 @@ type httpTransport struct {
 	url           string
 	before, after string // what surrounds the rows in the body
 	header        map[string]string
-	gzip          bool
+	c             *Client
 	counted       bool // a confirmation has to count the rows
-	timeout       time.Duration
-	tokens        *tokenSource
-	http          *http.Client
-	rem           remedies
 	// explain completes the error of an answer; nil: nothing to add.
 	explain func(e *Error, body []byte)
 
@@ -43,14 +39,14 @@ type httpTransport struct {
 //
 // The path, the token and the statuses are those of Datafly's integration page for
 // Databricks. No public page shows the body; this one is this project's reading.
-func newWorkspace(set settings, tokens *tokenSource, client *http.Client, rem remedies) *httpTransport {
-	name, err := json.Marshal(set.table.String())
+func newWorkspace(c *Client) *httpTransport {
+	name, err := json.Marshal(c.set.table.String())
 	if err != nil {
 		panic(err) // a string always marshals
 	}
-	return &httpTransport{op: opIngest, url: set.ingest, before: `{"table":` + string(name) + `,"records":[`, after: "]}",
-		header: map[string]string{"Content-Type": "application/json; charset=utf-8", "User-Agent": set.UserAgent},
-		gzip:   set.Gzip, counted: set.Confirm == ConfirmStrict, timeout: set.Timeout, tokens: tokens, http: client, rem: rem}
+	return &httpTransport{op: opIngest, url: c.set.ingest, before: `{"table":` + string(name) + `,"records":[`, after: "]}",
+		header:  map[string]string{"Content-Type": "application/json; charset=utf-8"},
+		counted: c.set.Confirm == ConfirmStrict, c: c}
 }
 
 // tableHeader routes a request or a stream at the service's edge.
@@ -64,17 +60,13 @@ const tableHeader = "x-databricks-zerobus-table-name"
 // The body is an array for a single row too. Earlier releases of the service asked for the
 // two headers that name table and workspace; the table's is left out if it is not ASCII.
 // https://docs.databricks.com/aws/en/ingestion/zerobus-ingest
-func newREST(set settings, tokens *tokenSource, client *http.Client, rem remedies) *httpTransport {
-	header := map[string]string{
-		"Content-Type":           "application/json",
-		"User-Agent":             set.UserAgent,
-		"unity-catalog-endpoint": set.base.String(),
-	}
-	if name := set.table.String(); inASCII(name) {
+func newREST(c *Client) *httpTransport {
+	header := map[string]string{"Content-Type": "application/json", "unity-catalog-endpoint": c.set.base.String()}
+	if name := c.set.table.String(); inASCII(name) {
 		header[tableHeader] = name
 	}
-	return &httpTransport{op: opInsert, url: set.native.base.String() + "/zerobus/v1/tables/" + set.table.path() + "/insert", before: "[", after: "]",
-		header: header, gzip: set.Gzip, timeout: set.Timeout, tokens: tokens, http: client, rem: rem,
+	return &httpTransport{op: opInsert, url: c.set.native.base.String() + "/zerobus/v1/tables/" + c.set.table.path() + "/insert", before: "[", after: "]",
+		header: header, c: c,
 		explain: func(e *Error, body []byte) {
 			switch {
 			case e.Status == http.StatusForbidden:
@@ -84,14 +76,14 @@ func newREST(set settings, tokens *tokenSource, client *http.Client, rem remedie
 				// The edge's answer for the host of another workspace or region. No row is
 				// given up for it.
 				e.kind = configuration
-				rem.byCause(e, causeOtherWorkspace)
+				c.rem.byCause(e, causeOtherWorkspace)
 			}
 		}}
 }
 
 const answerMax = 1 << 20 // bytes of an answer
 
-func (p *httpTransport) close() { p.http.CloseIdleConnections() }
+func (p *httpTransport) close() { p.c.http.CloseIdleConnections() }
 
 func (p *httpTransport) probe(ctx context.Context, b *batch) error { return p.send(ctx, b) }
 
@@ -104,18 +96,18 @@ func (p *httpTransport) size(rows [][]byte) int64 {
 }
 
 func (p *httpTransport) send(ctx context.Context, b *batch) error {
-	token, err := p.tokens.get(ctx)
+	token, err := p.c.tokens.get(ctx)
 	if err != nil {
 		return err
 	}
 	length := b.size
-	if p.gzip {
+	if p.c.set.Gzip {
 		if err := b.pack(p.before, p.after); err != nil {
 			return fmt.Errorf("compressing %d rows: %w", len(b.rows), err)
 		}
 		length = int64(len(b.packed))
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	ctx, cancel := context.WithTimeout(ctx, p.c.set.Timeout)
 	defer cancel()
 	var x exchange
 	req, bodies, err := p.request(x.trace(ctx), b, token, length)
@@ -124,14 +116,14 @@ func (p *httpTransport) send(ctx context.Context, b *batch) error {
 	}
 	defer bodies.detach()
 
-	resp, err := p.http.Do(req)
+	resp, err := p.c.http.Do(req)
 	if err != nil {
-		return p.rem.network(p.op, innermost(err))
+		return p.c.rem.network(p.op, innermost(err))
 	}
 	defer resp.Body.Close()
 	// Read to the end, or the connection cannot be used again.
 	text, err := io.ReadAll(io.LimitReader(resp.Body, answerMax+1))
-	a := httpAnswer{Response: resp, text: text, rows: len(b.rows), secrets: p.tokens.secrets(token)}
+	a := httpAnswer{Response: resp, text: text, rows: len(b.rows), secrets: p.c.tokens.secrets(token)}
 	var e *Error
 	switch {
 	case x.early.Load():
@@ -139,7 +131,7 @@ func (p *httpTransport) send(ctx context.Context, b *batch) error {
 	case resp.StatusCode/100 != 2:
 		e = p.failed(a)
 	case err != nil:
-		return p.rem.network(p.op, innermost(err))
+		return p.c.rem.network(p.op, innermost(err))
 	default:
 		if sent := bodies.detach(); sent != length {
 			err = fmt.Errorf("the answer came after %d of %d bytes", sent, length)
@@ -153,7 +145,7 @@ func (p *httpTransport) send(ctx context.Context, b *batch) error {
 	}
 	switch {
 	case e.kind == unauthorized:
-		p.tokens.drop(token)
+		p.c.tokens.drop(token)
 	case e.reason == RetryMismatch:
 		x.drop()
 	}
@@ -191,7 +183,7 @@ func (p *httpTransport) confirm(a httpAnswer) error {
 func (p *httpTransport) unconfirmed(a httpAnswer, err error) *Error {
 	if body, ok := errors.AsType[*bodyError](err); ok && a.StatusCode == http.StatusOK {
 		if status := statusOf(body.code); status != 0 {
-			return p.complete(a, p.rem.answered(p.op, a.Response, status, body.answer, a.secrets))
+			return p.complete(a, p.c.rem.answered(p.op, a.Response, status, body.answer, a.secrets))
 		}
 		if code := errorCode(body.code, a.secrets); code != "" {
 			err = fmt.Errorf("the body holds the error %s", code)
@@ -211,7 +203,7 @@ func (p *httpTransport) failed(a httpAnswer) *Error {
 	if kind, _ := classify(status); kind == refused || kind == tooLarge {
 		status = cmp.Or(statusOf(body.code), status)
 	}
-	return p.complete(a, p.rem.answered(p.op, a.Response, status, body, a.secrets))
+	return p.complete(a, p.c.rem.answered(p.op, a.Response, status, body, a.secrets))
 }
 
 // complete completes e. A refusal without an error code is not in the service's form, and
@@ -234,7 +226,7 @@ func (p *httpTransport) complete(a httpAnswer, e *Error) *Error {
 }
 
 func (p *httpTransport) foreign(a httpAnswer, err error) *Error {
-	return p.rem.foreign(p.op, p.url, a.Response, a.secrets, err)
+	return p.c.rem.foreign(p.op, p.url, a.Response, a.secrets, err)
 }
 
 // answered explains an answer of failure, with the status that its code stands for.
@@ -267,7 +259,12 @@ func requestID(h http.Header, secrets []string) string {
 }
 
 func (p *httpTransport) request(ctx context.Context, b *batch, token string, length int64) (*http.Request, *bodies, error) {
-	all := &bodies{fresh: func() *body { return b.open(p.before, p.after) }}
+	all := &bodies{fresh: func() io.Reader {
+		if b.packed != nil {
+			return bytes.NewReader(b.packed)
+		}
+		return newRowReader(b.rows, p.before, p.after)
+	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, nil)
 	if err != nil {
 		return nil, nil, fmt.Errorf("writing to %s: %w; check zerobus.ingest_path and zerobus.endpoint", p.url, err)
@@ -275,6 +272,7 @@ func (p *httpTransport) request(ctx context.Context, b *batch, token string, len
 	req.Body, req.GetBody, req.ContentLength = all.open(), func() (io.ReadCloser, error) { return all.open(), nil }, length
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", p.c.set.UserAgent)
 	for key, value := range p.header {
 		req.Header.Set(key, value)
 	}
@@ -331,13 +329,6 @@ func (b *batch) pack(before, after string) error {
 	return nil
 }
 
-func (b *batch) open(before, after string) *body {
-	if b.packed != nil {
-		return &body{src: bytes.NewReader(b.packed)}
-	}
-	return &body{src: newRowReader(b.rows, before, after)}
-}
-
 // rowReader reads the rows with commas between, and the texts around them, without joining
 // them in memory.
 type rowReader struct {
@@ -377,19 +368,44 @@ func (r *rowReader) Read(p []byte) (n int, err error) {
 // errDetached is what net/http reads from a body whose caller has returned.
 var errDetached = errors.New("the request is over")
 
-// body releases the rows on demand: net/http may read a request body after Do has
-// returned, when the caller reuses the rows.
-type body struct {
+// bodies are the bodies of one attempt: net/http asks for another when it repeats a request
+// on a new connection. They release the rows on demand, since net/http may read a body after
+// Do has returned, when the caller reuses the rows.
+type bodies struct {
+	fresh func() io.Reader
+
 	mu       sync.Mutex // held while rows are copied
-	src      io.Reader
-	read     int64
+	last     *body
 	detached bool
 }
 
-func (b *body) Read(p []byte) (int, error) {
+// body counts what is read of it.
+type body struct {
+	all  *bodies
+	src  io.Reader
+	read int64
+}
+
+func (b *bodies) open() io.ReadCloser {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.detached {
+	b.last = &body{all: b, src: b.fresh()}
+	return b.last
+}
+
+// detach returns once no Read uses the rows and none will. It returns how many bytes of the
+// last body were read.
+func (b *bodies) detach() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.detached = true
+	return b.last.read
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	b.all.mu.Lock()
+	defer b.all.mu.Unlock()
+	if b.all.detached {
 		return 0, errDetached
 	}
 	n, err := b.src.Read(p)
@@ -397,43 +413,5 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the reading, as net/http asks for.
-func (b *body) Close() error {
-	b.detach()
-	return nil
-}
-
-// detach returns once no Read uses the rows and none will. It reports how many bytes were
-// read.
-func (b *body) detach() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.detached = true
-	return b.read
-}
-
-// bodies are the bodies of one attempt: net/http asks for another when it repeats a request
-// on a new connection.
-type bodies struct {
-	fresh  func() *body
-	mu     sync.Mutex // guards opened
-	opened []*body
-}
-
-func (b *bodies) open() io.ReadCloser {
-	one := b.fresh()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.opened = append(b.opened, one)
-	return one
-}
-
-// detach releases the rows and returns how many bytes of the last body were read.
-func (b *bodies) detach() (read int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, one := range b.opened {
-		read = one.detach()
-	}
-	return read
-}
+// Close does nothing: net/http does not read a closed body, and detach ends the rest.
+func (b *body) Close() error { return nil }

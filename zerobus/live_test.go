@@ -111,11 +111,11 @@ func (l *live) row(id string, n int, poison bool) []byte {
 	return row
 }
 
-// deliver does what a partition does: what is refused is halved until the bad
+// deliver does what a partition does: what is refused is split until the bad
 // row stands alone. It returns the places of the bad rows.
 func (l *live) deliver(ctx context.Context, rows [][]byte) (bad []int, err error) {
-	var halve func(lo, hi int, write func(context.Context, [][]byte) error) error
-	halve = func(lo, hi int, write func(context.Context, [][]byte) error) error {
+	var split func(lo, hi int, write func(context.Context, [][]byte) error) error
+	split = func(lo, hi int, write func(context.Context, [][]byte) error) error {
 		err := write(ctx, rows[lo:hi])
 		var no *zerobus.RefusedError
 		switch {
@@ -126,12 +126,12 @@ func (l *live) deliver(ctx context.Context, rows [][]byte) (bad []int, err error
 			return nil
 		}
 		mid := lo + (hi-lo)/2
-		if err := halve(lo, mid, l.ProbeLatest); err != nil {
+		if err := split(lo, mid, l.ProbeLatest); err != nil {
 			return err
 		}
-		return halve(mid, hi, l.ProbeLatest)
+		return split(mid, hi, l.ProbeLatest)
 	}
-	return bad, halve(0, len(rows), l.WriteLatest)
+	return bad, split(0, len(rows), l.WriteLatest)
 }
 
 var transports = []string{"workspace", "grpc", "grpc-json", "rest"}

@@ -19,7 +19,7 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-// search writes rows as a partition does: halves of what is refused go to
+// search writes rows as a partition does: parts of what is refused go to
 // Probe until the bad rows stand alone. It returns how many did.
 func search(t *testing.T, c *zerobus.Client, batch [][]byte, probe bool) int {
 	t.Helper()
@@ -114,7 +114,7 @@ func TestARefusalThatDoesNotRepeat(t *testing.T) {
 	})
 }
 
-// A refusal for size says what to lower. A batch comes back to be taken apart,
+// A refusal for size names what to lower. A batch comes back to be taken apart,
 // and a row alone is given up once the codec has refused it twice.
 func TestRefusalsForSizeOverAStream(t *testing.T) {
 	for name, end := range map[string]error{

@@ -22,7 +22,7 @@ const (
 	anyConfiguration = -1 // an error of kind configuration
 )
 
-// answerRemedies says what an answer means and what to do about it. The first row that
+// answerRemedies holds what an answer means and what to do about it. The first row that
 // matches is used. An empty code or list of operations matches any. In the texts {table},
 // {quoted}, {principal}, {workspace}, {workspace_id}, {endpoint}, {token_url}, {ingest}
 // and {grants} are replaced with the configured names, and {key}, {address} and {reach}
@@ -35,7 +35,7 @@ var answerRemedies = []struct {
 }{
 	{opInsert, anyRedirect, "", redirected, "set zerobus.endpoint to the Zerobus endpoint itself, not to the workspace or a login page"},
 	{"", anyRedirect, "", redirected,
-		"set zerobus.workspace_url to the workspace's own address, not to that of a login page or the account console"},
+		"set zerobus.workspace_url to the workspace's own address, not to that of a login page or of Databricks' accounts console"},
 
 	{opToken, anyStatus, "invalid_authorization_details", "the service principal lacks a privilege on the table, or the table does not exist",
 		"check that {table} exists, and run: {grants}"},
@@ -273,7 +273,7 @@ func numberIn(text string) string {
 	return ""
 }
 
-// aboutSize reports whether a text says that a message or batch is over a size limit, as
+// aboutSize reports whether a text is about a message or batch over a size limit, as
 // the service and the common gRPC codecs word it. It only decides whether to split a batch.
 func aboutSize(text string) bool { return sizeWords.MatchString(text) }
 

@@ -94,11 +94,11 @@ func TestAutoChoosesJSONForARescueColumn(t *testing.T) {
 			if _, err := client.Columns(t.Context()); err != nil || asked != c.asked+1 {
 				t.Errorf("columns once the format is chosen: %v and %d more requests, want 1", err, asked-c.asked)
 			}
-			var said []string
+			var reported []string
 			for _, e := range logs.FilterMessageSnippet("rows are sent as").All() {
-				said = append(said, e.Message)
+				reported = append(reported, e.Message)
 			}
-			if got := strings.Join(said, "; "); got != c.log {
+			if got := strings.Join(reported, "; "); got != c.log {
 				t.Errorf("log: got %q, want %q", got, c.log)
 			}
 		})

@@ -106,9 +106,9 @@ func TestInsertAnswers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var mended atomic.Bool
+				var fixed atomic.Bool
 				b, _ := resting(t, func(w http.ResponseWriter, _ *http.Request) {
-					if mended.Load() {
+					if fixed.Load() {
 						io.WriteString(w, "{}")
 						return
 					}
@@ -123,14 +123,14 @@ func TestInsertAnswers(t *testing.T) {
 				done := inBackground(t.Context(), b, rows(2))
 				after(100 * time.Millisecond)
 				state := b.State()
-				said := state.Reason + "; " + state.Remedy
+				reported := state.Reason + "; " + state.Remedy
 				switch tt.outcome {
 				case "blocked", "retried":
 					want := map[string]string{"blocked": zerobus.Blocked, "retried": zerobus.Retrying}[tt.outcome]
-					if state.Name != want || !strings.Contains(said, tt.want) {
+					if state.Name != want || !strings.Contains(reported, tt.want) {
 						t.Errorf("state is %+v, want %s with %q", state, want, tt.want)
 					}
-					mended.Store(true)
+					fixed.Store(true)
 					if err := <-done; err != nil {
 						t.Errorf("Write: %v", err)
 					}
@@ -212,7 +212,7 @@ func TestATokenForTheEndpoint(t *testing.T) {
 	}
 }
 
-func TestAMissingGrantOrTableIsToldByTheTokenEndpoint(t *testing.T) {
+func TestTheTokenEndpointReportsAMissingGrantOrTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _ := resting(t, nil, nil)
 		b.space.onToken = func(w http.ResponseWriter, _ *http.Request) bool {

@@ -121,7 +121,7 @@ func closeSignalScenarios(t *testing.T) {
 	})
 }
 
-// callbackScenarios are what is told of messages. The Observer hears of every
+// callbackScenarios are what is reported of messages. The Observer hears of every
 // attempt of every message.
 func callbackScenarios(t *testing.T) {
 	outcomes := func(t *testing.T, s stage, want map[string]int) {

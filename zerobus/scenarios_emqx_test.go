@@ -42,10 +42,10 @@ func emqxScenarios(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct {
-		name  string
-		fault emulator.Fault
-		state string
-		said  string
+		name     string
+		fault    emulator.Fault
+		state    string
+		reported string
 	}{
 		{"wrong_secret", emulator.Fault{Effect: emulator.EffectStatus, Status: 401}, zerobus.Blocked, "generate a new OAuth secret"},
 		{"missing_grants", emulator.Fault{Effect: emulator.EffectStatus, Status: 401, ErrorCode: "invalid_authorization_details"}, zerobus.Blocked, "GRANT SELECT, MODIFY ON TABLE"},
@@ -62,8 +62,8 @@ func emqxScenarios(t *testing.T) {
 			done := s.begin(t.Context(), rows(1))
 			after(35 * time.Second)
 			pending(t, done)
-			if got := s.State(); got.Name != tt.state || !strings.Contains(got.Reason+got.Remedy, tt.said) {
-				t.Errorf("state is %+v, want %s with %q", got, tt.state, tt.said)
+			if got := s.State(); got.Name != tt.state || !strings.Contains(got.Reason+got.Remedy, tt.reported) {
+				t.Errorf("state is %+v, want %s with %q", got, tt.state, tt.reported)
 			}
 			s.em.RemoveFault(f.ID)
 			succeed(t, done)

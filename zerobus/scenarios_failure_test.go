@@ -15,9 +15,9 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// failureScenarios are streams that fail where the other clients' recovery is
-// switched off. Ours is never: what is held is that the failed stream is given
-// up, that it is told, and that rows without an ack stay the caller's.
+// failureScenarios are streams that fail with the other clients' recovery
+// switched off. Ours cannot be: the scenarios want that the failed stream is
+// given up and reported. Rows without an ack stay the caller's.
 func failureScenarios(t *testing.T) {
 	scenario(t, "receiver_error_fails_the_stream", func(t *testing.T) {
 		s, script := scripted(t, create("a"), fails(codes.Internal), emulator.CreateStream{StreamID: "b", Delay: 5 * time.Second}, ack(0))

@@ -90,7 +90,7 @@ func formatScenarios(t *testing.T) {
 		})
 	}
 	// The descriptor is made from the table's columns: without them no stream
-	// for protobuf is ever asked for, and it is said what would help.
+	// for protobuf is ever asked for, and the error has a remedy.
 	scenario(t, "proto_stream_without_descriptor_fails", func(t *testing.T) {
 		s := staged(t, emulator.Config{}, func(c *zerobus.Config) { c.RecordFormat = zerobus.FormatProtobuf })
 		_, err := s.Encoding(nil)

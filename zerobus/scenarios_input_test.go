@@ -74,7 +74,7 @@ func scan(text string, n *int) error {
 }
 
 // sizeInput are rows and batches over the bounds of a message, on every
-// transport: a batch is taken in halves, a row is refused alone.
+// transport: a batch is split, a row is refused alone.
 func sizeInput(t *testing.T) {
 	for _, transport := range transports {
 		scenario(t, transport, func(t *testing.T) {
@@ -187,35 +187,35 @@ func columnInput(t *testing.T) {
 }
 
 // altering is a stage that does what the wiring does when the table changes:
-// rows carry every column there is. rows makes one row for the columns that
-// rows are made for at the time.
+// rows carry every column there is. rows returns one row for the columns that
+// rows are encoded for at the time.
 func altering(t *testing.T, format string) (s stage, rows func(text string) [][]byte) {
 	t.Helper()
 	s = staged(t, emulator.Config{DDL: "CREATE TABLE datafly.events.stream (a STRING, b STRING) USING DELTA;"},
 		func(c *zerobus.Config) { c.RecordFormat, c.ColumnsRefresh = format, time.Minute })
-	type made struct {
+	type encodedFor struct {
 		cols []zerobus.Column
 		form zerobus.Encoding
 	}
-	var now atomic.Pointer[made]
-	adopt := func(cols []zerobus.Column) {
+	var now atomic.Pointer[encodedFor]
+	setColumns := func(cols []zerobus.Column) {
 		form, err := s.Encoding(cols)
 		if err != nil || form.Format != format {
 			t.Errorf("Encoding = %+v, %v, want %s", form, err, format)
 		}
-		now.Store(&made{cols, form})
+		now.Store(&encodedFor{cols, form})
 		s.SetRowColumns(cols)
 	}
 	cols, err := s.Columns(t.Context())
 	if err != nil {
 		t.Fatalf("Columns: %v", err)
 	}
-	adopt(cols)
+	setColumns(cols)
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		s.Watch(ctx, func(cols []zerobus.Column, _ error) { adopt(cols) })
+		s.Watch(ctx, func(cols []zerobus.Column, _ error) { setColumns(cols) })
 	}()
 	t.Cleanup(func() { cancel(); <-over })
 	synctest.Wait()

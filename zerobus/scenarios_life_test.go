@@ -53,7 +53,7 @@ func lifeScenarios(t *testing.T) {
 			asked(t, script, want, 0)
 		})
 	}
-	// There is no switch for recovery: Reachable is the door that does not
+	// There is no switch for recovery: Reachable is the call that does not
 	// repeat.
 	scenario(t, "retriable_error_without_recovery", func(t *testing.T) {
 		s, script := scripted(t, fails(codes.Unavailable), create("not wanted"))
@@ -87,7 +87,7 @@ func lifeScenarios(t *testing.T) {
 		took(t, start, 0)
 	})
 	// Write returned, so there is nothing left to flush; what has no rows is
-	// flushed by itself, also after Close.
+	// flushed automatically, also after Close.
 	scenario(t, "flush_after_close", func(t *testing.T) {
 		s, script := scripted(t, create("a"), ack(0))
 		write(t, s.bench, rows(1))
@@ -134,7 +134,7 @@ func lifeScenarios(t *testing.T) {
 		took(t, start, 0)
 		s.Close()
 		if got := time.Since(start); got > 500*time.Millisecond {
-			t.Errorf("Close took %v of a service that says nothing, want at most 500ms", got)
+			t.Errorf("Close took %v with a silent service, want at most 500ms", got)
 		}
 	})
 	scenario(t, "idempotent_close_after_error", func(t *testing.T) {

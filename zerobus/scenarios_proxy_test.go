@@ -17,7 +17,7 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// What a process run through a proxy is told.
+// What a process run through a proxy reports.
 const (
 	proxiedTransport = "BRIDGE_TEST_PROXIED_TRANSPORT"
 	proxiedWorkspace = "BRIDGE_TEST_PROXIED_WORKSPACE"
@@ -89,8 +89,8 @@ func proxyScenarios(t *testing.T) {
 }
 
 // reachOnce is what runs behind the proxy. Where the endpoint is exempt from it
-// the name cannot be resolved, and that is all that can be said here: whether
-// the proxy was asked is for the other process to tell.
+// the name cannot be resolved, and that is all that is known here: whether
+// the proxy was asked only the other process knows.
 func reachOnce(t *testing.T, transport string) {
 	c, err := zerobus.New(zerobus.Config{
 		WorkspaceURL: os.Getenv(proxiedWorkspace), ClientID: emulator.DefaultClientID,

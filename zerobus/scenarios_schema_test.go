@@ -18,10 +18,10 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// schemaScenarios are about the columns Unity Catalog tells of, the descriptor
+// schemaScenarios are about the columns in Unity Catalog, the descriptor
 // that is made of them, and rows that do not fit.
 func schemaScenarios(t *testing.T) {
-	// What is told by one side is checked by the other: the emulator opens no
+	// What one side sends the other checks: the emulator opens no
 	// stream for a descriptor that does not go with its columns, and reads the
 	// rows by it.
 	for _, tt := range []struct{ name, ddl, row string }{

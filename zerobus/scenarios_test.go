@@ -23,11 +23,11 @@ import (
 
 // TestOfficialScenarios plays the scenarios that the test suites of Databricks'
 // own clients and of EMQX's connector go through, by their names, before the
-// emulator. Where our client has another door the first comment says what
-// stands for what. In short: a message is one Write of one or more rows, Write
-// returning nil is the flush and the wait for an offset in one, a Write whose
-// context ended leaves its rows with the caller, which is the list of what is
-// not acknowledged, and the Observer stands for callbacks.
+// emulator. Where our client has another API the first comment names what
+// stands for what. In short: a message is one Write of one or more rows. Write
+// returning nil is both the flush and the wait for an offset. A Write whose
+// context ended leaves its rows with the caller: that is the list of what is
+// not acknowledged. The Observer stands for callbacks.
 // https://github.com/databricks/zerobus-sdk
 func TestOfficialScenarios(t *testing.T) {
 	t.Run("life", lifeScenarios)
@@ -209,7 +209,7 @@ func pending(t *testing.T, all ...<-chan error) {
 	}
 }
 
-// isRefused fails unless err says that a row can never be ingested.
+// isRefused fails unless err means that a row can never be ingested.
 func isRefused(t *testing.T, err error, code string) {
 	t.Helper()
 	var no *zerobus.RefusedError
@@ -222,7 +222,7 @@ func isRefused(t *testing.T, err error, code string) {
 	}
 }
 
-// isOver fails unless err says that the context ended, and nothing else.
+// isOver fails unless err means that the context ended, and nothing else.
 func isOver(t *testing.T, err, want error) {
 	t.Helper()
 	var no *zerobus.RefusedError
@@ -231,7 +231,7 @@ func isOver(t *testing.T, err, want error) {
 	}
 }
 
-// took fails unless as much time went by since start.
+// took fails unless as much time has passed since start.
 func took(t *testing.T, start time.Time, want time.Duration) {
 	t.Helper()
 	if got := time.Since(start); got != want {
@@ -247,7 +247,7 @@ func asked(t *testing.T, script *emulator.Script, streams, records int) {
 	}
 }
 
-// quiet fails if an attempt was repeated or somebody was told of trouble.
+// quiet fails if an attempt was repeated or a fault was logged.
 func (s stage) quiet(t *testing.T) {
 	t.Helper()
 	s.obs.mu.Lock()

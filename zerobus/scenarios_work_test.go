@@ -54,8 +54,8 @@ func workScenarios(t *testing.T) {
 		asked(t, script, 1, 4)
 	})
 	for _, code := range []codes.Code{codes.ResourceExhausted, codes.InvalidArgument} {
-		// Whatever the service says of a message over its own bound, the batch
-		// comes back to be halved, and its rows get through.
+		// Whatever the service answers to a message over its own bound, the batch
+		// comes back to be split, and its rows get through.
 		scenario(t, "batch_too_large_rejected_by_server/"+code.String(), func(t *testing.T) {
 			s := staged(t, emulator.Config{MaxRequestBytes: 5 << 20, OversizeCode: code}, nil)
 			var batch [][]byte
@@ -227,7 +227,7 @@ func concurrencyScenarios(t *testing.T) {
 			succeed(t, three)
 		})
 	}
-	// There is one door; whoever waits before it is let go by its context.
+	// There is one window; the context of a caller that waits for it ends the wait.
 	scenario(t, "ingest_blocks_at_the_in_flight_limit/offset_api", func(t *testing.T) {
 		s := staged(t, emulator.Config{}, func(c *zerobus.Config) { c.MaxInFlight = 1 << 20 })
 		s.stallAcks(t, 5*time.Second)

@@ -143,7 +143,7 @@ func TestTLS(t *testing.T) {
 }
 
 // TestUnreachableServices wants the address named that was asked, with its own
-// port: whoever opens a firewall goes by it.
+// port: a firewall rule needs it.
 func TestUnreachableServices(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
@@ -262,13 +262,13 @@ func TestNothingSecretIsSaid(t *testing.T) {
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 				defer cancel()
-				said := fmt.Sprint(b.WriteLatest(ctx, rows(1)), b.Token(ctx), b.Reachable(ctx), b.Preflight(ctx))
+				reported := fmt.Sprint(b.WriteLatest(ctx, rows(1)), b.Token(ctx), b.Reachable(ctx), b.Preflight(ctx))
 				state := b.State()
-				said += state.Reason + state.Remedy + text(t, b.logs)
+				reported += state.Reason + state.Remedy + text(t, b.logs)
 				basic := base64.StdEncoding.EncodeToString([]byte(principal + ":" + escaped(secretOne)))
 				for _, secret := range []string{secretOne, escaped(secretOne), "token-1-of-test", basic} {
-					if strings.Contains(said, secret) {
-						t.Errorf("%q was said:\n%s", secret, said)
+					if strings.Contains(reported, secret) {
+						t.Errorf("%q was reported:\n%s", secret, reported)
 					}
 				}
 			})

@@ -14,7 +14,7 @@ import (
 )
 
 // A column that rows carry is dropped while a Write is under way. The caller
-// then says that rows are made without it, and gets the old ones back.
+// then encodes rows without it, and gets the old ones back.
 func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 	e, err := emulator.New(emulator.Config{DDL: "CREATE TABLE c.s.t (a STRING, b STRING)"})
 	if err != nil {
@@ -64,7 +64,7 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 	if err := c.WriteLatest(ctx, [][]byte{[]byte(`{"a":"1"}`)}); err != nil {
 		t.Fatal(err)
 	}
-	// Whoever knows how old its rows are gets them back unsent.
+	// Rows of an older version come back unsent.
 	if _, err := c.Write(ctx, before, old); !errors.As(err, &stale) {
 		t.Errorf("got %v for rows of an earlier SetRowColumns, want a *StaleError", err)
 	}
@@ -72,7 +72,7 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 		t.Errorf("got %v for rows of an earlier SetRowColumns, want a *StaleError", err)
 	}
 	if got := c.State().Name; got != zerobus.Ready {
-		t.Errorf("got state %s after rows were made anew, want %s", got, zerobus.Ready)
+		t.Errorf("got state %s after rows were encoded again, want %s", got, zerobus.Ready)
 	}
 	if got := e.Table("c.s.t").Count(); got != 2 {
 		t.Errorf("got %d rows, want 2", got)

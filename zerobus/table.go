@@ -55,7 +55,7 @@ func (t TableName) path() string {
 // doubled.
 func Quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
-// UnwritableTable says that Zerobus does not write to a table of this kind, whatever is
+// UnwritableTable reports that Zerobus does not write to a table of this kind, whatever is
 // granted on it.
 type UnwritableTable struct {
 	Type   string // table_type in Unity Catalog, such as VIEW
@@ -104,15 +104,14 @@ func (e *UnwritableTable) fault(table TableName, status int) *Error {
 		Remedy:  "set zerobus.table to a managed Delta table or a streaming table; bridge ddl prints the statements that create one"}
 }
 
-// SchemaError says how the table's columns differ from those of the rows.
+// SchemaError lists how the table's columns differ from those of the rows.
 type SchemaError struct {
 	Table    TableName
 	Missing  []Column // carried by rows, not in the table
 	Changed  []Column // in the table with another type; Type is the table's
 	Required []Column // NOT NULL in the table, carried by no row
 
-	wanted map[string]string // the rows' type of each changed column
-	folded map[string]string // for a missing column: the table's spelling, if only case differs
+	reasons, remedies, statements []string // of all differences
 }
 
 // Error lists every difference and ends with what to do about it.
@@ -120,44 +119,46 @@ func (e *SchemaError) Error() string { return e.Reason() + "; " + e.Remedy() }
 
 // Reason lists every difference.
 func (e *SchemaError) Reason() string {
-	var list []string
-	for _, c := range e.Missing {
-		text := fmt.Sprintf("it has no column %q (%s)", c.Name, c.Type)
-		if other := e.folded[c.Name]; other != "" {
-			text += fmt.Sprintf(", only %q, and names must match exactly", other)
-		}
-		list = append(list, text)
-	}
-	for _, c := range e.Changed {
-		list = append(list, fmt.Sprintf("its column %q is %s, rows carry %s", c.Name, c.Type, e.wanted[c.Name]))
-	}
-	for _, c := range e.Required {
-		list = append(list, fmt.Sprintf("its column %q (%s) is NOT NULL and no row carries it", c.Name, c.Type))
-	}
-	return fmt.Sprintf("table %s does not fit the blueprint: %s", e.Table, strings.Join(list, "; "))
+	return fmt.Sprintf("table %s does not fit the blueprint: %s", e.Table, strings.Join(e.reasons, "; "))
 }
 
 // Remedy is the ALTER TABLE statement for missing columns, and what to change for the rest.
-func (e *SchemaError) Remedy() string {
-	var list []string
-	var add []Column
-	for _, c := range e.Missing {
-		if other := e.folded[c.Name]; other != "" {
-			list = append(list, fmt.Sprintf("change the blueprint's target %q to %q", c.Name, other))
-		} else {
-			add = append(add, c)
-		}
+func (e *SchemaError) Remedy() string { return strings.Join(e.remedies, "; ") }
+
+// describe sets the texts. wanted is the rows' type of each changed column, folded the table's
+// spelling of each missing column if only case differs.
+func (e *SchemaError) describe(wanted, folded map[string]string) {
+	add := func(reason, remedy, statement string) {
+		e.reasons, e.remedies, e.statements = append(e.reasons, reason), append(e.remedies, remedy), append(e.statements, statement)
 	}
-	if len(add) > 0 {
-		list = append(list, "run: "+alterAdd(e.Table, add)+" or remove the mapping from the blueprint")
+	comment := func(text string) string { return clean(text, 255) } // keeps it on one line
+	var missing []Column
+	for _, c := range e.Missing {
+		reason, other := fmt.Sprintf("it has no column %q (%s)", c.Name, c.Type), folded[c.Name]
+		if other == "" {
+			missing, e.reasons = append(missing, c), append(e.reasons, reason)
+			continue
+		}
+		add(fmt.Sprintf("%s, only %q, and names must match exactly", reason, other),
+			fmt.Sprintf("change the blueprint's target %q to %q", c.Name, other),
+			fmt.Sprintf("-- %s is %s in the table, and names must match exactly: change the blueprint's target", comment(c.Name), comment(other)))
+	}
+	if len(missing) > 0 { // Delta adds columns as nullable only
+		statement := fmt.Sprintf("ALTER TABLE %s ADD COLUMNS (%s);", e.Table.Quoted(), definitions(missing, ", ", false))
+		e.remedies = append(e.remedies, "run: "+statement+" or remove the mapping from the blueprint")
+		e.statements = append(e.statements, statement)
 	}
 	for _, c := range e.Changed {
-		list = append(list, fmt.Sprintf("set type: %s on the blueprint's mapping of %q", c.Type, c.Name))
+		add(fmt.Sprintf("its column %q is %s, rows carry %s", c.Name, c.Type, wanted[c.Name]),
+			fmt.Sprintf("set type: %s on the blueprint's mapping of %q", c.Type, c.Name),
+			fmt.Sprintf("-- %s is %s in the table, rows carry %s: set type: %s on the blueprint's mapping",
+				comment(c.Name), comment(c.Type), comment(wanted[c.Name]), comment(c.Type)))
 	}
 	for _, c := range e.Required {
-		list = append(list, fmt.Sprintf("map %q in the blueprint, or run: %s", c.Name, dropNotNull(e.Table, c.Name)))
+		statement := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL;", e.Table.Quoted(), Quote(c.Name))
+		add(fmt.Sprintf("its column %q (%s) is NOT NULL and no row carries it", c.Name, c.Type),
+			fmt.Sprintf("map %q in the blueprint, or run: %s", c.Name, statement), statement)
 	}
-	return strings.Join(list, "; ")
 }
 
 // fault returns e as the configuration fault that blocks writing.
@@ -168,7 +169,7 @@ func (e *SchemaError) fault() *Error {
 // compareColumns returns a *SchemaError unless every column that rows carry is in the table
 // with a type of the same value form, and rows carry every NOT NULL column.
 func compareColumns(table TableName, carried, have []Column) error {
-	e := &SchemaError{Table: table, wanted: map[string]string{}, folded: map[string]string{}}
+	e, wanted, folded := &SchemaError{Table: table}, map[string]string{}, map[string]string{}
 	byName, byFold := make(map[string]Column, len(have)), make(map[string]string, len(have))
 	for _, c := range have {
 		byName[c.Name] = c
@@ -182,10 +183,10 @@ func compareColumns(table TableName, carried, have []Column) error {
 		switch {
 		case !ok:
 			e.Missing = append(e.Missing, want)
-			e.folded[want.Name] = byFold[strings.ToLower(want.Name)]
+			folded[want.Name] = byFold[strings.ToLower(want.Name)]
 		case w != g && !(w == "integer" && g == "float"):
 			e.Changed = append(e.Changed, got)
-			e.wanted[got.Name] = want.Type
+			wanted[got.Name] = want.Type
 		}
 	}
 	for _, c := range have {
@@ -193,7 +194,7 @@ func compareColumns(table TableName, carried, have []Column) error {
 			e.Required = append(e.Required, c)
 		}
 	}
-	if len(e.Missing)+len(e.Changed)+len(e.Required) == 0 {
+	if e.describe(wanted, folded); len(e.reasons) == 0 {
 		return nil
 	}
 	return e
@@ -226,7 +227,7 @@ func valueForm(text string) string {
 // newline. Columns keep the given order.
 func DDL(table TableName, cols []Column, principal string) string {
 	return fmt.Sprintf("CREATE CATALOG IF NOT EXISTS %s;\nCREATE SCHEMA IF NOT EXISTS %s.%s;\nCREATE TABLE IF NOT EXISTS %s (\n  %s\n) USING DELTA;\n\n%s\n",
-		Quote(table.Catalog), Quote(table.Catalog), Quote(table.Schema), table.Quoted(), definitions(cols, ",\n  "),
+		Quote(table.Catalog), Quote(table.Catalog), Quote(table.Schema), table.Quoted(), definitions(cols, ",\n  ", true),
 		strings.Join(Grants(table, principal), "\n"))
 }
 
@@ -241,20 +242,10 @@ func Grants(table TableName, principal string) []string {
 	}
 }
 
-// alterAdd returns the statement that adds cols to the table. Delta adds columns as nullable
-// only, so NotNull is left out.
-func alterAdd(table TableName, cols []Column) string {
-	cols = slices.Clone(cols)
-	for i := range cols {
-		cols[i].NotNull = false
-	}
-	return fmt.Sprintf("ALTER TABLE %s ADD COLUMNS (%s);", table.Quoted(), definitions(cols, ", "))
-}
-
-func definitions(cols []Column, separator string) string {
+func definitions(cols []Column, separator string, withNotNull bool) string {
 	list := make([]string, len(cols))
 	for i, c := range cols {
-		if list[i] = Quote(c.Name) + " " + c.Type; c.NotNull {
+		if list[i] = Quote(c.Name) + " " + c.Type; c.NotNull && withNotNull {
 			list[i] += " NOT NULL"
 		}
 	}
@@ -263,38 +254,13 @@ func definitions(cols []Column, separator string) string {
 
 // AlterDiff returns the SQL that gives the table the columns that rows carry, each statement
 // ended by a semicolon and a newline; empty if it has them. What no statement can change (a
-// type, a name in another case) is a comment that says what to change in the blueprint.
+// type, a name in another case) is a comment that names what to change in the blueprint.
 func AlterDiff(table TableName, carried, have []Column) string {
 	mismatch, ok := errors.AsType[*SchemaError](compareColumns(table, carried, have))
 	if !ok {
 		return ""
 	}
-	comment := func(text string) string { return clean(text, 255) } // keeps it on one line
-	var out strings.Builder
-	var add []Column
-	for _, c := range mismatch.Missing {
-		if other := mismatch.folded[c.Name]; other != "" {
-			fmt.Fprintf(&out, "-- %s is %s in the table, and names must match exactly: change the blueprint's target\n", comment(c.Name), comment(other))
-			continue
-		}
-		add = append(add, c)
-	}
-	if len(add) > 0 {
-		out.WriteString(alterAdd(table, add) + "\n")
-	}
-	for _, c := range mismatch.Changed {
-		fmt.Fprintf(&out, "-- %s is %s in the table, rows carry %s: set type: %s on the blueprint's mapping\n",
-			comment(c.Name), comment(c.Type), comment(mismatch.wanted[c.Name]), comment(c.Type))
-	}
-	for _, c := range mismatch.Required {
-		out.WriteString(dropNotNull(table, c.Name) + "\n")
-	}
-	return out.String()
-}
-
-// dropNotNull returns the statement that lets rows omit a column.
-func dropNotNull(table TableName, column string) string {
-	return fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL;", table.Quoted(), Quote(column))
+	return strings.Join(mismatch.statements, "\n") + "\n"
 }
 
 // DedupeView returns the statement that creates a view beside the table with one row per

@@ -9,7 +9,7 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-// A writer that waits for a limit goes by the new one at once, however long the
+// A writer that waits for a limit uses the new one at once, however long the
 // old one would have had it wait.
 func TestRateLimitChangesWhileWritersWait(t *testing.T) {
 	for _, tc := range []struct {
@@ -22,7 +22,7 @@ func TestRateLimitChangesWhileWritersWait(t *testing.T) {
 		{"lifted", 0.001, 0, 0},
 		{"no number lifts it too", 0.001, math.NaN(), 0},
 		{"lowered", 0.01, 0.005, 400 * time.Second},
-		{"the same goes on", 0.01, 0.01, 290 * time.Second}, // 10 s of the first 100 have passed
+		{"the same continues", 0.01, 0.01, 290 * time.Second}, // 10 s of the first 100 have passed
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -34,16 +34,9 @@ type token struct {
 // tokenSource requests and caches the access token of one service principal. The first
 // caller that needs a token requests it, the others wait.
 type tokenSource struct {
-	id      string
-	secret  func() (string, error)
-	url     string
-	scope   string
-	params  url.Values // additional parameters; nil: a plain token
-	timeout time.Duration
-	http    *http.Client
-	rem     remedies
-	obs     Observer
-	log     *zap.Logger
+	c      *Client
+	params url.Values // additional parameters; nil: a plain token
+	http   *http.Client
 
 	mu        sync.Mutex    // guards the fields below
 	current   *token        // nil: none that may be used again
@@ -77,7 +70,7 @@ func (s *tokenSource) get(ctx context.Context) (string, error) {
 
 // mintShared requests a token and publishes the result in c.
 func (s *tokenSource) mintShared(ctx context.Context, c *call[string]) {
-	limit := s.timeout
+	limit := s.c.set.Timeout
 	s.mu.Lock()
 	if s.current != nil && time.Now().Before(s.current.expires) {
 		limit = min(limit, refreshWait)
@@ -86,7 +79,7 @@ func (s *tokenSource) mintShared(ctx context.Context, c *call[string]) {
 	tok, err := s.mint(ctx, limit)
 	c.abandoned = err != nil && ctx.Err() != nil
 	if !c.abandoned {
-		s.obs.TokenMinted(err)
+		s.c.obs.TokenMinted(err)
 	}
 
 	s.mu.Lock()
@@ -108,7 +101,7 @@ func (s *tokenSource) mintShared(ctx context.Context, c *call[string]) {
 		s.retryAt = now.Add(refreshPause)
 		if !s.late {
 			s.late = true
-			s.log.Warn("refreshing the token failed, the present one serves until it expires",
+			s.c.log.Warn("refreshing the token failed, the present one serves until it expires",
 				zap.Time("expires", s.current.expires), zap.Error(err))
 		}
 	}
@@ -116,7 +109,7 @@ func (s *tokenSource) mintShared(ctx context.Context, c *call[string]) {
 
 // mint sends one token request and waits at most limit.
 func (s *tokenSource) mint(ctx context.Context, limit time.Duration) (*token, error) {
-	secret, err := s.secret()
+	secret, err := s.c.set.ClientSecret()
 	if err == nil && secret == "" {
 		err = errors.New("it is empty")
 	}
@@ -130,15 +123,15 @@ func (s *tokenSource) mint(ctx context.Context, limit time.Duration) (*token, er
 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	config := clientcredentials.Config{ClientID: s.id, ClientSecret: secret, TokenURL: s.url,
-		Scopes: strings.Fields(s.scope), EndpointParams: s.params, AuthStyle: oauth2.AuthStyleInHeader}
+	config := clientcredentials.Config{ClientID: s.c.set.ClientID, ClientSecret: secret, TokenURL: s.c.set.token,
+		Scopes: strings.Fields(s.c.set.Scope), EndpointParams: s.params, AuthStyle: oauth2.AuthStyleInHeader}
 	asked := time.Now()
 	got, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, s.http))
 	if err != nil {
 		return nil, s.explain(err)
 	}
 	if strings.ContainsFunc(got.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, s.rem.misread(opToken, http.StatusOK, errors.New("the token holds characters no header may carry"))
+		return nil, s.c.rem.misread(opToken, http.StatusOK, errors.New("the token holds characters no header may carry"))
 	}
 	t := &token{value: got.AccessToken, minted: asked, expires: got.Expiry}
 	if !got.Expiry.IsZero() {
@@ -151,11 +144,11 @@ func (s *tokenSource) mint(ctx context.Context, limit time.Duration) (*token, er
 // whole body, so it is dropped.
 func (s *tokenSource) explain(err error) error {
 	if sent, ok := errors.AsType[*url.Error](err); ok {
-		return s.rem.network(opToken, sent.Err)
+		return s.c.rem.network(opToken, sent.Err)
 	}
 	answered, ok := errors.AsType[*oauth2.RetrieveError](err)
 	if !ok {
-		return s.rem.misread(opToken, http.StatusOK, errors.New("the answer is no token"))
+		return s.c.rem.misread(opToken, http.StatusOK, errors.New("the answer is no token"))
 	}
 	secrets, body, header := s.secrets(), decodeAnswer(answered.Body), answered.Response.Header
 	e := &Error{Op: opToken, Status: answered.Response.StatusCode,
@@ -167,7 +160,7 @@ func (s *tokenSource) explain(err error) error {
 	if e.kind, e.reason = classify(e.Status); e.kind != transient {
 		e.kind = configuration // no status of this endpoint is about a row or fixed by a fresh token
 	}
-	return s.rem.byAnswer(e)
+	return s.c.rem.byAnswer(e)
 }
 
 // secrets returns the texts that no error may repeat, in every form that a service could
@@ -176,7 +169,7 @@ func (s *tokenSource) secrets(more ...string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	form := url.QueryEscape(s.presented)
-	texts := append(more, s.presented, form, base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(s.id)+":"+form)))
+	texts := append(more, s.presented, form, base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(s.c.set.ClientID)+":"+form)))
 	if s.latest != nil {
 		texts = append(texts, s.latest.value)
 	}
@@ -195,7 +188,7 @@ func (s *tokenSource) drop(used string) {
 // secretReplaced reports whether the secret differs from the last one presented, and
 // forgets the old one's token if so.
 func (s *tokenSource) secretReplaced() bool {
-	secret, err := s.secret()
+	secret, err := s.c.set.ClientSecret()
 	if err != nil || secret == "" {
 		return false
 	}

@@ -159,7 +159,7 @@ func TestAWaiterIsNotEndedByTheMintersContext(t *testing.T) {
 			t.Errorf("Write: %v", err)
 		}
 		if got := time.Since(start); got != 0 {
-			t.Errorf("the waiter went on after %v, want at once", got)
+			t.Errorf("the waiter resumed after %v, want at once", got)
 		}
 	})
 }

@@ -33,7 +33,7 @@ type change struct {
 	err   error
 }
 
-// watched reads the columns as start-up does, and collects what Watch tells.
+// watched reads the columns as start-up does, and collects what Watch reports.
 func watched(t *testing.T, b bench, then func([]zerobus.Column, error)) *[]change {
 	t.Helper()
 	cols, err := b.Columns(t.Context())
@@ -75,7 +75,7 @@ func TestWatchTellsOfChangedColumns(t *testing.T) {
 		got := watched(t, b, nil)
 		after(30 * time.Minute)
 		if len(*got) != 0 || reads.Load() < 6 || reads.Load() > 7 {
-			t.Errorf("%v was told after %d readings of the same columns, want nothing after six or so", *got, reads.Load())
+			t.Errorf("%v was reported after %d readings of the same columns, want nothing after six or so", *got, reads.Load())
 		}
 		b.space.set(func() { b.space.columns = table("a", "b", "c") })
 		after(6 * time.Minute)
@@ -84,11 +84,11 @@ func TestWatchTellsOfChangedColumns(t *testing.T) {
 		b.space.set(func() { b.space.columns = table("a", "b") })
 		after(6 * time.Minute)
 		if len(*got) != 3 || (*got)[0].names != "a b c" || (*got)[1].names != "b" || (*got)[2].names != "a b" {
-			t.Fatalf("told was %v, want each change once", *got)
+			t.Fatalf("got %v, want each change once", *got)
 		}
-		var misfit *zerobus.SchemaError
-		if (*got)[0].err != nil || (*got)[2].err != nil || !errors.As((*got)[1].err, &misfit) {
-			t.Errorf("told was %v, want an error for the columns that lack one, and no other", *got)
+		var mismatch *zerobus.SchemaError
+		if (*got)[0].err != nil || (*got)[2].err != nil || !errors.As((*got)[1].err, &mismatch) {
+			t.Errorf("got %v, want an error for the columns that lack one, and no other", *got)
 		}
 	})
 }
@@ -103,13 +103,13 @@ func TestWatchOutlivesCatalogThatIsAway(t *testing.T) {
 		}
 		got := watched(t, b, nil)
 		after(10 * time.Minute)
-		if said := strings.Count(text(t, b.logs), "cannot be read for the moment"); said != 1 || len(*got) != 0 {
-			t.Errorf("%d lines and %v told while columns are hidden, want one line and nothing", said, *got)
+		if reported := strings.Count(text(t, b.logs), "cannot be read for the moment"); reported != 1 || len(*got) != 0 {
+			t.Errorf("%d lines and %v reported while columns are hidden, want one line and nothing", reported, *got)
 		}
 		away.Store(false)
 		after(2 * time.Minute)
 		if len(*got) != 1 || (*got)[0].names != "message_id n" {
-			t.Errorf("told was %v, want the columns once they can be read", *got)
+			t.Errorf("got %v, want the columns once they can be read", *got)
 		}
 	})
 }
@@ -123,7 +123,7 @@ func TestWatchWithoutATimerHearsOfRefusedRows(t *testing.T) {
 		b.space.set(func() { b.space.columns = table("a", "c") })
 		after(24 * time.Hour)
 		if len(*got) != 0 {
-			t.Errorf("told was %v, want nothing: nobody asked", *got)
+			t.Errorf("got %v, want nothing: nobody asked", *got)
 		}
 		b.space.set(func() { b.space.onIngest = answers(400, 400) })
 		if err := b.WriteLatest(t.Context(), rows(1)); err == nil {
@@ -131,14 +131,14 @@ func TestWatchWithoutATimerHearsOfRefusedRows(t *testing.T) {
 		}
 		synctest.Wait()
 		if len(*got) != 1 || (*got)[0].names != "a c" || (*got)[0].err != nil {
-			t.Errorf("told was %v, want the new columns, which fit", *got)
+			t.Errorf("got %v, want the new columns, which fit", *got)
 		}
 	})
 }
 
 // TestAnAlteredTableUnderGRPC alters the table so that the service opens no
-// stream for the old descriptor. Writing blocks, the change is told, rows get
-// their new form, and those of the old one come back to be made anew, unsent.
+// stream for the old descriptor. Writing blocks, the change is reported, rows get
+// their new form, and those of the old one come back to be encoded again, unsent.
 func TestAnAlteredTableUnderGRPC(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var altered atomic.Bool
@@ -156,9 +156,9 @@ func TestAnAlteredTableUnderGRPC(t *testing.T) {
 			return errors.Join(s.confirm(), s.take(1), s.signal(nil), s.half())
 		}
 		got := watched(t, b.bench, func(cols []zerobus.Column, err error) {
-			var misfit *zerobus.SchemaError
-			if !errors.As(err, &misfit) {
-				t.Errorf("told was %v, want the misfit", err)
+			var mismatch *zerobus.SchemaError
+			if !errors.As(err, &mismatch) {
+				t.Errorf("got %v, want the mismatch", err)
 			}
 			after := make(chan struct{})
 			time.AfterFunc(10*time.Second, func() { close(after) }) // compiling takes its time

@@ -111,7 +111,7 @@ func (s *workspace) serveToken(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":%d,"scope":"all-apis"}`, token, s.lifetime)
 }
 
-// known tells whether the request carries a token that still holds.
+// known reports whether the request carries a valid token.
 func (s *workspace) known(r *http.Request) (string, bool) {
 	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 	s.mu.Lock()
@@ -257,6 +257,9 @@ func (o *observed) Retried(reason string) {
 	}
 	o.retries[reason]++
 }
+
+func (*observed) StreamOpened()      {}
+func (*observed) StreamEnded(string) {}
 
 func (o *observed) TokenMinted(err error) {
 	o.mu.Lock()

@@ -148,8 +148,8 @@ func TestAHangingServiceIsGivenUpAfterTheTimeout(t *testing.T) {
 		if got := b.obs.count(b.obs.retries, zerobus.RetryTimeout); got != 1 {
 			t.Errorf("%d retries for a timeout, want 1", got)
 		}
-		if said := text(t, b.logs); !strings.Contains(said, "reaches abc-12345.cloud.databricks.com:443:") {
-			t.Errorf("the log does not say what to check: %s", said)
+		if reported := text(t, b.logs); !strings.Contains(reported, "reaches abc-12345.cloud.databricks.com:443:") {
+			t.Errorf("the log does not contain what to check: %s", reported)
 		}
 	})
 }
@@ -294,15 +294,15 @@ func TestRetryingIsSaidOnceAndThenSeldom(t *testing.T) {
 				t.Errorf("Write: %v", err)
 			}
 		}
-		said := text(t, b.logs)
-		if got := strings.Count(said, "being retried"); got < 2 || got > 6 {
-			t.Errorf("%d lines about retrying in 2 minutes, want one per 30 s:\n%s", got, said)
+		reported := text(t, b.logs)
+		if got := strings.Count(reported, "being retried"); got < 2 || got > 6 {
+			t.Errorf("%d lines about retrying in 2 minutes, want one per 30 s:\n%s", got, reported)
 		}
-		if got := strings.Count(said, "healthy again"); got != 1 {
-			t.Errorf("%d lines about health, want 1:\n%s", got, said)
+		if got := strings.Count(reported, "healthy again"); got != 1 {
+			t.Errorf("%d lines about health, want 1:\n%s", got, reported)
 		}
-		if strings.Contains(said, "a@b.example") {
-			t.Errorf("the log quotes a row:\n%s", said)
+		if strings.Contains(reported, "a@b.example") {
+			t.Errorf("the log quotes a row:\n%s", reported)
 		}
 	})
 }

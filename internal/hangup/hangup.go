@@ -1,7 +1,7 @@
 // Package hangup receives SIGHUP for `bridge run` as early as a Go program can. The
-// default action ends the process, and other packages take milliseconds to initialize
-// before main: long enough for a supervisor that reloads right after the start. The
-// package imports little, so it is initialized before them.
+// default action ends the process. Other packages take milliseconds to initialize before
+// main, and a supervisor may reload within them. This package imports little, so it is
+// initialized first.
 package hangup
 
 import (

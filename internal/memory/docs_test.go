@@ -32,13 +32,13 @@ rows in flight = min(partitions * delivery.max_bytes, 0.45 * delivery.max_buffer
 			t.Errorf("%+v: got a bound of %.1f MiB, the formula has %.1f", p, got/mib, want/mib)
 		}
 	}
-	said := fmt.Sprintf("%d MiB for 4 partitions, %d MiB for 16 and %d MiB for 300",
+	reported := fmt.Sprintf("%d MiB for 4 partitions, %d MiB for 16 and %d MiB for 300",
 		memory.MiB(defaults(4).Bound()), memory.MiB(defaults(16).Bound()), memory.MiB(defaults(300).Bound()))
-	if !strings.Contains(page(t, "operations.md"), said) {
-		t.Errorf("docs/operations.md does not say %q", said)
+	if !strings.Contains(page(t, "operations.md"), reported) {
+		t.Errorf("docs/operations.md does not contain %q", reported)
 	}
 	if got := (defaults(300).Bound() - defaults(300).SoftLimit(0)) / mib; !strings.Contains(page(t, "operations.md"), fmt.Sprintf("%d MiB below the bound", got)) {
-		t.Errorf("docs/operations.md does not say that the soft limit is %d MiB below the bound", got)
+		t.Errorf("docs/operations.md does not contain that the soft limit is %d MiB below the bound", got)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 const mebi = 1 << 20
 
-// Constants of the bound; docs/performance.md says how each was measured.
+// Constants of the bound; docs/performance.md describes how each was measured.
 const (
 	// Ratio is how much larger than on the wire fetched events may be. Answers that
 	// decompress to more are fetched in smaller pieces.

@@ -25,7 +25,7 @@ func TestTolerant(t *testing.T) {
 	long := strings.Repeat("y", 1<<20)
 	for _, tc := range []struct {
 		body    string
-		seconds int // until the token expires; 0: not said
+		seconds int // until the token expires; 0: unknown
 		token   string
 	}{
 		{`{"access_token":"t","expires_in":3599}`, 3599, "t"},

@@ -116,9 +116,6 @@ func MemoryPlan(c *config.Config, brokers, partitions int) memory.Plan {
 	}
 }
 
-// What happens to streams is optional for an observer, so the compiler checks it.
-var _ zerobus.StreamObserver = (*ops.IntegrationMetrics)(nil)
-
 // KnownLabels lists the label values of an integration's metrics that exist
 // before anything has happened.
 func KnownLabels(c *config.Config) ops.Known {
