@@ -9,9 +9,16 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/datafly/bridge/bench/naive"
+	"github.com/datafly/bridge/internal/kafkatest"
+	"github.com/datafly/bridge/zerobus/emulator"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // child is a process that this one started and will stop.
@@ -59,7 +66,7 @@ func start(ctx context.Context, dir, name string, env []string, program string, 
 		for in.Scan() {
 			select {
 			case c.lines <- []byte(in.Text()):
-			default: // nobody reads more than the few lines a role says
+			default: // nobody reads more than the few lines a role reports
 			}
 		}
 		c.err = cmd.Wait()
@@ -95,13 +102,13 @@ func (c *child) stop() error {
 	return nil
 }
 
-// died says how a child ended that should be running.
+// died returns how a child ended that should be running.
 func (c *child) died() error {
 	cause := c.err
 	if cause == nil {
 		cause = errors.New("exit status 0")
 	}
-	return fmt.Errorf("%s ended by itself: %w; the end of its log:\n%s", c.name, cause, c.tail())
+	return fmt.Errorf("%s ended without being stopped: %w; the end of its log:\n%s", c.name, cause, c.tail())
 }
 
 func (c *child) tail() string {
@@ -116,12 +123,12 @@ func (c *child) tail() string {
 	return strings.TrimSpace(string(text[max(len(text)-most, 0):]))
 }
 
-// hear decodes the next line the child says.
-func (c *child) hear(ctx context.Context, v any) error {
+// read decodes the next line the child reports.
+func (c *child) read(ctx context.Context, v any) error {
 	select {
 	case line := <-c.lines:
 		if err := json.Unmarshal(line, v); err != nil {
-			return fmt.Errorf("%s said %q: %w", c.name, line, err)
+			return fmt.Errorf("%s reported %q: %w", c.name, line, err)
 		}
 		return nil
 	case <-c.done:
@@ -144,7 +151,7 @@ func (c *child) alive(ctx context.Context) (context.Context, context.CancelFunc)
 	return ctx, func() { cancel(nil) }
 }
 
-// Roles are parts this program plays in other processes of itself.
+// Roles are what this program runs in other processes of itself.
 const (
 	roleEnv     = "BENCH_ROLE"
 	settingsEnv = "BENCH_ROLE_SETTINGS"
@@ -163,28 +170,28 @@ func startRole(ctx context.Context, dir, role string, settings any) (*child, err
 	return start(ctx, dir, role, append(inherited(), roleEnv+"="+role, settingsEnv+"="+string(text)), self)
 }
 
-// play plays the role the environment asks for, if it asks for one.
-func play(ctx context.Context) (played bool, err error) {
+// runRole runs the role that the environment names, if it names one.
+func runRole(ctx context.Context) (started bool, err error) {
 	role := os.Getenv(roleEnv)
 	if role == "" {
 		return false, nil
 	}
-	play, ok := roles[role]
+	run, ok := roles[role]
 	if !ok {
 		return true, fmt.Errorf("unknown role %q in %s", role, roleEnv)
 	}
-	return true, play(ctx, []byte(os.Getenv(settingsEnv)))
+	return true, run(ctx, []byte(os.Getenv(settingsEnv)))
 }
 
 var roles = map[string]func(context.Context, []byte) error{
-	"broker":   playBroker,
-	"emulator": playEmulator,
-	"poll":     playPoll,
-	"naive":    playNaive,
+	"broker":   runBroker,
+	"emulator": runEmulator,
+	"poll":     runPoll,
+	"naive":    runNaive,
 }
 
-// tell says one line to the process that started this one.
-func tell(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }
+// report sends one line to the process that started this one.
+func report(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }
 
 // inherited is the environment of children: what programs need, and the knobs
 // of the Go runtime, but no setting of the bridge.
@@ -198,4 +205,215 @@ func inherited() []string {
 		}
 	}
 	return env
+}
+
+// atBroker is what the broker's process reports once it serves.
+type atBroker struct {
+	Addresses []string `json:"addresses"`
+}
+
+// brokerConfig has groups of the KIP-848 protocol give a silent member up as
+// soon as classic ones do in scale: there the brokers' setting counts, not the
+// member's.
+var brokerConfig = map[string]string{"group.consumer.session.timeout.ms": strconv.FormatInt(scaleSession.Milliseconds(), 10)}
+
+// runBroker is the role of the in-process Kafka of franz-go, in a process of its own
+// so that its processor time is not the bridge's.
+func runBroker(ctx context.Context, _ []byte) error {
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(brokerConfig))
+	if err != nil {
+		return fmt.Errorf("starting the in-process kafka: %w", err)
+	}
+	defer fake.Close()
+	if err := report(atBroker{Addresses: fake.ListenAddrs()}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// startBroker starts the broker that the options name and returns its addresses
+// and how to stop it.
+func startBroker(ctx context.Context, o *options, dir string) (addresses []string, stop func() error, err error) {
+	if o.apache {
+		cluster, err := kafkatest.Run(ctx, dir, kafkatest.Options{JVM: []string{"-Xmx1g"}, Config: brokerConfig})
+		if err != nil {
+			return nil, nil, err
+		}
+		return cluster.Brokers(), cluster.Close, nil
+	}
+	c, err := startRole(ctx, dir, "broker", nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var at atBroker
+	if err := c.read(ctx, &at); err != nil {
+		return nil, nil, fmt.Errorf("%w; stopping it: %w", err, c.stop())
+	}
+	return at.Addresses, c.stop, nil
+}
+
+// reading is what a consumer needs to know; it travels to the roles as JSON.
+type reading struct {
+	Brokers []string `json:"brokers"`
+	Topic   string   `json:"topic"`
+	Group   string   `json:"group"`
+	// Warm is how many events pass before the clock starts, All how many
+	// there are.
+	Warm int `json:"warm"`
+	All  int `json:"all"`
+
+	// Where rows go; not for the consumer that only polls.
+	Workspace string `json:"workspace,omitempty"`
+	CA        string `json:"ca,omitempty"` // PEM; empty without TLS
+}
+
+func readingFrom(settings []byte) (r reading, err error) {
+	if err := json.Unmarshal(settings, &r); err != nil {
+		return r, fmt.Errorf("reading the role's settings: %w", err)
+	}
+	return r, nil
+}
+
+// pollMark is what the consumer that only polls reports twice: when it is warm and
+// when it has everything.
+type pollMark struct {
+	Events int           `json:"events"`
+	CPU    time.Duration `json:"cpu_ns"` // user and system time since it started
+}
+
+// runPoll is the role of the consumer that only polls: the least that a consumer with
+// this client costs. Its options are those of the bridge.
+func runPoll(ctx context.Context, settings []byte) error {
+	r, err := readingFrom(settings)
+	if err != nil {
+		return err
+	}
+	cl, err := kgo.NewClient(
+		kgo.SeedBrokers(r.Brokers...),
+		kgo.ConsumerGroup(r.Group),
+		kgo.ConsumeTopics(r.Topic),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchMaxBytes(4<<20),
+		kgo.FetchMaxPartitionBytes(256<<10),
+		kgo.AutoCommitMarks(),
+		kgo.AutoCommitInterval(time.Second),
+		kgo.BlockRebalanceOnPoll(),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+	)
+	if err != nil {
+		return fmt.Errorf("preparing the kafka consumer: %w", err)
+	}
+	defer cl.CloseAllowingRebalance()
+	events, warm := 0, false
+	for events < r.All {
+		fetches := cl.PollRecords(ctx, 10_000)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := fetches.Err(); err != nil {
+			return fmt.Errorf("polling %s: %w", r.Topic, err)
+		}
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+			if n := len(p.Records); n > 0 {
+				events += n
+				cl.MarkCommitRecords(p.Records[n-1])
+			}
+		})
+		cl.AllowRebalance()
+		if !warm && events >= r.Warm {
+			warm = true
+			if err := reportMark(events); err != nil {
+				return err
+			}
+		}
+	}
+	if err := reportMark(events); err != nil {
+		return err
+	}
+	<-ctx.Done() // memory is read from outside first
+	return nil
+}
+
+func reportMark(events int) error {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return fmt.Errorf("reading the own processor time: %w", err)
+	}
+	return report(pollMark{Events: events, CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano())})
+}
+
+// pollAll has the consumer that only polls read everything in the topic.
+func (r *rig) pollAll(ctx context.Context, topic string) (f figures, err error) {
+	c, err := startRole(ctx, r.dir, "poll", reading{
+		Brokers: r.brokers, Topic: topic, Group: r.name("group"), Warm: warm(r.o.events), All: r.o.events,
+	})
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, c.stop()) }()
+	var marks [2]pollMark
+	var at [2]cpuTimes
+	for i := range marks {
+		if err := c.read(ctx, &marks[i]); err != nil {
+			return f, err
+		}
+		if at[i], err = readCPU(c.pid); err != nil {
+			return f, err
+		}
+		at[i].subject = marks[i].CPU // the finer clock
+	}
+	f = newFigures(marks[1].Events-marks[0].Events, at[0], at[1])
+	_, peak, err := memoryOf(c.pid)
+	f.PeakMemory = float64(peak)
+	return f, err
+}
+
+// naiveAll has the naive bridge deliver a quarter of the topic, which takes as long
+// as the others need for all of it.
+func (r *rig) naiveAll(ctx context.Context, topic string) (f figures, err error) {
+	if err := r.workspace.reset(ctx); err != nil {
+		return f, err
+	}
+	c, err := startRole(ctx, r.dir, "naive", reading{
+		Brokers: r.brokers, Topic: topic, Group: r.name("group"), Workspace: r.workspace.at.URL, CA: r.workspace.at.CA,
+	})
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, c.stop()) }()
+	ctx, cancel := c.alive(ctx)
+	defer cancel()
+	var rows [2]int
+	var at [2]cpuTimes
+	for i, n := range []int{warm(r.o.events) / 2, warm(r.o.events)/2 + r.o.events/4} {
+		if err := r.workspace.wait(ctx, n); err != nil {
+			return f, err
+		}
+		if rows[i], _, err = r.workspace.counts(ctx); err != nil {
+			return f, err
+		}
+		if at[i], err = readCPU(c.pid); err != nil {
+			return f, err
+		}
+	}
+	f = newFigures(rows[1]-rows[0], at[0], at[1])
+	_, peak, err := memoryOf(c.pid)
+	f.PeakMemory = float64(peak)
+	return f, err
+}
+
+func runNaive(ctx context.Context, settings []byte) error {
+	r, err := readingFrom(settings)
+	if err != nil {
+		return err
+	}
+	var ca []byte
+	if r.CA != "" {
+		ca = []byte(r.CA)
+	}
+	return naive.Run(ctx, naive.Config{
+		Brokers: r.Brokers, Topic: r.Topic, Group: r.Group, MaxRows: 5000,
+		Workspace: r.Workspace, CA: ca, ClientID: emulator.DefaultClientID, ClientSecret: emulator.DefaultClientSecret, Table: benchTable,
+	})
 }

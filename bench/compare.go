@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,185 +10,269 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/datafly/bridge/zerobus/emulator"
+	"github.com/datafly/bridge/internal/oracle"
 )
 
-// variant is one way of writing rows that is compared with others.
-type variant struct {
-	name      string
-	transport string
-	sets      []string
+// figures are what one run of one subject cost, from warm to done.
+type figures struct {
+	Rows       float64 `json:"rows"` // that the times below were spent on
+	PerSecond  float64 `json:"rows_per_second"`
+	PerCPU     float64 `json:"rows_per_cpu_second"`
+	CPUMicros  float64 `json:"cpu_us_per_row"`
+	RowBytes   float64 `json:"bytes_per_row,omitempty"`
+	BatchRows  float64 `json:"rows_per_write,omitempty"`
+	Ack        float64 `json:"mean_ack_seconds,omitempty"`
+	FirstRow   float64 `json:"first_row_seconds,omitempty"` // from the start of the process
+	PeakMemory float64 `json:"peak_rss_bytes"`
+	Bound      float64 `json:"rss_bound_bytes,omitempty"` // the memory to plan with
+	Idle       float64 `json:"idle_cpu,omitempty"`        // share of one core while no event passes
+	noise
 }
 
-// steady are the figures of one variant over a stretch in which the topic
-// neither begins nor ends.
-type steady struct {
-	figures
-	PerPartition float64 `json:"rows_per_second_and_partition"`
-	BatchRows    float64 `json:"rows_per_write"`
-	RowBytes     float64 `json:"bytes_per_row"`
-	Ack          float64 `json:"mean_ack_seconds"`
+// measures are the columns of a report. Those without a figure are left out.
+var measures = []struct {
+	title, format string
+	unit          float64 // the figure is divided by it
+	of            func(*figures) *float64
+}{
+	{"rows/s", "%.0f", 1, func(f *figures) *float64 { return &f.PerSecond }},
+	{"rows/CPU s", "%.0f", 1, func(f *figures) *float64 { return &f.PerCPU }},
+	{"us/row", "%.3f", 1, func(f *figures) *float64 { return &f.CPUMicros }},
+	{"B/row", "%.0f", 1, func(f *figures) *float64 { return &f.RowBytes }},
+	{"rows/write", "%.0f", 1, func(f *figures) *float64 { return &f.BatchRows }},
+	{"mean ack", "%.0f ms", 1e-3, func(f *figures) *float64 { return &f.Ack }},
+	{"first row", "%.0f ms", 1e-3, func(f *figures) *float64 { return &f.FirstRow }},
+	{"peak RSS", "%.0f MiB", 1 << 20, func(f *figures) *float64 { return &f.PeakMemory }},
+	{"bound", "%.0f MiB", 1 << 20, func(f *figures) *float64 { return &f.Bound }},
+	{"idle CPU", "%.2f ms/s", 1e-3, func(f *figures) *float64 { return &f.Idle }},
+	{"other CPU", "%.0f %%", 1e-2, func(f *figures) *float64 { return &f.OtherCPU }},
+	{"steal", "%.0f %%", 1e-2, func(f *figures) *float64 { return &f.Steal }},
 }
 
-// terms are what the variants of a comparison have in common.
-type terms struct {
-	Partitions int              `json:"partitions"`
-	Ack        emulator.Latency `json:"ack"`          // what the emulated service waits
-	Budget     string           `json:"max_buffered"` // delivery.max_buffered
+func newFigures(rows int, from, to cpuTimes) figures {
+	// A short run can fall between two ticks; doubt counts against the subject.
+	cpu, n := max(to.subject-from.subject, tick).Seconds(), float64(rows)
+	return figures{Rows: n, PerSecond: n / to.at.Sub(from.at).Seconds(), PerCPU: n / cpu, CPUMicros: cpu * 1e6 / n, noise: noiseBetween(from, to)}
 }
 
-// comparison are variants that took turns on one topic.
+// subject is one of those that take turns in a comparison.
+type subject struct {
+	name string
+	run  func(ctx context.Context) (figures, error)
+}
+
+// series are the runs of one subject.
+type series struct {
+	Name   string    `json:"name"`
+	Runs   []figures `json:"runs"`
+	Kept   int       `json:"runs_kept"` // quiet enough to count, or all when too few were
+	Median figures   `json:"median"`
+	Most   float64   `json:"highest_peak_rss_bytes"`
+	// Ratio is CPU per row to the first subject's in the same round: the median,
+	// the least and the most.
+	Ratio [3]float64 `json:"cpu_per_row_to_first"`
+}
+
+// comparison are subjects that took turns under the same conditions.
 type comparison struct {
-	terms
-	Lines []comparedLine `json:"variants"`
-}
-
-type comparedLine struct {
 	Name   string   `json:"name"`
-	Runs   []steady `json:"runs"`
-	Kept   int      `json:"runs_kept"` // quiet enough to count, or all when none was
-	Median steady   `json:"median"`
-}
-
-// summarise takes medians over the quiet runs, or over all when none was quiet.
-func (l *comparedLine) summarise() {
-	kept := slices.DeleteFunc(slices.Clone(l.Runs), func(s steady) bool { return s.Noise.OtherCPU > noisy })
-	if len(kept) == 0 {
-		kept = l.Runs
-	}
-	l.Kept, l.Median = len(kept), medianSteady(kept)
-}
-
-// compare has the variants write one topic to a service that waits before it
-// acknowledges.
-func (r *rig) compare(ctx context.Context, t terms, variants []variant) (c comparison, err error) {
-	c = comparison{terms: t, Lines: make([]comparedLine, len(variants))}
-	partitions, events := t.Partitions, eventsFor(r.o.events, t.Partitions)
-	w, err := startWorkspace(ctx, r.dir, r.o.tls, t.Ack)
-	if err != nil {
-		return c, err
-	}
-	defer func() { err = errors.Join(err, w.stop()) }()
-	topic, err := r.topic(ctx, partitions, r.o.codecs[0], events)
-	if err != nil {
-		return c, err
-	}
-	for range r.o.rounds {
-		for i, v := range variants {
-			v.sets = append([]string{"delivery.max_buffered=" + t.Budget}, v.sets...)
-			s, err := r.steadyRun(ctx, w, topic, events, v)
-			if err != nil {
-				return c, fmt.Errorf("%s on %d partitions: %w", v.name, partitions, err)
-			}
-			s.PerPartition = s.PerSecond / float64(partitions)
-			l := &c.Lines[i]
-			l.Name, l.Runs = v.name, append(l.Runs, s)
-			r.say("%d partitions, ack %s, max_buffered %s, %s: %.0f rows/s, %.2f us/row, %.0f rows per write, ack %.0f ms, peak RSS %.0f MiB; %s",
-				partitions, t.Ack, t.Budget, v.name, s.PerSecond, s.CPUMicros, s.BatchRows, 1e3*s.Ack, mib(s.PeakMemory), s.Noise)
-		}
-	}
-	for i := range c.Lines {
-		c.Lines[i].summarise()
-	}
-	return c, r.drop(ctx, topic)
-}
-
-// steadyRun has one variant write the whole topic and measures it from an
-// eighth to three quarters of it: buffers are full at both ends, so what is
-// read and what is written is the same.
-func (r *rig) steadyRun(ctx context.Context, w *workspace, topic string, events int, v variant) (s steady, err error) {
-	if err := w.reset(ctx); err != nil {
-		return s, err
-	}
-	began := time.Now()
-	b, err := r.startBridge(ctx, topic, w.at, append(w.at.reached(v.transport), v.sets...)...)
-	if err != nil {
-		return s, err
-	}
-	defer func() { err = errors.Join(err, b.stop()) }()
-	ctx, cancel := b.alive(ctx)
-	defer cancel()
-	if err := w.wait(ctx, 1); err != nil {
-		return s, err
-	}
-	s.FirstRow = time.Since(began)
-	var at [2]cpuTimes
-	var said [2]*metrics
-	for i, n := range []int{warm(events), events * 3 / 4} {
-		if err := w.wait(ctx, n); err != nil {
-			return s, err
-		}
-		if said[i], err = scrape(ctx, b); err != nil {
-			return s, err
-		}
-		if at[i], err = readCPU(b.pid); err != nil {
-			return s, err
-		}
-	}
-	since := func(name string) float64 { return said[1].sums[name] - said[0].sums[name] }
-	rows, read := int(since("bridge_rows_delivered_total")), int(since("bridge_events_read_total"))
-	if rows == 0 || read == 0 || read < rows/2 {
-		return s, fmt.Errorf("the bridge had nearly all of %d events in memory before it was warm; take more --events, or lower delivery.max_buffered with --set", events)
-	}
-	first := s.FirstRow
-	s.figures = newFigures(rows, at[0], at[1])
-	s.FirstRow = first
-	// What was read before does not count as work done, nor does what is
-	// still to be written.
-	s.PerCPU = float64(min(rows, read)) / s.CPU.Seconds()
-	s.CPUMicros = 1e6 / s.PerCPU
-	if rows > 0 {
-		s.RowBytes = since("bridge_rows_delivered_bytes_total") / float64(rows)
-	}
-	if writes := since("bridge_ack_latency_seconds_count"); writes > 0 {
-		s.BatchRows = float64(rows) / writes
-		s.Ack = since("bridge_ack_latency_seconds_sum") / writes
-	}
-	if err := w.wait(ctx, events); err != nil {
-		return s, err
-	}
-	if _, s.PeakMemory, err = memoryOf(b.pid); err != nil {
-		return s, err
-	}
-	return s, w.complete(ctx, events)
-}
-
-func medianSteady(runs []steady) steady {
-	of := func(get func(steady) float64) float64 { return median(runs, get) }
-	return steady{
-		figures: figures{
-			Rows:       runs[0].Rows,
-			PerSecond:  of(func(s steady) float64 { return s.PerSecond }),
-			PerCPU:     of(func(s steady) float64 { return s.PerCPU }),
-			CPUMicros:  of(func(s steady) float64 { return s.CPUMicros }),
-			PeakMemory: int64(of(func(s steady) float64 { return float64(s.PeakMemory) })),
-			FirstRow:   time.Duration(of(func(s steady) float64 { return float64(s.FirstRow) })),
-			Noise: noise{
-				OtherCPU: of(func(s steady) float64 { return s.Noise.OtherCPU }),
-				Steal:    of(func(s steady) float64 { return s.Noise.Steal }),
-			},
-		},
-		PerPartition: of(func(s steady) float64 { return s.PerPartition }),
-		BatchRows:    of(func(s steady) float64 { return s.BatchRows }),
-		RowBytes:     of(func(s steady) float64 { return s.RowBytes }),
-		Ack:          of(func(s steady) float64 { return s.Ack }),
-	}
+	Series []series `json:"series"`
+	Note   string   `json:"note,omitempty"`
 }
 
 type comparisons []comparison
 
+// takeTurns runs every subject once in each round. Every second round is backwards,
+// so that none always comes first.
+func (r *rig) takeTurns(ctx context.Context, name string, rounds int, subjects ...subject) (comparison, error) {
+	c := comparison{Name: name, Series: make([]series, len(subjects))}
+	for round := range rounds {
+		for i := range subjects {
+			if round%2 == 1 {
+				i = len(subjects) - 1 - i
+			}
+			f, err := subjects[i].run(ctx)
+			if err != nil {
+				return c, fmt.Errorf("%s: %w", strings.TrimSpace(name+" "+subjects[i].name), err)
+			}
+			s := &c.Series[i]
+			s.Name, s.Runs = subjects[i].name, append(s.Runs, f)
+			r.logf("%s %s, round %d: %.0f rows/s, %.3f us/row, peak RSS %.0f MiB; %s", name, s.Name, round+1, f.PerSecond, f.CPUMicros, f.PeakMemory/(1<<20), f.noise)
+		}
+	}
+	for i := range c.Series {
+		c.Series[i].summarise(c.Series[0].Runs)
+	}
+	return c, nil
+}
+
+// summarise takes medians over the quiet runs, or over all when fewer than three of
+// them, or than all, were quiet.
+func (s *series) summarise(first []figures) {
+	kept := slices.DeleteFunc(slices.Clone(s.Runs), func(f figures) bool { return f.OtherCPU > noisy })
+	if len(kept) < min(3, len(s.Runs)) {
+		kept = s.Runs
+	}
+	s.Kept, s.Median.Rows = len(kept), kept[0].Rows
+	for _, m := range measures {
+		*m.of(&s.Median) = median(kept, func(f figures) float64 { return *m.of(&f) })
+	}
+	var ratios []float64
+	for i, f := range s.Runs {
+		s.Most = max(s.Most, f.PeakMemory)
+		if first[i].CPUMicros > 0 {
+			ratios = append(ratios, f.CPUMicros/first[i].CPUMicros)
+		}
+	}
+	if len(ratios) > 0 {
+		s.Ratio = [3]float64{median(ratios, func(v float64) float64 { return v }), slices.Min(ratios), slices.Max(ratios)}
+	}
+}
+
+// median of a value of a list that is not empty.
+func median[T any](list []T, of func(T) float64) float64 {
+	all := make([]float64, 0, len(list))
+	for _, v := range list {
+		all = append(all, of(v))
+	}
+	slices.Sort(all)
+	if n := len(all); n%2 == 0 {
+		return (all[n/2-1] + all[n/2]) / 2
+	}
+	return all[len(all)/2]
+}
+
 func (all comparisons) String() string {
 	var s strings.Builder
 	w := tabwriter.NewWriter(&s, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "partitions\tack\tmax_buffered\tvariant\trows/s\tper partition\trows/CPU s\tus/row\tB/row\trows/write\tmean ack\tpeak RSS\tother CPU\tsteal\trounds\t")
+	has := make([]bool, len(measures))
 	for _, c := range all {
-		for _, l := range c.Lines {
-			m := l.Median
-			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f\t%.0f ms\t%.0f MiB\t%.0f %%\t%.0f %%\t%d of %d\t\n", c.Partitions, c.Ack, c.Budget, l.Name,
-				m.PerSecond, m.PerPartition, m.PerCPU, m.CPUMicros, m.RowBytes, m.BatchRows, 1e3*m.Ack, mib(m.PeakMemory), 100*m.Noise.OtherCPU, 100*m.Noise.Steal, l.Kept, len(l.Runs))
+		for _, line := range c.Series {
+			for i, m := range measures {
+				has[i] = has[i] || *m.of(&line.Median) != 0
+			}
+		}
+	}
+	fmt.Fprint(w, "topic\tsubject\t")
+	for i, m := range measures {
+		if has[i] {
+			fmt.Fprint(w, m.title, "\t")
+		}
+	}
+	fmt.Fprint(w, "highest RSS\tCPU to first\tleast\tmost\truns\t\n")
+	for _, c := range all {
+		for _, line := range c.Series {
+			fmt.Fprintf(w, "%s\t%s\t", c.Name, line.Name)
+			for i, m := range measures {
+				if has[i] {
+					fmt.Fprintf(w, m.format+"\t", *m.of(&line.Median)/m.unit)
+				}
+			}
+			fmt.Fprintf(w, "%.0f MiB\t", line.Most/(1<<20))
+			for _, ratio := range line.Ratio {
+				fmt.Fprintf(w, "%+.1f %%\t", 100*(ratio-1))
+			}
+			fmt.Fprintf(w, "%d of %d\t\n", line.Kept, len(line.Runs))
 		}
 	}
 	_ = w.Flush() // into memory
-	s.WriteString("\nMedians of the interleaved rounds with other CPU below 10 %, or of all where there was none. Every run left as many rows and message ids in the table as events were produced.\n")
+	for _, c := range all {
+		s.WriteString(c.Note)
+	}
+	fmt.Fprintf(&s, "\nMedians of the rounds with other CPU below %.0f %%, or of all where fewer than three were. CPU to first is CPU per row against the first "+
+		"subject in the same round: median, least and most. Every run left as many rows and message ids in the table as events were produced.\n", 100*noisy)
 	return s.String()
+}
+
+// delivery is one run of the bridge over a full topic.
+type delivery struct {
+	topic     string
+	events    int
+	to        *workspace // the rig's if nil
+	transport string
+	sets, env []string
+	binary    string // the rig's if empty
+	until     int    // rows at which the measurement ends; 0: all
+	bound     int64  // the memory to plan with
+	// beside runs beside the bridge from the first row to the last; it gets the
+	// bridge's ops address and returns what ends it.
+	beside func(ctx context.Context, ops string) (end func() error)
+}
+
+// warm is how many of n events pass before the measurement begins: an eighth, which
+// is more than two fetches of the default sizes from about 30,000 events on.
+func warm(n int) int { return max(n/8, 1) }
+
+// deliver has the bridge deliver everything in the topic and returns what it cost.
+// Lost or duplicate rows are an error.
+func (r *rig) deliver(ctx context.Context, d delivery) (f figures, err error) {
+	d.to = cmp.Or(d.to, r.workspace)
+	if err := d.to.reset(ctx); err != nil {
+		return f, err
+	}
+	began := time.Now()
+	b, err := r.startBridge(ctx, d)
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, b.stop()) }()
+	ctx, cancel := b.alive(ctx)
+	defer cancel()
+	if err := d.to.wait(ctx, 1); err != nil {
+		return f, err
+	}
+	first := time.Since(began)
+	if d.beside != nil {
+		end := d.beside(ctx, b.ops)
+		defer func() { err = errors.Join(err, end()) }()
+	}
+	var at [2]cpuTimes
+	var scraped [2]*metrics
+	for i, n := range []int{warm(d.events), cmp.Or(d.until, d.events)} {
+		if err := d.to.wait(ctx, n); err != nil {
+			return f, err
+		}
+		if scraped[i], err = b.scrape(ctx); err != nil {
+			return f, err
+		}
+		if at[i], err = readCPU(b.pid); err != nil {
+			return f, err
+		}
+	}
+	since := func(name string) float64 { return scraped[1].sum(name) - scraped[0].sum(name) }
+	// What was read before does not count as work done, nor does what is still to be
+	// written: doubt counts against the bridge.
+	rows := since("bridge_rows_delivered_total")
+	done := min(rows, since("bridge_events_read_total"))
+	if done < float64(d.events)/8 {
+		return f, fmt.Errorf("the bridge had read all but %.0f of %d events before it was warm; take more --events, or lower delivery.max_buffered with --set", done, d.events)
+	}
+	f = newFigures(int(done), at[0], at[1])
+	f.FirstRow, f.Bound = first.Seconds(), float64(d.bound)
+	f.RowBytes = since("bridge_rows_delivered_bytes_total") / rows
+	if writes := since("bridge_ack_latency_seconds_count"); writes > 0 {
+		f.BatchRows, f.Ack = rows/writes, since("bridge_ack_latency_seconds_sum")/writes
+	}
+	if err := d.to.wait(ctx, d.events); err != nil {
+		return f, err
+	}
+	_, peak, err := memoryOf(b.pid)
+	if err != nil {
+		return f, err
+	}
+	f.PeakMemory = float64(peak)
+	return f, d.to.complete(ctx, d.events)
+}
+
+// complete wants every event in the table, once.
+func (w *workspace) complete(ctx context.Context, produced int) error {
+	rows, distinct, err := w.counts(ctx)
+	if err != nil {
+		return err
+	}
+	duplicates, err := oracle.Duplicates(produced, rows, distinct)
+	if err == nil && duplicates > 0 {
+		err = fmt.Errorf("%d events were produced and the table has %d rows, %d of them duplicates", produced, rows, duplicates)
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,44 +16,71 @@ import (
 // codecs by the names of the command line.
 var codecs = map[string]kgo.CompressionCodec{"lz4": kgo.Lz4Compression(), "none": kgo.NoCompression()}
 
-// load produces generated events, all of them well formed.
+// load produces events, all of them well formed.
 type load struct {
-	cl     *kgo.Client
-	gen    *traffic.Generator
-	event  traffic.Event
-	bytes  int64
-	sent   int64
-	acked  atomic.Int64
-	failed atomic.Pointer[error]
+	cl         *kgo.Client
+	gen        *traffic.Generator
+	event      traffic.Event
+	partitions int // for nextInTurn
+	bytes      int64
+	sent       int64
+	probed     time.Time
+	acked      atomic.Int64
+	failed     atomic.Pointer[error]
 }
 
-// newLoad prepares a producer. A longer linger makes larger batches.
-func newLoad(brokers []string, topic, codec string, linger time.Duration) (*load, error) {
-	cl, err := kgo.NewClient(
+// newLoad makes a producer. A longer linger makes larger batches. With partitions,
+// each event names its own.
+func newLoad(brokers []string, topic, codec string, linger time.Duration, partitions int) (*load, error) {
+	opts := []kgo.Opt{
 		kgo.SeedBrokers(brokers...),
 		kgo.DefaultProduceTopic(topic),
 		kgo.ProducerBatchCompression(codecs[codec]),
 		// About a hundred events: what busy collectors make.
-		kgo.ProducerBatchMaxBytes(128<<10),
+		kgo.ProducerBatchMaxBytes(128 << 10),
 		kgo.ProducerLinger(linger),
 		kgo.RecordDeliveryTimeout(time.Minute),
-	)
+	}
+	if partitions > 0 {
+		opts = append(opts, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	}
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the producer: %w", err)
 	}
-	return &load{cl: cl, gen: traffic.New(traffic.Config{Seed: 1})}, nil
+	return &load{cl: cl, gen: traffic.New(traffic.Config{Seed: 1}), partitions: partitions}, nil
 }
 
 // next sends one generated event.
 func (l *load) next(ctx context.Context) {
 	l.gen.Next(&l.event)
-	l.send(ctx, bytes.Clone(l.event.Key), bytes.Clone(l.event.Value))
+	l.send(ctx, &kgo.Record{Key: bytes.Clone(l.event.Key), Value: bytes.Clone(l.event.Value)})
 }
 
-func (l *load) send(ctx context.Context, key, value []byte) {
+// nextProbed is next, and every 20 ms a probe.
+func (l *load) nextProbed(ctx context.Context) {
+	l.next(ctx)
+	if now := time.Now(); now.Sub(l.probed) >= 20*time.Millisecond {
+		l.probed = now
+		id := now.UnixNano()
+		l.send(ctx, &kgo.Record{Key: fmt.Appendf(nil, "%d", id), Value: fmt.Appendf(nil, `{"type":"track","event":"Probe","message_id":"%s%d"}`, probeID, id)})
+	}
+}
+
+var padding = strings.Repeat("x", 200)
+
+// nextInTurn sends a small event to each partition in turn, with the partition in its
+// message id.
+func (l *load) nextInTurn(ctx context.Context) {
+	partition := int(l.sent) % l.partitions
+	l.send(ctx, &kgo.Record{Partition: int32(partition), Value: fmt.Appendf(nil,
+		`{"type":"track","event":"Order Completed","message_id":"%s%d-%d","properties":{"note":"%s"}}`, spreadID, partition, l.sent, padding)})
+}
+
+func (l *load) send(ctx context.Context, rec *kgo.Record) {
 	l.sent++
-	l.bytes += int64(len(value))
-	l.cl.Produce(ctx, &kgo.Record{Key: key, Value: value}, func(_ *kgo.Record, err error) {
+	l.bytes += int64(len(rec.Value))
+	l.cl.Produce(ctx, rec, func(_ *kgo.Record, err error) {
 		if err != nil {
 			l.failed.CompareAndSwap(nil, &err)
 			return
@@ -64,7 +92,7 @@ func (l *load) send(ctx context.Context, key, value []byte) {
 // finish waits until the broker has everything.
 func (l *load) finish(ctx context.Context) error {
 	defer l.cl.Close()
-	err := l.cl.Flush(ctx)
+	err := l.cl.Flush(context.WithoutCancel(ctx))
 	if failed := l.failed.Load(); failed != nil {
 		err = *failed
 	}
@@ -74,9 +102,9 @@ func (l *load) finish(ctx context.Context) error {
 	return nil
 }
 
-// fill puts events into a topic and returns their size.
+// fill writes events to a topic and returns their size.
 func fill(ctx context.Context, brokers []string, topic, codec string, events int) (size int64, err error) {
-	l, err := newLoad(brokers, topic, codec, 100*time.Millisecond)
+	l, err := newLoad(brokers, topic, codec, 100*time.Millisecond, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -89,29 +117,21 @@ func fill(ctx context.Context, brokers []string, topic, codec string, events int
 	return l.bytes, l.finish(ctx)
 }
 
-// steady sends events at a rate until ctx ends, in bursts of a few
-// milliseconds, and every 20 ms a probe. That ctx ends is no error. It returns
-// how many were sent.
-func (l *load) steady(ctx context.Context, rate int) int64 {
+// steady sends events at a rate, in bursts of a few milliseconds, until ctx ends or
+// one fails.
+func (l *load) steady(ctx context.Context, rate int, next func(context.Context)) {
 	sending := context.WithoutCancel(ctx)
-	const beat = 2 * time.Millisecond
-	tick := time.NewTicker(beat)
+	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	began, probed := time.Now(), time.Now()
-	for {
+	began := time.Now()
+	for l.failed.Load() == nil {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return l.sent
+			return
 		}
-		now := time.Now()
-		for due := int64(now.Sub(began).Seconds() * float64(rate)); l.sent < due && ctx.Err() == nil; {
-			l.next(sending)
-		}
-		if now.Sub(probed) >= 20*time.Millisecond {
-			probed = now
-			id := time.Now().UnixNano()
-			l.send(sending, fmt.Appendf(nil, "%d", id), fmt.Appendf(nil, `{"type":"track","event":"Probe","message_id":"%s%d"}`, probeID, id))
+		for due := int64(time.Since(began).Seconds() * float64(rate)); l.sent < due && ctx.Err() == nil; {
+			next(sending)
 		}
 	}
 }

@@ -1,6 +1,6 @@
-// Command bench measures the bridge as a process: it builds cmd/bridge, starts
-// it between a broker and the emulated workspace, each in a process of its own
-// on loopback, and reads processor time and memory from outside.
+// Command bench measures the bridge as a process. It builds cmd/bridge and starts it
+// between a broker and the emulated workspace, each in a process of its own. It reads
+// processor time and memory from outside.
 //
 //	go -C bench run . --help
 //
@@ -30,7 +30,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var code int
-	if played, err := play(ctx); played {
+	if started, err := runRole(ctx); started {
 		code = failed(err, os.Stderr)
 	} else {
 		code = bench(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -45,7 +45,6 @@ type options struct {
 	events     int
 	rounds     int
 	partitions int
-	counts     []int // of partitions, for the measurement of the same name
 	codecs     []string
 	transport  string
 	ack        emulator.Latency
@@ -67,26 +66,6 @@ type options struct {
 	json       bool
 }
 
-// measurements in the order in which "all" takes them.
-var measurements = []struct {
-	name, about string
-	take        func(context.Context, *rig) (any, error)
-}{
-	{"throughput", "a full topic, as fast as it goes, in turns with a consumer that only polls and with a naive bridge", throughput},
-	{"latency", "a steady load: acknowledgement time, and the time from producing to the row", latency},
-	{"memory", "a full topic and a sink that never answers: where resident memory ends", memory},
-	{"partitions", "the same topic in 1, 4, 64 and 256 partitions: processor time per row and memory", partitions},
-	{"transports", "an acknowledgement time like the service's: the three transports side by side on 1, 4 and 16 partitions", transports},
-	{"streams", "gRPC with 1, 2, 4 and 8 streams for 16 partitions, at three acknowledgement times", streams},
-	{"acks", "one partition at four acknowledgement times: what topics are sized by", acks},
-	{"bound", "many busy partitions and slow acknowledgements: peak memory beside the bound to plan with", bounds},
-	{"scale", "eight members share a thousand partitions under a steady load and are replaced one by one; then one is killed", scale},
-	{"page", "the page of live events off, closed and open: processor time per row, and per second while nothing happens", pages},
-	{"tracing", "traces off, of 100 and of 10,000 events a second: processor time per row", traced},
-	{"versions", "this bridge and the one of --against in turns on a full topic: processor time per row, round by round", versions},
-	{"startup", "the released binary: its size, and how long it takes to its first row", startup},
-}
-
 func parse(args []string, stderr io.Writer) (*options, error) {
 	o := &options{what: "all"}
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
@@ -97,7 +76,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.SetOutput(stderr)
 	f.Usage = func() { usage(f) }
 	f.IntVar(&o.events, "events", 400_000, "`number` of events in the topic")
-	f.IntVar(&o.rounds, "rounds", 5, "times each subject of throughput runs, in turns")
+	f.IntVar(&o.rounds, "rounds", 5, "times each subject runs, in turns")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic")
 	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, none, or lz4,none for both in throughput")
 	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions, acks, bound: `workspace`, rest or grpc")
@@ -105,9 +84,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.BoolVar(&o.tls, "tls", false, "write rows over TLS")
 	f.BoolVar(&o.apache, "apache", false, "use Apache Kafka (needs Java and Maven) instead of the in-process broker of franz-go")
 	f.IntVar(&o.rate, "rate", 0, "latency, scale: `events` per second; 0 takes --load, in scale two for each partition")
-	f.Float64Var(&o.load, "load", 0.5, "latency: `share` of what lands while the producer goes flat out, which is measured first")
+	f.Float64Var(&o.load, "load", 0.5, "latency: `share` of what is delivered while the producer is at its maximum, which is measured first")
 	f.DurationVar(&o.duration, "duration", 15*time.Second, "latency: how long the load lasts once it is steady")
-	f.DurationVar(&o.stall, "stall", 20*time.Second, "memory: how long the sink stands still")
+	f.DurationVar(&o.stall, "stall", 20*time.Second, "memory: how long the sink does not answer")
 	f.IntVar(&o.wide, "wide", 300, "memory: partitions of the second topic")
 	f.IntVar(&o.across, "across", 1000, "scale: partitions of the topic")
 	f.IntVar(&o.members, "members", 8, "scale: members of the group")
@@ -116,7 +95,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.bridge, "bridge", "", "`file` of a bridge that is built already (default: build ./cmd/bridge)")
 	f.StringVar(&o.against, "against", "", "versions: `file` of the bridge to compare with")
 	f.StringVar(&o.profile, "profile", "", "throughput: write a processor profile of the bridge's last round to this `file`")
-	f.Func("set", "a `key=value` for the bridge's configuration; repeatable", func(s string) error {
+	f.Func("set", "a `key=value` of the bridge's configuration; repeatable", func(s string) error {
 		o.sets = append(o.sets, s)
 		return nil
 	})
@@ -125,20 +104,20 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		return nil, err
 	}
 	o.codecs, o.groups = strings.Split(codecs, ","), strings.Split(groups, ",")
-	o.json, o.counts = output == "json", []int{1, 4, 64, 256}
+	o.json = output == "json"
 	return o, o.check(f.Args(), output)
 }
 
 func (o *options) check(rest []string, output string) error {
 	known := []string{"all"}
-	for _, m := range measurements {
+	for _, m := range scenarios {
 		known = append(known, m.name)
 	}
 	switch {
 	case !slices.Contains(known, o.what):
-		return fmt.Errorf("unknown measurement %q; it is one of %s", o.what, strings.Join(known, ", "))
+		return fmt.Errorf("unknown scenario %q; it is one of %s", o.what, strings.Join(known, ", "))
 	case len(rest) > 0:
-		return fmt.Errorf("unexpected argument %q; the measurement comes first, then the flags", rest[0])
+		return fmt.Errorf("unexpected argument %q; the scenario comes first, then the flags", rest[0])
 	case o.events < 1000 || o.events > 20_000_000:
 		return fmt.Errorf("--events is %d; take 1000 to 20000000", o.events)
 	case o.rounds < 1 || o.partitions < 1 || o.wide < 1 || o.members < 1:
@@ -149,10 +128,10 @@ func (o *options) check(rest []string, output string) error {
 		return errors.New("--rate is not negative and --load is above 0 and at most 1")
 	case o.duration <= 0 || o.stall <= 0 || o.timeout <= 0:
 		return errors.New("--duration, --stall and --timeout are above 0")
-	case wires[o.transport] == "":
+	case protocols[o.transport] == "":
 		return fmt.Errorf("--transport is %q; take workspace, rest or grpc", o.transport)
 	case o.transport != zerobus.TransportWorkspace && o.what == "latency":
-		return errors.New("latency is taken with transport workspace only: the clock stands at that door; leave --transport out")
+		return errors.New("latency is taken with transport workspace only: only its requests are timed; leave --transport out")
 	case output != "text" && output != "json":
 		return fmt.Errorf("--output is %q; take text or json", output)
 	}
@@ -171,8 +150,8 @@ func (o *options) check(rest []string, output string) error {
 
 func usage(f *flag.FlagSet) {
 	w := f.Output()
-	fmt.Fprint(w, "bench measures the bridge as a process, on this machine, over loopback.\n\n  go -C bench run . [measurement] [flags]\n\nMeasurements (default all):\n")
-	for _, m := range measurements {
+	fmt.Fprint(w, "bench measures the bridge as a process, on this machine, over loopback.\n\n  go -C bench run . [scenario] [flags]\n\nScenarios (default all):\n")
+	for _, m := range scenarios {
 		fmt.Fprintf(w, "  %-11s %s\n", m.name, m.about)
 	}
 	fmt.Fprint(w, `
@@ -225,12 +204,12 @@ func measure(ctx context.Context, o *options, stdout, stderr io.Writer) (err err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	results := map[string]any{"machine": r.machine}
-	for _, m := range measurements {
+	for _, m := range scenarios {
 		if o.what != "all" && o.what != m.name {
 			continue
 		}
-		r.say("%s: %s", m.name, m.about)
-		result, err := m.take(ctx, r)
+		r.logf("%s: %s", m.name, m.about)
+		result, err := m.run(ctx, r)
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil {
 				err = fmt.Errorf("%w (%w)", err, cause)

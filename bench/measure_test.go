@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The whole program, small: every measurement ends, and what it prints holds
-// together. It takes minutes, as measurements do, so make measure runs it.
+// The whole program, small: every scenario ends, and its figures are consistent. It
+// takes minutes, so make measure runs it and make test does not.
 func TestMeasurements(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	code := bench(t.Context(), []string{"--events", "12000", "--rounds", "1", "--rate", "500", "--duration", "1s", "--stall", "2s",
@@ -19,64 +19,48 @@ func TestMeasurements(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d\n%s", code, &stderr)
 	}
-	var got struct {
-		Throughput throughputResult
-		Latency    latencyResult
-		Memory     memoryResult
-		Partitions partitionsResult
-		Transports comparisons
-		Streams    comparisons
-		Startup    startupResult
-		Scale      scaleResult
-	}
+	var got map[string]json.RawMessage
 	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
 		t.Fatalf("%v\n%s", err, &stdout)
 	}
-	if len(got.Throughput) != 2 {
-		t.Fatalf("got %d topics in throughput, want lz4 and none", len(got.Throughput))
-	}
-	for _, c := range got.Throughput {
-		for name, f := range map[string]figures{"bridge": c.Bridge, "poll-only": c.Poll, "naive": c.Naive} {
-			if f.Rows <= 0 || f.PerCPU <= 0 || f.PeakMemory < 1<<20 {
-				t.Errorf("%s, %s: got %+v, want rows, a rate and memory", c.Codec, name, f)
-			}
-		}
-		if c.Ratios.ToPoll <= 0 || c.Ratios.ToNaive <= 0 || c.Bridge.FirstRow <= 0 {
-			t.Errorf("%s: got ratios %+v, first row after %s, want all above 0", c.Codec, c.Ratios, c.Bridge.FirstRow)
+	into := func(name string, v any) {
+		if err := json.Unmarshal(got[name], v); err != nil {
+			t.Fatalf("%s: %v in %s", name, err, got[name])
 		}
 	}
-	if l := got.Latency; l.Batches == 0 || l.Probes == 0 || l.Ack.P99 < l.Ack.P50 || l.ToRow.P50 < l.Emulator.P50 {
-		t.Errorf("latency does not hold together: %+v", l)
-	}
-	if len(got.Memory) != 2 || got.Memory[0].Budget != 4<<20 || got.Memory[0].Buffered == 0 || len(got.Memory[0].Samples) == 0 {
-		t.Errorf("memory does not hold together: %+v", got.Memory)
-	}
-	if len(got.Partitions) != 4 {
-		t.Errorf("got %d widths, want 4", len(got.Partitions))
-	}
-	for what, all := range map[string]comparisons{"transports": got.Transports, "streams": got.Streams} {
-		if len(all) < 3 {
-			t.Errorf("got %d comparisons of %s, want 3 or more", len(all), what)
+	for name, want := range map[string]struct{ comparisons, subjects int }{
+		"throughput": {2, 3}, "partitions": {1, 4}, "transports": {4, 4}, "streams": {3, 5}, "acks": {4, 1}, "bound": {6, 1},
+		"page": {1, 6}, "tracing": {1, 3}, "startup": {1, 4},
+	} {
+		var all comparisons
+		into(name, &all)
+		if len(all) != want.comparisons {
+			t.Errorf("%s: got %d comparisons, want %d", name, len(all), want.comparisons)
 		}
 		for _, c := range all {
-			if len(c.Lines) < 4 {
-				t.Errorf("%s on %d partitions: got %d variants, want 4 or more", what, c.Partitions, len(c.Lines))
+			if len(c.Series) != want.subjects {
+				t.Errorf("%s %s: got %d subjects, want %d", name, c.Name, len(c.Series), want.subjects)
 			}
-			for _, l := range c.Lines {
-				m := l.Median
-				if m.PerSecond <= 0 || m.PerCPU <= 0 || m.BatchRows <= 0 || m.PeakMemory < 1<<20 || m.Ack < c.Ack.P50.Seconds() {
-					t.Errorf("%s, %s on %d partitions, ack %s: got %+v, want rows, a rate, memory and acks no sooner", what, l.Name, c.Partitions, c.Ack, m)
+			for _, s := range c.Series {
+				if m := s.Median; name == "startup" && m.FirstRow <= 0 || name != "startup" && (m.Rows <= 0 || m.PerCPU <= 0 || m.PeakMemory < 1<<20 || s.Ratio[0] <= 0) {
+					t.Errorf("%s %s, %s: got %+v, want rows, a rate, memory and a ratio", name, c.Name, s.Name, m)
 				}
 			}
 		}
 	}
-	if len(got.Scale) != 1 {
-		t.Fatalf("got %d kinds of groups, want 1", len(got.Scale))
+	var l latencyResult
+	if into("latency", &l); l.Batches == 0 || l.Probes == 0 || l.Ack.P99 < l.Ack.P50 || l.ToRow.P50 < l.Emulator.P50 {
+		t.Errorf("latency is not consistent: %+v", l)
 	}
-	if s := got.Scale[0]; s.Produced == 0 || len(s.Restarts) != 2 || s.Takeover.Count != 8 || s.Takeover.P50 <= 0 || s.KillTook.Count == 0 || s.KillTook.Max < s.KillTook.P50 || s.Commits <= 0 || s.PeakMemory < 1<<20 {
-		t.Errorf("scale does not hold together: %+v", s)
+	var m memoryResult
+	if into("memory", &m); len(m) != 2 || m[0].Budget != 4<<20 || m[0].Buffered == 0 || len(m[0].Samples) == 0 {
+		t.Errorf("memory is not consistent: %+v", m)
 	}
-	if s := got.Startup; s.Size < 1<<20 || s.Version <= 0 || len(s.FirstRow) != 3 {
-		t.Errorf("start-up does not hold together: %+v", s)
+	var all scaleResult
+	if into("scale", &all); len(all) != 1 {
+		t.Fatalf("got %d kinds of groups, want 1", len(all))
+	}
+	if s := all[0]; s.Produced == 0 || len(s.Restarts) != 2 || s.Takeover.Count != 8 || s.Takeover.P50 <= 0 || s.KillTook.Count == 0 || s.KillTook.Max < s.KillTook.P50 || s.Commits <= 0 || s.PeakMemory < 1<<20 {
+		t.Errorf("scale is not consistent: %+v", s)
 	}
 }

@@ -1,49 +1,48 @@
 package main
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
-// tick is the unit of processor time in /proc, fixed for programs at 1/100 s:
-// USER_HZ in proc(5).
+// tick is the unit of processor time in /proc: USER_HZ in proc(5).
 const tick = 10 * time.Millisecond
 
-// usage of the processors at one moment, since the machine or the process
-// started.
+// cpuTimes is the usage of the processors at one moment, since the machine or the
+// process started.
 type cpuTimes struct {
-	at              time.Time
-	subject         time.Duration // the measured process
-	ours            time.Duration // this process and its children
-	busy, steal, up time.Duration // all processors together
+	at          time.Time
+	subject     time.Duration // the measured process
+	ours        time.Duration // this process and its children
+	busy, steal time.Duration // all processors together
 }
 
 // readCPU reads the times now; pid is the measured process, 0 for none.
 func readCPU(pid int) (t cpuTimes, err error) {
+	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 	t.at = time.Now()
-	if t.busy, t.steal, t.up, err = machineTimes(); err != nil {
-		return t, err
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return t, fmt.Errorf("%w; bench reads processor times from /proc, so run it on Linux", err)
 	}
-	entries, err := os.ReadDir("/proc")
+	machine, err := fs.Stat()
 	if err != nil {
 		return t, err
 	}
-	for _, e := range entries {
-		id, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		parent, cpu, err := processTimes(id)
-		if err != nil {
-			continue // it has ended meanwhile
-		}
-		if id == os.Getpid() || parent == os.Getpid() {
-			t.ours += cpu
+	c := machine.CPUTotal
+	t.busy, t.steal = seconds(c.User+c.Nice+c.System+c.IRQ+c.SoftIRQ), seconds(c.Steal)
+	all, err := fs.AllProcs()
+	if err != nil {
+		return t, err
+	}
+	for _, p := range all {
+		if s, err := p.Stat(); err == nil && (s.PID == os.Getpid() || s.PPID == os.Getpid()) { // others have ended meanwhile
+			t.ours += seconds(s.CPUTime())
 		}
 	}
 	if pid != 0 {
@@ -52,64 +51,13 @@ func readCPU(pid int) (t cpuTimes, err error) {
 	return t, err
 }
 
-// processTimes reads a process's parent and its user and system time: fields 4,
-// 14 and 15 of /proc/PID/stat, counted from behind the name, which may hold
-// anything.
-func processTimes(pid int) (parent int, cpu time.Duration, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, 0, err
-	}
-	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(f) < 13 {
-		return 0, 0, fmt.Errorf("/proc/%d/stat has %d fields behind the name, want 13 or more", pid, len(f))
-	}
-	parent, perr := strconv.Atoi(f[1])
-	user, uerr := strconv.Atoi(f[11])
-	system, serr := strconv.Atoi(f[12])
-	if perr != nil || uerr != nil || serr != nil {
-		return 0, 0, fmt.Errorf("/proc/%d/stat holds no numbers where the times belong", pid)
-	}
-	return parent, time.Duration(user+system) * tick, nil
-}
-
-// machineTimes reads the first line of /proc/stat: user, nice, system, idle,
-// iowait, irq, softirq, steal.
-func machineTimes() (busy, steal, all time.Duration, err error) {
-	text, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, 0, 0, fmt.Errorf("%w; bench reads processor times from /proc, so run it on Linux", err)
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	f := strings.Fields(line)
-	if len(f) < 9 || f[0] != "cpu" {
-		return 0, 0, 0, fmt.Errorf("/proc/stat begins with %q, want the sum over all processors", line)
-	}
-	for i, s := range f[1:9] {
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			return 0, 0, 0, fmt.Errorf("/proc/stat: %w", err)
-		}
-		d := time.Duration(n) * tick
-		all += d
-		switch i {
-		case 3, 4: // idle, waiting for a disk
-		case 7:
-			steal += d
-		default:
-			busy += d
-		}
-	}
-	return busy, steal, all, nil
-}
-
 // noise is what else kept the processors busy, as shares of one core.
 type noise struct {
 	OtherCPU float64 `json:"other_cpu"`
 	Steal    float64 `json:"steal"`
 }
 
-// noisy is the share of one core from which a round is not believed.
+// noisy is the share of one core from which a run does not count.
 const noisy = 0.10
 
 func (n noise) String() string {
@@ -117,61 +65,47 @@ func (n noise) String() string {
 }
 
 func noiseBetween(a, b cpuTimes) noise {
-	wall := b.at.Sub(a.at)
-	return noise{
-		OtherCPU: max(float64((b.busy-a.busy)-(b.ours-a.ours))/float64(wall), 0),
-		Steal:    float64(b.steal-a.steal) / float64(wall),
-	}
+	wall := float64(b.at.Sub(a.at))
+	return noise{OtherCPU: max(float64((b.busy-a.busy)-(b.ours-a.ours))/wall, 0), Steal: float64(b.steal-a.steal) / wall}
 }
 
 // memoryOf reads a process's resident memory and its peak, in bytes.
 func memoryOf(pid int) (rss, peak int64, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, 0, err
 	}
-	for line := range strings.Lines(string(text)) {
-		key, value, _ := strings.Cut(line, ":")
-		if key != "VmRSS" && key != "VmHWM" {
-			continue
-		}
-		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		if err != nil {
-			return 0, 0, fmt.Errorf("/proc/%d/status: %w", pid, err)
-		}
-		if key == "VmRSS" {
-			rss = kib << 10
-		} else {
-			peak = kib << 10
-		}
+	s, err := p.NewStatus()
+	if err == nil && s.VmHWM == 0 {
+		err = errors.New("no VmHWM; the process may have ended")
 	}
-	if peak == 0 {
-		return 0, 0, fmt.Errorf("/proc/%d/status names no VmHWM; the process may have ended", pid)
+	if err != nil {
+		return 0, 0, fmt.Errorf("/proc/%d/status: %w", pid, err)
 	}
-	return rss, peak, nil
+	return int64(s.VmRSS), int64(s.VmHWM), nil
 }
 
-// machine says where the figures come from.
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+// machine describes where the figures come from.
 type machine struct {
 	CPU      string `json:"cpu"`
 	Cores    int    `json:"cores"`
 	Go       string `json:"go"`
 	Broker   string `json:"broker"`
-	Wire     string `json:"wire"`
+	Protocol string `json:"protocol"` // of rows
 	Revision string `json:"revision"`
 }
 
 func (m machine) String() string {
-	return fmt.Sprintf("%d cores of %s, %s; broker %s; rows over %s; revision %s", m.Cores, m.CPU, m.Go, m.Broker, m.Wire, m.Revision)
+	return fmt.Sprintf("%d cores of %s, %s; broker %s; rows over %s; revision %s", m.Cores, m.CPU, m.Go, m.Broker, m.Protocol, m.Revision)
 }
 
 func thisMachine() machine {
 	m := machine{CPU: runtime.GOARCH, Cores: runtime.NumCPU(), Go: runtime.Version()}
-	text, _ := os.ReadFile("/proc/cpuinfo") // only to name it
-	for line := range strings.Lines(string(text)) {
-		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "model name" {
-			m.CPU = strings.TrimSpace(value)
-			break
+	if fs, err := procfs.NewDefaultFS(); err == nil { // only to name it
+		if info, err := fs.CPUInfo(); err == nil && len(info) > 0 {
+			m.CPU = info[0].ModelName
 		}
 	}
 	return m

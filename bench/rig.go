@@ -1,17 +1,26 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"sort"
 	"strings"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -26,8 +35,7 @@ type rig struct {
 	dir     string // for logs, configuration files and the binary; removed by close
 	machine machine
 
-	bridge     string   // the binary
-	env        []string // for the bridge, besides what it inherits
+	bridge     string // the binary
 	brokers    []string
 	stopBroker func() error
 	workspace  *workspace
@@ -38,8 +46,8 @@ type rig struct {
 	runs   int // numbers groups and topics
 }
 
-// wires names what each transport speaks.
-var wires = map[string]string{
+// protocols names that of each transport.
+var protocols = map[string]string{
 	zerobus.TransportWorkspace: "HTTP/1.1 (workspace)",
 	zerobus.TransportREST:      "HTTP/1.1 (rest)",
 	zerobus.TransportGRPC:      "gRPC",
@@ -59,19 +67,19 @@ func newRig(ctx context.Context, o *options, screen io.Writer) (_ *rig, err erro
 		return nil, fmt.Errorf("making a folder for this run: %w", err)
 	}
 	if r.bridge == "" {
-		r.say("building the bridge")
+		r.logf("building the bridge")
 		r.bridge = filepath.Join(r.dir, "bridge")
 		if err = buildtest.Build(ctx, r.bridge, "-trimpath"); err != nil {
 			return nil, err
 		}
 	}
 	r.machine.Revision = revision(ctx, r.bridge)
-	r.machine.Broker, r.machine.Wire = "kfake", wires[o.transport]
+	r.machine.Broker, r.machine.Protocol = "kfake", protocols[o.transport]
 	if o.apache {
 		r.machine.Broker = "Apache Kafka"
 	}
 	if o.tls {
-		r.machine.Wire += " with TLS"
+		r.machine.Protocol += " with TLS"
 	}
 	if r.brokers, r.stopBroker, err = startBroker(ctx, o, r.dir); err != nil {
 		return nil, err
@@ -103,7 +111,7 @@ func (r *rig) close() error {
 	return errors.Join(errs...)
 }
 
-func (r *rig) say(format string, args ...any) {
+func (r *rig) logf(format string, args ...any) {
 	fmt.Fprintf(r.screen, "%5.1fs  %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
@@ -113,7 +121,7 @@ func (r *rig) name(kind string) string {
 	return fmt.Sprintf("bench-%s-%d", kind, r.runs)
 }
 
-// topic makes a topic and fills it with events; drop it when it is done with.
+// topic makes a topic and fills it with events; drop it after its use.
 func (r *rig) topic(ctx context.Context, partitions int, codec string, events int) (name string, err error) {
 	name = r.name("topic")
 	resp, err := kadm.NewClient(r.admin).CreateTopic(ctx, int32(partitions), 1, nil, name)
@@ -129,12 +137,12 @@ func (r *rig) topic(ctx context.Context, partitions int, codec string, events in
 		return "", err
 	}
 	if events > 0 {
-		r.say("%d events of %d bytes on average in %d partitions, %s, in %.1f s", events, size/int64(events), partitions, codec, time.Since(began).Seconds())
+		r.logf("%d events of %d bytes on average in %d partitions, %s, in %.1f s", events, size/int64(events), partitions, codec, time.Since(began).Seconds())
 	}
 	return name, nil
 }
 
-// drop gives the topic's memory back to the broker.
+// drop deletes a topic, which the broker keeps in memory.
 func (r *rig) drop(ctx context.Context, topic string) error {
 	resp, err := kadm.NewClient(r.admin).DeleteTopics(context.WithoutCancel(ctx), topic, topic+"-dlq")
 	if err == nil {
@@ -166,4 +174,143 @@ func revision(ctx context.Context, file string) string {
 		return "unknown"
 	}
 	return strings.TrimSpace(string(text))
+}
+
+// running is a bridge at work.
+type running struct {
+	*child
+	ops string
+}
+
+// startBridge starts the bridge on a topic, in a group of its own.
+func (r *rig) startBridge(ctx context.Context, d delivery) (*running, error) {
+	to := cmp.Or(d.to, r.workspace).at
+	ops, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	group := r.name("group")
+	text := fmt.Sprintf(`kafka: {brokers: ["%s"], topics: [%s], group: %s}
+zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, table: %s`,
+		strings.Join(r.brokers, `", "`), d.topic, group, to.URL, emulator.DefaultClientID, emulator.DefaultClientSecret, benchTable)
+	if ca := to.CA; ca != "" {
+		file := filepath.Join(r.dir, group+"-ca.pem")
+		if err := os.WriteFile(file, []byte(ca), 0o600); err != nil {
+			return nil, err
+		}
+		text += fmt.Sprintf(`, ca_file: "%s"`, file)
+	}
+	text += fmt.Sprintf("}\nops: {address: \"%s\"}\nlog: {level: warn}\n", ops)
+	file := filepath.Join(r.dir, group+".yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	args := []string{"run", "--config", file}
+	for _, s := range slices.Concat(to.reached(d.transport), d.sets, r.o.sets) {
+		args = append(args, "--set", s)
+	}
+	c, err := start(ctx, r.dir, "bridge", append(inherited(), d.env...), cmp.Or(d.binary, r.bridge), args...)
+	if err != nil {
+		return nil, err
+	}
+	return &running{child: c, ops: ops}, nil
+}
+
+// freeAddress finds a port on loopback that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("finding a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// metrics are one scrape of the bridge.
+type metrics struct {
+	families map[string]*dto.MetricFamily
+}
+
+// bucket is one cumulative bucket of a histogram.
+type bucket struct {
+	le    float64 // upper bound, +Inf for the last
+	count float64
+}
+
+// scrapeWithin is how long a bridge may take to answer, on however busy a machine.
+const scrapeWithin = time.Minute
+
+// scrape reads the bridge's /metrics. A bridge that does not answer is ended, and its
+// log shows its goroutines.
+func (b *running) scrape(ctx context.Context) (*metrics, error) {
+	ctx, cancel := context.WithTimeout(ctx, scrapeWithin)
+	defer cancel()
+	text, err := request(ctx, http.MethodGet, "http://"+b.ops+"/metrics", nil)
+	if errors.Is(err, context.DeadlineExceeded) {
+		b.dump()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parseMetrics(text)
+}
+
+func parseMetrics(text []byte) (*metrics, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	return &metrics{families}, err
+}
+
+// sum adds the series of a metric, or the sums or counts of a histogram's.
+func (m *metrics) sum(name string) (sum float64) {
+	histogram, isSum := strings.CutSuffix(name, "_sum")
+	histogram = strings.TrimSuffix(histogram, "_count")
+	for _, one := range m.families[name].GetMetric() {
+		sum += one.GetCounter().GetValue() + one.GetGauge().GetValue()
+	}
+	if histogram == name {
+		return sum
+	}
+	for _, one := range m.families[histogram].GetMetric() {
+		if isSum {
+			sum += one.GetHistogram().GetSampleSum()
+		} else {
+			sum += float64(one.GetHistogram().GetSampleCount())
+		}
+	}
+	return sum
+}
+
+// since returns the buckets of what a histogram observed after an earlier scrape.
+func (m *metrics) since(earlier *metrics, name string) (out []bucket) {
+	for factor, from := range map[float64]*metrics{1: m, -1: earlier} {
+		for _, one := range from.families[name].GetMetric() {
+			for _, b := range one.GetHistogram().GetBucket() {
+				at, known := slices.BinarySearchFunc(out, b.GetUpperBound(), func(b bucket, le float64) int { return cmp.Compare(b.le, le) })
+				if !known {
+					out = slices.Insert(out, at, bucket{le: b.GetUpperBound()})
+				}
+				out[at].count += factor * float64(b.GetCumulativeCount())
+			}
+		}
+	}
+	return out
+}
+
+// quantile estimates the q-quantile of a histogram by linear interpolation
+// in its bucket, as Prometheus does; 0 when nothing was observed.
+func quantile(buckets []bucket, q float64) float64 {
+	if len(buckets) == 0 || buckets[len(buckets)-1].count == 0 {
+		return 0
+	}
+	rank := q * buckets[len(buckets)-1].count
+	i := sort.Search(len(buckets)-1, func(i int) bool { return buckets[i].count >= rank })
+	low, before := 0.0, 0.0
+	if i > 0 {
+		low, before = buckets[i-1].le, buckets[i-1].count
+	}
+	if i == len(buckets)-1 { // beyond the last bound nothing more is known
+		return low
+	}
+	return low + (buckets[i].le-low)*(rank-before)/(buckets[i].count-before)
 }

@@ -20,8 +20,8 @@ import (
 
 const benchTable = "datafly.events.stream"
 
-// atEmulator is what the emulator's process says once it serves. Control is
-// always plain HTTP: the admin API and what benchmarks ask for beside it.
+// atEmulator is what the emulator's process reports once it serves. Control is always
+// plain HTTP: the admin API and what benchmarks need beside it.
 type atEmulator struct {
 	URL     string `json:"url"`
 	Zerobus string `json:"zerobus"` // the endpoint of transports grpc and rest
@@ -47,8 +47,8 @@ type emulatorSettings struct {
 // the latency asked for is what rules.
 const ackInterval = time.Millisecond
 
-// playEmulator is the role of the workspace.
-func playEmulator(ctx context.Context, settings []byte) (err error) {
+// runEmulator is the role of the workspace.
+func runEmulator(ctx context.Context, settings []byte) (err error) {
 	var s emulatorSettings
 	if err := json.Unmarshal(settings, &s); err != nil {
 		return fmt.Errorf("reading the role's settings: %w", err)
@@ -78,7 +78,7 @@ func playEmulator(ctx context.Context, settings []byte) (err error) {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }() // ends with Close; waited for below
 	at := atEmulator{URL: e.URL(), Zerobus: e.ZerobusURL(), Control: "http://" + listener.Addr().String(), CA: string(e.CAPEM())}
-	if err := tell(at); err != nil {
+	if err := report(at); err != nil {
 		return err
 	}
 	<-ctx.Done()
@@ -89,7 +89,7 @@ func playEmulator(ctx context.Context, settings []byte) (err error) {
 	return err
 }
 
-// watched is the workspace with a clock at its door.
+// watched is the workspace with its requests timed.
 type watched struct {
 	emulator *emulator.Emulator
 	next     http.Handler
@@ -127,7 +127,7 @@ func (w *watched) routes() http.Handler {
 		w.mu.Unlock()
 		slices.Sort(t.Served)
 		slices.Sort(t.Arrivals)
-		_ = json.NewEncoder(rw).Encode(t) // the benchmark may have left
+		_ = json.NewEncoder(rw).Encode(t) // the benchmark may have ended
 	})
 	return mux
 }
@@ -141,7 +141,7 @@ var probeMark = []byte(`"message_id":"` + probeID)
 func (w *watched) ingest(rw http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // the client has left
+		return // the client has closed the connection
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	began := time.Now()
@@ -176,13 +176,20 @@ func startWorkspace(ctx context.Context, dir string, tls bool, ack emulator.Late
 		return nil, err
 	}
 	w := &workspace{child: c}
-	if err := c.hear(ctx, &w.at); err != nil {
+	if err := c.read(ctx, &w.at); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
 	return w, nil
 }
 
-// call asks the emulator; out may be nil.
+// plain returns the workspace at the address that times requests, which is plain HTTP.
+func (w *workspace) plain() *workspace {
+	c := *w
+	c.at.URL, c.at.CA = c.at.Control, ""
+	return &c
+}
+
+// call sends a request to the emulator; out may be nil.
 func (w *workspace) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -237,4 +244,98 @@ func request(ctx context.Context, method, url string, body io.Reader) ([]byte, e
 		err = fmt.Errorf("%s %s answered %s: %s", method, url, resp.Status, bytes.TrimSpace(text))
 	}
 	return text, err
+}
+
+// owners records which member writes which partition. Members have ingest paths of
+// their own, and the message ids of their rows begin with the partition.
+type owners struct {
+	mu    sync.Mutex // guards the fields below
+	last  map[int]lastRow
+	moves []handover
+}
+
+// lastRow is the latest Write of a partition that was acknowledged.
+type lastRow struct {
+	Member string    `json:"member"`
+	At     time.Time `json:"at"`
+}
+
+// handover is a partition's way from one member to another.
+type handover struct {
+	Partition int       `json:"partition"`
+	From      string    `json:"from"`
+	To        string    `json:"to"`
+	Last      time.Time `json:"last"`  // the old owner's last rows were acknowledged
+	First     time.Time `json:"first"` // the new owner's first rows were
+}
+
+// ownership is what was recorded.
+type ownership struct {
+	Partitions map[int]lastRow `json:"partitions"`
+	Moves      []handover      `json:"moves"` // since it was last cleared
+}
+
+const (
+	memberPath = "/bench/members/" // and the member's name: its ingest path
+	spreadID   = `s-`              // message ids are s-<partition>-<number>
+)
+
+var spreadMark = []byte(`"message_id":"` + spreadID)
+
+// partitionOf reads which partition the rows of one Write come from; false
+// when there are none.
+func partitionOf(body []byte) (int, bool) {
+	at := bytes.Index(body, spreadMark)
+	if at < 0 {
+		return 0, false
+	}
+	digits, _, _ := bytes.Cut(body[at+len(spreadMark):], []byte{'-'})
+	id, err := strconv.Atoi(string(digits))
+	return id, err == nil
+}
+
+func (o *owners) record(partition int, member string, at time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.last == nil {
+		o.last = map[int]lastRow{}
+	}
+	before, known := o.last[partition]
+	if known && before.Member != member {
+		o.moves = append(o.moves, handover{partition, before.Member, member, before.At, at})
+	}
+	o.last[partition] = lastRow{member, at}
+}
+
+// routes adds the paths of the members to those of the workspace.
+func (o *owners) routes(mux *http.ServeMux, next http.Handler) {
+	mux.HandleFunc("POST "+memberPath+"{member}", func(rw http.ResponseWriter, r *http.Request) {
+		member := r.PathValue("member")
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // the client has closed the connection
+		}
+		inside := r.Clone(r.Context())
+		inside.URL.Path, inside.RequestURI = emulator.IngestPath, emulator.IngestPath
+		inside.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(rw, inside)
+		if partition, ok := partitionOf(body); ok {
+			o.record(partition, member, time.Now())
+		}
+	})
+	mux.HandleFunc("GET /bench/owners", func(rw http.ResponseWriter, _ *http.Request) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		_ = json.NewEncoder(rw).Encode(ownership{o.last, o.moves}) // the benchmark may have ended
+	})
+	mux.HandleFunc("DELETE /bench/owners", func(http.ResponseWriter, *http.Request) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.last, o.moves = nil, nil
+	})
+}
+
+// owners returns which member writes which partition.
+func (w *workspace) owners(ctx context.Context) (o ownership, err error) {
+	return o, w.call(ctx, http.MethodGet, "/bench/owners", nil, &o)
 }

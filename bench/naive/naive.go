@@ -22,7 +22,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Config says from where to where.
+// Config has the source and the destination.
 type Config struct {
 	Brokers      []string
 	Topic, Group string

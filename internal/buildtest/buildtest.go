@@ -1,6 +1,6 @@
-// Package buildtest builds the bridge for tests and benchmarks. They are Go
-// modules of their own; the bridge is built in its own module, so that the
-// versions of go.mod in the root of the repository decide.
+// Package buildtest builds the bridge for tests and benchmarks, which are Go modules of
+// their own. It builds in the root of the repository, so that the versions of the
+// bridge's go.mod apply.
 package buildtest
 
 import (

@@ -28,7 +28,7 @@ type Event struct {
 	Offset    int64
 }
 
-// DeliveredRow is a row of the table and what it says about its event.
+// DeliveredRow is a row of the table and what it holds about its event.
 type DeliveredRow struct {
 	Event
 	Process    string // that wrote it

@@ -221,7 +221,7 @@ func TestEveryRuleFires(t *testing.T) {
 			p.Assigned("b", []int32{0})
 			p.write("b", 45, 100)
 		}},
-		{"a new member begins below the commit, having stood still", "", func(p *scenario) {
+		{"a new member begins below the commit, having been frozen", "", func(p *scenario) {
 			p.cfg.Frozen = func(string, time.Time) bool { return true }
 			p.write("a", 0, 50)
 			p.commit(50)
@@ -362,7 +362,7 @@ func TestEveryRuleFires(t *testing.T) {
 			p.ReportedLost("a", 0, 55, 60, p.now)
 			p.write("a", 60, 100)
 		}},
-		{"records that others have committed are reported by a member that stood still", "", func(p *scenario) {
+		{"records that others have committed are reported by a frozen member", "", func(p *scenario) {
 			p.cfg.Frozen = func(member string, _ time.Time) bool { return member == "b" }
 			p.write("a", 0, 60)
 			p.commit(60)

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// Rules of the audit. docs/reliability.md says what each demands.
+// Rules of the audit; docs/reliability.md explains them.
 const (
 	RuleLost       = "lost"            // an acknowledged event is nowhere
 	RuleUnexpected = "unexpected"      // something arrived that was not produced, or not there
@@ -107,7 +107,7 @@ type Account struct {
 	Imbalance    int64 `json:"imbalance"`
 }
 
-// Check returns how the account does not balance. It computes the sums again: the
+// Check returns how a does not balance. It computes the sums again: the
 // member's own result is not enough.
 func (a Account) Check() error {
 	sum := a.Delivered + a.DeadLettered + a.Skipped + a.Filtered + a.InFlight + a.Dropped

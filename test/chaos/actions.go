@@ -367,11 +367,11 @@ var partitionAdd = oneBrokerAway(func(r *run, _ fault) error {
 		if n >= want {
 			return nil
 		}
-		made, err := r.rig.adm.UpdatePartitions(ctx, want, topic)
+		added, err := r.rig.adm.UpdatePartitions(ctx, want, topic)
 		if err != nil {
 			return err
 		}
-		return made.Error()
+		return added.Error()
 	})
 })
 

@@ -203,15 +203,15 @@ func secretRotated(r *run, _ fault) error {
 	return nil
 }
 
-func schemaDrift(r *run, f fault) error {
+func schemaChanged(r *run, f fault) error {
 	r.columns.Lock()
 	defer r.columns.Unlock()
-	if err := r.rig.table.DropColumn(driftColumn); err != nil {
+	if err := r.rig.table.DropColumn(changingColumn); err != nil {
 		return err
 	}
 	r.ledger.ColumnsChanged()
 	r.last(f)
-	err := r.rig.table.AddColumn(emulator.Column{Name: driftColumn, Type: "STRING"})
+	err := r.rig.table.AddColumn(emulator.Column{Name: changingColumn, Type: "STRING"})
 	r.ledger.ColumnsChanged()
 	return err
 }

@@ -234,7 +234,7 @@ const (
   event_name STRING, event_type STRING, message_id STRING, user_id STRING, anonymous_id STRING, event_timestamp TIMESTAMP, ip_address STRING,
   user_agent STRING, locale STRING, timezone STRING, page_url STRING, page_referrer STRING, source_id STRING,
   source_topic STRING, source_partition INT, source_offset BIGINT, written_by STRING, edition INT)`
-	driftColumn = "locale"
+	changingColumn = "locale"
 )
 
 // blueprint has a member write its own name into its rows, and the edition of the

@@ -1,7 +1,7 @@
 // Command chaos checks that the bridge loses nothing. It produces numbered events to
-// three Apache Kafka brokers, has members of the real binary carry them to an
-// emulated workspace, injects faults by a schedule that a seed decides, and compares
-// what arrived with what was produced. docs/reliability.md has the guarantees and how
+// three Apache Kafka brokers, and members of the real binary deliver them to an
+// emulated workspace. Faults come by a schedule that a seed decides. At the end it
+// compares what arrived with what was produced. docs/reliability.md has the guarantees and how
 // to read the audit.
 package main
 

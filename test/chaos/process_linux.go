@@ -2,7 +2,7 @@ package main
 
 import "syscall"
 
-// haveFullDisk says whether there is a device that is always full.
+// haveFullDisk reports whether there is a device that is always full.
 const haveFullDisk = true
 
 // childAttr keeps the terminal's Ctrl-C from members, which are stopped in

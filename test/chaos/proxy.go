@@ -165,7 +165,7 @@ func (p *proxy) pump(k *link, dst, src net.Conn, answers bool) {
 	}
 }
 
-// pass waits until n bytes may go on and returns how many do; not ok ends the
+// pass waits until n bytes may pass and returns how many do; not ok ends the
 // connection behind them.
 func (p *proxy) pass(k *link, n int, answers bool) (int, bool) {
 	for {

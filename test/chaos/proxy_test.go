@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// echo serves connections that say back what they are told.
+// echo serves connections that return what they receive.
 func echo(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -109,7 +109,7 @@ func TestWeather(t *testing.T) {
 		t.Error("a connection began in a cut network")
 	}
 	lift()
-	if got, err := dial()("mended"); err != nil || got != "mended\n" {
-		t.Errorf("mended: got %q, %v", got, err)
+	if got, err := dial()("whole"); err != nil || got != "whole\n" {
+		t.Errorf("after the cut: got %q, %v", got, err)
 	}
 }

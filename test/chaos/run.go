@@ -384,7 +384,7 @@ func (r *run) checkAccount(where string, a oracle.Account) {
 	r.accounts++
 }
 
-// stopped checks the account in the last line of a member's log.
+// stopped checks the counts in the last line of a member's log.
 func (r *run) stopped(p *process, line []byte) {
 	var entry struct {
 		Events *oracle.Account `json:"events"`

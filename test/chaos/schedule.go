@@ -114,7 +114,7 @@ func kinds() []kind {
 		{"tokens-down", "the token endpoint fails, and every token is expired", 2 * s, 5 * s, 0, tokensDown},
 		{"clock-jump", "the service's clock jumps ahead by 59 minutes: tokens end early", 0, 0, refusesStart, clockJump},
 		{"secret-rotated", "the client secret is changed, in the members' file too", 0, 0, refusesStart, secretRotated},
-		{"schema-drift", "a column is dropped from the table and added again", 2 * s, 4 * s, losesAck | refusesStart, schemaDrift},
+		{"schema-changed", "a column is dropped from the table and added again", 2 * s, 4 * s, losesAck | refusesStart, schemaChanged},
 
 		{"stream-close", "streams are announced to end, and end",
 			3 * s, 6 * s, losesAck | grpcOnly, scripted(emulator.Fault{Effect: emulator.EffectCloseSignal, Window: &closeWindow, Probability: 0.02}, emulator.EndpointStream)},
