@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -22,94 +21,12 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"go.uber.org/goleak"
-	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/datafly/bridge/internal/await"
-	"github.com/datafly/bridge/internal/config"
-	"github.com/datafly/bridge/internal/kafkatest"
-	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/tracing"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
-
-// tracePatience is what a busy machine gets.
-const tracePatience = await.Patience
-
-const tableName = "datafly.events.stream"
-
-// traceStage is an app between a Kafka and a workspace.
-type traceStage struct {
-	t      *testing.T
-	topic  string
-	kafka  kafkatest.Broker
-	ws     *emulator.Emulator
-	client *kgo.Client
-}
-
-func newTraceStage(t *testing.T) *traceStage {
-	t.Helper()
-	ours := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, ours) })
-	s := &traceStage{t: t, kafka: kafkatest.StartFake(t, kafkatest.Options{})}
-	s.topic = kafkatest.Topic(t, s.kafka, 1)
-	var err error
-	if s.ws, err = emulator.New(emulator.Config{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.ws.Start("127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.ws.Close(context.WithoutCancel(t.Context())) })
-	if s.client, err = kgo.NewClient(append(s.kafka.ClientOpts(), kgo.DefaultProduceTopic(s.topic), kgo.ConsumeTopics(s.topic+"-dlq"))...); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.client.Close)
-	return s
-}
-
-// run starts an app; the returned func stops it.
-func (s *traceStage) run() (a *App, stop func()) {
-	s.t.Helper()
-	cfg, err := config.Load(config.Options{File: s.t.TempDir() + "/none.yaml", Sets: []string{
-		"kafka.brokers=" + strings.Join(s.kafka.Addrs(), ","), "kafka.topics=" + s.topic, "kafka.group=" + s.topic,
-		"zerobus.workspace_url=" + s.ws.URL(), "zerobus.client_id=" + emulator.DefaultClientID, "zerobus.client_secret=" + emulator.DefaultClientSecret,
-		"zerobus.table=" + tableName, "tracing.enabled=true", "delivery.drain=2s",
-	}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if a, err = New(s.t.Context(), Options{Pipelines: []pipeline.Config{{Settings: cfg}}, Log: zap.NewNop(), Version: "test"}); err != nil {
-		s.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(s.t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }() // ends with ctx; stop waits for it
-	return a, func() {
-		cancel()
-		if err := errors.Join(<-ended, a.Close(context.WithoutCancel(ctx))); err != nil {
-			s.t.Errorf("run: %v", err)
-		}
-	}
-}
-
-// produce sends a record; parent may be empty.
-func (s *traceStage) produce(value, parent string) {
-	s.t.Helper()
-	rec := &kgo.Record{Value: []byte(value)}
-	if parent != "" {
-		rec.Headers = []kgo.RecordHeader{{Key: "other", Value: []byte("x")}, {Key: "traceparent", Value: []byte(parent)}, {Key: "tracestate", Value: []byte("vendor=1")}}
-	}
-	if err := s.client.ProduceSync(s.t.Context(), rec).FirstErr(); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-func (s *traceStage) eventually(what string, done func() bool) {
-	s.t.Helper()
-	await.That(s.t, what, done)
-}
 
 // attrsOf are attributes as texts.
 func attrsOf(attrs []*commonpb.KeyValue) map[string]string {
@@ -204,7 +121,7 @@ func traceGoesOn(t *testing.T, protocol string) {
 		quiet  = "00-11111111111111111111111111111111-b7ad6b7169203331-00"
 		poison = "00-22222222222222222222222222222222-b7ad6b7169203332-01"
 	)
-	s := newTraceStage(t)
+	s := newStage(t)
 	out := &collector{}
 	for _, kv := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + out.listen(t, protocol), "OTEL_EXPORTER_OTLP_PROTOCOL=" + protocol,
 		"OTEL_TRACES_SAMPLER=parentbased_always_off", "OTEL_SERVICE_NAME=signal-bridge", "OTEL_RESOURCE_ATTRIBUTES=team=data"} {
@@ -222,7 +139,7 @@ func traceGoesOn(t *testing.T, protocol string) {
 	s.produce(`{"type":"track","event":"Secret Deed","message_id":"m-2","user_id":"jane@example.com"}`, quiet)
 	s.produce(`{"type":"track","event":"Secret Deed","message_id":"m-3","user_id":"jane@example.com"}`, "")
 	s.produce(`no json of jane@example.com`, poison)
-	b, stop := s.run()
+	b, stop := s.run(s.integration("", s.topic, tableName, "tracing.enabled=true"))
 	s.eventually("three rows and a reject", func() bool {
 		now := b.Status().Totals
 		return now.RowsDelivered == 3 && now.EventsRejected == 1
@@ -287,9 +204,9 @@ func traceGoesOn(t *testing.T, protocol string) {
 }
 
 // letterKeepsHeaders: a dead letter has the trace context its event had.
-func (s *traceStage) letterKeepsHeaders(parent string) {
+func (s *stage) letterKeepsHeaders(parent string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), tracePatience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), await.Patience)
 	defer cancel()
 	got := s.client.PollRecords(ctx, 1).Records()
 	if len(got) != 1 || header(got[0], "traceparent") != parent || header(got[0], "tracestate") != "vendor=1" {
@@ -300,7 +217,7 @@ func (s *traceStage) letterKeepsHeaders(parent string) {
 // A collector that gives no answer delays neither a row nor, beyond the drain,
 // the end.
 func TestHangingCollectorDelaysNothing(t *testing.T) {
-	s := newTraceStage(t)
+	s := newStage(t)
 	asked, over := make(chan struct{}, 1000), make(chan struct{})
 	hung := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		asked <- struct{}{}
@@ -310,7 +227,7 @@ func TestHangingCollectorDelaysNothing(t *testing.T) {
 	for k, v := range map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": hung.URL, "OTEL_TRACES_SAMPLER": "always_on", "OTEL_BSP_MAX_QUEUE_SIZE": "128", "OTEL_BSP_SCHEDULE_DELAY": "10"} {
 		t.Setenv(k, v)
 	}
-	b, stop := s.run()
+	b, stop := s.run(s.integration("", s.topic, tableName, "tracing.enabled=true"))
 	s.produce(`{"type":"track","event":"a","message_id":"first"}`, "")
 	<-asked
 	const events = 500
