@@ -33,12 +33,12 @@ func TestDefaultMappingAgreesWithTheKinds(t *testing.T) {
 		}
 		got[e.Kind]++
 	}
-	if foretold := c.Count(20_000); !maps.Equal(got, foretold) {
-		t.Errorf("got %v, foretold %v", got, foretold)
+	if want := c.Count(20_000); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
-// outcome notes what becomes of one event.
+// outcome records the outcome of one event.
 type outcome struct{ what []string }
 
 func (o *outcome) Buf() []byte              { return nil }
