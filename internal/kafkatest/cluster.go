@@ -1,6 +1,7 @@
 package kafkatest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -11,65 +12,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 )
 
-// Options say what kind of Kafka a test needs. The zero value is one broker
-// without TLS and SASL.
-type Options struct {
-	// Brokers is 1 or 3. Default 1. Each broker is also a KRaft controller.
-	Brokers int
-
-	// Config is added to every broker's server.properties and wins over what
-	// this package puts there. kfake heeds the keys it knows.
-	Config map[string]string
-
-	// JVM is appended to the arguments of java, for example "-Xmx2g" in a
-	// benchmark. Default heap: 384 MiB.
-	JVM []string
-
-	// TLS has clients connect over TLS; see [Security.CAFile].
-	TLS bool
-
-	// ClientCert has the brokers demand a client certificate. Needs TLS.
-	ClientCert bool
-
-	// SASL is the mechanism clients authenticate with: PLAIN, SCRAM-SHA-256,
-	// SCRAM-SHA-512 or OAUTHBEARER (Apache only, with the tokens of
-	// [UnsecuredToken]). Empty: none.
-	SASL string
-
-	// Advertise names the address by which clients are told to reach broker i,
-	// counted from 0, which listens on addr: that of a proxy, say. It is called
-	// once per broker before the first one starts. Nil, or "": addr itself, by
-	// which this package reaches the broker in any case.
-	Advertise func(i int, addr string) string
-
-	// Private gives the test a cluster of its own under [Each], which it may
-	// stop and restart. Price: one or two seconds on Apache Kafka.
-	Private bool
-}
-
-func (o Options) brokers() int { return max(o.Brokers, 1) }
-
-func (o Options) validate() error {
-	if n := o.brokers(); n != 1 && n != 3 {
-		return fmt.Errorf("kafkatest: %d brokers; use 1 or 3", n)
-	}
-	if o.ClientCert && !o.TLS {
-		return errors.New("kafkatest: ClientCert without TLS; set TLS too")
-	}
-	switch o.SASL {
-	case "", Plain, ScramSHA256, ScramSHA512, OAuthBearer:
-		return nil
-	}
-	return fmt.Errorf("kafkatest: unknown SASL mechanism %q; use %s, %s, %s or %s",
-		o.SASL, Plain, ScramSHA256, ScramSHA512, OAuthBearer)
-}
-
-// startTimeout bounds the wait for a broker that was just started. One second
-// is usual; a machine that does much else needs minutes.
+// startTimeout bounds the wait for a broker to start. It usually takes a second,
+// on a busy machine minutes.
 const startTimeout = 5 * time.Minute
 
 // A Cluster is a running Apache Kafka. Brokers are counted from 0; broker i has
@@ -83,12 +33,12 @@ type Cluster struct {
 	nodes []*node
 }
 
-// Run starts a cluster and returns once every broker serves clients. ctx governs
-// the start only: the cluster runs until [Cluster.Close]. Its data lives in a
-// new folder under dir, by default the system's folder for temporary files.
+// Run starts a cluster and returns once every broker serves clients. ctx applies
+// to the start only: the cluster runs until [Cluster.Close]. Its data is in a new
+// folder under dir, by default the system's folder for temporary files.
 //
-// The error wraps [ErrUnavailable] when this machine cannot run Kafka at all; the
-// error of a broker that did not start ends with its log.
+// The error wraps [ErrUnavailable] if this machine cannot run Kafka. The error of
+// a broker that did not start ends with its log.
 func Run(ctx context.Context, dir string, o Options) (*Cluster, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -117,18 +67,17 @@ func (c *Cluster) start(ctx context.Context, rt runtime, o Options) error {
 	for i := range o.brokers() {
 		n := &node{id: i + 1, dir: filepath.Join(c.dir, fmt.Sprintf("node%d", i+1)), rt: rt, jvm: o.JVM}
 		c.nodes = append(c.nodes, n)
-		if err := n.reservePorts(); err != nil {
-			return err
+		for _, p := range n.ports() {
+			if *p, err = reservePort(); err != nil {
+				return err
+			}
 		}
 	}
 	for i, n := range c.nodes {
-		n.advertised = n.client.addr()
-		if o.Advertise == nil {
-			continue
+		if o.Advertise != nil {
+			n.advertised = o.Advertise(i, n.client.addr())
 		}
-		if addr := o.Advertise(i, n.client.addr()); addr != "" {
-			n.advertised = addr
-		}
+		n.advertised = cmp.Or(n.advertised, n.client.addr())
 	}
 	id := clusterID()
 	eg, egctx := errgroup.WithContext(ctx)
@@ -146,14 +95,16 @@ func (c *Cluster) start(ctx context.Context, rt runtime, o Options) error {
 	return c.waitReady(ctx)
 }
 
-// Close kills the brokers, waits for them and removes their data. Closing twice
-// is fine.
+// Close kills the brokers, waits for them and removes their data. A second call
+// does nothing.
 func (c *Cluster) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, n := range c.nodes {
 		n.kill()
-		n.releasePorts()
+		for _, p := range n.ports() {
+			p.release()
+		}
 	}
 	c.nodes = nil
 	if err := os.RemoveAll(c.dir); err != nil {
@@ -162,8 +113,8 @@ func (c *Cluster) Close() error {
 	return nil
 }
 
-// Brokers returns the bootstrap addresses, host:port, in broker order. They stay
-// the same while brokers are stopped and restarted.
+// Brokers returns the bootstrap addresses, host:port, in broker order. A restart
+// keeps them.
 func (c *Cluster) Brokers() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -182,29 +133,23 @@ func (c *Cluster) ClientOpts() []kgo.Opt {
 	return append(c.security.opts(), kgo.SeedBrokers(c.Brokers()...))
 }
 
-// Kill ends broker i with SIGKILL, as a crash would, and waits until it is gone.
-// Killing a broker that does not run is fine, as for Stop.
+// Kill ends broker i with SIGKILL, like a crash, and waits until it has ended. It
+// does nothing to a broker that does not run, like Stop.
 func (c *Cluster) Kill(i int) error {
 	return c.with(i, func(n *node) error { n.kill(); return nil })
 }
 
 // Stop ends broker i with SIGTERM and waits for its controlled shutdown, at most
-// 30 seconds; then it is killed. So is, at once, a broker of a cluster that has
-// lost its majority, as it would wait for the others.
-func (c *Cluster) Stop(i int) error {
-	return c.with(i, c.stop)
-}
+// two minutes; then it is killed. A broker of a cluster that has lost its majority
+// is killed at once, as it would wait for the others.
+func (c *Cluster) Stop(i int) error { return c.with(i, c.stop) }
 
-// Pause freezes broker i with SIGSTOP: its connections stay open and nothing
+// Pause stops broker i with SIGSTOP: its connections stay open and nothing
 // answers.
-func (c *Cluster) Pause(i int) error {
-	return c.with(i, (*node).pause)
-}
+func (c *Cluster) Pause(i int) error { return c.with(i, (*node).pause) }
 
-// Resume wakes a broker frozen by Pause.
-func (c *Cluster) Resume(i int) error {
-	return c.with(i, (*node).resume)
-}
+// Resume continues a broker stopped by Pause.
+func (c *Cluster) Resume(i int) error { return c.with(i, (*node).resume) }
 
 // Restart stops broker i as Stop does if it runs, starts it on the same data and
 // the same port, and returns once it serves clients.
@@ -221,17 +166,21 @@ func (c *Cluster) Restart(ctx context.Context, i int) error {
 }
 
 func (c *Cluster) stop(n *node) error {
-	serving := 0
-	for _, other := range c.nodes {
-		if other.running() && !other.paused {
-			serving++
-		}
-	}
-	if len(c.nodes) > 1 && serving <= len(c.nodes)/2 {
+	if len(c.nodes) > 1 && len(c.serving()) <= len(c.nodes)/2 {
 		n.kill()
 		return nil
 	}
 	return n.stop()
+}
+
+// serving returns the brokers that run and are not paused.
+func (c *Cluster) serving() (out []*node) {
+	for _, n := range c.nodes {
+		if n.cmd != nil && !n.paused {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // KillAll ends every broker with SIGKILL.
@@ -249,11 +198,10 @@ func (c *Cluster) StartAll(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, n := range c.nodes {
-		if n.running() {
-			continue
-		}
-		if err := n.start(); err != nil {
-			return err
+		if n.cmd == nil {
+			if err := n.start(); err != nil {
+				return err
+			}
 		}
 	}
 	return c.waitReady(ctx)
@@ -275,4 +223,104 @@ func clusterID() string {
 	rand.Read(id[:]) // never fails, see crypto/rand
 	id[0] &= 0x7f
 	return base64.RawURLEncoding.EncodeToString(id[:])
+}
+
+// waitReady returns once every running broker answers a metadata request that
+// lists all running brokers and, when none is missing, a leader for every
+// partition.
+func (c *Cluster) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer within %v", startTimeout))
+	defer cancel()
+	for _, n := range c.serving() {
+		if err := c.waitNode(ctx, n); err != nil {
+			return fmt.Errorf("waiting for broker %d at %s: %w; end of its log:\n%s", n.id, n.client.addr(), err, n.tail(40))
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) waitNode(ctx context.Context, n *node) error {
+	opts := append(c.security.opts(),
+		kgo.SeedBrokers(n.client.addr()),
+		kgo.DialTimeout(2*time.Second),
+		kgo.RequestRetries(0),
+		kgo.RetryTimeout(2*time.Second))
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	for {
+		last := c.probe(ctx, cl)
+		if last == nil {
+			return nil
+		}
+		if n.died() {
+			n.kill() // reaps it
+			return errors.New("the process ended while starting")
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return errors.Join(err, last)
+		}
+	}
+}
+
+// probe asks the client's one seed broker, and returns what is missing.
+func (c *Cluster) probe(ctx context.Context, cl *kgo.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	resp, err := metadata(ctx, cl.SeedBrokers()[0])
+	if err != nil {
+		return err
+	}
+	listed := make(map[int32]bool)
+	for _, b := range resp.Brokers {
+		listed[b.NodeID] = true
+	}
+	live := make(map[int32]bool)
+	for _, n := range c.serving() {
+		live[int32(n.id)] = true
+		if !listed[int32(n.id)] {
+			return fmt.Errorf("broker %d is not in the metadata", n.id)
+		}
+	}
+	if len(live) < len(c.nodes) {
+		return nil // partitions of the missing brokers may have no leader
+	}
+	return leaders(resp, live)
+}
+
+// leaders returns an error for a partition without a leader among the live
+// brokers; nil means all brokers.
+func leaders(resp *kmsg.MetadataResponse, live map[int32]bool) error {
+	for _, t := range resp.Topics {
+		name := ""
+		if t.Topic != nil {
+			name = *t.Topic
+		}
+		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			return fmt.Errorf("topic %s: %w", name, err)
+		}
+		for _, p := range t.Partitions {
+			if p.Leader < 0 || live != nil && !live[p.Leader] {
+				return fmt.Errorf("partition %s/%d has no leader", name, p.Partition)
+			}
+		}
+	}
+	return nil
+}
+
+// metadata asks one broker about the topics, or about all if none is given.
+func metadata(ctx context.Context, b *kgo.Broker, topics ...string) (*kmsg.MetadataResponse, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	for _, t := range topics {
+		rt := kmsg.NewMetadataRequestTopic()
+		rt.Topic = kmsg.StringPtr(t)
+		req.Topics = append(req.Topics, rt)
+	}
+	resp, err := b.Request(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return resp.(*kmsg.MetadataResponse), nil
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // fake is a [Broker] on kfake. It keeps its ports and, in a folder, its state, so
-// that it can be stopped and started like the real one.
+// that it can be stopped and started.
 type fake struct {
 	opts     []kfake.Opt
 	ports    []port
@@ -24,25 +24,24 @@ type fake struct {
 }
 
 // StartFake starts a kfake cluster for one test and closes it when the test
-// ends; [Each] does so for its subtest "kfake". It skips the test when kfake
-// lacks the mechanism asked for.
+// ends; [Each] does so for its subtest "kfake". It skips the test if kfake lacks
+// the SASL mechanism.
 func StartFake(t testing.TB, o Options) Broker {
 	t.Helper()
 	if o.SASL == OAuthBearer {
-		t.Skip("kfake does not know SASL OAUTHBEARER")
+		t.Skip("kfake does not support SASL OAUTHBEARER")
 	}
 	if err := o.validate(); err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{private: o.Private}
 	sec, err := newSecurity(t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.security = sec
+	f := &fake{private: o.Private, security: sec}
 	f.opts = []kfake.Opt{
 		kfake.ClusterID(clusterID()),
-		kfake.GroupMinSessionTimeout(100 * time.Millisecond), // as on the real one, see properties
+		kfake.GroupMinSessionTimeout(100 * time.Millisecond), // as on Apache Kafka, see properties
 		kfake.BrokerConfigs(map[string]string{"group.consumer.heartbeat.interval.ms": "500"}),
 		kfake.BrokerConfigs(keepAnyDate),
 		kfake.BrokerConfigs(o.Config),
@@ -61,9 +60,8 @@ func StartFake(t testing.TB, o Options) Broker {
 	return f
 }
 
-// startOnFreePorts reserves ports and starts the cluster on them. A reserved
-// port can still be lost to a program that does not reserve; then others are
-// tried.
+// startOnFreePorts reserves ports and starts the cluster on them. If a program
+// that does not reserve takes one, it tries others.
 func (f *fake) startOnFreePorts(t testing.TB, brokers int) {
 	t.Helper()
 	base := f.opts
@@ -89,20 +87,6 @@ func (f *fake) startOnFreePorts(t testing.TB, brokers int) {
 			t.Fatalf("starting kfake: %v", err)
 		}
 	}
-}
-
-func (f *fake) start(t testing.TB) {
-	t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.c != nil {
-		return
-	}
-	c, err := kfake.NewCluster(f.opts...)
-	if err != nil {
-		t.Fatalf("starting kfake: %v", err)
-	}
-	f.c = c
 }
 
 func (f *fake) stop() {
@@ -142,27 +126,27 @@ func (f *fake) CreateTopic(t testing.TB, topic string, partitions int32, configs
 
 func (f *fake) StopAll(t testing.TB) {
 	t.Helper()
-	f.needPrivate(t)
+	needPrivate(t, f.private)
 	f.stop()
 }
 
 func (f *fake) StartAll(t testing.TB) {
 	t.Helper()
-	f.needPrivate(t)
-	f.start(t)
+	needPrivate(t, f.private)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.c != nil {
+		return
+	}
+	c, err := kfake.NewCluster(f.opts...)
+	if err != nil {
+		t.Fatalf("starting kfake: %v", err)
+	}
+	f.c = c
 }
 
 func (f *fake) Restart(t testing.TB) {
 	t.Helper()
 	f.StopAll(t)
 	f.StartAll(t)
-}
-
-// needPrivate holds tests to what the shared Apache cluster demands of them, and
-// to the folder without which a restart would forget everything.
-func (f *fake) needPrivate(t testing.TB) {
-	t.Helper()
-	if !f.private {
-		t.Fatal("this cluster must not be stopped; set kafkatest.Options.Private")
-	}
 }
