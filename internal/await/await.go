@@ -1,7 +1,6 @@
-// Package await is how tests wait: for the thing itself, and so long that no
-// machine is too busy for it. A test that is right ends as soon as the thing
-// holds, so the length of the wait costs nothing; it only bounds a test that is
-// about to fail.
+// Package await waits for conditions in tests, with limits that suit a busy
+// machine. A wait ends as soon as its condition holds, so the limit only delays
+// tests that fail.
 package await
 
 import (
@@ -9,16 +8,15 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits at most for what should take moments. The
-// race detector on a machine with ten times as much work as it has cores makes
-// minutes of seconds.
+// Patience is the longest wait for what usually takes moments. With the race
+// detector on an overloaded machine, seconds become minutes.
 const Patience = 5 * time.Minute
 
-// report is what stays of the test binary's own time for a test that failed to
-// say so: at the deadline itself the binary ends with nothing but a dump.
+// report is the time left for a failed test to report before the deadline of the
+// test binary, which ends it with a dump.
 const report = 30 * time.Second
 
-// Limit is Patience, or less where the test binary's own deadline is near.
+// Limit is Patience, or less if the deadline of the test binary is near.
 func Limit(t testing.TB) time.Duration {
 	t.Helper()
 	if binary, ok := t.(interface{ Deadline() (time.Time, bool) }); ok {
@@ -29,25 +27,24 @@ func Limit(t testing.TB) time.Duration {
 	return Patience
 }
 
-// That waits until holds returns true. When [Limit] is over, the test ends with
-// what was waited for and with what each of last returns.
+// That waits until holds returns true. After [Limit], it fails the test with what
+// and with what each of last returns.
 func That(t testing.TB, what string, holds func() bool, last ...func() string) {
 	t.Helper()
 	limit := Limit(t)
 	if Within(limit, holds) {
 		return
 	}
-	said := ""
+	details := ""
 	for _, f := range last {
-		said += "\n" + f()
+		details += "\n" + f()
 	}
-	t.Fatalf("waited %v for this: %s%s", limit.Round(time.Second), what, said)
+	t.Fatalf("waited %v for this: %s%s", limit.Round(time.Second), what, details)
 }
 
-// Within waits for holds as [That] does, for d at most, and returns whether it
-// came to hold. Use it where d is a bound that the program itself promises. It
-// asks less and less often, up to twenty times a second: what takes long to come
-// may take long to ask for, and a busy machine has other things to do.
+// Within waits for holds to return true, for d at most, and returns whether it
+// did. Use it if d is a bound that the program itself promises. It calls holds less
+// and less often, down to twenty times a second, to spare a busy machine.
 func Within(d time.Duration, holds func() bool) bool {
 	deadline := time.NewTimer(d)
 	defer deadline.Stop()

@@ -24,7 +24,7 @@ func TestAdvertisedAddressIsWhereClientsAreSent(t *testing.T) {
 		return elsewhere
 	}})
 	if got := c.Brokers(); len(got) != 1 || got[0] != listens {
-		t.Errorf("brokers: got %v, want %s, the address that Advertise was told", got, listens)
+		t.Errorf("brokers: got %v, want %s, the address passed to Advertise", got, listens)
 	}
 	var sent atomic.Bool
 	cl, err := kgo.NewClient(append(c.ClientOpts(), kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {

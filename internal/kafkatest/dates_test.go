@@ -12,8 +12,8 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// A fixture's date must never decide whether a test passes: records of long ago
-// and of next year stay, on brokers that look for what to delete all the time.
+// A fixture's date must not decide whether a test passes. Old records and those of
+// next year stay, on brokers that look for records to delete all the time.
 func TestRecordsOfAnyDateAreKept(t *testing.T) {
 	t.Parallel()
 	o := kafkatest.Options{Private: true, Config: map[string]string{

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childAttr puts a broker into its own process group, out of reach of the
-// terminal's Ctrl-C, and has the kernel kill it when the test process dies.
+// childAttr puts a broker into its own process group, which the terminal's Ctrl-C
+// does not reach. The kernel kills it when the test process ends.
 func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
@@ -23,8 +23,8 @@ func exited(pid int) bool {
 	return err == nil && info.Signo == int32(unix.SIGCHLD)
 }
 
-// stopped reports whether every thread of a process that was sent SIGSTOP
-// stands still: on a busy machine one may run on for a while.
+// stopped reports whether SIGSTOP has stopped every thread of a process. On a
+// busy machine one may run for a while.
 func stopped(pid int) bool {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	for _, thread := range threads {

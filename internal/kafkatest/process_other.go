@@ -4,15 +4,15 @@ package kafkatest
 
 import "syscall"
 
-// childAttr puts a broker into its own process group, out of reach of the
-// terminal's Ctrl-C.
+// childAttr puts a broker into its own process group, which the terminal's Ctrl-C
+// does not reach.
 func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }
 
-// exited cannot tell here without reaping the child; a broker that died while
-// starting is noticed when its start times out.
+// exited has no way here to find out without reaping the child. A broker that
+// ends while starting is detected when its start times out.
 func exited(int) bool { return false }
 
-// stopped trusts that a signalled process stands still.
+// stopped assumes that SIGSTOP works at once.
 func stopped(int) bool { return true }

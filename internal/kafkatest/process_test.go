@@ -19,7 +19,8 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// helperEnv has the test binary, started once more by a test, play a part.
+// helperEnv selects the helper that the test binary runs when a test starts it
+// again.
 const helperEnv = "KAFKATEST_HELPER"
 
 // TestHelper is not a test: it is what the other processes run.
@@ -170,7 +171,7 @@ func dial(addr string) error {
 	return conn.Close()
 }
 
-// runHelper runs the part "run", which passes whatever becomes of it.
+// runHelper runs the helper "run", which always passes.
 func runHelper(t *testing.T, env ...string) string {
 	out, err := helper(t, "run", env...).CombinedOutput()
 	if err != nil {

@@ -86,7 +86,7 @@ func TestDDLErrorsNameTheLine(t *testing.T) {
 		"CREATE TABLE a.b.c (a INT":                            "the end",
 		"CREATE TABLE a.b.c ()":                                "want a column name",
 		"CREATE TABLE a.b.c (a INT, A STRING)":                 "occurs twice",
-		"CREATE TABLE a.b.c (`ä` INT)":                         "ASCII letters",
+		"CREATE TABLE a.b.c (`ä` INT)":                         "the service takes ASCII",
 		"CREATE TABLE a.b.c (a INT DEFAULT 1)":                 "defaults and generated",
 		"CREATE TABLE a.b.c (a INT NOT)":                       "want NULL",
 		"CREATE TABLE a.b.c (a INT COMMENT x)":                 "quoted comment",

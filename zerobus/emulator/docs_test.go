@@ -9,8 +9,8 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// TestTheManualsRequestsWork sends every admin request of docs/emulator.md.
-func TestTheManualsRequestsWork(t *testing.T) {
+// TestManualRequests sends every admin request of docs/emulator.md.
+func TestManualRequests(t *testing.T) {
 	manual, err := os.ReadFile("../../docs/emulator.md")
 	if err != nil {
 		t.Fatal(err)
@@ -35,8 +35,9 @@ func TestTheManualsRequestsWork(t *testing.T) {
 	}
 }
 
-// TestTheManualNamesEverything keeps fields, effects and endpoints in step.
-func TestTheManualNamesEverything(t *testing.T) {
+// TestManualNamesEverything compares the manual with fields, effects and
+// endpoints.
+func TestManualNamesEverything(t *testing.T) {
 	manual, err := os.ReadFile("../../docs/emulator.md")
 	if err != nil {
 		t.Fatal(err)

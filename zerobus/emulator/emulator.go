@@ -2,8 +2,8 @@
 // develop and test software that writes to one.
 //
 // It serves the OAuth token endpoint, the ingest endpoint of the Datafly
-// Signal integration's page, the Zerobus endpoint with gRPC streams and the
-// REST insert, and the Unity Catalog endpoints that describe a table. It
+// Signal integration's page and the Unity Catalog endpoints of a table. It also
+// serves the Zerobus endpoint, with gRPC streams and the REST insert. It
 // validates rows strictly against the table's columns and keeps them, to be
 // counted and read in Go or over HTTP. Faults make it misbehave on request.
 //

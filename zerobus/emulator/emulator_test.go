@@ -146,8 +146,8 @@ func (w *workspace) ingest(body string) response {
 	return r
 }
 
-// wantError holds a response against a status, an error code and a piece of
-// its message.
+// wantError compares a response with a status, an error code and a part of its
+// message.
 func (r response) wantError(t testing.TB, status int, code, message string) {
 	t.Helper()
 	got := r.json(t)

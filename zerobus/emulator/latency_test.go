@@ -11,7 +11,7 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// TestLatencies holds the waits against a virtual clock.
+// TestLatencies measures the waits with a virtual clock.
 func TestLatencies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, err := emulator.New(emulator.Config{Latency: emulator.Latency{P50: 20 * time.Millisecond}})

@@ -282,8 +282,8 @@ func TestProtobufRowsAreIndexedAndPersisted(t *testing.T) {
 	check(start(t, cfg).Emulator)
 }
 
-// FuzzProtobufRow holds the decoder against google.golang.org/protobuf's
-// dynamic messages: what it takes they read, to the same row.
+// FuzzProtobufRow compares the decoder with google.golang.org/protobuf's
+// dynamic messages: they read what it accepts, to the same row.
 func FuzzProtobufRow(f *testing.F) {
 	z := startZerobus(f, emulator.Config{DDL: everyProtoType, MaxRows: 10, AckEvery: 1})
 	d := resolve(f, typesDescriptor())
@@ -311,7 +311,7 @@ func FuzzProtobufRow(f *testing.F) {
 		}
 		m := dynamicpb.NewMessage(d)
 		if err := proto.Unmarshal(record, m); err != nil {
-			t.Fatalf("%x: taken, and protobuf says %v", record, err)
+			t.Fatalf("%x: accepted, and protobuf returns %v", record, err)
 		}
 		row := z.Table("t.s.types").Newest(1)[0].JSON
 		again := dynamicpb.NewMessage(d)

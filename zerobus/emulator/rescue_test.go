@@ -71,7 +71,7 @@ func TestWhatTheRescueColumnDoesNotTake(t *testing.T) {
 	} {
 		z.ingest(`{"table":"a.b.c","records":[`+row+`]}`).wantError(t, 400, "INVALID_PARAMETER_VALUE", want)
 	}
-	// protobuf rows go by the descriptor, as without the column.
+	// Protobuf rows are checked by the descriptor, as without the column.
 	d := descriptorOf(t, `name: "R" field { name: "extra" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }`)
 	wantStatus(t, "protobuf", z.dialStream("a.b.c").refused(protoCreate(t, "a.b.c", d)), codes.InvalidArgument, "field 'extra' is not in the table")
 	// Without the tag there is none.

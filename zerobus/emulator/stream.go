@@ -655,7 +655,7 @@ type ackQueue struct {
 	redrawAt time.Time
 }
 
-// ackMark says that messages up to offset may be acknowledged from due on.
+// ackMark allows to acknowledge messages up to offset from due on.
 type ackMark struct {
 	offset   int64
 	due      time.Time

@@ -31,7 +31,7 @@ func TestStreamsThatFailToOpen(t *testing.T) {
 	for name, code := range map[string]codes.Code{
 		"CANCELLED": codes.Canceled, "UNKNOWN": codes.Unknown, "RESOURCE_EXHAUSTED": codes.ResourceExhausted, "UNAUTHENTICATED": codes.Unauthenticated, "DATA_LOSS": codes.DataLoss,
 	} {
-		wantStatus(t, name, fail(emulator.Fault{GRPCCode: name, Message: "as told"}), code, "as told")
+		wantStatus(t, name, fail(emulator.Fault{GRPCCode: name, Message: "scripted text"}), code, "scripted text")
 	}
 	wantStatus(t, "an HTTP status", fail(emulator.Fault{Status: 429}), codes.ResourceExhausted, "scripted fault: RESOURCE_EXHAUSTED")
 	wantStatus(t, "OK", fail(emulator.Fault{GRPCCode: "OK"}), codes.OK, "")
@@ -325,7 +325,7 @@ func TestGoAwayMovesTheNextStreamToANewConnection(t *testing.T) {
 		z.add(emulator.Fault{Endpoint: "stream", Effect: "goaway", Count: 4}) // all of the first stream, and once on the second
 		for range 3 {
 			s := z.openJSON()
-			for n := range int64(3) { // the stream itself goes on
+			for n := range int64(3) { // the stream itself continues
 				s.json(`{}`)
 				s.ack(n)
 			}

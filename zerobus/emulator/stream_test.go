@@ -238,7 +238,7 @@ func TestStreamsGrowOld(t *testing.T) {
 	s.ack(1) // still served
 	wantStatus(t, "end of the window", s.end(), codes.Unavailable, "Stream timeout reached. Closing the stream (ID: "+s.id+"). Error Code: 6002, Error State: 0.")
 
-	s = z.openJSON() // a client that does as it is told
+	s = z.openJSON() // a client that obeys the signal
 	if r, err := s.Recv(); err != nil || r.GetCloseStreamSignal() == nil {
 		t.Fatalf("got %v, %v, want a close signal", r, err)
 	}

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// TestKeepHoldsRowsAgainstTheColumnsOfNow covers what happens between reading
-// a request and keeping it, which no request can time from outside.
-func TestKeepHoldsRowsAgainstTheColumnsOfNow(t *testing.T) {
+// TestKeepChecksTheCurrentColumns covers changes between reading a request and
+// storing it, which no request can time from outside.
+func TestKeepChecksTheCurrentColumns(t *testing.T) {
 	c := catalog{cfg: &Config{}, journal: &journal{}, tables: map[string]*Table{}}
 	if _, err := c.CreateTable(DefaultDDL); err != nil {
 		t.Fatal(err)

@@ -1,10 +1,10 @@
-// Command kafka runs one broker of Apache Kafka without a container, for trying
-// the bridge by hand: as a child process, on a free loopback port, with its data
-// in a folder that goes with it. Needs Java 17 and, the first time, Maven.
+// Command kafka runs one broker of Apache Kafka without a container, to try the
+// bridge by hand. It is a child process on a free loopback port; its data is
+// removed at the end. Needs Java 17 and, the first time, Maven.
 //
 //	go run ./internal/kafkatest/kafka
 //
-// It prints the line that tells the bridge of it, and ends with Ctrl-C.
+// It prints the environment variable for the bridge. Stop it with Ctrl-C.
 package main
 
 import (
