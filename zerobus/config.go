@@ -8,35 +8,20 @@ import (
 	"net"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/datafly/bridge/internal/setting"
 )
 
-// Defaults of a Config's empty fields.
+// Defaults of a Config's fields beyond its Settings.
 const (
-	DefaultTransport       = TransportWorkspace
-	DefaultScope           = "all-apis"
-	DefaultTokenPath       = "/oidc/v1/token"
-	DefaultIngestPath      = "/api/2.0/streaming-ingestion/ingest"
-	DefaultTimeout         = 30 * time.Second
-	DefaultProbeEvery      = 30 * time.Second
-	DefaultMaxRequestBytes = 10 << 20
-	DefaultUserAgent       = "datafly-bridge"
-	DefaultRecordFormat    = FormatAuto
-	DefaultConfirm         = ConfirmStrict
-	DefaultStreams         = 1
-	DefaultMaxInFlight     = 32 << 20
-	// DefaultColumnsRefresh is for the code that fills a Config; in a Config itself
-	// 0 means never.
-	DefaultColumnsRefresh = 5 * time.Minute
+	DefaultProbeEvery = 30 * time.Second
+	DefaultUserAgent  = "datafly-bridge"
 )
 
-const (
-	streamsMax     = 64
-	maxInFlightMin = 1 << 20
-	maxInFlightMax = 1 << 30
-)
+// defaultTokenPath is the token endpoint on a workspace.
+const defaultTokenPath = "/oidc/v1/token"
 
 // Transports, as Config.Transport names them.
 const (
@@ -52,90 +37,18 @@ const (
 	FormatJSON     = "json"     // one JSON object
 )
 
-// Config sets which table a Client writes to, with which identity, and how.
+// Config is what a Client needs. Settings at zero have their defaults, except that
+// ColumnsRefresh 0 is never.
 type Config struct {
-	// WorkspaceURL is the address of the Databricks workspace, such as
-	// https://abc-12345.cloud.databricks.com. The scheme defaults to https; a path
-	// or query is dropped. Plain http is accepted for loopback hosts only, since the
-	// client secret would travel in clear text. Required.
-	WorkspaceURL string
-	// ClientID is the application id of the service principal. Not a secret.
-	// Required.
-	ClientID string
-	// ClientSecret returns the OAuth secret of the service principal. It is called
-	// for each token request, and once a second while writing is blocked, so a
-	// rotated secret needs no restart. It must be safe for concurrent use. Required.
-	ClientSecret func() (string, error)
-	// Catalog, Schema and Table name the target table in Unity Catalog. Table may
-	// hold the full name catalog.schema.table; the others may then be empty. Required.
-	Catalog, Schema, Table string
-	// Transport carries the rows: workspace, grpc or rest. grpc costs the least per
-	// row and has the lowest latency; rest is for networks without gRPC; workspace is
-	// for workspaces that take rows themselves. Default workspace.
-	Transport string
-	// Endpoint is the Zerobus address for the workspace and its region, such as
-	// 1234567890123456.zerobus.us-west-2.cloud.databricks.com: a host, host:port or
-	// https://host[:port]. The default port is 443; http:// is accepted for loopback
-	// hosts only. Required for grpc and rest, else unused.
-	Endpoint string
-	// WorkspaceID is the workspace's number (after ?o= in its address in a browser),
-	// which tokens for the endpoint are bound to. Default: the first label of the
-	// endpoint's host name.
-	WorkspaceID string
-	// RecordFormat is the form of rows under grpc: protobuf, json or auto. auto is
-	// protobuf if the table's columns are known and none is a rescue column. The
-	// other transports use json. Default auto.
-	RecordFormat string
-	// Streams is how many gRPC streams callers share, 1 to 64, opened on demand. More
-	// than one helps only beyond the service's own limit per stream (Databricks
-	// publishes 100 MB/s and 15,000 to 100,000 rows/s), or if rows are refused often.
-	// Each costs two goroutines and up to MaxInFlight of memory. Default 1.
-	Streams int
-	// MaxInFlight bounds the unacknowledged bytes per stream: it has to hold rate
-	// times ack latency. Further callers wait. 1 MiB to 1 GiB; a larger batch travels
-	// alone. Default 32 MiB.
-	MaxInFlight int64
-	// ColumnsRefresh is the time between reads of the table's columns by Watch. Lower
-	// values notice an ALTER TABLE sooner, for more requests to Unity Catalog. 0 means
-	// never; refused rows always trigger a read.
-	ColumnsRefresh time.Duration
-	// OmitOperations leaves "operations" out of the privileges in token requests, for
-	// token endpoints that reject the field. Default off.
-	OmitOperations bool
-	// TokenURL is the token endpoint: an absolute URL, or a path on the workspace.
-	// Default /oidc/v1/token.
-	TokenURL string
-	// Scope is the OAuth scope of token requests. Default all-apis.
-	Scope string
-	// IngestPath is the path on the workspace that rows are posted to. Default
-	// /api/2.0/streaming-ingestion/ingest.
-	IngestPath string
-	// Confirm sets what confirms rows under workspace: with ConfirmStrict the answer
-	// must count the rows, with ConfirmLenient the count may be missing. A wrong count
-	// never confirms. The other transports only know the strict form. Default
-	// ConfirmStrict.
-	Confirm string
-	// Timeout bounds one HTTP request, from connecting to the last byte of the answer.
-	// Lower values write more rows twice, higher ones notice a hanging service later.
-	// Streams have fixed bounds: 15 s to open, 60 s without an ack. Default 30s.
-	Timeout time.Duration
+	Settings
+	// ReadClientSecret, if not nil, returns the client secret instead of the Settings.
+	// It is called for each token, and once a second while writing is blocked, so a
+	// secret replaced in its file is used without a restart. It must be safe for
+	// concurrent use.
+	ReadClientSecret func() (string, error)
 	// ProbeEvery is the time between attempts while a configuration fault blocks
 	// writing. Lower values notice the fix sooner. Default 30s.
 	ProbeEvery time.Duration
-	// RateLimit caps the rows sent per second by all callers, retries included. The
-	// burst is one second's rows. Default 0: none.
-	RateLimit float64
-	// Gzip compresses the bodies of HTTP requests (level 1): about six times smaller
-	// for about twice the CPU per row and a compressed copy of each batch in memory.
-	// Databricks does not document it for rest. No effect under grpc. Default off.
-	Gzip bool
-	// MaxRequestBytes caps one request body before compression, or one message on a
-	// stream. A larger batch is refused as too_large unsent. Default and maximum
-	// 10 MiB, the service's limit; under grpc 64 KiB less, as in Databricks' clients.
-	MaxRequestBytes int64
-	// CAFile is a PEM file of additional certificate authorities, for a TLS-inspecting
-	// proxy. It is read for the first connection. Default none.
-	CAFile string
 	// UserAgent is sent with every request. Default datafly-bridge.
 	UserAgent string
 }
@@ -160,180 +73,65 @@ type endpoint struct {
 
 var plainID = regexp.MustCompile(`^[0-9A-Za-z-]{1,63}$`)
 
-const (
-	suchWorkspace = "such as https://abc-12345.cloud.databricks.com"
-	suchEndpoint  = "such as 1234567890123456.zerobus.us-west-2.cloud.databricks.com"
-)
-
-// problems collects every problem of a Config.
-type problems []error
-
-func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Errorf(format, args...)) }
-
-func (p *problems) oneOf(key, value string, known ...string) {
-	if !slices.Contains(known, value) {
-		quoted := make([]string, len(known))
-		for i, k := range known {
-			quoted[i] = fmt.Sprintf("%q", k)
-		}
-		last := len(quoted) - 1
-		p.add("%s %q is not known; use %s or %s", key, value, strings.Join(quoted[:last], ", "), quoted[last])
-	}
+// section is a configuration with the Settings only, for their rules.
+type section struct {
+	Zerobus Settings `yaml:"zerobus"`
 }
 
-func (p *problems) inRange(key string, value, least, most int64, unit string) {
-	if value < least || value > most {
-		p.add("%s %d is out of range; set %d to %d%s", key, value, least, most, unit)
-	}
-}
+var schema = setting.SchemaOf[section]()
 
-// parse reports every problem at once.
+// parse applies defaults and reports every problem at once.
 func (c Config) parse() (settings, error) {
+	all := section{c.Settings}
+	schema.Fill(&all)
+	var problems []error
+	check := &setting.Check{Schema: schema, Root: &all, Faulty: map[string]bool{"zerobus.client_secret": c.ReadClientSecret != nil},
+		Report: func(key, value, rule, remedy string) {
+			problems = append(problems, &setting.Problem{Key: key, Value: value, Rule: rule, Remedy: remedy})
+		}}
+	check.Run()
 	s := settings{Config: c}
-	s.Transport = cmp.Or(c.Transport, DefaultTransport)
-	s.Confirm = cmp.Or(c.Confirm, DefaultConfirm)
-	s.Scope = cmp.Or(c.Scope, DefaultScope)
-	s.UserAgent = cmp.Or(c.UserAgent, DefaultUserAgent)
-	s.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
-	s.ProbeEvery = cmp.Or(c.ProbeEvery, DefaultProbeEvery)
-	s.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, DefaultMaxRequestBytes)
-	s.RecordFormat = cmp.Or(c.RecordFormat, DefaultRecordFormat)
-	s.Streams = cmp.Or(c.Streams, DefaultStreams)
-	s.MaxInFlight = cmp.Or(c.MaxInFlight, DefaultMaxInFlight)
-
-	var bad problems
-	var err error
-	if c.ClientID == "" {
-		bad.add("client_id is empty; set the application id of the service principal")
+	s.Settings = all.Zerobus
+	s.table = TableName{s.Catalog, s.Schema, s.Table}
+	if s.ReadClientSecret == nil {
+		s.ReadClientSecret = s.ClientSecretSource().Read
 	}
-	if c.ClientSecret == nil {
-		bad.add("client_secret is missing; set the OAuth secret of the service principal")
+	if s.ProbeEvery, s.UserAgent = cmp.Or(c.ProbeEvery, DefaultProbeEvery), cmp.Or(c.UserAgent, DefaultUserAgent); s.ProbeEvery < 0 {
+		problems = append(problems, fmt.Errorf("probe_every %v is negative; set a duration such as 30s", c.ProbeEvery))
 	}
-	if s.table, err = ParseTableName(c.Catalog, c.Schema, c.Table); err != nil {
-		bad = append(bad, err)
+	if s.Confirm == ConfirmLenient && s.Transport != TransportWorkspace {
+		check.Fail("zerobus.confirm", "is for transport workspace", "take it out with "+s.Transport)
 	}
-	s.parseWorkspace(&bad)
-	bad.oneOf("transport", s.Transport, TransportWorkspace, TransportGRPC, TransportREST)
-	if s.Transport == TransportGRPC || s.Transport == TransportREST {
-		s.parseNative(&bad)
+	if len(problems) == 0 {
+		s.parseAddresses(check)
 	}
-	if bad.oneOf("confirm", s.Confirm, ConfirmStrict, ConfirmLenient); s.Confirm == ConfirmLenient && s.Transport != TransportWorkspace {
-		bad.add("confirm %q is for transport %q; take it out with %q", ConfirmLenient, TransportWorkspace, s.Transport)
-	}
-	if s.Timeout < 0 {
-		bad.add("timeout %v is negative; set a duration such as 30s", c.Timeout)
-	}
-	if s.ProbeEvery < 0 {
-		bad.add("probe_every %v is negative; set a duration such as 30s", c.ProbeEvery)
-	}
-	if c.ColumnsRefresh < 0 {
-		bad.add("columns_refresh %v is negative; set a duration such as 5m, or 0 for never", c.ColumnsRefresh)
-	}
-	if c.RateLimit < 0 || c.RateLimit != c.RateLimit {
-		bad.add("rate_limit %v is not a number of rows per second; set 0 for none", c.RateLimit)
-	}
-	bad.inRange("max_request_bytes", s.MaxRequestBytes, 1, DefaultMaxRequestBytes, "")
-	if s.Transport == TransportGRPC {
-		s.MaxRequestBytes = min(s.MaxRequestBytes, maxMessage)
-	}
-	if len(bad) > 0 {
-		return settings{}, fmt.Errorf("zerobus: %w", errors.Join(bad...))
+	if len(problems) > 0 {
+		return settings{}, fmt.Errorf("zerobus: %w", errors.Join(problems...))
 	}
 	return s, nil
 }
 
-// parseWorkspace parses the addresses on the workspace.
-func (s *settings) parseWorkspace(bad *problems) {
-	if strings.TrimSpace(s.WorkspaceURL) == "" {
-		bad.add("workspace_url is empty; set the address of the workspace, " + suchWorkspace)
+// parseAddresses parses addresses that have passed the check.
+func (s *settings) parseAddresses(check *setting.Check) {
+	s.base, _ = url.Parse(s.WorkspaceURL)
+	s.token = cmp.Or(s.TokenURL, s.WorkspaceURL+defaultTokenPath)
+	s.ingest = s.WorkspaceURL + s.IngestPath
+	if s.Transport == TransportWorkspace {
 		return
 	}
-	u, err := checkURL(withScheme(s.WorkspaceURL), suchWorkspace, "client secret")
-	if err != nil {
-		bad.add("workspace_url: %w", err)
+	u, _ := url.Parse(s.Endpoint)
+	label, _, _ := strings.Cut(u.Hostname(), ".")
+	s.native = &endpoint{base: u, clear: u.Scheme == "http", target: hostPort(u), workspaceID: cmp.Or(s.WorkspaceID, label)}
+	if id := s.native.workspaceID; !plainID.MatchString(id) {
+		check.FailValue("zerobus.workspace_id", id, "is no workspace id", "set the number after ?o= in the workspace's address")
+	}
+	if s.Transport != TransportGRPC {
 		return
 	}
-	s.base = &url.URL{Scheme: u.Scheme, Host: u.Host} // without what people paste from a browser
-	if path := cmp.Or(s.TokenURL, DefaultTokenPath); strings.HasPrefix(path, "/") {
-		s.token = s.base.String() + path
-	} else if u, err := checkURL(path, suchWorkspace, "client secret"); err != nil {
-		bad.add("token_url: %w", err)
-	} else {
-		s.token = u.String()
+	s.MaxRequestBytes = min(s.MaxRequestBytes, maxMessage)
+	if name := s.table.String(); !inASCII(name) {
+		check.FailValue("zerobus.table", name, "holds characters that gRPC metadata cannot carry", "use transport rest, or a name in ASCII")
 	}
-	path := cmp.Or(s.IngestPath, DefaultIngestPath)
-	if !strings.HasPrefix(path, "/") {
-		bad.add("ingest_path %q does not begin with a slash; set a path on the workspace", path)
-	}
-	s.ingest = s.base.String() + path
-	if _, err := url.Parse(s.ingest); err != nil {
-		bad.add("ingest_path %q is not a URL path; set one such as %s", path, DefaultIngestPath)
-	}
-}
-
-// parseNative parses and checks what only grpc and rest use.
-func (s *settings) parseNative(bad *problems) {
-	var err error
-	if s.native, err = parseEndpoint(s.Endpoint); err != nil {
-		bad.add("endpoint: %w", err)
-	} else {
-		label, _, _ := strings.Cut(s.native.base.Hostname(), ".")
-		if s.native.workspaceID = cmp.Or(s.WorkspaceID, label); !plainID.MatchString(s.native.workspaceID) {
-			bad.add("workspace_id %q is no workspace id; set the number after ?o= in the workspace's address", s.native.workspaceID)
-		}
-	}
-	bad.oneOf("record_format", s.RecordFormat, FormatAuto, FormatProtobuf, FormatJSON)
-	bad.inRange("streams", int64(s.Streams), 1, streamsMax, "")
-	bad.inRange("max_in_flight", s.MaxInFlight, maxInFlightMin, maxInFlightMax, " bytes")
-	if name := s.table.String(); s.Transport == TransportGRPC && !inASCII(name) {
-		bad.add("table %q holds characters that gRPC metadata cannot carry; use transport rest, or a name in ASCII", name)
-	}
-}
-
-// parseEndpoint takes a host, host:port or URL.
-func parseEndpoint(raw string) (*endpoint, error) {
-	if strings.TrimSpace(raw) == "" {
-		return nil, errors.New("it is empty; set the Zerobus endpoint of the workspace's region, " + suchEndpoint)
-	}
-	text := withScheme(raw)
-	u, err := checkURL(text, suchEndpoint, "token")
-	if err != nil {
-		return nil, err
-	}
-	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("%q holds more than a host and a port; set one %s", text, suchEndpoint)
-	}
-	return &endpoint{base: &url.URL{Scheme: u.Scheme, Host: u.Host}, clear: u.Scheme == "http", target: hostPort(u)}, nil
-}
-
-func withScheme(raw string) string {
-	text := strings.TrimSpace(raw)
-	if !strings.Contains(text, "://") {
-		text = "https://" + text
-	}
-	return text
-}
-
-// checkURL refuses addresses that secrets must not be sent to. Its errors do not
-// repeat a text that may hold a password.
-func checkURL(text, such, secret string) (*url.URL, error) {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return nil, errors.New("it is not a URL; set an address " + such)
-	case u.User != nil:
-		return nil, errors.New("it holds a user name or password; set client_id and client_secret instead")
-	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
-		return nil, fmt.Errorf("%q is not an https address; set one %s", text, such)
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return nil, fmt.Errorf("%q would send the %s in clear; use https (http is for loopback hosts only)", text, secret)
-	}
-	return u, nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
 // hostPort returns host:port of a URL, with the default port of its scheme.

@@ -17,24 +17,24 @@ func TestConfigProblems(t *testing.T) {
 		change func(*zerobus.Config)
 		want   string
 	}{
-		{"no workspace", func(c *zerobus.Config) { c.WorkspaceURL = " " }, "workspace_url is empty"},
-		{"clear text", func(c *zerobus.Config) { c.WorkspaceURL = "http://abc.cloud.databricks.com" }, "client secret in clear"},
-		{"clear text to a name like localhost", func(c *zerobus.Config) { c.WorkspaceURL = "http://localhost.example.com" }, "client secret in clear"},
-		{"other scheme", func(c *zerobus.Config) { c.WorkspaceURL = "ftp://abc.example" }, "is not an https address"},
-		{"no host", func(c *zerobus.Config) { c.WorkspaceURL = "https:///x" }, "is not an https address"},
-		{"not a URL", func(c *zerobus.Config) { c.WorkspaceURL = "https://a b" }, "it is not a URL"},
-		{"password", func(c *zerobus.Config) { c.WorkspaceURL = "https://u:hunter2@abc.example" }, "holds a user name or password"},
-		{"no id", func(c *zerobus.Config) { c.ClientID = "" }, "client_id is empty"},
-		{"no secret", func(c *zerobus.Config) { c.ClientSecret = nil }, "client_secret is missing"},
-		{"no table", func(c *zerobus.Config) { c.Table = "" }, "table is empty"},
-		{"no catalog", func(c *zerobus.Config) { c.Catalog = "" }, "catalog is empty"},
-		{"dotted schema", func(c *zerobus.Config) { c.Schema = "a.b" }, "not a name Unity Catalog allows"},
-		{"disagreeing", func(c *zerobus.Config) { c.Table = "other.events.stream" }, "disagrees"},
-		{"transport", func(c *zerobus.Config) { c.Transport = "carrier-pigeon" }, `use "workspace", "grpc" or "rest"`},
-		{"timeout", func(c *zerobus.Config) { c.Timeout = -time.Second }, "timeout -1s"},
+		{"no workspace", func(c *zerobus.Config) { c.WorkspaceURL = " " }, "zerobus.workspace_url is required"},
+		{"clear text", func(c *zerobus.Config) { c.WorkspaceURL = "http://abc.cloud.databricks.com" }, "must be https"},
+		{"clear text to a name like localhost", func(c *zerobus.Config) { c.WorkspaceURL = "http://localhost.example.com" }, "must be https"},
+		{"other scheme", func(c *zerobus.Config) { c.WorkspaceURL = "ftp://abc.example" }, "must be an https URL"},
+		{"no host", func(c *zerobus.Config) { c.WorkspaceURL = "https:///x" }, "must be a URL"},
+		{"not a URL", func(c *zerobus.Config) { c.WorkspaceURL = "https://a b" }, "must be a URL"},
+		{"password", func(c *zerobus.Config) { c.WorkspaceURL = "https://u:hunter2@abc.example" }, "must not hold a user or password"},
+		{"no id", func(c *zerobus.Config) { c.ClientID = "" }, "zerobus.client_id is required"},
+		{"no secret", func(c *zerobus.Config) { c.ReadClientSecret = nil }, "zerobus.client_secret is required"},
+		{"no table", func(c *zerobus.Config) { c.Table = "" }, "zerobus.table is required"},
+		{"no catalog", func(c *zerobus.Config) { c.Catalog = "" }, "zerobus.catalog is required"},
+		{"dotted schema", func(c *zerobus.Config) { c.Schema = "a.b" }, "must be a Unity Catalog name"},
+		{"disagreeing", func(c *zerobus.Config) { c.Table = "other.events.stream" }, "contradicts zerobus.table"},
+		{"transport", func(c *zerobus.Config) { c.Transport = "carrier-pigeon" }, "must be one of workspace, grpc, rest"},
+		{"timeout", func(c *zerobus.Config) { c.Timeout = -time.Second }, `zerobus.timeout "-1s" must be between`},
 		{"probe", func(c *zerobus.Config) { c.ProbeEvery = -1 }, "probe_every"},
-		{"rate", func(c *zerobus.Config) { c.RateLimit = -1 }, "rate_limit -1"},
-		{"size", func(c *zerobus.Config) { c.MaxRequestBytes = 11 << 20 }, "max_request_bytes 11534336"},
+		{"rate", func(c *zerobus.Config) { c.RateLimit = -1 }, `zerobus.rate_limit "-1" must be`},
+		{"size", func(c *zerobus.Config) { c.MaxRequestBytes = 11 << 20 }, `zerobus.max_request_bytes "11MiB" must be between`},
 		{"token address", func(c *zerobus.Config) { c.TokenURL = "http://idp.example/token" }, "token_url"},
 		{"path", func(c *zerobus.Config) { c.IngestPath = "ingest" }, "ingest_path"},
 		{"path escape", func(c *zerobus.Config) { c.IngestPath = "/%zz" }, "ingest_path"},
@@ -51,7 +51,7 @@ func TestConfigProblems(t *testing.T) {
 			}
 		})
 	}
-	_, err := zerobus.New(zerobus.Config{Transport: "x"}, zap.NewNop(), nil)
+	_, err := zerobus.New(zerobus.Config{}, zap.NewNop(), nil)
 	if got := strings.Count(err.Error(), "\n") + 1; got < 5 {
 		t.Errorf("New of an empty config reports %d problems, want all at once: %v", got, err)
 	}
@@ -81,7 +81,7 @@ func TestConfigForms(t *testing.T) {
 			if got, want := c.Table().String(), "datafly.events.stream"; got != want {
 				t.Errorf("table is %s, want %s", got, want)
 			}
-			if got := c.State(); !reflect.DeepEqual(got, zerobus.State{Name: zerobus.Ready, Table: "datafly.events.stream", Transport: zerobus.DefaultTransport}) {
+			if got := c.State(); !reflect.DeepEqual(got, zerobus.State{Name: zerobus.Ready, Table: "datafly.events.stream", Transport: zerobus.TransportWorkspace}) {
 				t.Errorf("state of a new client is %+v, want ready", got)
 			}
 		})

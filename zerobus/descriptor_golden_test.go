@@ -106,11 +106,11 @@ func atEmulator(t *testing.T, cfg emulator.Config) *zerobus.Client {
 	if err := em.StartZerobus("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
-	c, err := zerobus.New(zerobus.Config{
+	c, err := zerobus.New(zerobus.Config{Settings: zerobus.Settings{
 		WorkspaceURL: em.URL(), ClientID: emulator.DefaultClientID, WorkspaceID: emulator.DefaultWorkspaceID,
-		ClientSecret: func() (string, error) { return emulator.DefaultClientSecret, nil }, Table: "datafly.events.stream",
+		ClientSecret: emulator.DefaultClientSecret, Table: "datafly.events.stream",
 		Transport: "grpc", Endpoint: em.ZerobusURL(),
-	}, nopLog, nil)
+	}}, nopLog, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func newGRPCTransport(c *Client, dial dialer) *grpcTransport {
 	//nolint:forbidigo // ends with Close; streams outlive the Write that opened them
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	for range t.c.set.Streams {
-		t.slots = append(t.slots, &slot{t: t, window: semaphore.NewWeighted(t.c.set.MaxInFlight)})
+		t.slots = append(t.slots, &slot{t: t, window: semaphore.NewWeighted(int64(t.c.set.MaxInFlight))})
 	}
 	t.probes = &probeStreams{t: t, turns: make(chan struct{}, probeStreamsMax)}
 	t.encoding.Store(&encoding{format: FormatJSON})
@@ -201,7 +201,7 @@ func (s *slot) deliver(ctx context.Context, b *batch) error {
 		_, err := s.stream(ctx)
 		return err
 	}
-	bytes := min(int64(bodySize(b.rows)), s.t.c.set.MaxInFlight)
+	bytes := min(int64(bodySize(b.rows)), int64(s.t.c.set.MaxInFlight))
 	s.load.Add(bytes)
 	if err := s.window.Acquire(ctx, bytes); err != nil {
 		s.load.Add(-bytes)

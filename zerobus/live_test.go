@@ -48,9 +48,9 @@ func alive(t testing.TB, transport string, ecfg emulator.Config, change func(*ze
 	if err := errors.Join(em.Start("127.0.0.1:0"), em.StartZerobus("127.0.0.1:0")); err != nil {
 		t.Fatal(err)
 	}
-	cfg := zerobus.Config{WorkspaceURL: em.URL(), ClientID: emulator.DefaultClientID, WorkspaceID: emulator.DefaultWorkspaceID,
-		ClientSecret: func() (string, error) { return emulator.DefaultClientSecret, nil }, Table: "datafly.events.stream",
-		Transport: strings.TrimSuffix(transport, "-json"), Endpoint: em.ZerobusURL(), ProbeEvery: 50 * time.Millisecond}
+	cfg := zerobus.Config{Settings: zerobus.Settings{WorkspaceURL: em.URL(), ClientID: emulator.DefaultClientID,
+		WorkspaceID: emulator.DefaultWorkspaceID, ClientSecret: emulator.DefaultClientSecret, Table: "datafly.events.stream",
+		Transport: strings.TrimSuffix(transport, "-json"), Endpoint: em.ZerobusURL()}, ProbeEvery: 50 * time.Millisecond}
 	if transport == "grpc-json" {
 		cfg.RecordFormat = zerobus.FormatJSON
 	}

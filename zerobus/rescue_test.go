@@ -69,11 +69,11 @@ func TestAutoChoosesJSONForARescueColumn(t *testing.T) {
 			}))
 			defer front.Close()
 			core, logs := observer.New(zap.DebugLevel)
-			client, err := zerobus.New(zerobus.Config{
+			client, err := zerobus.New(zerobus.Config{Settings: zerobus.Settings{
 				WorkspaceURL: front.URL, ClientID: emulator.DefaultClientID, WorkspaceID: emulator.DefaultWorkspaceID,
-				ClientSecret: func() (string, error) { return emulator.DefaultClientSecret, nil }, Table: target,
+				ClientSecret: emulator.DefaultClientSecret, Table: target,
 				Transport: "grpc", Endpoint: front.URL, RecordFormat: c.format,
-			}, zap.New(core), nil)
+			}}, zap.New(core), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -236,15 +236,14 @@ func TestTheTokenEndpointReportsAMissingGrantOrTable(t *testing.T) {
 func TestEndpointForms(t *testing.T) {
 	const host = "1234567890123456.zerobus.us-west-2.cloud.databricks.com"
 	for _, tt := range []struct{ endpoint, id, want string }{
-		{host, "", ""}, {host + ":8443", "", ""}, {"https://" + host, "", ""}, {"https://" + host + ":443/", "", ""}, {" " + host + " ", "", ""},
+		{host, "", ""}, {host + ":8443", "", ""}, {"https://" + host, "", ""}, {"https://" + host + ":443/", "", ""}, {" " + host + " ", "", ""}, {host + "/zerobus/v1", "", ""},
 		{"http://127.0.0.1:8091", "42", ""}, {"http://localhost", "", ""}, {"http://[::1]:8091", "42", ""},
-		{"", "", "endpoint: it is empty"},
-		{"http://" + host, "", "token in clear"},
-		{"ftp://" + host, "", "is not an https address"},
-		{"https://", "", "is not an https address"},
-		{host + "/zerobus/v1", "", "holds more than a host and a port"},
-		{"https://u:hunter2@" + host, "", "user name or password"},
-		{"a b", "", "it is not a URL"},
+		{"", "", "zerobus.endpoint is required with zerobus.transport"},
+		{"http://" + host, "", "must be https"},
+		{"ftp://" + host, "", "must be an https URL"},
+		{"https://", "", "must be a URL"},
+		{"https://u:hunter2@" + host, "", "must not hold a user or password"},
+		{"a b", "", "must be a URL"},
 		{"http://[::1]:8091", "", "workspace_id"},
 		{host, "12 34", "workspace_id"},
 	} {

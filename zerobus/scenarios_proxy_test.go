@@ -92,11 +92,11 @@ func proxyScenarios(t *testing.T) {
 // the name cannot be resolved, and that is all that is known here: whether
 // the proxy was asked only the other process knows.
 func reachOnce(t *testing.T, transport string) {
-	c, err := zerobus.New(zerobus.Config{
+	c, err := zerobus.New(zerobus.Config{Settings: zerobus.Settings{
 		WorkspaceURL: os.Getenv(proxiedWorkspace), ClientID: emulator.DefaultClientID,
-		ClientSecret: func() (string, error) { return emulator.DefaultClientSecret, nil },
+		ClientSecret: emulator.DefaultClientSecret,
 		Table:        target, Transport: transport, Endpoint: proxiedHost, CAFile: os.Getenv(proxiedCA),
-	}, zap.NewNop(), nil)
+	}}, zap.NewNop(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

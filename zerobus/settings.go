@@ -3,6 +3,7 @@ package zerobus
 import (
 	"fmt"
 	"math"
+	"net/url"
 	"strings"
 	"time"
 
@@ -106,7 +107,7 @@ func (s *Settings) Check(c *setting.Check) {
 	if c.OK("zerobus.scope") && s.Scope == "" {
 		c.Fail("zerobus.scope", "must not be empty", "leave it out for all-apis")
 	}
-	if p := s.IngestPath; c.OK("zerobus.ingest_path") && (!strings.HasPrefix(p, "/") || strings.HasPrefix(p, "//") || strings.ContainsAny(p, "?# ")) {
+	if p := s.IngestPath; c.OK("zerobus.ingest_path") && !validPath(p) {
 		c.Fail("zerobus.ingest_path", "must be a path on the workspace that begins with one slash, without a query",
 			"leave it out for /api/2.0/streaming-ingestion/ingest")
 	}
@@ -116,6 +117,11 @@ func (s *Settings) Check(c *setting.Check) {
 	if c.OK("zerobus.workspace_id") && strings.ContainsFunc(s.WorkspaceID, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
 		c.Fail("zerobus.workspace_id", "must be the id after ?o= in the workspace's address", "leave it out to take it from zerobus.endpoint")
 	}
+}
+
+func validPath(path string) bool {
+	_, err := url.Parse("https://host" + path)
+	return err == nil && strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") && !strings.ContainsAny(path, "?# ")
 }
 
 // checkTable applies Unity Catalog's rules for names: no period, space, slash or

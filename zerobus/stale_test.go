@@ -28,8 +28,8 @@ func TestRowsFromBeforeAColumnWasDroppedAreStale(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	c, err := zerobus.New(zerobus.Config{WorkspaceURL: e.URL(), ClientID: emulator.DefaultClientID,
-		ClientSecret: func() (string, error) { return emulator.DefaultClientSecret, nil }, Table: "c.s.t"}, zaptest.NewLogger(t), nil)
+	c, err := zerobus.New(zerobus.Config{Settings: zerobus.Settings{WorkspaceURL: e.URL(), ClientID: emulator.DefaultClientID,
+		ClientSecret: emulator.DefaultClientSecret, Table: "c.s.t"}}, zaptest.NewLogger(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,7 @@ func (s *tokenSource) mintShared(ctx context.Context, c *call[string]) {
 
 // mint sends one token request and waits at most limit.
 func (s *tokenSource) mint(ctx context.Context, limit time.Duration) (*token, error) {
-	secret, err := s.c.set.ClientSecret()
+	secret, err := s.c.set.ReadClientSecret()
 	if err == nil && secret == "" {
 		err = errors.New("it is empty")
 	}
@@ -188,7 +188,7 @@ func (s *tokenSource) drop(used string) {
 // secretReplaced reports whether the secret differs from the last one presented, and
 // forgets the old one's token if so.
 func (s *tokenSource) secretReplaced() bool {
-	secret, err := s.c.set.ClientSecret()
+	secret, err := s.c.set.ReadClientSecret()
 	if err != nil || secret == "" {
 		return false
 	}

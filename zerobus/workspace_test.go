@@ -284,8 +284,10 @@ type bench struct {
 }
 
 func config(url string) zerobus.Config {
-	return zerobus.Config{WorkspaceURL: url, ClientID: principal, ClientSecret: func() (string, error) { return secretOne, nil },
-		Catalog: "datafly", Schema: "events", Table: "stream"}
+	return zerobus.Config{
+		Settings:         zerobus.Settings{WorkspaceURL: url, ClientID: principal, Catalog: "datafly", Schema: "events", Table: "stream"},
+		ReadClientSecret: func() (string, error) { return secretOne, nil },
+	}
 }
 
 // virtual returns a client over an in-memory workspace, for use in a synctest

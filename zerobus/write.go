@@ -62,10 +62,10 @@ func (c *Client) deliver(ctx context.Context, schemaVersion int64, rows [][]byte
 
 // retry is the only loop that repeats attempts.
 func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, carry carrier) error {
-	if b.size > c.set.MaxRequestBytes {
+	if b.size > int64(c.set.MaxRequestBytes) {
 		return &RefusedError{code: RefusedTooLarge, err: fmt.Errorf(
 			"%d rows make a request of %d bytes, over the bound of %d; lower delivery.max_bytes, a single row of this size cannot be ingested",
-			len(b.rows), b.size, c.set.MaxRequestBytes)}
+			len(b.rows), b.size, int64(c.set.MaxRequestBytes))}
 	}
 	if c.grpc != nil {
 		b.encoding = c.grpc.encoding.Load()

@@ -1,6 +1,7 @@
 package zerobus_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/datafly/bridge/internal/setting"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -201,14 +203,15 @@ func TestRefusedRows(t *testing.T) {
 
 func TestTooLargeABatchIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// The bound is on the whole body: prefix 44, two rows of 24, a comma and the end.
-		size := int64(len(`{"table":"datafly.events.stream","records":[,]}`) + 2*len(row(0)))
-		b := virtual(t, func(c *zerobus.Config) { c.MaxRequestBytes = size })
-		write(t, b, rows(2))
-		err := b.WriteLatest(t.Context(), rows(3))
+		// The bound is on the whole body: prefix, rows, the commas between and the end.
+		const fit = 50
+		size := len(`{"table":"datafly.events.stream","records":[]}`) + len(bytes.Join(rows(fit), []byte(",")))
+		b := virtual(t, func(c *zerobus.Config) { c.MaxRequestBytes = setting.Size(size) })
+		write(t, b, rows(fit))
+		err := b.WriteLatest(t.Context(), rows(fit+1))
 		var no *zerobus.RefusedError
 		if !errors.As(err, &no) {
-			t.Fatalf("Write of three rows: %v, want a refusal", err)
+			t.Fatalf("Write of one row more: %v, want a refusal", err)
 		}
 		if code, _ := no.Refused(); code != zerobus.RefusedTooLarge {
 			t.Errorf("code is %q, want too_large", code)

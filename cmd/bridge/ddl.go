@@ -42,10 +42,7 @@ given, which prints the difference to the live table.`,
 				return err
 			}
 			z := cfg.Zerobus
-			table, err := zerobus.ParseTableName(cmp.Or(z.Catalog, "datafly"), cmp.Or(z.Schema, "events"), cmp.Or(z.Table, "stream"))
-			if err != nil {
-				return &usageError{err}
-			}
+			table := zerobus.TableName{Catalog: cmp.Or(z.Catalog, "datafly"), Schema: cmp.Or(z.Schema, "events"), Table: cmp.Or(z.Table, "stream")}
 			sql := zerobus.DDL(table, pipeline.RowColumns(m), cmp.Or(principal, z.ClientID, "<service_principal_application_id>"))
 			if dedupe {
 				sql += "\n" + zerobus.DedupeView(table)

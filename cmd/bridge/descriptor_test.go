@@ -142,11 +142,11 @@ func startEmulator(t *testing.T, cfg emulator.Config) *emulator.Emulator {
 
 func clientOf(t *testing.T, em *emulator.Emulator) *zerobus.Client {
 	t.Helper()
-	c, err := zerobus.New(zerobus.Config{
+	c, err := zerobus.New(zerobus.Config{Settings: zerobus.Settings{
 		WorkspaceURL: em.URL(), ClientID: emulator.DefaultClientID, WorkspaceID: emulator.DefaultWorkspaceID,
-		ClientSecret: func() (string, error) { return emulator.DefaultClientSecret, nil }, Table: "datafly.events.stream",
+		ClientSecret: emulator.DefaultClientSecret, Table: "datafly.events.stream",
 		Transport: "grpc", Endpoint: em.ZerobusURL(),
-	}, zap.NewNop(), nil)
+	}}, zap.NewNop(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

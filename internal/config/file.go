@@ -123,7 +123,7 @@ func (w *walk) entry(key, value *yaml.Node, prefix string) {
 		path = prefix + "." + key.Value
 	}
 	if first, twice := w.seen[path]; twice {
-		w.l.problem(w.at(key), shortened(path), "", fmt.Sprintf("is given twice, first on line %d", first), "keep one of them")
+		w.l.problem(w.at(key), setting.Shortened(path), "", fmt.Sprintf("is given twice, first on line %d", first), "keep one of them")
 		return
 	}
 	w.seen[path] = key.Line // `kafka.group: x` at the top level is the same key as group under kafka:

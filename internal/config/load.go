@@ -52,7 +52,7 @@ func Load(o Options) (*Config, error) {
 	for _, k := range schema.Keys {
 		k.In(&c).Set(reflect.ValueOf(l.values.Get(k.Path)))
 	}
-	check := &setting.Check{Schema: schema, Root: &c, Partial: o.Partial, Faulty: l.faulty, Report: func(key, value, rule, remedy string) {
+	check := &setting.Check{Schema: schema, Root: &c, Partial: o.Partial, Files: !o.Partial, Faulty: l.faulty, Report: func(key, value, rule, remedy string) {
 		l.problems = append(l.problems, l.origins[key].problem(key, value, rule, remedy))
 	}}
 	check.Run()
@@ -82,7 +82,7 @@ type origin struct {
 }
 
 func (o origin) problem(key, value, rule, remedy string) *Problem {
-	return &Problem{Key: key, Value: shortened(value), Rule: rule, Remedy: remedy, Source: o.source, Line: o.line}
+	return &Problem{Key: key, Value: setting.Shortened(value), Rule: rule, Remedy: remedy, Source: o.source, Line: o.line}
 }
 
 func (l *loader) problem(from origin, key, value, rule, remedy string) {
@@ -126,5 +126,25 @@ func (l *loader) unknown(from origin, path string) {
 	} else if names := keysOf(section); names != "" {
 		remedy = "the keys of " + section + " are " + names
 	}
-	l.problem(from, shortened(path), "", unknownKey, remedy)
+	l.problem(from, setting.Shortened(path), "", setting.UnknownKey, remedy)
+}
+
+// Problem is one mistake in the configuration.
+type Problem = setting.Problem
+
+// Problems returns the problems joined in an error of Load, in the order they
+// are printed; nil for any other error.
+func Problems(err error) []*Problem {
+	var one *Problem
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []*Problem
+		for _, e := range joined.Unwrap() {
+			all = append(all, Problems(e)...)
+		}
+		return all
+	}
+	if errors.As(err, &one) {
+		return []*Problem{one}
+	}
+	return nil
 }

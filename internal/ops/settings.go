@@ -54,7 +54,7 @@ func (s *Settings) Check(c *setting.Check) {
 		c.Fail("ops.live_events", "must not be full without ops.token while ops.address can be reached from other machines",
 			"set ops.token_file to a file with a long random text, or ops.live_events to metadata, or ops.address to 127.0.0.1:9400")
 	}
-	if !given || c.Partial {
+	if !given || !c.Files {
 		return
 	}
 	if text, err := token.Read(); err == nil && len(text) < minToken {

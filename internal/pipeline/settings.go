@@ -85,16 +85,7 @@ func consumerConfig(c *config.Config, s *secrets, version string) consumer.Confi
 }
 
 func zerobusConfig(c *config.Config, s *secrets, version string) zerobus.Config {
-	z := c.Zerobus
-	return zerobus.Config{
-		WorkspaceURL: z.WorkspaceURL, ClientID: z.ClientID, ClientSecret: s.client.Get,
-		Catalog: z.Catalog, Schema: z.Schema, Table: z.Table,
-		Transport: z.Transport, Endpoint: z.Endpoint, WorkspaceID: z.WorkspaceID, RecordFormat: z.RecordFormat,
-		Streams: z.Streams, MaxInFlight: int64(z.MaxInFlight), ColumnsRefresh: z.ColumnsRefresh, OmitOperations: z.OmitOperations,
-		TokenURL: z.TokenURL, Scope: z.Scope, IngestPath: z.IngestPath,
-		Confirm: z.Confirm, Timeout: z.Timeout, RateLimit: z.RateLimit, Gzip: z.Gzip, MaxRequestBytes: int64(z.MaxRequestBytes),
-		CAFile: z.CAFile, UserAgent: "datafly-bridge/" + version,
-	}
+	return zerobus.Config{Settings: c.Zerobus, ReadClientSecret: s.client.Get, UserAgent: "datafly-bridge/" + version}
 }
 
 // MappingOptions returns what the configuration sets of a mapping.

@@ -24,8 +24,10 @@ import (
 type Check struct {
 	Schema *Schema
 	Root   any // pointer to the configuration
-	// Partial allows keys to be missing and does not open the files that are named.
+	// Partial allows keys to be missing.
 	Partial bool
+	// Files opens the files that are named, to see that they can be read.
+	Files bool
 	// Faulty holds the keys and sections that have a problem; "" is all of them.
 	Faulty map[string]bool
 	// Report receives each problem: the key, its value, what it breaks as a clause
@@ -85,8 +87,13 @@ func (c *Check) tags(k *Key) {
 		c.Fail(k.Path, "has no effect "+why, remedy)
 		return
 	}
+	if text := k.Text(c.Root); k.Choices != nil && !slices.Contains(k.Choices, text) {
+		_, rule, remedy := k.parseText(text)
+		c.Fail(k.Path, rule, remedy)
+		return
+	}
 	c.bounds(k)
-	if alternative, named := k.tag.Lookup("readable"); named && k.In(c.Root).String() != "" && !c.Partial {
+	if alternative, named := k.tag.Lookup("readable"); named && k.In(c.Root).String() != "" && c.Files {
 		if err := plaintext.Check(k.In(c.Root).String()); err != nil {
 			c.Fail(k.Path, "cannot be read: "+Cause(err), "name a file this user can read; "+alternative)
 		}
@@ -124,7 +131,7 @@ func (c *Check) secret(k *Key) {
 		c.Fail(file, "must not be set together with "+s.Key, "keep one of the two")
 	case s.Value != "" && strings.TrimSpace(s.Value.Reveal()) == "":
 		c.Fail(s.Key, "is blank", "give the secret, or name the file that holds it in "+file)
-	case s.File != "" && !c.Partial:
+	case s.File != "" && c.Files:
 		if _, err := readSecret(s.File); err != nil {
 			c.Fail(file, "cannot be used: "+Cause(err), "let it name a readable file that holds the secret and nothing else")
 		}
@@ -242,6 +249,7 @@ func (c *Check) URL(key, text string) *url.URL {
 // BaseURL is URL for an address of which only scheme and host count; https may be
 // left out. It returns them as scheme://host[:port], or text where it is no URL.
 func (c *Check) BaseURL(key, text string) string {
+	text = strings.TrimSpace(text)
 	full := text
 	if text != "" && !strings.Contains(text, "://") {
 		full = "https://" + text
@@ -279,4 +287,57 @@ func SplitAddress(text string, least int) (host string, ok bool) {
 func Loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
+}
+
+// Problem is one mistake in a configuration. The value of a secret key
+// is never in it.
+type Problem struct {
+	Key    string // dotted path such as kafka.tls.ca_file; empty when the file as a whole is at fault
+	Value  string // the offending value as given, shortened; empty when absent or secret
+	Rule   string // what it breaks, as a clause that follows key and value
+	Remedy string // what to do
+	Source string // where the value came from: file name, environment variable, flag; empty for a default
+	Line   int    // line in Source when that is the file, from 1; else 0
+}
+
+// UnknownKey is the rule that a key breaks when there is no such key.
+// UnknownKey is the rule about a key that does not exist.
+const UnknownKey = "unknown key"
+
+// Error returns one line: where, what, which rule, what to do.
+func (p *Problem) Error() string {
+	var b strings.Builder
+	if p.Source != "" {
+		b.WriteString(p.Source)
+		if p.Line > 0 {
+			fmt.Fprintf(&b, ":%d", p.Line)
+		}
+		b.WriteString(": ")
+	}
+	key := Shortened(p.Key) // what is no key can be as long as anybody likes
+	switch {
+	case p.Rule == UnknownKey:
+		b.WriteString(p.Rule + " " + key)
+	case p.Key == "":
+		b.WriteString(p.Rule)
+	case p.Value == "":
+		b.WriteString(key + " " + p.Rule)
+	default:
+		fmt.Fprintf(&b, "%s %q %s", key, p.Value, p.Rule)
+	}
+	if p.Remedy != "" {
+		b.WriteString("; " + p.Remedy)
+	}
+	// Keys and the names of variables come from outside as values do, and end in a
+	// terminal.
+	return plaintext.VisibleLine(b.String())
+}
+
+// Shortened shortens a value for a message.
+func Shortened(value string) string {
+	const most = 120
+	if len(value) > most {
+		value = strings.ToValidUTF8(value[:most], "") + "..."
+	}
+	return value
 }
