@@ -18,6 +18,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/terminal"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -251,29 +252,29 @@ func columnsText(m *mapping.Mapping) string {
 	return text
 }
 
-func (v validation) text(b *strings.Builder, look style) {
+func (v validation) text(b *strings.Builder, look terminal.Style) {
 	warnings := v.Warnings
 	for _, f := range v.Files {
 		writeProblems(b, look, f.File, f.Problems)
 		if f.OK {
-			fmt.Fprintf(b, "%s: %s, %s\n", plaintext.VisibleLine(f.File), look.good("ok"), f.columns)
+			fmt.Fprintf(b, "%s: %s, %s\n", plaintext.VisibleLine(f.File), look.Good("ok"), f.columns)
 		}
 	}
 	if note := v.Files[0].Note; note != "" {
 		warnings = append([]string{note}, warnings...)
 	}
 	for _, w := range warnings {
-		fmt.Fprintln(b, look.warn("warning:"), plaintext.VisibleLine(w))
+		fmt.Fprintln(b, look.Warn("warning:"), plaintext.VisibleLine(w))
 	}
 }
 
-func writeProblems(b *strings.Builder, look style, file string, problems []blueprinttest.Problem) {
+func writeProblems(b *strings.Builder, look terminal.Style, file string, problems []blueprinttest.Problem) {
 	for _, p := range problems {
 		at := plaintext.VisibleLine(file)
 		if p.Line > 0 {
 			at += fmt.Sprintf(":%d:%d", p.Line, p.Column)
 		}
-		fmt.Fprintln(b, look.bad(at+": "+plaintext.VisibleLine(p.What)))
+		fmt.Fprintln(b, look.Bad(at+": "+plaintext.VisibleLine(p.What)))
 	}
 }
 
@@ -353,25 +354,25 @@ func (r *testReport) add(f blueprinttest.Report) {
 	}
 }
 
-func (r *testReport) text(b *strings.Builder, look style) {
+func (r *testReport) text(b *strings.Builder, look terminal.Style) {
 	for _, f := range r.Files {
 		writeProblems(b, look, f.File, f.Problems)
 		writeProblems(b, look, f.Blueprint, f.Faults)
 		if f.OK() {
-			fmt.Fprintf(b, "%s    %s: %d tests\n", look.good("ok"), plaintext.VisibleLine(f.File), len(f.Tests))
+			fmt.Fprintf(b, "%s    %s: %d tests\n", look.Good("ok"), plaintext.VisibleLine(f.File), len(f.Tests))
 		}
 		for _, t := range f.Tests {
 			if t.OK {
 				continue
 			}
-			fmt.Fprintf(b, "%s  %s:%d:%d: %s\n", look.bad("FAIL"), plaintext.VisibleLine(f.File), t.Line, t.Column, plaintext.VisibleLine(t.Name))
+			fmt.Fprintf(b, "%s  %s:%d:%d: %s\n", look.Bad("FAIL"), plaintext.VisibleLine(f.File), t.Line, t.Column, plaintext.VisibleLine(t.Name))
 			for _, line := range t.Diff {
 				line = plaintext.VisibleLine(line)
 				switch line[0] {
 				case '-':
-					line = look.bad(line)
+					line = look.Bad(line)
 				case '+':
-					line = look.good(line)
+					line = look.Good(line)
 				}
 				fmt.Fprintf(b, "        %s\n", line)
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/terminal"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -379,8 +380,8 @@ func confirmedHow(b *checkedParts) string {
 	return "; the workspace confirms with the count of rows"
 }
 
-func (c *checker) text(b *strings.Builder, look style) {
-	paints := map[string]func(string) string{stepOK: look.good, stepFailed: look.bad, stepWarning: look.warn, stepSkipped: look.warn}
+func (c *checker) text(b *strings.Builder, look terminal.Style) {
+	paints := map[string]func(string) string{stepOK: look.Good, stepFailed: look.Bad, stepWarning: look.Warn, stepSkipped: look.Warn}
 	for _, s := range c.steps {
 		lines := slices.DeleteFunc([]string{s.Detail, s.Warning, s.Error}, func(line string) bool { return line == "" })
 		text := strings.ReplaceAll(plaintext.Visible(strings.Join(lines, "\n")), "\n", "\n                             ")

@@ -160,7 +160,7 @@ func TestSettingsWithoutEffectAreWarnings(t *testing.T) {
 		t.Errorf("run: got exit code %d, %d lines and\n%s\nwant %d and a line each", got.code, n, got.stderr, exitFine)
 	}
 	traced := append([]string{"check", "--set", "tracing.max_per_second=5"}, flags...)
-	if got := command(traced...); !strings.Contains(got.stdout, "tracing.max_per_second has no effect while traces are off") {
+	if got := command(traced...); !strings.Contains(got.stdout, "tracing.max_per_second has no effect while tracing.enabled is false") {
 		t.Errorf("traces off: got %s, want a warning", got.stdout)
 	}
 	t.Setenv("OTEL_TRACES_EXPORTER", "otlp")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"strings"
 	"testing"
 	"time"
 
@@ -11,17 +10,6 @@ import (
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/zerobus"
 )
-
-func TestReportsArePaintedByWholeLinesAlone(t *testing.T) {
-	const report = "NOT READY running\nready      running\nREADY\n\nCODE  COLUMN  LETTERS\nbad   NOT READY  1\nWARNING: 2 events\nTHE END\n0  A  B\n"
-	const want = "\x1b[31mNOT READY\x1b[0m running\n\x1b[32mready \x1b[0m     running\nREADY\n\n\x1b[1mCODE  COLUMN  LETTERS\x1b[0m\nbad   NOT READY  1\n\x1b[33mWARNING:\x1b[0m 2 events\nTHE END\n0  A  B\n"
-	if got := (style{colour: true}).table(report); got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	if got := (style{}).table(report); got != report {
-		t.Errorf("got %q, want it as it was", got)
-	}
-}
 
 func TestLogFormatFollowsTheOutput(t *testing.T) {
 	for given, want := range map[string]string{"auto": "json", "json": "json", "console": "console"} {
@@ -52,16 +40,6 @@ func TestSummaryLine(t *testing.T) {
 	} {
 		if got := summaryLine(tc.s, 120); got != tc.want {
 			t.Errorf("got %q, want %q", got, tc.want)
-		}
-	}
-}
-
-func TestTintKeepsTheText(t *testing.T) {
-	look := style{colour: true}
-	for _, line := range []string{"", "[", "[=", "[===  ]  30%", "running  1 events/s", "starting  0", "one word", "[ ]"} {
-		got := strings.NewReplacer("\x1b[32m", "", "\x1b[33m", "", "\x1b[0m", "").Replace(look.tint(line))
-		if got != line {
-			t.Errorf("got %q of %q, want the text kept", got, line)
 		}
 	}
 }

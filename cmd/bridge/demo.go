@@ -1,53 +1,35 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/config"
-	"github.com/datafly/bridge/internal/logwriter"
+	"github.com/datafly/bridge/internal/demo"
+	"github.com/datafly/bridge/internal/terminal"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// demoOptions are the flags of `bridge demo`.
-type demoOptions struct {
-	events         int
-	duration       time.Duration
-	rate           float64
-	partitions     int
-	malformedEvery int
-	tombstoneEvery int
-	seed           uint64
-	kafka          string
-	topic          string
-	produceOnly    bool
-	latency        emulator.Latency
-	transport      string
-	opsAddress     string
-	logLevel       string
-	sets           []string
-	output         *outputForm
-	out, err       style // of standard output and standard error
-}
-
 func newDemoCommand() *cobra.Command {
-	var o demoOptions
+	var o demo.Options
+	var produceOnly bool
+	var output *outputForm
 	latency := "20ms"
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See the bridge work, without Kafka, a workspace or a configuration",
-		Long: `demo runs the real bridge between an in-process Kafka and an emulated workspace,
-over real sockets, and feeds it generated Signal traffic of every type, some of
-it malformed on purpose. At the end it counts what went in and what came out,
-each at its own end:
+		Long: `demo runs the real bridge between an in-process Kafka and an emulated workspace, over
+real sockets. It produces Signal events of every type, some of them malformed on
+purpose. At the end it counts what went in and what came out, each at its own end:
 
   produced = distinct + rejected + filtered + lost
 
@@ -62,158 +44,207 @@ The exit code is 1 if anything was lost. It ends after --events, after
                                                   only write sample events to a topic`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
-			if o.latency, err = emulator.ParseLatency(latency); err != nil {
+			if o.Latency, err = emulator.ParseLatency(latency); err != nil {
 				return &usageError{fmt.Errorf("--latency: %w", err)}
 			}
-			if err := o.complete(cmd.Flags().Changed); err != nil {
+			if err := completeDemo(&o, produceOnly, cmd.Flags().Changed); err != nil {
 				return &usageError{err}
 			}
-			o.out, o.err = styleOf(cmd, cmd.OutOrStdout()), styleOf(cmd, cmd.ErrOrStderr())
 			stops := stoppingOf(cmd.Context())
 			stops.allow(demoEnd)
 			stderr, lines := stops.log(cmd.ErrOrStderr())
 			defer lines.Flush(lastWords)
+			bar := terminal.NewBar(stderr, styleOf(cmd, cmd.ErrOrStderr()))
+			defer bar.End()
+			stderr = bar.Above(stderr)
 			reportGaps(lines, config.Log{Format: "console"})
-			return runDemo(cmd.Context(), o, cmd.OutOrStdout(), stderr)
+			o.Log = func(cfg config.Log) *zap.Logger {
+				reportGaps(lines, cfg)
+				return newLogger(cfg, zapcore.AddSync(stderr))
+			}
+			o.Serve = serve
+			o.Message = func(format string, args ...any) { fmt.Fprintf(stderr, format+"\n", args...) }
+			o.Show, o.ShowEvery = demoProgress(&o, bar, stderr)
+			if produceOnly {
+				return produceDemo(cmd, o, output)
+			}
+			report, err := demo.Run(cmd.Context(), o)
+			bar.End()
+			if bad, ok := errors.AsType[*demo.ConfigError](err); ok {
+				return &usageError{bad.Err}
+			}
+			if err != nil {
+				return err
+			}
+			lines.Flush(lastWords) // the report comes last
+			text := func(b *strings.Builder, look terminal.Style) { demoText(b, look, report) }
+			if err := output.print(cmd, report, text); err != nil {
+				return err
+			}
+			if report.Lost != 0 {
+				return fmt.Errorf("%d of %d events are not accounted for: this is a bug in the bridge; please report it with --seed %d", report.Lost, report.Produced, o.Seed)
+			}
+			return nil
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&o.events, "events", 0, "stop after this many events")
-	f.DurationVar(&o.duration, "duration", 0, "stop after this time; 0 means until --events or Ctrl-C (default 20s when neither is given)")
-	f.Float64Var(&o.rate, "rate", 0, "events per second; 0 is as fast as it goes (default 2000, or 0 with --events)")
-	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic it creates")
-	f.IntVar(&o.malformedEvery, "malformed-every", 100, "one event in so many is malformed; 0 is none")
-	f.IntVar(&o.tombstoneEvery, "tombstone-every", 333, "one record in so many has no value; 0 is none")
-	f.Uint64Var(&o.seed, "seed", 1, "the traffic is a function of this number")
-	f.StringVar(&o.kafka, "kafka", "", "host:port of a real broker to use instead of the in-process one")
-	f.StringVar(&o.topic, "topic", "", "topic to create and use (default signal-demo-<time>)")
-	f.BoolVar(&o.produceOnly, "produce-only", false, "only write events to --topic on --kafka; no bridge, no emulator")
-	f.StringVar(&o.transport, "transport", "workspace", "wire between bridge and emulator: workspace, grpc or rest")
+	f.IntVar(&o.Events, "events", 0, "stop after this many events")
+	f.DurationVar(&o.Duration, "duration", 0, "stop after this time; 0 means until --events or Ctrl-C (default 20s when neither is given)")
+	f.Float64Var(&o.Rate, "rate", 0, "events per second; 0 is as fast as possible (default 2000, or 0 with --events)")
+	f.IntVar(&o.Partitions, "partitions", 4, "partitions of the topic it creates")
+	f.IntVar(&o.MalformedEvery, "malformed-every", 100, "one event in so many is malformed; 0 is none")
+	f.IntVar(&o.TombstoneEvery, "tombstone-every", 333, "one record in so many has no value; 0 is none")
+	f.Uint64Var(&o.Seed, "seed", 1, "determines the events")
+	f.StringVar(&o.Kafka, "kafka", "", "host:port of a real broker to use instead of the in-process one")
+	f.StringVar(&o.Topic, "topic", "", "topic to create and use (default signal-demo-<time>)")
+	f.BoolVar(&produceOnly, "produce-only", false, "only write events to --topic on --kafka; no bridge, no emulator")
+	f.StringVar(&o.Transport, "transport", "workspace", "wire between bridge and emulator: workspace, grpc or rest")
 	f.StringVar(&latency, "latency", latency, "how long the emulator takes to acknowledge: a duration, or p50=...,p95=...")
-	f.StringVar(&o.opsAddress, "ops-address", "127.0.0.1:0", "where the bridge serves metrics, health and status")
-	f.StringVar(&o.logLevel, "log-level", "error", "of the bridge's log on standard error")
-	f.StringArrayVar(&o.sets, "set", nil, "set any configuration key of the bridge, as in --set delivery.max_rows=500; repeatable")
-	o.output = addOutput(cmd)
+	f.StringVar(&o.OpsAddress, "ops-address", "127.0.0.1:0", "where the bridge serves metrics, health and status")
+	f.StringVar(&o.LogLevel, "log-level", "error", "of the bridge's log on standard error")
+	f.StringArrayVar(&o.Sets, "set", nil, "set any configuration key of the bridge, as in --set delivery.max_rows=500; repeatable")
+	output = addOutput(cmd)
 	return cmd
 }
 
-// demoEnd bounds the end of an interrupted demo: what is on its way is waited for as
-// long as some of it arrives, which is watched for demoQuiet at a time.
-const demoEnd = 10 * time.Minute
-
 const (
+	// demoEnd bounds the end of an interrupted demo, which waits for the events in
+	// flight as long as some of them arrive.
+	demoEnd      = 10 * time.Minute
 	demoDuration = 20 * time.Second
 	demoRate     = 2000
 )
 
-// complete fills in what depends on which flags were given.
-func (o *demoOptions) complete(given func(string) bool) error {
-	for _, n := range []struct {
-		flag  string
-		below bool
-		value any
-	}{
-		{"events", o.events < 0, o.events}, {"duration", o.duration < 0, o.duration}, {"rate", o.rate < 0, o.rate},
-		{"malformed-every", o.malformedEvery < 0, o.malformedEvery}, {"tombstone-every", o.tombstoneEvery < 0, o.tombstoneEvery},
-	} {
-		if n.below {
-			return fmt.Errorf("--%s is %v; use 0 or more", n.flag, n.value)
+// completeDemo validates the flags and fills in what depends on those given.
+func completeDemo(o *demo.Options, produceOnly bool, given func(string) bool) error {
+	for flag, value := range map[string]any{"events": o.Events, "duration": o.Duration, "rate": o.Rate, "malformed-every": o.MalformedEvery, "tombstone-every": o.TombstoneEvery} {
+		if text := fmt.Sprint(value); strings.HasPrefix(text, "-") {
+			return fmt.Errorf("--%s is %s; use 0 or more", flag, text)
 		}
 	}
 	switch {
-	case o.partitions < 1:
-		return fmt.Errorf("--partitions is %d; a topic has at least 1", o.partitions)
-	case !slices.Contains([]string{"workspace", "grpc", "rest"}, o.transport):
-		return fmt.Errorf("--transport is %q; use workspace, grpc or rest", o.transport)
-	case o.produceOnly && (o.kafka == "" || o.topic == ""):
+	case o.Partitions < 1:
+		return fmt.Errorf("--partitions is %d; a topic has at least 1", o.Partitions)
+	case !slices.Contains(choicesOf("zerobus.transport"), o.Transport):
+		return fmt.Errorf("--transport is %q; use %s", o.Transport, strings.Join(choicesOf("zerobus.transport"), ", "))
+	case produceOnly && (o.Kafka == "" || o.Topic == ""):
 		return errors.New("--produce-only writes to a broker of yours; give --kafka host:port and --topic name")
 	}
 	if !given("events") && !given("duration") {
-		o.duration = demoDuration
+		o.Duration = demoDuration
 	}
 	if !given("rate") && !given("events") {
-		o.rate = demoRate
+		o.Rate = demoRate
 	}
-	if o.topic == "" {
-		o.topic = "signal-demo-" + time.Now().UTC().Format("20060102-150405.000")
+	if o.Topic == "" {
+		o.Topic = "signal-demo-" + time.Now().UTC().Format("20060102-150405.000")
 	}
 	return nil
 }
 
-// config is the bridge's configuration, made as a user would make it.
-func (o *demoOptions) config(brokers string, workspace *emulator.Emulator) (*config.Config, error) {
-	return config.Load(config.Options{
-		File: os.DevNull,
-		Env: []string{
-			"BRIDGE_KAFKA_BROKERS=" + brokers, "BRIDGE_KAFKA_TOPICS=" + o.topic, "BRIDGE_KAFKA_GROUP=" + o.topic,
-			"BRIDGE_ZEROBUS_WORKSPACE_URL=" + workspace.URL(), "BRIDGE_ZEROBUS_TRANSPORT=" + o.transport,
-			"BRIDGE_ZEROBUS_ENDPOINT=" + workspace.ZerobusURL(), "BRIDGE_ZEROBUS_WORKSPACE_ID=" + emulator.DefaultWorkspaceID,
-			"BRIDGE_ZEROBUS_TABLE=" + demoTable,
-			"BRIDGE_ZEROBUS_CLIENT_ID=" + emulator.DefaultClientID, "BRIDGE_ZEROBUS_CLIENT_SECRET=" + emulator.DefaultClientSecret,
-			"BRIDGE_LOG_FORMAT=console",
-		},
-		Flags: map[string]string{"ops-address": o.opsAddress, "log-level": o.logLevel},
-		Sets:  o.sets,
-	})
-}
-
-// runDemo runs the whole of it and prints the report.
-func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) error {
-	screen := newLiveLine(stderr, o.err)
-	if o.produceOnly {
-		return produceOnly(ctx, o, stdout, screen)
-	}
-	d := &demo{o: o, screen: screen, log: zapcore.AddSync(screen.w)}
-	lines, queued := bare(stderr).(*logwriter.Writer)
-	if queued {
-		d.logging = func(cfg config.Log) { reportGaps(lines, cfg) }
-	}
-	report, err := d.run(ctx)
+func produceDemo(cmd *cobra.Command, o demo.Options, output *outputForm) error {
+	produced, err := demo.Produce(cmd.Context(), o)
 	if err != nil {
 		return err
 	}
-	if queued {
-		lines.Flush(lastWords) // the report comes last
-	}
-	if err := report.write(stdout, o.output, o.out); err != nil {
-		return err
-	}
-	if report.Lost != 0 {
-		return fmt.Errorf("%d of %d events are not accounted for: this is a bug in the bridge; please report it with --seed %d", report.Lost, report.Produced, o.seed)
-	}
-	return nil
+	return output.print(cmd, map[string]int64{"produced": produced}, func(b *strings.Builder, _ terminal.Style) {
+		fmt.Fprintf(b, "produced %d events to %s\n", produced, o.Topic)
+	})
 }
 
-// liveLine is the one line of progress: kept below the log on a terminal,
-// printed now and then elsewhere.
-type liveLine struct {
-	w   io.Writer
-	bar *bar // nil without a terminal
-}
-
-func newLiveLine(w io.Writer, s style) *liveLine {
-	l := &liveLine{w: w, bar: newBar(w, s)}
-	if l.bar != nil {
-		l.w = l.bar
+// demoProgress returns what shows progress, and how often: a line that is kept on
+// a terminal, and one that is printed elsewhere.
+func demoProgress(o *demo.Options, bar *terminal.Bar, stderr io.Writer) (show func(demo.Progress), every time.Duration) {
+	if bar == nil {
+		return func(p demo.Progress) {
+			line := fmt.Sprintf("events in %d   rows delivered %d   rejected %d   filtered %d   lag %d   ack p50 %s p99 %s",
+				p.Produced, p.Rows, p.Rejected, p.Filtered, p.Lag(), round(p.AckP50), round(p.AckP99))
+			if p.SinkProblem != "" {
+				line += "   sink " + p.SinkProblem
+			}
+			fmt.Fprintln(stderr, line)
+		}, time.Second
 	}
-	return l
+	var pc terminal.Pace
+	return func(p demo.Progress) {
+		pc.Note(time.Now(), p.Done)
+		part := 0.0 // of --events or --duration
+		if o.Events > 0 {
+			part = float64(p.Done) / float64(o.Events)
+		}
+		if o.Duration > 0 {
+			part = max(part, p.Elapsed.Seconds()/o.Duration.Seconds())
+		}
+		line := terminal.Gauge(100*min(part, 1)) + fmt.Sprintf("  %.0f events/s  lag %d", pc.Rate(), p.Lag())
+		if p.SinkProblem != "" {
+			line += "  sink " + p.SinkProblem
+		} else {
+			line += fmt.Sprintf("  rows %d  rejected %d  ack p99 %s", p.Rows, p.Rejected, round(p.AckP99))
+		}
+		bar.Show(line)
+	}, terminal.BarInterval
 }
 
-// show puts the short form on a terminal and the long one elsewhere.
-func (l *liveLine) show(short, long string) {
-	if l.bar != nil {
-		l.bar.show(short)
-		return
+func round(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func demoText(b *strings.Builder, look terminal.Style, r *demo.Report) {
+	fmt.Fprintf(b, "%s\n\n", look.Strong("SELECT * FROM "+demo.Table+" ORDER BY event_timestamp DESC LIMIT 10"))
+	demoRows(b, r.Newest)
+	fmt.Fprintf(b, "\n%d events in %s (%.0f events/s), acknowledged in %s (p50), %s (p99)\n", r.Produced, r.Elapsed.Round(time.Millisecond), r.EventsPerSecond,
+		round(seconds(r.AckP50)), round(seconds(r.AckP99)))
+	fmt.Fprintf(b, "\n  produced  %9d   acknowledged by Kafka\n  distinct  %9d   message ids in the table (%d rows, %d duplicates)\n", r.Produced, r.Distinct, r.Rows, r.Duplicates)
+	var codes []string
+	for _, code := range slices.Sorted(maps.Keys(r.RejectedBy)) {
+		codes = append(codes, fmt.Sprintf("%s %d", code, r.RejectedBy[code]))
 	}
-	fmt.Fprintln(l.w, long)
-}
-
-// end leaves the last line where it is.
-func (l *liveLine) end() {
-	if l.bar != nil {
-		l.bar.end()
+	by := ""
+	if len(codes) > 0 {
+		by = ": " + strings.Join(codes, ", ")
+	}
+	fmt.Fprintf(b, "  rejected  %9d   in the dead-letter topic%s\n  filtered  %9d   tombstones\n", r.Rejected, by, r.Filtered)
+	paint := look.Good
+	if r.Lost != 0 {
+		paint = look.Bad
+	}
+	fmt.Fprintf(b, "%s   produced - distinct - rejected - filtered\n", paint(fmt.Sprintf("  lost      %9d", r.Lost)))
+	if r.Kafka != "" {
+		fmt.Fprintf(b, "\nTopics %s and %s-dlq are left on %s.\n", r.Topic, r.Topic, r.Kafka)
 	}
 }
 
-// say prints a line that stays.
-func (l *liveLine) say(format string, args ...any) { fmt.Fprintf(l.w, format+"\n", args...) }
+// demoColumns are the columns of the default blueprint and how many characters of
+// each are shown.
+var demoColumns = []struct {
+	name  string
+	width int
+}{
+	{"event_name", 18}, {"event_type", 10}, {"message_id", 13}, {"user_id", 10}, {"anonymous_id", 12}, {"event_timestamp", 26}, {"ip_address", 15},
+	{"user_agent", 12}, {"locale", 6}, {"timezone", 14}, {"page_url", 24}, {"page_referrer", 16}, {"source_id", 10},
+}
+
+// demoRows writes rows as a SQL editor would, with values cut to the columns.
+func demoRows(b *strings.Builder, rows []emulator.Row) {
+	lines := make([]string, 1+len(rows))
+	for _, c := range demoColumns {
+		lines[0] += c.name + "\t"
+		for i, row := range rows {
+			text, ok := row.Value(c.name)
+			var micros int64
+			runes := []rune(text)
+			switch {
+			case !ok:
+				text = "NULL"
+			case c.name == "event_timestamp":
+				if _, err := fmt.Sscan(text, &micros); err == nil {
+					text = time.UnixMicro(micros).UTC().Format("2006-01-02 15:04:05.000")
+				}
+			case len(runes) > c.width:
+				text = string(runes[:c.width-1]) + "~"
+			}
+			lines[i+1] += text + "\t"
+		}
+	}
+	tabulate(b, lines...)
+}

@@ -19,6 +19,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 func newDLQCommand() *cobra.Command {
@@ -140,7 +141,7 @@ type deadLetterReader struct {
 	Topics                     []string `json:"topics"`
 	Missing                    []string `json:"missing_topics,omitempty"`
 
-	bar *bar
+	bar *terminal.Bar
 	of  int64
 	n   int64
 }
@@ -164,8 +165,8 @@ func (r *deadLetterReader) open(ctx context.Context, cluster *consumer.Cluster) 
 // count counts one dead letter and shows what more says.
 func (r *deadLetterReader) count(more func() string) {
 	r.n++
-	r.bar.showOften(func() string {
-		return fmt.Sprintf("%s  %d dead letters%s", gauge(100*min(float64(r.n)/float64(max(r.of, 1)), 1)), r.n, more())
+	r.bar.ShowOften(func() string {
+		return fmt.Sprintf("%s  %d dead letters%s", terminal.Gauge(100*min(float64(r.n)/float64(max(r.of, 1)), 1)), r.n, more())
 	})
 }
 
@@ -197,9 +198,9 @@ func (r *deadLetterReader) writeSkipped(b *strings.Builder, s skipCounts) {
 }
 
 // commandLogger logs to standard error, above the bar if there is one.
-func commandLogger(cmd *cobra.Command, cfg config.Log, above *bar) *zap.Logger {
+func commandLogger(cmd *cobra.Command, cfg config.Log, above *terminal.Bar) *zap.Logger {
 	stderr := cmd.ErrOrStderr()
-	return newLogger(logFor(cfg, stderr), zapcore.AddSync(above.above(stderr)))
+	return newLogger(logFor(cfg, stderr), zapcore.AddSync(above.Above(stderr)))
 }
 
 // deadLetterName is what `bridge dlq show` takes: partition/offset, with the
@@ -262,7 +263,7 @@ configuration, and READ on the dead-letter topics.`,
 				return err
 			}
 			list := &deadLetterList{DeadLetters: []listedDeadLetter{}, groups: deadLetterGroups{}, all: f.all}
-			list.bar = newBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
+			list.bar = terminal.NewBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
 			cluster, err := pipeline.NewCluster(cfg, version(), commandLogger(cmd, cfg.Log, list.bar))
 			if err != nil {
 				return &usageError{err}
@@ -278,7 +279,7 @@ configuration, and READ on the dead-letter topics.`,
 				}
 				return nil
 			})
-			list.bar.erase()
+			list.bar.Erase()
 			if err != nil {
 				return err
 			}
@@ -425,7 +426,7 @@ func (s *deadLetterList) newest(limit int) {
 // maxReason is how much of a reason is shown, in bytes.
 const maxReason = 2000
 
-func (s *deadLetterList) text(b *strings.Builder, look style) {
+func (s *deadLetterList) text(b *strings.Builder, look terminal.Style) {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%d dead letters in %s\n", s.Matched, strings.Join(s.Topics, ", "))
 	s.writeSkipped(&out, s.skipCounts)
@@ -467,7 +468,7 @@ func (s *deadLetterList) text(b *strings.Builder, look style) {
 			fmt.Fprintf(&out, "... %d more; --limit shows them\n", more)
 		}
 	}
-	b.WriteString(look.table(out.String()))
+	b.WriteString(look.Table(out.String()))
 }
 
 func newDLQRedriveCommand() *cobra.Command {
@@ -506,7 +507,7 @@ when one was not.`,
 			}
 			stoppingOf(cmd.Context()).allow(cfg.Delivery.Drain + stopGrace)
 			r := &redriveReport{By: operator(), Reason: reason, Executed: execute, groups: deadLetterGroups{}, logged: time.Now()}
-			r.bar = newBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
+			r.bar = terminal.NewBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
 			r.log = commandLogger(cmd, cfg.Log, r.bar)
 			defer func() { _ = r.log.Sync() }() // standard error cannot always be synced
 			b, err := pipeline.NewParts(cfg, version(), r.log)
@@ -516,7 +517,7 @@ when one was not.`,
 			defer b.Close()
 			r.Table = b.Client.Table().String()
 			err = r.run(cmd.Context(), b, &f, limit)
-			r.bar.erase()
+			r.bar.Erase()
 			if err != nil {
 				return err
 			}
@@ -645,7 +646,7 @@ func (r *redriveReport) explain(result *consumer.RedriveResult, code, column, re
 	}
 }
 
-func (r *redriveReport) text(b *strings.Builder, look style) {
+func (r *redriveReport) text(b *strings.Builder, look terminal.Style) {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s -> %s\n\n", strings.Join(r.Topics, ", "), r.Table)
 	r.writeSkipped(&out, r.skipCounts)
@@ -680,5 +681,5 @@ func (r *redriveReport) text(b *strings.Builder, look style) {
 	if !r.Executed && r.Delivered > 0 {
 		out.WriteString("\nNothing was changed. Add --execute to write the rows.\n")
 	}
-	b.WriteString(look.table(out.String()))
+	b.WriteString(look.Table(out.String()))
 }

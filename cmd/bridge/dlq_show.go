@@ -17,6 +17,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/terminal"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -161,7 +162,7 @@ func (s *shownDeadLetter) mapNow(ctx context.Context, b *pipeline.Parts) {
 	}
 }
 
-func (s *shownDeadLetter) text(b *strings.Builder, _ style) {
+func (s *shownDeadLetter) text(b *strings.Builder, _ terminal.Style) {
 	l := s.letter
 	line := func(name, text string) {
 		if text != "" {

@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 // hostile is a letter whose every header and byte is meant to hurt a terminal.
@@ -27,9 +29,9 @@ func newList() *deadLetterList {
 }
 
 // textOf is the text of a report without colours.
-func textOf(write func(*strings.Builder, style)) string {
+func textOf(write func(*strings.Builder, terminal.Style)) string {
 	var b strings.Builder
-	write(&b, style{})
+	write(&b, terminal.Style{})
 	return b.String()
 }
 

@@ -18,6 +18,7 @@ import (
 
 	documents "github.com/datafly/bridge"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 // topic is a page that `bridge help` shows beside the commands.
@@ -249,28 +250,27 @@ func unknownTopic(root *cobra.Command, args []string) error {
 	return &usageError{suggest(fmt.Errorf("%s; bridge --help lists the commands", problem), "bridge help topics")}
 }
 
-func listTopics(w io.Writer, look style) error {
+func listTopics(w io.Writer, look terminal.Style) error {
 	var b strings.Builder
 	for _, t := range topics {
-		fmt.Fprintf(&b, "%s  %s\n", look.strong(fmt.Sprintf("%-16s", t.name)), t.short)
+		fmt.Fprintf(&b, "%s  %s\n", look.Strong(fmt.Sprintf("%-16s", t.name)), t.short)
 	}
 	b.WriteString("\nbridge help <topic> shows one, and bridge help <topic> <word> a part of it.\n")
 	return printText(w, b.String())
 }
 
 // write shows the topic, or the parts of it that match a word.
-func (t *topic) write(w io.Writer, words []string, look style) error {
+func (t *topic) write(w io.Writer, words []string, look terminal.Style) error {
 	page, err := t.page()
 	if err != nil {
 		return err
 	}
-	blocks := parseMarkdown(page)
-	if len(words) > 0 {
-		if blocks = matching(blocks, words[0]); len(blocks) == 0 {
-			return &usageError{suggest(fmt.Errorf("the topic %s has nothing on %q; read all of it, or try another word", t.name, legible(words[0], 100)), "bridge help "+t.name)}
-		}
+	word := strings.Join(words, " ") // one at most
+	text := terminal.Markdown(page, word, terminal.Width(w), look)
+	if text == "" {
+		return &usageError{suggest(fmt.Errorf("the topic %s has nothing on %q; read all of it, or try another word", t.name, legible(word, 100)), "bridge help "+t.name)}
 	}
-	return printText(w, renderMarkdown(blocks, terminalWidth(w), look))
+	return printText(w, text)
 }
 
 func newManCommand() *cobra.Command {

@@ -150,17 +150,6 @@ func TestAWordNarrowsATopic(t *testing.T) {
 	}
 }
 
-func TestMarkdownIsRenderedToTheWidth(t *testing.T) {
-	const page = "# Title\n\nSome `code` and a [link](x.md), [far](https://x.example) and\n**bold** text.\n\n- one that is longer than the line is wide\n- two\n\n| a | b | c |\n|---|---|---|\n| `k` | v \\| w | - |\n\n```\n  kept   as it is\n```\n"
-	const want = "TITLE\n\nSome `code` and a link,\nfar (https://x.example)\nand bold text.\n\n- one that is longer than\n  the line is wide\n- two\n\nk\n    b: v | w\n\n      kept   as it is\n"
-	if got := renderMarkdown(parseMarkdown(page), 26, style{}); got != want {
-		t.Errorf("got\n%q, want\n%q", got, want)
-	}
-	if got := renderMarkdown(parseMarkdown(page), 26, style{colour: true}); !strings.Contains(got, "Some \x1b[1mcode\x1b[0m and") {
-		t.Errorf("got %q, want code in bold", got)
-	}
-}
-
 // Every flag that takes a value says how it is completed, and closed sets are
 // completed to their members.
 func TestEveryValueIsCompleted(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"time"
 
 	"go.uber.org/zap"
@@ -9,6 +10,7 @@ import (
 	"github.com/datafly/bridge/internal/app"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/logwriter"
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 // newLogger writes to w, standard error outside tests.
@@ -18,7 +20,7 @@ func newLogger(cfg config.Log, w zapcore.WriteSyncer) *zap.Logger {
 
 // newLoggerAt is newLogger with a level that may change.
 func newLoggerAt(level zapcore.LevelEnabler, cfg config.Log, w zapcore.WriteSyncer) *zap.Logger {
-	return zap.New(zapcore.NewCore(newEncoder(cfg), zapcore.Lock(zapcore.AddSync(logLines{w})), level))
+	return zap.New(zapcore.NewCore(newEncoder(cfg), zapcore.Lock(zapcore.AddSync(terminal.LogLines{W: w})), level))
 }
 
 func newEncoder(cfg config.Log) zapcore.Encoder {
@@ -45,4 +47,16 @@ func reportGaps(w *logwriter.Writer, cfg config.Log) {
 		}
 		return line.Bytes()
 	})
+}
+
+// logFor resolves log.format auto for the output of the log: console on a
+// terminal, json elsewhere.
+func logFor(cfg config.Log, w io.Writer) config.Log {
+	if cfg.Format == "auto" {
+		cfg.Format = "json"
+		if terminal.IsTerminal(w) {
+			cfg.Format = "console"
+		}
+	}
+	return cfg
 }

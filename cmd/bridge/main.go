@@ -17,6 +17,7 @@ import (
 
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 // Exit codes.
@@ -46,9 +47,9 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 // perform runs one command line and writes its error.
 func perform(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	out, errs := newScreen(stdout), newScreen(stderr)
-	defer out.end()
-	defer errs.end()
+	out, errs := terminal.NewScreen(stdout), terminal.NewScreen(stderr)
+	defer out.End()
+	defer errs.End()
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -69,10 +70,10 @@ func perform(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		problem = "interrupted: " + problem
 	}
 	if !errors.As(err, &quiet) {
-		fmt.Fprintf(errs, "%s %s\n", look.bad("bridge:"), strings.TrimSpace(problem))
+		fmt.Fprintf(errs, "%s %s\n", look.Bad("bridge:"), strings.TrimSpace(problem))
 	}
 	if next := nextCommand(cmd, err); next != "" && !stopped {
-		fmt.Fprintf(errs, "try: %s\n", look.strong(next))
+		fmt.Fprintf(errs, "try: %s\n", look.Strong(next))
 	}
 	var usage *usageError
 	if errors.As(err, &usage) && !stopped {

@@ -18,6 +18,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/terminal"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -279,7 +280,7 @@ type mapWatch struct {
 	mapFlags
 	samples []string
 	out     io.Writer
-	look    style
+	look    terminal.Style
 	compile func() (*mapping.Mapping, error)
 	files   func() []string // the files to watch
 }
@@ -349,19 +350,19 @@ func stamps(files []string) []stamp {
 // does not flicker.
 func (w *mapWatch) show(ctx context.Context, changed string) error {
 	var b bytes.Buffer
-	if changed != "" && !w.look.live {
+	if changed != "" && !w.look.Live {
 		fmt.Fprintf(&b, "--- %s has changed\n", plaintext.VisibleLine(changed))
 	}
 	w.render(ctx, &b)
-	if !w.look.live {
+	if !w.look.Live {
 		_, err := w.out.Write(b.Bytes())
 		return err
 	}
 	text := b.Bytes()
-	if out, ok := w.out.(*screen); ok {
-		text = out.visible(text)
+	if out, ok := w.out.(*terminal.Screen); ok {
+		text = out.Visible(text)
 	}
-	return control(w.out, clearScreen+string(text))
+	return terminal.Control(w.out, clearScreen+string(text))
 }
 
 func (w *mapWatch) render(ctx context.Context, b *bytes.Buffer) {
@@ -371,13 +372,13 @@ func (w *mapWatch) render(ctx context.Context, b *bytes.Buffer) {
 		run.errs = run.out // keeps the order of the events
 		err = run.samples(ctx, w.samples)
 		if err = errors.Join(err, run.out.Flush()); err == nil {
-			result, paint := fmt.Sprintf("%d rows, %d rejected, %d filtered", run.rows, run.rejected, run.filtered), w.look.good
+			result, paint := fmt.Sprintf("%d rows, %d rejected, %d filtered", run.rows, run.rejected, run.filtered), w.look.Good
 			if run.rejected > 0 {
-				paint = w.look.bad
+				paint = w.look.Bad
 			}
 			fmt.Fprintln(b, paint(result)+"; Ctrl-C ends the watch")
 			return
 		}
 	}
-	fmt.Fprintln(b, w.look.bad(strings.TrimSpace(listed(err))))
+	fmt.Fprintln(b, w.look.Bad(strings.TrimSpace(listed(err))))
 }

@@ -12,6 +12,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/datafly/bridge/mapping"
+
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 // screens hands on what is written, one screen at a time.
@@ -101,7 +103,7 @@ func TestMapWatch(t *testing.T) {
 
 func TestMapWatchClearsATerminal(t *testing.T) {
 	shown := make(screens, 1)
-	w := mapWatch{mapFlags: mapFlags{output: &outputForm{}}, out: shown, look: style{live: true}, compile: func() (*mapping.Mapping, error) { return mapping.Default().Compile(mapping.Options{}) }}
+	w := mapWatch{mapFlags: mapFlags{output: &outputForm{}}, out: shown, look: terminal.Style{Live: true}, compile: func() (*mapping.Mapping, error) { return mapping.Default().Compile(mapping.Options{}) }}
 	if err := w.show(t.Context(), "b.yaml"); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -16,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // What is wrong with the command line is said in one line that names the value,
@@ -143,43 +141,10 @@ func TestCheckNamesTheKeyThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestDemoStoppedBeforeItBeganSaysSo(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	cl, err := kgo.NewClient(kgo.SeedBrokers("127.0.0.1:1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	err = createTopic(ctx, cl, "shop", 1, true)
-	if want := "stopped before the first event; nothing was sent"; err == nil || err.Error() != want {
-		t.Errorf("got %v, want %q", err, want)
-	}
-}
-
 func TestReplayThatMovesNothingAsksForNothing(t *testing.T) {
 	r := &replayReport{Group: "live", To: "latest"}
 	if got := textOf(r.text); !strings.Contains(got, "Every partition is there already.\n") || strings.Contains(got, "--execute") {
 		t.Errorf("got %q, want no word of --execute where there is nothing to do", got)
-	}
-}
-
-func TestALineIsCutBetweenFigures(t *testing.T) {
-	const bar = "[====================] 100.0%  2002 events/s  lag 0  ack p99 20.6ms"
-	for _, tc := range []struct {
-		line, want string
-		most       int
-	}{
-		{bar, bar, len(bar)},
-		{bar, "[====================] 100.0%  2002 events/s  lag 0", len(bar) - 1},
-		{bar, "[====================] 100.0%  2002 events/s  lag 0", 51}, // nothing of the next figure is there
-		{bar, "[====================] 100.0%  2002 events/s", 50},
-		{"[=                   ]   4.0%", "[=        ", 10},
-		{"blocked  sink blocked: HTTP 403  ask", "blocked  sink blocked: HT", 25},
-	} {
-		if got := cut(tc.line, tc.most); got != tc.want {
-			t.Errorf("%q in %d: got %q, want %q", tc.line, tc.most, got, tc.want)
-		}
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 // choice is a flag that takes one of a few words.
@@ -33,6 +35,18 @@ func (c *choice) Set(v string) error {
 	return nil
 }
 
+// colourModes are the values of --color.
+var colourModes = []string{"auto", "always", "never"}
+
+// styleOf returns the style of an output of the command.
+func styleOf(cmd *cobra.Command, w io.Writer) terminal.Style {
+	mode := colourModes[0]
+	if f := cmd.Flag("color"); f != nil {
+		mode = f.Value.String()
+	}
+	return terminal.NewStyle(mode, w)
+}
+
 // outputForm is the --output flag: text for people, json for programs.
 type outputForm struct{ choice }
 
@@ -46,7 +60,7 @@ func (o *outputForm) json() bool { return o.value == "json" }
 
 // print writes the answer of a command to its standard output: as one JSON value,
 // or as text with its table heads and verdicts coloured.
-func (o *outputForm) print(cmd *cobra.Command, answer any, text func(b *strings.Builder, look style)) error {
+func (o *outputForm) print(cmd *cobra.Command, answer any, text func(b *strings.Builder, look terminal.Style)) error {
 	out := cmd.OutOrStdout()
 	var b strings.Builder
 	if o.json() {

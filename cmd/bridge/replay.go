@@ -18,6 +18,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 // replayTimeout bounds the whole command, which is a handful of requests.
@@ -344,7 +345,7 @@ func offsetText(offset *int64) string {
 	return fmt.Sprint(*offset)
 }
 
-func (r *replayReport) text(out *strings.Builder, look style) {
+func (r *replayReport) text(out *strings.Builder, look terminal.Style) {
 	var b strings.Builder
 	mode := "dry run, nothing is changed"
 	switch {
@@ -382,7 +383,7 @@ func (r *replayReport) text(out *strings.Builder, look style) {
 	case r.Totals.Changed > 0 && !r.execute:
 		b.WriteString("The group has no members: repeat this with --execute to act.\n")
 	}
-	out.WriteString(look.table(b.String()))
+	out.WriteString(look.Table(b.String()))
 }
 
 // maxMemberName is how many bytes of a member's names are shown, which it chose itself.

@@ -17,6 +17,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/hangup"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 func newRunCommand() *cobra.Command {
@@ -62,7 +63,7 @@ what the bridge is doing.`,
 			stops.allow(cfg.Delivery.Drain + stopGrace)
 			look := styleOf(cmd, stderr)
 			logging := logFor(cfg.Log, stderr)
-			screen := newBar(stderr, look)
+			screen := terminal.NewBar(stderr, look)
 			if screen != nil {
 				stderr = screen
 			}

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 // hostileText is what JSON may hold as it is and a terminal would obey, hostileRaw
@@ -251,18 +252,18 @@ func TestLogLinesAreEscaped(t *testing.T) {
 func TestAScreenKeepsCharactersWhole(t *testing.T) {
 	text := "ünï " + hostileRaw + " 日本語 \xe2\x80"
 	var whole bytes.Buffer
-	s := newScreen(&whole)
+	s := terminal.NewScreen(&whole)
 	_, _ = io.WriteString(s, text)
-	s.end()
+	s.End()
 	for size := 1; size < 7; size++ {
 		var pieces bytes.Buffer
-		s := newScreen(&pieces)
+		s := terminal.NewScreen(&pieces)
 		for rest := text; rest != ""; rest = rest[min(size, len(rest)):] {
 			if n, err := io.WriteString(s, rest[:min(size, len(rest))]); err != nil || n != min(size, len(rest)) {
 				t.Fatalf("got %d, %v", n, err)
 			}
 		}
-		s.end()
+		s.End()
 		if pieces.String() != whole.String() {
 			t.Errorf("%d bytes at a time: got %q, want %q", size, pieces.String(), whole.String())
 		}

@@ -69,7 +69,7 @@ configuration unless --address is given.`,
 			if !output.json() {
 				var b strings.Builder
 				_ = write(snapshot, &b) // into memory
-				text = styleOf(cmd, cmd.OutOrStdout()).table(b.String())
+				text = styleOf(cmd, cmd.OutOrStdout()).Table(b.String())
 			}
 			if err := printText(cmd.OutOrStdout(), text); err != nil {
 				return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/datafly/bridge/internal/logwriter"
 	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 const (
@@ -64,12 +65,12 @@ func (s *stopping) allow(grace time.Duration) {
 // log returns standard error for a command that must not wait for its reader, and
 // the queue in it. What cannot be written in time is dropped and counted.
 func (s *stopping) log(stderr io.Writer) (io.Writer, *logwriter.Writer) {
-	terminal, ok := stderr.(*screen)
+	terminal, ok := stderr.(*terminal.Screen)
 	if s == nil || !ok {
 		queue := logwriter.New(stderr)
 		return queue, queue
 	}
-	terminal.through(s.stderr)
+	terminal.Through(s.stderr)
 	return terminal, s.stderr
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/datafly/bridge/internal/terminal"
 )
 
 // release is set at link time: -ldflags "-X main.release=v1.2.3".
@@ -41,7 +43,7 @@ func newVersionCommand() *cobra.Command {
   bridge version --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			build := map[string]string{"version": version(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}
-			return output.print(cmd, build, func(b *strings.Builder, _ style) {
+			return output.print(cmd, build, func(b *strings.Builder, _ terminal.Style) {
 				fmt.Fprintf(b, "bridge %s %s %s/%s\n", build["version"], build["go"], build["os"], build["arch"])
 			})
 		},

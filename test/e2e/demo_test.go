@@ -92,20 +92,20 @@ func TestDemoShowsTheNewestRows(t *testing.T) {
 	if lines := strings.Count(strings.TrimSpace(table), "\n"); lines != 12 { // the query, a gap, the names, ten rows
 		t.Errorf("got %d line breaks in the table, want 12:\n%s", lines, table)
 	}
-	wants(t, p.stderr.String(), "events in ", "rows landed", "lag", "ack p50")
+	wants(t, p.stderr.String(), "events in ", "rows delivered", "lag", "ack p50")
 }
 
 func TestDemoEndsWithCtrlC(t *testing.T) {
 	t.Parallel()
 	p := start(t, newEvidence(t), command{args: []string{"demo", "--output", "json", "--duration", "10m", "--rate", "500", "--latency", "1s"}})
 	eventually(t, patience, "rows in the live line", func() bool {
-		return strings.Count(p.stderr.String(), "rows landed") >= 2
+		return strings.Count(p.stderr.String(), "rows delivered") >= 2
 	})
 	p.signal(syscall.SIGINT)
 	if code := p.wait(patience); code != 0 {
 		t.Fatalf("got exit code %d, want 0", code)
 	}
-	wants(t, p.stderr.String(), "stopped sending; ", " are on their way and waited for")
+	wants(t, p.stderr.String(), "stopped producing; waiting for ", " events in flight")
 	var a demoAnswer
 	a.read(t, p.stdout.String())
 	if a.Produced == 0 || a.Distinct == 0 {

@@ -1,4 +1,6 @@
-package main
+// Package terminal writes what people read on a terminal: escaped text, colours, a
+// line of progress and pages of Markdown.
+package terminal
 
 import (
 	"bytes"
@@ -11,41 +13,27 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/logwriter"
 	"github.com/datafly/bridge/internal/plaintext"
 )
 
-// colourModes are the values of --color.
-var colourModes = []string{"auto", "always", "never"}
-
-// style is how one output is written.
-type style struct {
-	live   bool // a terminal whose last line can be rewritten
-	colour bool
+// Style is how one output is written.
+type Style struct {
+	Live   bool // a terminal whose last line can be rewritten
+	Colour bool
 }
 
-// styleOf returns the style of an output of the command.
-func styleOf(cmd *cobra.Command, w io.Writer) style {
-	mode := "auto"
-	if f := cmd.Flag("color"); f != nil {
-		mode = f.Value.String()
+// NewStyle returns the style of w in a mode: always, never or auto, which colours
+// a terminal that knows escape sequences unless NO_COLOR (no-color.org) is set. A Screen takes
+// it over.
+func NewStyle(mode string, w io.Writer) Style {
+	s := Style{Live: IsTerminal(w) && os.Getenv("TERM") != "dumb"}
+	s.Colour = mode == "always" || mode == "auto" && s.Live && os.Getenv("NO_COLOR") == ""
+	if screen, ok := w.(*Screen); ok {
+		screen.colour.Store(s.Colour)
 	}
-	s := newStyle(mode, w)
-	if out, ok := w.(*screen); ok {
-		out.colour.Store(s.colour)
-	}
-	return s
-}
-
-// newStyle applies --color, then NO_COLOR (no-color.org), then whether w is a
-// terminal that knows escape sequences.
-func newStyle(mode string, w io.Writer) style {
-	s := style{live: isTerminal(w) && os.Getenv("TERM") != "dumb"}
-	s.colour = mode == "always" || mode == "auto" && s.live && os.Getenv("NO_COLOR") == ""
 	return s
 }
 
@@ -59,7 +47,8 @@ func terminalFile(w io.Writer) *os.File {
 	return f
 }
 
-func isTerminal(w io.Writer) bool {
+// IsTerminal reports whether w is a terminal, behind a Screen or a queue or not.
+func IsTerminal(w io.Writer) bool {
 	f := terminalFile(w)
 	return f != nil && term.IsTerminal(int(f.Fd()))
 }
@@ -67,8 +56,8 @@ func isTerminal(w io.Writer) bool {
 // assumedWidth is that of an output without a known width.
 const assumedWidth = 80
 
-// terminalWidth returns the present columns of the terminal behind w.
-func terminalWidth(w io.Writer) int {
+// Width returns the present columns of the terminal behind w.
+func Width(w io.Writer) int {
 	if f := terminalFile(w); f != nil {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
 			return width
@@ -77,47 +66,42 @@ func terminalWidth(w io.Writer) int {
 	return assumedWidth
 }
 
-// logFor resolves log.format auto for the output of the log: console on a
-// terminal, json elsewhere.
-func logFor(cfg config.Log, w io.Writer) config.Log {
-	if cfg.Format == "auto" {
-		cfg.Format = "json"
-		if isTerminal(w) {
-			cfg.Format = "console"
-		}
-	}
-	return cfg
-}
-
 // colourCodes are the codes that paint writes.
 var colourCodes = []string{"0", "1", "31", "32", "33"}
 
 // paint colours text and escapes sequences in it.
-func (s style) paint(code, text string) string {
-	if !s.colour || text == "" {
+func (s Style) paint(code, text string) string {
+	if !s.Colour || text == "" {
 		return text
 	}
 	return "\x1b[" + code + "m" + plaintext.Visible(text) + "\x1b[0m"
 }
 
-func (s style) good(text string) string   { return s.paint("32", text) } // green
-func (s style) bad(text string) string    { return s.paint("31", text) } // red
-func (s style) warn(text string) string   { return s.paint("33", text) } // yellow
-func (s style) strong(text string) string { return s.paint("1", text) }  // bold
+// Good returns text in green.
+func (s Style) Good(text string) string { return s.paint("32", text) }
+
+// Bad returns text in red.
+func (s Style) Bad(text string) string { return s.paint("31", text) }
+
+// Warn returns text in yellow.
+func (s Style) Warn(text string) string { return s.paint("33", text) }
+
+// Strong returns text in bold.
+func (s Style) Strong(text string) string { return s.paint("1", text) }
 
 // verdicts are the words at the beginning of a report's line that show a state.
 var verdicts = []struct {
 	word  string
-	paint func(style, string) string
+	paint func(Style, string) string
 }{
-	{"NOT READY", style.bad}, {"NOT ALIVE", style.bad}, {"ready ", style.good}, {"WARNING:", style.warn}, {"The group has ", style.warn},
+	{"NOT READY", Style.Bad}, {"NOT ALIVE", Style.Bad}, {"ready ", Style.Good}, {"WARNING:", Style.Warn}, {"The group has ", Style.Warn},
 }
 
-// table colours a report: column heads, which are in capitals, and verdicts. It
+// Table colours a report: column heads, which are in capitals, and verdicts. It
 // looks at whole words at the beginning of lines only, so no value in the report
 // changes how it looks.
-func (s style) table(report string) string {
-	if !s.colour {
+func (s Style) Table(report string) string {
+	if !s.Colour {
 		return report
 	}
 	var b strings.Builder
@@ -129,24 +113,24 @@ func (s style) table(report string) string {
 	return b.String()
 }
 
-func (s style) reportLine(line string) string {
+func (s Style) reportLine(line string) string {
 	for _, v := range verdicts {
 		if rest, ok := strings.CutPrefix(line, v.word); ok {
 			return v.paint(s, v.word) + rest
 		}
 	}
 	if head := strings.Fields(line); len(head) > 2 && strings.ToUpper(line) == line && strings.ContainsFunc(head[0], unicode.IsUpper) {
-		return s.strong(line)
+		return s.Strong(line)
 	}
 	return line
 }
 
-// screen is standard output or standard error of every command. It escapes the
+// Screen is standard output or standard error of every command. It escapes the
 // sequences that a terminal would obey, wherever they came from: an event, a
 // column's name, an error text, a file's name. It does so in pipes too, since one
 // may end in a log viewer. The bridge's own sequences pass: colours where the
-// output has them, and those of control.
-type screen struct {
+// output has them, and those of Control.
+type Screen struct {
 	w      io.Writer
 	colour atomic.Bool // colour sequences pass
 
@@ -154,18 +138,19 @@ type screen struct {
 	rest []byte     // the first bytes of a character whose others have not come yet
 }
 
-func newScreen(w io.Writer) *screen { return &screen{w: w} }
+// NewScreen returns a screen in front of w.
+func NewScreen(w io.Writer) *Screen { return &Screen{w: w} }
 
-// through sends later writes through a queue to the same output. Call it before
+// Through sends later writes through a queue to the same output. Call it before
 // anything else writes.
-func (s *screen) through(queue *logwriter.Writer) {
+func (s *Screen) Through(queue *logwriter.Writer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.w = queue
 }
 
 // Write implements io.Writer.
-func (s *screen) Write(p []byte) (int, error) {
+func (s *Screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text := p
@@ -173,7 +158,7 @@ func (s *screen) Write(p []byte) (int, error) {
 		text = append(s.rest, p...)
 	}
 	whole := len(text) - partialRune(text)
-	out := s.visible(text[:whole])
+	out := s.Visible(text[:whole])
 	s.rest = slices.Clone(text[whole:])
 	if _, err := s.w.Write(out); err != nil {
 		return 0, err
@@ -181,8 +166,8 @@ func (s *screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// end writes the rest of a character that was never completed.
-func (s *screen) end() {
+// End writes the rest of a character that was never completed.
+func (s *Screen) End() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.rest) > 0 {
@@ -205,8 +190,8 @@ func partialRune(text []byte) int {
 	return 0
 }
 
-// visible escapes text and keeps colour sequences where the output has colours.
-func (s *screen) visible(text []byte) []byte {
+// Visible escapes text and keeps colour sequences where the output has colours.
+func (s *Screen) Visible(text []byte) []byte {
 	if !s.colour.Load() {
 		return plaintext.AppendVisible(nil, text)
 	}
@@ -230,27 +215,27 @@ func (s *screen) visible(text []byte) []byte {
 
 // bare returns the output behind a screen.
 func bare(w io.Writer) io.Writer {
-	if s, ok := w.(*screen); ok {
+	if s, ok := w.(*Screen); ok {
 		return s.w
 	}
 	return w
 }
 
-// control writes a sequence of the bridge's own that moves the cursor or clears.
-func control(w io.Writer, sequence string) error {
+// Control writes a sequence of the bridge's own that moves the cursor or clears.
+func Control(w io.Writer, sequence string) error {
 	_, err := io.WriteString(bare(w), sequence)
 	return err
 }
 
-// logLines is the output of a logger, one entry at a time. Each entry stays on its
+// LogLines is the output of a logger, one entry at a time. Each entry stays on its
 // line, with the sequences that a terminal would obey escaped.
-type logLines struct{ w io.Writer }
+type LogLines struct{ W io.Writer }
 
 // Write implements io.Writer.
-func (l logLines) Write(p []byte) (int, error) {
+func (l LogLines) Write(p []byte) (int, error) {
 	entry := strings.TrimSuffix(string(p), "\n")
 	line := strings.ReplaceAll(plaintext.Visible(entry), "\n", `\n`) // tabs are the console format's own
-	if _, err := io.WriteString(l.w, line+"\n"); err != nil {
+	if _, err := io.WriteString(l.W, line+"\n"); err != nil {
 		return 0, err
 	}
 	return len(p), nil

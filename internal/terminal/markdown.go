@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"fmt"
@@ -135,8 +135,13 @@ func plain(text string) string {
 // maxColumns keeps lines readable in wide windows.
 const maxColumns = 96
 
-// renderMarkdown writes a page as text of at most width columns.
-func renderMarkdown(page []block, width int, look style) string {
+// Markdown returns a page as text of at most width columns. With a word, it returns
+// the sections and rows whose name contains it; "" if there is none.
+func Markdown(text, word string, width int, look Style) string {
+	page := parseMarkdown(text)
+	if word != "" {
+		page = matching(page, word)
+	}
 	width = max(min(width, maxColumns), 20)
 	var b strings.Builder
 	for i, p := range page {
@@ -150,13 +155,13 @@ func renderMarkdown(page []block, width int, look style) string {
 			if p.level == 1 {
 				head = strings.ToUpper(head)
 			}
-			b.WriteString(look.strong(head) + "\n")
+			b.WriteString(look.Strong(head) + "\n")
 		case blockCode:
 			for line := range strings.Lines(p.text) {
 				b.WriteString(strings.TrimRight("    "+line, " \n") + "\n")
 			}
 		case blockRow:
-			b.WriteString(look.strong(strings.ReplaceAll(plain(p.cells[0]), "`", "")) + "\n")
+			b.WriteString(look.Strong(strings.ReplaceAll(plain(p.cells[0]), "`", "")) + "\n")
 			for n, cell := range p.cells[1:] {
 				if cell == "" || cell == "-" {
 					continue
@@ -175,11 +180,11 @@ func renderMarkdown(page []block, width int, look style) string {
 
 // writeWrapped breaks a text between words. Code in it is bold where there are
 // colours.
-func writeWrapped(b *strings.Builder, text, first, rest string, width int, look style) {
+func writeWrapped(b *strings.Builder, text, first, rest string, width int, look Style) {
 	line, lead := "", first
 	put := func() {
-		if look.colour {
-			line = quote.ReplaceAllStringFunc(line, func(q string) string { return look.strong(strings.Trim(q, "`")) })
+		if look.Colour {
+			line = quote.ReplaceAllStringFunc(line, func(q string) string { return look.Strong(strings.Trim(q, "`")) })
 		}
 		fmt.Fprintf(b, "%s%s\n", lead, line)
 		line, lead = "", rest
