@@ -88,7 +88,7 @@ func TestAConfigurationFaultBlocksAllWritersAndOneProbes(t *testing.T) {
 	}
 }
 
-func TestAllWritersMeetingAFaultAtOnceSayItOnce(t *testing.T) {
+func TestAFaultOfAllWritersIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
 		var fixed atomic.Bool
@@ -341,7 +341,7 @@ func TestRefusalsOfBatchesShareOneReadingOfColumns(t *testing.T) {
 	})
 }
 
-func TestColumnsThatCannotBeReadDoNotHoldARefusalBack(t *testing.T) {
+func TestColumnsThatCannotBeReadDoNotDelayARefusal(t *testing.T) {
 	for _, status := range []int{403, 404, 500} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

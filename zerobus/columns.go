@@ -107,7 +107,7 @@ func (c *Client) getCatalog(ctx context.Context, path string, limit int64) (resp
 }
 
 func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
-	resp, text, token, err := c.getCatalog(ctx, "tables/"+c.set.table.path(), columnsBytesMax)
+	resp, text, token, err := c.getCatalog(ctx, "tables/"+c.set.table.path(), columnsBytesMax) //nolint:bodyclose // getCatalog closes it
 	if err != nil {
 		return nil, err
 	}
@@ -456,7 +456,7 @@ func (c *Client) findRescue(ctx context.Context, cols []Column) {
 func (c *Client) hasTag(ctx context.Context, column, key string) (bool, error) {
 	path, query := "entity-tag-assignments/columns/"+c.set.table.path()+"."+url.PathEscape(column)+"/tags", ""
 	for range tagPagesMax {
-		resp, text, _, err := c.getCatalog(ctx, path+query, tagBytesMax)
+		resp, text, _, err := c.getCatalog(ctx, path+query, tagBytesMax) //nolint:bodyclose // getCatalog closes it
 		if err != nil {
 			return false, err
 		}

@@ -166,7 +166,7 @@ func TestFormsOfConfirmation(t *testing.T) {
 }
 
 // An error in an answer of success is that error.
-func TestAnErrorInAnAnswerThatSaysSuccess(t *testing.T) {
+func TestAnErrorInAnAnswerOfSuccess(t *testing.T) {
 	for _, tt := range []struct {
 		name, body, state, remedy string
 	}{

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write testdata/descriptors/ours.txtpb")
 
 const descriptorsDir = "testdata/descriptors/"
 
-// TestDescriptorsOfFourMakers compares our descriptor of table.sql with those
+// TestDescriptorsOfFourBuilders compares our descriptor of table.sql with those
 // that protoc and Databricks' own builder make of the same columns. Names and
 // numbers of fields, their types, labels and nesting must be the same. The
 // service ignores what may differ: the package, names and order of nested
@@ -34,10 +34,10 @@ const descriptorsDir = "testdata/descriptors/"
 //
 // official.txtpb names in its header how it was generated. ours.txtpb is written by
 // this test, with -update.
-func TestDescriptorsOfFourMakers(t *testing.T) {
+func TestDescriptorsOfFourBuilders(t *testing.T) {
 	ours := ourDescriptor(t)
 	if *update {
-		text := "# What this package makes of table.sql. Written by\n# go test ./zerobus -run TestDescriptorsOfFourMakers -update\n\n" + prototext.Format(ours)
+		text := "# What this package makes of table.sql. Written by\n# go test ./zerobus -run TestDescriptorsOfFourBuilders -update\n\n" + prototext.Format(ours)
 		if err := os.WriteFile(descriptorsDir+"ours.txtpb", []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

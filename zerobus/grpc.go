@@ -106,8 +106,8 @@ func (t *grpcTransport) repeatRotated(attempt func() error) error {
 			idle = 0
 		}
 		if idle > idleRotation {
-			return &Error{Op: opInsert, Err: fmt.Errorf("%d streams in a row were closed before they took anything", idle),
-				kind: transient, reason: RetryUnavailable, Meaning: busy, Remedy: waitOut}
+			err := fmt.Errorf("%d streams in a row were closed before they took anything", idle)
+			return t.c.rem.byCause(&Error{Op: opInsert, Err: err, kind: transient, reason: RetryUnavailable}, causeBusy)
 		}
 	}
 }

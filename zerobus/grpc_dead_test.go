@@ -12,41 +12,41 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-// wireTap dials bufconns whose traffic can be swallowed, as by a firewall that
+// recordingDialer dials bufconns whose traffic can be swallowed, as by a firewall that
 // forgot the connection.
-type wireTap struct {
+type recordingDialer struct {
 	dial func(context.Context) (net.Conn, error)
 
 	mu    sync.Mutex // guards conns
-	conns []*tapped
+	conns []*recordedConn
 }
 
-type tapped struct {
+type recordedConn struct {
 	net.Conn
 	mu     sync.Mutex // guards silent
 	silent bool
 }
 
-func (w *wireTap) Dial(ctx context.Context, _ string) (net.Conn, error) {
+func (w *recordingDialer) Dial(ctx context.Context, _ string) (net.Conn, error) {
 	c, err := w.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	one := &tapped{Conn: c}
+	one := &recordedConn{Conn: c}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conns = append(w.conns, one)
 	return one, nil
 }
 
-func (w *wireTap) dialed() int {
+func (w *recordingDialer) dialed() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.conns)
 }
 
 // swallow makes the connections there are dead without a sign of it.
-func (w *wireTap) swallow() {
+func (w *recordingDialer) swallow() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.conns {
@@ -56,7 +56,7 @@ func (w *wireTap) swallow() {
 	}
 }
 
-func (c *tapped) Write(p []byte) (int, error) {
+func (c *recordedConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	silent := c.silent
 	c.mu.Unlock()

@@ -173,7 +173,7 @@ func (l *listener) StreamEnded(why string) {
 	l.ends[why]++
 }
 
-func TestAnObserverMayHearOfStreams(t *testing.T) {
+func TestAnObserverCountsStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ends := []error{
 			status.Error(codes.Unavailable, "Error Code: 6002, Error State: 0."),
@@ -188,7 +188,7 @@ func TestAnObserverMayHearOfStreams(t *testing.T) {
 			return errors.Join(s.confirm(), s.take(1), s.receive(), ends[n-1])
 		}}
 		var heard listener
-		c := overheard(t, svc, &heard)
+		c := observedStreams(t, svc, &heard)
 		for range 2 * len(ends) {
 			var no *zerobus.RefusedError
 			if err := c.WriteLatest(t.Context(), rows(1)); err != nil && !errors.As(err, &no) {

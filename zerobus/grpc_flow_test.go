@@ -272,7 +272,7 @@ func TestANewStreamHasAFreshToken(t *testing.T) {
 	})
 }
 
-func TestNothingSecretIsSaidOfAStream(t *testing.T) {
+func TestNoSecretOfAStreamIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := streamed(t, &service{handle: func(n int, s *served) error {
 			all := s.md.Get("authorization")[0] + " " + secretOne

@@ -116,9 +116,9 @@ func TestStreamsThatLiveTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestConnectionsThatAreSentAway has the server end each connection with a
+// TestConnectionsThatTheServiceTurnsAway has the server end each connection with a
 // GOAWAY every ten seconds, and its streams five seconds later.
-func TestConnectionsThatAreSentAway(t *testing.T) {
+func TestConnectionsThatTheServiceTurnsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{}
 		b := overBuffers(t, svc, nil, func(dial func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {

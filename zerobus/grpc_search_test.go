@@ -71,7 +71,7 @@ func TestOnePoisonRowAmongManyBatchesInFlight(t *testing.T) {
 	})
 }
 
-func TestARefusedRowHoldsNobodyUp(t *testing.T) {
+func TestARefusedRowDelaysNoOtherBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := streamed(t, &service{}, nil)
 		start := time.Now()

@@ -261,9 +261,9 @@ func streamed(t *testing.T, svc *service, change func(*zerobus.Config)) streamin
 }
 
 // tappedStream is streamed with a hand on the connections.
-func tappedStream(t *testing.T, svc *service) (streaming, *wireTap) {
+func tappedStream(t *testing.T, svc *service) (streaming, *recordingDialer) {
 	t.Helper()
-	tap := &wireTap{}
+	tap := &recordingDialer{}
 	return overBuffers(t, svc, nil, func(dial func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {
 		tap.dial = dial
 		return tap.Dial
@@ -279,8 +279,8 @@ func overBuffers(t *testing.T, svc *service, change func(*zerobus.Config),
 	return b
 }
 
-// overheard is streamed with another Observer.
-func overheard(t *testing.T, svc *service, obs zerobus.Observer) streaming {
+// observedStreams is streamed with another Observer.
+func observedStreams(t *testing.T, svc *service, obs zerobus.Observer) streaming {
 	t.Helper()
 	return overObserved(t, svc, nil, func(dial func(context.Context) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {
 		return func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }

@@ -124,7 +124,7 @@ func (r remedies) ended(end streamEnd, secrets []string) *Error {
 	}
 	switch {
 	case code == codes.OK:
-		r.byAnswer(e)
+		e = r.byAnswer(e)
 		e.RPC, e.Message, e.Meaning = "", "", "the service ended the stream without saying why"
 		return e
 	case aboutTable:

@@ -454,7 +454,7 @@ func outcomeOf(why error, m *message, inFlight int) error {
 	}
 	own := *e // each caller completes its own
 	if m.rows > 1 && (e.Status == 429 && m.size > splittable || e.RPC == "OUT_OF_RANGE") {
-		own.kind, own.Meaning, own.Remedy = tooLarge, tooBig, lowerBatch
+		own.kind, own.Meaning, own.Remedy = tooLarge, causeTooLarge.meaning, causeTooLarge.remedy
 	}
 	return &own
 }

@@ -76,7 +76,7 @@ func newREST(c *Client) *httpTransport {
 				// The edge's answer for the host of another workspace or region. No row is
 				// given up for it.
 				e.kind = configuration
-				c.rem.byCause(e, causeOtherWorkspace)
+				_ = c.rem.byCause(e, causeOtherWorkspace)
 			}
 		}}
 }

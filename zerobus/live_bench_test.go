@@ -57,8 +57,8 @@ func BenchmarkPoison(b *testing.B) {
 			for i := range rows {
 				rows[i] = l.row(fmt.Sprintf("%0370d", i), i, false)
 			}
-			spoilt := append([][]byte(nil), rows...)
-			spoilt[777] = l.row("poison", 0, true)
+			damaged := append([][]byte(nil), rows...)
+			damaged[777] = l.row("poison", 0, true)
 			b.ResetTimer()
 			var wg sync.WaitGroup
 			for p := range partitions {
@@ -66,7 +66,7 @@ func BenchmarkPoison(b *testing.B) {
 					for n := p; n < b.N; n += partitions {
 						batch := rows
 						if n%10 == 7 {
-							batch = spoilt
+							batch = damaged
 						}
 						if bad, err := l.deliver(b.Context(), batch); err != nil || len(bad) > 1 {
 							b.Errorf("deliver: %v, %d bad rows", err, len(bad))

@@ -28,132 +28,113 @@ const (
 // and {grants} are replaced with the configured names, and {key}, {address} and {reach}
 // with those of the operation, so that statements can be pasted.
 var answerRemedies = []struct {
-	ops             string
-	status          int
-	code            string
-	meaning, remedy string
+	ops    string
+	status int
+	code   string
+	cause
 }{
-	{opInsert, anyRedirect, "", redirected, "set zerobus.endpoint to the Zerobus endpoint itself, not to the workspace or a login page"},
-	{"", anyRedirect, "", redirected,
-		"set zerobus.workspace_url to the workspace's own address, not to that of a login page or of Databricks' accounts console"},
+	{opInsert, anyRedirect, "", cause{redirected, "set zerobus.endpoint to the Zerobus endpoint itself, not to the workspace or a login page"}},
+	{"", anyRedirect, "", cause{redirected,
+		"set zerobus.workspace_url to the workspace's own address, not to that of a login page or of Databricks' accounts console"}},
 
-	{opToken, anyStatus, "invalid_authorization_details", "the service principal lacks a privilege on the table, or the table does not exist",
-		"check that {table} exists, and run: {grants}"},
-	{opToken, anyStatus, "invalid_scope", "the token endpoint does not know the scope", "set zerobus.scope to all-apis"},
-	{opToken, anyStatus, "invalid_target", "the workspace mints no tokens for the workspace id {workspace_id}",
+	{opToken, anyStatus, "invalid_authorization_details", cause{"the service principal lacks a privilege on the table, or the table does not exist",
+		"check that {table} exists, and run: {grants}"}},
+	{opToken, anyStatus, "invalid_scope", cause{"the token endpoint does not know the scope", "set zerobus.scope to all-apis"}},
+	{opToken, anyStatus, "invalid_target", cause{"the workspace mints no tokens for the workspace id {workspace_id}",
 		"set zerobus.workspace_id to the number after ?o= in the workspace's address, and check that zerobus.workspace_url ({workspace}) " +
-			"is of the same workspace"},
-	{opToken, anyStatus, "invalid_client", badClient, newSecret},
-	{opToken, 400, "", badClient, newSecret},
-	{opToken, 401, "", badClient, newSecret},
-	{opToken, 403, "", "the workspace does not let this client reach its token endpoint",
-		"add service principal {principal} to the workspace, and check its network policies and IP access lists"},
-	{opToken, 404, "", "there is no token endpoint at {token_url}", "check zerobus.workspace_url ({workspace}) and zerobus.token_url"},
+			"is of the same workspace"}},
+	{opToken, anyStatus, "invalid_client", causeClient},
+	{opToken, 400, "", causeClient},
+	{opToken, 401, "", causeClient},
+	{opToken, 403, "", cause{"the workspace does not let this client reach its token endpoint",
+		"add service principal {principal} to the workspace, and check its network policies and IP access lists"}},
+	{opToken, 404, "", cause{"there is no token endpoint at {token_url}", "check zerobus.workspace_url ({workspace}) and zerobus.token_url"}},
 
-	{opRows, 400, "", badRow, fixRow},
-	{opRows, 422, "", badRow, fixRow},
-	{opRows, 403, "", "service principal {principal} may not write to {table}", "run: {grants}"},
-	{opRows, 413, "", tooBig, lowerBatch},
+	{opRows, 400, "", causeRow},
+	{opRows, 422, "", causeRow},
+	{opRows, 403, "", cause{"service principal {principal} may not write to {table}", "run: {grants}"}},
+	{opRows, 413, "", causeTooLarge},
 
-	{opIngest, 401, "", "the token was refused, and a fresh one too",
-		"check that service principal {principal} is in the workspace {workspace} and that its tokens come from the same one ({token_url})"},
-	{opIngest, 404, "ENDPOINT_NOT_FOUND", "the workspace serves no ingest API at {ingest}",
+	{opIngest, 401, "", cause{"the token was refused, and a fresh one too",
+		"check that service principal {principal} is in the workspace {workspace} and that its tokens come from the same one ({token_url})"}},
+	{opIngest, 404, "ENDPOINT_NOT_FOUND", cause{"the workspace serves no ingest API at {ingest}",
 		"set zerobus.transport to grpc or rest, with the workspace's Zerobus endpoint as zerobus.endpoint; " +
-			"if it should have the API, check that Zerobus Ingest is enabled on the workspace"},
-	{opIngest, 404, "", "there is no table {table}, or no Zerobus Ingest on the workspace",
+			"if it should have the API, check that Zerobus Ingest is enabled on the workspace"}},
+	{opIngest, 404, "", cause{"there is no table {table}, or no Zerobus Ingest on the workspace",
 		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), " +
-			"and check that Zerobus Ingest is enabled on {workspace}"},
-	{opIngest, 501, "", "the service does not support this table or one of its features",
-		"use a managed Delta table outside default storage, in the workspace's own region"},
+			"and check that Zerobus Ingest is enabled on {workspace}"}},
+	{opIngest, 501, "", cause{"the service does not support this table or one of its features",
+		"use a managed Delta table outside default storage, in the workspace's own region"}},
 
-	{opInsert, 401, "", "the endpoint refused the token, and a fresh one too",
-		"check that zerobus.workspace_url ({workspace}), zerobus.endpoint ({endpoint}) and the workspace id {workspace_id} belong together"},
-	{opInsert, 404, "", "the endpoint {endpoint} knows no table {table}",
-		"check the full name catalog.schema.table and the region of zerobus.endpoint, and create the table (bridge ddl prints the statements)"},
-	{opInsert, 412, "", badTable, moveTable},
-	{opInsert, 501, "", "the endpoint does not support this table, one of its features or this transport",
-		"use a managed Delta table outside default storage, and check that {endpoint} is a Zerobus endpoint in the workspace's own region"},
+	{opInsert, 401, "", cause{"the endpoint refused the token, and a fresh one too",
+		"check that zerobus.workspace_url ({workspace}), zerobus.endpoint ({endpoint}) and the workspace id {workspace_id} belong together"}},
+	{opInsert, 404, "", cause{"the endpoint {endpoint} knows no table {table}",
+		"check the full name catalog.schema.table and the region of zerobus.endpoint, and create the table (bridge ddl prints the statements)"}},
+	{opInsert, 412, "", causeTableKind},
+	{opInsert, 501, "", cause{"the endpoint does not support this table, one of its features or this transport",
+		"use a managed Delta table outside default storage, and check that {endpoint} is a Zerobus endpoint in the workspace's own region"}},
 
-	{opColumns, 401, "", unreadable, grantRead},
-	{opColumns, 403, "", unreadable, grantRead},
-	{opColumns, 404, "", "there is no table {table}, or service principal {principal} may not see it in Unity Catalog",
-		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), and run: {grants}"},
+	{opColumns, 401, "", causeUnreadable},
+	{opColumns, 403, "", causeUnreadable},
+	{opColumns, 404, "", cause{"there is no table {table}, or service principal {principal} may not see it in Unity Catalog",
+		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), and run: {grants}"}},
 
-	{"", 407, "", "the proxy asks for credentials", "set them in HTTPS_PROXY, or exempt the workspace with NO_PROXY"},
-	{"", 429, "", "the service asks to slow down",
-		"nothing, the bridge waits and retries; if it lasts, set zerobus.rate_limit or ask Databricks for a higher quota"},
-	{"", 408, "", busy, waitOut},
-	{"", 425, "", busy, waitOut},
-	{opInsert, anyConfiguration, "", rejected, "check zerobus.endpoint ({endpoint}) and what stands between the bridge and it"},
-	{"", anyConfiguration, "", rejected,
-		"check zerobus.workspace_url ({workspace}), the paths set under zerobus, and what stands between the bridge and the workspace"},
-	{"", anyStatus, "", busy, waitOut},
+	{"", 407, "", cause{"the proxy asks for credentials", "set them in HTTPS_PROXY, or exempt the workspace with NO_PROXY"}},
+	{"", 429, "", cause{"the service asks to slow down",
+		"nothing, the bridge waits and retries; if it lasts, set zerobus.rate_limit or ask Databricks for a higher quota"}},
+	{"", 408, "", causeBusy},
+	{"", 425, "", causeBusy},
+	{opInsert, anyConfiguration, "", cause{rejected, "check zerobus.endpoint ({endpoint}) and what stands between the bridge and it"}},
+	{"", anyConfiguration, "", cause{rejected,
+		"check zerobus.workspace_url ({workspace}), the paths set under zerobus, and what stands between the bridge and the workspace"}},
+	{"", anyStatus, "", causeBusy},
 }
 
 const (
 	redirected    = "{address} redirects the request, and credentials do not follow redirects"
-	badClient     = "the client id or the client secret is wrong, or the secret was rotated or has expired"
-	newSecret     = "generate a new OAuth secret for service principal {principal} and set it as zerobus.client_secret"
-	badRow        = "at least one row cannot be ingested; usually it carries a column the table lacks, or a value of another type than the column's"
-	fixRow        = "compare the row with the columns of {quoted}: add the column, or fix or remove its mapping in the blueprint; bridge check compares the two"
-	unreadable    = "service principal {principal} may not read the columns of {table} from Unity Catalog"
-	grantRead     = "run, if columns are to be checked: {grants}"
 	badTable      = "the service cannot write to a table of this kind"
 	moveTable     = "make {table} a managed Delta table outside default storage, in the workspace's own region"
-	tooBig        = "the batch has more bytes or rows than the service takes in one request"
-	lowerBatch    = "lower delivery.max_bytes or delivery.max_rows; a single row of this size cannot be ingested"
+	grantRead     = "run, if columns are to be checked: {grants}"
 	rejected      = "the service does not take this request"
-	busy          = "the service is not ready to answer"
-	waitOut       = "nothing, the bridge retries; if it lasts, look at the workspace's status page"
 	reachEndpoint = "check that the bridge reaches {endpoint}: name resolution, network policies, IP access lists, HTTPS_PROXY; " +
 		"where gRPC cannot pass, use zerobus.transport rest"
 )
 
-// cause is a reason that no status expresses.
-type cause int
+// cause is the meaning of an error and its remedy.
+type cause struct{ meaning, remedy string }
 
-const (
-	causeConnection cause = iota
-	causeProxy
-	causeRoots
-	causeDNS
-	causeCertificate
-	causeTimeout
-	causeSilence
-	causeMisread
-	causeTooLarge
-	causeTableKind
-	causeDefaultStorage
-	causeDescriptor
-	causeCreate
-	causeForeignStatus
-	causeOtherWorkspace
-)
-
-var causeRemedies = map[cause]struct{ meaning, remedy string }{
-	causeConnection: {"the connection failed", "{reach}"},
-	causeProxy:      {"the proxy could not be reached", "check the address in HTTPS_PROXY, or exempt {host_port} with NO_PROXY"},
-	causeRoots:      {"the certificate authorities could not be read", "check the file named by zerobus.ca_file"},
-	causeDNS:        {"the host name could not be resolved", "check the spelling of {key} ({address}) and the name servers of this machine"},
-	causeCertificate: {"the server's certificate is not trusted",
-		"check {key} ({address}); behind a TLS-inspecting proxy name its authority in zerobus.ca_file"},
-	causeTimeout:   {"no answer came in time", "{reach}; raise zerobus.timeout if the service is only slow"},
-	causeSilence:   {"the service, or the network before it, has gone silent", "{reach}"},
-	causeMisread:   {"the answer does not confirm the request", "check that nothing between the bridge and {address} answers in its place"},
-	causeTooLarge:  {tooBig, lowerBatch},
-	causeTableKind: {badTable, moveTable},
-	causeDefaultStorage: {badTable,
-		"ask Databricks about your region and workspace: not every one takes tables in default storage yet; else " + moveTable},
-	causeDescriptor: {"the service cannot use the protobuf descriptor that the bridge made for the table's columns",
-		"upgrade the bridge, or set zerobus.record_format to json"},
-	causeCreate: {"the service opens no stream for rows of this shape to {table}",
+var (
+	causeBusy   = cause{"the service is not ready to answer", "nothing, the bridge retries; if it lasts, look at the workspace's status page"}
+	causeClient = cause{"the client id or the client secret is wrong, or the secret was rotated or has expired",
+		"generate a new OAuth secret for service principal {principal} and set it as zerobus.client_secret"}
+	causeRow = cause{"at least one row cannot be ingested; usually it carries a column the table lacks, or a value of another type than the column's",
+		"compare the row with the columns of {quoted}: add the column, or fix or remove its mapping in the blueprint; " +
+			"bridge check compares the two"}
+	causeUnreadable  = cause{"service principal {principal} may not read the columns of {table} from Unity Catalog", grantRead}
+	causeConnection  = cause{"the connection failed", "{reach}"}
+	causeProxy       = cause{"the proxy could not be reached", "check the address in HTTPS_PROXY, or exempt {host_port} with NO_PROXY"}
+	causeRoots       = cause{"the certificate authorities could not be read", "check the file named by zerobus.ca_file"}
+	causeDNS         = cause{"the host name could not be resolved", "check the spelling of {key} ({address}) and the name servers of this machine"}
+	causeCertificate = cause{"the server's certificate is not trusted",
+		"check {key} ({address}); behind a TLS-inspecting proxy name its authority in zerobus.ca_file"}
+	causeTimeout  = cause{"no answer came in time", "{reach}; raise zerobus.timeout if the service is only slow"}
+	causeSilence  = cause{"the service, or the network before it, has gone silent", "{reach}"}
+	causeMisread  = cause{"the answer does not confirm the request", "check that nothing between the bridge and {address} answers in its place"}
+	causeTooLarge = cause{"the batch has more bytes or rows than the service takes in one request",
+		"lower delivery.max_bytes or delivery.max_rows; a single row of this size cannot be ingested"}
+	causeTableKind      = cause{badTable, moveTable}
+	causeDefaultStorage = cause{badTable,
+		"ask Databricks about your region and workspace: not every one takes tables in default storage yet; else " + moveTable}
+	causeDescriptor = cause{"the service cannot use the protobuf descriptor that the bridge made for the table's columns",
+		"upgrade the bridge, or set zerobus.record_format to json"}
+	causeCreate = cause{"the service opens no stream for rows of this shape to {table}",
 		"compare the blueprint's columns with the table's (bridge check shows both) and fix either; " +
-			"the table must be a managed Delta table outside default storage"},
-	causeForeignStatus: {"this refusal is not in the form of the service, so no row is given up for it ({endpoint} answered)",
-		"check what stands between the bridge and {endpoint}, such as a proxy or a gateway; the bridge retries"},
-	causeOtherWorkspace: {"the endpoint {endpoint} does not serve this workspace",
-		"check that the id and the region in zerobus.endpoint are those of {workspace}"},
-}
+			"the table must be a managed Delta table outside default storage"}
+	causeForeignStatus = cause{"this refusal is not in the form of the service, so no row is given up for it ({endpoint} answered)",
+		"check what stands between the bridge and {endpoint}, such as a proxy or a gateway; the bridge retries"}
+	causeOtherWorkspace = cause{"the endpoint {endpoint} does not serve this workspace",
+		"check that the id and the region in zerobus.endpoint are those of {workspace}"}
+)
 
 // remedies fills the texts with the configured names.
 type remedies struct{ names map[string]*strings.Replacer } // by operation
@@ -190,17 +171,14 @@ func (r remedies) byAnswer(e *Error) *Error {
 			row.status == anyConfiguration && e.kind == configuration
 		sameOp := row.ops == "" || strings.Contains(row.ops, e.Op)
 		if sameStatus && sameOp && (row.code == "" || row.code == e.Code) {
-			e.Meaning, e.Remedy = r.names[e.Op].Replace(row.meaning), r.names[e.Op].Replace(row.remedy)
-			break
+			return r.byCause(e, row.cause)
 		}
 	}
 	return e
 }
 
-// byCause sets e.Meaning and e.Remedy.
 func (r remedies) byCause(e *Error, why cause) *Error {
-	text := causeRemedies[why]
-	e.Meaning, e.Remedy = r.names[e.Op].Replace(text.meaning), r.names[e.Op].Replace(text.remedy)
+	e.Meaning, e.Remedy = r.names[e.Op].Replace(why.meaning), r.names[e.Op].Replace(why.remedy)
 	return e
 }
 

@@ -233,9 +233,9 @@ func TestSecretsRotateWhileManyWrite(t *testing.T) {
 	}
 }
 
-// TestNothingSecretIsSaid lets a hostile or careless service repeat all it was
+// TestNoSecretIsLogged lets a hostile or careless service repeat all it was
 // sent, and looks through every error, state and log line.
-func TestNothingSecretIsSaid(t *testing.T) {
+func TestNoSecretIsLogged(t *testing.T) {
 	for _, status := range []int{200, 302, 400, 401, 403, 404, 429, 500, 501} {
 		for _, where := range []string{"token", "ingest", "columns"} {
 			t.Run(fmt.Sprint(where, status), func(t *testing.T) {

@@ -65,7 +65,7 @@ func watched(t *testing.T, b bench, then func([]zerobus.Column, error)) *[]chang
 	return &got
 }
 
-func TestWatchTellsOfChangedColumns(t *testing.T) {
+func TestWatchReportsChangedColumns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, func(c *zerobus.Config) { c.ColumnsRefresh = 5 * time.Minute })
 		b.space.columns = table("a", "b")
@@ -114,7 +114,7 @@ func TestWatchOutlivesCatalogThatIsAway(t *testing.T) {
 	})
 }
 
-func TestWatchWithoutATimerHearsOfRefusedRows(t *testing.T) {
+func TestWatchWithoutATimerReportsAfterRefusedRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
 		b.space.columns = table("a", "b")

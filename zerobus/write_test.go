@@ -276,7 +276,7 @@ func TestRateLimit(t *testing.T) {
 	})
 }
 
-func TestRetryingIsSaidOnceAndThenSeldom(t *testing.T) {
+func TestRetriesAreLoggedOnceAndThenRarely(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, nil)
 		down := time.Now().Add(2 * time.Minute)

@@ -252,12 +252,11 @@ func (p *parser) args(name string, n int, part func(i int) error) error {
 
 func (p *parser) field(depth int) (f Field, err error) {
 	if p.take('`') {
-		end := strings.IndexByte(p.text[p.i:], '`')
-		if end < 0 {
+		var closed bool
+		if f.Name, _, closed = strings.Cut(p.text[p.i:], "`"); !closed {
 			return f, errors.New("` without another")
 		}
-		f.Name = p.text[p.i : p.i+end]
-		p.i += end + 1
+		p.i += len(f.Name) + 1
 	} else {
 		f.Name = p.word()
 	}
@@ -283,20 +282,12 @@ func (p *parser) field(depth int) (f Field, err error) {
 
 // quoted skips a text in single or double quotes.
 func (p *parser) quoted() bool {
-	if p.done() || p.text[p.i] != '\'' && p.text[p.i] != '"' {
-		return false
-	}
-	for quote, i := p.text[p.i], p.i+1; i < len(p.text); i++ {
-		switch p.text[i] {
-		case '\\':
-			i++
-		case quote:
-			p.i = i + 1
-			return true
-		}
-	}
-	return false
+	text := quotedText.FindString(p.text[p.i:])
+	p.i += len(text)
+	return text != ""
 }
+
+var quotedText = regexp.MustCompile(`^[ \t\r\n]*(?s:'(\\.|[^'\\])*'|"(\\.|[^"\\])*")`)
 
 // scalar reads what follows the name of a type that contains no other types.
 func (p *parser) scalar(name string) (*Type, error) {
@@ -309,13 +300,11 @@ func (p *parser) scalar(name string) (*Type, error) {
 	}
 	args, open := "", p.take('(')
 	if open {
-		rest := p.text[p.i:]
-		n := strings.IndexByte(rest, ')')
-		if n < 0 {
+		var closed bool
+		if args, _, closed = strings.Cut(p.text[p.i:], ")"); !closed {
 			return nil, errors.New("( without )")
 		}
-		args = rest[:n]
-		p.i += n + 1
+		p.i += len(args) + 1
 	}
 	switch name {
 	case "DECIMAL", "DEC", "NUMERIC":

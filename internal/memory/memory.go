@@ -5,7 +5,6 @@ package memory
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -119,16 +118,10 @@ func lowest(root fs.FS, mount, group, file string) int64 {
 	}
 }
 
-// read returns the first 64 KiB of a file; empty if it cannot be read.
 func read(root fs.FS, name string) string {
-	f, err := root.Open(name)
+	data, err := fs.ReadFile(root, name)
 	if err != nil {
-		return ""
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	data, err := io.ReadAll(io.LimitReader(f, 64<<10))
-	if err != nil {
-		return ""
+		return "" // as if there were no limit
 	}
 	return strings.TrimSpace(string(data))
 }

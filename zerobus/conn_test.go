@@ -152,7 +152,7 @@ func TestAnAnswerThatNothingAskedFor(t *testing.T) {
 	}
 }
 
-// pipe is a connection in memory, for the guard's own rules.
+// pipe is a connection in memory, for the rules of trackedConn.
 type pipe struct {
 	net.Conn
 	text io.Reader
@@ -161,7 +161,7 @@ type pipe struct {
 func (p pipe) Read(b []byte) (int, error)  { return p.text.Read(b) }
 func (p pipe) Write(b []byte) (int, error) { return len(b), nil }
 
-func TestTheGuardTellsEarlierBytes(t *testing.T) {
+func TestTrackedConnDetectsEarlierBytes(t *testing.T) {
 	g := zerobus.NewTracked(pipe{text: strings.NewReader("early late")})
 	buf := make([]byte, 6)
 	read := func() {
@@ -185,7 +185,7 @@ func TestTheGuardTellsEarlierBytes(t *testing.T) {
 
 // Bytes that wait in the kernel when a request is about to be written keep it
 // from being written.
-func TestTheGuardLooksIntoTheKernel(t *testing.T) {
+func TestTrackedConnDetectsBytesInTheKernel(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

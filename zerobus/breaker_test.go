@@ -53,7 +53,7 @@ func TestAnAckOfARequestFromBeforeDoesNotEndABlock(t *testing.T) {
 	})
 }
 
-func TestAFaultFromBeforeAMendingDoesNotBlockAgain(t *testing.T) {
+func TestAFaultFromBeforeTheFixDoesNotBlockAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := virtual(t, func(c *zerobus.Config) { c.Timeout = 10 * time.Minute })
 		hold := make(chan struct{})
