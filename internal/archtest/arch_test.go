@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,10 +19,10 @@ import (
 
 const module = "github.com/datafly/bridge"
 
-// arrows lists every room of the house and the rooms it may import; a room
-// includes the folders below it that are not rooms themselves. The three
-// packages that do the work are strangers to each other: cmd/bridge alone
-// introduces them.
+// arrows lists every package and the packages of this module that it may import.
+// An entry includes the folders below it that have no entry of their own. The
+// three packages that do the work never import each other: internal/pipeline
+// connects them.
 var arrows = map[string][]string{
 	module:                   {}, // the documents that bridge help shows
 	"consumer":               {"internal/kafka", "internal/memory", "internal/oauthtoken", "internal/plaintext", "internal/setting"},
@@ -57,16 +60,16 @@ var arrows = map[string][]string{
 	"cmd/bridge":             {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/app", "internal/blueprinttest", "internal/config", "internal/demo", "internal/hangup", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/spelling", "internal/terminal"},
 }
 
-// A border keeps a package from outside, and those below it, to some rooms.
-type border struct {
+// A boundary restricts a package of others, and those below it, to some packages.
+type boundary struct {
 	imported, reason string
-	rooms            []string
+	allowed          []string
 }
 
-// borders stand narrow before wide: the first that matches counts.
-var borders = []border{
+// boundaries are in order: the first that matches counts.
+var boundaries = []boundary{
 	{"github.com/twmb/franz-go/pkg/kfake", "an in-process Kafka has no place in the delivery path", []string{"internal/demo", "internal/kafkatest", "bench"}},
-	{"github.com/twmb/franz-go", "Kafka is the consumer's business", []string{"consumer", "internal/pipeline", "internal/tracing", "internal/demo", "internal/kafka", "internal/kafkatest", "bench", "test/chaos"}},
+	{"github.com/twmb/franz-go", "cmd/bridge and internal/app use consumer and pipeline", []string{"consumer", "internal/pipeline", "internal/tracing", "internal/demo", "internal/kafka", "internal/kafkatest", "bench", "test/chaos"}},
 	{"github.com/spf13/viper", "configuration is read in one place", []string{"internal/config"}},
 	{"github.com/spf13/cobra", "the command line is read in one place", []string{"cmd/bridge"}},
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
@@ -99,6 +102,12 @@ func TestForbiddenArrowsAreFound(t *testing.T) {
 		{"mapping", "net/http"},
 		{"zerobus", "github.com/spf13/viper"},
 		{"cmd/bridge", "testing"},
+		{"cmd/bridge", "github.com/twmb/franz-go/pkg/kgo"},
+		{"consumer", module + "/internal/pipeline"},
+		{"internal/pipeline", module + "/internal/app"},
+		{"internal/reload", module + "/internal/config"},
+		{"internal/app", module + "/mapping"},
+		{"internal/app", "github.com/twmb/franz-go/pkg/kgo"},
 		{"internal/helpers", "fmt"},
 	} {
 		if got := violations(map[string][]string{tc.pkg: {tc.imp}}); len(got) != 1 {
@@ -116,41 +125,64 @@ func TestForbiddenArrowsAreFound(t *testing.T) {
 	}
 }
 
-// violations returns one line for every import that crosses a line.
+// mappingFiles are the files of cmd/bridge that may import mapping: those of commands
+// that show what a blueprint does. What runs a pipeline does not map.
+var mappingFiles = []string{"blueprint.go", "dlq_show.go", "map.go", "schema.go", "suggest.go"}
+
+func TestRuntimeCommandsDoNotMap(t *testing.T) {
+	files, err := filepath.Glob("../../cmd/bridge/*.go")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("got %d files, %v, want those of cmd/bridge", len(files), err)
+	}
+	for _, path := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		name := filepath.Base(path)
+		if err != nil || strings.HasSuffix(name, "_test.go") || slices.Contains(mappingFiles, name) {
+			continue // what does not compile is for the compiler to report
+		}
+		for _, spec := range file.Imports {
+			if spec.Path.Value == `"`+module+`/mapping"` {
+				t.Errorf("cmd/bridge/%s imports mapping; use a function of internal/pipeline; allowed in %s", name, strings.Join(mappingFiles, ", "))
+			}
+		}
+	}
+}
+
+// violations returns one line for every import that is not allowed.
 func violations(pkgs map[string][]string) []string {
 	var out []string
-	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	report := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	for pkg, imports := range pkgs {
-		from := room(pkg)
+		from := entryOf(pkg)
 		allowed, known := arrows[from]
 		if !known {
-			say("%s is a new room; say in arrows what it may import", pkg)
+			report("%s is a new package; add to arrows what it may import", pkg)
 			continue
 		}
 		for _, imp := range imports {
-			if to, ours := strings.CutPrefix(imp, module+"/"); ours && room(to) != from && !slices.Contains(allowed, room(to)) {
-				say("%s imports %s; hand it a func, an interface of its own or plain values from cmd/bridge instead", pkg, to)
+			if to, ours := strings.CutPrefix(imp, module+"/"); ours && entryOf(to) != from && !slices.Contains(allowed, entryOf(to)) {
+				report("%s imports %s; give it a func, an interface of its own or plain values instead", pkg, to)
 			}
-			if b := borderOf(imp); b != nil && !slices.Contains(b.rooms, from) {
-				say("%s imports %s: %s; allowed in %s", pkg, imp, b.reason, strings.Join(b.rooms, ", "))
+			if b := boundaryOf(imp); b != nil && !slices.Contains(b.allowed, from) {
+				report("%s imports %s: %s; allowed in %s", pkg, imp, b.reason, strings.Join(b.allowed, ", "))
 			}
 		}
 	}
 	return out
 }
 
-// borderOf returns the first, that is the narrowest, border a package lies behind.
-func borderOf(imp string) *border {
-	for i := range borders {
-		if within(imp, borders[i].imported) {
-			return &borders[i]
+// boundaryOf returns the first boundary of a package.
+func boundaryOf(imp string) *boundary {
+	for i := range boundaries {
+		if within(imp, boundaries[i].imported) {
+			return &boundaries[i]
 		}
 	}
 	return nil
 }
 
-// room returns the longest entry of arrows that pkg is or lies below, or pkg.
-func room(pkg string) string {
+// entryOf returns the longest entry of arrows that pkg is or lies below, or pkg.
+func entryOf(pkg string) string {
 	found := ""
 	for r := range arrows {
 		if within(pkg, r) && len(r) > len(found) {

@@ -1,3 +1,2 @@
-// Package archtest holds the test that keeps the packages of this module apart
-// as docs/architecture.md says.
+// Package archtest holds the tests of the dependency rules in docs/architecture.md.
 package archtest

@@ -11,9 +11,8 @@ import (
 	"testing"
 )
 
-// No connection trusts a stranger, not even in tests. In the program none
-// speaks TLS below 1.2, no client follows redirects, and no server waits for
-// ever.
+// Every connection verifies its peer, even in tests. In the program none uses TLS
+// below 1.2, no client follows redirects, and every server has timeouts.
 func TestConnectionsAreGuarded(t *testing.T) {
 	files := 0
 	root := filepath.Join("..", "..")
@@ -78,24 +77,24 @@ func TestUnguardedConnectionsAreFound(t *testing.T) {
 	}
 }
 
-// What is not to be named at all, by anybody and by the program.
+// Names that are forbidden everywhere, and in the program.
 var (
 	neverAnywhere = map[string]string{
-		"InsecureSkipVerify":    "a connection to anybody is none to rely on; name the authority instead",
-		"VerifyPeerCertificate": "checking certificates is the library's business",
-		"VerifyConnection":      "checking certificates is the library's business",
+		"InsecureSkipVerify":    "the peer would not be verified; name its certificate authority instead",
+		"VerifyPeerCertificate": "the library verifies certificates",
+		"VerifyConnection":      "the library verifies certificates",
 	}
 	neverInProgram = map[string]string{
 		"http.Get": "follows redirects and has no timeout", "http.Post": "follows redirects and has no timeout",
 		"http.PostForm": "follows redirects and has no timeout", "http.Head": "follows redirects and has no timeout",
-		"http.DefaultClient": "follows redirects and has no timeout", "http.DefaultTransport": "is anybody's to change",
+		"http.DefaultClient": "follows redirects and has no timeout", "http.DefaultTransport": "can be changed by any package",
 		"http.ListenAndServe": "has no timeouts", "http.Serve": "has no timeouts",
 		"credentials.NewClientTLSFromCert": "leaves the least version to the library; use credentials.NewTLS",
 		"credentials.NewClientTLSFromFile": "leaves the least version to the library; use credentials.NewTLS",
 	}
 )
 
-// unguarded returns a line for every breach in one file; source is nil to read
+// unguarded returns a line for every violation in one file; source is nil to read
 // it from disk.
 func unguarded(t *testing.T, path string, source any) (faults []string) {
 	t.Helper()
@@ -111,7 +110,7 @@ func unguarded(t *testing.T, path string, source any) (faults []string) {
 	if strings.HasSuffix(clean, "internal/archtest/tls_test.go") {
 		return nil // names them all
 	}
-	say := func(n ast.Node, format string, args ...any) {
+	report := func(n ast.Node, format string, args ...any) {
 		faults = append(faults, fmt.Sprintf("%s: %s", set.Position(n.Pos()), fmt.Sprintf(format, args...)))
 	}
 	ast.Inspect(file, func(n ast.Node) bool {
@@ -119,20 +118,20 @@ func unguarded(t *testing.T, path string, source any) (faults []string) {
 		case *ast.SelectorExpr:
 			name := dotted(n)
 			if why, bad := neverAnywhere[n.Sel.Name]; bad {
-				say(n, "%s: %s", n.Sel.Name, why)
+				report(n, "%s: %s", n.Sel.Name, why)
 			} else if why, bad := neverInProgram[name]; bad && program {
-				say(n, "%s %s", name, why)
+				report(n, "%s %s", name, why)
 			}
 		case *ast.KeyValueExpr:
 			if key, ok := n.Key.(*ast.Ident); ok {
 				if why, bad := neverAnywhere[key.Name]; bad {
-					say(n, "%s: %s", key.Name, why)
+					report(n, "%s: %s", key.Name, why)
 				}
 			}
 		case *ast.CallExpr:
 			if program && dotted(n.Fun) == "io.ReadAll" && len(n.Args) == 1 {
 				if name := dotted(n.Args[0]); strings.HasSuffix(name, ".Body") && !strings.Contains(clean, "/zerobus/emulator/") {
-					say(n, "io.ReadAll of %s has no bound; put an io.LimitReader around it", name)
+					report(n, "io.ReadAll of %s has no bound; put an io.LimitReader around it", name)
 				}
 			}
 		case *ast.CompositeLit:
@@ -140,15 +139,15 @@ func unguarded(t *testing.T, path string, source any) (faults []string) {
 			switch dotted(n.Type) {
 			case "tls.Config":
 				if least := dotted(fields["MinVersion"]); program && least != "tls.VersionTLS12" && least != "tls.VersionTLS13" {
-					say(n, "a tls.Config whose MinVersion is not tls.VersionTLS12 or tls.VersionTLS13")
+					report(n, "a tls.Config whose MinVersion is not tls.VersionTLS12 or tls.VersionTLS13")
 				}
 			case "http.Client":
 				if program && fields["CheckRedirect"] == nil {
-					say(n, "an http.Client without CheckRedirect follows redirects with what it carries")
+					report(n, "an http.Client without CheckRedirect follows redirects with what it carries")
 				}
 			case "http.Server":
 				if program && fields["ReadHeaderTimeout"] == nil && fields["ReadTimeout"] == nil {
-					say(n, "an http.Server without ReadHeaderTimeout or ReadTimeout waits for ever")
+					report(n, "an http.Server without ReadHeaderTimeout or ReadTimeout has no timeout")
 				}
 			}
 		}
