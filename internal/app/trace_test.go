@@ -106,15 +106,15 @@ func (c *collector) listen(t *testing.T, protocol string) string {
 	return "http://" + l.Addr().String()
 }
 
-// The trace a producer began goes on through the bridge to the write; what was
-// not sampled leaves no span, and what was rejected says so.
-func TestTraceGoesOn(t *testing.T) {
+// The trace of a producer continues through the bridge to the write. Events that
+// were not sampled have no span, and rejected ones have an error.
+func TestTraceContinues(t *testing.T) {
 	for _, protocol := range []string{tracing.ProtocolHTTP, tracing.ProtocolGRPC} {
-		t.Run(protocol, func(t *testing.T) { traceGoesOn(t, protocol) })
+		t.Run(protocol, func(t *testing.T) { traceContinues(t, protocol) })
 	}
 }
 
-func traceGoesOn(t *testing.T, protocol string) {
+func traceContinues(t *testing.T, protocol string) {
 	t.Helper()
 	const (
 		row    = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -198,13 +198,13 @@ func traceGoesOn(t *testing.T, protocol string) {
 	}
 	about := attrsOf(out.about.GetAttributes())
 	if about["service.name"] != "signal-bridge" || about["team"] != "data" || about["service.version"] == "" || about["host.name"] == "" || out.scope.GetName() != "github.com/datafly/bridge" {
-		t.Errorf("got resource %v and scope %v, want what the environment says", about, out.scope)
+		t.Errorf("got resource %v and scope %v, want those of the environment", about, out.scope)
 	}
-	s.letterKeepsHeaders(poison)
+	s.deadLetterKeepsHeaders(poison)
 }
 
-// letterKeepsHeaders: a dead letter has the trace context its event had.
-func (s *stage) letterKeepsHeaders(parent string) {
+// deadLetterKeepsHeaders: a dead letter has the trace context its event had.
+func (s *stage) deadLetterKeepsHeaders(parent string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), await.Patience)
 	defer cancel()

@@ -35,8 +35,8 @@ func (s *Schema) NewMapper() consumer.Mapper {
 	}
 }
 
-// Explain maps a record of a topic with this id and says for each of its events
-// what it became and why. It is slow, holds event data and is for people.
+// Explain maps a record of a topic with this id and returns the outcome of each of
+// its events, with reasons. It is slow, and the result holds event data.
 func (c *Compiled) Explain(rec *kgo.Record, topicID [16]byte) []mapping.Explained {
 	in := &mapping.Record{TopicID: topicID}
 	fill(in, rec, true)

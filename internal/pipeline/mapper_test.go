@@ -13,9 +13,9 @@ import (
 	"github.com/datafly/bridge/mapping"
 )
 
-// Each partition has a mapper, and its last event may be part of a whole fetch
-// answer: a mapper that kept it would hold that until the next event comes.
-func TestMapperLetsGoOfTheRecord(t *testing.T) {
+// A mapper must not keep its last record. That may be part of a whole fetch answer,
+// and a partition's next event may be a day away.
+func TestMapperKeepsNoRecord(t *testing.T) {
 	plan, err := mapping.Parse("blueprint.yaml", []byte(`version: 2
 global:
   mappings:

@@ -23,8 +23,8 @@ const (
 	maxKeptHeaders, maxKeptKey = 32, 1 << 10
 )
 
-// batchObserver returns who watches the batches: the live page, the tracer, both or, nil,
-// nobody.
+// batchObserver observes the batches for the live page, the tracer or both; nil for
+// neither.
 func (p *Pipeline) batchObserver() consumer.BatchObserver {
 	var all batchObservers
 	if p.deps.Events != nil {
@@ -192,7 +192,7 @@ func (t *pageObserver) add(p *consumer.BatchView, at consumer.Event, o live.Outc
 func copyRecord(rec *kgo.Record) (kept *kgo.Record, size int) {
 	kept = &kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Timestamp: rec.Timestamp, Key: bytes.Clone(rec.Key[:min(len(rec.Key), maxKeptKey)])}
 	if rec.Value != nil {
-		kept.Value = bytes.Clone(rec.Value[:min(len(rec.Value), maxKept+1)]) // one more says that it was longer
+		kept.Value = bytes.Clone(rec.Value[:min(len(rec.Value), maxKept+1)]) // one byte more marks a longer one
 	}
 	size = len(kept.Key) + len(kept.Value)
 	for _, h := range rec.Headers[:min(len(rec.Headers), maxKeptHeaders)] {

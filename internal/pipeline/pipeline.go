@@ -27,8 +27,8 @@ type Config struct {
 	// Settings are its kafka, zerobus, mapping, delivery and rejects sections. They
 	// are not changed.
 	Settings *config.Config
-	// From and Until bound the run; nil fields are open. A run with Until ends by
-	// itself.
+	// From and Until bound the run; nil fields are open. A run with Until ends
+	// when everything before it is delivered.
 	From, Until *consumer.Position
 }
 
@@ -70,7 +70,7 @@ type Pipeline struct {
 
 	settings atomic.Pointer[config.Config]     // in force: cfg.Settings with what Apply has changed
 	group    atomic.Pointer[consumer.Group]    // nil until the start-up checks have passed
-	waiting  atomic.Pointer[consumer.NotReady] // what start-up waits for
+	waiting  atomic.Pointer[consumer.NotReady] // what the start-up lacks; nil when it lacks nothing
 	state    atomic.Value                      // string, one of ops.State*
 }
 

@@ -95,7 +95,7 @@ func RowColumns(m *mapping.Mapping) []zerobus.Column {
 }
 
 // ReadColumns returns the table's columns. Where the principal may not see them,
-// they are nil and unreadable says why: the blueprint alone decides then.
+// they are nil and unreadable is the reason: the blueprint alone decides then.
 func ReadColumns(ctx context.Context, client *zerobus.Client) (columns []zerobus.Column, unreadable *zerobus.ColumnsUnreadable, err error) {
 	columns, err = client.Columns(ctx)
 	if errors.As(err, &unreadable) {
@@ -171,7 +171,7 @@ func Compile(client *zerobus.Client, o mapping.Options, blueprint *mapping.Bluep
 	return m, nil
 }
 
-// CompileWithoutTable compiles the blueprint by itself and changes nothing.
+// CompileWithoutTable compiles the blueprint alone and changes nothing.
 func (s *Schema) CompileWithoutTable(clusterID string) (*mapping.Mapping, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,16 +180,15 @@ func (s *Schema) CompileWithoutTable(clusterID string) (*mapping.Mapping, error)
 
 // OnColumnsChanged compiles the blueprint for columns that have changed: an
 // optional column that was added is filled from now on, one that was dropped is
-// left out. mismatch says how the columns do not fit the rows. Columns that the
-// blueprint does not fit are logged and rows are made as before: the service
-// decides whether it takes them.
+// left out. mismatch is the difference between the columns and the rows. Columns
+// that the blueprint does not fit are logged, and the compiled blueprint stays: the
+// service decides whether it takes its rows.
 //
-// A column that takes values of another form is such a case, although the
-// blueprint would follow the table's type: events made for a STRING are not
-// BIGINT, and all would be rejected. Whether the new type is meant is for the
-// operator to say.
+// A column whose new type takes other values is such a case. The blueprint could
+// follow the type, but then every event might be rejected: a STRING is not a
+// BIGINT. The operator has to decide that.
 func (s *Schema) OnColumnsChanged(columns []zerobus.Column, mismatch error) {
-	const unfit = "the table has changed and the blueprint no longer fits it; rows are made as before"
+	const unfit = "table columns changed and the blueprint does not fit them; rows have the old columns"
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if mismatch != nil && slices.Equal(columns, s.compiledFor) {
@@ -206,7 +205,7 @@ func (s *Schema) OnColumnsChanged(columns []zerobus.Column, mismatch error) {
 		s.log.Error(unfit, zap.Error(err))
 		return
 	}
-	s.log.Info("rows are made for the table's new columns from now on", zap.Strings("left_out", m.OmittedColumns()))
+	s.log.Info("table columns changed; rows have the new columns from the next batch on", zap.Strings("omitted", m.OmittedColumns()))
 }
 
 // rereadTimeout bounds reading the table's columns for a blueprint that does not
@@ -214,8 +213,8 @@ func (s *Schema) OnColumnsChanged(columns []zerobus.Column, mismatch error) {
 const rereadTimeout = 10 * time.Second
 
 // SetBlueprint replaces the blueprint if the new one fits the table as last read;
-// digest is of its text. With reread, a table that it does not fit is read once
-// more: the column it needs may just have been added.
+// digest is of its text. With reread, a table that it does not fit is read
+// again: the column it needs may just have been added.
 func (s *Schema) SetBlueprint(ctx context.Context, blueprint *mapping.Blueprint, digest string, reread bool) error {
 	err := s.trySetBlueprint(blueprint, digest)
 	var bad *BlueprintMismatch
@@ -250,6 +249,6 @@ func (s *Schema) trySetBlueprint(blueprint *mapping.Blueprint, digest string) er
 	if err != nil {
 		return err
 	}
-	s.log.Info("rows are made by the new blueprint from the next batch on", zap.Strings("left_out", m.OmittedColumns()))
+	s.log.Info("blueprint changed; it is used from the next batch on", zap.Strings("omitted", m.OmittedColumns()))
 	return nil
 }

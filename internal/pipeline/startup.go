@@ -73,8 +73,8 @@ func (s *Schema) CheckTable(ctx context.Context, clusterID string) error {
 	return nil
 }
 
-// dependency is one thing that start-up waits for: one log line when the wait
-// begins, one when it is over, and a reason at /readyz in between.
+// dependency is one thing that a start needs. A wait for it has one log line at its
+// begin, one at its end, and a reason at /readyz in between.
 type dependency struct {
 	p     *Pipeline
 	code  string

@@ -27,9 +27,9 @@ const (
 )
 
 const (
-	// settleTime is how long the files have to stay the same before they are read:
+	// quietPeriod is how long the files have to stay the same before they are read:
 	// an editor writes in several steps.
-	settleTime = 200 * time.Millisecond
+	quietPeriod = 200 * time.Millisecond
 	// pollInterval is how often they are read in any case. Not every change is
 	// announced: network file systems announce none, nor does a link higher up in a
 	// path.
@@ -70,14 +70,14 @@ func (w *Watcher) run(ctx context.Context, watcher *fsnotify.Watcher) {
 	}
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
-	settle := time.NewTimer(settleTime)
-	settle.Stop()
-	defer settle.Stop()
+	timer := time.NewTimer(quietPeriod)
+	timer.Stop()
+	defer timer.Stop()
 	armed := false
 	arm := func() {
 		if !armed {
 			armed = true
-			settle.Reset(settleTime)
+			timer.Reset(quietPeriod)
 		}
 	}
 	try := func(why string) {
@@ -107,7 +107,7 @@ func (w *Watcher) run(ctx context.Context, watcher *fsnotify.Watcher) {
 			} else {
 				arm()
 			}
-		case <-settle.C:
+		case <-timer.C:
 			armed = false
 			switch changed, still := w.look(); {
 			case changed && still:
