@@ -55,7 +55,7 @@ type PartitionStatus struct {
 	Reason    string    `json:"reason,omitempty"` // why it is blocked
 	Rows      int64     `json:"rows_delivered"`   // since the partition was assigned
 	// Ledger accounts for every event since this process first owned it.
-	Ledger LedgerStatus `json:"conservation"`
+	Ledger LedgerStatus `json:"ledger"`
 }
 
 // Seconds is a duration that JSON has in seconds.

@@ -87,9 +87,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
-	var feed *live.Feed
+	var events *live.EventLog
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
-		feed = live.NewFeed(mode)
+		events = live.NewEventLog(mode)
 	}
 	budget := consumer.NewBudget(int64(cfg.Delivery.MaxBuffered))
 	var counts []*ops.IntegrationMetrics
@@ -97,7 +97,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		name := cmp.Or(c.Name, DefaultIntegration)
 		counts = append(counts, a.metrics.Integration(name, pipeline.KnownLabels(c.Settings), func() ops.Snapshot { return a.status(i) }))
 		p, err := pipeline.New(c, pipeline.Deps{
-			Log: o.Log, Metrics: counts[i], Budget: budget, Version: o.Version, Events: feed, Tracer: a.tracer, Observer: o.Observer,
+			Log: o.Log, Metrics: counts[i], Budget: budget, Version: o.Version, Events: events, Tracer: a.tracer, Observer: o.Observer,
 			Resized: func(brokers, partitions int) { a.memory.resize(i, brokers, partitions) }, ShowProgress: o.ShowProgress, Stage: o.Stage,
 		})
 		if err != nil {
@@ -109,13 +109,13 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if o.Reload != nil {
 		a.watcher = a.newWatcher(*o.Reload)
 	}
-	a.server = a.newServer(cfg, feed, counts[0])
+	a.server = a.newServer(cfg, events, counts[0])
 	return a, nil
 }
 
 // newServer returns the ops endpoints. They read the token of the settings in
 // force for each request.
-func (a *App) newServer(cfg *config.Config, feed *live.Feed, counts *ops.IntegrationMetrics) *ops.Server {
+func (a *App) newServer(cfg *config.Config, events *live.EventLog, counts *ops.IntegrationMetrics) *ops.Server {
 	var token func() (string, error)
 	if _, given := cfg.Ops.TokenSource(); given {
 		token = func() (string, error) {
@@ -124,8 +124,8 @@ func (a *App) newServer(cfg *config.Config, feed *live.Feed, counts *ops.Integra
 		}
 	}
 	c := ops.Config{Address: cfg.Ops.Address, Pprof: cfg.Ops.Pprof, Access: access.New(token, cfg.Ops.Loopback())}
-	if feed != nil {
-		c.Live = live.New(live.Config{Mode: cfg.Ops.LiveEvents, Access: c.Access, Letters: a.pipelines[0].DeadLetters()}, feed, a.Status, counts, a.log)
+	if events != nil {
+		c.Live = live.New(live.Config{Mode: cfg.Ops.LiveEvents, Access: c.Access, DeadLetters: a.pipelines[0].DeadLetters()}, events, a.Status, counts, a.log)
 	}
 	return ops.New(c, a.metrics, a.Status, a.log)
 }

@@ -19,11 +19,11 @@ import (
 	"github.com/datafly/bridge/internal/plaintext"
 )
 
-// probes are the paths that Kubernetes, Docker and load balancers ask. They are
-// answered whoever holds the connections, under any name and without a token.
+// probes are the paths that Kubernetes, Docker and load balancers request. They need
+// no token, allow any Host, and may use the reserve of connections.
 var probes = []string{"/livez", "/healthz", "/health", "/readyz"}
 
-// endpoints answers the requests. It keeps no state of its own.
+// endpoints serves the requests. It has no state.
 type endpoints struct {
 	source Source
 	index  string
@@ -39,16 +39,15 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 		mux.Handle("GET "+strings.TrimSuffix(LivePath, "/"), http.RedirectHandler(LivePath, http.StatusSeeOther))
 	}
 	mux.HandleFunc("GET /{$}", e.serveIndex)
-	mux.Handle("GET /metrics", ownHost(cfg.Access, limitResponses(metricsHandler(metrics, log))))
+	mux.Handle("GET /metrics", allowedHost(cfg.Access, limitResponses(metricsHandler(metrics, log))))
 	for _, path := range []string{"/livez", "/healthz", "/health"} {
 		mux.HandleFunc("GET "+path, e.serveLive)
 	}
 	mux.HandleFunc("GET /readyz", e.serveReady)
-	mux.Handle("GET /status", e.private(cfg.Access, limitResponses(http.HandlerFunc(e.serveStatus))))
+	mux.Handle("GET /status", e.authenticated(cfg.Access, limitResponses(http.HandlerFunc(e.serveStatus))))
 	if cfg.Pprof {
 		e.index += indexPprof
-		// /debug/pprof/cmdline is left out on purpose: a secret given as a
-		// flag would be in it.
+		// Not /debug/pprof/cmdline, which would show a secret given as a flag.
 		mux.HandleFunc("GET /debug/pprof/", localOnly(pprof.Index))
 		mux.HandleFunc("GET /debug/pprof/profile", localOnly(pprof.Profile))
 		mux.HandleFunc("GET /debug/pprof/trace", localOnly(pprof.Trace))
@@ -57,8 +56,8 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 	return guard(mux)
 }
 
-// guard sets what holds for every answer, and keeps the reserve of connections
-// for probes.
+// guard sets the headers of all responses and allows only probes on the reserve of
+// connections.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -71,12 +70,12 @@ func guard(next http.Handler) http.Handler {
 			h.Set("Connection", "close")
 			if !probe {
 				h.Set("Retry-After", "1")
-				writeText(w, http.StatusServiceUnavailable, "all connections are in use, and what is left is for probes; try again in a second\n")
+				writeText(w, http.StatusServiceUnavailable, "all connections are in use except those for probes; try again in a second\n")
 				return
 			}
 		}
 		if probe {
-			// A writer without deadlines, of a test, needs none.
+			// A test's writer may have no deadlines.
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(probeTimeout))
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
@@ -84,9 +83,8 @@ func guard(next http.Handler) http.Handler {
 	})
 }
 
-// ownHost refuses requests under a name that anybody can have resolve to this
-// machine. No token guards these answers, so one makes no difference.
-func ownHost(who *access.Control, next http.Handler) http.Handler {
+// allowedHost refuses requests with a Host that does not name this server.
+func allowedHost(who *access.Control, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !who.AllowsHost(r) {
 			writeText(w, http.StatusMisdirectedRequest, "this answers to localhost or an address only, because ops.address is on the loopback; ask 127.0.0.1, or have the proxy send it as Host\n")
@@ -96,16 +94,16 @@ func ownHost(who *access.Control, next http.Handler) http.Handler {
 	})
 }
 
-// private lets in who knows the token, and, where there is none, does what ownHost
-// does: as the page of live events.
-func (e *endpoints) private(who *access.Control, next http.Handler) http.Handler {
+// authenticated serves requests with the token or, if none is configured, with an
+// allowed Host, like the page of live events.
+func (e *endpoints) authenticated(who *access.Control, next http.Handler) http.Handler {
 	if !who.Enabled() {
-		return ownHost(who, next)
+		return allowedHost(who, next)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if v := who.Authenticate(r); v != access.Granted {
 			status, why := v.Refusal(w.Header())
-			if e.live && status == http.StatusUnauthorized { // a session is of the page alone
+			if e.live && status == http.StatusUnauthorized { // the cookie is limited to the page
 				why += "; a browser that logs in at " + LivePath + "login has it as " + LivePath + "status"
 			}
 			writeText(w, status, why+"\n")
@@ -122,17 +120,16 @@ func metricsHandler(metrics *Metrics, log *zap.Logger) http.Handler {
 	})
 }
 
-// scrapeLog logs what promhttp reports: a scrape that could not be gathered or
-// sent in full.
+// scrapeLog logs scrapes that could not be gathered or sent in full.
 type scrapeLog struct{ log *zap.Logger }
 
-// Println implements promhttp.Logger. A peer that has gone, or was too slow, is not
-// worth a warning: it could have one written each time.
+// Println implements promhttp.Logger. Disconnected and slow peers cause no warning:
+// they could cause one with each request.
 func (l scrapeLog) Println(v ...any) {
 	for _, part := range v {
 		var broken net.Error
 		if err, ok := part.(error); ok && errors.As(err, &broken) {
-			l.log.Debug("metrics scrape was cut off", zap.Error(broken))
+			l.log.Debug("metrics scrape was interrupted", zap.Error(broken))
 			return
 		}
 	}
@@ -144,7 +141,7 @@ const indexText = `bridge: Signal events from Kafka to Databricks Zerobus
 /metrics   Prometheus metrics
 /livez     200 while the poll loop is alive, else 503 (also /healthz, /health)
 /readyz    200 while events are being delivered, else 503 with the reasons
-/status    everything at a glance, as JSON; bridge status prints it
+/status    the whole state as JSON; bridge status prints it
 `
 
 const indexLive = "/live/     live events, for a browser\n"
@@ -257,8 +254,8 @@ func loopback(address string) bool {
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
-// wantsJSON says whether the Accept header names JSON. Probes send */* or
-// nothing and get text.
+// wantsJSON reports whether the Accept header names JSON. Probes send */* or nothing
+// and get text.
 func wantsJSON(r *http.Request) bool {
 	return strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "application/json")
 }
@@ -266,14 +263,14 @@ func wantsJSON(r *http.Request) bool {
 func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(text)) // a peer that has gone cannot be told
+	_, _ = w.Write([]byte(text)) // fails if the peer has disconnected
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
-		// Only Config is not ours; its error is not shown, it may quote a value.
-		writeText(w, http.StatusInternalServerError, "the state could not be written as JSON\n")
+		// Only Config can fail. The error may quote a value, so it is not shown.
+		writeText(w, http.StatusInternalServerError, "the state could not be encoded as JSON\n")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -183,7 +183,7 @@ func TestNoSecretComesOut(t *testing.T) {
 			}
 			wantStatus := "[redacted]"
 			if name == "broken" {
-				wantStatus = "could not be written as JSON"
+				wantStatus = "could not be encoded as JSON"
 			}
 			if !strings.Contains(all["/status"], wantStatus) {
 				t.Errorf("/status: got %s, want it to hold %q", all["/status"], wantStatus)

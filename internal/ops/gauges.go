@@ -1,9 +1,8 @@
 package ops
 
 import (
-	"runtime"
-	"runtime/debug"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,92 +11,19 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-// gauges collects the metrics that are states, from one snapshot for each scrape:
-// so they belong together, and none has to be updated or removed in between.
+// gauges collects the metrics that are states. Those of one scrape come from one
+// snapshot, so they are consistent, and none has to be updated or removed.
 type gauges struct {
 	source Source
-
-	all []*prometheus.Desc
-
-	groupInfo, ready, live, pollAge               *prometheus.Desc
-	assigned, paused, pending, buffered           *prometheus.Desc
-	lag, oldest                                   *prometheus.Desc
-	ledger, partitionLedger                       ledgerDescs
-	sinkState, sinkStream, tokenAge, tokenExpires *prometheus.Desc
+	descs  sync.Map // of *prometheus.Desc, by name
 }
 
-// ledgerDescs are the families of a Ledger.
-type ledgerDescs struct{ read, events, inFlight, unaccounted *prometheus.Desc }
+// Describe implements prometheus.Collector. The collector is unchecked: it creates
+// its families when it collects them.
+func (g *gauges) Describe(chan<- *prometheus.Desc) {}
 
-func newGauges(source Source) *gauges {
-	g := &gauges{source: source}
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		d := prometheus.NewDesc(name, help, labels, nil)
-		g.all = append(g.all, d)
-		return d
-	}
-	g.groupInfo = desc("bridge_group_info", "Always 1; the label names the consumer group.", "group")
-	g.ready = desc("bridge_ready", "1 if events are being delivered, else 0; /readyz shows the reasons.")
-	g.live = desc("bridge_live", "1 if the poll loop is running, else 0; /livez shows the reason.")
-	g.pollAge = desc("bridge_poll_age_seconds", "Seconds since the last iteration of the poll loop; absent before the first.")
-	g.assigned = desc("bridge_assigned_partitions", "Partitions assigned to this member, by state.", "state")
-	g.paused = desc("bridge_paused_partitions", "Partitions whose fetches are paused because of the buffer budget.")
-	g.pending = desc("bridge_pending_events", "Events read from Kafka and not yet acknowledged by the sink.")
-	g.buffered = desc("bridge_buffered_bytes", "Bytes of events read from Kafka and not yet acknowledged by the sink.")
-	g.lag = desc("bridge_lag_events",
-		"Offsets from the partition's last delivered event to the end of what can be read; absent while unknown. "+
-			"Offsets without an event count until they are passed.", "topic", "partition")
-	g.oldest = desc("bridge_oldest_unacked_age_seconds",
-		"Age in seconds of the oldest event read and not yet acknowledged by the sink; 0 if there is none.", "topic", "partition")
-	g.ledger = ledgerDescs{
-		read: desc("bridge_ledger_events_read_total",
-			"Events read by this process, over all partitions it was ever assigned. "+
-				"Equals the sum of bridge_ledger_events_total and bridge_ledger_in_flight_events."),
-		events: desc("bridge_ledger_events_total",
-			"Events read by this process that have an outcome. "+
-				"released: given up by a rebalance or a stop, and redelivered to the next owner.", "outcome"),
-		inFlight:    desc("bridge_ledger_in_flight_events", "Events read that have no outcome yet."),
-		unaccounted: desc("bridge_ledger_unaccounted_events", "Events and offsets read or passed that the ledger does not account for. Any other value than 0 is a bug in the bridge."),
-	}
-	g.partitionLedger = ledgerDescs{
-		read: desc("bridge_partition_ledger_events_read_total",
-			"bridge_ledger_events_read_total for one partition. The series ends when the partition is revoked and continues when it is assigned again.",
-			"topic", "partition"),
-		events:      desc("bridge_partition_ledger_events_total", "bridge_ledger_events_total for one partition.", "topic", "partition", "outcome"),
-		inFlight:    desc("bridge_partition_ledger_in_flight_events", "bridge_ledger_in_flight_events for one partition.", "topic", "partition"),
-		unaccounted: desc("bridge_partition_ledger_unaccounted_events", "bridge_ledger_unaccounted_events for one partition.", "topic", "partition"),
-	}
-	g.sinkState = desc("bridge_sink_state", "1 for the present state of the sink, 0 for the others.", "state")
-	g.sinkStream = desc("bridge_sink_stream_info",
-		"Always 1; the label is the service's id of an open stream, as in its system tables. Absent for transports without streams.", "stream_id")
-	g.tokenAge = desc("bridge_token_age_seconds", "Seconds since the present access token was issued; absent without a token.")
-	g.tokenExpires = desc("bridge_token_expires_in_seconds",
-		"Seconds until the present access token expires, negative once it has; absent without a token.")
-	return g
-}
-
-func goVersion() string { return runtime.Version() }
-
-// revision is the version control revision of the build; "" if unknown.
-func revision() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return ""
-}
-
-// Describe implements prometheus.Collector.
-func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range g.all {
-		ch <- d
-	}
-}
+// emit sends one value; labels are names and values in turn.
+type emit func(t prometheus.ValueType, name, help string, value float64, labels ...string)
 
 // Collect implements prometheus.Collector.
 func (g *gauges) Collect(ch chan<- prometheus.Metric) {
@@ -106,76 +32,88 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	if now.IsZero() {
 		now = time.Now()
 	}
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	send := func(t prometheus.ValueType, name, help string, value float64, labels ...string) {
+		values := make([]string, 0, 3)
+		for i := 1; i < len(labels); i += 2 {
+			values = append(values, valid(labels[i]))
+		}
+		desc, ok := g.descs.Load(name)
+		if !ok {
+			var names []string
+			for i := 0; i < len(labels); i += 2 {
+				names = append(names, labels[i])
+			}
+			desc, _ = g.descs.LoadOrStore(name, prometheus.NewDesc(name, help, names, nil))
+		}
+		ch <- prometheus.MustNewConstMetric(desc.(*prometheus.Desc), t, value, values...)
+	}
+	gauge := func(name, help string, value float64, labels ...string) {
+		send(prometheus.GaugeValue, name, help, value, labels...)
 	}
 
-	gauge(g.groupInfo, 1, valid(s.Group))
-	gauge(g.ready, oneIf(s.Ready))
-	gauge(g.live, oneIf(s.Live))
+	gauge("bridge_group_info", "Always 1; the label names the consumer group.", 1, "group", s.Group)
+	gauge("bridge_ready", "1 if events are being delivered, else 0; /readyz shows the reasons.", oneIf(s.Ready))
+	gauge("bridge_live", "1 if the poll loop is running, else 0; /livez shows the reason.", oneIf(s.Live))
 	if !s.LastPoll.IsZero() {
-		gauge(g.pollAge, now.Sub(s.LastPoll).Seconds())
+		gauge("bridge_poll_age_seconds", "Seconds since the last iteration of the poll loop; absent before the first.", now.Sub(s.LastPoll).Seconds())
 	}
-	gauge(g.buffered, float64(s.BufferedBytes))
+	gauge("bridge_buffered_bytes", "Bytes of events read from Kafka and not yet acknowledged by the sink.", float64(s.BufferedBytes))
 
-	g.collectPartitions(s.Partitions, gauge)
-	g.ledger.collect(s.Conservation, ch)
-	for _, p := range s.Partitions {
-		g.partitionLedger.collect(p.Ledger, ch, valid(p.Topic), strconv.Itoa(int(p.Partition)))
-	}
-
-	for _, state := range []string{zerobus.Ready, zerobus.Retrying, zerobus.Blocked} {
-		gauge(g.sinkState, oneIf(s.Sink.Name == state), state)
-	}
-	for _, id := range s.Sink.Streams {
-		gauge(g.sinkStream, 1, valid(id))
-	}
-	if !s.Sink.TokenMintedAt.IsZero() {
-		gauge(g.tokenAge, now.Sub(s.Sink.TokenMintedAt).Seconds())
-	}
-	if !s.Sink.TokenExpiresAt.IsZero() {
-		gauge(g.tokenExpires, s.Sink.TokenExpiresAt.Sub(now).Seconds())
-	}
-}
-
-func (g *gauges) collectPartitions(partitions []consumer.PartitionStatus, gauge func(*prometheus.Desc, float64, ...string)) {
-	states := []string{consumer.StateWaiting, consumer.StateWriting, consumer.StateRejecting, consumer.StateBlocked, consumer.StateDraining}
-	inState := make(map[string]int, len(states))
+	inState := make(map[string]int)
 	paused, pending := 0, 0
-	for _, p := range partitions {
+	for _, p := range s.Partitions {
 		inState[p.State]++
 		pending += p.Pending
 		if p.Paused {
 			paused++
 		}
-		topic, id := valid(p.Topic), strconv.Itoa(int(p.Partition))
+		id := strconv.Itoa(int(p.Partition))
 		if p.Lag >= 0 {
-			gauge(g.lag, float64(p.Lag), topic, id)
+			gauge("bridge_lag_events", "Offsets from the partition's last delivered event to the end of what can be read; absent while unknown. "+
+				"Offsets without an event count until they are passed.", float64(p.Lag), "topic", p.Topic, "partition", id)
 		}
-		gauge(g.oldest, time.Duration(p.Oldest).Seconds(), topic, id)
+		gauge("bridge_oldest_unacked_age_seconds", "Age in seconds of the oldest event read and not yet acknowledged by the sink; 0 if there is none.",
+			time.Duration(p.Oldest).Seconds(), "topic", p.Topic, "partition", id)
+		collectLedger(send, "bridge_partition_ledger_", " Per partition; the series ends when the partition is revoked and continues when it is assigned again.",
+			p.Ledger, "topic", p.Topic, "partition", id)
 	}
-	for _, state := range states {
-		gauge(g.assigned, float64(inState[state]), state)
+	for _, state := range []string{consumer.StateWaiting, consumer.StateWriting, consumer.StateRejecting, consumer.StateBlocked, consumer.StateDraining} {
+		gauge("bridge_assigned_partitions", "Partitions assigned to this member, by state.", float64(inState[state]), "state", state)
 	}
-	gauge(g.paused, float64(paused))
-	gauge(g.pending, float64(pending))
+	gauge("bridge_paused_partitions", "Partitions whose fetches are paused because of the buffer budget.", float64(paused))
+	gauge("bridge_pending_events", "Events read from Kafka and not yet acknowledged by the sink.", float64(pending))
+	collectLedger(send, "bridge_ledger_", " Over all partitions this process was ever assigned.", s.Ledger)
+
+	for _, state := range []string{zerobus.Ready, zerobus.Retrying, zerobus.Blocked} {
+		gauge("bridge_sink_state", "1 for the present state of the sink, 0 for the others.", oneIf(s.Sink.Name == state), "state", state)
+	}
+	for _, id := range s.Sink.Streams {
+		gauge("bridge_sink_stream_info", "Always 1; the label is the service's id of an open stream, as in its system tables. Absent for transports without streams.",
+			1, "stream_id", id)
+	}
+	if !s.Sink.TokenMintedAt.IsZero() {
+		gauge("bridge_token_age_seconds", "Seconds since the present access token was issued; absent without a token.", now.Sub(s.Sink.TokenMintedAt).Seconds())
+	}
+	if !s.Sink.TokenExpiresAt.IsZero() {
+		gauge("bridge_token_expires_in_seconds", "Seconds until the present access token expires, negative once it has; absent without a token.",
+			s.Sink.TokenExpiresAt.Sub(now).Seconds())
+	}
 }
 
-func (d ledgerDescs) collect(l consumer.LedgerStatus, ch chan<- prometheus.Metric, labels ...string) {
-	count := func(desc *prometheus.Desc, n int64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), labels...)
-	}
-	count(d.read, l.Read, labels...)
+func collectLedger(send emit, prefix, scope string, l consumer.LedgerStatus, labels ...string) {
+	send(prometheus.CounterValue, prefix+"events_read_total", "Events read; equals those with an outcome and those in flight."+scope, float64(l.Read), labels...)
 	for _, o := range []struct {
 		outcome string
 		events  int64
 	}{
 		{"delivered", l.Delivered}, {"dead_lettered", l.DeadLettered}, {"skipped", l.Skipped}, {"filtered", l.Filtered}, {"released", l.Dropped},
 	} {
-		count(d.events, o.events, append(labels[:len(labels):len(labels)], o.outcome)...)
+		send(prometheus.CounterValue, prefix+"events_total", "Events read, by outcome; released ones are redelivered to the partition's next owner."+scope,
+			float64(o.events), append(labels[:len(labels):len(labels)], "outcome", o.outcome)...)
 	}
-	ch <- prometheus.MustNewConstMetric(d.inFlight, prometheus.GaugeValue, float64(l.InFlight), labels...)
-	ch <- prometheus.MustNewConstMetric(d.unaccounted, prometheus.GaugeValue, float64(l.Imbalance), labels...)
+	send(prometheus.GaugeValue, prefix+"in_flight_events", "Events read that have no outcome yet."+scope, float64(l.InFlight), labels...)
+	send(prometheus.GaugeValue, prefix+"unaccounted_events", "Events and offsets that the ledger does not account for. Above or below 0 it is a bug in the bridge."+scope,
+		float64(l.Imbalance), labels...)
 }
 
 func oneIf(b bool) float64 {

@@ -1,6 +1,8 @@
 package ops
 
 import (
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,7 +44,7 @@ func NewMetrics(p Process) *Metrics {
 	)
 	reg := promauto.With(m.registry)
 	reg.NewGaugeVec(prometheus.GaugeOpts{Name: "bridge_build_info", Help: "Always 1; the labels name the build."},
-		[]string{"version", "revision", "goversion"}).WithLabelValues(valid(p.Version), revision(), goVersion()).Set(1)
+		[]string{"version", "revision", "goversion"}).WithLabelValues(valid(p.Version), revision(), runtime.Version()).Set(1)
 	reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_buffered_limit_bytes",
 		Help: "Budget in bytes for bridge_buffered_bytes over all integrations; fetching pauses when it is used up."}).Set(float64(p.BufferedLimit))
 	reg.NewCounterFunc(prometheus.CounterOpts{Name: "bridge_log_lines_dropped_total",
@@ -61,6 +63,20 @@ func NewMetrics(p Process) *Metrics {
 	m.reloadTime = reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_config_last_reload_success_timestamp_seconds",
 		Help: "Unix time in seconds of the last successful load of the configuration, initially that of the start."})
 	return m
+}
+
+// revision returns the version control revision of the build; "" if unknown.
+func revision() string {
+	info, _ := debug.ReadBuildInfo()
+	if info == nil {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
 }
 
 // ConfigLoaded records the configuration of the start.
@@ -128,15 +144,11 @@ type IntegrationMetrics struct {
 	lastCommit               prometheus.Gauge
 	mintsOK, mintsFailed     prometheus.Counter
 
-	totals totals
-	source atomic.Pointer[Source]
-}
+	recentAcks prometheus.Summary // not registered
+	source     atomic.Pointer[Source]
 
-// totals back Totals. They are kept apart from the counters because those of a
-// partition are removed when the partition is.
-type totals struct {
-	eventsRead, eventBytes, rows, rowBytes, rejected, filtered, dead, batches, splits,
-	requests, retries, commits, commitErrors, tokens, tokenErrors, rebalances atomic.Int64
+	mu     sync.Mutex // guards totals
+	totals Totals     // also of partitions whose counters were removed
 }
 
 type topicPartition struct {
@@ -234,6 +246,7 @@ func newIntegrationMetrics(registerer prometheus.Registerer) *IntegrationMetrics
 		lastCommit: reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_last_commit_timestamp_seconds",
 			Help: "Unix time in seconds of the last successful offset commit; 0 before the first."}),
 	}
+	m.recentAcks = prometheus.NewSummary(prometheus.SummaryOpts{MaxAge: 10 * time.Second, Objectives: map[float64]float64{0.5: 0.01, 0.99: 0.001}})
 	m.partitions = newSeries(0, topicPartition{}, func(k topicPartition) partitionCounters {
 		topic, id := valid(k.topic), strconv.Itoa(int(k.partition))
 		return partitionCounters{
@@ -255,7 +268,7 @@ func newIntegrationMetrics(registerer prometheus.Registerer) *IntegrationMetrics
 	m.mintsOK, m.mintsFailed = mints.WithLabelValues("ok"), mints.WithLabelValues("error")
 	commits := counters("bridge_commits_total", "Offset commits, by result.", "result")
 	m.commitsOK, m.commitsFailed = commits.WithLabelValues("ok"), commits.WithLabelValues("error")
-	registerer.MustRegister(newGauges(func() Snapshot { return (*m.source.Load())() }))
+	registerer.MustRegister(&gauges{source: func() Snapshot { return (*m.source.Load())() }})
 	return m
 }
 

@@ -239,8 +239,11 @@ func TestIntegrationsAreCountedSeparately(t *testing.T) {
 	if got := second.Totals(); got.EventsRead != 4 || got.Commits != 0 {
 		t.Errorf("totals of the second: got %+v, want 4 events read and no commit", got)
 	}
-	if n := second.AckTimes().Count(ops.AckTimes{}); n != 0 {
-		t.Errorf("acknowledgements of the second: got %d, want 0", n)
+	if p50, _, ok := first.RecentAcks(); !ok || p50 != 0.12 {
+		t.Errorf("acknowledgements of the first: got p50 %v and %v, want 0.12", p50, ok)
+	}
+	if _, _, ok := second.RecentAcks(); ok {
+		t.Error("the second has acknowledgements of the first")
 	}
 	// What is not the process's has the label, and what is has not.
 	ofProcess := map[string]bool{"bridge_build_info": true, "bridge_buffered_limit_bytes": true, "bridge_log_lines_dropped_total": true}
@@ -336,7 +339,7 @@ func TestReportsFromManyGoroutinesAddUp(t *testing.T) {
 	const n = workers * rounds
 	want := ops.Totals{
 		EventsRead: 301 * n, EventBytesRead: 410_001 * n, RowsDelivered: 290 * n, RowBytesDelivered: 180_000 * n,
-		EventsRejected: n, EventsFiltered: 9 * n, DeadLetters: n, BatchesDelivered: n, BatchesHalved: n,
+		EventsRejected: n, EventsFiltered: 9 * n, DeadLetters: n, BatchesDelivered: n, BatchesSplit: n,
 		SinkRequests: n, SinkRetries: n, Commits: n, CommitErrors: n, TokensMinted: n, TokenErrors: n, Rebalances: n,
 	}
 	if got := m.Totals(); got != want {

@@ -13,8 +13,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Dashboards and alerts are built on names, types and labels, so these are an
-// interface: a change of this list is a change that the changelog must announce.
+// Dashboards and alerts depend on names, types and labels. The changelog must announce
+// a change of this list.
 func TestMetricNamesTypesAndLabels(t *testing.T) {
 	families, _ := everyFamily(t)
 	var b strings.Builder
@@ -92,7 +92,7 @@ func labelsOf(f *dto.MetricFamily) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// compare holds got against a file, or with -update writes it there.
+// compare compares got with a file; with -update it writes the file.
 func compare(t *testing.T, path, got string) {
 	t.Helper()
 	if *update {

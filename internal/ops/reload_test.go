@@ -30,8 +30,8 @@ func TestReloadIsShown(t *testing.T) {
 			[]string{"config     reloaded 1m0s ago, generation 2, hash 0a1c", "  after a restart: kafka.topics"}, false},
 		{"a refused one", []error{errors.New("bad")}, ops.ReloadStatus{State: ops.ReloadFailed, At: now.Add(-time.Minute), Generation: 1, Hash: "0a1b", Error: "bp.yaml:3:1: unknown key\x1b[2J"},
 			[]string{"last_reload_successful 0", "reloads_total{result=\"error\"} 1"},
-			[]string{"config     NOT RELOADED, the one before goes on; tried 1m0s ago, generation 1, hash 0a1b", "  error: bp.yaml:3:1: unknown key [2J"}, false},
-		{"mended", []error{errors.New("bad"), nil}, ops.ReloadStatus{State: ops.ReloadOK, At: now, Generation: 1, Hash: "0a1b"},
+			[]string{"config     NOT RELOADED, the previous one stays in force; tried 1m0s ago, generation 1, hash 0a1b", "  error: bp.yaml:3:1: unknown key [2J"}, false},
+		{"fixed", []error{errors.New("bad"), nil}, ops.ReloadStatus{State: ops.ReloadOK, At: now, Generation: 1, Hash: "0a1b"},
 			[]string{"last_reload_successful 1", "reloads_total{result=\"ok\"} 1", "reloads_total{result=\"error\"} 1"}, nil, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

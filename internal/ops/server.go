@@ -26,39 +26,38 @@ type Config struct {
 	// Default DefaultAddress.
 	Address string
 
-	// Access says who may read /status, and under which names the server answers
-	// that and /metrics. Default nil: everyone, under any name.
+	// Access authenticates requests to /status and checks the Host of those and of
+	// /metrics. Default nil: everyone, any Host.
 	Access *access.Control
 
-	// Pprof serves Go's profiler under /debug/pprof/, to requests that come
-	// over the loopback only, whatever the address. A CPU profile costs a few
-	// per cent of CPU while it runs, and profiles and traces name what the
-	// code handles. Default false.
+	// Pprof serves Go's profiler under /debug/pprof/ to requests over the loopback. A
+	// CPU profile costs a few per cent of CPU while it runs. Profiles and traces may
+	// contain names from the data. Default false.
 	Pprof bool
 
-	// Live, if not nil, answers everything under LivePath, and a browser that
-	// asks for / is sent there. Default nil.
+	// Live serves everything under LivePath; browsers are redirected there from /.
+	// Default nil: no page.
 	Live Live
 }
 
-// LivePath is where the page of live events is.
+// LivePath is the path of the page of live events.
 const LivePath = "/live/"
 
 // Live is a page of live events.
 type Live interface {
 	http.Handler
-	// Stop ends the answers that would otherwise go on, for good.
+	// Stop ends all streams and prevents new ones.
 	Stop()
 }
 
-// The server's bounds. Requests have no bodies worth reading and answers are
-// small, so a peer that needs longer is broken or hostile.
+// Bounds of the server. Requests have no bodies and responses are small, so a peer that
+// needs longer is broken or hostile.
 const (
 	headerTimeout  = 5 * time.Second
 	readTimeout    = 10 * time.Second
 	writeTimeout   = 30 * time.Second
-	probeTimeout   = 5 * time.Second  // to take the answer of a probe
-	idleTimeout    = 45 * time.Second // a scrape each 30 s uses its connection again
+	probeTimeout   = 5 * time.Second  // to read the response to a probe
+	idleTimeout    = 45 * time.Second // so that a scrape each 30 s reuses its connection
 	maxHeaderBytes = 16 << 10
 	maxBodyBytes   = 64 << 10
 )
@@ -103,8 +102,8 @@ func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
 }
 
 // Start listens and serves until Close. ctx bounds the lookup of the address;
-// its end does not stop a server that has started, because probes and metrics
-// are wanted while the bridge drains.
+// its end does not stop the server, since probes and metrics are needed while the
+// bridge drains.
 func (s *Server) Start(ctx context.Context) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", s.address)
@@ -141,7 +140,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener) {
 	go func() {
 		defer close(s.done)
 		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("ops endpoints are gone until the next start", zap.String("address", s.Addr()), zap.Error(err))
+			s.log.Error("ops endpoints are unavailable until the next start", zap.String("address", s.Addr()), zap.Error(err))
 		}
 	}()
 }
@@ -177,7 +176,7 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-// observeConn tells the listener which connections are busy, and lets Close wait
+// observeConn records for the listener which connections are busy, and lets Close wait
 // for their goroutines. net/http reports StateNew before Serve can return, and
 // StateClosed last in the goroutine.
 func (s *Server) observeConn(c net.Conn, state http.ConnState) {

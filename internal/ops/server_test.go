@@ -148,7 +148,7 @@ func TestCloseCutsOffWhatTakesTooLong(t *testing.T) {
 	}
 }
 
-// handlerRuns says whether a goroutine is inside the handler that waits for a
+// handlerRuns reports whether a goroutine is inside the handler that waits for a
 // delta profile.
 func handlerRuns(t *testing.T) bool {
 	t.Helper()
@@ -248,7 +248,7 @@ func TestHugeBodiesAreNotRead(t *testing.T) {
 
 // endless is a body that a careless handler would read for ever.
 type endless struct {
-	read atomic.Int64 // bytes; the transport may go on reading after it has returned
+	read atomic.Int64 // bytes; the transport may continue to read after it has returned
 }
 
 func (e *endless) Read(p []byte) (int, error) {

@@ -2,6 +2,7 @@ package ops
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -16,143 +17,153 @@ import (
 )
 
 // WriteText prints the snapshot for people: health with reasons and remedies
-// first, then sink, buffer, totals and partitions. Ages are counted to the
-// snapshot's own time, so the clocks of the two machines need not agree.
-// Characters that do not print are replaced by spaces.
+// first, then sink, configuration, buffer, totals and partitions. Ages are relative
+// to the snapshot's own time, so clocks of two machines may differ. Characters that
+// do not print are replaced by spaces.
 func (s Snapshot) WriteText(w io.Writer) error {
-	var b bytes.Buffer
-	writeHealth(&b, s)
-	writeSink(&b, s.Sink, s.Time)
-	writeReload(&b, s.Reload, s.Time)
-	writeCounts(&b, s)
-	writePartitions(&b, s.Partitions)
-	_, err := w.Write(b.Bytes())
-	return err
-}
-
-// WriteReady prints what WriteText begins with, as far as /readyz knows it.
-func (s Snapshot) WriteReady(w io.Writer) error {
-	var b bytes.Buffer
-	health := "ready"
-	if !s.Ready {
-		health = "NOT READY"
-	}
-	fmt.Fprintf(&b, "%-10s %s\n", health, orDash(s.State))
-	writeReasons(&b, s.NotReady)
-	_, err := w.Write(b.Bytes())
-	return err
-}
-
-func writeReasons(b *bytes.Buffer, reasons []consumer.NotReady) {
-	for _, r := range reasons {
-		detail(b, r.Code, r.Text)
-		detail(b, "remedy", r.Remedy)
-	}
-}
-
-func writeHealth(b *bytes.Buffer, s Snapshot) {
-	health := "ready"
-	if !s.Ready {
-		health = "NOT READY"
-	}
-	fmt.Fprintf(b, "%-10s %s, version %s, group %s", health, orDash(s.State), orDash(s.Version), orDash(s.Group))
-	if s.MemberID != "" {
-		fmt.Fprintf(b, ", member %s", oneLine(s.MemberID))
-	}
-	if !s.Started.IsZero() {
-		fmt.Fprintf(b, ", up %s", age(s.Time.Sub(s.Started)))
-	}
-	b.WriteByte('\n')
-	writeReasons(b, s.NotReady)
+	t := &text{now: s.Time}
+	t.line(s.health(), orDash(s.State), "version "+orDash(s.Version), "group "+orDash(s.Group), t.optional("member %s", s.MemberID), t.since("up %s", s.Started))
+	t.reasons(s.NotReady)
 	if !s.Live {
-		fmt.Fprintf(b, "%-10s %s\n", "NOT ALIVE", orDash(s.LiveReason))
+		t.line("NOT ALIVE", orDash(s.LiveReason))
 	}
-}
-
-func writeSink(b *bytes.Buffer, s zerobus.State, now time.Time) {
-	fmt.Fprintf(b, "%-10s %s", "sink", orDash(s.Name))
-	if !s.Since.IsZero() {
-		fmt.Fprintf(b, " for %s", age(now.Sub(s.Since)))
-	}
-	fmt.Fprintf(b, ", table %s, transport %s", orDash(s.Table), orDash(s.Transport))
-	if len(s.Streams) > 0 {
-		fmt.Fprintf(b, ", streams %s", orDash(strings.Join(s.Streams, " ")))
-	}
-	if !s.TokenMintedAt.IsZero() {
-		fmt.Fprintf(b, ", token minted %s ago", age(now.Sub(s.TokenMintedAt)))
-	}
-	if !s.TokenExpiresAt.IsZero() {
-		if left := s.TokenExpiresAt.Sub(now); left > 0 {
-			fmt.Fprintf(b, ", token expires in %s", age(left))
-		} else {
-			fmt.Fprintf(b, ", token expired %s ago", age(-left))
-		}
-	}
-	b.WriteByte('\n')
-	detail(b, "reason", s.Reason)
-	detail(b, "remedy", s.Remedy)
-}
-
-func writeCounts(b *bytes.Buffer, s Snapshot) {
-	fmt.Fprintf(b, "%-10s %s", "buffer", size(s.BufferedBytes))
+	t.sink(s.Sink)
+	t.reload(s.Reload)
+	buffer := size(s.BufferedBytes)
 	if s.BufferedLimit > 0 {
-		fmt.Fprintf(b, " of %s (%d %%)", size(s.BufferedLimit), s.BufferedBytes*100/s.BufferedLimit)
+		buffer += fmt.Sprintf(" of %s (%d %%)", size(s.BufferedLimit), s.BufferedBytes*100/s.BufferedLimit)
 	}
-	b.WriteByte('\n')
-	writeMemory(b, s.Memory)
-	t := s.Totals
-	fmt.Fprintf(b, "%-10s %d events read, %d rows delivered, %d rejected, %d filtered, %d dead letters, %d retries\n",
-		"totals", t.EventsRead, t.RowsDelivered, t.EventsRejected, t.EventsFiltered, t.DeadLetters, t.SinkRetries)
+	t.line("buffer", buffer)
+	if m := s.Memory; m.BoundBytes > 0 {
+		t.line("memory", "at most "+size(m.BoundBytes)+" planned", t.size("soft limit %s", m.SoftLimitBytes), t.size("limit of the control group %s", m.CgroupBytes))
+		t.detail("warning", m.Warning)
+	}
+	n := s.Totals
+	t.line("totals", fmt.Sprintf("%d events read, %d rows delivered, %d rejected, %d filtered, %d dead letters, %d retries",
+		n.EventsRead, n.RowsDelivered, n.EventsRejected, n.EventsFiltered, n.DeadLetters, n.SinkRetries))
 	if s.LogLinesDropped > 0 {
-		fmt.Fprintf(b, "%-10s %d lines dropped: standard error was not read in time, or could not be written\n", "log", s.LogLinesDropped)
+		t.line("log", fmt.Sprintf("%d lines dropped: standard error was not read in time, or could not be written", s.LogLinesDropped))
 	}
-	writeLedger(b, s.Conservation)
+	t.ledger(s.Ledger)
+	t.partitions(s.Partitions)
+	_, err := w.Write(t.Bytes())
+	return err
 }
 
-func writeMemory(b *bytes.Buffer, m MemoryStatus) {
-	if m.BoundBytes == 0 {
+// WriteReady prints the part of WriteText that /readyz has.
+func (s Snapshot) WriteReady(w io.Writer) error {
+	var t text
+	t.line(s.health(), orDash(s.State))
+	t.reasons(s.NotReady)
+	_, err := w.Write(t.Bytes())
+	return err
+}
+
+func (s Snapshot) health() string {
+	if s.Ready {
+		return "ready"
+	}
+	return "NOT READY"
+}
+
+// text builds the output of WriteText.
+type text struct {
+	bytes.Buffer
+	now time.Time
+}
+
+// line prints a label and the parts that are not empty.
+func (t *text) line(label string, parts ...string) {
+	parts = slices.DeleteFunc(parts, func(part string) bool { return part == "" })
+	fmt.Fprintf(t, "%-10s %s\n", label, strings.Join(parts, ", "))
+}
+
+// detail prints one indented line, unless text is empty.
+func (t *text) detail(label, text string) {
+	if text != "" {
+		fmt.Fprintf(t, "  %s: %s\n", oneLine(label), oneLine(text))
+	}
+}
+
+// optional formats a part of a line; empty stays empty.
+func (t *text) optional(format, value string) string {
+	if value == "" {
+		return ""
+	}
+	return fmt.Sprintf(format, oneLine(value))
+}
+
+func (t *text) since(format string, at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(format, age(t.now.Sub(at)))
+}
+
+func (t *text) size(format string, bytes int64) string {
+	if bytes == 0 {
+		return ""
+	}
+	return fmt.Sprintf(format, size(bytes))
+}
+
+func (t *text) reasons(reasons []consumer.NotReady) {
+	for _, r := range reasons {
+		t.detail(r.Code, r.Text)
+		t.detail("remedy", r.Remedy)
+	}
+}
+
+func (t *text) sink(s zerobus.State) {
+	expires := t.since("token expired %s ago", s.TokenExpiresAt)
+	if left := s.TokenExpiresAt.Sub(t.now); left > 0 {
+		expires = "token expires in " + age(left)
+	}
+	t.line("sink", orDash(s.Name)+t.since(" for %s", s.Since), "table "+orDash(s.Table), "transport "+orDash(s.Transport),
+		t.optional("streams %s", strings.Join(s.Streams, " ")), t.since("token minted %s ago", s.TokenMintedAt), expires)
+	t.detail("reason", s.Reason)
+	t.detail("remedy", s.Remedy)
+}
+
+// reload prints the state of the configuration, unless it is the one of the start.
+func (t *text) reload(r ReloadStatus) {
+	if r.State == "" || r.State == ReloadOK && r.Generation <= 1 && len(r.PendingRestart) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "%-10s at most %s planned", "memory", size(m.BoundBytes))
-	if m.SoftLimitBytes > 0 {
-		fmt.Fprintf(b, ", soft limit %s", size(m.SoftLimitBytes))
+	state := "reloaded" + t.since(" %s ago", r.At)
+	if r.State != ReloadOK {
+		state = "NOT RELOADED, the previous one stays in force; tried" + t.since(" %s ago", r.At)
 	}
-	if m.CgroupBytes > 0 {
-		fmt.Fprintf(b, ", limit of the control group %s", size(m.CgroupBytes))
-	}
-	b.WriteByte('\n')
-	detail(b, "warning", m.Warning)
+	t.line("config", state, fmt.Sprintf("generation %d", r.Generation), "hash "+orDash(r.Hash))
+	t.detail("error", r.Error)
+	t.detail("after a restart", strings.Join(r.PendingRestart, ", "))
 }
 
-// writeLedger prints the equation that tells whether an event got lost.
-func writeLedger(b *bytes.Buffer, l consumer.LedgerStatus) {
-	verdict := "balanced"
+// ledger prints the outcomes of all events that were read.
+func (t *text) ledger(l consumer.LedgerStatus) {
+	verdict := "all accounted for"
 	if l.Imbalance != 0 {
-		verdict = fmt.Sprintf("OUT BY %d: a fault of the bridge, please report it", l.Imbalance)
+		verdict = fmt.Sprintf("%d UNACCOUNTED FOR: a bug in the bridge, please report it", l.Imbalance)
 	}
-	fmt.Fprintf(b, "%-10s read %d = delivered %d + dead-lettered %d + skipped %d + filtered %d + in flight %d + dropped to be read again %d; %s\n",
-		"events", l.Read, l.Delivered, l.DeadLettered, l.Skipped, l.Filtered, l.InFlight, l.Dropped, verdict)
-	fmt.Fprintf(b, "%-10s passed %d = records %d + lost %d + skipped %d", "offsets", l.Offsets, l.Records, l.Lost, l.SkippedOffsets)
+	t.line("events", fmt.Sprintf("read %d = delivered %d + dead-lettered %d + skipped %d + filtered %d + in flight %d + released for redelivery %d; %s",
+		l.Read, l.Delivered, l.DeadLettered, l.Skipped, l.Filtered, l.InFlight, l.Dropped, verdict))
+	lost := ""
 	if l.Lost > 0 {
-		fmt.Fprint(b, "; LOST: kafka removed events before they were delivered, see the log for the ranges")
+		lost = "; LOST: kafka removed events before they were delivered, see the log for the ranges"
 	}
-	b.WriteByte('\n')
+	t.line("offsets", fmt.Sprintf("passed %d = records %d + lost %d + skipped %d%s", l.Offsets, l.Records, l.Lost, l.SkippedOffsets, lost))
 }
 
-func writePartitions(b *bytes.Buffer, partitions []consumer.PartitionStatus) {
+func (t *text) partitions(partitions []consumer.PartitionStatus) {
 	if len(partitions) == 0 {
-		b.WriteString("partitions none assigned\n")
+		t.line("partitions", "none assigned")
 		return
 	}
-	partitions = slices.Clone(partitions)
-	slices.SortFunc(partitions, func(x, y consumer.PartitionStatus) int {
-		if c := strings.Compare(x.Topic, y.Topic); c != 0 {
-			return c
-		}
-		return int(x.Partition) - int(y.Partition)
+	partitions = slices.SortedFunc(slices.Values(partitions), func(x, y consumer.PartitionStatus) int {
+		return cmp.Or(strings.Compare(x.Topic, y.Topic), int(x.Partition)-int(y.Partition))
 	})
-	b.WriteByte('\n')
-	tab := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	t.WriteByte('\n')
+	tab := tabwriter.NewWriter(t, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tab, "PARTITION\tSTATE\tCOMMITTED\tEND\tLAG\tPENDING\tBUFFERED\tOLDEST\tROWS")
 	for _, p := range partitions {
 		state := orDash(p.State)
@@ -171,18 +182,10 @@ func writePartitions(b *bytes.Buffer, partitions []consumer.PartitionStatus) {
 		}
 		fmt.Fprintln(tab)
 	}
-	_ = tab.Flush() // a bytes.Buffer takes everything
+	_ = tab.Flush() // a bytes.Buffer accepts everything
 }
 
-// detail prints one indented line, or nothing when there is nothing to say.
-func detail(b *bytes.Buffer, label, text string) {
-	if text != "" {
-		fmt.Fprintf(b, "  %s: %s\n", oneLine(label), oneLine(text))
-	}
-}
-
-// oneLine keeps what others wrote, a sink's error say, from moving the
-// terminal's cursor or breaking the table.
+// oneLine replaces what could move the cursor of a terminal or break the table.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -192,12 +195,7 @@ func oneLine(s string) string {
 	}, s)
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return oneLine(s)
-}
+func orDash(s string) string { return cmp.Or(oneLine(s), "-") }
 
 // offset prints an offset or a distance; -1 is unknown.
 func offset(n int64) string {
@@ -207,7 +205,7 @@ func offset(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// age prints a duration with as many digits as help.
+// age prints a duration with a useful number of digits.
 func age(d time.Duration) string {
 	switch {
 	case d < time.Second:

@@ -117,7 +117,7 @@ func pageText(b []byte) string {
 
 // DeadLetters reads the dead-letter topics for the live page; nil where rejects
 // are not kept in topics.
-func (p *Pipeline) DeadLetters() live.Letters {
+func (p *Pipeline) DeadLetters() live.DeadLetters {
 	if p.kafka.Rejects.Policy != consumer.PolicyDeadLetter {
 		return nil
 	}
@@ -139,13 +139,13 @@ func (d deadLetters) newest(ctx context.Context, limit int) ([]*consumer.DeadLet
 	return all.Newest(ctx, limit)
 }
 
-// Newest implements live.Letters.
-func (d deadLetters) Newest(ctx context.Context, limit int, content bool) ([]live.Letter, error) {
+// Newest implements live.DeadLetters.
+func (d deadLetters) Newest(ctx context.Context, limit int, content bool) ([]live.DeadLetter, error) {
 	found, err := d.newest(ctx, limit)
 	if err != nil {
 		return nil, err
 	}
-	all := make([]live.Letter, 0, len(found))
+	all := make([]live.DeadLetter, 0, len(found))
 	for _, f := range found {
 		o := f.Original
 		index := 0 // without headers: the first event
@@ -153,7 +153,7 @@ func (d deadLetters) Newest(ctx context.Context, limit int, content bool) ([]liv
 			index = f.Events[0].First
 		}
 		about := summaryOf(o.Value, index)
-		letter := live.Letter{
+		letter := live.DeadLetter{
 			Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", headerText(o.Topic), o.Partition, o.Offset),
 			Events: headerText(f.Events.Without(f.Landed).String()), Code: headerText(f.Code), Column: headerText(f.Column),
 			Meaning: codeMeanings[f.Code], Reason: headerText(f.Reason), Attempts: f.Attempts,
@@ -170,10 +170,10 @@ func (d deadLetters) Newest(ctx context.Context, limit int, content bool) ([]liv
 	return all, nil
 }
 
-// Trial implements live.Letters: the record of each dead letter is restored and
+// DryRun implements live.DeadLetters: the record of each dead letter is restored and
 // mapped by the schema in force. Nothing is written, so a refusal by the table
 // itself is not found.
-func (d deadLetters) Trial(ctx context.Context, limit int) (t live.Trial, err error) {
+func (d deadLetters) DryRun(ctx context.Context, limit int) (t live.DryRun, err error) {
 	now := d.p.schema.Current()
 	if now == nil {
 		return t, errors.New("the blueprint has not been compiled for the table yet; wait until the bridge has started")
@@ -182,11 +182,11 @@ func (d deadLetters) Trial(ctx context.Context, limit int) (t live.Trial, err er
 	if err != nil {
 		return t, err
 	}
-	still := map[live.TrialCode]int{}
+	still := map[live.RejectedAgain]int{}
 	for _, f := range found {
-		t.Letters++
+		t.DeadLetters++
 		if f.Fault != "" {
-			t.Faulty++
+			t.Damaged++
 			continue
 		}
 		for i, x := range now.Explain(f.Original, f.TopicID) {
@@ -200,7 +200,7 @@ func (d deadLetters) Trial(ctx context.Context, limit int) (t live.Trial, err er
 			case "filter":
 				t.Dropped++
 			default:
-				still[live.TrialCode{Code: x.Code, Column: x.Column, Meaning: codeMeanings[x.Code]}]++
+				still[live.RejectedAgain{Code: x.Code, Column: x.Column, Meaning: codeMeanings[x.Code]}]++
 			}
 		}
 	}
@@ -208,7 +208,7 @@ func (d deadLetters) Trial(ctx context.Context, limit int) (t live.Trial, err er
 		code.Events = n
 		t.Still = append(t.Still, code)
 	}
-	slices.SortFunc(t.Still, func(a, b live.TrialCode) int {
+	slices.SortFunc(t.Still, func(a, b live.RejectedAgain) int {
 		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Column, b.Column))
 	})
 	return t, nil

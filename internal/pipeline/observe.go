@@ -28,7 +28,7 @@ const (
 func (p *Pipeline) batchObserver() consumer.BatchObserver {
 	var all batchObservers
 	if p.deps.Events != nil {
-		all = append(all, &pageObserver{feed: p.deps.Events, content: p.content, open: make(map[partitionID][]sampled)})
+		all = append(all, &pageObserver{events: p.deps.Events, content: p.content, open: make(map[partitionID][]sampled)})
 	}
 	if p.deps.Tracer != nil {
 		all = append(all, p.deps.Tracer.BatchObserver(p.kafka.Group, p.Table()))
@@ -59,9 +59,9 @@ func (all batchObservers) BatchDone(b *consumer.BatchView) {
 }
 
 // pageObserver adds a sample of the events to the live page. Its cost is bounded by
-// the feed, which admits so many.
+// the event log, which admits so many.
 type pageObserver struct {
-	feed    *live.Feed
+	events  *live.EventLog
 	content func(rec *kgo.Record, topicID [16]byte, index int) live.Content
 
 	mu   sync.Mutex // guards open
@@ -81,8 +81,8 @@ type sampled struct {
 
 // BatchMapped implements consumer.BatchObserver: some of the rows are added as in flight.
 func (t *pageObserver) BatchMapped(p *consumer.BatchView) {
-	t.feed.Passed(p.Rows() + p.Rejects() + p.Filtered())
-	n := t.feed.Admit(p.Rows())
+	t.events.Passed(p.Rows() + p.Rejects() + p.Filtered())
+	n := t.events.Admit(p.Rows())
 	if n == 0 {
 		return
 	}
@@ -105,18 +105,18 @@ func (t *pageObserver) BatchDone(p *consumer.BatchView) {
 	delete(t.open, key)
 	t.mu.Unlock()
 	for _, s := range sample {
-		t.feed.Settle(s.id, outcomeOf(p, s.Event))
+		t.events.SetOutcome(s.id, outcomeOf(p, s.Event))
 	}
 	if p.Err != nil {
 		return // it comes again
 	}
-	for i := range t.feed.Admit(p.Rejects()) {
+	for i := range t.events.Admit(p.Rejects()) {
 		at, r := p.Reject(i)
 		if !slices.ContainsFunc(sample, func(s sampled) bool { return s.Event == at }) {
 			t.add(p, at, rejected(p, r))
 		}
 	}
-	for i := range t.feed.Admit(min(p.Filtered(), 2)) {
+	for i := range t.events.Admit(min(p.Filtered(), 2)) {
 		at, reason := p.FilteredEvent(i)
 		t.add(p, at, filtered(p, reason))
 	}
@@ -168,7 +168,7 @@ func filtered(p *consumer.BatchView, reason string) live.Outcome {
 	return o
 }
 
-// add adds one event to the feed. What the feed keeps is a copy.
+// add adds one event to the event log, which keeps a copy.
 func (t *pageObserver) add(p *consumer.BatchView, at consumer.Event, o live.Outcome) uint64 {
 	rec := p.Records[at.Record]
 	if o.Batch.Records == 0 {
@@ -176,16 +176,16 @@ func (t *pageObserver) add(p *consumer.BatchView, at consumer.Event, o live.Outc
 	}
 	about := summaryOf(rec.Value, at.Index)
 	e := live.Event{
-		Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Index: at.Index, Produced: rec.Timestamp, Taken: time.Now(), Size: len(rec.Value),
+		Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Index: at.Index, Produced: rec.Timestamp, Mapped: time.Now(), Size: len(rec.Value),
 		Type: about.kind, Name: about.name, MessageID: about.id,
 		Status: o.Status, Code: o.Code, Column: o.Column, Meaning: o.Meaning, Reason: o.Reason, Batch: o.Batch, Ack: o.Ack.Seconds(),
 	}
-	if !t.feed.Full() {
-		return t.feed.Add(e, 0, nil)
+	if !t.events.Full() {
+		return t.events.Add(e, 0, nil)
 	}
 	kept, size := copyRecord(rec)
 	id := p.TopicID()
-	return t.feed.Add(e, size, func() live.Content { return t.content(kept, id, at.Index) })
+	return t.events.Add(e, size, func() live.Content { return t.content(kept, id, at.Index) })
 }
 
 // copyRecord keeps what the page may show of a record, and how many bytes that is.

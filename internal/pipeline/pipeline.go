@@ -41,7 +41,7 @@ type Deps struct {
 	// those of other pipelines. Nil: delivery.max_buffered of this one alone.
 	Budget *consumer.Budget
 	// Events takes a sample of the events for the live page; nil without one.
-	Events *live.Feed
+	Events *live.EventLog
 	// Tracer makes spans of sampled events; nil without traces.
 	Tracer *tracing.Tracer
 	// Observer wraps the observer of the delivery. Nil leaves it as it is.

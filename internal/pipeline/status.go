@@ -35,7 +35,7 @@ func (p *Pipeline) Status() ops.Snapshot {
 			s.Live, s.LiveReason = false, "the poll loop makes no progress"
 		}
 		s.NotReady = append(s.NotReady, st.NotReady...)
-		s.Partitions, s.Conservation = st.Partitions, st.Ledger
+		s.Partitions, s.Ledger = st.Partitions, st.Ledger
 	}
 	s.Ready = s.State == ops.StateRunning && len(s.NotReady) == 0
 	if !s.Ready && len(s.NotReady) == 0 {

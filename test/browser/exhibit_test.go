@@ -22,8 +22,8 @@ import (
 // exhibit is the page of a bridge that is made up, for states that are hard to
 // bring about.
 type exhibit struct {
-	feed *live.Feed
-	page *live.Page
+	events *live.EventLog
+	page   *live.Page
 
 	mu    sync.Mutex // guards state
 	state ops.Snapshot
@@ -39,7 +39,7 @@ func (e *exhibit) set(change func(s *ops.Snapshot)) {
 func newExhibit(t *testing.T, cfg live.Config) (*exhibit, *page) {
 	t.Helper()
 	ctx := chromium(t)
-	e := &exhibit{feed: live.NewFeed(cfg.Mode), state: ops.Snapshot{
+	e := &exhibit{events: live.NewEventLog(cfg.Mode), state: ops.Snapshot{
 		Version: "v1", Group: "g", State: ops.StateRunning, Live: true, Ready: true, Started: time.Now(), BufferedLimit: 64 << 20,
 		Sink: zerobus.State{Name: zerobus.Ready, Table: tableName}, Reload: ops.ReloadStatus{State: ops.ReloadOK},
 		Config: map[string]any{"kafka": map[string]any{"group": "g"}}, Partitions: []consumer.PartitionStatus{{Topic: "t", State: consumer.StateWaiting}},
@@ -49,7 +49,7 @@ func newExhibit(t *testing.T, cfg live.Config) (*exhibit, *page) {
 		defer e.mu.Unlock()
 		return e.state
 	}
-	e.page = live.New(cfg, e.feed, source, ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, source), zaptest.NewLogger(t))
+	e.page = live.New(cfg, e.events, source, ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, source), zaptest.NewLogger(t))
 	server := httptest.NewServer(e.page)
 	t.Cleanup(server.Close)
 	t.Cleanup(e.page.Stop)
@@ -57,7 +57,7 @@ func newExhibit(t *testing.T, cfg live.Config) (*exhibit, *page) {
 }
 
 func (e *exhibit) add(name string) {
-	e.feed.Add(live.Event{Status: live.Delivered, Name: name, Topic: "t", Taken: time.Now()}, 0, nil)
+	e.events.Add(live.Event{Status: live.Delivered, Name: name, Topic: "t", Mapped: time.Now()}, 0, nil)
 }
 
 // The page does not call well what is not.
@@ -72,7 +72,7 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 	p.text("#health-line", "2,000,000 events behind, and not catching up")
 	p.text("#reload", "blueprint.yaml:3: no such key")
 	p.text("#reload", "after a restart: kafka.topics")
-	p.text("#says", "The configuration on disk is refused")
+	p.text("#announcement", "The configuration on disk is refused")
 	e.set(func(s *ops.Snapshot) {
 		s.Reload = ops.ReloadStatus{State: ops.ReloadOK}
 		s.Config = map[string]any{"kafka": map[string]any{"group": "another"}}
@@ -87,7 +87,7 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 	p.text("#config-body", "a third")
 }
 
-// The numbers of events begin anew with the process, so what is open of the one
+// Event ids restart with the process, so what is open of the one
 // before closes.
 func TestRestartClosesWhatIsOpen(t *testing.T) {
 	e, p := newExhibit(t, live.Config{Mode: live.ModeMetadata})
@@ -98,7 +98,7 @@ func TestRestartClosesWhatIsOpen(t *testing.T) {
 	p.until("document.querySelector('#drawer').hidden && !document.querySelector('#events-table tbody tr')")
 }
 
-// Who is not let watch is told why, and what is shown does not look live.
+// A viewer who is refused sees why, and the state does not look live.
 func TestPageThatIsNotLive(t *testing.T) {
 	e, p := newExhibit(t, live.Config{Mode: live.ModeMetadata})
 	ctx, leave := context.WithCancel(t.Context())
@@ -192,12 +192,12 @@ func TestManyPartitionsStayReadable(t *testing.T) {
 	before := js[string](p, "document.querySelector('#sink').innerText + document.querySelector('#route').innerText")
 	p.until("document.querySelector('#sink').innerText + document.querySelector('#route').innerText !== " + quote(before))
 	if !p.is("document.querySelector('#sink dd').mine") {
-		t.Error("the facts of the sink were made anew")
+		t.Error("the facts of the sink were created again")
 	}
 	p.click("#partitions-all")
 	p.until("document.querySelectorAll('#partitions tbody tr').length === 1000")
 	if !p.is("document.querySelector('#partitions tbody td').mine") {
-		t.Error("the rows of the partitions were made anew")
+		t.Error("the rows of the partitions were created again")
 	}
 }
 

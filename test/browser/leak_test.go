@@ -52,24 +52,24 @@ func everything(t *testing.T, s *stage, p *page, wantRows int) map[string]string
 		seen[fmt.Sprintf("the details of event %d", i)] = whole()
 		p.keys(escape)
 	}
-	p.click("#tab-letters")
-	p.until("document.querySelector('#letters-table tbody tr')")
-	p.click("#letters-table tbody button")
+	p.click("#tab-dead-letters")
+	p.until("document.querySelector('#dead-letters-table tbody tr')")
+	p.click("#dead-letters-table tbody button")
 	p.until("!document.querySelector('#drawer').hidden")
-	p.click("#letters-trial")
-	p.text("#trial", "would be rows now")
+	p.click("#dead-letters-dry-run")
+	p.text("#dry-run", "would be rows now")
 	p.click("#tab-config")
 	p.text("#config-body", "max_rows")
 	seen["dead letters and configuration"] = whole()
 
-	for _, path := range []string{"/live/events", "/live/letters", "/live/config", "/status", "/readyz", "/metrics", "/"} {
+	for _, path := range []string{"/live/events", "/live/dead-letters", "/live/config", "/status", "/readyz", "/metrics", "/"} {
 		_, seen[path] = s.get(path)
 	}
 	for id := 1; id <= 40; id++ {
 		path := fmt.Sprintf("/live/events/%d", id)
 		_, seen[path] = s.get(path)
 	}
-	_, seen["the trial"] = s.ask(http.MethodPost, "/live/letters/trial")
+	_, seen["the dry run"] = s.ask(http.MethodPost, "/live/dead-letters/dry-run")
 	seen["the stream"] = stream(t, s)
 	return seen
 }
@@ -124,14 +124,14 @@ func TestNothingLeaksInMetadataMode(t *testing.T) {
 				}
 				found++
 				if mode == "metadata" {
-					t.Errorf("%s tells a value: %s", where, text[max(at-200, 0):min(at+100, len(text))])
+					t.Errorf("%s contains a value: %s", where, text[max(at-200, 0):min(at+100, len(text))])
 				}
 			}
 			if mode == "full" && found < 9 {
 				t.Errorf("got values in %d places in full mode, want them in the details and the dead letters", found)
 			}
 			if log := s.log.String(); strings.Contains(log, secretly) {
-				t.Errorf("the log tells a value: %s", log)
+				t.Errorf("the log contains a value: %s", log)
 			}
 		})
 	}
@@ -153,8 +153,8 @@ func TestHostileContentStaysText(t *testing.T) {
 	p.keys(escape)
 	p.openRow("Rejected")
 	p.text("#drawer pre", "</script><script>")
-	p.click("#tab-letters")
-	p.until("document.querySelector('#letters-table tbody tr')")
+	p.click("#tab-dead-letters")
+	p.until("document.querySelector('#dead-letters-table tbody tr')")
 	p.row("right to left")
 	if p.is("window.owned !== undefined || document.querySelector('main img, main script, main b:not(.ledger b, .remedy b), #drawer img, #drawer script, #drawer svg')") {
 		t.Errorf("an event became markup: %.2000s", js[string](p, "document.querySelector('main').outerHTML"))

@@ -33,7 +33,7 @@ func TestDeliveredIsSeenAtOnce(t *testing.T) {
 	}
 	p.text("#health", "Delivering")
 	p.text("#ledger", "5 delivered")
-	p.text("#ledger", "balanced")
+	p.text("#ledger", "all accounted for")
 	p.text("#partitions", "waiting")
 	p.text("#sink", tableName)
 	p.until("document.querySelector('#fig-in .line').getAttribute('d')")
@@ -50,10 +50,10 @@ func TestBlockedSinkShowsItsRemedy(t *testing.T) {
 	p.text("#health-word", "Not delivering")
 	p.text("#reasons", "sink_blocked")
 	p.text("#reasons", "GRANT")
-	p.text("#says", "Not delivering")
+	p.text("#announcement", "Not delivering")
 	p.row("Retrying", "stuck")
 	if !p.is("document.title.startsWith('■')") {
-		t.Error("got a title that does not tell the trouble")
+		t.Error("got a title that does not show the problem")
 	}
 	if err := s.ws.Grant(emulator.PrivilegeModify, tableName); err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func TestFiltersPauseAndKeys(t *testing.T) {
 	}
 	p.keys("ID-B")
 	want("found by id", "Beta")
-	p.text("#says", "1 event matches")
+	p.text("#announcement", "1 event matches")
 	p.keys("zzz")
 	p.text("#events-empty", "No event matches")
 	p.do("document.querySelector('#q').value = '', document.querySelector('#q').dispatchEvent(new Event('input'))")
@@ -159,7 +159,7 @@ func TestDetailsExplainTheRow(t *testing.T) {
 	s.produce(&kgo.Record{Partition: 1, Key: []byte("k-7"), Headers: []kgo.RecordHeader{{Key: "trace", Value: []byte("t-9")}},
 		Value: []byte(`{"type":"track","event":"Order Completed","messageId":"m-1","userId":null,"context":{"ip":"192.0.2.7"},"properties":{"total":12345678901234567890}}`)})
 	p.openRow("Delivered", "Order Completed")
-	for _, want := range []string{"12345678901234567890", "context.ip", "192.0.2.7", "order_completed", "NULL", "explicit null at userId", "no source present", "k-7", "t-9", s.topic, "1 rows of 1 records", "Settled in"} {
+	for _, want := range []string{"12345678901234567890", "context.ip", "192.0.2.7", "order_completed", "NULL", "explicit null at userId", "no source present", "k-7", "t-9", s.topic, "1 rows of 1 records", "Completed in"} {
 		p.text("#drawer", want)
 	}
 	p.keys(escape)
@@ -170,12 +170,12 @@ func TestDetailsExplainTheRow(t *testing.T) {
 	}
 	p.keys(escape)
 
-	p.click("#tab-letters")
-	p.text("#letters-table", "Bad Time")
-	p.click("#letters-trial")
-	p.text("#trial", "0 of 1 failed events would be rows now")
-	p.text("#trial", "event_timestamp")
-	p.click("#letters-table tbody button")
+	p.click("#tab-dead-letters")
+	p.text("#dead-letters-table", "Bad Time")
+	p.click("#dead-letters-dry-run")
+	p.text("#dry-run", "0 of 1 failed events would be rows now")
+	p.text("#dry-run", "event_timestamp")
+	p.click("#dead-letters-table tbody button")
 	p.text("#drawer", "the day before")
 	p.click("#drawer-close")
 	p.click("#tab-config")
@@ -189,7 +189,7 @@ func TestDetailsExplainTheRow(t *testing.T) {
 func TestTokenIsAskedFor(t *testing.T) {
 	const token = "open-sesame-0123456789"
 	s, p := newStage(t, emulator.Latency{}, "ops.live_events=full", "ops.token="+token)
-	for _, path := range []string{"/live/stream", "/live/events", "/live/events/1", "/live/config", "/live/letters"} {
+	for _, path := range []string{"/live/stream", "/live/events", "/live/events/1", "/live/config", "/live/dead-letters"} {
 		if status, body := s.get(path); status != 401 || !strings.Contains(body, "ops.token") {
 			t.Errorf("%s without the token: got %d %s, want 401", path, status, body)
 		}

@@ -38,7 +38,7 @@ const faults = `(() => {
   const rgba = (c) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = c; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
   const light = ([r, g, b]) => { const f = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
   const behind = (e) => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] === 255) return c; } return [255, 255, 255, 255]; };
-  const told = new Set();
+  const reported = new Set();
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const e = walk.currentNode.parentElement;
@@ -46,7 +46,7 @@ const faults = `(() => {
     const a = light(rgba(getComputedStyle(e).color)), b = light(behind(e));
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     const key = e.tagName + '.' + e.className;
-    if (ratio < 4.5 && !told.has(key)) { told.add(key); out.push('contrast ' + ratio.toFixed(2) + ': ' + key + ' ' + walk.currentNode.data.trim().slice(0, 40)); }
+    if (ratio < 4.5 && !reported.has(key)) { reported.add(key); out.push('contrast ' + ratio.toFixed(2) + ': ' + key + ' ' + walk.currentNode.data.trim().slice(0, 40)); }
   }
   return out;
 })()`
@@ -80,10 +80,10 @@ func TestLooks(t *testing.T) {
 			p.text("#drawer", "Fed by")
 			p.faultless(where + ", details")
 			p.keys(escape)
-			p.click("#tab-letters")
-			p.until("document.querySelector('#letters-table tbody tr')")
-			p.click("#letters-trial")
-			p.text("#trial", "would be rows now")
+			p.click("#tab-dead-letters")
+			p.until("document.querySelector('#dead-letters-table tbody tr')")
+			p.click("#dead-letters-dry-run")
+			p.text("#dry-run", "would be rows now")
 			p.faultless(where + ", dead letters")
 			p.click("#tab-config")
 			p.text("#config-body", "max_rows")
@@ -98,7 +98,7 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// A choice of colours holds, whatever the system says.
+// A choice of colours overrides the setting of the system.
 func TestColoursCanBeChosen(t *testing.T) {
 	_, p := newStage(t, emulator.Latency{})
 	p.look(1360, 860, "light")
@@ -119,7 +119,7 @@ func TestColoursCanBeChosen(t *testing.T) {
 	p.until("!document.documentElement.dataset.theme && document.querySelector('#theme').innerText === 'Auto'")
 }
 
-// The page says that the bridge is gone, and finds it again by itself.
+// The page shows that the bridge is unreachable and reconnects automatically.
 func TestConnectionLostAndFound(t *testing.T) {
 	s, p := newStage(t, emulator.Latency{})
 	p.open()

@@ -64,7 +64,7 @@ func (p *page) do(expression string) {
 	js[bool](p, "("+expression+", true)")
 }
 
-// is tells whether an expression holds.
+// is reports whether an expression holds.
 func (p *page) is(expression string) bool {
 	p.t.Helper()
 	return js[bool](p, "Boolean("+expression+")")
@@ -81,7 +81,7 @@ func (p *page) holds(expression string) bool {
 // until waits for an expression to hold.
 func (p *page) until(expression string) {
 	p.t.Helper()
-	await.That(p.t, expression, func() bool { return p.holds(expression) }, func() string { return fmt.Sprintf("the page says:\n%.3000s", p.all()) })
+	await.That(p.t, expression, func() bool { return p.holds(expression) }, func() string { return fmt.Sprintf("the page shows:\n%.3000s", p.all()) })
 }
 
 // text waits until an element shows a text.

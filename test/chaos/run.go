@@ -356,10 +356,10 @@ func (r *run) checkAccounts(ctx context.Context, quiet bool) {
 	for _, s := range r.fleet.running() {
 		p := r.fleet.process(s)
 		var status struct {
-			Account    oracle.Account `json:"conservation"`
+			Account    oracle.Account `json:"ledger"`
 			Partitions []struct {
 				Partition int32          `json:"partition"`
-				Account   oracle.Account `json:"conservation"`
+				Account   oracle.Account `json:"ledger"`
 			} `json:"partitions"`
 		}
 		if p == nil || p.get(ctx, "/status", 2*time.Second, &status) != nil {

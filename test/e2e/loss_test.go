@@ -31,7 +31,7 @@ func TestLossIsReported(t *testing.T) {
 			t.Errorf("got %d rows, want the 20 that were left", got)
 		}
 		snapshot := m.snapshot()
-		for where, l := range map[string]int64{"the process": snapshot.Conservation.Lost, "the partition": snapshot.Partitions[0].Ledger.Lost} {
+		for where, l := range map[string]int64{"the process": snapshot.Ledger.Lost, "the partition": snapshot.Partitions[0].Ledger.Lost} {
 			if l != 25 {
 				t.Errorf("/status: got %d lost of %s, want 25", l, where)
 			}

@@ -45,7 +45,7 @@ func TestOneRefusedRowAmong100000(t *testing.T) {
 		if refused < 2 || extra > bound {
 			t.Errorf("got %d extra requests, want at most %d", extra, bound)
 		}
-		if got := m.snapshot().Totals; got.BatchesHalved != halved || got.EventsRejected != 1 || got.DeadLetters != 1 {
+		if got := m.snapshot().Totals; got.BatchesSplit != halved || got.EventsRejected != 1 || got.DeadLetters != 1 {
 			t.Errorf("got totals %+v, want %d halvings, 1 rejected, 1 dead letter", got, halved)
 		}
 	})

@@ -150,12 +150,12 @@ func (m *member) audit() {
 			return // it is still starting, or frozen
 		}
 		defer resp.Body.Close()
-		var s struct{ Conservation oracle.Account }
+		var s struct{ Ledger oracle.Account }
 		if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
 			m.t.Errorf("reading the status of %s: %v", m.name, err)
 			return
 		}
-		l = s.Conservation
+		l = s.Ledger
 	} else {
 		for line := range strings.Lines(m.stderr.String()) {
 			var entry struct {

@@ -44,15 +44,15 @@ type site struct {
 	*httptest.Server
 	t       *testing.T
 	page    *live.Page
-	feed    *live.Feed
+	events  *live.EventLog
 	metrics *ops.IntegrationMetrics
 	client  *http.Client
 }
 
 func start(t *testing.T, cfg live.Config, source ops.Source) *site {
 	t.Helper()
-	s := &site{t: t, feed: live.NewFeed(cfg.Mode), metrics: ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, source)}
-	s.page = live.New(cfg, s.feed, source, s.metrics, zaptest.NewLogger(t))
+	s := &site{t: t, events: live.NewEventLog(cfg.Mode), metrics: ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, source)}
+	s.page = live.New(cfg, s.events, source, s.metrics, zaptest.NewLogger(t))
 	s.Server = httptest.NewServer(s.page)
 	transport := &http.Transport{}
 	s.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -164,8 +164,8 @@ func event(status, name string) live.Event {
 
 func TestStreamTellsStateAndEvents(t *testing.T) {
 	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
-	id := s.feed.Add(event(live.InFlight, "a"), 0, nil)
-	s.feed.Passed(7)
+	id := s.events.Add(event(live.InFlight, "a"), 0, nil)
+	s.events.Passed(7)
 	w := s.watch()
 	if got := w.resp.Header.Get("Content-Type"); got != "text/event-stream" {
 		t.Fatalf("got content type %q", got)
@@ -192,15 +192,15 @@ func TestStreamTellsStateAndEvents(t *testing.T) {
 	if ids, status := w.events(); len(ids) != 1 || ids[0] != id || status[0] != live.InFlight {
 		t.Errorf("got events %v %v, want %d in flight", ids, status, id)
 	}
-	s.feed.Settle(id, live.Outcome{Status: live.Delivered})
+	s.events.SetOutcome(id, live.Outcome{Status: live.Delivered})
 	if ids, status := w.events(); len(ids) != 1 || ids[0] != id || status[0] != live.Delivered {
 		t.Errorf("got events %v %v, want %d delivered", ids, status, id)
 	}
 
-	// Who comes back is told what it missed, and only that.
+	// A viewer that reconnects gets what it missed, and only that.
 	seen := w.id
 	w.resp.Body.Close()
-	later := s.feed.Add(event(live.Rejected, "b"), 0, nil)
+	later := s.events.Add(event(live.Rejected, "b"), 0, nil)
 	if ids, _ := s.watch("Last-Event-ID", seen).events(); len(ids) != 1 || ids[0] != later {
 		t.Errorf("got events %v after %s, want %d alone", ids, seen, later)
 	}
@@ -215,8 +215,8 @@ func TestTroubleTurnsInFlightIntoRetrying(t *testing.T) {
 		blocked.Sink.Name = zerobus.Blocked
 		return blocked
 	})
-	s.feed.Add(event(live.InFlight, "a"), 0, nil)
-	s.feed.Add(event(live.Delivered, "b"), 0, nil)
+	s.events.Add(event(live.InFlight, "a"), 0, nil)
+	s.events.Add(event(live.Delivered, "b"), 0, nil)
 	if body := s.want(200, http.MethodGet, "/live/events?status=retrying"); strings.Count(body, `"id"`) != 1 || !strings.Contains(body, "m-a") {
 		t.Errorf("got %s, want the event that was in flight", body)
 	}
@@ -283,8 +283,8 @@ func TestManyPartitions(t *testing.T) {
 
 func TestEventsAreFiltered(t *testing.T) {
 	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
-	s.feed.Add(event(live.Delivered, "Alpha"), 0, nil)
-	s.feed.Add(event(live.Rejected, "Beta"), 0, nil)
+	s.events.Add(event(live.Delivered, "Alpha"), 0, nil)
+	s.events.Add(event(live.Rejected, "Beta"), 0, nil)
 	for query, want := range map[string]int{
 		"": 2, "status=rejected": 1, "name=alpha": 1, "type=track": 2, "type=page": 0, "partition=1": 2, "partition=0": 0, "topic=t": 2, "q=M-BETA": 1, "q=42": 2, "limit=1": 1,
 	} {
@@ -295,25 +295,25 @@ func TestEventsAreFiltered(t *testing.T) {
 	s.want(400, http.MethodGet, "/live/events?limit=none")
 	s.want(404, http.MethodGet, "/live/events/99")
 	s.want(404, http.MethodGet, "/live/events/x")
-	s.want(404, http.MethodGet, "/live/letters")
+	s.want(404, http.MethodGet, "/live/dead-letters")
 	s.want(404, http.MethodGet, "/live/assets/page.go")
 	s.want(405, http.MethodPost, "/live/events")
 }
 
-// Content is kept and told in full mode only.
+// Content is kept and shown in full mode only.
 func TestContentByMode(t *testing.T) {
 	for _, mode := range []string{live.ModeMetadata, live.ModeFull} {
-		s := start(t, live.Config{Mode: mode, Letters: drawer{}}, snapshot)
+		s := start(t, live.Config{Mode: mode, DeadLetters: drawer{}}, snapshot)
 		e := event(live.Rejected, "a")
 		e.Reason = "VALUE in the reason"
-		id := s.feed.Add(e, 10, func() live.Content { return live.Content{Value: "VALUE"} })
-		second := s.feed.Add(event(live.InFlight, "b"), 10, nil)
-		s.feed.Settle(second, live.Outcome{Status: live.Rejected, Reason: "VALUE"})
+		id := s.events.Add(e, 10, func() live.Content { return live.Content{Value: "VALUE"} })
+		second := s.events.Add(event(live.InFlight, "b"), 10, nil)
+		s.events.SetOutcome(second, live.Outcome{Status: live.Rejected, Reason: "VALUE"})
 		all := ""
-		for _, path := range []string{"/live/events", fmt.Sprintf("/live/events/%d", id), fmt.Sprintf("/live/events/%d", second), "/live/letters"} {
+		for _, path := range []string{"/live/events", fmt.Sprintf("/live/events/%d", id), fmt.Sprintf("/live/events/%d", second), "/live/dead-letters"} {
 			all += s.want(200, http.MethodGet, path)
 		}
-		all += s.want(200, http.MethodPost, "/live/letters/trial")
+		all += s.want(200, http.MethodPost, "/live/dead-letters/dry-run")
 		if got, want := strings.Count(all, "VALUE"), map[string]int{live.ModeMetadata: 0, live.ModeFull: 7}[mode]; got != want {
 			t.Errorf("%s: got %d values, want %d: %s", mode, got, want, all)
 		}
@@ -321,14 +321,14 @@ func TestContentByMode(t *testing.T) {
 }
 
 // However many ask, the contents of events are made one after the other.
-func TestContentIsMadeOneAtATime(t *testing.T) {
+func TestContentIsBuiltOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		feed := live.NewFeed(live.ModeFull)
-		page := live.New(live.Config{Mode: live.ModeFull}, feed, snapshot, ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, snapshot), zaptest.NewLogger(t))
+		log := live.NewEventLog(live.ModeFull)
+		page := live.New(live.Config{Mode: live.ModeFull}, log, snapshot, ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, snapshot), zaptest.NewLogger(t))
 		defer page.Stop()
 		var making atomic.Int32
 		done := make(chan struct{})
-		id := feed.Add(event(live.Delivered, "a"), 10, func() live.Content {
+		id := log.Add(event(live.Delivered, "a"), 10, func() live.Content {
 			making.Add(1)
 			<-done
 			return live.Content{Value: "VALUE"}
@@ -358,18 +358,20 @@ func TestContentIsMadeOneAtATime(t *testing.T) {
 // drawer has one dead letter.
 type drawer struct{}
 
-func (drawer) Newest(_ context.Context, limit int, content bool) ([]live.Letter, error) {
+func (drawer) Newest(_ context.Context, limit int, content bool) ([]live.DeadLetter, error) {
 	if limit < 1 {
 		return nil, errors.New("no limit")
 	}
-	return []live.Letter{{Code: "not_json", Reason: "VALUE", Value: "VALUE"}}, nil
+	return []live.DeadLetter{{Code: "not_json", Reason: "VALUE", Value: "VALUE"}}, nil
 }
 
-func (drawer) Trial(context.Context, int) (live.Trial, error) { return live.Trial{Letters: 1}, nil }
+func (drawer) DryRun(context.Context, int) (live.DryRun, error) {
+	return live.DryRun{DeadLetters: 1}, nil
+}
 
 const token = "a-token-of-some-length"
 
-func TestDoor(t *testing.T) {
+func TestAuthentication(t *testing.T) {
 	current := token
 	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return current, nil }, false)}, snapshot)
 	s.want(303, http.MethodGet, "/live/")
@@ -378,7 +380,7 @@ func TestDoor(t *testing.T) {
 	for _, path := range []string{"/live/stream", "/live/events", "/live/config", "/live/events/1", "/live/status"} {
 		s.want(401, http.MethodGet, path)
 	}
-	s.want(401, http.MethodPost, "/live/letters/trial")
+	s.want(401, http.MethodPost, "/live/dead-letters/dry-run")
 	s.want(200, http.MethodGet, "/live/events", "Authorization", "Bearer "+token)
 	s.want(401, http.MethodGet, "/live/events", "Authorization", "Bearer "+token+"x")
 	s.want(401, http.MethodGet, "/live/events", "Cookie", "bridge_live=9999999999.AAAA")
@@ -403,7 +405,7 @@ func TestDoor(t *testing.T) {
 	// Another end of the session is another cookie.
 	end, mac, _ := strings.Cut(c.Value, ".")
 	s.want(401, http.MethodGet, "/live/events", "Cookie", c.Name+"="+end+"9."+mac)
-	// A form of another site sends no such cookie, and is told no besides.
+	// A form of another site sends no such cookie, and is refused as well.
 	s.want(403, http.MethodPost, "/live/logout", "Sec-Fetch-Site", "cross-site")
 	current = "a-new-token-after-rotation"
 	s.want(401, http.MethodGet, "/live/events", with...)
@@ -419,7 +421,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 		current.Store(token)
 		w := s.watch(with...)
 		w.next("status")
-		w.next("status") // it goes on while the token is the same
+		w.next("status") // it continues while the token is the same
 		current.Store("a-new-token-after-rotation")
 		for w.lines.Scan() { // ends, or the test runs into its context
 		}
@@ -432,22 +434,22 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 
 // A page of another site can link to this one, and that is all.
 func TestOtherSites(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeMetadata, Letters: drawer{}}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeMetadata, DeadLetters: drawer{}}, snapshot)
 	own := strings.TrimPrefix(s.URL, "http://")
 	for _, site := range []string{"cross-site", "same-site"} {
 		s.want(200, http.MethodGet, "/live/", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
-		for _, path := range []string{"/live/stream", "/live/letters", "/live/events", "/live/config", "/live/assets/main.js"} {
+		for _, path := range []string{"/live/stream", "/live/dead-letters", "/live/events", "/live/config", "/live/assets/main.js"} {
 			s.want(403, http.MethodGet, path, "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "no-cors")
 			s.want(403, http.MethodGet, path, "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
 		}
-		s.want(403, http.MethodPost, "/live/letters/trial", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
+		s.want(403, http.MethodPost, "/live/dead-letters/dry-run", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
 	}
 	// Over plain HTTP to a name browsers say less.
 	for origin, want := range map[string]int{"http://" + own: 200, "https://bridge.example": 200, "http://evil.example": 403, "null": 403, "http://" + own + ".evil.example": 403} {
-		s.want(want, http.MethodPost, "/live/letters/trial", "Origin", origin, "X-Forwarded-Host", "bridge.example")
+		s.want(want, http.MethodPost, "/live/dead-letters/dry-run", "Origin", origin, "X-Forwarded-Host", "bridge.example")
 	}
 	s.want(403, http.MethodGet, "/live/stream", "Origin", "http://evil.example")
-	s.want(200, http.MethodPost, "/live/letters/trial") // no browser
+	s.want(200, http.MethodPost, "/live/dead-letters/dry-run") // no browser
 	s.want(200, http.MethodGet, "/live/events", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors")
 	s.want(200, http.MethodGet, "/live/", "Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate")
 }
@@ -458,7 +460,7 @@ func TestWrongTokensAreSlowedDown(t *testing.T) {
 		s.want(401, http.MethodGet, "/live/events", "Authorization", "Bearer guess")
 	}
 	s.want(429, http.MethodGet, "/live/events", "Authorization", "Bearer guess")
-	// Not even the right one, or guessing would go on unhindered.
+	// Not even the right one, or guessing would continue.
 	s.want(429, http.MethodGet, "/live/events", "Authorization", "Bearer "+token)
 	// Who asks without a token is not guessing.
 	s.want(401, http.MethodGet, "/live/events")

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/plaintext"
 )
@@ -20,28 +22,27 @@ const (
 	// partitionsEvery is longer where there are many of them.
 	partitionsEvery, manyPartitionsEvery = 2 * time.Second, 10 * time.Second
 	manyPartitions                       = 64 << 10 // bytes of JSON
-	// A viewer that takes longer over one message is cut off, and comes back by
-	// itself if it is still there.
+	// A viewer that needs longer for one message is disconnected; its browser reconnects.
 	viewerTimeout = 15 * time.Second
-	// streamLife ends a stream now and then, so that what lies between, a proxy
-	// say, is put to the proof. The viewer is back after comeBack, in milliseconds.
-	streamLife = 30 * time.Minute
-	comeBack   = 1000
+	// streamLife ends a stream, so that dead ones behind proxies do not stay. Browsers
+	// reconnect after retryMillis.
+	streamLife  = 30 * time.Minute
+	retryMillis = 1000
 	// eventsAtOnce bounds one message, backlogEvents the first.
 	eventsAtOnce, backlogEvents = 200, 300
 )
 
 // hello is the first message of a stream.
 type hello struct {
-	Mode      string `json:"mode"`
-	Letters   bool   `json:"letters"`    // dead letters can be read from their topic
-	MaxEvents int    `json:"max_events"` // kept
-	Rate      int    `json:"rate"`       // events a second that are shown at most
-	Login     bool   `json:"login"`      // a token was asked for, so that one can log out
+	Mode        string `json:"mode"`
+	DeadLetters bool   `json:"dead_letters"` // there is a dead-letter topic
+	MaxEvents   int    `json:"max_events"`   // kept
+	Rate        int    `json:"rate"`         // most events shown per second
+	Login       bool   `json:"login"`        // a token is needed, so logging out is possible
 }
 
-// passing are events that were added or have changed.
-type passing struct {
+// eventsMessage has the events that were added or have changed.
+type eventsMessage struct {
 	Events []Event `json:"events"`
 }
 
@@ -54,34 +55,34 @@ type viewer struct {
 	rev uint64
 }
 
-// serveStream sends server-sent events until the viewer leaves.
+// serveStream sends server-sent events until the viewer disconnects.
 func (p *Page) serveStream(w http.ResponseWriter, r *http.Request) {
 	if p.stopped.Err() != nil {
 		fail(w, http.StatusServiceUnavailable, "the bridge is stopping")
 		return
 	}
-	if n := p.feed.viewers.Add(1); n > maxViewers {
-		p.feed.viewers.Add(-1)
+	if n := p.events.viewers.Add(1); n > maxViewers {
+		p.events.viewers.Add(-1)
 		w.Header().Set("Retry-After", "10")
-		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d viewers are watching already; close one", maxViewers))
+		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d viewers are connected already; close one", maxViewers))
 		return
 	}
-	defer p.feed.viewers.Add(-1)
+	defer p.events.viewers.Add(-1)
 	v := &viewer{p: p, w: w, rc: http.NewResponseController(w), rev: p.resume(r.Header.Get("Last-Event-ID"))}
-	// The bound on reading a request would end it, though it has been read.
+	// The server's read timeout would end the stream.
 	if err := v.rc.SetReadDeadline(time.Time{}); err != nil {
 		fail(w, http.StatusInternalServerError, "this connection cannot stream: "+err.Error())
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold it back
+	h.Set("X-Accel-Buffering", "no") // turns off buffering of nginx
 	if err := v.run(r); err != nil && r.Context().Err() == nil {
-		p.log.Debug("a viewer of live events was cut off: " + err.Error())
+		p.log.Debug("viewer of live events disconnected", zap.Error(err))
 	}
 }
 
-// resume returns the revision a viewer has seen, when it saw this process.
+// resume returns the last revision that the viewer has of this process.
 func (p *Page) resume(lastID string) uint64 {
 	epoch, rev, ok := strings.Cut(lastID, "-")
 	if n, err := strconv.ParseUint(rev, 10, 64); ok && err == nil && epoch == p.epoch {
@@ -92,8 +93,8 @@ func (p *Page) resume(lastID string) uint64 {
 
 func (v *viewer) run(r *http.Request) error {
 	_, partitions := v.p.read()
-	fmt.Fprintf(&v.buf, "retry: %d\n", comeBack)
-	v.put("hello", hello{Mode: v.p.cfg.Mode, Letters: v.p.cfg.Letters != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.p.access.Enabled()})
+	fmt.Fprintf(&v.buf, "retry: %d\n", retryMillis)
+	v.put("hello", hello{Mode: v.p.cfg.Mode, DeadLetters: v.p.cfg.DeadLetters != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.p.access.Enabled()})
 	v.status()
 	v.raw("partitions", partitions)
 	v.events(backlogEvents)
@@ -112,9 +113,9 @@ func (v *viewer) run(r *http.Request) error {
 			v.events(eventsAtOnce)
 		case <-status.C:
 			if !v.p.access.StillValid(r) {
-				return nil // logged in too long ago, or the token is another now
+				return nil // the session has expired or the token has changed
 			}
-			v.status() // the heartbeat, too
+			v.status() // also a heartbeat
 		case <-partitionsTick.C:
 			_, partitions = v.p.read()
 			v.raw("partitions", partitions)
@@ -145,28 +146,27 @@ func (v *viewer) status() {
 }
 
 func (v *viewer) events(limit int) {
-	changed, rev := v.p.feed.Since(v.rev, limit)
+	changed, rev := v.p.events.Since(v.rev, limit)
 	if len(changed) == 0 {
 		return
 	}
 	v.rev = rev
 	fmt.Fprintf(&v.buf, "id: %s-%d\n", v.p.epoch, rev)
-	v.put("events", passing{changed})
+	v.put("events", eventsMessage{changed})
 }
 
 func (v *viewer) put(name string, what any) {
-	if text, err := json.Marshal(what); err == nil { // plain structs of ours
+	if text, err := json.Marshal(what); err == nil { // all messages can be encoded
 		v.raw(name, text)
 	}
 }
 
-// raw adds one message; JSON has no line breaks outside its strings.
+// raw adds one message; encoded JSON has no line breaks.
 func (v *viewer) raw(name string, text []byte) {
 	fmt.Fprintf(&v.buf, "event: %s\ndata: %s\n\n", name, plaintext.AppendVisible(nil, text))
 }
 
-// flush sends what was put. The deadline is this message's own, in place of the
-// one the server sets for whole answers.
+// flush sends the messages. Its deadline replaces the server's write timeout.
 func (v *viewer) flush() error {
 	if v.buf.Len() == 0 {
 		return nil

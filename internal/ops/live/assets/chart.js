@@ -62,7 +62,7 @@ export class Chart {
     if (this.line2) this.line2.setAttribute("d", path(stretches(this.seconds)));
   }
 
-  // describe says in words what the line shows.
+  // describe sets the text alternative of the line.
   describe(text) {
     this.node.setAttribute("aria-label", this.label + ": " + text);
   }

@@ -6,15 +6,15 @@ import { ask } from "./stream.js";
 import * as events from "./events.js";
 
 let open = 0; // the id of the event that is shown
-let back = null; // takes the focus back
-const covered = matchMedia("(max-width: 660px)"); // the drawer leaves nothing of the page
+let back = null; // returns the focus
+const covered = matchMedia("(max-width: 660px)"); // the drawer covers the page
 
 export function setup() {
   $("drawer-close").addEventListener("click", close);
   covered.addEventListener("change", fence);
 }
 
-// fence keeps the focus from going where nobody can see it.
+// fence keeps the focus in the visible part of the page.
 function fence() {
   for (const part of document.querySelectorAll("main, .top, .skip")) part.inert = isOpen() && covered.matches;
 }
@@ -41,7 +41,7 @@ function present(title, body, giveBack) {
   if (fresh) $("drawer-title").focus();
 }
 
-// show opens an event, with what the bridge can tell of it.
+// show opens an event with its details.
 export async function show(id) {
   open = id;
   const listed = events.get(id);
@@ -61,27 +61,27 @@ export async function show(id) {
   present(events.title(e), [head(e), trouble ? el("p", { class: "hint" }, trouble) : content(found)], () => events.focusOn(id));
 }
 
-// restart closes an event of a process that is gone: the numbers begin anew.
+// restart closes an event of a previous process: event ids restart with the process.
 export function restart() {
   if (open) close();
 }
 
-// changed draws the open event anew when it has come to its end.
+// changed redraws the open event when it has an outcome.
 export function changed(e) {
   if (e.id === open) show(e.id);
 }
 
 function head(e) {
   const [word, tone] = statusWords[e.status] || [e.status, "idle"];
-  const said = e.reason || e.meaning || (e.status === "abandoned" ? "its batch was given up unmarked by a stop or a rebalance; the next owner of the partition reads it again" : "");
+  const why = e.reason || e.meaning || (e.status === "abandoned" ? "its batch was abandoned by a stop or a rebalance; the next owner of the partition reads it again" : "");
   return [
     el("div", { class: "lead" }, el("span", { class: "tag", "data-tone": tone }, word), e.code ? el("code", {}, e.code) : null, e.column ? el("span", {}, "column ", el("code", {}, e.column)) : null,
-      said ? el("span", {}, said) : null),
+      why ? el("span", {}, why) : null),
     el("dl", { class: "facts" }, facts([
       ["Type", e.type], ["Name", e.name], ["Message id", e.message_id ? el("code", {}, e.message_id) : ""],
       ["Topic", el("code", {}, e.topic)], ["Partition", String(e.partition)], ["Offset", String(e.offset) + (e.index ? ", event " + e.index + " of its record" : "")],
-      ["Produced", stamp(e.produced)], ["Read", stamp(e.taken)],
-      ["Settled in", e.ack_seconds ? seconds(e.ack_seconds) : ""],
+      ["Produced", stamp(e.produced)], ["Read", stamp(e.mapped)],
+      ["Completed in", e.ack_seconds ? seconds(e.ack_seconds) : ""],
       ["Batch", e.batch && e.batch.records ? count(e.batch.rows) + " rows of " + count(e.batch.records) + " records, " + bytes(e.batch.row_bytes) + ", offsets " + e.batch.first_offset + " to " + e.batch.last_offset : ""],
       ["Size", bytes(e.size)],
     ])),
@@ -91,14 +91,14 @@ function head(e) {
 function content(found) {
   const c = found.content;
   if (found.mode !== "full") {
-    return el("p", { class: "hint" }, "Values are not shown: ", el("code", {}, "ops.live_events"), " is ", el("code", {}, "metadata"), ". With ", el("code", {}, "full"), " this shows the event, its row, and what fed each column.");
+    return el("p", { class: "hint" }, "Values are hidden: ", el("code", {}, "ops.live_events"), " is ", el("code", {}, "metadata"), ". With ", el("code", {}, "full"), " this shows the event, its row, and the source of each column.");
   }
   if (!c) return el("p", { class: "hint" }, "The content of this event was not kept.");
   return [
-    c.columns && c.columns.length ? [section("From event to row" + (c.section ? ", section " + c.section : "") + (c.shape === "row" ? ", which came mapped" : "")), columns(c.columns)] : null,
+    c.columns && c.columns.length ? [section("From event to row" + (c.section ? ", section " + c.section : "") + (c.shape === "row" ? ", already mapped" : "")), columns(c.columns)] : null,
     c.row ? [section("Row", c.row), el("pre", { tabindex: "0", "aria-label": "Row" }, c.row)] : null,
-    c.truncated ? el("p", { class: "hint" }, "Of a record of more than 64 KiB the beginning is kept: its names are not read, and its row is not shown.") : null,
-    section(c.truncated ? "Event, the beginning of it" : "Event", c.value), el("pre", { tabindex: "0", "aria-label": "Event" }, c.value || "(no value: a tombstone)"),
+    c.truncated ? el("p", { class: "hint" }, "Only the first 64 KiB of the record are kept, so its row and columns are not shown.") : null,
+    section(c.truncated ? "Start of the event" : "Event", c.value), el("pre", { tabindex: "0", "aria-label": "Event" }, c.value || "(no value: a tombstone)"),
     c.key ? [section("Key"), el("pre", {}, c.key)] : null,
     c.headers && c.headers.length ? [section("Headers"), el("dl", { class: "facts" }, facts(c.headers.map((h) => [h.key, h.value || "(empty)"])))] : null,
   ].flat();
@@ -110,24 +110,24 @@ function section(name, text) {
 
 function columns(list) {
   return el("table", { class: "grid" },
-    el("thead", {}, el("tr", {}, ["Column", "Type", "Value", "Fed by"].map((h) => el("th", { scope: "col" }, h)))),
+    el("thead", {}, el("tr", {}, ["Column", "Type", "Value", "Source"].map((h) => el("th", { scope: "col" }, h)))),
     el("tbody", {}, list.map((c) => el("tr", {},
       el("td", {}, c.name), el("td", { class: "muted" }, c.type),
       el("td", { class: c.value ? "mono" : "null" }, c.value || "NULL"),
       el("td", { class: c.value ? "mono" : "muted" }, c.why || c.source || "–")))));
 }
 
-// letter opens a dead letter.
-export function letter(l, giveBack) {
+// deadLetter opens a dead letter.
+export function deadLetter(l, giveBack) {
   open = 0;
   events.select(0);
   present(l.name || l.type || "(no name)", [
     el("div", { class: "lead" }, el("span", { class: "tag", "data-tone": "bad" }, l.code || "unknown"), l.column ? el("span", {}, "column ", el("code", {}, l.column)) : null, el("span", {}, l.reason || l.meaning || "")),
     el("dl", { class: "facts" }, facts([
-      ["Type", l.type], ["Message id", l.message_id ? el("code", {}, l.message_id) : ""], ["Failed at", stamp(l.failed_at)], ["Came from", el("code", {}, l.source)],
+      ["Type", l.type], ["Message id", l.message_id ? el("code", {}, l.message_id) : ""], ["Failed at", stamp(l.failed_at)], ["Source", el("code", {}, l.source)],
       ["Dead letter at", el("code", {}, l.topic + "/" + l.partition + "/" + l.offset)], ["Events", l.events], ["Attempts", l.attempts ? String(l.attempts) : ""], ["Size", bytes(l.size)],
     ])),
     l.value ? [section("Record", l.value), el("pre", { tabindex: "0", "aria-label": "Record" }, l.value)]
-      : el("p", { class: "hint" }, "Values are not shown: ", el("code", {}, "ops.live_events"), " is not ", el("code", {}, "full"), "."),
+      : el("p", { class: "hint" }, "Values are hidden: ", el("code", {}, "ops.live_events"), " is not ", el("code", {}, "full"), "."),
   ].flat(), giveBack);
 }

@@ -62,7 +62,7 @@ function morph(node, want) {
 
 // say sets a text only when it differs, so that nothing is announced or drawn
 // twice.
-export function say(node, text) {
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -81,16 +81,16 @@ export function copyButton(text, what) {
   async function copy() {
     try {
       await navigator.clipboard.writeText(text);
-      say(button, "Copied");
+      setText(button, "Copied");
     } catch {
-      say(button, "Not allowed");
+      setText(button, "Not allowed");
     }
-    setTimeout(() => say(button, "Copy"), 1500);
+    setTimeout(() => setText(button, "Copy"), 1500);
   }
   return button;
 }
 
 // announce speaks to a screen reader, politely.
 export function announce(text) {
-  say($("says"), text);
+  setText($("announcement"), text);
 }

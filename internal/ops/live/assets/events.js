@@ -1,7 +1,7 @@
 // The list of recent events: bounded here as it is in the bridge, filtered,
 // pausable, and walked with the keyboard.
 
-import { $, el, refresh, say, announce } from "./dom.js";
+import { $, el, refresh, setText, announce } from "./dom.js";
 import { clockMillis, clock, seconds, count, statusWords } from "./format.js";
 
 const KEPT = 600; // events in memory
@@ -80,7 +80,7 @@ export const get = (id) => byID.get(id);
 export function sample(s) {
   const { seen, kept } = s.sample;
   const text = seen === 0 ? "" : kept >= seen ? "All " + count(seen) + " events so far were shown." : count(kept) + " of " + count(seen) + " events so far were shown: at most 100 a second, spread over the batches. Rejected ones are kept longest.";
-  say($("sample"), text);
+  setText($("sample"), text);
 }
 
 function matches(e) {
@@ -102,14 +102,14 @@ function draw(byHand) {
     places.add(where(e));
     if (show.length < DRAWN && matches(e)) show.push(e);
   }
-  for (const chip of $("chips").children) say(chip.lastChild, count(counts[chip.dataset.status] || 0));
+  for (const chip of $("chips").children) setText(chip.lastChild, count(counts[chip.dataset.status] || 0));
   options($("by-type"), types);
   options($("by-name"), names);
   options($("by-partition"), places);
   place(show);
   const empty = $("events-empty");
   empty.hidden = show.length > 0;
-  say(empty, all.length ? "No event matches the filters." : "Nothing has passed yet. Events appear here as the bridge reads them.");
+  setText(empty, all.length ? "No event matches the filters." : "Nothing has passed yet. Events appear here as the bridge reads them.");
   if (byHand) announce(show.length === DRAWN ? DRAWN + " or more events match" : show.length + (show.length === 1 ? " event matches" : " events match"));
 }
 
@@ -152,7 +152,7 @@ function place(show) {
 
 function row(e) {
   const tr = el("tr", { "data-id": e.id, onclick: () => open(e.id) },
-    el("td", { class: "mono", title: e.taken }, narrow.matches ? clock(e.taken) : clockMillis(e.taken)),
+    el("td", { class: "mono", title: e.mapped }, narrow.matches ? clock(e.mapped) : clockMillis(e.mapped)),
     el("td", {}, el("span", { class: "tag" })),
     el("td", { class: "wide" }, e.type || "–"),
     el("td", {}, el("button", { type: "button", class: "open", onclick: (click) => { click.stopPropagation(); open(e.id); } }, title(e))),
@@ -171,10 +171,10 @@ function mark(tr, e) {
   const tag = tr.children[1].firstChild;
   tr.dataset.status = e.status;
   tag.dataset.tone = tone;
-  say(tag, word);
+  setText(tag, word);
   const button = tr.children[3].firstChild;
   if (e.code && button.childNodes.length === 1) button.append(el("span", { class: "muted" }, "  " + e.code + (e.column ? " · " + e.column : "")));
-  say(tr.children[6], e.ack_seconds && e.status === "delivered" ? seconds(e.ack_seconds) : "–");
+  setText(tr.children[6], e.ack_seconds && e.status === "delivered" ? seconds(e.ack_seconds) : "–");
 }
 
 function open(id) {

@@ -51,7 +51,7 @@ export function stamp(text) {
   return t.getFullYear() + "-" + pad(t.getMonth() + 1) + "-" + pad(t.getDate()) + " " + clockMillis(text) + " " + zone;
 }
 
-// ago is how long before now a time was, both as the bridge's clock says.
+// ago returns how long before now a time was, by the bridge's clock.
 export const ago = (then, now) => (new Date(now) - new Date(then)) / 1000;
 
 export const statusWords = {

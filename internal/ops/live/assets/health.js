@@ -1,6 +1,6 @@
-// The upper half: is it healthy, why not, what to do, and the figures.
+// The upper part of the page: health, reasons, remedies and figures.
 
-import { $, el, fill, refresh, say, tone, facts, copyButton, announce } from "./dom.js";
+import { $, el, fill, refresh, setText, tone, facts, copyButton, announce } from "./dom.js";
 import { Chart } from "./chart.js";
 import { count, rate, short, bytes, seconds, ago, clock } from "./format.js";
 
@@ -8,7 +8,7 @@ const figures = {
   in: figure("fig-in", new Chart("Events read per second")),
   out: figure("fig-out", new Chart("Rows delivered per second")),
   lag: figure("fig-lag", new Chart("Events not delivered yet")),
-  ack: figure("fig-ack", new Chart("Time to acknowledge, half of the writes and 99 of 100", { second: true })),
+  ack: figure("fig-ack", new Chart("Time to acknowledge, p50 and p99", { second: true })),
   buffer: figure("fig-buffer", new Chart("Buffered bytes", { limit: 1 })),
 };
 let before = null; // the last status
@@ -24,7 +24,7 @@ function figure(id, chart) {
 
 function show(f, big, unit, under) {
   refresh(f.value, big, unit ? el("small", {}, " " + unit) : "");
-  say(f.under, under);
+  setText(f.under, under);
   f.chart.describe(big + (unit ? " " + unit : "") + (under ? ", " + under : ""));
 }
 
@@ -34,13 +34,13 @@ export function status(s) {
   health(s, flow);
   reload(s.reload);
   draw(s, flow);
-  ledger(s.conservation);
+  ledger(s.ledger);
   sink(s);
   before = s;
 }
 
 function header(s) {
-  say($("route"), "group " + s.group + "  →  " + s.sink.table + "   ·   " + s.version + (s.started ? "   ·   up " + seconds(ago(s.started, s.time)) : ""));
+  setText($("route"), "group " + s.group + "  →  " + s.sink.table + "   ·   " + s.version + (s.started ? "   ·   up " + seconds(ago(s.started, s.time)) : ""));
 }
 
 // rates are those since the last status of the same process.
@@ -52,8 +52,8 @@ function rates(s) {
   return { in: per("events_read"), out: per("rows_delivered"), bytesIn: per("event_bytes_read"), bytesOut: per("row_bytes_delivered"), lost: per("events_rejected"), filtered: per("events_filtered") };
 }
 
-// shrinks is by how many events a second the lag has shrunk of late; null while
-// that cannot be told.
+// shrinks returns by how many events per second the lag has shrunk recently; null
+// while unknown.
 function shrinks(s) {
   const now = new Date(s.time) / 1000;
   if (s.lag < 0 || before && before.started !== s.started) trail.length = 0;
@@ -70,16 +70,16 @@ function health(s, flow) {
   } else if (!s.ready) {
     word = s.state === "running" ? "Not delivering" : { starting: "Starting", draining: "Draining", stopped: "Stopped" }[s.state] || s.state;
     name = s.sink.state === "blocked" || s.blocked_partitions > 0 ? "bad" : "warn";
-    line = (s.sink.state !== "ready" && s.sink.since ? "The sink is " + s.sink.state + " for " + seconds(ago(s.sink.since, s.time)) + ". " : "") + "Nothing is lost: what is not acknowledged is not committed.";
+    line = (s.sink.state !== "ready" && s.sink.since ? "The sink is " + s.sink.state + " for " + seconds(ago(s.sink.since, s.time)) + ". " : "") + "No events are lost: only acknowledged events are committed.";
   } else if (s.sink.state === "retrying") {
-    [word, name, line] = ["Retrying", "warn", "The sink does not take rows at the moment; this mends itself. " + (s.sink.reason || "")];
+    [word, name, line] = ["Retrying", "warn", "The sink does not accept rows at the moment; the bridge retries. " + (s.sink.reason || "")];
   } else {
     line = fine(s, flow, gain);
   }
   const box = $("health");
   tone(box, name);
-  say($("health-word"), word);
-  say($("health-line"), line);
+  setText($("health-word"), word);
+  setText($("health-line"), line);
   document.title = (name === "ok" ? "● " : name === "warn" ? "▲ " : "■ ") + word + " · bridge";
   reasons(s.not_ready || [], s.more_reasons || 0);
   const spoken = word + (s.not_ready && s.not_ready.length ? ": " + s.not_ready[0].text : "") + (s.reload.state === "failed" ? ". The configuration on disk is refused." : "");
@@ -88,13 +88,13 @@ function health(s, flow) {
 }
 
 function fine(s, flow, gain) {
-  if (s.partitions === 0) return "No partition is assigned to this member: others in the group have them all.";
+  if (s.partitions === 0) return "No partition is assigned to this member; other members have all of them.";
   const parts = [];
   if (s.lag > 1000 && s.lag > 10 * (flow ? flow.out : 0)) {
     parts.push(count(s.lag) + " events behind" + (gain === null ? "" : gain > 1 ? ", caught up in about " + seconds(s.lag / gain) : ", and not catching up"));
   } else if (s.lag >= 0) parts.push(s.lag === 0 ? "Everything in the topics is delivered" : "Keeping up");
-  if (s.ack) parts.push("half of the writes are acknowledged within " + seconds(s.ack.p50_seconds));
-  if (s.oldest_unacked_seconds > 10) parts.push("the oldest event in hand waits for " + seconds(s.oldest_unacked_seconds));
+  if (s.ack) parts.push("p50 of acknowledgements " + seconds(s.ack.p50_seconds));
+  if (s.oldest_unacked_seconds > 10) parts.push("the oldest unacknowledged event waits for " + seconds(s.oldest_unacked_seconds));
   return parts.join("; ") + ".";
 }
 
@@ -104,30 +104,30 @@ function reasons(list, more) {
   reasonsShown = key;
   fill($("reasons"), list.map((r) => el("li", {},
     el("p", {}, el("span", { class: "tag", "data-tone": "bad" }, r.code), " " + r.text),
-    r.remedy ? el("div", { class: "remedy" }, el("b", {}, "What to do"), el("span", {}, r.remedy), copyButton(r.remedy, "the remedy")) : null)), more ? el("li", { class: "muted" }, "and " + count(more) + " more") : null);
+    r.remedy ? el("div", { class: "remedy" }, el("b", {}, "Remedy"), el("span", {}, r.remedy), copyButton(r.remedy, "the remedy")) : null)), more ? el("li", { class: "muted" }, "and " + count(more) + " more") : null);
 }
 
-// reload tells what became of a configuration that was changed on disk.
+// reload shows the state of a configuration that was changed on disk.
 function reload(r) {
   const refused = r.state === "failed", waiting = r.pending_restart || [];
   $("reload").hidden = !refused && !waiting.length;
   refresh($("reload"), el("span", { class: "tag", "data-tone": refused ? "bad" : "warn" }, "configuration"),
-    refused ? " What is on disk is refused, the one before goes on: " + r.error + "." : "",
+    refused ? " The configuration on disk is refused, the previous one stays in force: " + r.error + "." : "",
     waiting.length ? " Changed on disk, in force after a restart: " + waiting.join(", ") + "." : "");
 }
 
 function draw(s, flow) {
-  // The charts are of time: what the page did not hear is a gap.
+  // Charts are over time: missed updates are a gap.
   const passed = before ? (new Date(s.time) - new Date(before.time)) / 1000 : 1;
-  if (passed <= 0) return; // the same state, told again
+  if (passed <= 0) return; // the same state again
   const missed = passed > 3 ? Math.round(passed) - 1 : 0;
   show(figures.in, flow ? rate(flow.in) : "–", flow ? "/s" : "", flow ? bytes(flow.bytesIn) + "/s" : "");
   show(figures.out, flow ? rate(flow.out) : "–", flow ? "/s" : "", flow ? bytes(flow.bytesOut) + "/s" : "");
   figures.in.chart.push(missed, flow ? flow.in : null);
   figures.out.chart.push(missed, flow ? flow.out : null);
-  show(figures.lag, s.lag < 0 ? "–" : short(s.lag), "events", s.oldest_unacked_seconds > 0 ? "oldest in hand " + seconds(s.oldest_unacked_seconds) : "none in hand");
+  show(figures.lag, s.lag < 0 ? "–" : short(s.lag), "events", s.oldest_unacked_seconds > 0 ? "oldest unacknowledged " + seconds(s.oldest_unacked_seconds) : "all acknowledged");
   figures.lag.chart.push(missed, s.lag < 0 ? null : s.lag);
-  if (s.ack) show(figures.ack, seconds(s.ack.p50_seconds), "half", seconds(s.ack.p99_seconds) + " for 99 of 100");
+  if (s.ack) show(figures.ack, seconds(s.ack.p50_seconds), "p50", seconds(s.ack.p99_seconds) + " p99");
   else show(figures.ack, "–", "", "no write in the last 10 s");
   figures.ack.chart.push(missed, s.ack ? s.ack.p50_seconds : null, s.ack ? s.ack.p99_seconds : null);
   const share = s.buffered_limit_bytes > 0 ? s.buffered_bytes / s.buffered_limit_bytes : 0;
@@ -135,7 +135,7 @@ function draw(s, flow) {
   figures.buffer.chart.push(missed, share);
 }
 
-// ledger is the equation that every event is in.
+// ledger shows the outcomes of all events that were read.
 function ledger(l) {
   const box = $("ledger");
   box.hidden = !l;
@@ -143,8 +143,8 @@ function ledger(l) {
   const term = (n, name) => el("span", { class: n === 0 ? "zero" : "" }, el("b", {}, count(n)), " " + name);
   const op = (text) => el("span", { class: "op" }, text);
   refresh(box, term(l.read, "read"), op("="), term(l.delivered, "delivered"), op("+"), term(l.dead_lettered, "dead-lettered"), op("+"), term(l.skipped, "skipped"), op("+"),
-    term(l.filtered, "filtered"), op("+"), term(l.in_flight, "in flight"), op("+"), term(l.dropped, "dropped to be read again"),
-    el("span", { class: "tag", "data-tone": l.imbalance === 0 ? "ok" : "bad" }, l.imbalance === 0 ? "balanced" : "out by " + count(l.imbalance) + ": a fault of the bridge, please report it"),
+    term(l.filtered, "filtered"), op("+"), term(l.in_flight, "in flight"), op("+"), term(l.dropped, "released for redelivery"),
+    el("span", { class: "tag", "data-tone": l.imbalance === 0 ? "ok" : "bad" }, l.imbalance === 0 ? "all accounted for" : count(l.imbalance) + " unaccounted for: a bug in the bridge, please report it"),
     l.lost > 0 ? el("span", { class: "tag", "data-tone": "bad" }, "kafka removed " + count(l.lost) + " offsets before they were delivered") : "");
 }
 
@@ -165,11 +165,11 @@ function sink(s) {
   ]));
 }
 
-// lost says that what is shown is old, and why.
+// lost marks what is shown as old, with the reason.
 export function lost(text, why) {
   tone($("health"), "idle");
-  say($("health-word"), text);
-  say($("health-line"), [why, before ? "What you see is from " + clock(before.time) + "." : ""].filter(Boolean).join(" "));
+  setText($("health-word"), text);
+  setText($("health-line"), [why, before ? "This state is from " + clock(before.time) + "." : ""].filter(Boolean).join(" "));
   document.title = "○ " + text + " · bridge";
   if (verdict !== text) announce(text);
   verdict = text;

@@ -1,11 +1,10 @@
-// Says why the last try was not let in; the form itself works without this.
-const said = {
+// Shows why the last login failed; the form works without this script.
+const messages = {
   wrong: "That is not the token.",
   wait: "Too many wrong tokens. Wait a minute and try again.",
-  broken: "The bridge cannot read its token. Mend ops.token_file.",
+  broken: "The bridge cannot read its token. Check ops.token_file.",
 };
-const why = said[location.search.slice(1)];
-// A link from another site comes without the cookie that lets in; it is here
-// nevertheless.
+const why = messages[location.search.slice(1)];
+// A request from a link on another site has no cookie, though the browser may be logged in.
 if (!location.search) fetch("config").then((answer) => answer.ok && location.replace("./"), () => {});
 if (why) document.getElementById("wrong").textContent = why;

@@ -1,18 +1,18 @@
-// Puts the parts together: the stream, the views, the keyboard.
+// The entry point: connects the stream, the views and the keyboard.
 
-import { $, say, tone } from "./dom.js";
+import { $, setText, tone } from "./dom.js";
 import { connect } from "./stream.js";
 import * as health from "./health.js";
 import * as partitions from "./partitions.js";
 import * as events from "./events.js";
 import * as detail from "./detail.js";
-import * as letters from "./letters.js";
+import * as deadLetters from "./deadletters.js";
 import * as config from "./config.js";
 
 events.setup(detail.show, detail.changed);
 partitions.setup();
 detail.setup();
-letters.setup();
+deadLetters.setup();
 views();
 theme();
 keys();
@@ -20,11 +20,11 @@ keys();
 let started = "", version = "";
 connect({
   hello(h) {
-    letters.allow(h.letters);
+    deadLetters.allow(h.dead_letters);
     $("logout").hidden = !h.login;
   },
   status(s) {
-    if (version && s.version !== version) location.reload(); // the page is of the version before
+    if (version && s.version !== version) location.reload(); // the page is of the previous version
     if (started && s.started !== started) {
       events.restart();
       detail.restart();
@@ -37,20 +37,20 @@ connect({
   partitions: partitions.partitions,
   events: (message) => events.take(message.events),
   link(state, why) {
-    const [word, name] = { connecting: ["connecting", "idle"], live: ["live", "ok"], lost: ["no connection", "bad"], resting: ["resting", "idle"] }[state];
-    say($("link"), word);
+    const [word, name] = { connecting: ["connecting", "idle"], live: ["live", "ok"], lost: ["no connection", "bad"], resting: ["paused", "idle"] }[state];
+    setText($("link"), word);
     tone($("link"), name);
     if (state === "live") delete document.body.dataset.old;
     if (state !== "lost" && state !== "resting") return;
     document.body.dataset.old = "";
-    if (state === "resting") health.lost("Resting", "A page in the background lets go.");
+    if (state === "resting") health.lost("Paused", "A page in the background disconnects.");
     else health.lost(why ? "Not live" : "No connection to the bridge", why);
   },
 });
 
 function views() {
   const tabs = [...document.querySelectorAll('[role="tab"]')];
-  const opened = { letters: letters.opened, config: config.opened };
+  const opened = { "dead-letters": deadLetters.opened, config: config.opened };
   function choose(tab, focus) {
     for (const t of tabs) {
       const on = t === tab;
@@ -78,14 +78,14 @@ function theme() {
   const root = document.documentElement, button = $("theme");
   const now = () => root.dataset.theme || "auto";
   function label() {
-    say(button, words[now()][0]);
+    setText(button, words[now()][0]);
     button.title = "Colours: " + words[now()][1];
     button.setAttribute("aria-label", "Colours: " + words[now()][1] + ", change");
   }
   button.addEventListener("click", () => {
     const next = order[(order.indexOf(now()) + 1) % order.length];
     if (next === "auto") delete root.dataset.theme; else root.dataset.theme = next;
-    try { localStorage.setItem("bridge-theme", next); } catch { /* then it holds for this visit */ }
+    try { localStorage.setItem("bridge-theme", next); } catch { /* not kept without storage */ }
     label();
   });
   label();
@@ -109,7 +109,7 @@ function keys() {
       "?": () => dialog.showModal(),
       j: () => watching && events.step(1),
       k: () => watching && events.step(-1),
-      // Space presses a button that has the focus, but for those of the list.
+      // Space presses the focused button, except those of the list.
       " ": () => watching && (!button || e.target.classList.contains("open")) && events.pause(),
     }[e.key];
     if (does && does() !== false) e.preventDefault();

@@ -1,7 +1,7 @@
 // The table of partitions: those that need somebody first. A few are drawn, all
 // on request.
 
-import { $, el, refresh, say } from "./dom.js";
+import { $, el, refresh, setText } from "./dom.js";
 import { count, bytes, seconds } from "./format.js";
 
 const FEW = 40;
@@ -28,10 +28,10 @@ const known = (n) => (n < 0 ? "–" : count(n));
 function draw() {
   const topics = new Set(all.map((p) => p.topic));
   $("partitions-count").title = [...topics].slice(0, 20).join(", ");
-  say($("partitions-count"), count(Math.max(total, all.length)) + " assigned" + (topics.size > 1 ? " of " + topics.size + " topics" : topics.size ? " of " + [...topics][0] : ""));
+  setText($("partitions-count"), count(Math.max(total, all.length)) + " assigned" + (topics.size > 1 ? " of " + topics.size + " topics" : topics.size ? " of " + [...topics][0] : ""));
   const button = $("partitions-all");
   button.hidden = all.length <= FEW;
-  say(button, everything ? "Show " + FEW : (total > all.length ? "Show " : "Show all ") + count(all.length));
+  setText(button, everything ? "Show " + FEW : (total > all.length ? "Show " : "Show all ") + count(all.length));
   const shown = everything ? all : all.slice(0, FEW);
   refresh($("partitions").tBodies[0], shown.map((p) => el("tr", {},
     el("td", { title: p.topic + "/" + p.partition }, topics.size > 1 ? p.topic + "/" + p.partition : String(p.partition)),

@@ -1,9 +1,9 @@
-// The connection to the bridge. It comes back by itself, lets go while nobody
-// looks at the page, and tells when what is shown is old.
+// The connection to the bridge. It reconnects automatically, disconnects in the
+// background and reports when the state shown is old.
 
-const HIDDEN_FOR = 60_000; // then a page in the background lets go
-const SILENT_FOR = 6_000; // the bridge speaks each second
-const DEAD_FOR = 20_000; // then the connection is given up, whatever it says of itself
+const HIDDEN_FOR = 60_000; // then a page in the background disconnects
+const SILENT_FOR = 6_000; // the bridge sends a message each second
+const DEAD_FOR = 20_000; // then the connection is considered dead
 
 export function connect(handlers) {
   let source = null, lastWord = 0, errors = 0, hiding = 0, retry = 0;

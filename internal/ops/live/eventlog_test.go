@@ -13,7 +13,7 @@ import (
 // pass.
 func TestAdmitIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := live.NewFeed(live.ModeMetadata)
+		f := live.NewEventLog(live.ModeMetadata)
 		taken := 0
 		for range 10_000 { // 10 s
 			taken += f.Admit(5000)
@@ -29,7 +29,7 @@ func TestAdmitIsBounded(t *testing.T) {
 }
 
 func TestFeedIsBounded(t *testing.T) {
-	f := live.NewFeed(live.ModeFull)
+	f := live.NewEventLog(live.ModeFull)
 	for range 100 {
 		f.Add(live.Event{Status: live.Rejected}, 100, nil)
 	}
@@ -65,14 +65,14 @@ func TestFeedIsBounded(t *testing.T) {
 	if large < 1 || large > 4 {
 		t.Errorf("got %d events of 1 MiB, want what fits into 4 MiB", large)
 	}
-	f.Settle(1, live.Outcome{Status: live.Delivered}) // long gone
+	f.SetOutcome(1, live.Outcome{Status: live.Delivered}) // long gone
 	if _, _, ok := f.Get(1); ok {
 		t.Error("the first event is still there")
 	}
 }
 
 func TestSinceGivesTheNewest(t *testing.T) {
-	f := live.NewFeed(live.ModeMetadata)
+	f := live.NewEventLog(live.ModeMetadata)
 	var last uint64
 	for range 50 {
 		last = f.Add(live.Event{Status: live.InFlight}, 0, nil)
@@ -81,7 +81,7 @@ func TestSinceGivesTheNewest(t *testing.T) {
 	if len(changed) != 10 || changed[9].ID != last {
 		t.Errorf("got %d changes up to event %d, want the newest 10 up to %d", len(changed), changed[len(changed)-1].ID, last)
 	}
-	f.Settle(3, live.Outcome{Status: live.Delivered})
+	f.SetOutcome(3, live.Outcome{Status: live.Delivered})
 	changed, _ = f.Since(rev, 10)
 	if len(changed) != 1 || changed[0].ID != 3 || changed[0].Status != live.Delivered {
 		t.Errorf("got %+v, want event 3 delivered", changed)
@@ -89,7 +89,7 @@ func TestSinceGivesTheNewest(t *testing.T) {
 }
 
 func TestFeedFromManySides(t *testing.T) {
-	f := live.NewFeed(live.ModeFull)
+	f := live.NewEventLog(live.ModeFull)
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -98,7 +98,7 @@ func TestFeedFromManySides(t *testing.T) {
 				f.Admit(1)
 				id := f.Add(live.Event{Status: live.InFlight}, 100, func() live.Content { return live.Content{} })
 				f.Since(id, 10)
-				f.Settle(id, live.Outcome{Status: live.Rejected})
+				f.SetOutcome(id, live.Outcome{Status: live.Rejected})
 			}
 		})
 	}
@@ -110,7 +110,7 @@ func TestFeedFromManySides(t *testing.T) {
 
 // What a batch costs when nobody looks.
 func BenchmarkAdmitIdle(b *testing.B) {
-	f := live.NewFeed(live.ModeMetadata)
+	f := live.NewEventLog(live.ModeMetadata)
 	b.ReportAllocs()
 	for b.Loop() {
 		f.Passed(5000)

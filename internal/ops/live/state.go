@@ -13,29 +13,21 @@ import (
 )
 
 const (
-	// ackWindow is what the shown acknowledgement times are taken over.
-	ackWindow = 10 * time.Second
-	// maxPartitions and maxReasons bound those sent in full; the rest is counted.
+	// maxPartitions and maxReasons are sent in full; the rest is counted.
 	maxPartitions = 1000
 	maxReasons    = 20
 )
 
-// board makes the state once for all viewers.
-type board struct {
+// stateCache builds the state once for all viewers.
+type stateCache struct {
 	mu         sync.Mutex // guards the fields below
 	at         time.Time
 	status     []byte
 	partitions []byte
-	history    []ackMark // oldest first
 }
 
-type ackMark struct {
-	at   time.Time
-	acks ops.AckTimes
-}
-
-// status is what a viewer is told each second: a snapshot without the parts
-// that have messages of their own, and what is not in a snapshot.
+// status is the message of each second: a snapshot without the parts that have
+// their own messages, and what is not in a snapshot.
 type status struct {
 	ops.Snapshot
 	NotReady    []consumer.NotReady `json:"not_ready,omitempty"`    // the first, each once
@@ -51,9 +43,8 @@ type status struct {
 }
 
 type quantiles struct {
-	P50   float64 `json:"p50_seconds"`
-	P99   float64 `json:"p99_seconds"`
-	Count uint64  `json:"count"`
+	P50 float64 `json:"p50_seconds"`
+	P99 float64 `json:"p99_seconds"`
 }
 
 type sample struct {
@@ -63,7 +54,7 @@ type sample struct {
 
 // read returns the state and the partitions as JSON, at most a second old.
 func (p *Page) read() (statusJSON, partitionsJSON []byte) {
-	b := &p.board
+	b := &p.state
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -76,15 +67,15 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 		s.Time = now
 	}
 	if s.Sink.Name != "" && s.Sink.Name != zerobus.Ready {
-		p.feed.trouble()
+		p.events.setRetrying()
 	}
-	out := status{Snapshot: s, Partitions: len(s.Partitions), Lag: -1, Viewers: p.feed.viewers.Load()}
+	out := status{Snapshot: s, Partitions: len(s.Partitions), Lag: -1, Viewers: p.events.viewers.Load()}
 	out.Config = nil
-	// Blocked partitions say the same by the thousand.
+	// Thousands of blocked partitions have the same reason.
 	reasons := slices.Compact(slices.Clone(s.NotReady))
 	out.NotReady = reasons[:min(len(reasons), maxReasons)]
 	out.MoreReasons = len(reasons) - len(out.NotReady)
-	out.Sample.Seen, out.Sample.Kept = p.feed.Counts()
+	out.Sample.Seen, out.Sample.Kept = p.events.Counts()
 	for _, part := range s.Partitions {
 		if part.Lag >= 0 {
 			out.Lag = max(out.Lag, 0) + part.Lag
@@ -94,22 +85,24 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 			out.Blocked++
 		}
 	}
-	out.Ack = b.acks(now, p.counts.AckTimes())
-	// Every part is ours and can be written; a failure would show as a stale page.
+	if p50, p99, ok := p.counts.RecentAcks(); ok {
+		out.Ack = &quantiles{p50, p99}
+	}
+	// All parts can be encoded; after a failure the page would not change.
 	if text, err := json.Marshal(out); err == nil {
 		b.status = text
 	}
 	if s.Partitions == nil {
 		s.Partitions = []consumer.PartitionStatus{}
 	}
-	if text, err := json.Marshal(gravest(s.Partitions)); err == nil {
+	if text, err := json.Marshal(worst(s.Partitions)); err == nil {
 		b.partitions = text
 	}
 	return b.status, b.partitions
 }
 
-// gravest returns all partitions, or of too many those that need somebody most.
-func gravest(all []consumer.PartitionStatus) []consumer.PartitionStatus {
+// worst returns all partitions, or of too many the blocked, oldest and most lagging.
+func worst(all []consumer.PartitionStatus) []consumer.PartitionStatus {
 	if len(all) <= maxPartitions {
 		return all
 	}
@@ -124,19 +117,4 @@ func gravest(all []consumer.PartitionStatus) []consumer.PartitionStatus {
 		return cmp.Or(cmp.Compare(blocked(a), blocked(b)), cmp.Compare(b.Oldest, a.Oldest), cmp.Compare(b.Lag, a.Lag))
 	})
 	return all[:maxPartitions]
-}
-
-// acks holds the counts against those of ackWindow ago.
-func (b *board) acks(now time.Time, a ops.AckTimes) *quantiles {
-	for len(b.history) > 0 && now.Sub(b.history[0].at) > ackWindow {
-		b.history = b.history[1:]
-	}
-	b.history = append(b.history, ackMark{now, a})
-	before := b.history[0].acks
-	p50, ok := a.Quantile(0.50, before)
-	if !ok {
-		return nil
-	}
-	p99, _ := a.Quantile(0.99, before)
-	return &quantiles{P50: p50, P99: p99, Count: a.Count(before)}
 }

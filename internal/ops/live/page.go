@@ -1,0 +1,213 @@
+// Package live serves the page of live events. It shows the health, a sample of the
+// events with their outcomes, and the newest dead letters.
+//
+// Events come through an [EventLog], the state through an ops.Source. Each viewer
+// polls them in the goroutine of its own request. A slow viewer misses events and
+// delays nobody. Without viewers nothing runs.
+package live
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/access"
+)
+
+// Modes of the page.
+const (
+	ModeMetadata = "metadata" // names, ids and states; no values of fields
+	ModeFull     = "full"     // also events and their rows
+)
+
+const base = ops.LivePath
+
+// Config of a Page.
+type Config struct {
+	Mode string // ModeMetadata or ModeFull
+	// Access authenticates viewers. Use that of the server, so that wrong tokens are
+	// counted together. Default nil: everyone, under any name.
+	Access *access.Control
+	// DeadLetters reads dead letters; nil if there is no dead-letter topic.
+	DeadLetters DeadLetters
+}
+
+// Page serves everything under ops.LivePath. It is safe for concurrent use.
+type Page struct {
+	cfg    Config
+	events *EventLog
+	source ops.Source
+	counts *ops.IntegrationMetrics
+	log    *zap.Logger
+	access *access.Control
+	mux    *http.ServeMux
+	state  stateCache
+
+	stopped context.Context // ends with Stop
+	stop    context.CancelFunc
+	reading chan struct{} // held by the one request that reads dead letters
+	opening chan struct{} // held by the one request that builds the content of an event
+	epoch   string        // identifies this process in event ids
+}
+
+// New returns a page. It does no I/O and starts no goroutine.
+func New(cfg Config, events *EventLog, source ops.Source, counts *ops.IntegrationMetrics, log *zap.Logger) *Page {
+	if cfg.Access == nil {
+		cfg.Access = access.New(nil, false)
+	}
+	p := &Page{cfg: cfg, events: events, source: source, counts: counts, log: log, access: cfg.Access, mux: http.NewServeMux(),
+		reading: make(chan struct{}, 1), opening: make(chan struct{}, 1), epoch: strconv.FormatInt(time.Now().UnixNano(), 36)}
+	// Not a request's context: it ends all streams at once when the server closes.
+	p.stopped, p.stop = context.WithCancel(context.Background()) //nolint:forbidigo // bounded by Stop
+	p.mux.HandleFunc("GET "+base+"assets/{name}", serveAsset)
+	p.mux.HandleFunc("GET "+base+"login", p.serveLogin)
+	p.mux.HandleFunc("POST "+base+"login", p.login)
+	p.mux.HandleFunc("POST "+base+"logout", p.logout)
+	for pattern, handler := range map[string]http.HandlerFunc{
+		"GET " + base + "{$}":                   func(w http.ResponseWriter, r *http.Request) { writeAsset(w, r, "page.html") },
+		"GET " + base + "stream":                p.serveStream,
+		"GET " + base + "events":                p.serveEvents,
+		"GET " + base + "events/{id}":           p.serveEvent,
+		"GET " + base + "status":                p.serveStatus,
+		"GET " + base + "config":                p.serveConfig,
+		"GET " + base + "dead-letters":          p.serveDeadLetters,
+		"POST " + base + "dead-letters/dry-run": p.serveDryRun,
+	} {
+		p.mux.HandleFunc(pattern, p.authenticated(handler))
+	}
+	return p
+}
+
+// Stop ends all streams and prevents new ones.
+func (p *Page) Stop() { p.stop() }
+
+// ServeHTTP implements http.Handler.
+func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "same-origin") // with less, the login form would come from the origin "null"
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	if !p.access.Enabled() && !p.access.AllowsHost(r) {
+		fail(w, http.StatusMisdirectedRequest, "this page answers to localhost or an address only; set ops.token to reach it by name")
+		return
+	}
+	if !sameSite(r) {
+		fail(w, http.StatusForbidden, "the request comes from a page of another site; a proxy in between must pass on the Host header")
+		return
+	}
+	p.mux.ServeHTTP(w, r)
+}
+
+// authenticated serves requests with the token. It redirects a browser that asks
+// for the page to the login form.
+func (p *Page) authenticated(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v := p.access.Authenticate(r)
+		switch {
+		case v == access.Granted:
+			next(w, r)
+		case v == access.NoToken && r.URL.Path == base:
+			http.Redirect(w, r, base+"login", http.StatusSeeOther)
+		default:
+			status, why := v.Refusal(w.Header())
+			if status == http.StatusUnauthorized {
+				why += ", or log in at " + base + "login"
+			}
+			fail(w, status, why)
+		}
+	}
+}
+
+func (p *Page) serveLogin(w http.ResponseWriter, r *http.Request) {
+	if p.access.Authenticate(r) == access.Granted {
+		http.Redirect(w, r, base, http.StatusSeeOther)
+		return
+	}
+	writeAsset(w, r, "login.html")
+}
+
+func (p *Page) login(w http.ResponseWriter, r *http.Request) {
+	v := p.access.Login(r, strings.TrimSpace(r.PostFormValue("token")))
+	if v == access.Granted {
+		p.access.StartSession(w, r, base)
+		http.Redirect(w, r, base, http.StatusSeeOther)
+		return
+	}
+	why := map[access.Verdict]string{access.WrongToken: "wrong", access.TooMany: "wait", access.Unreadable: "broken"}[v]
+	http.Redirect(w, r, base+"login?"+why, http.StatusSeeOther)
+}
+
+func (p *Page) logout(w http.ResponseWriter, r *http.Request) {
+	p.access.EndSession(w, r, base)
+	http.Redirect(w, r, base+"login", http.StatusSeeOther)
+}
+
+// sameSite reports whether a request comes from this page or from no page. A page of
+// another site may only link here: it could read no response, but cause work.
+// Browsers send Sec-Fetch-Site over TLS and to localhost; elsewhere they send Origin
+// with everything but a plain GET.
+func sameSite(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+		return true
+	case "":
+		origin := r.Header.Get("Origin")
+		from, err := url.Parse(origin)
+		return origin == "" || err == nil && from.Host != "" && (from.Host == r.Host || from.Host == r.Header.Get("X-Forwarded-Host"))
+	}
+	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && (r.URL.Path == base || r.URL.Path == base+"login")
+}
+
+//go:embed assets
+var assets embed.FS
+
+// assetTag is the ETag of all assets.
+var assetTag = func() string {
+	sum := sha256.New()
+	_ = fs.WalkDir(assets, ".", func(name string, d fs.DirEntry, _ error) error { // embedded files can be read
+		if !d.IsDir() {
+			content, _ := assets.ReadFile(name)
+			_, _ = sum.Write(content)
+		}
+		return nil
+	})
+	return `"` + hex.EncodeToString(sum.Sum(nil)[:8]) + `"`
+}()
+
+var contentTypes = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
+
+// serveAsset needs no token: the files contain nothing of this bridge.
+func serveAsset(w http.ResponseWriter, r *http.Request) { writeAsset(w, r, r.PathValue("name")) }
+
+// writeAsset serves a file. Browsers keep it and ask each time whether it changed.
+func writeAsset(w http.ResponseWriter, r *http.Request, name string) {
+	content, err := assets.ReadFile("assets/" + name)
+	if err != nil {
+		fail(w, http.StatusNotFound, "there is no such file")
+		return
+	}
+	w.Header().Set("Content-Type", contentTypes[path.Ext(name)])
+	if path.Ext(name) != ".html" {
+		w.Header().Set("Cache-Control", "no-cache")
+		w.Header().Set("ETag", assetTag)
+	}
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+}
