@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
-	"go.yaml.in/yaml/v3"
 
 	documents "github.com/datafly/bridge"
 	"github.com/datafly/bridge/internal/config"
@@ -121,86 +120,12 @@ func environmentPage() (string, error) {
 	return b.String(), nil
 }
 
-// configPage combines the keys with the comments in the example.
 func configPage() (string, error) {
 	example, err := document("config.example.yaml")
 	if err != nil {
 		return "", err
 	}
-	comments, err := keyComments(example)
-	if err != nil {
-		return "", err
-	}
-	preface, _, _ := strings.Cut(example, "\n\n")
-	var b strings.Builder
-	b.WriteString("# Configuration\n\n" + uncommented(preface) + "\n")
-	section := ""
-	for _, k := range config.Keys() {
-		parts := strings.Split(k.Path, ".")
-		for i := 1; i < len(parts); i++ {
-			if at := strings.Join(parts[:i], "."); !strings.HasPrefix(section+".", at+".") {
-				fmt.Fprintf(&b, "\n## %s\n\n%s\n", at, comments[at])
-			}
-		}
-		section = strings.Join(parts[:len(parts)-1], ".")
-		about := k.Type
-		if len(k.Choices) > 0 {
-			about = "one of " + strings.Join(k.Choices, ", ")
-		}
-		if k.Required {
-			about += ", required"
-		} else if k.Default != "" {
-			about += ", default " + k.Default
-		}
-		fmt.Fprintf(&b, "\n### %s\n\n`%s`, %s\n\n%s\n", k.Path, k.Env, about, comments[k.Path])
-	}
-	return b.String(), nil
-}
-
-// keyComments returns the comment above each key and section, by path. A key
-// without one shares that of the key before it.
-func keyComments(example string) (map[string]string, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal([]byte(example), &doc); err != nil {
-		return nil, fmt.Errorf("reading config.example.yaml: %w; this build lacks it, take a release", err)
-	}
-	comments := map[string]string{}
-	var walk func(n *yaml.Node, prefix string)
-	walk = func(n *yaml.Node, prefix string) {
-		last := ""
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key, value := n.Content[i], n.Content[i+1]
-			if key.HeadComment != "" {
-				paragraphs := strings.Split(key.HeadComment, "\n\n")
-				last = uncommented(paragraphs[len(paragraphs)-1])
-			}
-			path := prefix + key.Value
-			comments[path] = last
-			if value.Kind == yaml.MappingNode {
-				walk(value, path+".")
-			}
-		}
-	}
-	walk(doc.Content[0], "")
-	return comments, nil
-}
-
-// uncommented removes the #; indented lines become code.
-func uncommented(comment string) string {
-	var b strings.Builder
-	code := false
-	for line := range strings.Lines(comment + "\n") {
-		line = strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(line), "#"), " ")
-		if strings.HasPrefix(line, "  ") != code {
-			b.WriteString("\n```\n")
-			code = !code
-		}
-		b.WriteString(strings.TrimPrefix(line, "  ") + "\n")
-	}
-	if code {
-		b.WriteString("```\n")
-	}
-	return strings.TrimRight(b.String(), "\n") + "\n"
+	return config.Page(example)
 }
 
 func newHelpCommand() *cobra.Command {

@@ -50,7 +50,7 @@ func TestTopicsSayWhatTheirSourcesSay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	comments, err := keyComments(string(example))
+	comments, err := config.Comments(string(example))
 	if err != nil {
 		t.Fatal(err)
 	}

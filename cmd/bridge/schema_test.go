@@ -35,7 +35,11 @@ func TestSchemasInDocsAreCurrent(t *testing.T) {
 
 // Every key of the configuration is there with what it means and its default.
 func TestConfigSchemaDescribesEveryKey(t *testing.T) {
-	root, err := configSchema()
+	example, err := document("config.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := config.JSONSchema(example)
 	if err != nil {
 		t.Fatal(err)
 	}
