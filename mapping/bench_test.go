@@ -88,7 +88,7 @@ global:
     - {source: $kafka.headers.tenant, target: tenant}
     - {source: $kafka.key, target: kafka_key, type: BINARY}
 `
-	consent := mapping.Options{ClusterID: "c", RequireConsent: []string{"analytics"}}
+	consent := mapping.Options{Settings: mapping.Settings{RequireConsent: []string{"analytics"}}, ClusterID: "c"}
 	all := benchEvents(100)
 	for _, tc := range []struct {
 		name      string

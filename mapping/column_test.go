@@ -20,7 +20,7 @@ func mapValue(t *testing.T, typ, extra, value string) string {
 	if typ == "" {
 		blueprint = "version: 2\nglobal: {mappings: [{source: v, target: v" + extra + "}, " + known + "]}\n"
 	}
-	_, out := twinsOf(t, blueprint, mapping.Options{Input: "canonical"}).check(t, []byte(`{"v":`+value+`}`))
+	_, out := twinsOf(t, blueprint, mapping.Options{Settings: mapping.Settings{Input: "canonical"}}).check(t, []byte(`{"v":`+value+`}`))
 	if len(out.codes) != 1 {
 		t.Fatalf("got %d outcomes, want 1", len(out.codes))
 	}
@@ -239,7 +239,7 @@ func FuzzTimestamps(f *testing.F) {
 		f.Add(s)
 	}
 	m := mustCompile(f, "version: 2\nglobal: {mappings: [{source: v, target: v, type: TIMESTAMP}, {source: v, target: day, type: DATE}, {source: v, target: text, transform: date_format, format: rfc3339}]}\n",
-		mapping.Options{Input: "canonical"}).NewMapper()
+		mapping.Options{Settings: mapping.Settings{Input: "canonical"}}).NewMapper()
 	f.Fuzz(func(t *testing.T, text string) {
 		quoted, err := json.Marshal(text)
 		if err != nil {

@@ -8,39 +8,18 @@ import (
 	"strings"
 
 	"github.com/datafly/bridge/internal/delta"
+	"github.com/datafly/bridge/internal/setting"
 )
 
-// Options describe what a blueprint is compiled for. In every text field the
-// empty string is the default.
+// Options describe what a blueprint is compiled for. Zero values are the defaults.
 type Options struct {
-	// Input is what records hold: auto (default) decides by their keys, canonical
-	// takes every object as an event, mapped takes every object as a row.
-	Input string
-	// InvalidUTF8 is reject (default) or replace, which puts U+FFFD in the place
-	// of bytes that are not UTF-8 and of lone surrogates.
-	InvalidUTF8 string
-	// TimestampFallback is none (default) or kafka: an event without a time
-	// takes the record's. It serves columns fed by a source named timestamp.
-	TimestampFallback string
-	// OnBadTimestamp is reject (default) or next: a value that is no time is
-	// passed over as if it were absent while the column has another source that
-	// is present. It serves columns of a time type and those with date_format.
-	OnBadTimestamp string
+	Settings
 	// Format is json (default), rows are JSON objects, or protobuf, rows are
 	// protobuf messages, for which Table must be known with its Numbers.
 	Format string
 	// TimestampFormat is micros (default), integer microseconds since 1970, or
 	// rfc3339. It is the form of TIMESTAMP and TIMESTAMP_NTZ columns in JSON.
 	TimestampFormat string
-	// RequireConsent names members of context.consent that must be granted, or
-	// the event is filtered. Empty (default) requires none.
-	RequireConsent []string
-	// OnMissingConsent is allow (default) or drop: what happens to an event
-	// that has no statement about a required category.
-	OnMissingConsent string
-	// MaxEvents is how many events a record may hold, 0 (default) for
-	// DefaultMaxEvents; at most MostMaxEvents. A record of more is one reject.
-	MaxEvents int
 	// ClusterID is the Kafka cluster's id; it goes into derived message ids.
 	ClusterID string
 	// Table holds the table's columns, nil where they are not known. Names are
@@ -53,32 +32,23 @@ type Options struct {
 	TableName string
 }
 
-const (
-	// DefaultMaxEvents is the default of Options.MaxEvents: several times what
-	// producers send in a batch, and few enough that the rows of one record
-	// take a few megabytes.
-	DefaultMaxEvents = 10_000
-	// MostMaxEvents is the largest MaxEvents. Dead letters name events up to here.
-	MostMaxEvents = 1 << 20
-)
+// configured is a configuration with the Settings only, for their rules.
+type configured struct {
+	Mapping Settings `yaml:"mapping"`
+}
 
-// maxEvents is MaxEvents with its default.
-func (o *Options) maxEvents() int { return cmp.Or(o.MaxEvents, DefaultMaxEvents) }
+var schema = setting.SchemaOf[configured]()
 
-func (o Options) check() error {
-	var errs []error
-	if o.MaxEvents < 0 || o.MaxEvents > MostMaxEvents {
-		errs = append(errs, fmt.Errorf("mapping.max_events_per_record is %d; use 1 to %d", o.MaxEvents, MostMaxEvents))
-	}
+// complete sets the defaults and reports every problem at once.
+func (o *Options) complete() error {
+	all := configured{o.Settings}
+	errs := schema.Complete(&all)
+	o.Settings = all.Mapping
 	one := func(key, value string, known ...string) {
 		if value != "" && !slices.Contains(known, value) {
 			errs = append(errs, fmt.Errorf("mapping.%s %q is not one of %s%s", key, value, strings.Join(known, ", "), hint(value, known)))
 		}
 	}
-	one("input", o.Input, "auto", "canonical", "mapped")
-	one("invalid_utf8", o.InvalidUTF8, "reject", "replace")
-	one("timestamp_fallback", o.TimestampFallback, "none", "kafka")
-	one("on_bad_timestamp", o.OnBadTimestamp, "reject", "next")
 	one("format", o.Format, "json", "protobuf")
 	one("timestamp_format", o.TimestampFormat, "micros", "rfc3339")
 	if o.Format == "protobuf" && o.TimestampFormat == "rfc3339" {
@@ -87,7 +57,6 @@ func (o Options) check() error {
 	if o.Format == "protobuf" && o.Table == nil {
 		errs = append(errs, errors.New("protobuf rows need the columns of the table, which are not known; let the service principal read them, or write rows as JSON"))
 	}
-	one("on_missing_consent", o.OnMissingConsent, "allow", "drop")
 	for _, c := range o.RequireConsent {
 		if c == "" {
 			errs = append(errs, errors.New("mapping.require_consent has an empty category; name one such as analytics"))
@@ -171,7 +140,7 @@ type source struct {
 // Compile binds the blueprint to the table, as far as that is known, and makes
 // it ready to map. All problems are returned at once, joined.
 func (b *Blueprint) Compile(o Options) (*Mapping, error) {
-	if err := o.check(); err != nil {
+	if err := o.complete(); err != nil {
 		return nil, err
 	}
 	c := &compiler{b: b, o: o, m: &Mapping{opts: o, byName: map[string]int32{}, bySnk: map[string]int32{}}}

@@ -29,7 +29,7 @@ func FuzzRecord(f *testing.F) {
 		"{source: $kafka.topic, target: t}, {source: $kafka.timestamp, target: at, type: TIMESTAMP}, {source: extra, target: extra, transform: json}, {source: context, target: context, type: VARIANT}, " +
 		"{source: [$kafka.headers.tenant, user_id], target: id, transform: [trim, lower, hash_sha256]}]}\n"
 	mappers := map[string][2]*mapping.Mapper{}
-	for name, o := range map[string]mapping.Options{"reject": {ClusterID: "c"}, "replace": {ClusterID: "c", InvalidUTF8: "replace"}, "mapped": {Input: "mapped"}, "consent": {RequireConsent: []string{"analytics"}}} {
+	for name, o := range map[string]mapping.Options{"reject": {ClusterID: "c"}, "replace": {ClusterID: "c", Settings: mapping.Settings{InvalidUTF8: "replace"}}, "mapped": {Settings: mapping.Settings{Input: "mapped"}}, "consent": {Settings: mapping.Settings{RequireConsent: []string{"analytics"}}}} {
 		m := mustCompile(f, wide, o)
 		mappers[name] = [2]*mapping.Mapper{m.NewMapper(), m.NewMapper()}
 	}

@@ -28,8 +28,8 @@ func TestManyEventsAreOneReject(t *testing.T) {
 
 // The bound has bounds of its own.
 func TestMaxEventsIsChecked(t *testing.T) {
-	for most, ok := range map[int]bool{-1: false, 0: true, 1: true, mapping.MostMaxEvents: true, mapping.MostMaxEvents + 1: false} {
-		if _, err := mapping.Default().Compile(mapping.Options{MaxEvents: most}); (err == nil) != ok {
+	for most, ok := range map[int]bool{-1: false, 0: true, 1: true, 1 << 20: true, 1<<20 + 1: false} {
+		if _, err := mapping.Default().Compile(mapping.Options{Settings: mapping.Settings{MaxEventsPerRecord: most}}); (err == nil) != ok {
 			t.Errorf("MaxEvents %d: got error %v, want it taken: %v", most, err, ok)
 		}
 	}

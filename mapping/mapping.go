@@ -77,7 +77,7 @@ const (
 	CodeBadTimestamp    = "bad_timestamp"    // not a point in time
 	CodeMissingRequired = "missing_required" // no value for a NOT NULL column
 	CodeUnrecognized    = "unrecognized"     // no source of any column is in the event
-	CodeTooManyEvents   = "too_many_events"  // an array or batch of more than Options.MaxEvents
+	CodeTooManyEvents   = "too_many_events"  // an array or batch of more than MaxEventsPerRecord
 	CodeFilterFailed    = "filter_failed"    // the filter expression could not be evaluated
 
 	// CodeExpressionFailed means that the expression of a mapping could not be

@@ -131,7 +131,7 @@ func (m *Mapper) record() {
 // tooMany rejects a record with more events than it may hold. They were counted
 // when the record was scanned, so nothing has been made of them yet.
 func (m *Mapper) tooMany() bool {
-	n, most := m.s.events, m.m.opts.maxEvents()
+	n, most := m.s.events, m.m.opts.MaxEventsPerRecord
 	if n <= most {
 		return false
 	}

@@ -107,11 +107,11 @@ func FuzzValues(f *testing.F) {
 	types := []string{"STRING", "VARIANT", "BOOLEAN", "TINYINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL(12,3)", "DATE", "TIMESTAMP", "BINARY", "ARRAY<STRING>", "ARRAY<INT>", "MAP<STRING,STRING>", "VARCHAR(5)", "MAP<BIGINT,DATE>", "ARRAY<ARRAY<DOUBLE>>", "STRUCT<a:STRING,b_c:ARRAY<INT>>"}
 	mappers := map[string]*mapping.Mapper{}
 	for _, typ := range types {
-		m := mustCompile(f, fmt.Sprintf("version: 2\nglobal: {mappings: [{source: v, target: v, type: '%s'}, %s]}\n", typ, known), mapping.Options{Input: "canonical"})
+		m := mustCompile(f, fmt.Sprintf("version: 2\nglobal: {mappings: [{source: v, target: v, type: '%s'}, %s]}\n", typ, known), mapping.Options{Settings: mapping.Settings{Input: "canonical"}})
 		mappers[typ] = m.NewMapper()
 	}
 	for _, tr := range []string{"snake_case", "lower", "upper", "trim", "json", "hash_sha256", "to_string", "to_int", "to_float", "to_bool", "split", "join", "date_format"} {
-		m := mustCompile(f, "version: 2\nglobal: {mappings: [{source: v, target: v, transform: "+tr+"}, "+known+"]}\n", mapping.Options{Input: "canonical"})
+		m := mustCompile(f, "version: 2\nglobal: {mappings: [{source: v, target: v, transform: "+tr+"}, "+known+"]}\n", mapping.Options{Settings: mapping.Settings{Input: "canonical"}})
 		mappers[tr] = m.NewMapper()
 	}
 	f.Fuzz(func(t *testing.T, value string) {
@@ -201,7 +201,7 @@ func FuzzReplace(f *testing.F) {
 	for _, s := range seeds {
 		f.Add([]byte(s))
 	}
-	m := mustCompile(f, "version: 2\nglobal: {mappings: [{source: v, target: v}]}\n", mapping.Options{Input: "canonical", InvalidUTF8: "replace"}).NewMapper()
+	m := mustCompile(f, "version: 2\nglobal: {mappings: [{source: v, target: v}]}\n", mapping.Options{Settings: mapping.Settings{Input: "canonical", InvalidUTF8: "replace"}}).NewMapper()
 	f.Fuzz(func(t *testing.T, text []byte) {
 		event := append(append([]byte(`{"v":"`), text...), `"}`...)
 		var want struct{ V string }

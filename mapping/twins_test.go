@@ -121,7 +121,7 @@ func FuzzProtoRow(f *testing.F) {
 	single := map[string]*twins{}
 	for _, typ := range append([]string{"VARCHAR(5)", "STRUCT<n:INT,user_id:STRING NOT NULL,inner:STRUCT<when:TIMESTAMP,list:ARRAY<STRUCT<k:INT>>>,traits:STRUCT<a_b:STRING>>",
 		"MAP<STRING,STRUCT<n:INT,user_id:STRING>>", "MAP<BIGINT,STRING>", "MAP<BOOLEAN,BOOLEAN>", "MAP<DATE,DATE>", "MAP<VARCHAR(3),BINARY>", "MAP<DECIMAL(5,1),DOUBLE>", "ARRAY<STRUCT<k:INT>>", "ARRAY<VARIANT>", "ARRAY<BOOLEAN>", "ARRAY<DOUBLE>", "ARRAY<BINARY>"}, scalarTypes...) {
-		single[typ] = twinsOf(f, "version: 2\nglobal: {mappings: [{source: v, target: v, type: '"+typ+"'}]}\n", mapping.Options{Input: "canonical"})
+		single[typ] = twinsOf(f, "version: 2\nglobal: {mappings: [{source: v, target: v, type: '"+typ+"'}]}\n", mapping.Options{Settings: mapping.Settings{Input: "canonical"}})
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if data == nil {

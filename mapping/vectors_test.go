@@ -57,7 +57,7 @@ const known = `{source: $kafka.key, target: known, value_map: {"*": null}}`
 
 func vector(t *testing.T, typ, value string) (asJSON, wire string) {
 	t.Helper()
-	w := twinsOf(t, "version: 2\nglobal: {mappings: [{source: v, target: v, type: '"+typ+"'}, "+known+"]}\n", mapping.Options{Input: "canonical"})
+	w := twinsOf(t, "version: 2\nglobal: {mappings: [{source: v, target: v, type: '"+typ+"'}, "+known+"]}\n", mapping.Options{Settings: mapping.Settings{Input: "canonical"}})
 	got, want := w.check(t, []byte(`{"v":`+value+`}`))
 	asJSON, wire = want.codes[0], got.codes[0]
 	if asJSON == "row" {

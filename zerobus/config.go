@@ -73,23 +73,21 @@ type endpoint struct {
 
 var plainID = regexp.MustCompile(`^[0-9A-Za-z-]{1,63}$`)
 
-// section is a configuration with the Settings only, for their rules.
-type section struct {
+// configured is a configuration with the Settings only, for their rules.
+type configured struct {
 	Zerobus Settings `yaml:"zerobus"`
 }
 
-var schema = setting.SchemaOf[section]()
+var schema = setting.SchemaOf[configured]()
 
 // parse applies defaults and reports every problem at once.
 func (c Config) parse() (settings, error) {
-	all := section{c.Settings}
-	schema.Fill(&all)
-	var problems []error
-	check := &setting.Check{Schema: schema, Root: &all, Faulty: map[string]bool{"zerobus.client_secret": c.ReadClientSecret != nil},
-		Report: func(key, value, rule, remedy string) {
-			problems = append(problems, &setting.Problem{Key: key, Value: value, Rule: rule, Remedy: remedy})
-		}}
-	check.Run()
+	all := configured{c.Settings}
+	var skip []string
+	if c.ReadClientSecret != nil {
+		skip = []string{"zerobus.client_secret"}
+	}
+	problems := schema.Complete(&all, skip...)
 	s := settings{Config: c}
 	s.Settings = all.Zerobus
 	s.table = TableName{s.Catalog, s.Schema, s.Table}
@@ -100,10 +98,10 @@ func (c Config) parse() (settings, error) {
 		problems = append(problems, fmt.Errorf("probe_every %v is negative; set a duration such as 30s", c.ProbeEvery))
 	}
 	if s.Confirm == ConfirmLenient && s.Transport != TransportWorkspace {
-		check.Fail("zerobus.confirm", "is for transport workspace", "take it out with "+s.Transport)
+		problems = append(problems, &setting.Problem{Key: "zerobus.confirm", Value: s.Confirm, Rule: "is for transport workspace", Remedy: "take it out with " + s.Transport})
 	}
 	if len(problems) == 0 {
-		s.parseAddresses(check)
+		problems = s.parseAddresses()
 	}
 	if len(problems) > 0 {
 		return settings{}, fmt.Errorf("zerobus: %w", errors.Join(problems...))
@@ -112,26 +110,29 @@ func (c Config) parse() (settings, error) {
 }
 
 // parseAddresses parses addresses that have passed the check.
-func (s *settings) parseAddresses(check *setting.Check) {
+func (s *settings) parseAddresses() (problems []error) {
 	s.base, _ = url.Parse(s.WorkspaceURL)
 	s.token = cmp.Or(s.TokenURL, s.WorkspaceURL+defaultTokenPath)
 	s.ingest = s.WorkspaceURL + s.IngestPath
 	if s.Transport == TransportWorkspace {
-		return
+		return nil
 	}
 	u, _ := url.Parse(s.Endpoint)
 	label, _, _ := strings.Cut(u.Hostname(), ".")
 	s.native = &endpoint{base: u, clear: u.Scheme == "http", target: hostPort(u), workspaceID: cmp.Or(s.WorkspaceID, label)}
 	if id := s.native.workspaceID; !plainID.MatchString(id) {
-		check.FailValue("zerobus.workspace_id", id, "is no workspace id", "set the number after ?o= in the workspace's address")
+		problems = append(problems, &setting.Problem{Key: "zerobus.workspace_id", Value: id, Rule: "is no workspace id",
+			Remedy: "set the number after ?o= in the workspace's address"})
 	}
 	if s.Transport != TransportGRPC {
-		return
+		return problems
 	}
 	s.MaxRequestBytes = min(s.MaxRequestBytes, maxMessage)
 	if name := s.table.String(); !inASCII(name) {
-		check.FailValue("zerobus.table", name, "holds characters that gRPC metadata cannot carry", "use transport rest, or a name in ASCII")
+		problems = append(problems, &setting.Problem{Key: "zerobus.table", Value: name, Rule: "holds characters that gRPC metadata cannot carry",
+			Remedy: "use transport rest, or a name in ASCII"})
 	}
+	return problems
 }
 
 // hostPort returns host:port of a URL, with the default port of its scheme.

@@ -166,7 +166,7 @@ func TestBlueprintTestProblems(t *testing.T) {
 		"many": {"tests: [{event: {a: &a [1,1,1,1,1,1,1,1], b: &b [*a,*a,*a,*a,*a,*a,*a,*a], c: &c [*b,*b,*b,*b,*b,*b,*b,*b], d: &d [*c,*c,*c,*c,*c,*c,*c,*c], " +
 			"e: &e [*d,*d,*d,*d,*d,*d,*d,*d], f: &f [*e,*e,*e,*e,*e,*e,*e,*e], g: &g [*f,*f,*f,*f,*f,*f,*f,*f], h: [*g,*g,*g,*g,*g,*g,*g,*g]}, row: {}}]\n", "is larger than 4 MiB"},
 		"no tests":   {"options: {input: auto}\n", "has no tests"},
-		"option":     {"options: {input: sometimes}\ntests: [{event: {}, row: {}}]\n", `mapping.input "sometimes" is not one of`},
+		"option":     {"options: {input: sometimes}\ntests: [{event: {}, row: {}}]\n", `mapping.input "sometimes" must be one of`},
 		"blueprint":  {"blueprint: gone.yaml\ntests: [{event: {}, row: {}}]\n", "gone.yaml: cannot be read"},
 		"table":      {"table: {message_id: INT}\ntests: [{event: {}, row: {}}]\n", "b.yaml:5:7: column n is not in the table"},
 		"wants none": {"tests: [{name: open, event: {id: '1'}}]\n", `+ row: {"message_id":"1"}`},

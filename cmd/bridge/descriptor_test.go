@@ -161,7 +161,7 @@ func wideMapped(t *testing.T, cols []zerobus.Column, form zerobus.Encoding) [][]
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := mapping.Options{Format: form.Format, Input: "canonical"}
+	o := mapping.Options{Settings: mapping.Settings{Input: "canonical"}, Format: form.Format}
 	for _, c := range cols {
 		o.Table = append(o.Table, mapping.Column{Name: c.Name, Type: c.Type, NotNull: c.NotNull, Number: form.Numbers[c.Name]})
 	}

@@ -26,7 +26,7 @@ const module = "github.com/datafly/bridge"
 var arrows = map[string][]string{
 	module:                   {}, // the documents that bridge help shows
 	"consumer":               {"internal/kafka", "internal/memory", "internal/oauthtoken", "internal/plaintext", "internal/setting"},
-	"mapping":                {"internal/delta", "internal/spelling"},
+	"mapping":                {"internal/delta", "internal/setting", "internal/spelling"},
 	"zerobus":                {"zerobus/zerobuspb", "internal/delta", "internal/oauthtoken", "internal/plaintext", "internal/setting"},
 	"zerobus/emulator":       {"zerobus/zerobuspb", "internal/delta"},
 	"zerobus/zerobuspb":      {},

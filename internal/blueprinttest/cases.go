@@ -94,7 +94,7 @@ func (s *suite) fileKey(key string, value *yaml.Node) {
 	case "options":
 		fields := map[string]any{"input": &o.Input, "invalid_utf8": &o.InvalidUTF8, "timestamp_fallback": &o.TimestampFallback,
 			"on_bad_timestamp": &o.OnBadTimestamp, "timestamp_format": &o.TimestampFormat, "require_consent": &o.RequireConsent,
-			"on_missing_consent": &o.OnMissingConsent, "max_events_per_record": &o.MaxEvents, "optional": &o.AllOptional}
+			"on_missing_consent": &o.OnMissingConsent, "max_events_per_record": &o.MaxEventsPerRecord, "optional": &o.AllOptional}
 		s.members(value, "options", optionKeys, func(key string, value *yaml.Node) { s.decode(value, key, fields[key]) })
 	case "table":
 		o.Table = []mapping.Column{}

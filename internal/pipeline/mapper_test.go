@@ -26,7 +26,7 @@ global:
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := plan.Compile(mapping.Options{Input: "auto"})
+	m, err := plan.Compile(mapping.Options{Settings: mapping.Settings{Input: "auto"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,12 +90,7 @@ func zerobusConfig(c *config.Config, s *secrets, version string) zerobus.Config 
 
 // MappingOptions returns what the configuration sets of a mapping.
 func MappingOptions(c *config.Config) mapping.Options {
-	m := c.Mapping
-	return mapping.Options{
-		Input: m.Input, InvalidUTF8: m.InvalidUTF8, TimestampFallback: m.TimestampFallback, OnBadTimestamp: m.OnBadTimestamp,
-		TimestampFormat: c.Zerobus.TimestampFormat, RequireConsent: m.RequireConsent, OnMissingConsent: m.OnMissingConsent,
-		MaxEvents: m.MaxEventsPerRecord,
-	}
+	return mapping.Options{Settings: c.Mapping, TimestampFormat: c.Zerobus.TimestampFormat}
 }
 
 // MemoryPlan returns the memory plan of an integration with so many brokers and

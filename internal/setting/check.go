@@ -51,6 +51,27 @@ func (c *Check) Run() {
 	}
 }
 
+// Complete sets the keys of root that are zero to their defaults, except booleans and
+// those for which zero is a value, and returns a *Problem for each rule that is broken.
+// It opens no file, and skips the given keys. It is for packages whose callers may not
+// have loaded a configuration.
+func (s *Schema) Complete(root any, skip ...string) []error {
+	var problems []error
+	c := &Check{Schema: s, Root: root, Faulty: map[string]bool{}, Report: func(key, value, rule, remedy string) {
+		problems = append(problems, &Problem{Key: key, Value: Shortened(value), Rule: rule, Remedy: remedy})
+	}}
+	for _, key := range skip {
+		c.Faulty[key] = true
+	}
+	for _, k := range s.Keys {
+		if v := k.In(root); v.IsZero() && k.Type != "boolean" && !k.has("zero") {
+			v.Set(k.parseTag("default"))
+		}
+	}
+	c.Run()
+	return problems
+}
+
 // OK reports whether none of the keys has a problem yet.
 func (c *Check) OK(keys ...string) bool {
 	return !slices.ContainsFunc(keys, c.faulty)

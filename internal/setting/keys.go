@@ -132,16 +132,6 @@ func (s *Schema) SetDefaults(root any) {
 	}
 }
 
-// Fill sets the keys of root that are zero to their defaults, except booleans and those
-// for which zero is a value.
-func (s *Schema) Fill(root any) {
-	for _, k := range s.Keys {
-		if v := k.In(root); v.IsZero() && k.Type != "boolean" && !k.has("zero") {
-			v.Set(k.parseTag("default"))
-		}
-	}
-}
-
 // EnvName returns the environment variable that sets the key with that path.
 func EnvName(path string) string {
 	return "BRIDGE_" + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
