@@ -169,7 +169,7 @@ func (t *grpcTransport) close() {
 	live := slices.Clone(t.live)
 	t.mu.Unlock()
 	for _, s := range live {
-		s.leave(0, StreamLeft)
+		s.drain(0, StreamLeft)
 	}
 	t.running.Wait()
 	t.cancel()
@@ -232,7 +232,7 @@ func (s *slot) stream(ctx context.Context) (*stream, error) {
 				defer s.mu.Unlock()
 				return s.cur, nil
 			}
-			s.cur.leave(ackTimeout, StreamLeft) // rows have another encoding now; it may finish what it holds
+			s.cur.drain(ackTimeout, StreamLeft) // rows have another encoding now; it may finish what it holds
 		}
 		c, mine := join(&s.opening)
 		pause := time.Until(s.retryAt)
@@ -335,7 +335,7 @@ func (p *probeStreams) deliver(ctx context.Context, b *batch) error {
 	}
 	return st.deliver(ctx, newMessage(b.rows, st.encoding.format == FormatJSON, func() { // the caller may have returned
 		if ownConn {
-			st.leave(0, StreamLeft)
+			st.drain(0, StreamLeft)
 		} else {
 			p.put(st)
 		}
@@ -354,7 +354,7 @@ func (p *probeStreams) take() *stream {
 		if last.encoding == p.t.encoding.Load() && last.accepts() {
 			return last.stream
 		}
-		last.leave(0, StreamLeft)
+		last.drain(0, StreamLeft)
 	}
 	return nil
 }
@@ -366,7 +366,7 @@ func (p *probeStreams) put(st *stream) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.idle = append(p.idle, &idleStream{stream: st, expiry: time.AfterFunc(probeIdle, func() { st.leave(0, StreamLeft) })})
+	p.idle = append(p.idle, &idleStream{stream: st, expiry: time.AfterFunc(probeIdle, func() { st.drain(0, StreamLeft) })})
 }
 
 // dialer replaces the network in tests.

@@ -15,10 +15,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// rpcStatus is the name of a gRPC code and the HTTP status that stands for it. All transports
-// so share one classification and one table of remedies. The pairs are those of
-// Databricks' Zerobus error reference and google/rpc/code.proto. FAILED_PRECONDITION has its
-// own status: it is about the table, never about a row. Codes to retry count as 5xx.
+// rpcStatus is the name of a gRPC code and the HTTP status that stands for it: transports
+// share one classification and one table of remedies. The pairs are those of Databricks'
+// Zerobus error reference. Others are those of google/rpc/code.proto. FAILED_PRECONDITION has
+// its own status: it is about the table, never about a row. Codes to retry count as 5xx.
 var rpcStatus = map[codes.Code]struct {
 	name string
 	http int

@@ -31,7 +31,7 @@ type stream struct {
 	id     string
 
 	queue     chan *message // from callers
-	leaving   chan struct{} // closed when no message is taken any more
+	draining  chan struct{} // closed when no message is taken any more
 	halfClose chan struct{} // closed when the client's side is to be closed
 	over      chan struct{} // closed when the stream has ended
 
@@ -40,7 +40,7 @@ type stream struct {
 	acked      int64      // everything up to here is durable; -1: nothing
 	claimed    int64      // the highest offset in an ack; beyond acked only while its message is being sent
 	inFlight   []*message // sent and not resolved, by offset
-	planned    string     // why leaving is closed: a reason of StreamEnded; empty: it is not
+	planned    string     // why draining is closed: a reason of StreamEnded; empty: it is not
 	halfClosed bool       // halfClose is closed
 	finished   bool       // nothing will be resolved any more
 	broken     bool       // an answer was not the service's; no ack counts any more
@@ -80,7 +80,7 @@ func (t *grpcTransport) open(ctx context.Context, in *slot, ownConn bool) (*stre
 		return nil, t.c.rem.network(opInsert, err)
 	}
 	s := &stream{t: t, conn: conn, encoding: encoding, token: token, slot: in, acked: -1, claimed: -1,
-		queue: make(chan *message), leaving: make(chan struct{}), halfClose: make(chan struct{}), over: make(chan struct{})}
+		queue: make(chan *message), draining: make(chan struct{}), halfClose: make(chan struct{}), over: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(t.ctx)
 	if err = s.create(ctx); err == nil {
 		if err = t.register(s); err == nil {
@@ -177,7 +177,7 @@ func (s *stream) accepts() bool {
 func (s *stream) deliver(ctx context.Context, m *message) error {
 	select {
 	case s.queue <- m:
-	case <-s.leaving:
+	case <-s.draining:
 		return s.rotated(m)
 	case <-s.over:
 		return s.rotated(m)
@@ -267,7 +267,7 @@ func (s *stream) read() {
 		case *zerobuspb.EphemeralStreamResponse_IngestRecordResponse:
 			s.ack(payload.IngestRecordResponse.DurabilityAckUpToOffset)
 		case *zerobuspb.EphemeralStreamResponse_CloseStreamSignal:
-			s.leave(max(payload.CloseStreamSignal.GetDuration().AsDuration(), 0), StreamAnnounced)
+			s.drain(max(payload.CloseStreamSignal.GetDuration().AsDuration(), 0), StreamAnnounced)
 		}
 		// Anything else is of a later release, and not for this client.
 	}
@@ -336,9 +336,9 @@ func (s *stream) resolve() {
 	}
 }
 
-// leave ends the stream in order: it takes no more messages, waits at most d for acks, then
+// drain ends the stream in order: it takes no more messages, waits at most d for acks, then
 // closes the client's side, and cancels after closeGrace. Another call only shortens that.
-func (s *stream) leave(d time.Duration, why string) {
+func (s *stream) drain(d time.Duration, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.finished {
@@ -349,7 +349,7 @@ func (s *stream) leave(d time.Duration, why string) {
 	switch {
 	case s.planned == "":
 		s.planned = why
-		close(s.leaving)
+		close(s.draining)
 	case s.halfClosed || !at.Before(s.deadline):
 		return
 	}

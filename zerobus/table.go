@@ -18,7 +18,7 @@ func (t TableName) String() string { return t.Catalog + "." + t.Schema + "." + t
 
 // Quoted returns the name for use in SQL, each part in backticks.
 func (t TableName) Quoted() string {
-	return Quote(t.Catalog) + "." + Quote(t.Schema) + "." + Quote(t.Table)
+	return quote(t.Catalog) + "." + quote(t.Schema) + "." + quote(t.Table)
 }
 
 // path returns the name as one segment of a URL path.
@@ -26,9 +26,9 @@ func (t TableName) path() string {
 	return url.PathEscape(t.Catalog) + "." + url.PathEscape(t.Schema) + "." + url.PathEscape(t.Table)
 }
 
-// Quote returns name as a Databricks SQL identifier in backticks; a backtick inside is
+// quote returns name as a Databricks SQL identifier in backticks; a backtick inside is
 // doubled.
-func Quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
+func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
 // UnwritableTable reports that Zerobus does not write to a table of this kind, whatever is
 // granted on it.
@@ -130,7 +130,7 @@ func (e *SchemaError) describe(wanted, folded map[string]string) {
 				comment(c.Name), comment(c.Type), comment(wanted[c.Name]), comment(c.Type)))
 	}
 	for _, c := range e.Required {
-		statement := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL;", e.Table.Quoted(), Quote(c.Name))
+		statement := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL;", e.Table.Quoted(), quote(c.Name))
 		add(fmt.Sprintf("its column %q (%s) is NOT NULL and no row carries it", c.Name, c.Type),
 			fmt.Sprintf("map %q in the blueprint, or run: %s", c.Name, statement), statement)
 	}
@@ -202,17 +202,17 @@ func valueForm(text string) string {
 // newline. Columns keep the given order.
 func DDL(table TableName, cols []Column, principal string) string {
 	return fmt.Sprintf("CREATE CATALOG IF NOT EXISTS %s;\nCREATE SCHEMA IF NOT EXISTS %s.%s;\nCREATE TABLE IF NOT EXISTS %s (\n  %s\n) USING DELTA;\n\n%s\n",
-		Quote(table.Catalog), Quote(table.Catalog), Quote(table.Schema), table.Quoted(), definitions(cols, ",\n  ", true),
+		quote(table.Catalog), quote(table.Catalog), quote(table.Schema), table.Quoted(), definitions(cols, ",\n  ", true),
 		strings.Join(Grants(table, principal), "\n"))
 }
 
 // Grants returns the statements that let principal write to the table. They name the table
 // itself, since a privilege inherited from the schema may not satisfy Zerobus.
 func Grants(table TableName, principal string) []string {
-	to := " TO " + Quote(principal) + ";"
+	to := " TO " + quote(principal) + ";"
 	return []string{
-		"GRANT USE CATALOG ON CATALOG " + Quote(table.Catalog) + to,
-		"GRANT USE SCHEMA ON SCHEMA " + Quote(table.Catalog) + "." + Quote(table.Schema) + to,
+		"GRANT USE CATALOG ON CATALOG " + quote(table.Catalog) + to,
+		"GRANT USE SCHEMA ON SCHEMA " + quote(table.Catalog) + "." + quote(table.Schema) + to,
 		"GRANT SELECT, MODIFY ON TABLE " + table.Quoted() + to,
 	}
 }
@@ -220,7 +220,7 @@ func Grants(table TableName, principal string) []string {
 func definitions(cols []Column, separator string, withNotNull bool) string {
 	list := make([]string, len(cols))
 	for i, c := range cols {
-		if list[i] = Quote(c.Name) + " " + c.Type; c.NotNull && withNotNull {
+		if list[i] = quote(c.Name) + " " + c.Type; c.NotNull && withNotNull {
 			list[i] += " NOT NULL"
 		}
 	}

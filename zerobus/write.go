@@ -48,20 +48,20 @@ func (c *Client) Probe(ctx context.Context, schemaVersion int64, rows [][]byte) 
 	return c.deliver(ctx, schemaVersion, rows, c.transport.probe)
 }
 
-// carrier makes one attempt of one batch: a transport's send or probe.
-type carrier func(ctx context.Context, b *batch) error
+// sendFunc makes one attempt of one batch: a transport's send or probe.
+type sendFunc func(ctx context.Context, b *batch) error
 
-func (c *Client) deliver(ctx context.Context, schemaVersion int64, rows [][]byte, carry carrier) (attempts int, err error) {
+func (c *Client) deliver(ctx context.Context, schemaVersion int64, rows [][]byte, send sendFunc) (attempts int, err error) {
 	if len(rows) == 0 {
 		return 0, nil
 	}
 	b := newBatch(rows, c.transport.size(rows))
-	err = c.retry(ctx, schemaVersion, b, carry)
+	err = c.retry(ctx, schemaVersion, b, send)
 	return b.attempts, err
 }
 
 // retry is the only loop that repeats attempts.
-func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, carry carrier) error {
+func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, send sendFunc) error {
 	if b.size > int64(c.set.MaxRequestBytes) {
 		return &RefusedError{code: RefusedTooLarge, err: fmt.Errorf(
 			"%d rows make a request of %d bytes, over the bound of %d; lower delivery.max_bytes, a single row of this size cannot be ingested",
@@ -75,20 +75,20 @@ func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, carry
 		return &StaleError{err: errOldEncoding}
 	}
 	var retries, uncompared int
-	succeeding := func() { // this writer no longer counts as failing
+	resetFailing := func() { // this writer no longer counts as failing
 		if retries > 0 {
 			retries = 0
 			c.breaker.countFailing(-1)
 		}
 	}
-	defer succeeding()
+	defer resetFailing()
 	for {
 		p, err := c.breaker.acquire(ctx)
 		if err != nil {
 			return c.abandoned(ctx, len(b.rows))
 		}
-		if err = c.attempt(ctx, b, carry); err != nil && refusedFirst(b, err) && !stale() {
-			succeeding()
+		if err = c.attempt(ctx, b, send); err != nil && refusedFirst(b, err) && !stale() {
+			resetFailing()
 			c.breaker.delivered(p)
 			b.ownConn = true
 			if !sleep(ctx, c.refusals.note(b.rows[0])) {
@@ -97,10 +97,10 @@ func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, carry
 			continue
 		}
 		if err != nil {
-			err = c.judge(ctx, err, len(b.rows), &uncompared)
+			err = c.classifyRefusal(ctx, err, len(b.rows), &uncompared)
 		}
 		if err == nil {
-			succeeding()
+			resetFailing()
 			c.breaker.delivered(p)
 			return nil
 		}
@@ -116,14 +116,14 @@ func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, carry
 			c.breaker.abandon(p)
 			return &StaleError{err: err}
 		case isRefused:
-			succeeding()
+			resetFailing()
 			c.breaker.delivered(p)
 			if no.byService() {
 				c.refusals.note(b.rows...)
 			}
 			return no
 		case fault.kind == configuration:
-			succeeding()
+			resetFailing()
 			c.breaker.block(p, fault.Reason(), fault.Remedy)
 		default:
 			if retries == 0 {
@@ -145,11 +145,11 @@ func refusedFirst(b *batch, err error) bool {
 	return len(b.rows) == 1 && !b.ownConn && (is[*RefusedError](err) || kindOf(err) == refused)
 }
 
-// judge decides what a refusal is about. A column dropped or changed makes the service
+// classifyRefusal decides what a refusal is about. A column dropped or changed makes the service
 // refuse every row, or every stream: that is a configuration fault, and no row may be given
-// up for it. So judge first compares the table's columns with those of the rows. uncompared
+// up for it. It first compares the table's columns with those of the rows. uncompared
 // counts the comparisons that failed. Other errors are returned as they are.
-func (c *Client) judge(ctx context.Context, err error, rows int, uncompared *int) error {
+func (c *Client) classifyRefusal(ctx context.Context, err error, rows int, uncompared *int) error {
 	e, ok := errors.AsType[*Error](err)
 	if !ok || e.kind != refused && !e.create {
 		return err
@@ -178,14 +178,14 @@ func (c *Client) judge(ctx context.Context, err error, rows int, uncompared *int
 // attempt sends the batch once, and again with a fresh token if the token was refused. A
 // batch that the service finds too large is a *RefusedError. The caller may change an
 // *Error, since it is a copy.
-func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
+func (c *Client) attempt(ctx context.Context, b *batch, send sendFunc) error {
 	if !c.throttle.wait(ctx, len(b.rows)) {
 		return context.Cause(ctx)
 	}
-	err := c.send(ctx, b, carry)
+	err := c.sendOnce(ctx, b, send)
 	if err != nil && kindOf(err) == unauthorized {
 		c.obs.Retried(RetryUnauthorized)
-		err = c.send(ctx, b, carry)
+		err = c.sendOnce(ctx, b, send)
 	}
 	shared, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -201,11 +201,11 @@ func (c *Client) attempt(ctx context.Context, b *batch, carry carrier) error {
 	return &e
 }
 
-// send makes one observed attempt.
-func (c *Client) send(ctx context.Context, b *batch, carry carrier) error {
+// sendOnce makes one observed attempt.
+func (c *Client) sendOnce(ctx context.Context, b *batch, send sendFunc) error {
 	b.attempts++
 	start := time.Now()
-	err := carry(ctx, b)
+	err := send(ctx, b)
 	outcome := OutcomeRetry
 	switch kind := kindOf(err); {
 	case err == nil:
