@@ -12,7 +12,7 @@ func TestDockerfileBuildsAStaticNonRootImage(t *testing.T) {
 	docker := read(t, "Dockerfile")
 	for pattern, why := range map[string]string{
 		`(?m)^FROM scratch$`:                "the image holds nothing but the bridge",
-		`(?m)^USER [1-9]\d*:[1-9]\d*$`:      "the bridge does not run as root, and Kubernetes can tell only by number",
+		`(?m)^USER [1-9]\d*:[1-9]\d*$`:      "the bridge does not run as root, and Kubernetes can check only numbers",
 		`CGO_ENABLED=0`:                     "without cgo the binary is static",
 		`-X main\.release=\$VERSION`:        "the binary knows its version",
 		`ca-certificates\.crt`:              "TLS needs authorities",

@@ -34,7 +34,7 @@ func TestRulesAndDashboardAskForWordsThatExist(t *testing.T) {
 		for _, m := range asked {
 			for _, word := range strings.Split(m[2], "|") {
 				if !exists[m[1]+" "+word] {
-					t.Errorf("%s asks for %s, and no metric has a label %s that says %s", name, m[0], m[1], word)
+					t.Errorf("%s asks for %s, and no metric has a label %s with the value %s", name, m[0], m[1], word)
 				}
 			}
 		}

@@ -45,7 +45,7 @@ func (p page) commands() []said {
 }
 
 // TestCommandLinesAreTaken has the program read every command line of the pages
-// with --help before its flags: what it would say to a wrong flag or value, it says, and
+// with --help before its flags: it reports a wrong flag or value, and
 // nothing is begun.
 func TestCommandLinesAreTaken(t *testing.T) {
 	t.Parallel()

@@ -53,7 +53,7 @@ func TestKeysInProseExist(t *testing.T) {
 	}
 }
 
-// elsewhere tells names that look like keys and are none.
+// elsewhere holds names that look like keys and are none.
 func elsewhere(name string) bool {
 	return strings.HasSuffix(name, ".go") || strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".com")
 }

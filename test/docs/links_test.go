@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// target is what a link or an image leads to; the text may hold brackets once
+// target is what a link or an image leads to; the text may hold one level of brackets
 // more, as that of an image within a link does.
 var target = regexp.MustCompile(`\]\(<?([^)\s>]+)>?(?:\s+"[^"]*")?\)`)
 
@@ -37,7 +37,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
-// follow says what is wrong with a link, or nothing.
+// follow returns what is wrong with a link, or nothing.
 func (p page) follow(all map[string]page, link string) string {
 	if strings.Contains(link, "://") || strings.HasPrefix(link, "mailto:") {
 		return "" // other sites are theirs to keep

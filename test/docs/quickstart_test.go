@@ -26,7 +26,7 @@ const patience = await.Patience
 //	terminal=name   left running in a terminal of that name
 //
 // and ```text behind it holds what it prints, or with in=name what a terminal does.
-// <!-- Ctrl-C in terminal name --> is what it says.
+// <!-- Ctrl-C in terminal name --> is a Ctrl-C in that terminal.
 func TestQuickstart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute, and Apache Kafka; run without -short")
@@ -69,7 +69,7 @@ func TestQuickstartIsQuick(t *testing.T) {
 	}
 }
 
-// The alert that the page lets you set off is there and asks what the page says.
+// The alert of the page exists, and its expression is that of the page.
 func TestQuickstartNamesTheAlert(t *testing.T) {
 	t.Parallel()
 	const name, expression, series = "BridgeSinkBlocked", `bridge_sink_state{state="blocked"}`, `bridge_sink_state{integration="default",state="blocked"}`
@@ -140,8 +140,8 @@ func notesOf(text string) map[string]string {
 	return notes
 }
 
-// prints tells whether said holds the lines of want in their order, where ... is
-// anything; a line of ... alone only says that more is printed. It returns the
+// prints reports whether said holds the lines of want in their order, where ... is
+// anything; a line of ... alone means that more is printed. It returns the
 // first line that is missing, and what is left behind the last one.
 func prints(said, want string) (missing, rest string) {
 	for l := range strings.Lines(want) {

@@ -10,10 +10,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Records that hold very many events block nothing: each of more than
-// mapping.max_events_per_record is one dead letter, also where its topic takes
-// no record of that size. Delivered again by a replay, they are still one entry
-// for people, and a redrive by a larger bound writes all that is in them, once.
+// Records that hold very many events block nothing. Each record with more than
+// mapping.max_events_per_record is one dead letter, even if its topic takes no
+// record of that size. After a replay it is still one entry of the list. A
+// redrive with a larger bound writes all of its events once.
 func TestRecordsOfManyEvents(t *testing.T) {
 	const many = 12_000
 	eachStage(t, setting{}, func(t *testing.T, s *stage) {

@@ -101,7 +101,7 @@ func TestThreeHundredPartitionsOnOneMember(t *testing.T) {
 	})
 }
 
-// The password of the brokers is one of the secrets that must not be told, and
+// The password of the brokers is one of the secrets that must not be logged, and
 // it, too, is read from a file.
 func TestPasswordOfTheBrokersStaysHidden(t *testing.T) {
 	eachPrivate(t, kafkatest.Options{SASL: kafkatest.ScramSHA256}, setting{}, func(t *testing.T, s *stage) {

@@ -38,7 +38,7 @@ func TestAnAnswerThatIsNotTheServicesCommitsNothing(t *testing.T) {
 					m := s.beginReady()
 					s.p.events(100)
 					s.complete(m)
-					mend := s.ws.fault(emulator.Fault{Endpoint: endpoint, Effect: emulator.EffectStatus, Status: tt.status, Body: &tt.body})
+					resolve := s.ws.fault(emulator.Fault{Endpoint: endpoint, Effect: emulator.EffectStatus, Status: tt.status, Body: &tt.body})
 					s.p.events(200)
 					if tt.state == "blocked" {
 						reason := m.blocked("sink_blocked", patience)
@@ -53,7 +53,7 @@ func TestAnAnswerThatIsNotTheServicesCommitsNothing(t *testing.T) {
 					if got := s.ws.table().Count(); got != 100 {
 						t.Errorf("got %d rows, want the 100 from before", got)
 					}
-					mend()
+					resolve()
 					s.complete(m)
 					if got := length(t, s.adm, s.topic+"-dlq"); got != 0 {
 						t.Errorf("got %d dead letters, want none", got)
@@ -64,7 +64,7 @@ func TestAnAnswerThatIsNotTheServicesCommitsNothing(t *testing.T) {
 	}
 }
 
-// A workspace that confirms without a count is told from one that counts, and
+// A workspace that confirms without a count is distinguished from one that counts, and
 // the check names the setting that it needs.
 func TestCheckNamesTheFormOfConfirmation(t *testing.T) {
 	eachStage(t, setting{}, func(t *testing.T, s *stage) {

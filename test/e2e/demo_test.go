@@ -130,7 +130,7 @@ func TestDemoOnARealBroker(t *testing.T) {
 		if got := length(t, adm, topic); got != 3000 {
 			t.Errorf("got %d records in %s, want 3000", got, topic)
 		}
-		for _, r := range letters(t, b, adm, topic+"-dlq") {
+		for _, r := range deadLetters(t, b, adm, topic+"-dlq") {
 			if header(r, "bridge-error-code") == "" || len(header(r, "bridge-error-reason")) < 10 {
 				t.Errorf("got a dead letter with code %q and reason %q, want both", header(r, "bridge-error-code"), header(r, "bridge-error-reason"))
 			}

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A member without a file descriptor left is not ready, says so on a connection
-// that takes one, names the limit and the remedy, logs it once, and is ready again
-// when there are enough.
+// A member without a free file descriptor is not ready, and answers that on a
+// new connection. It names the limit and the remedy, logs them once, and is ready
+// again when there are enough.
 func TestTooFewDescriptors(t *testing.T) {
 	eachStage(t, setting{partitions: 8}, func(t *testing.T, s *stage) {
 		m := s.beginReady()

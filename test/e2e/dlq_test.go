@@ -38,7 +38,7 @@ func (s *stage) ordersAmong(fillers, n, poison int) {
 	s.t.Helper()
 	var records []*kgo.Record
 	partitions, before := len(s.p.next), s.p.total()
-	began := time.Now().Add(-time.Hour) // old enough to tell, too young for the topic's retention
+	began := time.Now().Add(-time.Hour) // old enough to differ, too young for the topic's retention
 	for i := range n + poison {
 		id, revenue := fmt.Sprintf(`"message_id":"order-%d",`, before+i), fmt.Sprintf("%d.25", i)
 		if i%3 == 0 {
@@ -169,7 +169,7 @@ func TestRedriveOf1000DeadLetters(t *testing.T) {
 			t.Errorf("dry run: got %d rows and %d dead letters, want nothing changed", s.ws.table().Count(), length(t, s.adm, s.topic+"-dlq"))
 		}
 
-		// Dead letters of another group, which may have another table, are left out.
+		// Dead events of another group, which may have another table, are left out.
 		var other redriven
 		s.dlq(0, &other, "redrive", "--set", right, "--group", "another", "--execute")
 		if other.Matched != 0 || other.Elsewhere != good+poison {
@@ -226,12 +226,12 @@ func TestRedriveOf1000DeadLetters(t *testing.T) {
 // written twice; after a kill, at most one Write is.
 func TestRedriveIsInterrupted(t *testing.T) {
 	t.Parallel()
-	const letters, maxRows = 600, 50
+	const events, maxRows = 600, 50
 	for name, sig := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGKILL": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
 			eachStage(t, setting{workspace: emulator.Config{DDL: revenueTable(tableName), Latency: emulator.Latency{P50: 500 * time.Millisecond}}}, func(t *testing.T, s *stage) {
-				s.ordersAmong(fillers, letters, 0)
-				s.deadLettered(letters)
+				s.ordersAmong(fillers, events, 0)
+				s.deadLettered(events)
 				s.native("grpc")
 				right := "mapping.blueprint=" + file(t, "right.yaml", rightRevenue)
 				args := []string{"dlq", "redrive", "--config", s.config, "--set", right, "--set", fmt.Sprintf("delivery.max_rows=%d", maxRows), "--execute", "--output", "json"}
@@ -240,7 +240,7 @@ func TestRedriveIsInterrupted(t *testing.T) {
 				p.signal(sig)
 				code := p.wait(patience)
 				at := s.ws.table().Count()
-				if at >= letters {
+				if at >= events {
 					t.Fatal("everything was delivered before the signal; the test needs more dead letters")
 				}
 				if sig == syscall.SIGINT {
@@ -253,16 +253,16 @@ func TestRedriveIsInterrupted(t *testing.T) {
 				var r redriven
 				s.dlq(0, &r, "redrive", "--set", right, "--execute")
 				table := s.ws.table()
-				duplicates := table.Count() - letters
+				duplicates := table.Count() - events
 				t.Logf("%s at %d rows; %d duplicates", name, at, duplicates)
-				if distinct := table.Distinct("message_id"); distinct != letters {
-					t.Errorf("got %d different rows, want %d", distinct, letters)
+				if distinct := table.Distinct("message_id"); distinct != events {
+					t.Errorf("got %d different rows, want %d", distinct, events)
 				}
 				if most := map[bool]int{true: maxRows}[sig == syscall.SIGKILL]; duplicates > most {
 					t.Errorf("got %d duplicates, want at most %d", duplicates, most)
 				}
 				s.dlq(0, &r, "redrive", "--set", right)
-				r.wants(t, "at the end", 0, 0, 0, letters)
+				r.wants(t, "at the end", 0, 0, 0, events)
 			})
 		})
 	}

@@ -2,9 +2,9 @@
 // binary as a child process, between a real broker and an emulated workspace,
 // over real sockets. Everything is in its tests.
 //
-// The program is built with the race detector when the tests are. What every
-// child writes, and every page of its ops endpoints that a test reads, is
-// searched at the end of the test for secrets and tokens.
+// The program is built with the race detector when the tests are. At its end
+// each test searches the output of its children, and the pages of their ops
+// endpoints that it read, for secrets and tokens.
 //
 // BRIDGE_LONG_TESTS=1 takes the outages at their full length.
 package e2e

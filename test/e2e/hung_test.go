@@ -17,7 +17,7 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// stopLimit is what a member that is told to stop may take, on a busy machine.
+// stopLimit is what a member may take to stop, on a busy machine.
 func (s *stage) stopLimit() time.Duration { return s.drain + 8*time.Second + patience }
 
 func newPipe(t testing.TB) (path string) {
@@ -216,7 +216,7 @@ func TestInterruptWhileSomethingIsPending(t *testing.T) {
 				case <-p.done:
 					t.Fatalf("got it ended: %s", p.stderr.String())
 				}
-			default: // it says what it makes of the first line, and waits for the next
+			default: // it prints the outcome of the first line, and waits for the next
 				_, err := io.WriteString(out, "no event\n")
 				must(t, err)
 				eventually(t, patience, "the first line is mapped", func() bool { return strings.Contains(p.stderr.String(), "line 1: rejected") })
@@ -304,7 +304,7 @@ func (m *member) answers() {
 	}
 }
 
-// Whatever hangs, alone or beside something else, delivery goes on, probes are
+// Whatever hangs, alone or beside something else, delivery continues, probes are
 // answered, and SIGTERM ends the member within its drain and the grace.
 func TestWedges(t *testing.T) {
 	instead := func(path string, with func(t testing.TB) string) func(*testing.T, *stage) {

@@ -31,7 +31,7 @@ func within() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
-// eventID names the event at an offset, so that a row tells where it came from.
+// eventID names the event at an offset, so that a row shows where it came from.
 func eventID(partition int32, offset int64) string { return fmt.Sprintf("%d-%d", partition, offset) }
 
 // event is a small well-formed event; pad makes it larger.
@@ -142,8 +142,8 @@ func length(t testing.TB, adm *kadm.Client, topic string) (n int64) {
 	return n
 }
 
-// letters reads the dead-letter topic to its end.
-func letters(t testing.TB, b kafkatest.Broker, adm *kadm.Client, topic string) (all []*kgo.Record) {
+// events reads the dead-letter topic to its end.
+func deadLetters(t testing.TB, b kafkatest.Broker, adm *kadm.Client, topic string) (all []*kgo.Record) {
 	t.Helper()
 	want := length(t, adm, topic)
 	if want == 0 {

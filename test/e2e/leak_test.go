@@ -34,7 +34,7 @@ func newEvidence(t testing.TB) *evidence {
 	return e
 }
 
-// secret adds something that must not be told, in every form it travels in.
+// secret adds something that must not be shown, in every form it travels in.
 func (e *evidence) secret(name, value string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -63,11 +63,11 @@ func (e *evidence) search() (found []string) {
 		where, text := t.where, t.said()
 		for value, name := range e.secrets {
 			if at := strings.Index(text, value); at >= 0 {
-				found = append(found, where+" tells "+name+": "+excerpt(text, at))
+				found = append(found, where+" shows "+name+": "+excerpt(text, at))
 			}
 		}
 		if at := authorization.FindStringIndex(text); at != nil {
-			found = append(found, where+" tells an Authorization value: "+excerpt(text, at[0]))
+			found = append(found, where+" shows an Authorization value: "+excerpt(text, at[0]))
 		}
 	}
 	return found

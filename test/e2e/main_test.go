@@ -65,8 +65,8 @@ func build(name string, race bool) (string, error) {
 }
 
 // eventually waits until condition holds, for limit at most and no longer than
-// the test binary has. It says what was waited for, and at the end what last
-// tells, if the time runs out.
+// the test binary has. It reports what was waited for and, if the time runs out,
+// what last returns.
 func eventually(t testing.TB, limit time.Duration, what string, condition func() bool, last ...func() string) {
 	t.Helper()
 	limit = min(limit, await.Limit(t))

@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// An input is one record and what must become of it: rows, a dead letter with
+// An input is one record and its outcome: rows, a dead letter with
 // a code, or nothing at all.
 type input struct {
 	name  string
@@ -130,7 +130,7 @@ func TestEveryInputFindsItsEnd(t *testing.T) {
 		}
 
 		dead := map[string]*kgo.Record{}
-		for _, r := range letters(t, s.broker, s.adm, s.topic+"-dlq") {
+		for _, r := range deadLetters(t, s.broker, s.adm, s.topic+"-dlq") {
 			in := all[inputOf[header(r, "bridge-source-offset")]]
 			dead[in.name] = r
 			if got := header(r, "bridge-error-code"); got != in.code {
@@ -159,7 +159,7 @@ func TestEveryInputFindsItsEnd(t *testing.T) {
 	})
 }
 
-// columns holds what rows carry against what was sent. Rows stand in the order
+// columns compares what rows carry with what was sent. Rows stand in the order
 // of the topic: those of an input, then its good neighbour.
 func (s *stage) columns(t *testing.T, all []input) {
 	t.Helper()

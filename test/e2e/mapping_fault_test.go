@@ -44,7 +44,7 @@ func TestColumnsThatDifferInCase(t *testing.T) {
 }
 
 // A column of the table has a type that no event fits: the partition is blocked
-// and says for which column, until the blueprint is changed.
+// and reports for which column, until the blueprint is changed.
 func TestColumnThatFitsNoEvent(t *testing.T) {
 	eachStage(t, setting{}, func(t *testing.T, s *stage) {
 		must(t, s.ws.table().DropColumn("locale"))
@@ -66,7 +66,7 @@ func TestColumnThatFitsNoEvent(t *testing.T) {
 		replace(t, blueprint, "version: 2\nextends: default\nglobal:\n  mappings:\n    - {source: null, target: locale}\n")
 		m.generation(2)
 		want := s.p.total() - int(lost)
-		eventually(t, patience, "the rest landed", func() bool { m.alive(); return s.ws.table().Count() >= want }, func() string {
+		eventually(t, patience, "the rest delivered", func() bool { m.alive(); return s.ws.table().Count() >= want }, func() string {
 			return reason.Text
 		})
 		if got := length(t, s.adm, s.topic+"-dlq"); got != lost {

@@ -75,7 +75,7 @@ func TestSinkDownUnderLoad(t *testing.T) {
 
 // Large events, for which a broker's answer may decompress to much more than
 // kafka.fetch_max_bytes, and whose rows are as large: many partitions, under the
-// memory limit that the Helm chart sets, and a sink that stands still, is slow,
+// memory limit that the Helm chart sets, and a sink that is stalled, is slow,
 // and takes everything at once.
 func TestLargeEventsUnderALimit(t *testing.T) {
 	const (
@@ -87,7 +87,7 @@ func TestLargeEventsUnderALimit(t *testing.T) {
 		name  string
 		codec kgo.CompressionCodec
 		// Together they are at least as large as the limit. An event that
-		// compresses repeats one letter.
+		// compresses repeats one character.
 		events int
 		note   func() string
 	}{
@@ -120,7 +120,7 @@ func TestLargeEventsUnderALimit(t *testing.T) {
 				s.ws.OnIngest(nil)
 				s.complete(m)
 				peak, bound := m.peakMiB(t), planned(len(s.broker.Addrs()), partitions)
-				t.Logf("peak RSS %d MiB while the sink stood still, with %d MiB buffered; %d while it was slow; %d in all, of a bound of %d; the group had %d of %d",
+				t.Logf("peak RSS %d MiB while the sink was stalled, with %d MiB buffered; %d while it was slow; %d in all, of a bound of %d; the group had %d of %d",
 					down, held.BufferedBytes>>20, slow, peak, bound, s.cgroup.peakMiB(), limit>>20)
 				if most := held.BufferedLimit + (memory.Plan{FetchMaxBytes: 4 << 20}).Fetched() + size; held.BufferedBytes > most+most/8 {
 					t.Errorf("got %d bytes buffered, want at most about %d", held.BufferedBytes, most)

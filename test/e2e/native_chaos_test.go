@@ -13,7 +13,7 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// chaosDDL is the default table with columns that tell where a row came from.
+// chaosDDL is the default table with columns that show where a row came from.
 const chaosDDL = `CREATE TABLE datafly.events.stream (
   event_name STRING, event_type STRING, message_id STRING, user_id STRING, anonymous_id STRING, event_timestamp TIMESTAMP, ip_address STRING,
   user_agent STRING, locale STRING, timezone STRING, page_url STRING, page_referrer STRING, source_id STRING,
@@ -33,7 +33,7 @@ const (
 	chaosAge        = 2 * time.Second // of streams
 )
 
-// chaos is what befalls the rows on their way, and the book of it.
+// chaos is what happens to the rows on their way, and the record of it.
 type chaos struct {
 	poison map[string]bool // message ids of rows that the service refuses
 
@@ -51,7 +51,7 @@ type chaos struct {
 // idKey stands before a row's message id.
 var idKey = []byte(`"message_id":"`)
 
-// fault says what happens to one request, or one message of a stream: one
+// fault decides what happens to one request, or one message of a stream: one
 // throw of the dice each.
 func (c *chaos) fault(r emulator.IngestRequest) *emulator.Fault {
 	for _, row := range r.Rows {
@@ -99,7 +99,7 @@ func (c *chaos) fault(r emulator.IngestRequest) *emulator.Fault {
 	return f
 }
 
-// keep enters the emulator's streams into the book: it forgets the oldest, and
+// keep records the emulator's streams: the emulator forgets the oldest, and
 // a search for a poison row ends many.
 func (c *chaos) keep(ws *workspace) {
 	c.mu.Lock()
@@ -194,11 +194,11 @@ func (s *stage) chaos(t *testing.T, transport string, events, maxRows int) {
 	c.keep(s.ws)
 	stats := s.ws.Stats()
 	if got := int64(len(c.streams)); got != stats.StreamsOpened {
-		t.Fatalf("got %d streams in the book, want all %d", got, stats.StreamsOpened)
+		t.Fatalf("got %d streams recorded, want all %d", got, stats.StreamsOpened)
 	}
 
 	duplicates := s.chaosRows(t, c)
-	s.chaosLetters(t, c)
+	s.chaosDeadLetters(t, c)
 	if duplicates != table.Count()-want {
 		t.Errorf("got %d duplicates by the columns, %d by the counts", duplicates, table.Count()-want)
 	}
@@ -232,7 +232,7 @@ func (s *stage) chaosRows(t *testing.T, c *chaos) (duplicates int) {
 		partition, offset := parseID(t, id)
 		said := func(column string) string { v, _ := row.Value(column); return v }
 		if said("source_partition") != fmt.Sprint(partition) || said("source_offset") != fmt.Sprint(offset) {
-			t.Fatalf("row %s says it is of partition %s, offset %s", id, said("source_partition"), said("source_offset"))
+			t.Fatalf("row %s names partition %s, offset %s", id, said("source_partition"), said("source_offset"))
 		}
 		n := &seen[partition][offset]
 		if n.all++; n.all > 1 {
@@ -271,19 +271,19 @@ func (s *stage) chaosRows(t *testing.T, c *chaos) (duplicates int) {
 	return duplicates
 }
 
-// chaosLetters wants every poison row in the dead-letter topic, once, and
+// chaosDeadLetters wants every poison row in the dead-letter topic, once, and
 // nothing else.
-func (s *stage) chaosLetters(t *testing.T, c *chaos) {
+func (s *stage) chaosDeadLetters(t *testing.T, c *chaos) {
 	t.Helper()
 	dead := map[string]int{}
-	for _, r := range letters(t, s.broker, s.adm, s.topic+"-dlq") {
+	for _, r := range deadLetters(t, s.broker, s.adm, s.topic+"-dlq") {
 		id := header(r, "bridge-source-partition") + "-" + header(r, "bridge-source-offset")
 		dead[id]++
 		partition, offset := parseID(t, id)
 		if want := event(eventID(partition, offset), 0); !bytes.Equal(r.Value, want) {
 			t.Errorf("dead letter %s: got %s, want the original", id, r.Value)
 		}
-		// Which of the two depends on how much the service says.
+		// Which of the two depends on how much the service reports.
 		if code := header(r, "bridge-error-code"); code != "schema_mismatch" && code != "refused" {
 			t.Errorf("dead letter %s: got code %q, want schema_mismatch or refused", id, code)
 		}

@@ -47,7 +47,7 @@ func TestDemoOverEveryTransport(t *testing.T) {
 }
 
 // What ddl --alter prints makes the live table fit, and then prints nothing.
-func TestDDLAlterMendsTheTable(t *testing.T) {
+func TestDDLAlterUpdatesTheTable(t *testing.T) {
 	eachNative(t, setting{}, func(t *testing.T, s *stage, _ string) {
 		table := s.ws.table()
 		must(t, table.DropColumn("locale"))

@@ -19,9 +19,9 @@ var drifting = []struct {
 	{"rest", "rest", nil},
 }
 
-// eachDrift runs body with every form of rows, and the table's columns read
+// eachColumnChange runs body with every form of rows, and the table's columns read
 // each second.
-func eachDrift(t *testing.T, body func(t *testing.T, s *stage)) {
+func eachColumnChange(t *testing.T, body func(t *testing.T, s *stage)) {
 	t.Helper()
 	t.Parallel()
 	for _, d := range drifting {
@@ -67,7 +67,7 @@ func (s *stage) undisturbed(t *testing.T, m *member) {
 
 // An optional column is filled from when the table has it until it does not.
 func TestNativeOptionalColumnComesAndGoes(t *testing.T) {
-	eachDrift(t, func(t *testing.T, s *stage) {
+	eachColumnChange(t, func(t *testing.T, s *stage) {
 		table := s.ws.table()
 		m := s.beginReady("delivery.max_rows=50")
 		s.p.pages(300)
@@ -94,11 +94,11 @@ func TestNativeOptionalColumnComesAndGoes(t *testing.T) {
 		s.p.pages(6000)
 		s.rows(m, s.p.total()-5000)
 		must(t, table.DropColumn("page_title"))
-		dropped, landed := time.Now(), table.Count()
+		dropped, delivered := time.Now(), table.Count()
 		duplicates = s.complete(m)
 		t.Logf("6,000 events were through %v after the column was dropped under load, with %d duplicates", time.Since(dropped).Round(time.Millisecond), duplicates)
-		if landed >= s.p.total() {
-			t.Error("everything had landed before the column was dropped; the test needs more events")
+		if delivered >= s.p.total() {
+			t.Error("everything had delivered before the column was dropped; the test needs more events")
 		}
 		last := table.Newest(1)[0]
 		if title, ok := last.Value("page_title"); ok {
@@ -138,14 +138,14 @@ func (s *stage) inOrderBut(t *testing.T, duplicates int) {
 	}
 }
 
-// What the blueprint cannot go without blocks, and goes on when it is mended.
-func TestNativeDriftThatDoesNotFitBlocks(t *testing.T) {
+// What the blueprint cannot go without blocks, and continues when it is resolved.
+func TestColumnChangeThatDoesNotFitBlocks(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
-		name  string
-		cause func(*emulator.Table) error
-		mend  func(*emulator.Table) error
-		want  []string
+		name    string
+		cause   func(*emulator.Table) error
+		resolve func(*emulator.Table) error
+		want    []string
 	}{
 		{
 			"mapped column dropped",
@@ -181,7 +181,7 @@ func TestNativeDriftThatDoesNotFitBlocks(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			eachDrift(t, func(t *testing.T, s *stage) {
+			eachColumnChange(t, func(t *testing.T, s *stage) {
 				table := s.ws.table()
 				m := s.beginReady("delivery.max_rows=50")
 				s.p.pages(6000)
@@ -189,18 +189,18 @@ func TestNativeDriftThatDoesNotFitBlocks(t *testing.T) {
 				must(t, tc.cause(table))
 				reason := m.blocked("sink_blocked", patience)
 				wants(t, reason.Text+"; "+reason.Remedy, tc.want...)
-				landed := table.Count()
-				if landed >= 6000 {
-					t.Fatal("everything had landed before the fault; the test needs more events")
+				delivered := table.Count()
+				if delivered >= 6000 {
+					t.Fatal("everything had delivered before the fault; the test needs more events")
 				}
-				lasts(t, 2*time.Second, "nothing lands", func() bool { return table.Count() == landed })
+				lasts(t, 2*time.Second, "nothing is delivered", func() bool { return table.Count() == delivered })
 				s.nothingPastTheAck()
 				s.undisturbed(t, m)
 
-				must(t, tc.mend(table))
-				mended := time.Now()
+				must(t, tc.resolve(table))
+				resolved := time.Now()
 				duplicates := s.complete(m)
-				t.Logf("resumed and through %v after it was mended; %d rows were there when it blocked, %d duplicates", time.Since(mended).Round(time.Millisecond), landed, duplicates)
+				t.Logf("resumed and through %v after it was resolved; %d rows were there when it blocked, %d duplicates", time.Since(resolved).Round(time.Millisecond), delivered, duplicates)
 				m.ready()
 				s.undisturbed(t, m)
 				for _, row := range table.Rows(nil) {

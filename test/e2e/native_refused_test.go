@@ -11,60 +11,60 @@ import (
 )
 
 // nativeRefusals are the faults of configuration that only waiting does not
-// mend, as the Zerobus endpoint and its tokens know them.
+// resolve, as the Zerobus endpoint and its tokens know them.
 var nativeRefusals = []struct {
-	name  string
-	cause func(*workspace)
-	mend  func(*workspace)
-	sets  []string // set while it lasts
-	step  string   // of bridge check that fails
-	want  []string // what the error must say
+	name    string
+	cause   func(*workspace)
+	resolve func(*workspace)
+	sets    []string // set while it lasts
+	step    string   // of bridge check that fails
+	want    []string // what the error must say
 }{
 	{
-		name:  "wrong secret",
-		cause: func(w *workspace) { w.rotate() },
-		mend:  func(w *workspace) { w.write(w.rotate()) },
-		step:  "token",
-		want:  []string{"401", "invalid_client", "generate a new OAuth secret for service principal " + clientID, "zerobus.client_secret"},
+		name:    "wrong secret",
+		cause:   func(w *workspace) { w.rotate() },
+		resolve: func(w *workspace) { w.write(w.rotate()) },
+		step:    "token",
+		want:    []string{"401", "invalid_client", "generate a new OAuth secret for service principal " + clientID, "zerobus.client_secret"},
 	},
 	{
-		name:  "missing grant",
-		cause: func(w *workspace) { must(w.t, w.Revoke(emulator.PrivilegeModify, tableName)) },
-		mend:  func(w *workspace) { must(w.t, w.Grant(emulator.PrivilegeModify, tableName)) },
-		step:  "token",
+		name:    "missing grant",
+		cause:   func(w *workspace) { must(w.t, w.Revoke(emulator.PrivilegeModify, tableName)) },
+		resolve: func(w *workspace) { must(w.t, w.Grant(emulator.PrivilegeModify, tableName)) },
+		step:    "token",
 		want: []string{"401", "invalid_authorization_details", "GRANT USE CATALOG ON CATALOG `datafly` TO `" + clientID + "`;",
 			"GRANT USE SCHEMA ON SCHEMA `datafly`.`events` TO `" + clientID + "`;", "GRANT SELECT, MODIFY ON TABLE `datafly`.`events`.`stream` TO `" + clientID + "`;"},
 	},
 	{
-		name:  "wrong workspace id",
-		cause: func(*workspace) {},
-		mend:  func(*workspace) {},
-		sets:  []string{"zerobus.workspace_id=4711"},
-		step:  "token",
-		want:  []string{"400", "invalid_target", "zerobus.workspace_id", "4711"},
+		name:    "wrong workspace id",
+		cause:   func(*workspace) {},
+		resolve: func(*workspace) {},
+		sets:    []string{"zerobus.workspace_id=4711"},
+		step:    "token",
+		want:    []string{"400", "invalid_target", "zerobus.workspace_id", "4711"},
 	},
 	{
-		name:  "column missing",
-		cause: func(w *workspace) { must(w.t, w.table().DropColumn("user_id")) },
-		mend:  func(w *workspace) { must(w.t, w.table().AddColumn(emulator.Column{Name: "user_id", Type: "STRING"})) },
-		step:  "columns",
-		want:  []string{"user_id", "ALTER TABLE `datafly`.`events`.`stream` ADD COLUMN"},
+		name:    "column missing",
+		cause:   func(w *workspace) { must(w.t, w.table().DropColumn("user_id")) },
+		resolve: func(w *workspace) { must(w.t, w.table().AddColumn(emulator.Column{Name: "user_id", Type: "STRING"})) },
+		step:    "columns",
+		want:    []string{"user_id", "ALTER TABLE `datafly`.`events`.`stream` ADD COLUMN"},
 	},
 	{
 		name: "NOT NULL column nobody fills",
 		cause: func(w *workspace) {
 			must(w.t, w.table().AddColumn(emulator.Column{Name: "tenant", Type: "STRING", NotNull: true}))
 		},
-		mend: func(w *workspace) { must(w.t, w.table().DropColumn("tenant")) },
-		step: "columns",
-		want: []string{"tenant", "NOT NULL", "ALTER TABLE `datafly`.`events`.`stream` ALTER COLUMN tenant DROP NOT NULL"},
+		resolve: func(w *workspace) { must(w.t, w.table().DropColumn("tenant")) },
+		step:    "columns",
+		want:    []string{"tenant", "NOT NULL", "ALTER TABLE `datafly`.`events`.`stream` ALTER COLUMN tenant DROP NOT NULL"},
 	},
 	{
-		name:  "no table",
-		cause: func(w *workspace) { must(w.t, w.DropTable(tableName)) },
-		mend:  func(w *workspace) { w.create(emulator.DefaultDDL) },
-		step:  "token",
-		want:  []string{"401", "invalid_authorization_details", "check that " + tableName + " exists"},
+		name:    "no table",
+		cause:   func(w *workspace) { must(w.t, w.DropTable(tableName)) },
+		resolve: func(w *workspace) { w.create(emulator.DefaultDDL) },
+		step:    "token",
+		want:    []string{"401", "invalid_authorization_details", "check that " + tableName + " exists"},
 	},
 }
 
@@ -99,7 +99,7 @@ func TestNativeRefusedByCheckAndAtStart(t *testing.T) {
 				t.Errorf("%s: got exit code %d, want 1", r.name, code)
 			}
 			wants(t, m.stderr.String(), r.want...)
-			r.mend(s.ws)
+			r.resolve(s.ws)
 		}
 		if got := committed(t, s.adm, s.group, s.topic); sum(got) != 0 {
 			t.Errorf("got offsets %v committed, want none", got)
@@ -110,8 +110,8 @@ func TestNativeRefusedByCheckAndAtStart(t *testing.T) {
 	})
 }
 
-// An endpoint that is down mends itself: bridge run waits for it, bridge check
-// says what to look at.
+// An endpoint that is down fixes itself: bridge run waits for it, bridge check
+// reports what to look at.
 func TestNativeEndpointDownAtStart(t *testing.T) {
 	t.Parallel()
 	for _, transport := range []string{"grpc", "rest"} {
@@ -167,17 +167,17 @@ func TestNativeRefusedInMidRunBlocksAndResumes(t *testing.T) {
 				}
 				// A stream that is open lives on until its age.
 				eventually(t, patience, "the last open stream gone", func() bool { return s.ws.Stats().StreamsOpen == 0 })
-				landed := s.ws.table().Count()
-				if landed >= events {
-					t.Fatal("everything had landed before the fault; the test needs more events")
+				delivered := s.ws.table().Count()
+				if delivered >= events {
+					t.Fatal("everything had delivered before the fault; the test needs more events")
 				}
-				lasts(t, 2*time.Second, "nothing lands", func() bool { return s.ws.table().Count() == landed })
+				lasts(t, 2*time.Second, "nothing is delivered", func() bool { return s.ws.table().Count() == delivered })
 				s.nothingPastTheAck()
 
-				r.mend(s.ws)
-				mended := time.Now()
+				r.resolve(s.ws)
+				resolved := time.Now()
 				duplicates := s.complete(m)
-				t.Logf("resumed in %v; %d rows were there when it blocked, %d duplicates", time.Since(mended).Round(time.Millisecond), landed, duplicates)
+				t.Logf("resumed in %v; %d rows were there when it blocked, %d duplicates", time.Since(resolved).Round(time.Millisecond), delivered, duplicates)
 				m.ready()
 				if got := length(t, s.adm, s.topic+"-dlq"); got != 0 {
 					t.Errorf("got %d dead letters, want none", got)
@@ -193,7 +193,7 @@ func TestNativeRefusedInMidRunBlocksAndResumes(t *testing.T) {
 	}
 }
 
-// A table made again under the same name is another table: the bridge goes on.
+// A table made again under the same name is another table: the bridge continues.
 func TestNativeTableDroppedInMidRun(t *testing.T) {
 	eachNative(t, setting{workspace: emulator.Config{StreamMaxAge: time.Second}}, func(t *testing.T, s *stage, _ string) {
 		m := s.beginReady()

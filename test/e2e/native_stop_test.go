@@ -8,8 +8,8 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// What is on streams when the bridge is told to stop is acknowledged, committed
-// and not written again: the window of a close signal is longer than the acks take.
+// Rows on streams are acknowledged and committed when the bridge is stopped, and
+// not written again: the close grace is longer than the acknowledgements take.
 func TestNativeSIGTERMDrains(t *testing.T) {
 	set := setting{partitions: 4, workspace: emulator.Config{Latency: emulator.Latency{P50: 300 * time.Millisecond}, StreamMaxAge: time.Second, CloseWindow: 3 * time.Second}}
 	eachNative(t, set, func(t *testing.T, s *stage, _ string) {
@@ -38,7 +38,7 @@ func TestNativeSIGTERMDrains(t *testing.T) {
 	})
 }
 
-// nativeStates are what streams may be in when the bridge is told to stop.
+// nativeStates are what streams may be in when the bridge is stopped.
 var nativeStates = []struct {
 	name  string
 	fault emulator.Fault

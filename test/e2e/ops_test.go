@@ -64,7 +64,7 @@ func TestOpsEndpointsTellTheTruth(t *testing.T) {
 }
 
 // With a token the status is for who has it, with the page and without; probes and
-// scrapes go on.
+// scrapes continue.
 func TestStatusAsksForTheToken(t *testing.T) {
 	eachStage(t, setting{partitions: 1}, func(t *testing.T, s *stage) {
 		const token = "open-sesame-open-sesame"

@@ -24,7 +24,7 @@ func TestOneRefusedRowAmong100000(t *testing.T) {
 			t.Errorf("got %d rows and %d different, want %d of both", got, distinct, events-1)
 		}
 
-		got := letters(t, s.broker, s.adm, s.topic+"-dlq")
+		got := deadLetters(t, s.broker, s.adm, s.topic+"-dlq")
 		if len(got) != 1 {
 			t.Fatalf("got %d dead letters, want 1", len(got))
 		}
@@ -35,18 +35,18 @@ func TestOneRefusedRowAmong100000(t *testing.T) {
 
 		s.inOrder(t)
 
-		// Each refused batch is written again in two halves, and the row alone,
-		// which is the last, once more.
+		// Each refused batch is split and written again, and the row alone,
+		// which is the last, again.
 		refused := s.ws.Stats().Responses[emulator.EndpointIngest]["400"]
-		halved := refused - 2
-		extra := 2*halved + 1
+		splits := refused - 2
+		extra := 2*splits + 1
 		bound := int64(2*math.Log2(maxRows) + 2 + 1)
 		t.Logf("%d extra requests; at most %d are allowed", extra, bound)
 		if refused < 2 || extra > bound {
 			t.Errorf("got %d extra requests, want at most %d", extra, bound)
 		}
-		if got := m.snapshot().Totals; got.BatchesSplit != halved || got.EventsRejected != 1 || got.DeadLetters != 1 {
-			t.Errorf("got totals %+v, want %d halvings, 1 rejected, 1 dead letter", got, halved)
+		if got := m.snapshot().Totals; got.BatchesSplit != splits || got.EventsRejected != 1 || got.DeadLetters != 1 {
+			t.Errorf("got totals %+v, want %d splits, 1 rejected, 1 dead letter", got, splits)
 		}
 	})
 }

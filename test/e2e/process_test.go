@@ -43,7 +43,7 @@ type process struct {
 	done   chan struct{} // closed when it has ended and was waited for
 }
 
-// command says how the program is called.
+// command returns the command line of the program.
 type command struct {
 	args   []string
 	env    []string // beside PATH and HOME

@@ -10,13 +10,13 @@ import (
 )
 
 // refusals are the faults of configuration that the integration page lists,
-// and how an operator mends them.
+// and how an operator fixes them.
 var refusals = []struct {
-	name  string
-	cause func(*workspace)
-	mend  func(*workspace)
-	start []string // what the message at start must say
-	late  []string // what /readyz must say in mid-run
+	name    string
+	cause   func(*workspace)
+	resolve func(*workspace)
+	start   []string // what the message at start must say
+	late    []string // what /readyz must say in mid-run
 }{
 	{
 		"401 wrong secret",
@@ -67,7 +67,7 @@ func TestRefusedAtStartEndsWithTheRemedy(t *testing.T) {
 		for _, r := range refusals {
 			r.cause(s.ws)
 			s.refusedAtStart(t, r.name, r.start)
-			r.mend(s.ws)
+			r.resolve(s.ws)
 		}
 		must(t, s.ws.DropTable(tableName))
 		s.refusedAtStart(t, "404 no table", []string{"404", tableName, "bridge ddl"})
@@ -88,7 +88,7 @@ func (s *stage) refusedAtStart(t *testing.T, name string, want []string) {
 	}
 }
 
-// A table that goes away in mid-run is the fifth, mended by making it again:
+// A table that goes away in mid-run is the fifth, resolved by making it again:
 // what was in it went with it.
 func TestRefusedInMidRunBlocksAndResumes(t *testing.T) {
 	t.Parallel()
@@ -107,23 +107,23 @@ func TestRefusedInMidRunBlocksAndResumes(t *testing.T) {
 				if got := m.snapshot(); got.Sink.Name != "blocked" || got.Ready {
 					t.Errorf("/status: got sink %q, ready %v, want blocked and not ready", got.Sink.Name, got.Ready)
 				}
-				landed := s.ws.table().Count()
-				if landed >= 3000 {
-					t.Fatal("everything had landed before the fault; the test needs more events")
+				delivered := s.ws.table().Count()
+				if delivered >= 3000 {
+					t.Fatal("everything had delivered before the fault; the test needs more events")
 				}
 				s.p.events(600)
 				// Longer than a commit interval: what could be committed, is.
-				lasts(t, 3*time.Second, "nothing lands", func() bool { return s.ws.table().Count() == landed })
+				lasts(t, 3*time.Second, "nothing is delivered", func() bool { return s.ws.table().Count() == delivered })
 				s.nothingPastTheAck()
 				before := sum(committed(t, s.adm, s.group, s.topic))
-				if before > int64(landed) {
-					t.Errorf("got %d offsets committed, want at most the %d rows", before, landed)
+				if before > int64(delivered) {
+					t.Errorf("got %d offsets committed, want at most the %d rows", before, delivered)
 				}
 
-				r.mend(s.ws)
-				mended := time.Now()
+				r.resolve(s.ws)
+				resolved := time.Now()
 				duplicates := s.complete(m)
-				t.Logf("resumed in %v; %d rows were there when it blocked, %d duplicates", time.Since(mended).Round(time.Millisecond), landed, duplicates)
+				t.Logf("resumed in %v; %d rows were there when it blocked, %d duplicates", time.Since(resolved).Round(time.Millisecond), delivered, duplicates)
 				m.ready()
 				if got := length(t, s.adm, s.topic+"-dlq"); got != 0 {
 					t.Errorf("got %d dead letters, want none", got)

@@ -120,7 +120,7 @@ func (s *stage) filled(m *member, locale string) {
 }
 
 // A blueprint is replaced under load; one that is wrong is refused, and the one
-// before goes on until it is mended.
+// before continues until it is resolved.
 func TestReloadBlueprint(t *testing.T) {
 	t.Parallel()
 	t.Run("workspace", func(t *testing.T) { eachReload(t, func(*stage) {}) })
@@ -146,12 +146,12 @@ func eachReload(t *testing.T, prepare func(s *stage)) {
 
 		s.p.events(6000)
 		s.rows(m, 800)
-		landed := s.ws.table().Count()
+		delivered := s.ws.table().Count()
 		replace(t, blueprint, localeFrom("anonymous_id"))
 		duplicates := s.complete(m)
 		m.generation(2)
 		s.filled(m, fromAnonymous)
-		t.Logf("%d rows had landed when the blueprint was replaced; rows by locale: %v", landed, s.locales())
+		t.Logf("%d rows had delivered when the blueprint was replaced; rows by locale: %v", delivered, s.locales())
 		if duplicates != 0 {
 			t.Errorf("got %d duplicates, want none", duplicates)
 		}
@@ -176,7 +176,7 @@ func eachReload(t *testing.T, prepare func(s *stage)) {
 		m.metric("bridge_config_last_reload_successful 0")
 		m.metric(`bridge_config_reloads_total{result="error"} 1`)
 		if status, _ := run(t, s.e, command{args: []string{"status", "--address", m.address}}); !strings.Contains(status.stdout.String(), "NOT RELOADED") {
-			t.Errorf("bridge status says nothing of it:\n%s", status.stdout.String())
+			t.Errorf("bridge status does not report it:\n%s", status.stdout.String())
 		}
 		s.filled(m, fromAnonymous)
 

@@ -39,7 +39,7 @@ func (p *producer) stamped(hours int) {
 	}
 }
 
-// inHours tells whether a stamped event of this id happened in [from, until).
+// inHours reports whether a stamped event of this id happened in [from, until).
 func inHours(t testing.TB, id string, partitions, from, until int) bool {
 	t.Helper()
 	partition, offset := parseID(t, id)
@@ -117,7 +117,7 @@ func TestReplayOfTheLastHour(t *testing.T) {
 	})
 }
 
-func TestReplayPassesNothingOverUnlessTold(t *testing.T) {
+func TestReplaySkipsNothingUnlessAllowed(t *testing.T) {
 	eachStage(t, setting{}, func(t *testing.T, s *stage) {
 		s.p.stamped(1)
 		latest := []string{"replay", "--config", s.config, "--to", "latest"}
@@ -189,7 +189,7 @@ func TestBoundedRunIntoAShadowTable(t *testing.T) {
 		live := s.beginReady()
 		s.p.stamped(3)
 		b := s.bounded(1, 2)
-		s.p.events(900) // the traffic goes on
+		s.p.events(900) // the traffic continues
 		if code := b.wait(patience); code != 0 {
 			t.Fatalf("got exit code %d, want 0; stderr:\n%s", code, tail(b.stderr.String()))
 		}
@@ -203,7 +203,7 @@ func TestBoundedRunIntoAShadowTable(t *testing.T) {
 		if got := live.snapshot().Totals.Rebalances; got != 1 {
 			t.Errorf("got %d rebalances of the live group, want the first alone", got)
 		}
-		// Once more, there is nothing to do.
+		// again, there is nothing to do.
 		again := s.bounded(1, 2)
 		if code := again.wait(patience); code != 0 || table.Count() != perHour {
 			t.Errorf("got exit code %d and %d rows, want 0 and the %d that were there", code, table.Count(), perHour)
@@ -216,7 +216,7 @@ func TestBoundedRunGoesOnAfterItsEnd(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		signal syscall.Signal
-		code   int // that says: not through
+		code   int // of a run that is not complete
 	}{{syscall.SIGKILL, -1}, {syscall.SIGTERM, 1}} {
 		t.Run(tc.signal.String(), func(t *testing.T) {
 			eachStage(t, setting{partitions: 3, workspace: emulator.Config{Latency: emulator.Latency{P50: 250 * time.Millisecond}}}, func(t *testing.T, s *stage) {

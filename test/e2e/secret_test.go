@@ -61,16 +61,16 @@ func TestTokensExpireInMidRun(t *testing.T) {
 
 func TestTokenEndpointDown(t *testing.T) {
 	eachStage(t, setting{workspace: emulator.Config{TokenLifetime: 2 * time.Second}}, func(t *testing.T, s *stage) {
-		mend := s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointToken, Effect: emulator.EffectStatus, Status: http.StatusServiceUnavailable})
+		resolve := s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointToken, Effect: emulator.EffectStatus, Status: http.StatusServiceUnavailable})
 		s.p.events(100)
 		m := s.begin()
 		reason := m.blocked("sink_unreachable", patience)
 		wants(t, reason.Text, "503")
-		mend()
+		resolve()
 		m.ready()
 		s.complete(m)
 
-		mend = s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointToken, Effect: emulator.EffectCut})
+		resolve = s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointToken, Effect: emulator.EffectCut})
 		eventually(t, patience, "the sink retrying", func() bool { // the last token serves until it expires
 			s.p.events(1)
 			return m.snapshot().Sink.Name == "retrying"
@@ -78,7 +78,7 @@ func TestTokenEndpointDown(t *testing.T) {
 		if got := m.snapshot(); got.State != "running" || !got.Live {
 			t.Errorf("got state %s, live %v without tokens, want running and live", got.State, got.Live)
 		}
-		mend()
+		resolve()
 		if duplicates := s.complete(m); duplicates != 0 {
 			t.Errorf("got %d duplicates, want none", duplicates)
 		}

@@ -78,7 +78,7 @@ func TestSinkAnswers500ForAWhile(t *testing.T) {
 		m := s.beginReady()
 		s.p.events(200)
 		s.complete(m)
-		mend := s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectStatus, Status: http.StatusInternalServerError})
+		resolve := s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectStatus, Status: http.StatusInternalServerError})
 		began := time.Now()
 		s.p.events(5000)
 		lasts(t, outage, "the bridge waits, alive and ready to be left alone", func() bool {
@@ -89,7 +89,7 @@ func TestSinkAnswers500ForAWhile(t *testing.T) {
 			t.Errorf("got sink state %q, want retrying", got.Name)
 		}
 		s.nothingPastTheAck()
-		mend()
+		resolve()
 		if duplicates := s.complete(m); duplicates != 0 {
 			t.Errorf("got %d duplicates, want none: a refused batch was never kept", duplicates)
 		}
@@ -155,13 +155,13 @@ func TestSlowSinkKeepsItsMember(t *testing.T) {
 	})
 }
 
-// states are what a bridge may be in when it is told to stop.
+// states are what a bridge may be in when it is stopped.
 var states = []struct {
 	name string
-	// enter puts the workspace into the state; reached tells that the bridge
+	// enter puts the workspace into the state; reached reports that the bridge
 	// has met it.
 	enter   func(s *stage) (reached func(m *member) bool)
-	mend    func(s *stage)
+	resolve func(s *stage)
 	healthy bool // a write in flight is answered in the drain time
 }{
 	{"idle", func(s *stage) func(*member) bool {
@@ -233,7 +233,7 @@ func TestSIGTERMInEveryStateLosesNothing(t *testing.T) {
 				s.nothingPastTheAck()
 				at := s.ws.table().Count()
 
-				state.mend(s)
+				state.resolve(s)
 				again := s.beginReady("delivery.max_rows=100")
 				duplicates := s.complete(again)
 				t.Logf("stopped in %v with %d rows; %d duplicates after the restart", took.Round(time.Millisecond), at, duplicates)

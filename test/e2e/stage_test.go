@@ -38,7 +38,7 @@ type stage struct {
 	plain  bool   // run the build without the race detector
 	drain  time.Duration
 	cgroup *cgroup // the bridge runs in; nil: the test's
-	later  func()  // mends what the test has broken
+	later  func()  // fixes what the test has broken
 }
 
 // setting alters a stage before it is set.
@@ -171,7 +171,7 @@ func (m *member) audit() {
 		}
 	}
 	if err := l.Check(); err != nil {
-		m.t.Errorf("the account of %s: %v", m.name, err)
+		m.t.Errorf("the ledger of %s: %v", m.name, err)
 	}
 }
 
@@ -262,11 +262,11 @@ func (m *member) ready() {
 	}, func() string { return last })
 }
 
-// alive fails the test when the child has ended by itself.
+// alive fails the test when the child has ended alone.
 func (m *member) alive() {
 	m.t.Helper()
 	if !m.running() {
-		m.t.Fatalf("%s ended by itself with %v; its stderr:\n%s", m.name, m.cmd.ProcessState, tail(m.stderr.String()))
+		m.t.Fatalf("%s ended alone with %v; its stderr:\n%s", m.name, m.cmd.ProcessState, tail(m.stderr.String()))
 	}
 }
 
@@ -301,7 +301,7 @@ func (s *stage) rows(m *member, n int) {
 }
 
 // complete waits until the table has every event and the group has committed
-// them all, says what is lost if that never comes, and returns how many rows
+// them all, reports what is lost if that never comes, and returns how many rows
 // are there more than once.
 func (s *stage) complete(m *member) (duplicates int) {
 	s.t.Helper()
@@ -333,7 +333,7 @@ func (s *stage) commits() {
 	}, func() string { return fmt.Sprint(committed(s.t, s.adm, s.group, s.topic)) })
 }
 
-// nothingPastTheAck holds every committed offset against the rows.
+// nothingPastTheAck compares every committed offset with the rows.
 func (s *stage) nothingPastTheAck() {
 	s.t.Helper()
 	offsets := committed(s.t, s.adm, s.group, s.topic)

@@ -67,7 +67,7 @@ const (
 )
 
 // A member dies with its buffers full and 400,000 events on their way. The
-// other one goes on with its partitions within 15 seconds; what is in the table
+// other one continues with its partitions within 15 seconds; what is in the table
 // twice is at most what was in flight and a commit interval's worth.
 func TestTakeoverByKillNine(t *testing.T) {
 	set := setting{partitions: takeoverPartitions, workspace: emulator.Config{Latency: emulator.Latency{P50: killAck}, MaxRows: 1000}}
@@ -78,15 +78,15 @@ func TestTakeoverByKillNine(t *testing.T) {
 		eventually(t, patience, "two members with two partitions each", func() bool {
 			return len(first.snapshot().Partitions) == 2 && len(second.snapshot().Partitions) == 2
 		})
-		table, book := s.ws.table(), newLandings(t)
-		table.OnRows(book.note)
+		table, arrivals := s.ws.table(), newArrivalLog(t)
+		table.OnRows(arrivals.note)
 		// The sink is away until the backlog is there: no machine produces too
 		// slowly then.
-		mend := s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectStatus, Status: http.StatusServiceUnavailable})
+		resolve := s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectStatus, Status: http.StatusServiceUnavailable})
 		for range (killBacklog + 100_000) / 50_000 {
 			s.p.events(50_000)
 		}
-		mend()
+		resolve()
 		s.rows(first, 4*killRows)
 		var last ops.Snapshot
 		eventually(t, patience, "full buffers and a write in flight for each partition", func() bool {
@@ -111,7 +111,7 @@ func TestTakeoverByKillNine(t *testing.T) {
 		var orphans []int32
 		for _, p := range last.Partitions {
 			orphans = append(orphans, p.Partition)
-			interval += book.rows(p.Partition, killed.Add(-killCommit), killed)
+			interval += arrivals.rows(p.Partition, killed.Add(-killCommit), killed)
 			inFlight += min(killRows, p.Pending)
 			held += p.Pending
 		}
@@ -120,7 +120,7 @@ func TestTakeoverByKillNine(t *testing.T) {
 			owned := second.snapshot().Partitions
 			for _, id := range orphans {
 				// The dead member's last requests may be served after it.
-				at, ok := book.after(id, killed.Add(2*killAck))
+				at, ok := arrivals.after(id, killed.Add(2*killAck))
 				if ok && took[id] == 0 && slices.ContainsFunc(owned, func(p consumer.PartitionStatus) bool { return p.Partition == id && p.Rows > 0 }) {
 					took[id] = at.Sub(killed)
 				}
@@ -148,33 +148,33 @@ func TestTakeoverByKillNine(t *testing.T) {
 	})
 }
 
-// landings notes when rows of each partition were kept.
-type landings struct {
+// arrivalLog records when rows of each partition were kept.
+type arrivalLog struct {
 	t testing.TB
 
 	mu sync.Mutex // guards at
-	at map[int32][]landing
+	at map[int32][]arrival
 }
 
-type landing struct {
+type arrival struct {
 	when time.Time
 	rows int
 }
 
-func newLandings(t testing.TB) *landings { return &landings{t: t, at: map[int32][]landing{}} }
+func newArrivalLog(t testing.TB) *arrivalLog { return &arrivalLog{t: t, at: map[int32][]arrival{}} }
 
 // note is a hook for [emulator.Table.OnRows]. One request holds rows of one
 // partition.
-func (a *landings) note(rows []emulator.Row) {
+func (a *arrivalLog) note(rows []emulator.Row) {
 	id, _ := rows[0].Value("message_id")
 	partition, _ := parseID(a.t, id)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.at[partition] = append(a.at[partition], landing{time.Now(), len(rows)})
+	a.at[partition] = append(a.at[partition], arrival{time.Now(), len(rows)})
 }
 
 // rows counts those that came between two moments.
-func (a *landings) rows(partition int32, from, to time.Time) (n int) {
+func (a *arrivalLog) rows(partition int32, from, to time.Time) (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, one := range a.at[partition] {
@@ -186,7 +186,7 @@ func (a *landings) rows(partition int32, from, to time.Time) (n int) {
 }
 
 // after returns when the first rows after a moment came.
-func (a *landings) after(partition int32, moment time.Time) (time.Time, bool) {
+func (a *arrivalLog) after(partition int32, moment time.Time) (time.Time, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, one := range a.at[partition] {

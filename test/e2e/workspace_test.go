@@ -168,7 +168,7 @@ func (w *workspace) table() *emulator.Table {
 }
 
 // fault adds one and returns what takes it away again.
-func (w *workspace) fault(f emulator.Fault) (mend func()) {
+func (w *workspace) fault(f emulator.Fault) (resolve func()) {
 	w.t.Helper()
 	added, err := w.AddFault(f)
 	if err != nil {

@@ -38,7 +38,7 @@ func owners(ms []*member) (held, twice int) {
 }
 
 // Eight members share a thousand partitions, and each of them is replaced while
-// events keep coming. Every event lands, each partition in order and without a
+// events keep coming. Every event is delivered, each partition in order and without a
 // gap, no partition is written by two members at once, and in the end
 // everything is committed.
 func TestRollingRestartOfEightMembersOverAThousandPartitions(t *testing.T) {
@@ -103,7 +103,7 @@ func TestRollingRestartOfEightMembersOverAThousandPartitions(t *testing.T) {
 				began := time.Now()
 				sent := make(chan error, 1)
 				go func() { sent <- produce(t.Context(), cl, topic, partitions, portion) }()
-				eventually(t, "the events of this step begin to land", func() bool { return tab.distinct() > each*partitions+batch*partitions }, said)
+				eventually(t, "the first events of this step are delivered", func() bool { return tab.distinct() > each*partitions+batch*partitions }, said)
 				old := all[i]
 				old.stop(t)
 				left := (each+portion)*partitions - tab.distinct()
@@ -113,10 +113,10 @@ func TestRollingRestartOfEightMembersOverAThousandPartitions(t *testing.T) {
 				}
 				each += portion
 				eventually(t, "every partition has one owner again", shared, said)
-				eventually(t, "the events of this step land", func() bool { return tab.distinct() == each*partitions },
+				eventually(t, "the events of this step are delivered", func() bool { return tab.distinct() == each*partitions },
 					func() string { return fmt.Sprintf("%d of %d%s", tab.distinct(), each*partitions, said()) })
 				moved += old.counts.moved.Load()
-				t.Logf("member %d left with %d events on their way and was replaced; all landed after %v", i, left, time.Since(began).Round(time.Millisecond))
+				t.Logf("member %d left with %d events on their way and was replaced; all delivered after %v", i, left, time.Since(began).Round(time.Millisecond))
 			}
 			var read, delivered int64
 			for _, m := range all {

@@ -68,7 +68,7 @@ func (tab *table) Write(ctx context.Context, _ int64, rows [][]byte) (int, error
 		}
 	}
 	if first > tab.next[id] {
-		tab.wrong = append(tab.wrong, fmt.Sprintf("partition %d goes on at offset %d, with %d to %d missing", id, first, tab.next[id], first-1))
+		tab.wrong = append(tab.wrong, fmt.Sprintf("partition %d continues at offset %d, with %d to %d missing", id, first, tab.next[id], first-1))
 	}
 	tab.next[id] = max(tab.next[id], first+int64(len(rows)))
 	tab.rows += len(rows)
@@ -86,7 +86,7 @@ func (tab *table) note(format string, args ...any) {
 	tab.wrong = append(tab.wrong, fmt.Sprintf(format, args...))
 }
 
-// distinct counts the different events that landed. There are no gaps, so it is
+// distinct counts the different events that were delivered. There are no gaps, so it is
 // where the partitions have got to.
 func (tab *table) distinct() (n int64) {
 	tab.mu.Lock()
@@ -97,7 +97,7 @@ func (tab *table) distinct() (n int64) {
 	return n
 }
 
-// verify holds the table against how many events each partition was given.
+// verify compares the table with how many events each partition was given.
 func (tab *table) verify(t *testing.T, each int64) (duplicates int) {
 	t.Helper()
 	tab.mu.Lock()
