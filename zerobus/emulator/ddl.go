@@ -2,7 +2,11 @@ package emulator
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/datafly/bridge/internal/delta"
 )
@@ -38,11 +42,16 @@ type tableDef struct {
 	columns     []field
 }
 
+// ddlToken matches the parts of SQL text: comments and blanks, quoted names and
+// texts, words, other characters.
+var ddlToken = regexp.MustCompile("(?s)--[^\n]*|/\\*.*?\\*/|/\\*|\\s+|`(?:[^`]|``)*`|" +
+	`'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|[\pL\pN_]+|.`)
+
 // parseDDL reads a SQL script and returns its tables. It skips CREATE CATALOG,
 // SCHEMA, DATABASE and VIEW, GRANT and USE, so that it takes the whole script
 // an operator runs in the SQL editor.
 func parseDDL(src string) ([]tableDef, error) {
-	p := &ddlParser{src: src, line: 1}
+	p := &ddlParser{line: 1, rest: ddlToken.FindAllString(src, -1)}
 	p.next()
 	var defs []tableDef
 	for p.tok.kind != tokEOF {
@@ -59,9 +68,8 @@ func parseDDL(src string) ([]tableDef, error) {
 // ddlParser reads SQL text token by token. After an error, which it keeps, the
 // text is at its end, so that every loop ends.
 type ddlParser struct {
-	src  string
-	pos  int
-	line int
+	rest []string
+	line int   // where rest begins
 	tok  token // the next one
 	err  error // the first
 }
@@ -73,7 +81,7 @@ const (
 	tokWord             // keyword, name or number
 	tokQuoted           // `name`
 	tokString           // 'text' or "text"
-	tokPunct            // one byte
+	tokPunct            // one character
 )
 
 type token struct {
@@ -85,12 +93,8 @@ type token struct {
 // is reports whether the token is one of these keywords or punctuation. A name
 // in backticks is never a keyword.
 func (t token) is(words ...string) bool {
-	for _, w := range words {
-		if (t.kind == tokWord || t.kind == tokPunct) && strings.EqualFold(t.text, w) {
-			return true
-		}
-	}
-	return false
+	return (t.kind == tokWord || t.kind == tokPunct) &&
+		slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(t.text, w) })
 }
 
 func (t token) String() string {
@@ -109,83 +113,55 @@ func (p *ddlParser) failAt(line int, format string, args ...any) {
 	if p.err == nil {
 		p.err = fmt.Errorf("ddl line %d: %w", line, fmt.Errorf(format, args...))
 	}
-	p.pos, p.tok = len(p.src), token{line: line}
+	p.rest, p.tok = nil, token{line: line}
 }
 
+// next reads the next token and skips comments and blanks before it.
 func (p *ddlParser) next() {
-	p.skipSpace()
-	p.tok = token{line: p.line}
-	if p.pos >= len(p.src) {
-		return
-	}
-	switch c := p.src[p.pos]; {
-	case c == '`' || c == '\'' || c == '"':
-		p.quoted(c)
-	case isWordByte(c):
-		start := p.pos
-		for p.pos < len(p.src) && isWordByte(p.src[p.pos]) {
-			p.pos++
-		}
-		p.tok.kind, p.tok.text = tokWord, p.src[start:p.pos]
-	default:
-		p.pos++
-		p.tok.kind, p.tok.text = tokPunct, string(rune(c))
-	}
-}
-
-// quoted reads a quoted name or text. Doubling escapes the quote; in texts a
-// backslash escapes the next byte as well.
-func (p *ddlParser) quoted(quote byte) {
-	var b strings.Builder
-	for p.pos++; p.pos < len(p.src); p.pos++ {
-		c := p.src[p.pos]
-		switch {
-		case c == quote && p.pos+1 < len(p.src) && p.src[p.pos+1] == quote:
-			p.pos++
-		case c == quote:
-			p.pos++
-			p.tok.kind, p.tok.text = tokString, b.String()
-			if quote == '`' {
-				p.tok.kind = tokQuoted
-			}
+	for {
+		p.tok = token{line: p.line}
+		if len(p.rest) == 0 {
 			return
-		case c == '\\' && quote != '`' && p.pos+1 < len(p.src):
-			p.pos++
-			c = p.src[p.pos]
 		}
-		if c == '\n' {
-			p.line++
-		}
-		b.WriteByte(c)
-	}
-	p.fail("%c is never closed; close the quote", quote)
-}
-
-// skipSpace skips blanks, -- comments and /* */ comments.
-func (p *ddlParser) skipSpace() {
-	for p.pos < len(p.src) {
-		rest := p.src[p.pos:]
-		n := 1
-		switch {
-		case strings.HasPrefix(rest, "--"):
-			if n = strings.IndexByte(rest, '\n'); n < 0 {
-				n = len(rest)
-			}
-		case strings.HasPrefix(rest, "/*"):
-			if n = strings.Index(rest, "*/") + 2; n < 2 {
-				p.failAt(p.line, "comment is never closed; add */")
+		text := p.rest[0]
+		p.rest = p.rest[1:]
+		p.line += strings.Count(text, "\n")
+		switch first, _ := utf8.DecodeRuneInString(text); {
+		case text == "/*":
+			p.fail("comment is never closed; add */")
+			return
+		case strings.HasPrefix(text, "--"), strings.HasPrefix(text, "/*"), unicode.IsSpace(first):
+			continue
+		case strings.ContainsRune("`'\"", first):
+			if len(text) == 1 {
+				p.fail("%s is never closed; close the quote", text)
 				return
 			}
-		case !strings.ContainsRune(" \t\r\n", rune(rest[0])):
-			return
+			p.tok.kind, p.tok.text = tokString, unquoteSQL(text)
+			if first == '`' {
+				p.tok.kind = tokQuoted
+			}
+		case first == '_', unicode.IsLetter(first), unicode.IsNumber(first):
+			p.tok.kind, p.tok.text = tokWord, text
+		default:
+			p.tok.kind, p.tok.text = tokPunct, text
 		}
-		p.line += strings.Count(rest[:n], "\n")
-		p.pos += n
+		return
 	}
 }
 
-func isWordByte(c byte) bool {
-	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
+// unquoteSQL resolves a quoted name or text. Doubling escapes the quote; in
+// texts a backslash escapes the next byte as well.
+func unquoteSQL(text string) string {
+	var b strings.Builder
+	quote := text[0]
+	for i := 1; i < len(text)-1; i++ {
+		if text[i] == quote || text[i] == '\\' && quote != '`' {
+			i++
+		}
+		b.WriteByte(text[i])
+	}
+	return b.String()
 }
 
 // accept consumes the given words if the next tokens are these; if the first
@@ -308,7 +284,7 @@ func (p *ddlParser) column() field {
 	f := field{name: p.tok.text}
 	if p.tok.kind != tokWord && p.tok.kind != tokQuoted {
 		p.fail("got %s, want a column name", p.tok)
-	} else if !validColumnName(f.name) {
+	} else if !columnName.MatchString(f.name) {
 		p.fail("column name %q: the service takes ASCII letters, digits and underscore only", f.name)
 	}
 	p.next()
@@ -361,11 +337,4 @@ func (p *ddlParser) typeText() string {
 	return b.String()
 }
 
-func validColumnName(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c >= 0x80 || !isWordByte(c) || i == 0 && c >= '0' && c <= '9' {
-			return false
-		}
-	}
-	return s != ""
-}
+var columnName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

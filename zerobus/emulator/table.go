@@ -210,7 +210,7 @@ func (t *Table) Columns() []Column {
 // arrive afterwards are checked against the new columns, as after DropColumn
 // and SetColumnTags.
 func (t *Table) AddColumn(c Column) error {
-	if !validColumnName(c.Name) {
+	if !columnName.MatchString(c.Name) {
 		return fmt.Errorf("add column %q to %s: the service takes ASCII letters, digits and underscore only", c.Name, t.name)
 	}
 	parsed, err := delta.Parse(c.Type)

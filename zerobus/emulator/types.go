@@ -82,7 +82,7 @@ func newType(t *delta.Type) (_ *dataType, err error) {
 		out.index = map[string]int{}
 	}
 	for i, f := range t.Fields {
-		if !validColumnName(f.Name) {
+		if !columnName.MatchString(f.Name) {
 			return nil, fmt.Errorf("struct field %q: the service takes ASCII letters, digits and underscore only", f.Name)
 		}
 		if _, twice := out.index[f.Name]; twice {
