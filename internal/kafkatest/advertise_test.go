@@ -13,7 +13,7 @@ import (
 )
 
 // Clients are sent to the advertised address; Brokers keeps to the real one.
-func TestAdvertisedAddressIsWhereClientsAreSent(t *testing.T) {
+func TestClientsUseTheAdvertisedAddress(t *testing.T) {
 	const elsewhere = "127.0.0.1:1"
 	var listens string
 	c := kafkatest.Start(t, kafkatest.Options{Advertise: func(i int, addr string) string {

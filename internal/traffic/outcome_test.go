@@ -10,7 +10,7 @@ import (
 
 // What an event is said to be is what the default mapping makes of it: the
 // demo's arithmetic rests on this.
-func TestDefaultMappingAgreesWithTheKinds(t *testing.T) {
+func TestDefaultMappingOutcomes(t *testing.T) {
 	compiled, err := mapping.Default().Compile(mapping.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestCompileNamesWhatIsWrong(t *testing.T) {
+func TestCompileErrors(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"one web\n{}", `"one web": want a weight`},
 		{"0 web\n{}", `"0 web": want a weight`},

@@ -175,7 +175,7 @@ func TestMalformedEventsAreRefused(t *testing.T) {
 	}
 }
 
-func TestCountForetellsTheStream(t *testing.T) {
+func TestCountMatchesTheStream(t *testing.T) {
 	for _, c := range []traffic.Config{
 		{}, {MalformedEvery: 1}, {TombstoneEvery: 1}, {MalformedEvery: 10, TombstoneEvery: 15}, {MalformedEvery: 7, TombstoneEvery: 7},
 		{MalformedEvery: 100, TombstoneEvery: 500}, {MalformedEvery: 3, TombstoneEvery: 2}, {MalformedEvery: -1, TombstoneEvery: -1},
@@ -185,7 +185,7 @@ func TestCountForetellsTheStream(t *testing.T) {
 		var e traffic.Event
 		for n := range 1000 {
 			if want := c.Count(n); !maps.Equal(got, want) {
-				t.Fatalf("%+v: after %d events got %v, foretold %v", c, n, got, want)
+				t.Fatalf("%+v: after %d events got %v, want %v", c, n, got, want)
 			}
 			g.Next(&e)
 			got[e.Kind]++

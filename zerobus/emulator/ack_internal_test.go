@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// TestAckLatencyIsWhatWasAskedFor plays writers that each wait for their ack
+// TestAckLatencyFollowsTheDistribution plays writers that each wait for their ack
 // before they send again, in virtual time: however many share a stream, the
 // quantiles are those of the configuration.
-func TestAckLatencyIsWhatWasAskedFor(t *testing.T) {
-	dice := rand.New(rand.NewPCG(1, 2))
+func TestAckLatencyFollowsTheDistribution(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
 	l := Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}
 	for _, writers := range []int{1, 8, 64} {
-		q := ackQueue{interval: time.Millisecond, latency: func() time.Duration { return l.draw(dice.NormFloat64) }}
+		q := ackQueue{interval: time.Millisecond, latency: func() time.Duration { return l.draw(random.NormFloat64) }}
 		start := time.Unix(0, 0)
 		var took []time.Duration
 		sent := map[int64]time.Time{} // offset -> when
@@ -39,7 +39,7 @@ func TestAckLatencyIsWhatWasAskedFor(t *testing.T) {
 			for ; done <= upTo; done++ {
 				took = append(took, at.Sub(sent[done]))
 				delete(sent, done)
-				send(at.Add(time.Duration(dice.IntN(int(20 * time.Millisecond)))))
+				send(at.Add(time.Duration(random.IntN(int(20 * time.Millisecond)))))
 			}
 		}
 		slices.Sort(took)

@@ -64,7 +64,7 @@ func TestTokenEndpoint(t *testing.T) {
 	}
 }
 
-func TestRequestsWithoutAGoodToken(t *testing.T) {
+func TestRequestsWithoutAValidToken(t *testing.T) {
 	w := start(t, emulator.Config{})
 	for _, authorization := range []string{"", "Bearer", "Bearer ", "Bearer nope", "Basic " + w.bearer()[7:], w.bearer()[7:]} {
 		w.do("POST", emulator.IngestPath, "application/json", envelope(), "Authorization", authorization).

@@ -52,9 +52,9 @@ func (z *endpoint) write(ctx context.Context, client pb.ZerobusClient, auth, pre
 	return nil
 }
 
-// TestNothingIsLostAmongFaults lets everything go wrong at once. What the
+// TestNoLossWithFaults lets everything go wrong at once. What the
 // emulator has acknowledged, it has; what it has twice, it can account for.
-func TestNothingIsLostAmongFaults(t *testing.T) {
+func TestNoLossWithFaults(t *testing.T) {
 	faults := []emulator.Fault{
 		{Endpoint: "create", Effect: "status", GRPCCode: "UNAVAILABLE", Probability: 0.1},
 		{Endpoint: "create", Effect: "status", GRPCCode: "OK", Reason: "later", Probability: 0.05},

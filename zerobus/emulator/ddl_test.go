@@ -113,7 +113,7 @@ func TestDDLErrorsNameTheLine(t *testing.T) {
 	}
 }
 
-func TestConfigsThatMakeNoSense(t *testing.T) {
+func TestInvalidConfigs(t *testing.T) {
 	for want, cfg := range map[string]emulator.Config{
 		"token lifetime 1ms": {TokenLifetime: 1e6},
 		"max rows -1":        {MaxRows: -1},

@@ -58,7 +58,7 @@ const nestedJSON = `{"id":"r","ctx":{"ip":"::1","geo":{"lat":7}},"m":{"k":{"x":7
 
 // A type that a field names is found in the descriptor whatever package it was
 // compiled in, and whatever syntax.
-func TestSelfContainedDescriptorsAreTaken(t *testing.T) {
+func TestSelfContainedDescriptorsAreAccepted(t *testing.T) {
 	optional := func(field string) func(string) string {
 		return func(text string) string {
 			return strings.Replace(text, `name: "`+field+`"`, `name: "`+field+`" proto3_optional: true oneof_index: 0`, 1) + ` oneof_decl { name: "_` + field + `" }`

@@ -160,7 +160,7 @@ func (r response) wantError(t testing.TB, status int, code, message string) {
 	}
 }
 
-func TestIngestKeepsRowsAndTellsTheirNumber(t *testing.T) {
+func TestIngestStoresRowsAndReturnsTheirNumber(t *testing.T) {
 	w := start(t, emulator.Config{})
 	r := w.ingest(envelope(`{"message_id":"a","event_name":"page_viewed","event_timestamp":1760000000000000}`, `{"message_id":"b","user_id":null}`))
 	if r.status != 200 || r.body != `{"records_ingested":2}` {

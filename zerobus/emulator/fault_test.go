@@ -122,7 +122,7 @@ func TestTokenAndColumnsFaults(t *testing.T) {
 	w.ingest(envelope()).wantError(t, 500, "INTERNAL_ERROR", "")
 }
 
-func TestLostAckKeepsTheRowsAndCutKeepsNone(t *testing.T) {
+func TestLostAckStoresRowsAndCutStoresNone(t *testing.T) {
 	for _, tls := range []bool{false, true} {
 		w := start(t, emulator.Config{TLS: tls})
 		w.bearer()
@@ -261,7 +261,7 @@ func TestHookDecidesPerRequest(t *testing.T) {
 	}
 }
 
-func TestFaultsThatMakeNoSense(t *testing.T) {
+func TestInvalidFaults(t *testing.T) {
 	w := start(t, emulator.Config{})
 	for want, f := range map[string]emulator.Fault{
 		`effect ""`:                           {},

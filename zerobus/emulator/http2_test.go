@@ -147,8 +147,8 @@ func TestHeadersComeBeforeAnyData(t *testing.T) {
 	}
 }
 
-// TestConnectionsThatNeverAsk must not hold Close up.
-func TestConnectionsThatNeverAsk(t *testing.T) {
+// TestConnectionsWithoutARequest must not hold Close up.
+func TestConnectionsWithoutARequest(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		z := startZerobus(t, emulator.Config{TLS: secure})
 		u, err := url.Parse(z.ZerobusURL())

@@ -195,7 +195,7 @@ func TestIngestHeadersAndSizes(t *testing.T) {
 	w.do("POST", "/api/2.0/other", "", "").wantError(t, 404, "ENDPOINT_NOT_FOUND", "/api/2.0/other")
 }
 
-func TestTablesAlteredLive(t *testing.T) {
+func TestColumnChangesTakeEffectAtOnce(t *testing.T) {
 	w := start(t, emulator.Config{})
 	tab := w.Table(stream)
 	title := envelope(`{"message_id":"a","page_title":"Home"}`)

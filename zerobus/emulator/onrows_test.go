@@ -9,7 +9,7 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-func TestOnRowsSeesWhatIsKeptAndNothingElse(t *testing.T) {
+func TestOnRowsGetsStoredRowsOnly(t *testing.T) {
 	z := startZerobus(t, emulator.Config{AckEvery: 1})
 	var got []string
 	z.Table(stream).OnRows(func(rows []emulator.Row) {
@@ -36,7 +36,7 @@ func TestOnRowsSeesWhatIsKeptAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestNoIndexCountsWhatIsStillKept(t *testing.T) {
+func TestNoIndexCountsKeptRows(t *testing.T) {
 	w := start(t, emulator.Config{MaxRows: 2, NoIndex: true})
 	w.bearer()
 	for _, id := range []string{"a", "b", "c", "c"} {

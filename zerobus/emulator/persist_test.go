@@ -67,7 +67,7 @@ func TestRowsSurviveARestart(t *testing.T) {
 	}
 }
 
-func TestATornLastLineIsCutOff(t *testing.T) {
+func TestIncompleteLastLineIsCutOff(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rows.jsonl")
 	whole := `{"table":"` + stream + `","at":"2026-01-02T03:04:05Z","row":{"message_id":"a"}}` + "\n" +
 		`{"table":"gone.s.t","at":"2026-01-02T03:04:05Z","row":{}}` + "\n"
@@ -90,7 +90,7 @@ func TestATornLastLineIsCutOff(t *testing.T) {
 	}
 }
 
-func TestARowsFileThatIsNone(t *testing.T) {
+func TestInvalidRowsFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rows.jsonl")
 	for _, text := range []string{"hello\n", "{}\n", `{"table":"a","row":7}` + "\n"} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

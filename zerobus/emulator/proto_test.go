@@ -194,7 +194,7 @@ func TestProtobufRowsThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestDescriptorsAreHeldAgainstTheColumns(t *testing.T) {
+func TestDescriptorsAreComparedWithTheColumns(t *testing.T) {
 	z := startZerobus(t, emulator.Config{DDL: `CREATE TABLE a.b.c (id STRING NOT NULL, n INT, tags ARRAY<STRING>, m MAP<STRING,INT>, st STRUCT<x: INT>, aa ARRAY<ARRAY<INT>>)`})
 	message := func(fields ...*descriptorpb.FieldDescriptorProto) *descriptorpb.DescriptorProto {
 		return &descriptorpb.DescriptorProto{Name: proto.String("Row"), Field: fields}

@@ -96,8 +96,10 @@ func (r *protoReader) message(m *protoMessage, b []byte, top bool) string {
 		case wire != f.wire && (wire != protowire.BytesType || !f.repeated):
 			return "invalid wire type: " + wireName(wire) + ", expected " + wireName(f.wire)
 		case wire != f.wire: // packed
-			for k := 0; len(v) > 0 && problem == ""; v = v[k:] {
-				k, problem = scalar(f.typ, f.wire, v)
+			for len(v) > 0 && problem == "" {
+				var size int
+				size, problem = scalar(f.typ, f.wire, v)
+				v = v[size:]
 			}
 		case wire != protowire.BytesType:
 			n, problem = scalar(f.typ, wire, b)

@@ -95,7 +95,7 @@ func TestScriptsArePlayedStepByStep(t *testing.T) {
 	wantStatus(t, "no script", z.scripted("a.b.c").end(), codes.Unauthenticated, "token")
 }
 
-func TestScriptsRefuseWhatIsNoStream(t *testing.T) {
+func TestScriptsRefuseInvalidMessages(t *testing.T) {
 	z := startZerobus(t, emulator.Config{})
 	script := z.Play("a.b.c", emulator.CreateStream{Delay: time.Millisecond})
 	s := z.dialStream("a.b.c", "x-test", "1")

@@ -176,7 +176,7 @@ func (s *rpc) wantSilence(d time.Duration) {
 	<-got
 }
 
-func TestStreamsThatFallSilent(t *testing.T) {
+func TestStreamsWithoutAnswers(t *testing.T) {
 	z := startZerobus(t, emulator.Config{AckEvery: 1})
 	for _, c := range []struct {
 		fault emulator.Fault
@@ -223,7 +223,7 @@ func TestStreamsThatFallSilent(t *testing.T) {
 	}
 }
 
-func TestSlowReadersHoldTheWriterUp(t *testing.T) {
+func TestFlowControlStopsTheWriter(t *testing.T) {
 	z := startZerobus(t, emulator.Config{})
 	z.add(emulator.Fault{Endpoint: "stream", Effect: "hang", Keep: true})
 	s := z.openJSON()
@@ -247,7 +247,7 @@ func TestSlowReadersHoldTheWriterUp(t *testing.T) {
 	}
 }
 
-func TestOddResponsesBetweenTheAcks(t *testing.T) {
+func TestUnusualResponsesBetweenAcks(t *testing.T) {
 	z := startZerobus(t, emulator.Config{AckEvery: 1})
 	s := z.openJSON()
 	for i, c := range []struct {
@@ -340,7 +340,7 @@ func TestGoAwayMovesTheNextStreamToANewConnection(t *testing.T) {
 	}
 }
 
-func TestStreamFaultsThatMakeNoSense(t *testing.T) {
+func TestInvalidStreamFaults(t *testing.T) {
 	z := start(t, emulator.Config{})
 	for want, f := range map[string]emulator.Fault{
 		`does not apply to the endpoint "ingest"`: {Endpoint: "ingest", Effect: "goaway"},

@@ -225,7 +225,7 @@ func TestHalfCloseWaitsForTheLatencyOfItsAcks(t *testing.T) {
 	wantStatus(t, "half-closed", s.end(), codes.OK, "")
 }
 
-func TestStreamsGrowOld(t *testing.T) {
+func TestStreamMaxAge(t *testing.T) {
 	z := startZerobus(t, emulator.Config{StreamMaxAge: 30 * time.Millisecond, CloseWindow: 40 * time.Millisecond})
 	s := z.openJSON()
 	s.json(`{}`)
@@ -303,7 +303,7 @@ func TestManyStreamsKeepTheirOrder(t *testing.T) {
 	}
 }
 
-func TestTablesChangeUnderAnOpenStream(t *testing.T) {
+func TestColumnChangesOnAnOpenStream(t *testing.T) {
 	z := startZerobus(t, emulator.Config{})
 	s, p := z.openJSON(), z.open(protoCreate(t, stream, pageDescriptor()))
 	s.json(`{"event_name":"a"}`)
