@@ -35,7 +35,8 @@ type node struct {
 	controller port
 	advertised string // the first one's address for clients
 
-	cmd    *exec.Cmd // nil while the broker does not run
+	cmd    *exec.Cmd     // nil while the broker does not run
+	ended  chan struct{} // closed when its process has ended
 	paused bool
 }
 
@@ -93,7 +94,14 @@ func (n *node) format(ctx context.Context, clusterID, config string, sec Securit
 }
 
 // died reports whether the process has ended without being stopped.
-func (n *node) died() bool { return n.cmd != nil && exited(n.cmd.Process.Pid) }
+func (n *node) died() bool {
+	select {
+	case <-n.ended:
+		return true
+	default:
+		return false
+	}
+}
 
 func (n *node) start() error {
 	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -106,7 +114,11 @@ func (n *node) start() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting broker %d: %w", n.id, err)
 	}
-	n.cmd, n.paused = cmd, false
+	n.cmd, n.paused, n.ended = cmd, false, make(chan struct{})
+	go func() { // kill and stop wait for ended
+		defer close(n.ended)
+		_ = cmd.Wait() // a JVM that ends by SIGTERM exits with 143
+	}()
 	return nil
 }
 
@@ -115,7 +127,7 @@ func (n *node) kill() {
 		return
 	}
 	_ = n.cmd.Process.Kill() // fails only if it has ended
-	_ = n.cmd.Wait()         // "signal: killed"
+	<-n.ended
 	n.cmd = nil
 }
 
@@ -131,10 +143,11 @@ func (n *node) stop() error {
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stopping broker %d: %w", n.id, err)
 	}
-	kill := time.AfterFunc(stopTimeout, func() { _ = n.cmd.Process.Kill() })
-	_ = n.cmd.Wait() // a JVM that ends by SIGTERM exits with 143
-	kill.Stop()
-	n.cmd = nil
+	select {
+	case <-n.ended:
+	case <-time.After(stopTimeout):
+	}
+	n.kill()
 	return nil
 }
 

@@ -6,21 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // childAttr puts a broker into its own process group, which the terminal's Ctrl-C
 // does not reach. The kernel kills it when the test process ends.
 func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-}
-
-// exited reports whether a child process has ended, without reaping it.
-func exited(pid int) bool {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	return err == nil && info.Signo == int32(unix.SIGCHLD)
 }
 
 // stopped reports whether SIGSTOP has stopped every thread of a process. On a

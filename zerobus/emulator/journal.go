@@ -88,7 +88,7 @@ func readLines(f io.Reader, each func(*journalLine)) (end int64, err error) {
 			return end, err
 		}
 		var l journalLine
-		if json.Unmarshal(line, &l) != nil || l.Table == "" || !l.Cleared && !bytes.HasPrefix(l.Row, []byte("{")) {
+		if json.Unmarshal(line, &l, jsontext.AllowDuplicateNames(true)) != nil || l.Table == "" || !l.Cleared && !bytes.HasPrefix(l.Row, []byte("{")) {
 			return end, fmt.Errorf("line %d is not a row record; repair it or move the file away", n)
 		}
 		each(&l)
