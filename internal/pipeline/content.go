@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -157,7 +158,7 @@ func (d deadLetters) Newest(ctx context.Context, limit int, content bool) ([]liv
 			Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", headerText(o.Topic), o.Partition, o.Offset),
 			Events: headerText(f.Events.Without(f.Landed).String()), Code: headerText(f.Code), Column: headerText(f.Column),
 			Meaning: codeMeanings[f.Code], Reason: headerText(f.Reason), Attempts: f.Attempts,
-			FailedAt: f.FailedAt, Type: about.kind, Name: about.name, MessageID: about.id, Size: len(o.Value),
+			FailedAt: f.FailedAt, Type: about.Kind, Name: about.Name, MessageID: about.ID, Size: len(o.Value),
 		}
 		if f.Fault != "" {
 			letter.Meaning = "the headers of this dead letter are incomplete, so it cannot be redriven"
@@ -215,94 +216,68 @@ func (d deadLetters) DryRun(ctx context.Context, limit int) (t live.DryRun, err 
 }
 
 // eventSummary is what the page shows of an event in a list.
-type eventSummary struct{ kind, name, id string }
-
-// summaryKeys are the keys that hold an event's names, in either spelling, or in
-// which an object around it holds the event.
-type summaryKeys struct {
-	Type       json.RawMessage `json:"type"`
-	Event      json.RawMessage `json:"event"` // a name, or an event
-	Name       json.RawMessage `json:"name"`
-	ID         json.RawMessage `json:"message_id"`
-	CamelID    json.RawMessage `json:"messageId"`
-	EventName  json.RawMessage `json:"event_name"` // of a row
-	EventType  json.RawMessage `json:"event_type"` // of a row
-	Batch      json.RawMessage `json:"batch"`
-	Payload    json.RawMessage `json:"payload"`
-	Data       json.RawMessage `json:"data"`
-	OriginalEv json.RawMessage `json:"original_event"`
+type eventSummary struct {
+	Kind string `json:"event_type"`
+	Name string `json:"event_name"`
+	ID   string `json:"message_id"`
 }
 
-// summaryOf finds the names of event index of a record; empty where there are none.
-// Long records are left out: it runs on the goroutine that delivers.
-func summaryOf(value []byte, index int) eventSummary {
-	if len(value) > maxKept {
-		return eventSummary{}
+// summaryMapping maps an event to its names. So batches and wrappers are those of
+// the mapping.
+var summaryMapping = sync.OnceValues(func() (*mapping.Mapping, error) {
+	blueprint, err := mapping.Parse("summary", []byte(`version: 2
+global:
+  mappings:
+    - {source: [type, event_type], target: event_type, type: STRING}
+    - {source: [event, event_name, name], target: event_name, type: STRING}
+    - {source: [message_id, event_id, id], target: message_id, type: STRING}
+`))
+	if err != nil {
+		return nil, err
 	}
-	value = bytes.TrimPrefix(value, []byte("\xef\xbb\xbf"))
-	for range 5 { // wrappers around wrappers
-		if value = bytes.TrimSpace(value); len(value) == 0 {
-			return eventSummary{}
-		}
-		if value[0] == '[' {
-			var all []json.RawMessage
-			if json.Unmarshal(value, &all) != nil || index >= len(all) {
-				return eventSummary{}
-			}
-			value = all[index]
-			continue
-		}
-		var o summaryKeys
-		if json.Unmarshal(value, &o) != nil {
-			return eventSummary{}
-		}
-		if inner := o.inner(); inner != nil {
-			value = inner
-			continue
-		}
-		return o.summary()
-	}
-	return eventSummary{}
-}
-
-// inner returns what the object wraps, or nil.
-func (o *summaryKeys) inner() json.RawMessage {
-	if isKind(o.Event, '{') {
-		return o.Event
-	}
-	if o.Type != nil || o.Event != nil || o.EventName != nil {
-		return nil
-	}
-	if isKind(o.Batch, '[') {
-		return o.Batch
-	}
-	for _, w := range []json.RawMessage{o.Payload, o.Data, o.OriginalEv} {
-		if isKind(w, '{') {
-			return w
-		}
-	}
-	return nil
-}
-
-func isKind(v json.RawMessage, first byte) bool { return len(v) > 0 && v[0] == first }
-
-func (o *summaryKeys) summary() eventSummary {
-	return eventSummary{kind: firstText(o.Type, o.EventType), name: firstText(o.Event, o.EventName, o.Name), id: firstText(o.ID, o.CamelID)}
-}
+	return blueprint.Compile(mapping.Options{Input: "auto", InvalidUTF8: "replace"})
+})
 
 // maxName bounds a name in a list, in characters.
 const maxName = 120
 
-// firstText returns the first that is a string, on one line.
-func firstText(all ...json.RawMessage) string {
-	for _, v := range all {
-		var text string
-		if isKind(v, '"') && json.Unmarshal(v, &text) == nil && text != "" {
-			return singleLine(text, maxName)
-		}
+// summaryOf finds the names of event index of a record; empty where there are none.
+// Long records are left out: it runs on the goroutine that delivers.
+func summaryOf(value []byte, index int) (s eventSummary) {
+	m, err := summaryMapping()
+	if err != nil || len(value) > maxKept {
+		return s
 	}
-	return ""
+	out := summaryOut{skip: index}
+	m.NewMapper().Map(&mapping.Record{Value: value}, &out)
+	if json.Unmarshal(out.row, &s) != nil {
+		return eventSummary{}
+	}
+	return eventSummary{singleLine(s.Kind, maxName), singleLine(s.Name, maxName), singleLine(s.ID, maxName)}
 }
+
+// summaryOut is a mapping.Out that keeps the row of one event.
+type summaryOut struct {
+	skip int // events before it
+	row  []byte
+}
+
+// Buf implements mapping.Out.
+func (o *summaryOut) Buf() []byte { return nil }
+
+// Row implements mapping.Out.
+func (o *summaryOut) Row(row []byte) {
+	if o.skip == 0 {
+		o.row = row
+	}
+	o.skip--
+}
+
+// Reject implements mapping.Out.
+func (o *summaryOut) Reject(_, _, _ string) { o.skip-- }
+
+// Filter implements mapping.Out.
+func (o *summaryOut) Filter(string) { o.skip-- }
 
 // singleLine is text on one line, of at most limit characters.
 func singleLine(text string, limit int) string {

@@ -177,7 +177,7 @@ func (t *pageObserver) add(p *consumer.BatchView, at consumer.Event, o live.Outc
 	about := summaryOf(rec.Value, at.Index)
 	e := live.Event{
 		Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Index: at.Index, Produced: rec.Timestamp, Mapped: time.Now(), Size: len(rec.Value),
-		Type: about.kind, Name: about.name, MessageID: about.id,
+		Type: about.Kind, Name: about.Name, MessageID: about.ID,
 		Status: o.Status, Code: o.Code, Column: o.Column, Meaning: o.Meaning, Reason: o.Reason, Batch: o.Batch, Ack: o.Ack.Seconds(),
 	}
 	if !t.events.Full() {

@@ -20,16 +20,16 @@ func TestSummaryFindsNames(t *testing.T) {
 	}{
 		{`{"type":"track","event":"Order","messageId":"m"}`, 0, eventSummary{"track", "Order", "m"}},
 		{`{"type":"page","name":"Home","message_id":"m","messageId":"n"}`, 0, eventSummary{"page", "Home", "m"}},
-		{"\xef\xbb\xbf {\"type\":\"identify\"}", 0, eventSummary{kind: "identify"}},
+		{"\xef\xbb\xbf {\"type\":\"identify\"}", 0, eventSummary{Kind: "identify"}},
 		{`{"event":{"type":"track","event":"In"}}`, 0, eventSummary{"track", "In", ""}},
 		{`{"data":{"payload":{"type":"track","event":"Deep"}}}`, 0, eventSummary{"track", "Deep", ""}},
-		{`[{"type":"a"},{"type":"b"}]`, 1, eventSummary{kind: "b"}},
-		{`{"batch":[{"type":"a"},{"type":"b"}]}`, 1, eventSummary{kind: "b"}},
+		{`[{"type":"a"},{"type":"b"}]`, 1, eventSummary{Kind: "b"}},
+		{`{"batch":[{"type":"a"},{"type":"b"}]}`, 1, eventSummary{Kind: "b"}},
 		{`{"batch":[{"type":"a"}]}`, 7, eventSummary{}},
 		{`{"event_name":"order","event_type":"track","message_id":"m"}`, 0, eventSummary{"track", "order", "m"}},
-		{`{"type":1,"event":["x"],"name":null}`, 0, eventSummary{}},
-		{"{\"type\":\"a\\u0000b\\u202ec\"}", 0, eventSummary{kind: "a b c"}},
-		{`{"type":"` + strings.Repeat("x", 500) + `"}`, 0, eventSummary{kind: strings.Repeat("x", 119) + "…"}},
+		{`{"type":1,"event":["x"],"name":null}`, 0, eventSummary{"1", `["x"]`, ""}},
+		{"{\"type\":\"a\\u0000b\\u202ec\"}", 0, eventSummary{Kind: "a b c"}},
+		{`{"type":"` + strings.Repeat("x", 500) + `"}`, 0, eventSummary{Kind: strings.Repeat("x", 119) + "…"}},
 		{`not json`, 0, eventSummary{}}, {``, 0, eventSummary{}}, {`"text"`, 0, eventSummary{}}, {`null`, 0, eventSummary{}},
 		{strings.Repeat("[", 1000), 0, eventSummary{}},
 	} {
@@ -47,7 +47,7 @@ func FuzzEventSummary(f *testing.F) {
 		if index < 0 {
 			return
 		}
-		for _, text := range []string{summaryOf(value, index).kind, summaryOf(value, index).name, summaryOf(value, index).id} {
+		for _, text := range []string{summaryOf(value, index).Kind, summaryOf(value, index).Name, summaryOf(value, index).ID} {
 			if strings.ContainsAny(text, "\x00\n\r\x1b") || len([]rune(text)) > maxName {
 				t.Errorf("got name %q, want one short line", text)
 			}
