@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -62,7 +63,7 @@ func access(ctx context.Context, c *consumer.Cluster) error {
 // grant does what the kafka-acls.sh command in an error says, and returns it.
 func grant(t *testing.T, adm *kadm.Client, err error) string {
 	t.Helper()
-	var failure *consumer.KafkaError
+	var failure *kafka.Error
 	if !errors.As(err, &failure) || !failure.Permanent {
 		t.Fatalf("got %v, want a permanent *KafkaError", err)
 	}

@@ -22,10 +22,10 @@ type Batch struct {
 	rejected []Reject
 	passed   int            // of rejected: no dead letter is written for them
 	filtered map[string]int // by reason
-	dropped  []dropped      // the filtered events one by one; only when tapped
-	tapped   bool           // somebody may look at single events
-	began    time.Time      // when mapping began; only when tapped
-	polled   []polled       // in order; only when tapped
+	dropped  []dropped      // the filtered events one by one; only with a BatchObserver
+	observed bool           // there is a BatchObserver
+	began    time.Time      // when mapping began; only with a BatchObserver
+	polled   []polled       // in order; only with a BatchObserver
 	events   int
 	version  int64 // of the schema that the rows are encoded for; set by the mapper
 	topicID  [16]byte
@@ -92,6 +92,15 @@ func (bs *batches) give(b *Batch) {
 // forget is give for a batch whose rows somebody may still use.
 func (bs *batches) forget(b *Batch) { bs.used.Add(-int64(b.capacity)) }
 
+// Reset empties the batch for records of the topic with that id.
+func (b *Batch) Reset(topicID [16]byte) {
+	b.reset()
+	b.topicID = topicID
+}
+
+// View returns what is in the batch; it is valid until something is added.
+func (b *Batch) View() *BatchView { return &BatchView{Records: b.recs, RowBytes: len(b.buf), batch: b} }
+
 func (b *Batch) reset() {
 	clear(b.recs)
 	clear(b.rows)
@@ -101,7 +110,7 @@ func (b *Batch) reset() {
 	b.recs, b.buf, b.ends, b.from = b.recs[:0], b.buf[:0], b.ends[:0], b.from[:0]
 	b.rows, b.rejected, b.dropped, b.sizes = b.rows[:0], b.rejected[:0], b.dropped[:0], b.sizes[:0]
 	b.polled = b.polled[:0]
-	b.events, b.passed, b.version, b.tapped, b.topicID = 0, 0, 0, false, [16]byte{}
+	b.events, b.passed, b.version, b.observed, b.topicID = 0, 0, 0, false, [16]byte{}
 }
 
 // Add maps one more record into the batch.
@@ -162,7 +171,7 @@ func (b *Batch) Filter(reason string) {
 	}
 	b.filtered[reason]++
 	e := b.next()
-	if b.tapped {
+	if b.observed {
 		b.dropped = append(b.dropped, dropped{reason, e})
 	}
 }
@@ -209,7 +218,7 @@ func (b *Batch) outcomes(yield func(*Reject) bool) {
 // prevailing returns the column and code for which at least half of the batch's
 // outcomes, or half of the last of them, are rejects; nil where there is none.
 func (b *Batch) prevailing() *mappingFault {
-	var last window
+	var last refusalRate
 	counted, total := map[cause]int{}, 0
 	for r := range b.outcomes {
 		total++

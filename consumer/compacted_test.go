@@ -7,7 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -54,7 +54,7 @@ func TestCompactionGapsAreSteppedOver(t *testing.T) {
 			t.Errorf("got offset %d for a time in the gap, want 10, the first event after it", m.Target)
 		}
 		tab := newTable(t)
-		if err := r.commit([]consumer.Move{{Topic: topic, Target: 0}}); err != nil {
+		if err := r.commit([]kafka.Move{{Topic: topic, Target: 0}}); err != nil {
 			t.Fatal(err)
 		}
 		startUntil(t, cfg, tab, at(minute(10))).finish()
@@ -70,7 +70,7 @@ func TestCompactionGapsAreSteppedOver(t *testing.T) {
 		}
 
 		// What compaction removed is skipped, and no loss.
-		if err := r.commit([]consumer.Move{{Topic: topic, Target: 0}}); err != nil {
+		if err := r.commit([]kafka.Move{{Topic: topic, Target: 0}}); err != nil {
 			t.Fatal(err)
 		}
 		m := start(t, cfg, newTable(t))

@@ -1,13 +1,18 @@
 package consumer
 
 import (
+	"context"
+	"net"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
-// Config says how a group delivers. Zero values are not defaults: the caller
-// fills every field.
+// Config says how a group delivers. Zero values are not defaults: the caller fills
+// every field.
 type Config struct {
 	Kafka
 	Delivery
@@ -16,32 +21,27 @@ type Config struct {
 	// StartAt, if not zero, goes before Start: such a topic begins at the first
 	// event with this timestamp or later.
 	StartAt time.Time
-	// Budget, if not nil, bounds the event bytes instead of a budget of
-	// MaxBuffered bytes for this group alone.
+	// Budget, if not nil, bounds the event bytes instead of a budget of MaxBuffered
+	// bytes for this group alone.
 	Budget *Budget
-
-	// SinkProblem returns what the sink says of itself while it has trouble,
-	// and "" while it has none, to explain a partition that stands still. It
-	// may be nil and must not wait.
+	// SinkProblem returns the sink's problem, and "" while it has none, to explain a
+	// partition that delivers nothing. It may be nil and must not wait.
 	SinkProblem func() (reason, remedy string)
-
 	// BatchObserver, if not nil, sees every batch. Nil costs nothing.
 	BatchObserver BatchObserver
-
 	// OnSizeChange, if not nil, is called with the number of brokers and of assigned
 	// partitions whenever either may have changed. It must not block.
 	OnSizeChange func(brokers, partitions int)
 
-	// Version is written into dead letters.
+	// Version of the bridge is shown to brokers, and written into dead letters.
 	Version string
+	// Dial connects to a broker. Nil: over TCP.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// isolation is what fetches ask the brokers for.
-func (c *Config) isolation() kgo.IsolationLevel {
-	if c.Isolation == IsolationUncommitted {
-		return kgo.ReadUncommitted()
-	}
-	return kgo.ReadCommitted()
+// Connection returns how to reach the cluster.
+func (c *Config) Connection() kafka.Connection {
+	return kafka.Connection{Brokers: c.Brokers, ClientID: c.ClientID, Version: c.Version, TLS: c.TLS, SASL: c.SASL, Isolation: c.Isolation, Dial: c.Dial}
 }
 
 // maxPoll is how many records one poll takes at most.
@@ -50,17 +50,11 @@ func (c *Config) maxPoll() int { return max(2*c.MaxRows, 100) }
 // readableEnd returns the offset after the last record that a fetch can bring:
 // an open transaction holds back what comes after its first record.
 func (c *Config) readableEnd(f kgo.FetchTopicPartition) int64 {
-	if c.Isolation != IsolationUncommitted && f.LastStableOffset >= 0 {
+	if c.Isolation != kafka.IsolationUncommitted && f.LastStableOffset >= 0 {
 		return f.LastStableOffset
 	}
 	return f.HighWatermark
 }
-
-// Isolation levels.
-const (
-	IsolationCommitted   = "read_committed"
-	IsolationUncommitted = "read_uncommitted"
-)
 
 // Reject policies.
 const (
@@ -68,6 +62,16 @@ const (
 	PolicySkip       = "skip"
 	PolicyStop       = "stop"
 )
+
+// DeadLetterTopics names the topics that take the rejects of Topics, each once.
+func (c *Config) DeadLetterTopics() (names []string) {
+	for _, topic := range c.Topics {
+		if name := c.Rejects.TopicFor(topic); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 const (
 	commitInterval = time.Second
@@ -86,11 +90,4 @@ const (
 	watchInterval = 5 * time.Second
 	// pollTimeout is how long a poll of an idle topic waits.
 	pollTimeout = 10 * time.Second
-	// fetchMaxWait is how long a broker may hold a fetch for which it has
-	// nothing new. A partition that is resumed while such a fetch is out waits
-	// for it to come back, so the client's own 5 s would leave the only busy
-	// partition of a broker standing still for that long after each pause.
-	fetchMaxWait = 500 * time.Millisecond
-	// metadataMaxAge is how soon new partitions are noticed.
-	metadataMaxAge = 30 * time.Second
 )

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/http"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // SetProbe changes how often a blocked partition tries again. Call it before Run.
@@ -18,17 +19,6 @@ func (g *Group) SetProbe(d time.Duration) { g.probe = d }
 // SetHeartbeat changes how often a classic member is heard, and hears of a
 // rebalance. Call it before Run.
 func (g *Group) SetHeartbeat(d time.Duration) { g.heartbeat = d }
-
-// MSKCredentials asks the AWS default chain.
-func MSKCredentials(ctx context.Context) error {
-	_, err := mskCredentials(ctx)
-	return err
-}
-
-// SetDial has clients reach the brokers by other means than TCP.
-func (k *Kafka) SetDial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
-	k.dial = dial
-}
 
 // Lab runs one partition without brokers: for tests of what happens between a
 // poll and a mark.
@@ -49,7 +39,7 @@ func NewLab(cfg Config, sink Sink, m Mapper, obs Observer, log *zap.Logger) (*La
 	_, g.stop = context.WithCancelCause(context.Background())
 	g.assigned(context.Background(), cl, map[string][]int32{"lab": {0}})
 	g.cl = cl // as late as Run has it: callbacks come before
-	return &Lab{g: g, p: g.parts[topicPartition{"lab", 0}]}, nil
+	return &Lab{g: g, p: g.parts[partitionKey("lab", 0)]}, nil
 }
 
 // Push hands records over as a poll does.
@@ -72,12 +62,12 @@ func (l *Lab) DataLoss(loss kgo.ErrDataLoss) {
 func (l *Lab) Status() PartitionStatus { return l.p.status(time.Now()) }
 
 // Watch looks for a partition that stands still, as watch does.
-func (l *Lab) Watch() { l.g.dog.look(l.g.stuck(time.Now())) }
+func (l *Lab) Watch() { l.g.stuckLog.update(l.g.stuck(time.Now())) }
 
 // KnowsTopics tells whether the ids of all topics have been looked up.
 func (g *Group) KnowsTopics() bool {
 	for _, topic := range g.cfg.Topics {
-		if _, known := g.incarnations.newest(topic); !known {
+		if _, known := g.topicIDs.newest(topic); !known {
 			return false
 		}
 	}
@@ -90,7 +80,7 @@ func (g *Group) Fetched() int64 { return g.cl.BufferedFetchRecords() }
 
 // Held is how many bytes of events the member holds: those in the budget and
 // those that were not polled. Call it after something was.
-func (g *Group) Held() int64 { return g.budget.own.Load() + held(g.cl) }
+func (g *Group) Held() int64 { return g.budget.own.Load() + kafka.Unpolled(g.cl) }
 
 // Group is the partition's, which never ran.
 func (l *Lab) Group() *Group { return l.g }
@@ -107,7 +97,7 @@ func (l *Lab) Revoke() { l.g.drain([]*partition{l.p}, l.g.cfg.Drain, errDrained)
 // Reassign gives the partition back after it was lost or revoked.
 func (l *Lab) Reassign() {
 	l.g.assigned(context.Background(), l.g.cl, map[string][]int32{"lab": {0}})
-	l.p = l.g.parts[topicPartition{"lab", 0}]
+	l.p = l.g.parts[partitionKey("lab", 0)]
 }
 
 // Lose takes the partition away.
@@ -136,7 +126,7 @@ func WriteBatch(cfg Config, sink Sink, m Mapper, obs Observer, recs []*kgo.Recor
 }
 
 // Window is the memory of a partition's last rows.
-type Window struct{ w window }
+type Window struct{ w refusalRate }
 
 // Accept notes accepted rows, Refuse one refused row.
 func (w *Window) Accept(rows int) { w.w.accept(rows) }
@@ -168,17 +158,8 @@ func (bs Batches) Take() *Batch                { return bs.bs.take() }
 func (bs Batches) Give(b *Batch)               { bs.bs.give(b) }
 func (bs Batches) Used() int64                 { return bs.bs.used.Load() }
 
-// Over replaces the network to the token endpoint.
-func (o *OAuth) Over(rt http.RoundTripper) { o.over = rt }
-
-// CheckTLS tells whether the files of a TLS configuration can be used.
-func CheckTLS(t TLS) error {
-	_, err := t.config(zap.NewNop())
-	return err
-}
-
 // Incarnations knows the topics of one name one after the other.
-type Incarnations struct{ in incarnations }
+type Incarnations struct{ in topicIDs }
 
 // Current notes the id that a broker gives for a topic and returns the newest.
 func (i *Incarnations) Current(topic string, id [16]byte) [16]byte {

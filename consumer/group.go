@@ -17,92 +17,90 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/datafly/bridge/internal/kafka"
+	"github.com/datafly/bridge/internal/memory"
 )
 
 // Group is one member of a consumer group.
 type Group struct {
 	cfg       Config
+	conn      kafka.Connection
 	log       *zap.Logger
 	cluster   *Cluster
 	sink      Sink
 	newMapper func() Mapper
 	obs       Observer
 	budget    *groupBudget
-	inflow    *inflow
+	limiter   *kafka.FetchLimiter
 	batches   *batches
 	probe     time.Duration
 	heartbeat time.Duration
 
-	// cl is set by Run before it polls. The client joins while it is made, so
-	// the rebalance callbacks can run earlier: they use the client they are
-	// given, and partitions have no use for one before something is pushed.
-	cl   *kgo.Client
-	stop context.CancelCauseFunc // set by Run, too
-	ends *StopOffsets            // of a bounded run; else nil
+	// cl is set by Run before it polls. The client joins while it is made, so the
+	// rebalance callbacks can run earlier: they use the client that they get, and
+	// partitions need none before something is pushed.
+	cl     *kgo.Client
+	stop   context.CancelCauseFunc // set by Run, too
+	stopAt *StopOffsets            // of a bounded run; else nil
 
-	mu    sync.Mutex // guards the fields below
-	parts map[topicPartition]*partition
-	// accounts holds one entry for each partition this process ever owned.
-	accounts map[topicPartition]*account
-	owned    map[topicPartition]bool  // partitions the group has given to us, though nothing may read them
-	purged   map[string]time.Time     // topics that were deleted and are not subscribed to again yet
-	over     bool                     // no partition may begin any more
-	ended    time.Time                // when that came to be
-	halted   map[topicPartition]bool  // the client reads them no further
-	starts   map[topicPartition]int64 // start positions that are not committed yet
-	// begins holds where partitions began that were assigned with an offset.
-	begins map[topicPartition]kgo.EpochOffset
+	mu        sync.Mutex // guards the fields below
+	parts     map[topicPartition]*partition
+	ledgers   map[topicPartition]*partitionLedger // of each partition this process ever owned
+	owned     map[topicPartition]bool             // partitions assigned by the group, even if nothing may read them
+	purged    map[string]time.Time                // topics that were deleted and are not subscribed to again yet
+	stopping  bool                                // no partition may begin any more
+	stoppedAt time.Time                           // when that began
+	halted    map[topicPartition]bool             // the client reads them no further
+	starts    map[topicPartition]int64            // start positions that are not committed yet
+	begins    map[topicPartition]kgo.EpochOffset  // where partitions began that were assigned with an offset
 
-	trouble troubles
-	dog     watchdog
-	polled  atomic.Int64 // when the poll loop last came round, Unix nanoseconds
-	arrived atomic.Int64 // records polled and handed over
-	running atomic.Bool
-	commits commitLog
+	problems problems
+	stuckLog stuckLog
+	polled   atomic.Int64 // when the poll loop last began a poll, Unix nanoseconds
+	arrived  atomic.Int64 // records polled and handed over
+	running  atomic.Bool
+	commits  commitLog
 
-	fetched      map[topicPartition][16]byte // see offsetsFetched
-	incarnations incarnations
-	reading      map[string][16]byte  // the topic ids we read; owned by watch
-	unpolled     map[string]*unpolled // see polledAll; owned by watch
-	lookNow      chan struct{}        // one token: watch shall not wait for its tick
-	first        chan struct{}        // one token: a partition has marked its first batch
-	begun        chan struct{}        // one token: there are starts to commit
-	asides       sync.WaitGroup       // see aside
+	fetched  map[topicPartition][16]byte // see offsetsFetched
+	topicIDs topicIDs
+	reading  map[string][16]byte  // the topic ids we read; owned by watch
+	unpolled map[string]*unpolled // see polledAll; owned by watch
+	lookNow  chan struct{}        // one token: watch does not wait for its tick
+	first    chan struct{}        // one token: a partition has marked its first batch
+	begun    chan struct{}        // one token: there are starts to commit
+	asides   sync.WaitGroup       // see aside
 }
 
-type topicPartition struct {
-	topic string
-	id    int32
+type topicPartition = kafka.TopicPartition
+
+func partitionKey(topic string, id int32) topicPartition {
+	return topicPartition{Topic: topic, Partition: id}
 }
 
 // NewGroup prepares a member; Run joins. newMapper is called once per assigned
-// partition. The cluster stays the caller's to close, after Run has returned.
+// partition. The caller closes the cluster, after Run has returned.
 func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, obs Observer, log *zap.Logger) *Group {
 	g := &Group{
-		cfg: cfg, log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
+		cfg: cfg, conn: cfg.Connection(), log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
 		batches: newBatches(int64(cfg.MaxBytes), int64(cfg.MaxBuffered)/4), probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
-		parts: make(map[topicPartition]*partition), accounts: make(map[topicPartition]*account),
-		owned: make(map[topicPartition]bool), purged: make(map[string]time.Time),
+		parts: make(map[topicPartition]*partition), ledgers: make(map[topicPartition]*partitionLedger),
+		owned: make(map[topicPartition]bool), halted: make(map[topicPartition]bool), purged: make(map[string]time.Time),
 		starts: make(map[topicPartition]int64), begins: make(map[topicPartition]kgo.EpochOffset), reading: make(map[string][16]byte),
-		unpolled: make(map[string]*unpolled),
-		lookNow:  make(chan struct{}, 1), first: make(chan struct{}, 1), begun: make(chan struct{}, 1),
+		unpolled: make(map[string]*unpolled), lookNow: make(chan struct{}, 1), first: make(chan struct{}, 1), begun: make(chan struct{}, 1),
 	}
 	shared := cfg.Budget
 	if shared == nil {
 		shared = NewBudget(int64(cfg.MaxBuffered))
 	}
 	g.budget = shared.group()
-	g.inflow = &inflow{budget: g.budget}
-	g.trouble.log = log
-	g.dog.log = log
-	g.commits.log = log
+	g.limiter = &kafka.FetchLimiter{Room: g.budget.room}
+	g.problems.log, g.stuckLog.log, g.commits.log = log, log, log
 	return g
 }
 
-// Run joins the group and delivers until ctx ends, then drains, commits and
-// leaves within Drain and a second. It returns nil when ctx ended it, whatever
-// its cause, and the reason when the member cannot go on, such as an event
-// rejected under the stop policy. Run may be called once.
+// Run joins the group and delivers until ctx ends, then drains, commits and leaves
+// within Drain and a second. It returns nil when ctx ended it, whatever its cause,
+// and the reason when the member cannot continue, such as an event rejected under
+// the stop policy. Run may be called once.
 func (g *Group) Run(ctx context.Context) error {
 	opts, err := g.options()
 	if err != nil {
@@ -114,7 +112,7 @@ func (g *Group) Run(ctx context.Context) error {
 	// The client outlives ctx: draining still commits and leaves.
 	clientCtx, closeClient := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeClient()
-	clientCtx = kgo.PreCommitFnContext(clientCtx, noteTopicID)
+	clientCtx = kgo.PreCommitFnContext(clientCtx, kafka.AddTopicIDs)
 	if g.cl, err = kgo.NewClient(append(opts, kgo.WithContext(clientCtx))...); err != nil {
 		return fmt.Errorf("preparing the kafka consumer: %w", err)
 	}
@@ -128,9 +126,9 @@ func (g *Group) Run(ctx context.Context) error {
 	eg.Go(func() error { return g.poll(egCtx) })
 	eg.Go(func() error { return g.watch(egCtx) })
 	eg.Go(func() error { return g.commitEarly(egCtx, clientCtx) })
-	eg.Go(func() error { return g.retire(egCtx) })
-	if g.ends != nil {
-		eg.Go(func() error { return g.approach(egCtx) })
+	eg.Go(func() error { return g.stopAll(egCtx) })
+	if g.stopAt != nil {
+		eg.Go(func() error { return g.awaitStopOffsets(egCtx) })
 	}
 	_ = eg.Wait() // they end with ctx only; why it ended is its cause
 	g.running.Store(false)
@@ -138,8 +136,8 @@ func (g *Group) Run(ctx context.Context) error {
 	committed := g.shutdown(clientCtx)
 	closeClient() // without brokers, leaving would otherwise be retried
 	g.cl.CloseAllowingRebalance()
-	// franz-go 1.22.2 polls once more in Close, and what it began to leave the
-	// group with would wait for ever for that poll to be over.
+	// franz-go 1.22.2 polls once more in Close, and leaving the group would wait for
+	// that poll to be over.
 	g.cl.AllowRebalance()
 	<-committed
 	g.asides.Wait()
@@ -151,8 +149,8 @@ func (g *Group) Run(ctx context.Context) error {
 	return nil
 }
 
-// failure is a reason to end the run that is ours, told apart from whatever
-// cause the caller's context may end with.
+// failure is a reason of the group to end the run, told apart from whatever cause
+// the caller's context may end with.
 type failure struct{ err error }
 
 func (f *failure) Error() string { return f.err.Error() }
@@ -161,22 +159,22 @@ func (f *failure) Error() string { return f.err.Error() }
 func (g *Group) fail(err error) { g.stop(&failure{err}) }
 
 func (g *Group) options() ([]kgo.Opt, error) {
-	opts, err := g.cfg.Kafka.options(g.log, g.cfg.Version)
+	opts, err := g.conn.Options(g.log)
 	if err != nil {
 		return nil, err
 	}
-	if g.inflow.inner, err = newDecompressor(g.cfg.maxBatch()); err != nil {
+	bounds, err := g.limiter.Options(kafka.MaxBatch(int64(g.cfg.MaxBuffered)))
+	if err != nil {
 		return nil, err
 	}
-	opts = append(opts,
-		kgo.FetchIsolationLevel(g.cfg.isolation()),
+	opts = append(append(opts, bounds...),
 		kgo.KeepControlRecords(), // no events, but a log can end with them
 		kgo.ConsumerGroup(g.cfg.Group),
 		kgo.ConsumeTopics(g.cfg.Topics...),
-		// Whatever Start is, which is committed before the member joins. Offsets
-		// that fell out of the log resume at its start as well.
+		// Whatever Start is, which is committed before the member joins. Offsets that
+		// fell out of the log resume at its start as well.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // the client's own skips what is older than a minute
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // the client's default skips what is older than a minute
 		kgo.OnOffsetsFetched(g.offsetsFetched),
 		kgo.AdjustFetchOffsetsFn(g.startOffsets),
 		kgo.SessionTimeout(g.cfg.SessionTimeout),
@@ -184,14 +182,12 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		kgo.HeartbeatInterval(g.heartbeat),
 		kgo.FetchMaxBytes(int32(g.cfg.FetchMaxBytes)),
 		kgo.FetchMaxPartitionBytes(int32(g.cfg.FetchMaxPartitionBytes)),
-		kgo.FetchMaxWait(fetchMaxWait),
-		kgo.WithDecompressor(g.inflow),
-		kgo.WithHooks(g.inflow),
+		kgo.FetchMaxWait(kafka.FetchMaxWait),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commitInterval),
 		kgo.AutoCommitCallback(g.committed),
-		// A rebalance waits until polled records are handed over, so a
-		// record never reaches a partition that is gone.
+		// A rebalance waits until polled records are handed over, so a record never
+		// reaches a partition that is gone.
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsAssigned(g.assigned),
 		kgo.OnPartitionsRevoked(g.revoked),
@@ -208,8 +204,8 @@ func (g *Group) options() ([]kgo.Opt, error) {
 	return opts, nil
 }
 
-// poll hands what is fetched to the partitions. It never waits for a sink: when
-// the budget is spent it stops polling, which stops the fetching.
+// poll hands what is fetched to the partitions. It never waits for a sink: when the
+// budget is spent it stops polling, which stops the fetching.
 func (g *Group) poll(ctx context.Context) error {
 	for {
 		g.polled.Store(time.Now().UnixNano())
@@ -220,8 +216,8 @@ func (g *Group) poll(ctx context.Context) error {
 		polling, cancel := context.WithTimeout(ctx, pollTimeout)
 		fetches := g.cl.PollRecords(polling, g.cfg.maxPoll())
 		cancel()
-		counted := g.inflow.polled(g.cl)
-		g.cl.UpdateFetchMaxBytes(g.inflow.size(g.cfg.FetchMaxBytes), g.inflow.size(g.cfg.FetchMaxPartitionBytes))
+		counted := g.limiter.Polled(g.cl)
+		g.cl.UpdateFetchMaxBytes(g.limiter.Size(int32(g.cfg.FetchMaxBytes)), g.limiter.Size(int32(g.cfg.FetchMaxPartitionBytes)))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -229,27 +225,25 @@ func (g *Group) poll(ctx context.Context) error {
 		fetches.EachError(func(topic string, id int32, err error) {
 			failed = g.fetchFailed(topic, id, err) || failed
 		})
-		share, ids := g.share(), topicIDs(fetches)
+		share, ids := g.share(), fetchedTopicIDs(fetches)
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			if len(f.Records) == 0 {
 				return
 			}
-			g.mu.Lock()
-			p := g.parts[topicPartition{f.Topic, f.Partition}]
-			g.mu.Unlock()
+			p := g.partition(f.Topic, f.Partition)
 			if p == nil {
 				return // unmarked, so the owner reads it again
 			}
 			p.end.Store(g.cfg.readableEnd(f))
-			p.identify(ids[f.Topic])
+			p.setTopicID(ids[f.Topic])
 			g.arrive(p, f, share)
 		})
 		counted()
 		g.arrived.Add(int64(fetches.NumRecords()))
 		g.cl.AllowRebalance()
 		if failed {
-			// A loop of immediate errors must not become a busy loop. One
-			// wait for all partitions, and none while a rebalance waits.
+			// A loop of immediate errors must not become a busy loop. One wait for all
+			// partitions, and none while a rebalance waits.
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
@@ -258,37 +252,51 @@ func (g *Group) poll(ctx context.Context) error {
 	}
 }
 
-// fetchFailed tells whether polling again at once would meet the error again.
+// fetchFailed reports whether polling again at once would return the same error.
 func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 	var loss *kgo.ErrDataLoss
-	var bomb *kgo.ErrDecompressTooLarge
+	var large *kgo.ErrDecompressTooLarge
 	switch {
 	case errors.As(err, &loss):
-		g.dataLoss(loss)
+		g.enterDataLoss(loss)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
-	case errors.Is(err, errNoRoom):
-	case errors.As(err, &bomb):
-		g.halt(bomb)
+	case errors.Is(err, kafka.ErrNoRoom):
+	case errors.As(err, &large):
+		g.halt(large)
 	case errors.Is(err, kerr.UnknownTopicID):
 		g.idRefused(topic)
 		return true
 	default:
-		e := g.cfg.Kafka.explain(fmt.Sprintf("fetching %s/%d", topic, id), err, kafka.Request{Topic: topic, Group: g.cfg.Group})
+		e := g.conn.Explain(fmt.Sprintf("fetching %s/%d", topic, id), err, kafka.Request{Topic: topic, Group: g.cfg.Group})
 		var session *kgo.ErrGroupSession
 		if errors.As(err, &session) {
-			e.Doing = "joining group " + g.cfg.Group
+			e.Op = "joining group " + g.cfg.Group
 		}
-		// Without an answer of a broker it is the brokers that are away,
-		// which watch looks at too: one failure, one line.
+		// Without an answer of a broker the brokers are unreachable, which watch
+		// reports too: one failure, one line.
 		reason := reasonKafka
 		var answer *kerr.Error
 		if errors.As(err, &answer) {
 			reason = reasonFetch
 		}
-		g.trouble.add(reason, e)
+		g.problems.add(reason, e)
 		return true
 	}
 	return false
+}
+
+// partition returns an assigned partition, or nil.
+func (g *Group) partition(topic string, id int32) *partition {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.parts[partitionKey(topic, id)]
+}
+
+// partitions returns the assigned partitions.
+func (g *Group) partitions() []*partition {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Values(g.parts))
 }
 
 func (g *Group) share() int64 {
@@ -311,36 +319,181 @@ func (g *Group) markOffset(topic string, id int32, at kgo.EpochOffset) {
 	g.cl.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{topic: {id: at}})
 }
 
-// retire has every partition take no more from the moment the run ends. A
-// rebalance may hold the poll loop, and shutdown after it, for as long as its
-// own drain takes: the drain of a stop begins beside that, not behind it.
-func (g *Group) retire(ctx context.Context) error {
+// updateSize takes over the number of brokers and of assigned partitions, which
+// determine how much memory there may be.
+func (g *Group) updateSize(cl *kgo.Client) {
+	g.mu.Lock()
+	p := memory.Plan{FetchMaxBytes: int64(g.cfg.FetchMaxBytes), Brokers: len(cl.DiscoveredBrokers()), Partitions: len(g.parts)}
+	g.mu.Unlock()
+	g.limiter.SetPlan(p)
+	if g.cfg.OnSizeChange != nil {
+		g.cfg.OnSizeChange(p.Brokers, p.Partitions)
+	}
+}
+
+// The callbacks of a rebalance. The client never calls two of them at once, nor one
+// of them between a poll and its AllowRebalance.
+
+func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	// The client hands a partition over once; should it ever do so twice, two
+	// goroutines must not write the same events.
+	g.drain(g.assignedAmong(partitions), 0, errLost)
+	n := 0
+	member, _ := cl.GroupMetadata()
+	g.mu.Lock()
+	g.setOwned(partitions, true)
+	if g.stopping {
+		partitions = nil // nothing polls any more
+	}
+	// What the group left with us when it gave us a new member id is ours under that:
+	// revoked comes first, and would have taken the rest.
+	for _, p := range g.parts {
+		p.member = member
+	}
+	for topic, ids := range partitions {
+		for _, id := range ids {
+			p := newPartition(g, topic, id)
+			p.member = member
+			g.parts[partitionKey(topic, id)] = p
+			delete(g.starts, partitionKey(topic, id)) // of an earlier assignment
+			p.start()
+			g.obs.OffsetsPassed(topic, id, 0, 0)
+			n++
+		}
+	}
+	g.mu.Unlock()
+	g.updateSize(cl)
+	if n == 0 {
+		return
+	}
+	// A pause outlives a revoke in the client.
+	cl.ResumeFetchPartitions(partitions)
+	g.obs.Rebalanced("assigned", n)
+	g.log.Info("partitions assigned", zap.Any("partitions", partitions))
+}
+
+// revoked ends partitions: what is in flight may finish, what is not mapped is
+// released, what is marked is committed.
+func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	defer g.updateSize(cl)
+	defer g.disown(partitions)
+	gone, foreign := g.byMembership(cl, g.assignedAmong(partitions))
+	if len(foreign) > 0 {
+		g.drain(foreign, 0, errLost)
+		g.obs.Rebalanced("lost", len(foreign))
+		g.log.Warn("partitions lost: the group no longer knew this member, which has joined again; what it had not committed by then is read again by the new owners", zap.Any("partitions", partitions))
+	}
+	if len(gone) > 0 {
+		began := time.Now()
+		g.drain(gone, g.cfg.Drain, errDrained)
+		g.obs.Rebalanced("revoked", len(gone))
+		g.log.Info("partitions revoked", zap.Any("partitions", partitions), zap.Duration("drained_in", time.Since(began)))
+	}
+	// Also when nothing is revoked: the callback ends a generation.
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	g.commit(ctx, cl, foreign...)
+}
+
+// byMembership separates partitions of a membership that has ended. When the
+// coordinator no longer knows a member, the client joins again without a callback
+// and then gives up what it had. Others may have owned that meanwhile: to commit
+// our marks would set theirs back.
+func (g *Group) byMembership(cl *kgo.Client, all []*partition) (ours, foreign []*partition) {
+	member, _ := cl.GroupMetadata()
+	for _, p := range all {
+		if p.member == member || member == "" {
+			ours = append(ours, p)
+		} else {
+			foreign = append(foreign, p)
+		}
+	}
+	return ours, foreign
+}
+
+// lost ends partitions that another member may already own: nothing of theirs can
+// be committed any more.
+func (g *Group) lost(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	defer g.updateSize(cl)
+	defer g.disown(partitions)
+	gone := g.assignedAmong(partitions)
+	if len(gone) == 0 {
+		return
+	}
+	g.drain(gone, 0, errLost)
+	g.obs.Rebalanced("lost", len(gone))
+	g.log.Warn("partitions lost: the group expelled this member, or its brokers could not be reached; what was not committed is read again by the new owners", zap.Any("partitions", partitions))
+}
+
+func (g *Group) assignedAmong(partitions map[string][]int32) []*partition {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var found []*partition
+	for topic, ids := range partitions {
+		for _, id := range ids {
+			if p := g.parts[partitionKey(topic, id)]; p != nil {
+				found = append(found, p)
+			}
+		}
+	}
+	return found
+}
+
+// drain stops partitions softly, after limit hard, and returns when their
+// goroutines have ended. Only then are they no longer assigned: a rebalance in the
+// middle of a stop, or a stop in the middle of a rebalance, must find what is still
+// in flight and wait for it, or the next owner would begin beside it.
+func (g *Group) drain(gone []*partition, limit time.Duration, cause error) {
+	for _, p := range gone {
+		p.stop()
+	}
+	hard := time.AfterFunc(limit, func() {
+		for _, p := range gone {
+			p.cancel(cause)
+		}
+	})
+	defer hard.Stop()
+	for _, p := range gone {
+		p.wait()
+		g.obs.Forget(p.topic, p.id)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range gone {
+		if tp := partitionKey(p.topic, p.id); g.parts[tp] == p {
+			delete(g.parts, tp)
+		}
+	}
+}
+
+// stopAll makes every partition map no more from the moment the run ends. A
+// rebalance may hold the poll loop, and shutdown after it, for as long as its own
+// drain takes: the drain of a stop begins beside that, not after it.
+func (g *Group) stopAll(ctx context.Context) error {
 	<-ctx.Done()
 	g.mu.Lock()
-	g.over, g.ended = true, time.Now()
-	all := slices.Collect(maps.Values(g.parts))
+	g.stopping, g.stoppedAt = true, time.Now()
 	g.mu.Unlock()
-	for _, p := range all {
+	for _, p := range g.partitions() {
 		p.stop()
 	}
 	return ctx.Err()
 }
 
-// shutdown is what a stop does between the last poll and the last goodbye. The
-// channel it returns is closed when the last commit has ended, which is after
-// the client was closed if the brokers hang.
+// shutdown is what a stop does between the last poll and closing the client. The
+// channel it returns is closed when the last commit has ended, which is after the
+// client was closed if the brokers hang.
 func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	g.cl.AllowRebalance()
 	g.mu.Lock()
-	began := g.ended
-	all := slices.Collect(maps.Values(g.parts))
+	began := g.stoppedAt
 	g.mu.Unlock()
-
+	all := g.partitions()
 	g.drain(all, g.cfg.Drain-time.Since(began), errDrained)
 
-	// The client has a commit wait for the one before it, however long a
-	// broker takes over that, so the bound must be kept from outside.
-	committing, cancel := context.WithTimeout(ctx, g.goodbye(began, commitOnStop, commitOnStopMax))
+	// The client has a commit wait for the one before it, however long a broker takes
+	// over that, so the bound must be kept from outside.
+	committing, cancel := context.WithTimeout(ctx, g.requestBudget(began, commitOnStop, commitOnStopMax))
 	committed := make(chan struct{})
 	go func() {
 		defer close(committed)
@@ -351,35 +504,38 @@ func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	case <-committed:
 	case <-committing.Done():
 	}
-	leaving, stopLeaving := context.WithTimeout(ctx, g.goodbye(began, leaveOnStop, leaveOnStopMax))
+	leaving, stopLeaving := context.WithTimeout(ctx, g.requestBudget(began, leaveOnStop, leaveOnStopMax))
 	defer stopLeaving()
 	if err := g.leave(leaving); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
-		g.log.Warn("left without telling the group; its partitions move when the session times out", zap.Error(err), zap.Duration("session_timeout", g.cfg.SessionTimeout))
+		g.log.Warn("left without notifying the group; its partitions move when the session times out", zap.Error(err), zap.Duration("session_timeout", g.cfg.SessionTimeout))
 	}
-	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)), zap.Object("events", g.books()))
+	g.mu.Lock()
+	ledger := g.sumLedgers().Ledger
+	g.mu.Unlock()
+	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)), zap.Object("events", ledger))
 	return committed
 }
 
-// goodbye is how long a request after the drain may take: least at any rate,
-// and up to most of what the drain that began then has left of its time.
-func (g *Group) goodbye(began time.Time, least, most time.Duration) time.Duration {
+// requestBudget is how long a request after the drain may take: at least least, and
+// up to most of what is left of the drain's time.
+func (g *Group) requestBudget(began time.Time, least, most time.Duration) time.Duration {
 	return max(least, min(g.cfg.Drain-time.Since(began), most))
 }
 
-// leave tells the group that this member goes.
+// leave notifies the group that this member leaves.
 func (g *Group) leave(ctx context.Context) error {
 	err := g.cl.LeaveGroupContext(ctx)
 	member, _ := g.cl.GroupMetadata()
 	if g.cfg.Protocol != "consumer" || g.cfg.InstanceID == "" || member == "" {
 		return err
 	}
-	// franz-go 1.22 leaves the instance id out of a static member's goodbye,
-	// which Kafka 4 refuses as an invalid request. The member would then hold
-	// its id until its session times out, and its own restart would be
-	// refused with UNRELEASED_INSTANCE_ID.
+	// franz-go 1.22 leaves the instance id out when a static member leaves, which
+	// Kafka 4 refuses as an invalid request. The member would then hold its id until
+	// its session times out, and its own restart would be refused with
+	// UNRELEASED_INSTANCE_ID.
 	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 	req.Group, req.MemberID, req.InstanceID = g.cfg.Group, member, &g.cfg.InstanceID
-	req.MemberEpoch = -2 // a static member that means to come back, see KIP-848
+	req.MemberEpoch = -2 // a static member that comes back, see KIP-848
 	resp, err := req.RequestWith(ctx, g.cl)
 	if err != nil {
 		return err
@@ -387,7 +543,7 @@ func (g *Group) leave(ctx context.Context) error {
 	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
-// commit commits what is marked, now, but of the partitions named.
+// commit commits what is marked now, except of the partitions named.
 func (g *Group) commit(ctx context.Context, cl *kgo.Client, but ...*partition) {
 	marked := cl.MarkedOffsets()
 	for _, p := range but {
@@ -399,15 +555,15 @@ func (g *Group) commit(ctx context.Context, cl *kgo.Client, but ...*partition) {
 	cl.CommitOffsetsSync(ctx, marked, g.committed)
 }
 
-// committed hears the outcome of every commit.
+// committed is called with the outcome of every commit.
 func (g *Group) committed(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
-	asked := kafka.Request{Group: g.cfg.Group}
+	request := kafka.Request{Group: g.cfg.Group}
 	if err == nil && resp != nil {
 		for _, t := range resp.Topics {
 			for _, p := range t.Partitions {
 				if code := kerr.ErrorForCode(p.ErrorCode); code != nil {
 					err = fmt.Errorf("%s/%d: %w", t.Topic, p.Partition, code)
-					asked.Topic = t.Topic
+					request.Topic = t.Topic
 				}
 			}
 		}
@@ -417,7 +573,7 @@ func (g *Group) committed(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg
 	}
 	g.obs.Committed(err)
 	if err != nil {
-		err = g.cfg.Kafka.explain("committing offsets of group "+g.cfg.Group, err, asked)
+		err = g.conn.Explain("committing offsets of group "+g.cfg.Group, err, request)
 	}
 	g.commits.note(err)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/await"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/internal/setting"
 )
@@ -52,14 +53,14 @@ func wait(ctx context.Context, d time.Duration) error {
 // config is a working configuration for the broker, in a group of its own.
 func config(t testing.TB, b kafkatest.Broker, topics ...string) consumer.Config {
 	return consumer.Config{
-		Kafka:    kafka(t, b, topics...),
+		Kafka:    connection(t, b, topics...),
 		Delivery: consumer.Delivery{MaxRows: 500, MaxBytes: 4 << 20, MaxBuffered: 64 << 20, Drain: 30 * time.Second},
 		Rejects:  consumer.Rejects{Policy: consumer.PolicyDeadLetter, Create: true, ReplicationFactor: -1},
 		Version:  "1.2.3",
 	}
 }
 
-func kafka(t testing.TB, b kafkatest.Broker, topics ...string) consumer.Kafka {
+func connection(t testing.TB, b kafkatest.Broker, topics ...string) consumer.Kafka {
 	sec := b.Security()
 	k := consumer.Kafka{
 		Brokers: b.Addrs(), ClientID: "bridge-test",
@@ -70,10 +71,10 @@ func kafka(t testing.TB, b kafkatest.Broker, topics ...string) consumer.Kafka {
 		FetchMaxBytes: 4 << 20, FetchMaxPartitionBytes: 256 << 10,
 	}
 	if sec.CAFile != "" {
-		k.TLS = consumer.TLS{Enabled: true, CAFile: sec.CAFile, CertFile: sec.CertFile, KeyFile: sec.KeyFile}
+		k.TLS = kafka.TLS{Enabled: true, CAFile: sec.CAFile, CertFile: sec.CertFile, KeyFile: sec.KeyFile}
 	}
 	if sec.Mechanism != "" {
-		k.SASL = consumer.SASL{Mechanism: strings.ToLower(sec.Mechanism), Username: sec.Username, Password: setting.Secret(sec.Password)}
+		k.SASL = kafka.SASL{Mechanism: strings.ToLower(sec.Mechanism), Username: sec.Username, Password: setting.Secret(sec.Password)}
 	}
 	return k
 }

@@ -1,18 +1,23 @@
 package consumer
 
 import (
+	"cmp"
+	"context"
+	"slices"
 	"sync"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap/zapcore"
 )
 
-// Ledger accounts for every event of a partition since this process first
-// owned it:
+// Ledger accounts for every event of a partition since this process first owned
+// it:
 //
 //	Read = Delivered + DeadLettered + Skipped + Filtered + InFlight + Dropped
 //
-// A record that holds several events counts as one until it is mapped, and as
-// that many from then on.
+// A record that holds several events counts as one until it is mapped, and as that
+// many from then on.
 //
 // It accounts for every offset that polling has passed, too:
 //
@@ -24,7 +29,7 @@ type Ledger struct {
 	Skipped      int64 `json:"skipped"`       // rejected under the skip policy, or as a dead letter that came back too often
 	Filtered     int64 `json:"filtered"`      // dropped by rule
 	InFlight     int64 `json:"in_flight"`     // polled, and none of the others yet
-	Dropped      int64 `json:"dropped"`       // let go unmarked by a revoke or a stop, for the next owner to read again
+	Dropped      int64 `json:"dropped"`       // released unmarked by a revoke or a stop, for redelivery
 
 	Offsets        int64 `json:"offsets"`         // by which polling has moved on
 	Records        int64 `json:"records"`         // polled, without control records
@@ -32,68 +37,57 @@ type Ledger struct {
 	SkippedOffsets int64 `json:"skipped_offsets"` // offsets without an event: control records, aborted transactions, compaction
 }
 
-// Imbalance is the number of events and offsets that are unaccounted for.
-// Anything but 0 is a fault of the bridge.
+// Imbalance is the number of events and offsets that are unaccounted for. Anything
+// but 0 is a fault of the bridge.
 func (l Ledger) Imbalance() int64 {
 	events := l.Read - l.Delivered - l.DeadLettered - l.Skipped - l.Filtered - l.InFlight - l.Dropped
 	offsets := l.Offsets - l.Records - l.Lost - l.SkippedOffsets
 	return max(events, -events) + max(offsets, -offsets)
 }
 
+// fields returns the numbers with their names in the log.
+func (l *Ledger) fields() (names []string, numbers []*int64) {
+	return []string{"read", "delivered", "dead_lettered", "skipped", "filtered", "in_flight", "dropped", "offsets", "records", "lost", "skipped_offsets"},
+		[]*int64{&l.Read, &l.Delivered, &l.DeadLettered, &l.Skipped, &l.Filtered, &l.InFlight, &l.Dropped, &l.Offsets, &l.Records, &l.Lost, &l.SkippedOffsets}
+}
+
 // Add returns the sum of two ledgers.
 func (l Ledger) Add(m Ledger) Ledger {
-	return Ledger{
-		Read: l.Read + m.Read, Delivered: l.Delivered + m.Delivered, DeadLettered: l.DeadLettered + m.DeadLettered,
-		Skipped: l.Skipped + m.Skipped, Filtered: l.Filtered + m.Filtered, InFlight: l.InFlight + m.InFlight, Dropped: l.Dropped + m.Dropped,
-		Offsets: l.Offsets + m.Offsets, Records: l.Records + m.Records, Lost: l.Lost + m.Lost, SkippedOffsets: l.SkippedOffsets + m.SkippedOffsets,
+	_, sum := l.fields()
+	_, more := m.fields()
+	for i, n := range sum {
+		*n += *more[i]
 	}
+	return l
 }
 
 // MarshalLogObject implements zapcore.ObjectMarshaler.
 func (l Ledger) MarshalLogObject(e zapcore.ObjectEncoder) error {
-	e.AddInt64("read", l.Read)
-	e.AddInt64("delivered", l.Delivered)
-	e.AddInt64("dead_lettered", l.DeadLettered)
-	e.AddInt64("skipped", l.Skipped)
-	e.AddInt64("filtered", l.Filtered)
-	e.AddInt64("in_flight", l.InFlight)
-	e.AddInt64("dropped", l.Dropped)
-	e.AddInt64("offsets", l.Offsets)
-	e.AddInt64("records", l.Records)
-	e.AddInt64("lost", l.Lost)
-	e.AddInt64("skipped_offsets", l.SkippedOffsets)
+	names, numbers := l.fields()
+	for i, name := range names {
+		e.AddInt64(name, *numbers[i])
+	}
 	return nil
 }
 
-// books sums up the ledgers of the process.
-func (g *Group) books() (sum Ledger) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, a := range g.accounts {
-		sum = sum.Add(a.snapshot())
-	}
-	return sum
-}
-
-// account is the ledger of one partition. It outlives the partition's stay, so
-// that the books of a process close.
+// partitionLedger is the ledger of one partition. It outlives the assignment, so
+// that the ledger of a process balances.
 //
-// What is in flight is counted by the queue, and what became of it by the
-// batch: neither is computed from the other, so an event that got lost between
-// them shows.
-type account struct {
+// The queue counts what is in flight, and the batch counts the outcomes: neither is
+// computed from the other, so an event that is lost between them shows.
+type partitionLedger struct {
 	mu sync.Mutex // guards Ledger, so that a snapshot balances
 	Ledger
 }
 
-func (a *account) snapshot() Ledger {
+func (a *partitionLedger) snapshot() Ledger {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.Ledger
 }
 
 // polled enters records and the offsets that polling moved on by.
-func (a *account) polled(records int, offsets int64, gap gaps) {
+func (a *partitionLedger) polled(records int, offsets int64, gap gaps) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Offsets += offsets
@@ -104,83 +98,213 @@ func (a *account) polled(records int, offsets int64, gap gaps) {
 	a.InFlight += int64(records)
 }
 
-// read enters events that were found inside a record.
-func (a *account) read(n int) {
+// split enters events that were found inside a record.
+func (a *partitionLedger) split(n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Read += int64(n)
 	a.InFlight += int64(n)
 }
 
-// settle enters what became of n events that were in flight.
-func (a *account) settle(n int, fates Ledger) {
+// done enters the outcomes of n events that were in flight.
+func (a *partitionLedger) done(n int, outcomes Ledger) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.Delivered += fates.Delivered
-	a.DeadLettered += fates.DeadLettered
-	a.Skipped += fates.Skipped
-	a.Filtered += fates.Filtered
+	a.Delivered += outcomes.Delivered
+	a.DeadLettered += outcomes.DeadLettered
+	a.Skipped += outcomes.Skipped
+	a.Filtered += outcomes.Filtered
 	a.InFlight -= int64(n)
 }
 
-// drop lets go of all that is still in flight.
-func (a *account) drop() {
+// release enters all that is in flight as dropped.
+func (a *partitionLedger) release() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Dropped += a.InFlight
 	a.InFlight = 0
 }
 
-// account returns the books of a partition, which may have been ours before.
+// ledgerOf returns the ledger of a partition, which may have been assigned before.
 // The caller holds g.mu.
-func (g *Group) account(tp topicPartition) *account {
-	a := g.accounts[tp]
+func (g *Group) ledgerOf(tp topicPartition) *partitionLedger {
+	a := g.ledgers[tp]
 	if a == nil {
-		a = new(account)
-		g.accounts[tp] = a
+		a = new(partitionLedger)
+		g.ledgers[tp] = a
 	}
 	return a
 }
 
-// unpacked enters the events that mapping found inside the batch's records,
-// beyond the one that each record counted as when it was read.
-func (p *partition) unpacked() {
-	more := p.batch.events - len(p.batch.recs)
-	p.books.read(more - p.inside)
-	p.inside = more
-}
-
-// audit enters what became of every event of a batch that is through.
-func (p *partition) audit() {
-	b := p.batch
-	fates := Ledger{Delivered: p.durable()}
-	if p.g.cfg.Rejects.Policy == PolicyDeadLetter {
-		fates.DeadLettered, fates.Skipped = int64(len(b.rejected)-b.passed), int64(b.passed)
-	} else {
-		fates.Skipped = int64(len(b.rejected))
+// sumLedgers sums up the ledgers of the process. The caller holds g.mu.
+func (g *Group) sumLedgers() (sum LedgerStatus) {
+	for _, a := range g.ledgers {
+		l := a.snapshot()
+		sum.Ledger = sum.Add(l)
+		sum.Imbalance += l.Imbalance()
 	}
-	for _, n := range b.filtered {
-		fates.Filtered += int64(n)
-	}
-	p.books.settle(len(b.recs)+p.inside, fates)
-	p.inside = 0
+	return sum
 }
 
-// auditAbandoned enters the rows of an abandoned batch that were acknowledged
-// all the same; wait drops the rest.
-func (p *partition) auditAbandoned() {
-	n := p.durable()
-	p.books.settle(int(n), Ledger{Delivered: n})
-	p.inside = 0
-}
+// Kafka removes records: by retention, by DeleteRecords, by an unclean leader
+// election. Compaction and transactions leave offsets without an event, which is no
+// loss. Every offset that polling passes is a record, lost, or skipped.
 
-// durable counts the rows of the batch that the sink has acknowledged.
-func (p *partition) durable() int64 {
-	n := int64(-len(p.lone)) // settled, but by refusal
-	for _, done := range p.settled {
-		if done {
-			n++
+// gaps counts the offsets of one poll that brought no record.
+type gaps struct{ lost, skipped int64 }
+
+// Why offsets are lost, with the remedy.
+const (
+	lostRemoved = "the log start moved past the group's position"
+	lostCut     = "the log ended before the group's position"
+
+	remedyRemoved = "raise retention.ms and retention.bytes of the topic above the longest outage to survive, and find out who deletes records; alert BridgeOffsetsLost"
+	remedyCut     = "check the brokers for unclean leader elections (unclean.leader.election.enable) and whether the topic was deleted and created again; alert BridgeOffsetsLost"
+)
+
+// arrive accounts for every offset from the partition's position to the last record
+// polled, and queues the events among the records. The fetch holds at least one
+// record.
+func (g *Group) arrive(p *partition, f kgo.FetchTopicPartition, share int64) {
+	p.arriving.Lock()
+	defer p.arriving.Unlock()
+	from := g.position(p, f)
+	p.logStart = f.LogStartOffset
+	recs, first, start := f.Records, f.Records[0].Offset, f.LogStartOffset
+	last := recs[len(recs)-1]
+	to := kgo.EpochOffset{Epoch: last.LeaderEpoch, Offset: last.Offset + 1}
+	if g.stopAt != nil {
+		if end := g.stopAt.of(p); to.Offset >= end {
+			g.pause(p.topic, p.id) // the rest is not part of the run
+			n, _ := slices.BinarySearchFunc(recs, end, func(r *kgo.Record, end int64) int { return cmp.Compare(r.Offset, end) })
+			recs, to.Offset, first, start = recs[:n], end, min(first, end), min(start, end)
+		}
+		if to.Offset <= from {
+			return
 		}
 	}
-	return n
+	var gap gaps
+	if present := min(first, start); present > from {
+		gap.lost = present - from
+		p.logLoss(from, gap.lost, lostRemoved, remedyRemoved)
+	}
+	gap.skipped = first - from - gap.lost
+	if to.Offset-first != int64(len(recs)) { // else no offset between them is missing
+		next := first
+		for _, r := range recs {
+			gap.skipped += r.Offset - next
+			next = r.Offset + 1
+		}
+		gap.skipped += to.Offset - next
+	}
+	events, bytes := p.push(recs, to, gap, share)
+	if events > 0 {
+		g.obs.EventsRead(p.topic, p.id, events, bytes)
+	}
+}
+
+// position returns the offset that the poll should begin at: where the last one
+// ended, or what the group has committed. Without either, nothing before the first
+// record was ever the group's. The caller holds p.arriving.
+func (g *Group) position(p *partition, f kgo.FetchTopicPartition) int64 {
+	first := f.Records[0]
+	at := g.known(p)
+	switch {
+	case at.Offset < 0:
+		at = kgo.EpochOffset{Epoch: first.LeaderEpoch, Offset: first.Offset}
+	case first.Offset < at.Offset:
+		end := first.Offset
+		if end <= f.LogStartOffset {
+			// Without leader epochs to compare the client resumes at the log's start.
+			// What lies before the end is still there.
+			end = f.HighWatermark
+		}
+		g.enterCut(p, end, at.Offset)
+		at = kgo.EpochOffset{Epoch: first.LeaderEpoch, Offset: first.Offset}
+	}
+	p.setPosition(at)
+	return at.Offset
+}
+
+// known returns the partition's position: where polling is, or where it began. The
+// offset is -1 when there is neither.
+func (g *Group) known(p *partition) kgo.EpochOffset {
+	p.mu.Lock()
+	at := p.at
+	p.mu.Unlock()
+	if at.Offset < 0 {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if began, ok := g.begins[partitionKey(p.topic, p.id)]; ok {
+			return began
+		}
+	}
+	return at
+}
+
+// enterCut enters a log that ended at end while the group's position was at. What
+// was lost beyond the position is unknown, so it counts as one offset at least. The
+// caller holds p.arriving.
+func (g *Group) enterCut(p *partition, end, at int64) {
+	end = min(max(end, 0), at-1)
+	p.logLoss(end, at-end, lostCut, remedyCut)
+	p.ledger.polled(0, at-end, gaps{lost: at - end})
+	g.obs.OffsetsPassed(p.topic, p.id, at-end, 0)
+}
+
+// enterDataLoss enters what the client found when it compared leader epochs. Where
+// it had none to compare it resumes at the log's start, and the next poll shows
+// where the log ended.
+func (g *Group) enterDataLoss(loss *kgo.ErrDataLoss) {
+	p := g.partition(loss.Topic, loss.Partition)
+	if p == nil {
+		return // the next owner's client compares the committed offset's epoch
+	}
+	p.arriving.Lock()
+	defer p.arriving.Unlock()
+	if loss.ResetTo <= p.logStart {
+		return
+	}
+	g.enterCut(p, loss.ResetTo, loss.ConsumedTo)
+	p.setPosition(kgo.EpochOffset{Epoch: loss.ResetToEpoch, Offset: loss.ResetTo})
+}
+
+// enterEmptied finds partitions whose log start has passed the position and which
+// bring no record that would show it: everything was removed, or an open
+// transaction holds the rest back. What the client has fetched already is not lost,
+// so it takes two looks without progress, and a client that holds nothing any more
+// of what it held at the first. Only watch calls it.
+func (g *Group) enterEmptied(ctx context.Context) {
+	starts, err := g.cluster.Adm.ListStartOffsets(ctx, g.cfg.Topics...)
+	if err != nil {
+		return // whether the brokers answer is known from the end offsets
+	}
+	buffered := g.cl.BufferedFetchRecords()
+	arrived := g.arrived.Load() // after it, so that what is polled meanwhile counts in both
+	starts.Each(func(o kadm.ListedOffset) {
+		p := g.partition(o.Topic, o.Partition)
+		if p == nil || o.Err != nil {
+			return
+		}
+		p.arriving.Lock()
+		defer p.arriving.Unlock()
+		start := o.Offset
+		if g.stopAt != nil {
+			start = min(start, g.stopAt.of(p))
+		}
+		at := g.known(p)
+		switch {
+		case at.Offset < 0 || start <= at.Offset:
+			p.behind = -1
+		case p.behind != at.Offset:
+			p.behind, p.behindUntil = at.Offset, arrived+buffered
+		case arrived < p.behindUntil && buffered == 0:
+			p.behindUntil = arrived // the client dropped what it held
+		case arrived >= p.behindUntil:
+			lost := start - at.Offset
+			p.logLoss(at.Offset, lost, lostRemoved, remedyRemoved)
+			p.setPosition(at)
+			p.push(nil, kgo.EpochOffset{Epoch: max(at.Epoch, o.LeaderEpoch), Offset: start}, gaps{lost: lost}, 0)
+		}
+	})
 }

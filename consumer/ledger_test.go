@@ -158,7 +158,7 @@ func TestWatchdog(t *testing.T) {
 			}
 		}
 		trouble = ""
-		if got, want := stands(), "a write has been in flight for 1m1s and the sink reports no trouble"; !strings.Contains(got, want) {
+		if got, want := stands(), "a write has been in flight for 1m1s and the sink reports no problem"; !strings.Contains(got, want) {
 			t.Errorf("got %q, want it to say %q", got, want)
 		}
 		l.Lose()
@@ -168,7 +168,7 @@ func TestWatchdog(t *testing.T) {
 		}
 		var said []string
 		for _, e := range logs.FilterMessageSnippet("").All() {
-			if strings.Contains(e.Message, "too long") || strings.Contains(e.Message, "move again") {
+			if strings.Contains(e.Message, "too long") || strings.Contains(e.Message, "deliver again") {
 				said = append(said, fmt.Sprint(e.Message, e.ContextMap()))
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -319,28 +320,6 @@ func TestBoundedRunReachesAnEndBehindAbortedEvents(t *testing.T) {
 	})
 }
 
-// A dead-letter topic that others write to in transactions is read to its end.
-func TestDeadLettersBesideTransactions(t *testing.T) {
-	t.Parallel()
-	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
-		recs, _ := bads(1)
-		box := newLetterBox(t, b, 1, recs...)
-		begin(t, b, box.dlq(), "aborted").end(kgo.TryAbort)
-		begin(t, b, box.dlq(), "open")
-		letters, err := box.cluster.OpenDeadLetters(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var offsets []int64
-		if err := letters.Each(t.Context(), func(l *consumer.DeadLetter) error { offsets = append(offsets, l.Offset); return nil }); err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Equal(offsets, []int64{0}) {
-			t.Errorf("got the dead letters at %v, want the one at 0", offsets)
-		}
-	})
-}
-
 // What retention took while nobody read is lost, and is reported as that.
 func TestRetentionGap(t *testing.T) {
 	t.Parallel()
@@ -352,7 +331,7 @@ func TestRetentionGap(t *testing.T) {
 				produce(t, b, topic, 1, texts("e", 50)...)
 				cfg, tab := config(t, b, topic), newTable(t)
 				cfg.Protocol = protocol
-				if err := newReplayer(t, b, cfg).commit([]consumer.Move{{Topic: topic, Target: 5}}); err != nil {
+				if err := newReplayer(t, b, cfg).commit([]kafka.Move{{Topic: topic, Target: 5}}); err != nil {
 					t.Fatal(err)
 				}
 				trim(t, b, topic, 0, 30)
@@ -395,7 +374,7 @@ func TestEverythingWasRemoved(t *testing.T) {
 		topic := kafkatest.Topic(t, b, 1)
 		produce(t, b, topic, 1, texts("e", 50)...)
 		cfg, tab := config(t, b, topic), newTable(t)
-		if err := newReplayer(t, b, cfg).commit([]consumer.Move{{Topic: topic, Target: 5}}); err != nil {
+		if err := newReplayer(t, b, cfg).commit([]kafka.Move{{Topic: topic, Target: 5}}); err != nil {
 			t.Fatal(err)
 		}
 		trim(t, b, topic, 0, 50)
@@ -453,7 +432,7 @@ func TestCommittedBeyondTheEnd(t *testing.T) {
 		topic := kafkatest.Topic(t, b, 1)
 		produce(t, b, topic, 1, texts("e", 10)...)
 		cfg, tab := config(t, b, topic), newTable(t)
-		if err := newReplayer(t, b, cfg).commit([]consumer.Move{{Topic: topic, Target: 100}}); err != nil {
+		if err := newReplayer(t, b, cfg).commit([]kafka.Move{{Topic: topic, Target: 100}}); err != nil {
 			t.Fatal(err)
 		}
 		m := start(t, cfg, tab)

@@ -102,6 +102,9 @@ func (v *BatchView) Polled(i int) time.Time {
 // broker gives none.
 func (v *BatchView) TopicID() [16]byte { return v.batch.topicID }
 
+// Events returns how many events the records hold.
+func (v *BatchView) Events() int { return v.batch.events }
+
 // Rows returns how many events became rows.
 func (v *BatchView) Rows() int { return len(v.batch.from) }
 
@@ -139,46 +142,4 @@ type dropped struct {
 type polled struct {
 	first int // index into Batch.recs
 	at    time.Time
-}
-
-// The methods below cost one comparison where there is no BatchObserver.
-
-func (p *partition) observeMapped() {
-	if p.g.cfg.BatchObserver == nil {
-		return
-	}
-	p.view = BatchView{Topic: p.topic, Partition: p.id, Began: p.batch.began, Mapped: time.Now(), Writes: p.view.Writes[:0]}
-	p.fillView()
-	p.g.cfg.BatchObserver.BatchMapped(&p.view)
-}
-
-func (p *partition) observeDone(err error) {
-	if p.g.cfg.BatchObserver == nil {
-		return
-	}
-	p.fillView()
-	p.view.Duration, p.view.Err = time.Since(p.view.Mapped), err
-	p.g.cfg.BatchObserver.BatchDone(&p.view)
-	clear(p.view.Writes)
-	p.view = BatchView{Writes: p.view.Writes[:0]} // it must not keep the records
-}
-
-// observeWrite notes a call of the sink that has ended.
-func (p *partition) observeWrite(w SinkWrite, rows [][]byte) {
-	if p.g.cfg.BatchObserver == nil {
-		return
-	}
-	p.view.WriteCount++
-	if len(p.view.Writes) == maxWrites {
-		return
-	}
-	w.Duration = time.Since(w.Began)
-	for _, row := range rows {
-		w.Bytes += len(row)
-	}
-	p.view.Writes = append(p.view.Writes, w)
-}
-
-func (p *partition) fillView() {
-	p.view.batch, p.view.Records, p.view.RowBytes = p.batch, p.batch.recs, len(p.batch.buf)
 }

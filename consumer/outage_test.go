@@ -12,8 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
-	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/await"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -43,7 +43,7 @@ func TestBrokersAreDownAtStart(t *testing.T) {
 		}()
 		eventually(t, "two attempts failed", func() bool { return failures.Load() >= 2 })
 		err := last.Load().(error)
-		var failure *consumer.KafkaError
+		var failure *kafka.Error
 		if !errors.As(err, &failure) || failure.Permanent || !strings.Contains(err.Error(), "refused") || !strings.Contains(err.Error(), b.Addrs()[0]) {
 			t.Errorf("while down: got %v, want a passing error that names cause and brokers", err)
 		}
@@ -127,7 +127,7 @@ func TestBrokersAreAway(t *testing.T) {
 		produce(t, b, topic, 2, texts("f", 100)...)
 		eventually(t, "the rest landed", func() bool { return tab.distinct() == 200 })
 		eventually(t, "the member is ready again", func() bool { return len(m.reasons()) == 0 })
-		for text, want := range map[string]int{"waiting for it to pass": 1, "trouble is over": 1} {
+		for text, want := range map[string]int{"waiting for it to pass": 1, "problem is over": 1} {
 			// A busy broker may also have a member wait before it joins, which has a code of its own.
 			if got := m.logs.FilterMessageSnippet(text).FilterField(zap.String("code", "kafka_unreachable")).Len(); got != want {
 				t.Errorf("got %d lines %q, want %d", got, text, want)

@@ -11,10 +11,12 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
-// partition brings the events of one assigned partition to their ends, in
-// order, one batch at a time.
+// partition delivers the events of one assigned partition, in order, one batch at
+// a time. What becomes of a batch's rows and rejects is in write.go.
 type partition struct {
 	topic string
 	id    int32
@@ -24,19 +26,19 @@ type partition struct {
 	// member is the id under which the group gave us the partition; set before
 	// start.
 	member string
-	books  *account
+	ledger *partitionLedger
 
 	ctx    context.Context // ends when draining has taken too long, or the partition is lost
 	cancel context.CancelCauseFunc
-	quit   chan struct{} // closed by stop: take no more
+	quit   chan struct{} // closed by stop: map no more
 	done   chan struct{} // closed by run
 	wake   chan struct{} // one token: something was pushed
 
-	arriving sync.Mutex // serializes what moves at; taken before mu
-	logStart int64      // as last heard; -1 unknown; guarded by arriving
-	behind   int64      // position found below the log start by the last look, or -1; guarded by arriving
+	arriving sync.Mutex // serializes what moves at, and guards the fields below; locked before mu
+	logStart int64      // as last fetched; -1 unknown
+	behind   int64      // position found below the log start by the last look, or -1
 	// behindUntil is how many records will have arrived when the client has
-	// handed over all that it held at that look; guarded by arriving.
+	// handed over all that it held at that look.
 	behindUntil int64
 
 	mu      sync.Mutex      // guards the fields below
@@ -46,28 +48,28 @@ type partition struct {
 	events  int             // events of pending, in-flight included
 	moved   time.Time       // when something was last delivered
 	paused  bool
-	leaving bool // pauses no more; see leave
+	leaving bool // pauses no more; see leaveTopic
 	stopped bool
 	topicID [16]byte // of the topic the records come from; zero where the broker gives none
 
 	// owned by run
-	began    bool      // a batch was marked
-	batch    *Batch    // from fill until it is delivered, else nil
-	settled  []bool    // by row of the batch: durable, or found to be refused
-	lone     []Reject  // rows of the batch that were refused standing alone
-	recent   window    // what the sink said to the last rows
-	mapped   window    // what the mapper made of the last events
-	mappedBy int64     // the rules it went by
-	view     BatchView // what the BatchObserver sees
-	inside   int       // events found inside the batch's records, beyond one each
+	began         bool        // a batch was marked
+	batch         *Batch      // from fill until it is delivered, else nil
+	resolved      []bool      // by row of the batch: durable, or found to be refused
+	refusedRows   []Reject    // rows of the batch that were refused alone
+	sent          refusalRate // of the last rows
+	mapped        refusalRate // of the last events mapped
+	mappedVersion int64       // of the schema they were mapped by
+	view          BatchView   // what the BatchObserver sees
+	inside        int         // events found inside the batch's records, beyond one each
 
-	unlogged      int // rejects since the last line about them
-	unloggedLoops int // those of them that were passed
-	logged        time.Time
+	unlogged      int       // rejects since the last line about them
+	unloggedLoops int       // those of them without a dead letter
+	logged        time.Time // that line
 
 	state     atomic.Pointer[condition]
 	marked    atomic.Int64 // offset after the last one marked; -1 before the first
-	end       atomic.Int64 // offset after the last record that can be read, as last heard; -1 unknown
+	end       atomic.Int64 // offset after the last record that can be read, as last looked up; -1 unknown
 	delivered atomic.Int64 // rows
 }
 
@@ -96,7 +98,7 @@ const (
 
 func newPartition(g *Group, topic string, id int32) *partition {
 	p := &partition{
-		topic: topic, id: id, g: g, next: g.newMapper(), books: g.account(topicPartition{topic, id}),
+		topic: topic, id: id, g: g, next: g.newMapper(), ledger: g.ledgerOf(partitionKey(topic, id)),
 		log:  g.log.With(zap.String("topic", topic), zap.Int32("partition", id)),
 		quit: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
@@ -121,7 +123,7 @@ func (p *partition) start() {
 	}()
 }
 
-// stop asks the partition to take no more. It does not wait.
+// stop makes the partition map no more. It does not wait.
 func (p *partition) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -131,8 +133,8 @@ func (p *partition) stop() {
 	}
 }
 
-// wait returns when the partition's goroutine has ended, and drops what had not
-// been started: the next owner reads it again.
+// wait returns when the partition's goroutine has ended, and releases what was not
+// mapped for redelivery.
 func (p *partition) wait() {
 	<-p.done
 	p.cancel(nil)
@@ -144,20 +146,13 @@ func (p *partition) wait() {
 		p.g.resume(p.topic, p.id)
 	}
 	p.pending, p.held, p.events = nil, 0, 0
-	p.books.drop()
+	p.ledger.release()
 }
 
-// recordCost is the client's bookkeeping for a record, in bytes.
-const recordCost = 256
-
-// cost is what a buffered record counts against the budget: its bytes and the
+// Cost is what a buffered record counts against the budget: its bytes and the
 // client's bookkeeping for it.
-func cost(r *kgo.Record) int64 {
-	n := len(r.Key) + len(r.Value) + recordCost
-	for _, h := range r.Headers {
-		n += len(h.Key) + len(h.Value)
-	}
-	return int64(n)
+func Cost(r *kgo.Record) int64 {
+	return int64(RecordBytes(r) + kafka.RecordCost)
 }
 
 // push queues the events among the records, moves the position to the offset
@@ -170,7 +165,7 @@ func (p *partition) push(recs []*kgo.Record, to kgo.EpochOffset, gap gaps, share
 			control++
 			continue
 		}
-		size += cost(r)
+		size += Cost(r)
 	}
 	if control > 0 {
 		gap.skipped += control
@@ -180,7 +175,7 @@ func (p *partition) push(recs []*kgo.Record, to kgo.EpochOffset, gap gaps, share
 	p.mu.Lock()
 	passed := to.Offset - p.at.Offset
 	p.at = to
-	p.books.polled(len(recs), passed, gap)
+	p.ledger.polled(len(recs), passed, gap)
 	if len(recs) > 0 {
 		p.pending = append(p.pending, chunk{recs: recs, at: time.Now()})
 	}
@@ -198,7 +193,7 @@ func (p *partition) push(recs []*kgo.Record, to kgo.EpochOffset, gap gaps, share
 	if gap != (gaps{}) {
 		p.g.obs.OffsetsPassed(p.topic, p.id, gap.lost, gap.skipped)
 	}
-	return len(recs), int(size) - recordCost*len(recs)
+	return len(recs), int(size) - kafka.RecordCost*len(recs)
 }
 
 // release gives back what the first n records held.
@@ -210,7 +205,7 @@ func (p *partition) release(n int) {
 		c := &p.pending[0]
 		k := min(n, len(c.recs))
 		for _, r := range c.recs[:k] {
-			size += cost(r)
+			size += Cost(r)
 		}
 		clear(c.recs[:k]) // the array outlives the records it held
 		c.recs = c.recs[k:]
@@ -231,7 +226,7 @@ func (p *partition) release(n int) {
 }
 
 func (p *partition) run() {
-	defer p.logHeldBack()
+	defer p.logRejectCounts()
 	for p.await() {
 		p.enter(StateWriting, "", "")
 		p.fill()
@@ -245,12 +240,12 @@ func (p *partition) run() {
 		n := len(p.batch.recs)
 		p.observeDone(err)
 		if err != nil {
-			p.auditAbandoned()
+			p.enterAbandoned()
 			p.abandon(err)
 			p.g.batches.forget(p.batch)
 			return
 		}
-		p.audit()
+		p.enterDone()
 		p.mark(p.batch.recs[n-1])
 		p.release(n)
 		p.g.batches.give(p.batch) // what is given back to the budget must not be held on to
@@ -259,8 +254,8 @@ func (p *partition) run() {
 	}
 }
 
-// await returns true when there is something to take and false when it is time
-// to go.
+// await returns true when there is something to map and false when the partition
+// has to stop.
 func (p *partition) await() bool {
 	for {
 		select {
@@ -314,13 +309,13 @@ func (p *partition) fill() {
 
 	b := p.g.batches.take()
 	if p.g.cfg.BatchObserver != nil {
-		b.tapped, b.began = true, time.Now()
+		b.observed, b.began = true, time.Now()
 	}
 	b.topicID = id
 	p.batch = b
-	defer p.unpacked()
+	defer p.enterSplit()
 	for _, c := range chunks {
-		if b.tapped {
+		if b.observed {
 			b.polled = append(b.polled, polled{len(b.recs), c.at})
 		}
 		for _, rec := range c.recs {
@@ -336,9 +331,9 @@ func (p *partition) fill() {
 	b.Rows()
 }
 
-// refill maps the same records again, and what has gathered since: the mapping
-// has changed. Rows of the old batch that are durable already will be there
-// twice; that takes a change of the table in the middle of a halved batch.
+// refill maps the same records again, and what has gathered since: the mapping has
+// changed. Rows of the old batch that are durable already become duplicates; that
+// takes a change of the table in the middle of a split batch.
 func (p *partition) refill() {
 	p.g.batches.give(p.batch)
 	p.fill()
@@ -385,14 +380,14 @@ func (p *partition) markPassed() {
 	p.marked.Store(at.Offset)
 }
 
-// Why a batch was cut off.
+// Why a batch was abandoned.
 var (
-	errStopped = errors.New("the partition was told to stop while blocked")
+	errStopped = errors.New("the partition was stopped while blocked")
 	errDrained = errors.New("the drain time was over")
 	errLost    = errors.New("the partition was lost with the membership")
 )
 
-// abandon says what a cut-off batch means.
+// abandon reports a batch that was not delivered.
 func (p *partition) abandon(err error) {
 	first, last := p.batch.recs[0].Offset, p.batch.recs[len(p.batch.recs)-1].Offset
 	cause := context.Cause(p.ctx)
@@ -407,7 +402,7 @@ func (p *partition) abandon(err error) {
 		zap.NamedError("cause", cause), zap.Int64("first_offset", first), zap.Int64("last_offset", last), zap.Int("rows", len(p.batch.rows)))
 }
 
-// oldest returns how long the first unmarked event has been with us; 0 if none.
+// oldest returns how long ago the first unmarked event was polled; 0 if none.
 func (p *partition) oldest(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -415,4 +410,181 @@ func (p *partition) oldest(now time.Time) time.Duration {
 		return 0
 	}
 	return now.Sub(p.pending[0].at)
+}
+
+// setTopicID notes which topic the next records come from.
+func (p *partition) setTopicID(id [16]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.topicID = id
+}
+
+// leaveTopic makes the partition pause no more: its topic is deleted, and at the
+// next poll the client drops what it has fetched of a paused partition.
+func (p *partition) leaveTopic() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaving = true
+	if p.paused {
+		p.paused = false
+		p.g.resume(p.topic, p.id)
+	}
+}
+
+func (p *partition) setPosition(at kgo.EpochOffset) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at = at
+}
+
+// logLoss writes the one line about a loss.
+func (p *partition) logLoss(first, count int64, cause, remedy string) {
+	p.log.Warn("kafka removed events before they were delivered", zap.String("cause", cause),
+		zap.Int64("first_offset", first), zap.Int64("last_offset", first+count-1), zap.Int64("offsets", count), zap.String("remedy", remedy))
+}
+
+// enterSplit enters the events that mapping found inside the batch's records,
+// beyond the one that each record counted as when it was read.
+func (p *partition) enterSplit() {
+	more := p.batch.events - len(p.batch.recs)
+	p.ledger.split(more - p.inside)
+	p.inside = more
+}
+
+// enterDone enters the outcome of every event of a batch that is done.
+func (p *partition) enterDone() {
+	b := p.batch
+	outcomes := Ledger{Delivered: p.durable()}
+	if p.g.cfg.Rejects.Policy == PolicyDeadLetter {
+		outcomes.DeadLettered, outcomes.Skipped = int64(len(b.rejected)-b.passed), int64(b.passed)
+	} else {
+		outcomes.Skipped = int64(len(b.rejected))
+	}
+	for _, n := range b.filtered {
+		outcomes.Filtered += int64(n)
+	}
+	p.ledger.done(len(b.recs)+p.inside, outcomes)
+	p.inside = 0
+}
+
+// enterAbandoned enters the rows of an abandoned batch that were acknowledged all
+// the same; wait releases the rest.
+func (p *partition) enterAbandoned() {
+	n := p.durable()
+	p.ledger.done(int(n), Ledger{Delivered: n})
+	p.inside = 0
+}
+
+// durable counts the rows of the batch that the sink has acknowledged.
+func (p *partition) durable() int64 {
+	n := int64(-len(p.refusedRows)) // resolved, but by refusal
+	for _, done := range p.resolved {
+		if done {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *partition) status(now time.Time) PartitionStatus {
+	c := p.state.Load()
+	s := PartitionStatus{
+		Topic: p.topic, Partition: p.id, State: c.name, Since: c.since, Reason: c.reason, Committed: -1,
+		Marked: p.marked.Load(), End: p.end.Load(), Lag: -1, Oldest: Seconds(p.oldest(now)), Rows: p.delivered.Load(),
+	}
+	l := p.ledger.snapshot()
+	s.Ledger = LedgerStatus{l, l.Imbalance()}
+	p.mu.Lock()
+	s.Paused, s.Pending, s.Buffered = p.paused, p.events, p.held
+	if p.stopped {
+		s.State = StateDraining
+	}
+	first := int64(-1)
+	if len(p.pending) > 0 {
+		first = p.pending[0].recs[0].Offset
+	}
+	p.mu.Unlock()
+	if s.Marked < 0 {
+		s.Marked = first // nothing delivered yet
+	}
+	s.setLag()
+	return s
+}
+
+// stuckFor returns the offset of the first event that is not delivered, and how
+// long the partition has delivered nothing; 0 when it holds no event.
+func (p *partition) stuckFor(now time.Time) (offset int64, still time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.pending) == 0 {
+		return -1, 0
+	}
+	first := p.pending[0]
+	since := first.at
+	if p.moved.After(since) {
+		since = p.moved
+	}
+	return first.recs[0].Offset, now.Sub(since)
+}
+
+// stuckReason returns what a partition that delivers nothing is waiting for.
+func (p *partition) stuckReason(now time.Time) (reason, remedy string) {
+	c := p.state.Load()
+	switch c.name {
+	case StateBlocked:
+		return c.reason, c.remedy
+	case StateWriting:
+		if p.g.cfg.SinkProblem != nil {
+			if reason, remedy = p.g.cfg.SinkProblem(); reason != "" {
+				return reason, remedy
+			}
+		}
+		return fmt.Sprintf("a write has been in flight for %s and the sink reports no problem", now.Sub(c.since).Round(time.Second)),
+			"look at bridge_sink_request_duration_seconds: the service takes the rows and does not acknowledge them; if it is well, restart this member, its events are read again"
+	case StateRejecting:
+		return "dead letters are being written and not acknowledged", "check the brokers and the dead-letter topic's in-sync replicas"
+	}
+	return "events wait and nothing takes them", "restart this member, its events are read again, and report this as a fault of the bridge"
+}
+
+// The methods below cost one comparison where there is no BatchObserver.
+
+func (p *partition) observeMapped() {
+	if p.g.cfg.BatchObserver == nil {
+		return
+	}
+	p.view = BatchView{Topic: p.topic, Partition: p.id, Began: p.batch.began, Mapped: time.Now(), Writes: p.view.Writes[:0]}
+	p.fillView()
+	p.g.cfg.BatchObserver.BatchMapped(&p.view)
+}
+
+func (p *partition) observeDone(err error) {
+	if p.g.cfg.BatchObserver == nil {
+		return
+	}
+	p.fillView()
+	p.view.Duration, p.view.Err = time.Since(p.view.Mapped), err
+	p.g.cfg.BatchObserver.BatchDone(&p.view)
+	clear(p.view.Writes)
+	p.view = BatchView{Writes: p.view.Writes[:0]} // it must not keep the records
+}
+
+// observeWrite notes a call of the sink that has ended.
+func (p *partition) observeWrite(w SinkWrite, rows [][]byte) {
+	if p.g.cfg.BatchObserver == nil {
+		return
+	}
+	p.view.WriteCount++
+	if len(p.view.Writes) == maxWrites {
+		return
+	}
+	w.Duration = time.Since(w.Began)
+	for _, row := range rows {
+		w.Bytes += len(row)
+	}
+	p.view.Writes = append(p.view.Writes, w)
+}
+
+func (p *partition) fillView() {
+	p.view.batch, p.view.Records, p.view.RowBytes = p.batch, p.batch.recs, len(p.batch.buf)
 }

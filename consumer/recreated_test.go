@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/deadletter"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -238,15 +239,15 @@ func TestMapperKnowsTheTopicID(t *testing.T) {
 			t.Errorf("got ids %x, %x and %x, want the third to be %x and the others another", seen["first"], seen["bad"], seen["second"], now)
 		}
 
-		letters, err := cluster.OpenDeadLetters(t.Context())
+		letters, err := deadletter.Open(t.Context(), cluster.Client, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		was := seen["bad"]
 		delete(seen, "bad")
-		err = letters.Redrive(t.Context(), consumer.RedriveOptions{Match: func(*consumer.DeadLetter) bool { return true }, Mapper: mapper, OnResult: func(f *consumer.RedriveResult) {
-			if f.DeadLetter.TopicID != was {
-				t.Errorf("the dead letter names topic id %x, want %x", f.DeadLetter.TopicID, was)
+		err = letters.Redrive(t.Context(), deadletter.RedriveOptions{Match: func(*deadletter.Record) bool { return true }, Mapper: mapper, OnResult: func(f *deadletter.RedriveResult) {
+			if f.Record.TopicID != was {
+				t.Errorf("the dead letter names topic id %x, want %x", f.Record.TopicID, was)
 			}
 		}})
 		if err != nil || seen["bad"] != was {
@@ -275,7 +276,7 @@ func TestTopicIDOfADeadLetter(t *testing.T) {
 		if text != "" {
 			headers = append(headers, header(consumer.HeaderTopicID, text))
 		}
-		l := consumer.ParseDeadLetter(&kgo.Record{Headers: headers})
+		l := deadletter.Parse(&kgo.Record{Headers: headers})
 		if l.TopicID != want.id && !want.fault || (l.Fault != "") != want.fault {
 			t.Errorf("%q: got id %x and fault %q", text, l.TopicID, l.Fault)
 		}

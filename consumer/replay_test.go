@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -37,6 +38,7 @@ type replayer struct {
 	t       *testing.T
 	b       kafkatest.Broker
 	cluster *consumer.Cluster
+	start   string
 	group   string
 	topic   string
 }
@@ -44,21 +46,21 @@ type replayer struct {
 func newReplayer(t *testing.T, b kafkatest.Broker, cfg consumer.Config) *replayer {
 	t.Helper()
 	cluster, _, _ := newCluster(t, cfg)
-	return &replayer{t: t, b: b, cluster: cluster, group: cfg.Group, topic: cfg.Topics[0]}
+	return &replayer{t: t, b: b, cluster: cluster, start: cfg.Start, group: cfg.Group, topic: cfg.Topics[0]}
 }
 
-func (r *replayer) plan(to consumer.Position, partitions ...int32) []consumer.Move {
+func (r *replayer) plan(to kafka.Position, partitions ...int32) []kafka.Move {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
-	moves, err := r.cluster.PlanReplay(ctx, consumer.Replay{Group: r.group, To: to, Topics: []string{r.topic}, Partitions: partitions})
+	moves, err := r.cluster.PlanReplay(ctx, kafka.Replay{Start: r.start, Group: r.group, To: to, Topics: []string{r.topic}, Partitions: partitions})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return moves
 }
 
-func (r *replayer) commit(moves []consumer.Move) error {
+func (r *replayer) commit(moves []kafka.Move) error {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
@@ -83,13 +85,13 @@ func trim(t *testing.T, b kafkatest.Broker, topic string, partition int32, befor
 	}
 }
 
-func at(n time.Time) consumer.Position { return consumer.Position{Kind: consumer.AtTime, Time: n} }
+func at(n time.Time) kafka.Position { return kafka.Position{Kind: kafka.AtTime, Time: n} }
 
-func atOffset(n int64) consumer.Position {
-	return consumer.Position{Kind: consumer.AtOffset, Offset: n}
+func atOffset(n int64) kafka.Position {
+	return kafka.Position{Kind: kafka.AtOffset, Offset: n}
 }
 
-var earliest, latest = consumer.Position{Kind: consumer.Earliest}, consumer.Position{Kind: consumer.Latest}
+var earliest, latest = kafka.Position{Kind: kafka.Earliest}, kafka.Position{Kind: kafka.Latest}
 
 // Three partitions: 0 is committed to 6 of 10, the log beginning at 2; 1 is
 // empty; 2 holds 5 and has no commit.
@@ -102,13 +104,13 @@ func TestReplayIsPlannedWithinTheLog(t *testing.T) {
 		trim(t, b, topic, 0, 2)
 		cfg := config(t, b, topic)
 		r := newReplayer(t, b, cfg)
-		if err := r.commit([]consumer.Move{{Topic: topic, Partition: 0, Target: 6}}); err != nil {
+		if err := r.commit([]kafka.Move{{Topic: topic, Partition: 0, Target: 6}}); err != nil {
 			t.Fatal(err)
 		}
 		type want struct{ target, again, skipped int64 }
 		for _, tc := range []struct {
 			name string
-			to   consumer.Position
+			to   kafka.Position
 			want [3]want
 		}{
 			{"earliest", earliest, [3]want{{2, 4, 0}, {0, 0, 0}, {0, 0, 0}}},
@@ -128,12 +130,12 @@ func TestReplayIsPlannedWithinTheLog(t *testing.T) {
 				t.Fatalf("%s: got %d partitions, want 3: %v", tc.name, len(moves), moves)
 			}
 			for id, m := range moves {
-				if got := (want{m.Target, m.Again, m.Skipped}); got != tc.want[id] {
+				if got := (want{m.Target, m.Redelivered, m.Skipped}); got != tc.want[id] {
 					t.Errorf("%s, partition %d: got %+v, want %+v", tc.name, id, got, tc.want[id])
 				}
 			}
 		}
-		if m := r.plan(atOffset(0), 0)[0]; m.Asked != 0 || m.LogStart != 2 || m.LogEnd != 10 || m.Committed != 6 {
+		if m := r.plan(atOffset(0), 0)[0]; m.Requested != 0 || m.LogStart != 2 || m.LogEnd != 10 || m.Committed != 6 {
 			t.Errorf("got %+v, want what was asked for and what the log holds", m)
 		}
 		if m := r.plan(earliest, 2); len(m) != 1 || m[0].Partition != 2 || m[0].Committed != -1 {
@@ -166,7 +168,7 @@ func TestReplayRefusesWhatDoesNotExist(t *testing.T) {
 			{topic, 2, "has no partition 2; it has 2"},
 			{"absent-" + topic, 0, "topic absent-" + topic + " does not exist; correct kafka.topics"},
 		} {
-			_, err := r.cluster.PlanReplay(t.Context(), consumer.Replay{Group: r.group, To: earliest, Topics: []string{tc.topic}, Partitions: []int32{tc.partition}})
+			_, err := r.cluster.PlanReplay(t.Context(), kafka.Replay{Group: r.group, To: earliest, Topics: []string{tc.topic}, Partitions: []int32{tc.partition}})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q in it", err, tc.want)
 			}
@@ -193,7 +195,7 @@ func TestReplayOfAnActiveGroupNamesItsMembers(t *testing.T) {
 
 				moves := r.plan(earliest)
 				err := r.commit(moves)
-				var active *consumer.ActiveGroupError
+				var active *kafka.ActiveGroupError
 				if !errors.As(err, &active) || len(active.Members) != 1 {
 					t.Fatalf("got %v, want an ActiveGroupError with one member", err)
 				}

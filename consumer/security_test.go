@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -44,7 +44,7 @@ func refused(t *testing.T, cfg consumer.Config, remedy, secret string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err := cluster.Reach(ctx, func(err error) { t.Errorf("waits for %v, want an end at once", err) })
-	var failure *consumer.KafkaError
+	var failure *kafka.Error
 	if !errors.As(err, &failure) || !failure.Permanent || !strings.Contains(err.Error(), remedy) {
 		t.Errorf("got %v, want a permanent error that says %q", err, remedy)
 	}
@@ -65,11 +65,11 @@ func TestTLSAndPlain(t *testing.T) {
 		delivers(t, b, cfg)
 
 		stranger := cfg
-		stranger.Kafka.TLS = consumer.TLS{Enabled: true} // the system's roots
+		stranger.Kafka.TLS = kafka.TLS{Enabled: true} // the system's roots
 		refused(t, stranger, "set kafka.tls.ca_file", b.Security().Password)
 
 		other := cfg
-		other.Kafka.TLS = consumer.TLS{Enabled: true, CAFile: cfg.Kafka.TLS.CAFile, ServerName: "elsewhere.example"}
+		other.Kafka.TLS = kafka.TLS{Enabled: true, CAFile: cfg.Kafka.TLS.CAFile, ServerName: "elsewhere.example"}
 		refused(t, other, "kafka.tls.server_name", b.Security().Password)
 
 		wrong := cfg
@@ -102,7 +102,7 @@ func TestMutualTLSAndSCRAM512(t *testing.T) {
 		}
 
 		without := cfg
-		without.Kafka.TLS = consumer.TLS{Enabled: true, CAFile: cfg.Kafka.TLS.CAFile}
+		without.Kafka.TLS = kafka.TLS{Enabled: true, CAFile: cfg.Kafka.TLS.CAFile}
 		cluster, _, _ := newCluster(t, without)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
@@ -207,7 +207,7 @@ func TestOAuthBearer(t *testing.T) {
 		}))
 		defer idp.Close()
 		cfg := config(t, b, kafkatest.Topic(t, b, 1))
-		cfg.Kafka.SASL.OAuth = consumer.OAuth{TokenURL: idp.URL, ClientID: "bridge", ReadClientSecret: password(secret), Scopes: []string{"kafka"}}
+		cfg.Kafka.SASL.OAuth = kafka.OAuth{TokenURL: idp.URL, ClientID: "bridge", ReadClientSecret: password(secret), Scopes: []string{"kafka"}}
 		delivers(t, b, cfg)
 		// One client of the cluster and one of the group, each with many
 		// connections.
@@ -225,43 +225,11 @@ func TestOAuthBearer(t *testing.T) {
 		idp.Close()
 		cluster, _, _ := newCluster(t, cfg)
 		_, err := cluster.ID(t.Context())
-		var failure *consumer.KafkaError
+		var failure *kafka.Error
 		if !errors.As(err, &failure) || failure.Permanent || !strings.Contains(err.Error(), "kafka.sasl.oauth: token_url") {
 			t.Errorf("without the endpoint: got %v, want an error that may pass and names the endpoint", err)
 		}
 	})
-}
-
-// Some endpoints write the lifetime of a token as a float; before, that was no token.
-func TestOAuthTokenMayExpireInAFloat(t *testing.T) {
-	o := consumer.OAuth{TokenURL: "https://idp.example/token", ClientID: "bridge", ReadClientSecret: password("s")}
-	o.Over(roundTrip(func(r *http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: http.StatusOK, Request: r, Header: http.Header{"Content-Type": {"application/json"}},
-			Body: io.NopCloser(strings.NewReader(`{"access_token":"t","expires_in":3599.0}`))}, nil
-	}))
-	if token, err := o.Token(); err != nil || token.AccessToken != "t" || token.Expiry.IsZero() {
-		t.Errorf("got %v and %v, want a token that expires", token, err)
-	}
-}
-
-// A byte order mark, at the beginning or where files were put together, hides
-// the certificate behind it.
-func TestTLSFilesMayBeMarked(t *testing.T) {
-	sec := kafkatest.StartFake(t, kafkatest.Options{TLS: true, ClientCert: true}).Security()
-	marked := func(name string) string {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file := filepath.Join(t.TempDir(), "marked.pem")
-		if err := os.WriteFile(file, append([]byte("\ufeff"), text...), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
-	if err := consumer.CheckTLS(consumer.TLS{CAFile: marked(sec.CAFile), CertFile: marked(sec.CertFile), KeyFile: marked(sec.KeyFile)}); err != nil {
-		t.Errorf("got %v, want the files read", err)
-	}
 }
 
 // Files that cannot be used are named before anything is dialled.
@@ -274,12 +242,12 @@ func TestTLSFilesAreChecked(t *testing.T) {
 	}
 	sec := b.Security()
 	for name, tc := range map[string]struct {
-		tls  consumer.TLS
+		tls  kafka.TLS
 		want []string
 	}{
-		"no CA file":    {consumer.TLS{CAFile: filepath.Join(dir, "none")}, []string{"kafka.tls.ca_file", "none"}},
-		"empty CA file": {consumer.TLS{CAFile: empty}, []string{"kafka.tls.ca_file", empty, "PEM"}},
-		"no key":        {consumer.TLS{CAFile: sec.CAFile, CertFile: sec.CertFile, KeyFile: empty}, []string{"kafka.tls.cert_file", empty}},
+		"no CA file":    {kafka.TLS{CAFile: filepath.Join(dir, "none")}, []string{"kafka.tls.ca_file", "none"}},
+		"empty CA file": {kafka.TLS{CAFile: empty}, []string{"kafka.tls.ca_file", empty, "PEM"}},
+		"no key":        {kafka.TLS{CAFile: sec.CAFile, CertFile: sec.CertFile, KeyFile: empty}, []string{"kafka.tls.cert_file", empty}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := config(t, b, "t")
@@ -328,7 +296,7 @@ func TestMSKIAM(t *testing.T) {
 		return resp, nil, true
 	})
 	cfg := config(t, b, "t")
-	cfg.Kafka.SASL = consumer.SASL{Mechanism: "aws-msk-iam"}
+	cfg.Kafka.SASL = kafka.SASL{Mechanism: "aws-msk-iam"}
 	refused(t, cfg, "the broker refused the credentials", secret)
 	if got := mechanism.Load(); got != "AWS_MSK_IAM" {
 		t.Errorf("mechanism: got %v, want AWS_MSK_IAM", got)

@@ -1,14 +1,13 @@
 package consumer
 
 import (
-	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/setting"
 )
 
@@ -57,76 +56,8 @@ type Kafka struct {
 	FetchMaxBytes          setting.Size `yaml:"fetch_max_bytes" default:"4MiB" min:"1KiB" max:"100MiB"`
 	FetchMaxPartitionBytes setting.Size `yaml:"fetch_max_partition_bytes" default:"256KiB" min:"1KiB" max:"100MiB"`
 
-	TLS  TLS  `yaml:"tls"`
-	SASL SASL `yaml:"sasl"`
-
-	// dial connects to a broker; nil: over TCP. Tests use brokers inside the
-	// process, under virtual time.
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
-}
-
-// TLS is the encryption of connections to the brokers, TLS 1.2 or newer. Brokers
-// are always verified.
-type TLS struct {
-	Enabled bool `yaml:"enabled"`
-	// CAFile is a PEM file of the authorities to trust instead of the system's.
-	CAFile string `yaml:"ca_file" readable:"without it the system's settings apply" only_when:"enabled=true"`
-	// CertFile and KeyFile are this client's PEM certificate and key (mutual TLS),
-	// both or neither. They are read again for each connection.
-	CertFile string `yaml:"cert_file" readable:"without it the system's settings apply" only_when:"enabled=true"`
-	KeyFile  string `yaml:"key_file" readable:"without it the system's settings apply" only_when:"enabled=true"`
-	// ServerName is the name that the brokers' certificates must have; empty is each
-	// broker's host name.
-	ServerName string `yaml:"server_name" only_when:"enabled=true"`
-}
-
-// SASL is how the bridge authenticates to the brokers.
-type SASL struct {
-	// Mechanism: aws-msk-iam takes credentials and role from the default AWS chain
-	// and the region from the brokers' names. Empty is none.
-	Mechanism string `yaml:"mechanism" default:"none" choices:"none,plain,scram-sha-256,scram-sha-512,oauthbearer,aws-msk-iam"`
-	// Username for plain and scram. For Confluent Cloud, the API key.
-	Username string `yaml:"username" required:"the name of the user" only_when:"mechanism=plain,scram-sha-256,scram-sha-512"`
-	// Password for plain and scram, or PasswordFile, which is read again at each login.
-	Password     setting.Secret `yaml:"password" required:"the user's password" only_when:"mechanism=plain,scram-sha-256,scram-sha-512" with:"username,mechanism,kafka.brokers"`
-	PasswordFile string         `yaml:"password_file" only_when:"mechanism=plain,scram-sha-256,scram-sha-512"`
-	// AllowPlaintext lets plain and oauthbearer go without TLS to brokers that are
-	// not on the loopback: whoever sees the traffic has the password or the token.
-	AllowPlaintext bool  `yaml:"allow_plaintext" when:"kafka.tls.enabled=false;mechanism=plain,oauthbearer" remedy:"take it out"`
-	OAuth          OAuth `yaml:"oauth" only_when:"mechanism=oauthbearer"`
-
-	// ReadPassword, if not nil, returns the password for each new connection
-	// instead of Password and PasswordFile.
-	ReadPassword func() (string, error) `yaml:"-" json:"-"`
-}
-
-// OAuth is the client-credentials grant of mechanism oauthbearer.
-type OAuth struct {
-	// TokenURL of the authorization server, https (http to loopback only).
-	TokenURL string `yaml:"token_url" required:"the token endpoint of the authorization server"`
-	// ClientID at the authorization server.
-	ClientID string `yaml:"client_id" required:"the client at the authorization server"`
-	// ClientSecret, or ClientSecretFile, which is read again for each token.
-	ClientSecret     setting.Secret `yaml:"client_secret" required:"the client's secret" with:"client_id,token_url,kafka.sasl.mechanism"`
-	ClientSecretFile string         `yaml:"client_secret_file"`
-	// Scopes to request.
-	Scopes []string `yaml:"scopes"`
-
-	// ReadClientSecret, if not nil, returns the secret for each token instead of
-	// ClientSecret and ClientSecretFile.
-	ReadClientSecret func() (string, error) `yaml:"-" json:"-"`
-
-	over http.RoundTripper // replaces the network in tests
-}
-
-// PasswordSource returns where the password comes from.
-func (s SASL) PasswordSource() setting.SecretSource {
-	return setting.SecretSource{Key: "kafka.sasl.password", Value: s.Password, File: s.PasswordFile}
-}
-
-// ClientSecretSource returns where the client secret comes from.
-func (o OAuth) ClientSecretSource() setting.SecretSource {
-	return setting.SecretSource{Key: "kafka.sasl.oauth.client_secret", Value: o.ClientSecret, File: o.ClientSecretFile}
+	TLS  kafka.TLS  `yaml:"tls"`
+	SASL kafka.SASL `yaml:"sasl"`
 }
 
 // Delivery is the size of batches, the memory they may take and how long a stop may

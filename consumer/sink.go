@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"errors"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -63,3 +64,56 @@ type stale interface {
 // [Batch.Empty], and says there with
 // [Batch.SetSchemaVersion] which they are.
 type Mapper func(rec *kgo.Record, out *Batch)
+
+// RowSender sends runs of rows, named by their index, to a sink that may refuse
+// some of them.
+type RowSender interface {
+	// SendRows sends rows lo up to, and without, hi: with Write at first, with
+	// Probe once one of them is known to be refused.
+	SendRows(lo, hi int, probe bool) error
+	// RefuseRow takes a row that was refused alone, with the sink's error. An error
+	// ends the search.
+	RefuseRow(row int, code, column string, err error) error
+}
+
+// SendAll has s send the rows that are not resolved, in order and in Writes of at
+// most maxRows rows and maxBytes bytes, but of one row at least. What is refused is
+// split, and sent again, until the refused row is alone: one among n costs at most
+// 2*ceil(log2 n) Probes. s resolves rows as it goes.
+func SendAll(s RowSender, rows [][]byte, resolved []bool, maxRows int, maxBytes int64) error {
+	for lo := 0; lo < len(rows); {
+		if resolved[lo] {
+			lo++
+			continue
+		}
+		hi, size := lo+1, len(rows[lo])
+		for hi < len(rows) && !resolved[hi] && hi-lo < maxRows && int64(size+len(rows[hi])) <= maxBytes {
+			size += len(rows[hi])
+			hi++
+		}
+		if err := sendSplitting(s, lo, hi, false); err != nil {
+			return err
+		}
+		lo = hi
+	}
+	return nil
+}
+
+func sendSplitting(s RowSender, lo, hi int, probe bool) error {
+	err := s.SendRows(lo, hi, probe)
+	var no refused
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &no):
+		return err
+	case hi-lo == 1:
+		code, column := no.Refused()
+		return s.RefuseRow(lo, code, column, err)
+	}
+	mid := lo + (hi-lo)/2
+	if err := sendSplitting(s, lo, mid, true); err != nil {
+		return err
+	}
+	return sendSplitting(s, mid, hi, true)
+}

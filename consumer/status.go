@@ -2,18 +2,28 @@ package consumer
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
-// Status is what the group is doing, at one moment.
+// Status is the state of a group at one moment.
 type Status struct {
 	MemberID      string
 	Running       bool      // the poll loop is alive
-	Polled        time.Time // when the poll loop last came round; while the budget is spent it stands still
+	Polled        time.Time // when the poll loop last began a poll; it waits while the budget is spent
 	BufferedBytes int64
 	BufferedLimit int64
 	LastCommit    time.Time // zero before the first
@@ -46,7 +56,7 @@ type PartitionStatus struct {
 	Since     time.Time `json:"-"`
 	Paused    bool      `json:"paused"`         // fetches are paused: it holds more than its share while memory is short
 	Committed int64     `json:"committed"`      // offset a new owner would begin at
-	Marked    int64     `json:"marked"`         // offset after the last delivered event and those behind it that hold none
+	Marked    int64     `json:"marked"`         // offset after the last delivered event and those after it that hold none
 	End       int64     `json:"end_offset"`     // offset after the last one that can be read
 	Lag       int64     `json:"lag"`            // offsets to read and deliver until End
 	Pending   int       `json:"pending_events"` // records polled and not delivered yet
@@ -74,8 +84,22 @@ func (s *Seconds) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// Status takes a snapshot. It is safe to call from any goroutine and never
-// waits for a Write or a broker.
+// Reason codes of a group that is not ready.
+const (
+	reasonKafka  = "kafka_unreachable"
+	reasonTopic  = "topic_missing"
+	reasonFetch  = "fetch_failing"
+	reasonMember = "not_joined"
+	reasonParts  = "partition_blocked"
+	reasonStuck  = "partition_stuck"
+	reasonBatch  = "batch_too_large"
+	reasonStart  = "start_position"
+	// reasonRecreated is a topic that is not the one that was read before.
+	reasonRecreated = "topic_recreated"
+)
+
+// Status takes a snapshot. It is safe to call from any goroutine and never waits
+// for a Write or a broker.
 func (g *Group) Status() Status {
 	now := time.Now()
 	s := Status{
@@ -88,7 +112,7 @@ func (g *Group) Status() Status {
 	g.commits.mu.Lock()
 	s.LastCommit = g.commits.last
 	g.commits.mu.Unlock()
-	if g.running.Load() {
+	if s.Running {
 		s.MemberID, _ = g.cl.GroupMetadata()
 		committed = g.cl.CommittedOffsets()
 	}
@@ -96,16 +120,9 @@ func (g *Group) Status() Status {
 		s.NotReady = append(s.NotReady, NotReady{Code: reasonMember, Text: "not a member of group " + g.cfg.Group + " yet", Remedy: "wait for the first rebalance; if it lasts, check that the brokers are up and the group is authorised"})
 	}
 
+	parts := g.partitions()
 	g.mu.Lock()
-	parts := make([]*partition, 0, len(g.parts))
-	for _, p := range g.parts {
-		parts = append(parts, p)
-	}
-	for _, a := range g.accounts {
-		l := a.snapshot()
-		s.Ledger.Ledger = s.Ledger.Add(l)
-		s.Ledger.Imbalance += l.Imbalance()
-	}
+	s.Ledger = g.sumLedgers()
 	g.mu.Unlock()
 	for _, p := range parts {
 		ps := p.status(now)
@@ -115,7 +132,7 @@ func (g *Group) Status() Status {
 				ps.Lag = max(ps.End-at.Offset, 0)
 			}
 		}
-		ps.measure()
+		ps.setLag()
 		s.Partitions = append(s.Partitions, ps)
 		if ps.State == StateBlocked {
 			c := p.state.Load()
@@ -125,11 +142,14 @@ func (g *Group) Status() Status {
 	slices.SortFunc(s.Partitions, func(a, b PartitionStatus) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
-	if why, is := g.stuckReason(now); is {
-		s.NotReady = append(s.NotReady, why)
+	// A blocked partition has a reason of its own already.
+	idle := slices.DeleteFunc(g.stuck(now), func(s stuck) bool { return s.state.Load().name == StateBlocked })
+	if len(idle) > 0 {
+		s.NotReady = append(s.NotReady, NotReady{Code: reasonStuck, Remedy: idle[0].remedy,
+			Text: fmt.Sprintf("no event delivered for over %s: %s: %s", g.cfg.StuckAfter, describe(idle), idle[0].reason)})
 	}
-	for code, e := range g.trouble.list() {
-		s.NotReady = append(s.NotReady, NotReady{Code: code, Text: e.Doing + ": " + e.Err.Error(), Remedy: e.Remedy})
+	for code, e := range g.problems.list() {
+		s.NotReady = append(s.NotReady, NotReady{Code: code, Text: e.Op + ": " + e.Err.Error(), Remedy: e.Remedy})
 	}
 	slices.SortFunc(s.NotReady, func(a, b NotReady) int {
 		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Text, b.Text))
@@ -137,39 +157,260 @@ func (g *Group) Status() Status {
 	return s
 }
 
-func (p *partition) status(now time.Time) PartitionStatus {
-	c := p.state.Load()
-	s := PartitionStatus{
-		Topic: p.topic, Partition: p.id, State: c.name, Since: c.since, Reason: c.reason, Committed: -1,
-		Marked: p.marked.Load(), End: p.end.Load(), Lag: -1, Oldest: Seconds(p.oldest(now)), Rows: p.delivered.Load(),
-	}
-	l := p.books.snapshot()
-	s.Ledger = LedgerStatus{l, l.Imbalance()}
-	p.mu.Lock()
-	s.Paused, s.Pending, s.Buffered = p.paused, p.events, p.held
-	if p.stopped {
-		s.State = StateDraining
-	}
-	first := int64(-1)
-	if len(p.pending) > 0 {
-		first = p.pending[0].recs[0].Offset
-	}
-	p.mu.Unlock()
-	if s.Marked < 0 {
-		s.Marked = first // nothing delivered yet: what we hold is where we are
-	}
-	s.measure()
-	return s
-}
-
-// measure fills the lag. Before the first delivery the committed offset is where
-// the partition stands.
-func (s *PartitionStatus) measure() {
+// setLag sets the lag. Before the first delivery it counts from the committed
+// offset.
+func (s *PartitionStatus) setLag() {
 	at := s.Marked
 	if at < 0 {
 		at = s.Committed
 	}
 	if s.End >= 0 && at >= 0 {
 		s.Lag = max(s.End-at, 0)
+	}
+}
+
+// stuck is a partition that holds events and has not delivered any for longer than
+// StuckAfter, with the first of them.
+type stuck struct {
+	*partition
+	offset int64
+	idle   time.Duration
+	reason string
+	remedy string
+}
+
+// stuck returns the stuck partitions, the longest first.
+func (g *Group) stuck(now time.Time) []stuck {
+	if g.cfg.StuckAfter <= 0 {
+		return nil
+	}
+	var all []stuck
+	for _, p := range g.partitions() {
+		if offset, idle := p.stuckFor(now); idle > g.cfg.StuckAfter {
+			s := stuck{partition: p, offset: offset, idle: idle}
+			s.reason, s.remedy = p.stuckReason(now)
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b stuck) int {
+		return cmp.Or(cmp.Compare(b.idle, a.idle), cmp.Compare(a.topic, b.topic), cmp.Compare(a.id, b.id))
+	})
+	return all
+}
+
+// describe names at most five of the stuck partitions.
+func describe(all []stuck) string {
+	names := make([]string, 0, 6)
+	for i, s := range all {
+		if i == 5 {
+			names = append(names, fmt.Sprintf("and %d more", len(all)-i))
+			break
+		}
+		names = append(names, fmt.Sprintf("%s/%d at offset %d for %s", s.topic, s.id, s.offset, s.idle.Round(time.Second)))
+	}
+	return strings.Join(names, ", ")
+}
+
+// stuckLog writes one line when partitions become stuck for a reason, and one when
+// all of them deliver again.
+type stuckLog struct {
+	log *zap.Logger
+
+	mu     sync.Mutex              // guards logged
+	logged map[topicPartition]bool // partitions that a line named
+}
+
+func (w *stuckLog) update(all []stuck) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := make(map[topicPartition]bool, len(all))
+	fresh := make(map[string][]stuck) // by reason
+	for _, s := range all {
+		tp := partitionKey(s.topic, s.id)
+		now[tp] = true
+		if !w.logged[tp] {
+			fresh[s.reason] = append(fresh[s.reason], s)
+		}
+	}
+	for reason, some := range fresh {
+		w.log.Error("no event delivered for too long", zap.Int("partitions", len(some)), zap.String("where", describe(some)),
+			zap.String("reason", reason), zap.String("remedy", some[0].remedy))
+	}
+	if len(w.logged) > 0 && len(now) == 0 {
+		w.log.Info("all partitions deliver again")
+	}
+	w.logged = now
+}
+
+// watch looks up, every few seconds, what polling does not show: whether the
+// brokers answer, whether the topics exist, and where the partitions end even while
+// their fetches are paused.
+func (g *Group) watch(ctx context.Context) error {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		g.stuckLog.update(g.stuck(time.Now()))
+		g.look(ctx)
+		select {
+		case <-tick.C:
+		case <-g.lookNow:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (g *Group) look(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, watchInterval)
+	defer cancel()
+	g.forgetHalted()
+	g.updateSize(g.cl)
+	ends, err := g.cluster.ListEnds(ctx, g.cfg.Topics...)
+	if err != nil {
+		err = g.cluster.ExplainTopics(ctx, "reading end offsets", err, g.cfg.Topics...)
+		var failure *kafka.Error
+		if errors.As(err, &failure) && ctx.Err() != context.Canceled {
+			g.problems.add(reasonKafka, failure)
+		}
+		if errors.Is(err, kerr.TopicAuthorizationFailed) {
+			g.followTopics(ctx) // the other topics
+		}
+		return
+	}
+	g.problems.clear(reasonKafka)
+	g.followTopics(ctx)
+	g.problems.expire(reasonFetch, 3*watchInterval)
+
+	var missing []string
+	for _, topic := range g.cfg.Topics {
+		if !kafka.Exists(ends[topic]) {
+			missing = append(missing, topic)
+		}
+	}
+	if len(missing) > 0 {
+		list := strings.Join(missing, ", ")
+		g.problems.add(reasonTopic, &kafka.Error{Op: "looking for topic " + list, Err: errors.New("it does not exist yet"),
+			Remedy: "create it or correct kafka.topics; reading begins automatically when it appears"})
+	} else if g.problems.clear(reasonTopic) {
+		g.cl.ForceMetadataRefresh() // or it would be noticed half a minute later
+	}
+
+	g.enterEmptied(ctx)
+	ends.Each(func(o kadm.ListedOffset) {
+		if p := g.partition(o.Topic, o.Partition); p != nil && o.Err == nil {
+			p.end.Store(o.Offset)
+		}
+	})
+}
+
+// halt notes that the client reads a partition no further, because the next batch
+// is too large. Nothing of it was delivered and nothing after it is, so this
+// problem does not pass without a change.
+func (g *Group) halt(e *kgo.ErrDecompressTooLarge) {
+	g.mu.Lock()
+	g.halted[partitionKey(e.Topic, e.Partition)] = true
+	g.mu.Unlock()
+	g.problems.add(reasonBatch, kafka.BatchTooLarge(e, kafka.MaxBatch(int64(g.cfg.MaxBuffered)), fmt.Sprintf("the partition is stopped, the others continue; if the batch is legitimate, raise delivery.max_buffered above its size and restart; "+
+		"else find out who produced it, stop the bridge and set the group's offset to %d", e.NextOffset)))
+}
+
+// forgetHalted forgets halted partitions that are no longer assigned, and the
+// problem with the last of them.
+func (g *Group) forgetHalted() {
+	g.mu.Lock()
+	for tp := range g.halted {
+		if g.parts[tp] == nil {
+			delete(g.halted, tp)
+		}
+	}
+	none := len(g.halted) == 0
+	g.mu.Unlock()
+	if none {
+		g.problems.clear(reasonBatch)
+	}
+}
+
+// problems keep the group from being ready. One failure is one log line when it
+// begins and one when it ends, however often it recurs.
+type problems struct {
+	log *zap.Logger
+
+	mu  sync.Mutex // guards now
+	now map[string]problem
+}
+
+type problem struct {
+	err  *kafka.Error
+	seen time.Time // last
+}
+
+func (t *problems) add(code string, e *kafka.Error) {
+	t.mu.Lock()
+	_, known := t.now[code]
+	if t.now == nil {
+		t.now = make(map[string]problem)
+	}
+	t.now[code] = problem{err: e, seen: time.Now()}
+	t.mu.Unlock()
+	if !known {
+		t.log.Warn("kafka problem; waiting for it to pass", zap.String("code", code), zap.Error(e))
+	}
+}
+
+// clear ends a problem and reports whether there was one.
+func (t *problems) clear(code string) bool {
+	t.mu.Lock()
+	_, known := t.now[code]
+	delete(t.now, code)
+	t.mu.Unlock()
+	if known {
+		t.log.Info("kafka problem is over", zap.String("code", code))
+	}
+	return known
+}
+
+func (t *problems) list() map[string]*kafka.Error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make(map[string]*kafka.Error, len(t.now))
+	for code, tr := range t.now {
+		all[code] = tr.err
+	}
+	return all
+}
+
+// expire clears a problem that was not seen for a while.
+func (t *problems) expire(code string, after time.Duration) {
+	t.mu.Lock()
+	tr, known := t.now[code]
+	t.mu.Unlock()
+	if known && time.Since(tr.seen) > after {
+		t.clear(code)
+	}
+}
+
+// commitLog writes one line when commits begin to fail and one when they work
+// again.
+type commitLog struct {
+	log *zap.Logger
+
+	mu      sync.Mutex // guards the fields below
+	failing error
+	last    time.Time // of the last accepted commit
+}
+
+func (c *commitLog) note(err error) {
+	c.mu.Lock()
+	before := c.failing
+	c.failing = err
+	if err == nil {
+		c.last = time.Now()
+	}
+	c.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		c.log.Warn("committing offsets fails; nothing is lost, but what is delivered meanwhile is delivered again after a restart", zap.Error(err))
+	case err == nil && before != nil:
+		c.log.Info("committing offsets works again")
 	}
 }

@@ -38,15 +38,15 @@ func TestPurgedTopicIsSubscribedToAgain(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	g.followTopics(ctx) // knows the id
-	g.owned[topicPartition{"t", 0}] = true
+	g.owned[partitionKey("t", 0)] = true
 	now := time.Now()
-	g.incarnations.unknown = map[string]refusedID{"t": {since: now.Add(-unknownTooLong - time.Second), last: now}}
+	g.topicIDs.unknown = map[string]refusedID{"t": {since: now.Add(-unknownTooLong - time.Second), last: now}}
 	g.followTopics(ctx) // leaves the topic, and waits until the group has taken it back
 	if slices.Contains(g.cl.GetConsumeTopics(), "t") {
 		t.Fatal("the topic was not purged")
 	}
-	g.incarnations.accepted("t")
-	delete(g.owned, topicPartition{"t", 0})
+	g.topicIDs.accepted("t")
+	delete(g.owned, partitionKey("t", 0))
 	g.followTopics(ctx)
 	if !slices.Contains(g.cl.GetConsumeTopics(), "t") {
 		t.Error("the topic is purged and not subscribed to again")
@@ -61,7 +61,7 @@ func TestStartPositionsOfAFormerMembershipAreNotCommitted(t *testing.T) {
 		p := newPartition(g, "t", int32(id))
 		defer p.cancel(nil)
 		p.member = member
-		g.parts[topicPartition{"t", int32(id)}] = p
+		g.parts[partitionKey("t", int32(id))] = p
 	}
 	commit := func(ids ...int32) *kmsg.OffsetCommitRequest {
 		req := kmsg.NewPtrOffsetCommitRequest()

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -103,7 +104,7 @@ func TestDeadLetterTopicIsMade(t *testing.T) {
 		cfg.Rejects.Create = false
 		forbidden, _, _ := newCluster(t, cfg)
 		err := forbidden.EnsureDeadLetters(t.Context())
-		var failure *consumer.KafkaError
+		var failure *kafka.Error
 		if !errors.As(err, &failure) || !failure.Permanent || !strings.Contains(err.Error(), "kafka-topics.sh --bootstrap-server "+b.Addrs()[0]+" --create --topic "+topic+"-dlq") {
 			t.Errorf("without leave to create: got %v, want a permanent error with the command", err)
 		}
@@ -193,7 +194,7 @@ func TestReadable(t *testing.T) {
 			t.Errorf("got %d events, %v, want 11", got, err)
 		}
 		found, err := cluster.Topics(t.Context())
-		if want := (consumer.Topic{Name: topic, Exists: true, Partitions: 2}); err != nil || len(found) != 1 || found[0] != want {
+		if want := (kafka.Topic{Name: topic, Exists: true, Partitions: 2}); err != nil || len(found) != 1 || found[0] != want {
 			t.Errorf("got %+v %v, want %+v", found, err, want)
 		}
 		missing, _, _ := newCluster(t, config(t, b, kafkatest.Name(t)))

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -25,7 +26,7 @@ type bounded struct {
 
 // startUntil runs a member until the group has reached until, which is resolved
 // before it joins.
-func startUntil(t *testing.T, cfg consumer.Config, sink consumer.Sink, until consumer.Position) *bounded {
+func startUntil(t *testing.T, cfg consumer.Config, sink consumer.Sink, until kafka.Position) *bounded {
 	t.Helper()
 	cluster, log, logs := newCluster(t, cfg)
 	ensureDeadLetters(t, cluster)
@@ -284,7 +285,7 @@ func TestBeginKeepsWhatIsCommitted(t *testing.T) {
 		produceMinutes(t, b, topic, 1, 10)
 		cfg := config(t, b, topic)
 		r := newReplayer(t, b, cfg)
-		if err := r.commit([]consumer.Move{{Topic: topic, Partition: 1, Target: 7}}); err != nil {
+		if err := r.commit([]kafka.Move{{Topic: topic, Partition: 1, Target: 7}}); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -296,7 +297,7 @@ func TestBeginKeepsWhatIsCommitted(t *testing.T) {
 		if got := committed(t, b, cfg.Group, topic); got[0] != 4 || got[1] != 7 {
 			t.Errorf("committed %v, want 4 and 7", got)
 		}
-		var failure *consumer.KafkaError
+		var failure *kafka.Error
 		cfg.Topics = []string{"absent-" + topic}
 		if _, err := newReplayer(t, b, cfg).cluster.StopOffsets(ctx, latest); !errors.As(err, &failure) || !failure.Permanent {
 			t.Errorf("got %v, want a permanent failure for a topic that does not exist", err)

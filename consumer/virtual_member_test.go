@@ -58,7 +58,7 @@ func (w *world) join(adjust ...func(*consumer.Config)) *vmember {
 	w.t.Helper()
 	m := &vmember{w: w, name: fmt.Sprintf("member %d", len(w.members)), done: make(chan struct{}), mended: make(chan struct{}), conns: map[net.Conn]bool{}}
 	cfg := w.cfg
-	cfg.Kafka.SetDial(m.dial)
+	cfg.Dial = m.dial
 	for _, f := range adjust {
 		f(&cfg)
 	}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/deadletter"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/terminal"
@@ -92,7 +94,7 @@ func (f *deadLetterFlags) read(cmd *cobra.Command, table bool) (*config.Config, 
 		if err != nil {
 			return nil, &usageError{fmt.Errorf("%s %w", bound.flag, err)}
 		}
-		if *bound.at = p.Time; p.Kind == consumer.Latest {
+		if *bound.at = p.Time; p.Kind == kafka.Latest {
 			*bound.at = now
 		}
 	}
@@ -114,7 +116,7 @@ func (f *deadLetterFlags) read(cmd *cobra.Command, table bool) (*config.Config, 
 // match reports whether the dead letter is selected, and counts those that are
 // resolved or not ours: a dead-letter topic may be shared with bridges that write
 // to other tables, so those of other topics and groups are left out.
-func (f *deadLetterFlags) match(l *consumer.DeadLetter) bool {
+func (f *deadLetterFlags) match(l *deadletter.Record) bool {
 	if l.Original.Topic != "" && !slices.Contains(f.topics, l.Original.Topic) || !l.OfGroup(f.group) {
 		f.skipped.Elsewhere++
 		return false
@@ -127,7 +129,7 @@ func (f *deadLetterFlags) match(l *consumer.DeadLetter) bool {
 		len(f.parts) > 0 && (l.Original.Topic == "" || !slices.Contains(f.parts, l.Original.Partition)):
 		return false
 	}
-	if l.Settled {
+	if l.Resolved {
 		f.skipped.Resolved++
 		return f.all
 	}
@@ -137,23 +139,23 @@ func (f *deadLetterFlags) match(l *consumer.DeadLetter) bool {
 // deadLetterReader is the dead-letter topics of the configuration, and a bar that
 // shows how much of them is read.
 type deadLetterReader struct {
-	*consumer.DeadLetterReader `json:"-"`
-	Topics                     []string `json:"topics"`
-	Missing                    []string `json:"missing_topics,omitempty"`
+	*deadletter.Reader `json:"-"`
+	Topics             []string `json:"topics"`
+	Missing            []string `json:"missing_topics,omitempty"`
 
 	bar *terminal.Bar
 	of  int64
 	n   int64
 }
 
-func (r *deadLetterReader) open(ctx context.Context, cluster *consumer.Cluster) (err error) {
+func (r *deadLetterReader) open(ctx context.Context, cl *kafka.Client, cfg *config.Config) (err error) {
 	looking, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	if r.DeadLetterReader, err = cluster.OpenDeadLetters(looking); err != nil {
+	if r.Reader, err = pipeline.OpenDeadLetters(looking, cl, cfg); err != nil {
 		return err
 	}
-	r.of = r.DeadLetterReader.Records()
-	for _, t := range r.DeadLetterReader.Topics() {
+	r.of = r.Reader.Records()
+	for _, t := range r.Reader.Topics() {
 		r.Topics = append(r.Topics, t.Name)
 		if !t.Exists {
 			r.Missing = append(r.Missing, t.Name)
@@ -205,7 +207,7 @@ func commandLogger(cmd *cobra.Command, cfg config.Log, above *terminal.Bar) *zap
 
 // deadLetterName is what `bridge dlq show` takes: partition/offset, with the
 // dead-letter topic in front where there are several.
-func deadLetterName(l *consumer.DeadLetter, topics int) string {
+func deadLetterName(l *deadletter.Record, topics int) string {
 	name := fmt.Sprintf("%d/%d", l.Partition, l.Offset)
 	if topics > 1 {
 		name = l.Topic + "/" + name
@@ -264,15 +266,15 @@ configuration, and READ on the dead-letter topics.`,
 			}
 			list := &deadLetterList{DeadLetters: []listedDeadLetter{}, groups: deadLetterGroups{}, all: f.all}
 			list.bar = terminal.NewBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
-			cluster, err := pipeline.NewCluster(cfg, version(), commandLogger(cmd, cfg.Log, list.bar))
+			cl, err := pipeline.NewKafkaClient(cfg, version(), commandLogger(cmd, cfg.Log, list.bar))
 			if err != nil {
 				return &usageError{err}
 			}
-			defer cluster.Close()
-			if err := list.open(cmd.Context(), cluster); err != nil {
+			defer cl.Close()
+			if err := list.open(cmd.Context(), cl, cfg); err != nil {
 				return err
 			}
-			err = list.Each(cmd.Context(), func(l *consumer.DeadLetter) error {
+			err = list.Each(cmd.Context(), func(l *deadletter.Record) error {
 				list.count(func() string { return "" })
 				if f.match(l) {
 					list.add(l, limit)
@@ -323,10 +325,10 @@ type listedDeadLetter struct {
 }
 
 // describe returns the dead letter with its texts fit for a terminal.
-func describe(l *consumer.DeadLetter, topics int) listedDeadLetter {
+func describe(l *deadletter.Record, topics int) listedDeadLetter {
 	x := listedDeadLetter{Name: deadLetterName(l, topics), Topic: l.Topic, Source: "unknown", Events: l.Events,
 		Code: legible(cmp.Or(l.Code, codeUnreadable), 64), Column: legible(l.Column, 255), Reason: legible(l.Reason, maxReason),
-		Attempts: l.Attempts, Copies: l.Copies, Parts: l.Parts, Fault: legible(l.Fault, maxReason), Resolved: l.Settled, Delivered: l.Landed,
+		Attempts: l.Attempts, Copies: l.Copies, Parts: l.Parts, Fault: legible(l.Fault, maxReason), Resolved: l.Resolved, Delivered: l.Delivered,
 		Replaced: l.Replaced, partition: l.Partition, offset: l.Offset}
 	if l.Original.Topic != "" {
 		x.Source = fmt.Sprintf("%s/%d/%d", legible(l.Original.Topic, 249), l.Original.Partition, l.Original.Offset)
@@ -389,7 +391,7 @@ type deadLetterList struct {
 	all    bool
 }
 
-func (s *deadLetterList) add(l *consumer.DeadLetter, limit int) {
+func (s *deadLetterList) add(l *deadletter.Record, limit int) {
 	s.Matched++
 	g, _ := s.groups.count("", l.Code, l.Column)
 	if at := l.FailedAt; !at.IsZero() {
@@ -516,7 +518,7 @@ when one was not.`,
 			}
 			defer b.Close()
 			r.Table = b.Client.Table().String()
-			err = r.run(cmd.Context(), b, &f, limit)
+			err = r.run(cmd.Context(), cfg, b, &f, limit)
 			r.bar.Erase()
 			if err != nil {
 				return err
@@ -570,8 +572,8 @@ type redriveReport struct {
 
 // run redrives the dead letters. It returns errors before the first of them; later
 // ones are in the report.
-func (r *redriveReport) run(ctx context.Context, b *pipeline.Parts, f *deadLetterFlags, limit int) error {
-	if err := r.open(ctx, b.Cluster); err != nil {
+func (r *redriveReport) run(ctx context.Context, cfg *config.Config, b *pipeline.Parts, f *deadLetterFlags, limit int) error {
+	if err := r.open(ctx, b.Cluster.Client, cfg); err != nil {
 		return err
 	}
 	fitting, cancel := context.WithTimeout(ctx, pipeline.CheckTimeout)
@@ -583,8 +585,8 @@ func (r *redriveReport) run(ctx context.Context, b *pipeline.Parts, f *deadLette
 	if err := b.Schema.CheckTable(fitting, clusterID); err != nil {
 		return fmt.Errorf("checking the table before the redrive: %w", err)
 	}
-	o := consumer.RedriveOptions{Limit: limit, Mapper: b.Schema.NewMapper(), By: r.By, OnResult: r.add,
-		Match: func(l *consumer.DeadLetter) bool {
+	o := deadletter.RedriveOptions{Limit: limit, Mapper: b.Schema.NewMapper(), By: r.By, OnResult: r.add,
+		Match: func(l *deadletter.Record) bool {
 			r.count(func() string {
 				return fmt.Sprintf("  %d delivered  %d rejected  %d failed", r.Delivered, r.Rejected, r.Failed)
 			})
@@ -613,25 +615,25 @@ func (r *redriveReport) run(ctx context.Context, b *pipeline.Parts, f *deadLette
 const redriveLogEvery = 5 * time.Second
 
 // add counts the outcome of one dead letter.
-func (r *redriveReport) add(result *consumer.RedriveResult) {
+func (r *redriveReport) add(result *deadletter.RedriveResult) {
 	r.Matched++
-	r.Older += max(result.DeadLetter.Copies-1, 0)
+	r.Older += max(result.Record.Copies-1, 0)
 	r.Rows += result.Rows
 	switch result.Outcome {
-	case consumer.RedriveLanded:
+	case deadletter.Delivered:
 		r.Delivered++
-	case consumer.RedriveRejected:
+	case deadletter.Rejected:
 		r.Rejected++
 		first := result.Rejects[0]
 		r.explain(result, first.Code, first.Column, first.Reason)
-	case consumer.RedriveFiltered:
+	case deadletter.Filtered:
 		r.Filtered++
 		r.explain(result, "-", "", "the configuration or the blueprint drops the event now")
 	default:
 		r.Failed++
-		r.explain(result, result.DeadLetter.Code, "", result.Err.Error())
+		r.explain(result, result.Record.Code, "", result.Err.Error())
 	}
-	if result.Rows > 0 && result.Err != nil && result.Outcome != consumer.RedriveFailed {
+	if result.Rows > 0 && result.Err != nil && result.Outcome != deadletter.Failed {
 		r.Unmarked++
 	}
 	if r.bar == nil && time.Since(r.logged) >= redriveLogEvery {
@@ -640,9 +642,9 @@ func (r *redriveReport) add(result *consumer.RedriveResult) {
 	}
 }
 
-func (r *redriveReport) explain(result *consumer.RedriveResult, code, column, reason string) {
+func (r *redriveReport) explain(result *deadletter.RedriveResult, code, column, reason string) {
 	if g, added := r.groups.count(result.Outcome, code, column); added {
-		g.Example, g.Reason = deadLetterName(result.DeadLetter, len(r.Topics)), legible(reason, maxReason)
+		g.Example, g.Reason = deadLetterName(result.Record, len(r.Topics)), legible(reason, maxReason)
 	}
 }
 

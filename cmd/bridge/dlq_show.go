@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/deadletter"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/terminal"
@@ -49,7 +49,7 @@ read, show maps with the blueprint alone and reports that.`,
 			}
 			defer b.Close()
 			var r deadLetterReader
-			if err := r.open(cmd.Context(), b.Cluster); err != nil {
+			if err := r.open(cmd.Context(), b.Cluster.Client, cfg); err != nil {
 				return err
 			}
 			switch {
@@ -106,7 +106,7 @@ type shownDeadLetter struct {
 	NoTable    string              `json:"without_table,omitempty"` // why the table's columns are not known
 	Now        []mapping.Explained `json:"now"`                     // of each event that failed
 
-	letter  *consumer.DeadLetter
+	letter  *deadletter.Record
 	indexes []int // of the events in Now, where they are those of the dead letter
 }
 
@@ -115,7 +115,7 @@ type shownHeader struct {
 	Value shownBytes `json:"value"`
 }
 
-func newShownDeadLetter(l *consumer.DeadLetter, topics int) *shownDeadLetter {
+func newShownDeadLetter(l *deadletter.Record, topics int) *shownDeadLetter {
 	s := &shownDeadLetter{listedDeadLetter: describe(l, topics), letter: l, SourceTime: timeText(l.Original.Timestamp, ""), Version: legible(l.Version, 64),
 		Headers: []shownHeader{}, Key: l.Original.Key, Value: l.Original.Value, Bytes: len(l.Original.Value), Now: []mapping.Explained{}}
 	for _, h := range l.Original.Headers {
@@ -183,12 +183,12 @@ func (s *shownDeadLetter) text(b *strings.Builder, _ terminal.Style) {
 	switch {
 	case l.Fault != "":
 		state = "cannot be redriven: " + s.Fault
-	case l.Settled:
+	case l.Resolved:
 		state = "resolved: a redrive delivered it"
 	case l.Replaced:
 		state = "replaced by a newer dead letter of the same event, which bridge dlq list shows"
-	case len(l.Landed) > 0:
-		state = "open; a redrive delivered its events " + eventsText(l.Landed)
+	case len(l.Delivered) > 0:
+		state = "open; a redrive delivered its events " + eventsText(l.Delivered)
 	}
 	line("state", state)
 	for _, h := range s.Headers {

@@ -10,18 +10,19 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/deadletter"
 
 	"github.com/datafly/bridge/internal/terminal"
 )
 
 // hostile is a letter whose every header and byte is meant to hurt a terminal.
-func hostile(value []byte) *consumer.DeadLetter {
+func hostile(value []byte) *deadletter.Record {
 	const esc = "\x1b[2J\r\n\u202e"
 	var headers []kgo.RecordHeader
 	for _, key := range []string{"h" + esc, consumer.HeaderCode, consumer.HeaderColumn, consumer.HeaderReason, consumer.HeaderTopic, consumer.HeaderVersion, consumer.HeaderEvents, consumer.HeaderFailedAt} {
 		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(strings.Repeat(esc, 2000))})
 	}
-	return consumer.ParseDeadLetter(&kgo.Record{Topic: "t-dlq", Headers: headers, Key: []byte{0, 0xff, 0x1b}, Value: value})
+	return deadletter.Parse(&kgo.Record{Topic: "t-dlq", Headers: headers, Key: []byte{0, 0xff, 0x1b}, Value: value})
 }
 
 func newList() *deadLetterList {
@@ -74,7 +75,7 @@ func TestHostileDeadLettersAreEscaped(t *testing.T) {
 func TestGroupsAreBounded(t *testing.T) {
 	list := newList()
 	for i := range 3 * maxGroups {
-		list.add(&consumer.DeadLetter{Code: strings.Repeat("c", i%60) + time.Duration(i).String(), Original: &kgo.Record{}}, 0)
+		list.add(&deadletter.Record{Code: strings.Repeat("c", i%60) + time.Duration(i).String(), Original: &kgo.Record{}}, 0)
 	}
 	if got := len(list.groups); got > maxGroups+1 {
 		t.Errorf("got %d groups, want at most %d and the others", got, maxGroups)
@@ -86,13 +87,13 @@ func TestGroupsAreBounded(t *testing.T) {
 
 func TestDeadLetterFilter(t *testing.T) {
 	at := time.Date(2026, 3, 4, 9, 0, 0, 0, time.UTC)
-	letter := func() *consumer.DeadLetter {
-		return &consumer.DeadLetter{Code: "bad", Column: "col", FailedAt: at, Group: "g", Original: &kgo.Record{Topic: "t", Partition: 3}}
+	letter := func() *deadletter.Record {
+		return &deadletter.Record{Code: "bad", Column: "col", FailedAt: at, Group: "g", Original: &kgo.Record{Topic: "t", Partition: 3}}
 	}
 	for _, tc := range []struct {
 		name   string
 		filter deadLetterFlags
-		change func(*consumer.DeadLetter)
+		change func(*deadletter.Record)
 		want   bool
 	}{
 		{"no filter", deadLetterFlags{}, nil, true},
@@ -103,16 +104,16 @@ func TestDeadLetterFilter(t *testing.T) {
 		{"since later", deadLetterFlags{from: at.Add(1)}, nil, false},
 		{"until that time", deadLetterFlags{to: at}, nil, false},
 		{"until later", deadLetterFlags{to: at.Add(1)}, nil, true},
-		{"since, and not known when", deadLetterFlags{from: at}, func(l *consumer.DeadLetter) { l.FailedAt = time.Time{} }, false},
-		{"until, and not known when", deadLetterFlags{to: at}, func(l *consumer.DeadLetter) { l.FailedAt = time.Time{} }, false},
+		{"since, and not known when", deadLetterFlags{from: at}, func(l *deadletter.Record) { l.FailedAt = time.Time{} }, false},
+		{"until, and not known when", deadLetterFlags{to: at}, func(l *deadletter.Record) { l.FailedAt = time.Time{} }, false},
 		{"partition", deadLetterFlags{parts: []int32{1, 3}}, nil, true},
 		{"another partition", deadLetterFlags{parts: []int32{1}}, nil, false},
-		{"another topic", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Original.Topic = "u" }, false},
-		{"another group", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Group = "h" }, false},
-		{"no group", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Group = "" }, true},
-		{"no topic", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Original.Topic = "" }, true},
-		{"resolved", deadLetterFlags{}, func(l *consumer.DeadLetter) { l.Settled = true }, false},
-		{"resolved, and all", deadLetterFlags{all: true}, func(l *consumer.DeadLetter) { l.Settled = true }, true},
+		{"another topic", deadLetterFlags{}, func(l *deadletter.Record) { l.Original.Topic = "u" }, false},
+		{"another group", deadLetterFlags{}, func(l *deadletter.Record) { l.Group = "h" }, false},
+		{"no group", deadLetterFlags{}, func(l *deadletter.Record) { l.Group = "" }, true},
+		{"no topic", deadLetterFlags{}, func(l *deadletter.Record) { l.Original.Topic = "" }, true},
+		{"resolved", deadLetterFlags{}, func(l *deadletter.Record) { l.Resolved = true }, false},
+		{"resolved, and all", deadLetterFlags{all: true}, func(l *deadletter.Record) { l.Resolved = true }, true},
 	} {
 		l := letter()
 		if tc.change != nil {
@@ -138,7 +139,7 @@ func TestDeadLetterNames(t *testing.T) {
 		if topic != "" {
 			topics = 2
 		}
-		if again := deadLetterName(&consumer.DeadLetter{Topic: topic, Partition: partition, Offset: offset}, topics); again != name {
+		if again := deadLetterName(&deadletter.Record{Topic: topic, Partition: partition, Offset: offset}, topics); again != name {
 			t.Errorf("got %q of %q", again, name)
 		}
 	}
@@ -153,7 +154,7 @@ func TestListIsNewestFirst(t *testing.T) {
 		if i == 7 {
 			at = time.Time{} // not known
 		}
-		list.add(&consumer.DeadLetter{Topic: "t-dlq", Partition: int32(i % 2), Offset: int64(i), Code: "bad", FailedAt: at, Copies: 1 + i%2, Attempts: 1, Original: &kgo.Record{Topic: "t"}}, limit)
+		list.add(&deadletter.Record{Topic: "t-dlq", Partition: int32(i % 2), Offset: int64(i), Code: "bad", FailedAt: at, Copies: 1 + i%2, Attempts: 1, Original: &kgo.Record{Topic: "t"}}, limit)
 	}
 	list.newest(limit)
 	var got []string

@@ -5,31 +5,31 @@ import (
 	"testing"
 	"time"
 
-	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 func TestPositionsAreRead(t *testing.T) {
 	const all = formEarliest | formLatest | formNow | formOffset
-	at := func(h, m int) consumer.Position {
-		return consumer.Position{Kind: consumer.AtTime, Time: time.Date(2026, 11, 22, h, m, 0, 0, time.UTC)}
+	at := func(h, m int) kafka.Position {
+		return kafka.Position{Kind: kafka.AtTime, Time: time.Date(2026, 11, 22, h, m, 0, 0, time.UTC)}
 	}
 	for _, tc := range []struct {
 		text string
-		want consumer.Position
+		want kafka.Position
 	}{
-		{"earliest", consumer.Position{Kind: consumer.Earliest}},
-		{"LATEST", consumer.Position{Kind: consumer.Latest}},
-		{"now", consumer.Position{Kind: consumer.Latest}},
-		{"0", consumer.Position{Kind: consumer.AtOffset}},
-		{"9223372036854775807", consumer.Position{Kind: consumer.AtOffset, Offset: 1<<63 - 1}},
+		{"earliest", kafka.Position{Kind: kafka.Earliest}},
+		{"LATEST", kafka.Position{Kind: kafka.Latest}},
+		{"now", kafka.Position{Kind: kafka.Latest}},
+		{"0", kafka.Position{Kind: kafka.AtOffset}},
+		{"9223372036854775807", kafka.Position{Kind: kafka.AtOffset, Offset: 1<<63 - 1}},
 		{"-2h", at(10, 0)},
 		{"-1h30m", at(10, 30)},
 		{"2026-11-22T06:00:00Z", at(6, 0)},
 		{"2026-11-22T06:00:00+02:00", at(4, 0)},
 		{" 2026-11-22T06:00:00Z ", at(6, 0)},
-		{"-7d", consumer.Position{Kind: consumer.AtTime, Time: noon.AddDate(0, 0, -7)}},
+		{"-7d", kafka.Position{Kind: kafka.AtTime, Time: noon.AddDate(0, 0, -7)}},
 	} {
 		got, err := parsePosition(tc.text, all, noon)
 		if err != nil || got.Kind != tc.want.Kind || got.Offset != tc.want.Offset || !got.Time.Equal(tc.want.Time) {
@@ -115,11 +115,11 @@ func FuzzPosition(f *testing.F) {
 			return
 		}
 		switch p.Kind {
-		case consumer.AtOffset:
+		case kafka.AtOffset:
 			if p.Offset < 0 {
 				t.Errorf("%q became the offset %d", text, p.Offset)
 			}
-		case consumer.AtTime:
+		case kafka.AtTime:
 			if p.Time.After(noon) || p.Time.UnixMilli() < 0 {
 				t.Errorf("%q became the time %v", text, p.Time)
 			}

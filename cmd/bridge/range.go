@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/pipeline"
 )
 
@@ -23,7 +23,7 @@ func (f *rangeFlags) add(cmd *cobra.Command) {
 }
 
 // runRange is the part of the log that a run is limited to; nil fields are open.
-type runRange struct{ from, until *consumer.Position }
+type runRange struct{ from, until *kafka.Position }
 
 const (
 	fromForms  = formEarliest
@@ -52,7 +52,7 @@ func (f *rangeFlags) read(cfg *config.Config, o config.Options, now time.Time) (
 	switch {
 	case w.from == nil && cfg.Kafka.Start == "latest":
 		return w, errors.New("--until reads nothing while kafka.start is latest; add --from")
-	case w.from != nil && w.until != nil && w.from.Kind == consumer.AtTime && w.until.Kind == consumer.AtTime && !w.from.Time.Before(w.until.Time):
+	case w.from != nil && w.until != nil && w.from.Kind == kafka.AtTime && w.until.Kind == kafka.AtTime && !w.from.Time.Before(w.until.Time):
 		return w, fmt.Errorf("--until %s is not after --from %s; exchange them", w.until, w.from)
 	}
 	return w, ownGroup(cfg, o)

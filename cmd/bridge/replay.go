@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
-	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/terminal"
 )
@@ -109,8 +109,8 @@ func loadTopics(cmd *cobra.Command, selected []string, partial bool) (*config.Co
 const replayForms = formEarliest | formLatest | formOffset
 
 // read parses the flags and loads the configuration.
-func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, consumer.Replay, error) {
-	var r consumer.Replay
+func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, kafka.Replay, error) {
+	var r kafka.Replay
 	if f.to == "" {
 		return nil, r, fmt.Errorf("--to is required; use %s", positionForms(replayForms))
 	}
@@ -165,10 +165,10 @@ func parsePartitions(lists []string) ([]int32, error) {
 // stopMembers are commands that end the members of a group.
 const stopMembers = `"kubectl scale deployment/bridge --replicas=0", "docker compose stop bridge" or "systemctl stop bridge"`
 
-func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Replay) error {
+func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay) error {
 	log := commandLogger(cmd, cfg.Log, nil)
 	defer func() { _ = log.Sync() }() // standard error cannot always be synced
-	cluster, err := pipeline.NewCluster(cfg, version(), log)
+	cluster, err := pipeline.NewKafkaClient(cfg, version(), log)
 	if err != nil {
 		return &usageError{err}
 	}
@@ -180,6 +180,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Rep
 	if _, err := cluster.ID(ctx); err != nil {
 		return err // ends with ctx if a broker takes connections and never answers
 	}
+	r.Start = cfg.Kafka.Start
 	moves, err := cluster.PlanReplay(ctx, r)
 	if err != nil {
 		return err
@@ -198,7 +199,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r consumer.Rep
 		refused = fmt.Errorf("refused: %d events were never delivered and never would be; choose an earlier --to, or add --allow-skip to skip them", report.Totals.Skipped)
 	default:
 		err := cluster.CommitReplay(ctx, r.Group, moves)
-		if active, ok := errors.AsType[*consumer.ActiveGroupError](err); ok {
+		if active, ok := errors.AsType[*kafka.ActiveGroupError](err); ok {
 			report.setMembers(active.Members)
 			refused = fmt.Errorf("refused: %w, for example with %s", active, stopMembers)
 			break
@@ -276,10 +277,10 @@ type replayMember struct {
 	Partitions int    `json:"partitions"`
 }
 
-func (r *replayReport) add(moves []consumer.Move) {
+func (r *replayReport) add(moves []kafka.Move) {
 	for _, m := range moves {
 		p := replayPartition{Topic: m.Topic, Partition: m.Partition, Target: m.Target, LogStart: m.LogStart, LogEnd: m.LogEnd,
-			ToRead: m.LogEnd - m.Target, Again: m.Again, Skipped: m.Skipped, Note: replayNote(m)}
+			ToRead: m.LogEnd - m.Target, Again: m.Redelivered, Skipped: m.Skipped, Note: replayNote(m)}
 		if m.Committed >= 0 {
 			p.Committed = &m.Committed
 		}
@@ -289,19 +290,19 @@ func (r *replayReport) add(moves []consumer.Move) {
 			r.Totals.Changed++
 		}
 		r.Totals.ToRead += p.ToRead
-		r.Totals.Again += m.Again
+		r.Totals.Again += m.Redelivered
 		r.Totals.Skipped += m.Skipped
 	}
 }
 
 // replayNote returns what is unusual about the partition.
-func replayNote(m consumer.Move) string {
+func replayNote(m kafka.Move) string {
 	var notes []string
-	if m.Asked < m.LogStart {
-		notes = append(notes, fmt.Sprintf("the log begins at %d: %d events before it are removed already", m.LogStart, m.LogStart-m.Asked))
+	if m.Requested < m.LogStart {
+		notes = append(notes, fmt.Sprintf("the log begins at %d: %d events before it are removed already", m.LogStart, m.LogStart-m.Requested))
 	}
-	if m.Asked > m.LogEnd {
-		notes = append(notes, fmt.Sprintf("%d is past the log's end", m.Asked))
+	if m.Requested > m.LogEnd {
+		notes = append(notes, fmt.Sprintf("%d is past the log's end", m.Requested))
 	}
 	if m.Committed > m.LogEnd {
 		notes = append(notes, "the committed offset is past the log's end: was the topic recreated?")
@@ -312,7 +313,7 @@ func replayNote(m consumer.Move) string {
 	return strings.Join(notes, "; ")
 }
 
-func (r *replayReport) setMembers(members []consumer.Member) {
+func (r *replayReport) setMembers(members []kafka.Member) {
 	r.Members = []replayMember{}
 	for _, m := range members {
 		r.Members = append(r.Members, replayMember(m))

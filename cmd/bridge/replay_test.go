@@ -12,17 +12,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 	r := &replayReport{Group: "live", To: "offset 3"}
-	r.setMembers([]consumer.Member{{ID: "m-1\x1b[2J", InstanceID: "bridge-0", ClientID: "c\r\nl", Host: "10.0.0.1", Partitions: 2}, {ID: "m-2"}})
-	r.add([]consumer.Move{
-		{Topic: "a", Partition: 0, Committed: 9, Asked: 3, Target: 5, LogStart: 5, LogEnd: 10, Again: 4},
-		{Topic: "a", Partition: 1, Committed: -1, Asked: 3, Target: 2, LogEnd: 2, Skipped: 2},
-		{Topic: "a", Partition: 2, Committed: 7, Asked: 3, Target: 3, LogEnd: 4},
-		{Topic: "a", Partition: 3, Committed: 3, Asked: 3, Target: 3, LogEnd: 4},
+	r.setMembers([]kafka.Member{{ID: "m-1\x1b[2J", InstanceID: "bridge-0", ClientID: "c\r\nl", Host: "10.0.0.1", Partitions: 2}, {ID: "m-2"}})
+	r.add([]kafka.Move{
+		{Topic: "a", Partition: 0, Committed: 9, Requested: 3, Target: 5, LogStart: 5, LogEnd: 10, Redelivered: 4},
+		{Topic: "a", Partition: 1, Committed: -1, Requested: 3, Target: 2, LogEnd: 2, Skipped: 2},
+		{Topic: "a", Partition: 2, Committed: 7, Requested: 3, Target: 3, LogEnd: 4},
+		{Topic: "a", Partition: 3, Committed: 3, Requested: 3, Target: 3, LogEnd: 4},
 	})
 	text := textOf(r.text)
 	for _, want := range []string{

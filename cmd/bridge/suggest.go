@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/spelling"
@@ -49,7 +49,7 @@ func nextCommand(cmd *cobra.Command, err error) string {
 	case errors.As(err, &quiet), errors.Is(err, pipeline.ErrIncomplete), errors.Is(err, context.Canceled):
 		return ""
 	}
-	var failed *consumer.KafkaError
+	var failed *kafka.Error
 	var service *zerobus.Error
 	var unfit *pipeline.BlueprintMismatch
 	var schema *zerobus.SchemaError

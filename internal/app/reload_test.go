@@ -12,8 +12,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/reload"
@@ -24,7 +24,7 @@ func reloadable(t *testing.T) (a *App, cfg *config.Config, logs *observer.Observ
 	t.Helper()
 	c := config.Defaults()
 	c.Kafka.Topics = []string{"events"}
-	c.Kafka.SASL = consumer.SASL{Mechanism: "plain", Username: "bridge", Password: "p1"}
+	c.Kafka.SASL = kafka.SASL{Mechanism: "plain", Username: "bridge", Password: "p1"}
 	z := &c.Zerobus
 	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
 	core, logs := observer.New(zap.InfoLevel)

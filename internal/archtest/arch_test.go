@@ -25,7 +25,7 @@ const module = "github.com/datafly/bridge"
 // connects them.
 var arrows = map[string][]string{
 	module:                   {}, // the documents that bridge help shows
-	"consumer":               {"internal/kafka", "internal/memory", "internal/oauthtoken", "internal/plaintext", "internal/setting"},
+	"consumer":               {"internal/kafka", "internal/memory", "internal/setting"},
 	"mapping":                {"internal/delta", "internal/setting", "internal/spelling"},
 	"zerobus":                {"zerobus/zerobuspb", "internal/delta", "internal/oauthtoken", "internal/plaintext", "internal/setting"},
 	"zerobus/emulator":       {"zerobus/zerobuspb", "internal/delta"},
@@ -38,14 +38,15 @@ var arrows = map[string][]string{
 	"internal/delta":         {},
 	"internal/app":           {"consumer", "zerobus", "internal/config", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/reload", "internal/tracing"},
 	"internal/reload":        {"internal/plaintext"},
-	"internal/pipeline":      {"consumer", "mapping", "zerobus", "internal/config", "internal/memory", "internal/ops", "internal/plaintext", "internal/setting", "internal/tracing"},
+	"internal/pipeline":      {"consumer", "mapping", "zerobus", "internal/config", "internal/deadletter", "internal/kafka", "internal/memory", "internal/ops", "internal/plaintext", "internal/setting", "internal/tracing"},
 	"internal/logwriter":     {},
 	"internal/hangup":        {},
 	"internal/oauthtoken":    {"internal/plaintext"},
 	"internal/ops":           {"consumer", "zerobus", "internal/plaintext", "internal/setting"}, // their status types and state constants
 	"internal/tracing":       {"consumer"},
 	"internal/traffic":       {},
-	"internal/kafka":         {},
+	"internal/deadletter":    {"consumer", "internal/kafka"},
+	"internal/kafka":         {"internal/memory", "internal/oauthtoken", "internal/plaintext", "internal/setting"},
 	"internal/kafkatest":     {"internal/buildtest"},
 	"internal/buildtest":     {},
 	"internal/await":         {},
@@ -53,11 +54,11 @@ var arrows = map[string][]string{
 	"internal/oracle":        {},
 	"internal/archtest":      {},
 	"internal/terminal":      {"internal/logwriter", "internal/plaintext"},
-	"internal/demo":          {"consumer", "zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/ops", "internal/pipeline", "internal/traffic"},
+	"internal/demo":          {"consumer", "zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/ops", "internal/pipeline", "internal/traffic"},
 	"test":                   {"internal/memory"},
 	"test/chaos":             {"internal/buildtest", "internal/kafkatest", "internal/oracle", "internal/traffic", "zerobus/emulator"},
 	"bench":                  {"internal/buildtest", "internal/config", "internal/kafkatest", "internal/memory", "internal/oracle", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":             {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/app", "internal/blueprinttest", "internal/config", "internal/demo", "internal/hangup", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/spelling", "internal/terminal"},
+	"cmd/bridge":             {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/app", "internal/blueprinttest", "internal/config", "internal/deadletter", "internal/demo", "internal/hangup", "internal/kafka", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/spelling", "internal/terminal"},
 }
 
 // A boundary restricts a package of others, and those below it, to some packages.
@@ -69,13 +70,13 @@ type boundary struct {
 // boundaries are in order: the first that matches counts.
 var boundaries = []boundary{
 	{"github.com/twmb/franz-go/pkg/kfake", "an in-process Kafka has no place in the delivery path", []string{"internal/demo", "internal/kafkatest", "bench"}},
-	{"github.com/twmb/franz-go", "cmd/bridge and internal/app use consumer and pipeline", []string{"consumer", "internal/pipeline", "internal/tracing", "internal/demo", "internal/kafka", "internal/kafkatest", "bench", "test/chaos"}},
+	{"github.com/twmb/franz-go", "cmd/bridge and internal/app use consumer and pipeline", []string{"consumer", "internal/deadletter", "internal/pipeline", "internal/tracing", "internal/demo", "internal/kafka", "internal/kafkatest", "bench", "test/chaos"}},
 	{"github.com/spf13/viper", "configuration is read in one place", []string{"internal/config"}},
 	{"github.com/spf13/cobra", "the command line is read in one place", []string{"cmd/bridge"}},
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/oauthtoken", "internal/ops", "internal/setting", "internal/kafkatest", "bench", "test/chaos"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/oauthtoken", "internal/ops", "internal/setting", "internal/kafkatest", "bench", "test/chaos"}},
 }
 
 func TestArrows(t *testing.T) {

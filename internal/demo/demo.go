@@ -22,6 +22,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/app"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/deadletter"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/zerobus"
@@ -309,17 +310,17 @@ func (d *demo) count(ctx context.Context, cfg *config.Config, r *Report) error {
 func (d *demo) countDeadLetters(ctx context.Context, cfg *config.Config, r *Report) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	cluster, err := pipeline.NewCluster(cfg, "", zap.NewNop())
+	cl, err := pipeline.NewKafkaClient(cfg, "", zap.NewNop())
 	if err != nil {
 		return err
 	}
-	defer cluster.Close()
-	deadLetters, err := cluster.OpenDeadLetters(ctx)
+	defer cl.Close()
+	deadLetters, err := pipeline.OpenDeadLetters(ctx, cl, cfg)
 	if err != nil {
 		return err
 	}
 	r.RejectedBy = map[string]int64{}
-	return deadLetters.Each(ctx, func(l *consumer.DeadLetter) error {
+	return deadLetters.Each(ctx, func(l *deadletter.Record) error {
 		r.Rejected += int64(l.Events.Count())
 		r.RejectedBy[l.Code] += int64(l.Events.Count())
 		return nil

@@ -1,3 +1,4 @@
-// Package kafka says what to do about an error code of Kafka. It holds values
-// only: it connects to nothing and knows no other package of this module.
+// Package kafka connects to a cluster (TLS, SASL), explains the errors of its
+// brokers with a remedy for each code, and looks up what exists there: topics,
+// offsets, groups. It delivers nothing and knows no rows.
 package kafka

@@ -13,6 +13,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -22,7 +23,7 @@ func unconnected(t *testing.T) (p *Pipeline, cfg *config.Config) {
 	t.Helper()
 	c := config.Defaults()
 	c.Kafka.Topics = []string{"events"}
-	c.Kafka.SASL = consumer.SASL{Mechanism: "plain", Username: "bridge", Password: "p1"}
+	c.Kafka.SASL = kafka.SASL{Mechanism: "plain", Username: "bridge", Password: "p1"}
 	z := &c.Zerobus
 	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
 	p, err := New(Config{Settings: &c}, Deps{Log: zap.NewNop(), Metrics: ops.NewMetrics(ops.Process{}).Integration("default", KnownLabels(&c), nil)})

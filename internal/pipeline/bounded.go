@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // ErrIncomplete ends a bounded run that was stopped before its end. Exit code 0
@@ -23,7 +24,7 @@ func (p *Pipeline) bound(ctx context.Context) (ends *consumer.StopOffsets, err e
 	}
 	if from != nil {
 		p.kafka.Start = "earliest"
-		if from.Kind == consumer.AtTime {
+		if from.Kind == kafka.AtTime {
 			p.kafka.StartAt = from.Time
 		}
 	}

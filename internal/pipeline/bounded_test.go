@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
 )
 
@@ -41,7 +41,7 @@ func TestStartIsCommittedOnce(t *testing.T) {
 	z := &c.Zerobus
 	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
 	core, logs := observer.New(zap.InfoLevel)
-	p, err := New(Config{Settings: &c, From: &consumer.Position{Kind: consumer.Earliest}, Until: &consumer.Position{Kind: consumer.Latest}},
+	p, err := New(Config{Settings: &c, From: &kafka.Position{Kind: kafka.Earliest}, Until: &kafka.Position{Kind: kafka.Latest}},
 		Deps{Log: zap.New(core), Metrics: ops.NewMetrics(ops.Process{}).Integration("default", KnownLabels(&c), nil)})
 	if err != nil {
 		t.Fatal(err)

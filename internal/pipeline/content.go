@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/deadletter"
 	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
@@ -132,8 +133,8 @@ type deadLetters struct{ p *Pipeline }
 // have written those.
 const maxListedValue, maxHeaderText = 8 << 10, 500
 
-func (d deadLetters) newest(ctx context.Context, limit int) ([]*consumer.DeadLetter, error) {
-	all, err := d.p.cluster.OpenDeadLetters(ctx)
+func (d deadLetters) newest(ctx context.Context, limit int) ([]*deadletter.Record, error) {
+	all, err := deadletter.Open(ctx, d.p.cluster.Client, d.p.kafka)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +157,7 @@ func (d deadLetters) Newest(ctx context.Context, limit int, content bool) ([]liv
 		about := summaryOf(o.Value, index)
 		letter := live.DeadLetter{
 			Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", headerText(o.Topic), o.Partition, o.Offset),
-			Events: headerText(f.Events.Without(f.Landed).String()), Code: headerText(f.Code), Column: headerText(f.Column),
+			Events: headerText(f.Events.Without(f.Delivered).String()), Code: headerText(f.Code), Column: headerText(f.Column),
 			Meaning: codeMeanings[f.Code], Reason: headerText(f.Reason), Attempts: f.Attempts,
 			FailedAt: f.FailedAt, Type: about.Kind, Name: about.Name, MessageID: about.ID, Size: len(o.Value),
 		}
@@ -191,7 +192,7 @@ func (d deadLetters) DryRun(ctx context.Context, limit int) (t live.DryRun, err 
 			continue
 		}
 		for i, x := range now.Explain(f.Original, f.TopicID) {
-			if !f.Events.Has(i) || f.Landed.Has(i) {
+			if !f.Events.Has(i) || f.Delivered.Has(i) {
 				continue // it was delivered
 			}
 			t.Events++

@@ -15,6 +15,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/internal/tracing"
@@ -29,7 +30,7 @@ type Config struct {
 	Settings *config.Config
 	// From and Until bound the run; nil fields are open. A run with Until ends
 	// when everything before it is delivered.
-	From, Until *consumer.Position
+	From, Until *kafka.Position
 }
 
 // Deps is what the process owns and lends. Log, Metrics and Version are required.

@@ -1,10 +1,14 @@
 package pipeline
 
 import (
+	"context"
+
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/deadletter"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/plaintext"
@@ -35,10 +39,16 @@ func secretsOf(c *config.Config, log *zap.Logger) *secrets {
 	return newSecrets(func() *config.Config { return c }, log)
 }
 
-// NewCluster returns the Kafka connections of an integration, for commands that
-// run no pipeline. It does no I/O.
-func NewCluster(c *config.Config, version string, log *zap.Logger) (*consumer.Cluster, error) {
-	return consumer.NewCluster(consumerConfig(c, secretsOf(c, log), version), log)
+// NewKafkaClient returns a client that looks things up in the cluster of an
+// integration, for commands that run no pipeline. It does no I/O.
+func NewKafkaClient(c *config.Config, version string, log *zap.Logger) (*kafka.Client, error) {
+	cfg := consumerConfig(c, secretsOf(c, log), version)
+	return kafka.NewClient(cfg.Connection(), log)
+}
+
+// OpenDeadLetters opens the dead-letter topics of an integration.
+func OpenDeadLetters(ctx context.Context, cl *kafka.Client, c *config.Config) (*deadletter.Reader, error) {
+	return deadletter.Open(ctx, cl, consumer.Config{Kafka: c.Kafka, Delivery: c.Delivery, Rejects: c.Rejects})
 }
 
 // NewClient returns the sink client of an integration, for commands that run no
@@ -63,7 +73,7 @@ func NewParts(c *config.Config, version string, log *zap.Logger) (*Parts, error)
 		return nil, err
 	}
 	if p.Schema, err = NewSchema(c, p.Client, log); err == nil {
-		p.Cluster, err = NewCluster(c, version, log)
+		p.Cluster, err = consumer.NewCluster(consumerConfig(c, secretsOf(c, log), version), log)
 	}
 	if err != nil {
 		p.Client.Close()

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -42,7 +43,7 @@ func (p *Pipeline) start(ctx context.Context) (*consumer.StopOffsets, error) {
 }
 
 func permanentInKafka(err error) bool {
-	var failure *consumer.KafkaError
+	var failure *kafka.Error
 	return errors.As(err, &failure) && failure.Permanent
 }
 
