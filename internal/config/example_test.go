@@ -47,7 +47,7 @@ func TestExampleFileHoldsTheDefaults(t *testing.T) {
 	}
 }
 
-var priced = regexp.MustCompile(`\b(Price|Higher|Lower)\b`)
+var tradeOff = regexp.MustCompile(`\b(Trade-off|Higher|Lower)\b`)
 
 func TestExampleFileHoldsEveryKeyExplained(t *testing.T) {
 	data, err := os.ReadFile(exampleFile)
@@ -78,7 +78,7 @@ func TestExampleFileHoldsEveryKeyExplained(t *testing.T) {
 			if !strings.Contains(comment, "Default: ") && !strings.Contains(comment, "Required") {
 				t.Errorf("line %d: the comment above %s says neither its default nor that it is required", key.Line, path)
 			}
-			if _, sample := samples[path]; !sample && !priced.MatchString(comment) {
+			if _, sample := samples[path]; !sample && !tradeOff.MatchString(comment) {
 				t.Errorf("line %d: the comment above %s does not say what changing it costs", key.Line, path)
 			}
 		}
