@@ -87,7 +87,7 @@ func partOf(name string, heads ...string) func() (string, error) {
 // Sections that help with a bridge that does not deliver.
 var (
 	troubledOperations = []string{"When you are paged", "Did we lose anything?", "A batch that is too large", "Alerts"}
-	troubledBlueprint  = []string{"What becomes of an event that is no row"}
+	troubledBlueprint  = []string{"Events that do not become rows"}
 )
 
 func troubleshootingPage() (string, error) {
