@@ -236,7 +236,7 @@ global:
 	if err != nil {
 		return nil, err
 	}
-	return blueprint.Compile(mapping.Options{Input: "auto", InvalidUTF8: "replace"})
+	return blueprint.Compile(mapping.Options{Settings: mapping.Settings{Input: "auto", InvalidUTF8: "replace"}})
 })
 
 // maxName bounds a name in a list, in characters.
