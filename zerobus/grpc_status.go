@@ -98,7 +98,7 @@ func (r remedies) ended(end streamEnd, secrets []string) *Error {
 	}
 	e := &Error{Op: opInsert, RPC: known.name, Status: known.http, RequestID: clean(end.stream, 100, secrets...),
 		Message: clean(cmp.Or(end.status.Message(), end.phrase), 500, secrets...)}
-	e.kind, e.reason = classify(known.http)
+	e.kind, e.reason = classify(opInsert, known.http)
 	e.addDetails(end.status, secrets)
 	e.Code = cmp.Or(e.Code, end.number())
 	why, aboutTable := tableNumbers[end.number()]
@@ -113,9 +113,6 @@ func (r remedies) ended(end streamEnd, secrets []string) *Error {
 	case e.kind == refused && !end.own():
 		e.kind, e.reason = transient, RetryMismatch
 		return r.byCause(e, causeForeignStatus)
-	case e.Status == http.StatusForbidden:
-		// The privileges are part of the token: one minted before a GRANT lacks it.
-		e.kind, e.reason = unauthorized, RetryUnauthorized
 	case e.kind == transient && !end.answered:
 		// Without a word of the service the text of gRPC is about the connection.
 		e.Err, e.Message, e.reason = errors.New(e.Message), "", RetryNetwork

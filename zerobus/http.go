@@ -30,8 +30,6 @@ type httpTransport struct {
 	header        map[string]string
 	c             *Client
 	counted       bool // a confirmation has to count the rows
-	// explain completes the error of an answer; nil: nothing to add.
-	explain func(e *Error, body []byte)
 
 	confirmation atomic.Value // string: how the service last confirmed, as in State.Confirmation
 }
@@ -70,19 +68,7 @@ func newREST(c *Client) *httpTransport {
 		header[tableHeader] = name
 	}
 	return &httpTransport{op: opInsert, url: c.set.native.base.String() + "/zerobus/v1/tables/" + c.set.table.path() + "/insert", before: "[", after: "]",
-		header: header, c: c,
-		explain: func(e *Error, body []byte) {
-			switch {
-			case e.Status == http.StatusForbidden:
-				// The privileges are part of the token: one minted before a GRANT lacks it.
-				e.kind, e.reason = unauthorized, RetryUnauthorized
-			case e.Status == http.StatusBadRequest && len(bytes.TrimSpace(body)) == 0:
-				// The edge's answer for the host of another workspace or region. No row is
-				// given up for it.
-				e.kind = configuration
-				_ = c.rem.byCause(e, causeOtherWorkspace)
-			}
-		}}
+		header: header, c: c}
 }
 
 const answerMax = 1 << 20 // bytes of an answer
@@ -204,7 +190,7 @@ func (p *httpTransport) unconfirmed(a httpAnswer, err error) *Error {
 // batch is split for: a gateway's 400 may pass on a refusal that is about no row.
 func (p *httpTransport) failed(a httpAnswer) *Error {
 	body, status := decodeAnswer(a.text), a.StatusCode
-	if kind, _ := classify(status); kind == refused || kind == tooLarge {
+	if kind, _ := classify(p.op, status); kind == refused || kind == tooLarge {
 		status = cmp.Or(statusOf(body.code), status)
 	}
 	return p.complete(a, p.c.rem.answered(p.op, a.Response, status, body, a.secrets))
@@ -213,8 +199,10 @@ func (p *httpTransport) failed(a httpAnswer) *Error {
 // complete completes e. A refusal without an error code is not in the service's form, and
 // no row is given up for it. One for size still splits the batch: a smaller one may pass.
 func (p *httpTransport) complete(a httpAnswer, e *Error) *Error {
-	if p.explain != nil {
-		p.explain(e, a.text)
+	if p.op == opInsert && e.Status == http.StatusBadRequest && len(bytes.TrimSpace(a.text)) == 0 {
+		// The edge's answer for the host of another workspace or region.
+		e.kind = configuration
+		return p.c.rem.byCause(e, causeOtherWorkspace)
 	}
 	if e.Code != "" || e.kind != refused && e.kind != tooLarge {
 		return e
@@ -242,7 +230,7 @@ func (r remedies) answered(op string, resp *http.Response, status int, body answ
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 		column:     clean(body.column, 255, secrets...),
 	}
-	e.kind, e.reason = classify(status)
+	e.kind, e.reason = classify(op, status)
 	why, aboutTable := tableNumbers[numberIn(e.Message)]
 	switch {
 	case e.kind == refused && aboutSize(e.Message):

@@ -257,10 +257,11 @@ func aboutSize(text string) bool { return sizeWords.MatchString(text) }
 
 var sizeWords = regexp.MustCompile(`(?i)message length too large|message .{0,40}larger than max|message exceeds maximum size|batch size exceeds maximum`)
 
-// classify returns the kind of a status outside 2xx and the label of a retry.
-func classify(status int) (kind, string) {
+// classify returns the kind of a status outside 2xx and the label of a retry. The privileges
+// are part of a token for the endpoint: one minted before a GRANT lacks it.
+func classify(op string, status int) (kind, string) {
 	switch {
-	case status == http.StatusUnauthorized:
+	case status == http.StatusUnauthorized, status == http.StatusForbidden && op == opInsert:
 		return unauthorized, RetryUnauthorized
 	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity:
 		return refused, ""

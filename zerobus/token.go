@@ -157,7 +157,7 @@ func (s *tokenSource) explain(err error) error {
 		RequestID:  requestID(header, secrets),
 		RetryAfter: retryAfter(header.Get("Retry-After"), time.Now()),
 	}
-	if e.kind, e.reason = classify(e.Status); e.kind != transient {
+	if e.kind, e.reason = classify(opToken, e.Status); e.kind != transient {
 		e.kind = configuration // no status of this endpoint is about a row or fixed by a fresh token
 	}
 	return s.c.rem.byAnswer(e)
