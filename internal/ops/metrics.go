@@ -59,7 +59,7 @@ func NewMetrics(p Process) *Metrics {
 		Help: "Attempts to load a changed configuration or blueprint, by result. Repeated attempts with the same error count once."}, []string{"result"})
 	m.reloadsOK, m.reloadsFailed = reloads.WithLabelValues("ok"), reloads.WithLabelValues("error")
 	m.reloadSuccess = reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_config_last_reload_successful",
-		Help: "1 if the configuration and the blueprint on disk are in force, 0 if they were refused and the previous ones stay in force; /status shows the error."})
+		Help: "1 if the configuration and the blueprint on disk are in force. 0 if they were refused and the previous ones stay in force; /status shows the error."})
 	m.reloadTime = reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_config_last_reload_success_timestamp_seconds",
 		Help: "Unix time in seconds of the last successful load of the configuration, initially that of the start."})
 	return m
