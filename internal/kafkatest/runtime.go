@@ -58,12 +58,12 @@ const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
 // jars. Any other error means that a broker was started and misbehaved.
 var ErrUnavailable = errors.New("apache kafka is not available on this machine")
 
-// runtime is what it takes to start a broker.
+// runtime is what starting a broker needs.
 type runtime struct {
 	java    string // path of the java executable
 	version string // the output of java -version
 	jars    string // folder with every jar of the class path
-	archive string // of loaded classes, see findArchive; empty: none
+	archive string // of loaded classes, see prepare; empty: none
 }
 
 // found holds the result of the search for Java and the jars, which is done
@@ -75,8 +75,8 @@ var found struct {
 	err  error
 }
 
-// findRuntime returns Java and the jars, downloading the jars on first use. It
-// waits for another process that is downloading them, as long as ctx lives.
+// findRuntime returns Java and the jars, and prepares the jars on first use. It
+// waits for another process that does so, until ctx ends.
 func findRuntime(ctx context.Context) (runtime, error) {
 	found.Lock()
 	defer found.Unlock()
@@ -90,9 +90,7 @@ func findRuntime(ctx context.Context) (runtime, error) {
 	return found.rt, found.err
 }
 
-func searchRuntime(ctx context.Context) (runtime, error) {
-	var rt runtime
-	var err error
+func searchRuntime(ctx context.Context) (rt runtime, err error) {
 	if rt.java, rt.version, err = findJava(ctx); err != nil {
 		return runtime{}, err
 	}
@@ -101,13 +99,7 @@ func searchRuntime(ctx context.Context) (runtime, error) {
 		return runtime{}, err
 	}
 	rt.jars = filepath.Join(cache, Version)
-	if err := fetchJars(ctx, cache, rt.jars); err != nil {
-		return runtime{}, err
-	}
-	if rt.archive, err = findArchive(ctx, rt); err != nil {
-		return runtime{}, err
-	}
-	return rt, nil
+	return rt, rt.prepare(ctx, cache)
 }
 
 var javaVersion = regexp.MustCompile(`version "(?:1\.)?(\d+)`)
@@ -154,25 +146,56 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "kafkatest"), nil
 }
 
-// fetchJars fills the folder jars unless it is complete. Test binaries of
-// several packages run at once: a file lock lets one of them download, and a
-// rename makes the folder appear whole or not at all.
-func fetchJars(ctx context.Context, cache, jars string) error {
-	if complete(jars) { // the cache may be read-only
+// prepare fills the folder of jars and makes the archive of classes, unless both
+// exist. Test binaries of several packages run at once: a file lock lets one of
+// them do it, and a rename makes the folder appear complete or not at all.
+//
+// The archive has the classes a broker has loaded. It saves one of the two
+// seconds a broker takes to start, see
+// https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html. It is
+// valid for one Java and one folder of jars. If Java cannot make it, an empty file
+// prevents further attempts.
+func (rt *runtime) prepare(ctx context.Context, cache string) error {
+	sum := sha256.Sum256([]byte(rt.java + rt.version))
+	archive := filepath.Join(rt.jars, fmt.Sprintf("classes-%x.jsa", sum[:4]))
+	ready := func() bool {
+		info, err := os.Stat(archive)
+		if err == nil && info.Size() > 0 {
+			rt.archive = archive
+		}
+		return err == nil && complete(rt.jars)
+	}
+	if ready() { // the cache may be read-only
 		return nil
 	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return fmt.Errorf("making the cache for kafka's jars: %w; set KAFKATEST_CACHE to a folder that can be written", err)
 	}
-	unlock, err := lock(ctx, jars+".lock")
+	unlock, err := lock(ctx, rt.jars+".lock")
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if complete(jars) {
+	if ready() {
 		return nil
 	}
+	if !complete(rt.jars) {
+		if err := fetchJars(ctx, cache, rt.jars); err != nil {
+			return err
+		}
+	}
+	switch err := rt.makeArchive(ctx, archive); {
+	case err == nil:
+		rt.archive = archive
+	case ctx.Err() != nil:
+		return fmt.Errorf("preparing kafka's classes: %w", context.Cause(ctx))
+	default:
+		_ = os.WriteFile(archive, nil, 0o644) // without it the next process tries again
+	}
+	return nil
+}
 
+func fetchJars(ctx context.Context, cache, jars string) error {
 	tmp, err := os.MkdirTemp(cache, Version+"-partial-")
 	if err != nil {
 		return fmt.Errorf("making a folder for kafka's jars: %w; set KAFKATEST_CACHE to a folder that can be written", err)
@@ -250,53 +273,14 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// findArchive returns the file with the classes a broker has loaded. It saves
-// one of the two seconds a broker takes to start, see
-// https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html. The first
-// process on a machine makes it, by running a broker once; the file is good for
-// one Java and one folder of jars.
-//
-// If Java cannot make the archive, brokers start without it, and an empty file
-// prevents further attempts. An error means that ctx has ended.
-func findArchive(ctx context.Context, rt runtime) (string, error) {
-	sum := sha256.Sum256([]byte(rt.java + rt.version))
-	archive := filepath.Join(rt.jars, fmt.Sprintf("classes-%x.jsa", sum[:4]))
-	found := func() (name string, ok bool) {
-		info, err := os.Stat(archive)
-		if err == nil && info.Size() > 0 {
-			name = archive
-		}
-		return name, err == nil
-	}
-	if name, ok := found(); ok {
-		return name, nil
-	}
-	unlock, err := lock(ctx, rt.jars+".lock")
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if name, ok := found(); ok {
-		return name, nil
-	}
-	if err := makeArchive(ctx, rt, archive); err != nil {
-		if ctx.Err() != nil {
-			return "", fmt.Errorf("preparing kafka's classes: %w", context.Cause(ctx))
-		}
-		_ = os.WriteFile(archive, nil, 0o644) // without it the next process tries again
-		return "", nil
-	}
-	return archive, nil
-}
-
-func makeArchive(ctx context.Context, rt runtime, archive string) error {
+func (rt *runtime) makeArchive(ctx context.Context, archive string) error {
 	dir, err := os.MkdirTemp("", "kafka-classes-")
 	if err != nil {
 		return err
 	}
 	partial := archive + ".partial"
 	c := &Cluster{dir: dir}
-	err = c.start(ctx, rt, Options{JVM: []string{"-XX:ArchiveClassesAtExit=" + partial}})
+	err = c.start(ctx, *rt, Options{JVM: []string{"-XX:ArchiveClassesAtExit=" + partial}})
 	if err == nil {
 		err = c.Stop(0)
 	}
