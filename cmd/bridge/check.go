@@ -26,12 +26,12 @@ func newCheckCommand() *cobra.Command {
 	var output *outputForm
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Try the configuration, Kafka, the token, the grants and the table",
-		Long: `check tries, one after the other, everything bridge run depends on, and prints one
-line per step: ok, a warning, or the error, each of the two with its remedy. A
-permission that Kafka denies is named with the command that grants it. check joins
-no group, commits and creates nothing and, without --write-probe, writes nothing.
-The exit code is 0 when no step fails, else 1; a warning is no failure.`,
+		Short: "Check the configuration, Kafka, the token, the grants and the table",
+		Long: `check tries everything that bridge run depends on, and prints one line per step: ok,
+or a warning or an error with its remedy. If Kafka denies a permission, check prints
+the command that grants it. check joins no group, commits nothing and creates
+nothing; without --write-probe it writes nothing. The exit code is 0 when no step
+fails, else 1; a warning is no failure.`,
 		Example: `  bridge check --config config.yaml
   bridge check --config config.yaml --write-probe     also write one row, event_name bridge_check
   bridge check --output json`,
@@ -64,7 +64,7 @@ The exit code is 0 when no step fails, else 1; a warning is no failure.`,
 // Outcomes of a step.
 const (
 	stepOK      = "ok"
-	stepWarning = "warning" // bridge run starts, and something is not as it should be
+	stepWarning = "warning" // bridge run starts, and something should be fixed
 	stepFailed  = "failed"
 	stepSkipped = "skipped" // what it needs has failed
 )
@@ -75,7 +75,7 @@ type checkStep struct {
 	Status string `json:"status"`
 	Detail string `json:"detail,omitempty"`
 	Error  string `json:"error,omitempty"` // ends with the remedy
-	// Warning ends with the remedy, too; lines where there are several.
+	// Warning ends with the remedy; one line each if there are several.
 	Warning string `json:"warning,omitempty"`
 
 	err error
@@ -102,7 +102,7 @@ func (c *checker) ok() bool {
 	return true
 }
 
-// warning is what a step returns that passed and has something to say.
+// warning is the error of a step that passed with a warning.
 type warning string
 
 func (w warning) Error() string { return string(w) }
@@ -123,13 +123,13 @@ func (c *checker) step(ctx context.Context, name string, needs bool, try func(co
 		s.Status, s.Detail = stepOK, detail
 		caution, warned := errors.AsType[warning](err)
 		if err != nil && !warned {
-			s.Detail = "" // it tells of a success
+			s.Detail = "" // it describes a success
 		}
 		switch {
 		case err == nil:
 		case warned:
 			s.Status, s.Warning = stepWarning, string(caution)
-		case ctx.Err() != nil: // what the step says of it sounds like a fault
+		case ctx.Err() != nil: // the error of the step would sound like a fault
 			s.Status, s.Error, s.err = stepFailed, "interrupted", ctx.Err()
 		default:
 			s.Status, s.Error, s.err = stepFailed, err.Error(), err
@@ -139,8 +139,7 @@ func (c *checker) step(ctx context.Context, name string, needs bool, try func(co
 	return s.Status == stepOK || s.Status == stepWarning
 }
 
-// lastFailed is what a step that is skipped waits for: steps stand behind those
-// they need.
+// lastFailed is the reason for a skipped step: steps follow those they need.
 func (c *checker) lastFailed() string {
 	for _, s := range slices.Backward(c.steps) {
 		if s.Status == stepFailed {
@@ -157,7 +156,7 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 		if err != nil {
 			return "", err
 		}
-		cfg.Log.Level = "error" // the steps say what is to be said
+		cfg.Log.Level = "error" // the steps report the rest
 		parts, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil))
 		if err != nil {
 			return "", &usageError{err}
@@ -172,8 +171,8 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 	c.table(ctx, b, configured, clusterID)
 }
 
-// settingsWithoutEffect returns the settings that have no effect. Whether spans are
-// made, the environment has its say in.
+// settingsWithoutEffect returns the settings that have no effect. The environment
+// can turn tracing on or off.
 func settingsWithoutEffect(cfg *config.Config) []config.Ignored {
 	inForce := *cfg
 	if traces, err := app.TraceSettings(cfg); err == nil {
@@ -183,17 +182,20 @@ func settingsWithoutEffect(cfg *config.Config) []config.Ignored {
 }
 
 // ignoredSettings is a warning with a line for each setting that has no effect;
-// nil where all have one.
+// nil if there is none.
 func ignoredSettings(cfg *config.Config) error {
-	var said []string
+	var lines []string
 	for _, i := range settingsWithoutEffect(cfg) {
-		said = append(said, i.String())
+		lines = append(lines, i.String())
 	}
-	if len(said) == 0 {
+	if len(lines) == 0 {
 		return nil
 	}
-	return warning(strings.Join(said, "\n"))
+	return warning(strings.Join(lines, "\n"))
 }
+
+// stepKeys are the keys that concern a step.
+var stepKeys = map[string]string{"kafka": "kafka", "topic": "kafka.topics", "group": "kafka.group", "dead-letter topic": "rejects"}
 
 // next is the command that helps with the first step that failed.
 func (c *checker) next(cmd *cobra.Command) string {
@@ -201,17 +203,12 @@ func (c *checker) next(cmd *cobra.Command) string {
 		if s.Status != stepFailed {
 			continue
 		}
+		if key := stepKeys[s.Step]; key != "" {
+			return "bridge help config " + key
+		}
 		switch s.Step {
 		case "configuration":
 			return nextCommand(cmd, s.err)
-		case "kafka":
-			return "bridge help config kafka"
-		case "topic":
-			return "bridge help config kafka.topics"
-		case "group":
-			return "bridge help config kafka.group"
-		case "dead-letter topic":
-			return "bridge help config rejects"
 		case "token", "ingest":
 			return nextForService(cmd, s)
 		case "columns":
@@ -224,26 +221,26 @@ func (c *checker) next(cmd *cobra.Command) string {
 	return "bridge help troubleshooting"
 }
 
-// nextForService tells a key that is wrong from a grant or a table that is
-// missing: only the latter are mended with SQL.
+// nextForService distinguishes a wrong key from a missing grant or table, which are
+// fixed with SQL.
 func nextForService(cmd *cobra.Command, s checkStep) string {
-	var said *zerobus.Error
+	var answer *zerobus.Error
 	key := "zerobus.client"
 	switch {
-	case !errors.As(s.err, &said):
-	case said.Status == 0 && said.RPC == "" && said.Op == "insert":
+	case !errors.As(s.err, &answer):
+	case answer.Status == 0 && answer.RPC == "" && answer.Op == "insert":
 		key = "zerobus.endpoint"
-	case said.Status == 0 && said.RPC == "", s.Step == "token" && said.Status == http.StatusNotFound:
+	case answer.Status == 0 && answer.RPC == "", s.Step == "token" && answer.Status == http.StatusNotFound:
 		key = "zerobus.workspace_url"
-	case said.Code == "invalid_target":
+	case answer.Code == "invalid_target":
 		key = "zerobus.workspace_id"
-	case said.Status/100 == 2 && said.Op == "ingest": // an answer that confirms nothing
+	case answer.Status/100 == 2 && answer.Op == "ingest": // an answer that confirms nothing
 		key = "zerobus.confirm"
-	case said.Status/100 == 2:
+	case answer.Status/100 == 2:
 		key = "zerobus.endpoint"
-	case said.Code == "ENDPOINT_NOT_FOUND":
+	case answer.Code == "ENDPOINT_NOT_FOUND":
 		key = "zerobus.transport"
-	case s.Step == "ingest", said.Code == "invalid_authorization_details":
+	case s.Step == "ingest", answer.Code == "invalid_authorization_details":
 		return "bridge ddl" + configArgument(cmd)
 	}
 	return "bridge help config " + key
@@ -259,40 +256,40 @@ func (c *checker) kafka(ctx context.Context, b *checkedParts, configured bool) (
 		if err != nil {
 			return "", err
 		}
-		var said []string
+		var found []string
 		for _, t := range topics {
 			if !t.Exists {
 				return "", fmt.Errorf("topic %s does not exist; create it or correct kafka.topics (bridge run would wait for it)", t.Name)
 			}
-			said = append(said, fmt.Sprintf("%s has %d partitions", t.Name, t.Partitions))
+			found = append(found, fmt.Sprintf("%s has %d partitions", t.Name, t.Partitions))
 		}
 		events, err := b.Cluster.Readable(ctx)
 		if err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("%s, %d events", strings.Join(said, ", "), events), b.Cluster.CanRead(ctx)
+		return fmt.Sprintf("%s, %d events", strings.Join(found, ", "), events), b.Cluster.CanRead(ctx)
 	})
 	c.step(ctx, "memory", reached, b.checkMemory)
 	c.step(ctx, "group", reached, func(ctx context.Context) (string, error) {
 		return b.cfg.Kafka.Group + " may be joined and committed for", b.Cluster.CanJoin(ctx)
 	})
 	c.step(ctx, "dead-letter topic", reached, func(ctx context.Context) (string, error) {
-		letters, err := b.Cluster.DeadLetterTopics(ctx)
+		topics, err := b.Cluster.DeadLetterTopics(ctx)
 		if err != nil {
 			return "", err
 		}
-		if len(letters) == 0 {
+		if len(topics) == 0 {
 			return "not used: rejects.policy is " + b.cfg.Rejects.Policy, nil
 		}
-		var said []string
-		for _, t := range letters {
+		var found []string
+		for _, t := range topics {
 			if t.Exists {
-				said = append(said, t.Name+" exists and may be written to")
+				found = append(found, t.Name+" exists and may be written to")
 			} else {
-				said = append(said, t.Name+" will be created by bridge run, which may")
+				found = append(found, t.Name+" will be created by bridge run, which may")
 			}
 		}
-		return strings.Join(said, ", "), b.Cluster.CanReject(ctx, letters)
+		return strings.Join(found, ", "), b.Cluster.CanReject(ctx, topics)
 	})
 	return clusterID
 }
@@ -348,14 +345,14 @@ func (c *checker) table(ctx context.Context, b *checkedParts, configured bool, c
 	}
 }
 
-// probeRow maps and writes one row as bridge run would.
+// probeRow maps and writes one row as bridge run does.
 func probeRow(ctx context.Context, b *checkedParts) (string, error) {
 	now := time.Now().UTC()
 	id := fmt.Sprintf("bridge-check-%d", now.UnixNano())
 	event := fmt.Sprintf(`{"type":"track","event":"bridge_check","message_id":%q,"timestamp":%q}`, id, now.Format(time.RFC3339Nano))
 	rows, version := b.Schema.MapRows(b.cfg.Kafka.Topics[0], []byte(event), now)
 	if len(rows) != 1 {
-		return "", errors.New("the blueprint makes no row of a plain track event, so nothing was written; that is fine if it filters or drops such events")
+		return "", errors.New("the blueprint maps a plain track event to no row, so nothing was written; ignore this if it filters or drops such events")
 	}
 	if _, err := b.Client.Write(ctx, version, rows); err != nil {
 		if s := b.Client.State(); s.Name != zerobus.Ready {
@@ -363,12 +360,12 @@ func probeRow(ctx context.Context, b *checkedParts) (string, error) {
 		}
 		return "", fmt.Errorf("writing one row: %w", err)
 	}
-	return "one row written, message_id " + id + confirmedHow(b), nil
+	return "one row written, message_id " + id + confirmation(b), nil
 }
 
-// confirmedHow says in which form the workspace confirmed the row, and which
-// setting that form needs. The other transports have one form.
-func confirmedHow(b *checkedParts) string {
+// confirmation returns the form in which the workspace confirmed the row, and the
+// setting for it. The other transports have one form.
+func confirmation(b *checkedParts) string {
 	switch form := b.Client.State().Confirmation; {
 	case b.cfg.Zerobus.Transport != zerobus.TransportWorkspace || form == "":
 		return ""
@@ -389,8 +386,8 @@ func (c *checker) text(b *strings.Builder, look terminal.Style) {
 	}
 }
 
-// unreadColumns says that the blueprint is not compared with the table, and which
-// grants would let it.
+// unreadColumns is the warning that the blueprint is not compared with the table; it
+// names the missing grants.
 func unreadColumns(unreadable *zerobus.ColumnsUnreadable) string {
 	return "the table's columns cannot be read, so the blueprint is not compared with them: " + unreadable.Error()
 }

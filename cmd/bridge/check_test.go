@@ -108,7 +108,7 @@ func TestTheKindOfTheTableIsChecked(t *testing.T) {
 }
 
 // What cannot be compared is not ok, and no reason for exit code 1 either, since
-// bridge run goes on without.
+// bridge run continues without.
 func TestColumnsThatCannotBeReadAreAWarning(t *testing.T) {
 	flags, workspace := settingsAnd(t)
 	if err := workspace.Revoke(emulator.PrivilegeSelect, "datafly.events.stream"); err != nil {

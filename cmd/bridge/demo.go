@@ -53,7 +53,7 @@ The exit code is 1 if anything was lost. It ends after --events, after
 			stops := stoppingOf(cmd.Context())
 			stops.allow(demoEnd)
 			stderr, lines := stops.log(cmd.ErrOrStderr())
-			defer lines.Flush(lastWords)
+			defer lines.Flush(lastFlush)
 			bar := terminal.NewBar(stderr, styleOf(cmd, cmd.ErrOrStderr()))
 			defer bar.End()
 			stderr = bar.Above(stderr)
@@ -76,7 +76,7 @@ The exit code is 1 if anything was lost. It ends after --events, after
 			if err != nil {
 				return err
 			}
-			lines.Flush(lastWords) // the report comes last
+			lines.Flush(lastFlush) // the report comes last
 			text := func(b *strings.Builder, look terminal.Style) { demoText(b, look, report) }
 			if err := output.print(cmd, report, text); err != nil {
 				return err

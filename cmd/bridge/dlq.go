@@ -164,7 +164,7 @@ func (r *deadLetterReader) open(ctx context.Context, cl *kafka.Client, cfg *conf
 	return nil
 }
 
-// count counts one dead letter and shows what more says.
+// count counts one dead letter and shows the count, followed by more.
 func (r *deadLetterReader) count(more func() string) {
 	r.n++
 	r.bar.ShowOften(func() string {

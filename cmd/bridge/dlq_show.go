@@ -106,7 +106,7 @@ type shownDeadLetter struct {
 	NoTable    string              `json:"without_table,omitempty"` // why the table's columns are not known
 	Now        []mapping.Explained `json:"now"`                     // of each event that failed
 
-	letter  *deadletter.Record
+	record  *deadletter.Record
 	indexes []int // of the events in Now, where they are those of the dead letter
 }
 
@@ -116,7 +116,7 @@ type shownHeader struct {
 }
 
 func newShownDeadLetter(l *deadletter.Record, topics int) *shownDeadLetter {
-	s := &shownDeadLetter{listedDeadLetter: describe(l, topics), letter: l, SourceTime: timeText(l.Original.Timestamp, ""), Version: legible(l.Version, 64),
+	s := &shownDeadLetter{listedDeadLetter: describe(l, topics), record: l, SourceTime: timeText(l.Original.Timestamp, ""), Version: legible(l.Version, 64),
 		Headers: []shownHeader{}, Key: l.Original.Key, Value: l.Original.Value, Bytes: len(l.Original.Value), Now: []mapping.Explained{}}
 	for _, h := range l.Original.Headers {
 		s.Headers = append(s.Headers, shownHeader{h.Key, h.Value})
@@ -126,7 +126,7 @@ func newShownDeadLetter(l *deadletter.Record, topics int) *shownDeadLetter {
 
 // mapNow explains the events that failed by the present blueprint.
 func (s *shownDeadLetter) mapNow(ctx context.Context, b *pipeline.Parts) {
-	l := s.letter
+	l := s.record
 	if l.Fault != "" {
 		return
 	}
@@ -163,7 +163,7 @@ func (s *shownDeadLetter) mapNow(ctx context.Context, b *pipeline.Parts) {
 }
 
 func (s *shownDeadLetter) text(b *strings.Builder, _ terminal.Style) {
-	l := s.letter
+	l := s.record
 	line := func(name, text string) {
 		if text != "" {
 			fmt.Fprintf(b, "%-11s %s\n", name, text)

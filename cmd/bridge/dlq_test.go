@@ -15,7 +15,7 @@ import (
 	"github.com/datafly/bridge/internal/terminal"
 )
 
-// hostile is a letter whose every header and byte is meant to hurt a terminal.
+// hostile is a dead letter whose every header and byte is meant to attack a terminal.
 func hostile(value []byte) *deadletter.Record {
 	const esc = "\x1b[2J\r\n\u202e"
 	var headers []kgo.RecordHeader
@@ -87,7 +87,7 @@ func TestGroupsAreBounded(t *testing.T) {
 
 func TestDeadLetterFilter(t *testing.T) {
 	at := time.Date(2026, 3, 4, 9, 0, 0, 0, time.UTC)
-	letter := func() *deadletter.Record {
+	deadLetter := func() *deadletter.Record {
 		return &deadletter.Record{Code: "bad", Column: "col", FailedAt: at, Group: "g", Original: &kgo.Record{Topic: "t", Partition: 3}}
 	}
 	for _, tc := range []struct {
@@ -115,7 +115,7 @@ func TestDeadLetterFilter(t *testing.T) {
 		{"resolved", deadLetterFlags{}, func(l *deadletter.Record) { l.Resolved = true }, false},
 		{"resolved, and all", deadLetterFlags{all: true}, func(l *deadletter.Record) { l.Resolved = true }, true},
 	} {
-		l := letter()
+		l := deadLetter()
 		if tc.change != nil {
 			tc.change(l)
 		}

@@ -33,7 +33,7 @@ import (
 	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
-// announcement collects stderr and tells when the emulator has said all.
+// announcement collects stderr and detects the end of the start-up text.
 type announcement struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -150,7 +150,7 @@ func TestAWordNarrowsATopic(t *testing.T) {
 	}
 }
 
-// Every flag that takes a value says how it is completed, and closed sets are
+// Every flag that takes a value has a completion, and closed sets are
 // completed to their members.
 func TestEveryValueIsCompleted(t *testing.T) {
 	var walk func(cmd *cobra.Command)

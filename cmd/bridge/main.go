@@ -41,7 +41,7 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	done := make(chan int, 1)
 	go func() { done <- perform(stops.in(ctx), args, stdin, stdout, stderr) }() // ends with the command
 	code := stops.wait(ctx, done)
-	stops.stderr.Flush(lastWords)
+	stops.stderr.Flush(lastFlush)
 	return code
 }
 

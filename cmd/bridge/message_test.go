@@ -92,7 +92,7 @@ func TestCommandsTakeTheFlagsTheyHeed(t *testing.T) {
 	look(newRoot())
 }
 
-// A connection is not mended with SQL, nor a wrong address with another secret.
+// SQL does not fix a connection, nor another secret a wrong address.
 func TestCheckNamesTheKeyThatIsWrong(t *testing.T) {
 	t.Setenv("BRIDGE_ZEROBUS_CLIENT_SECRET", "y")
 	t.Chdir(t.TempDir())
@@ -148,7 +148,7 @@ func TestReplayThatMovesNothingAsksForNothing(t *testing.T) {
 	}
 }
 
-// Whoever pressed Ctrl-C is told that it was heeded, and not to look for a fault.
+// After Ctrl-C the message reports the interrupt and not a fault.
 func TestAnInterruptIsNoFault(t *testing.T) {
 	t.Setenv("BRIDGE_ZEROBUS_CLIENT_SECRET", "y")
 	t.Chdir(t.TempDir())

@@ -84,11 +84,11 @@ func TestFailedReplayIsAudited(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	code := execute([]string{"replay", "--config", file, "--to", "earliest", "--execute", "--reason", "a mended blueprint"}, strings.NewReader(""), &stdout, &stderr)
+	code := execute([]string{"replay", "--config", file, "--to", "earliest", "--execute", "--reason", "a fixed blueprint"}, strings.NewReader(""), &stdout, &stderr)
 	if code != exitFailed || !committed.Load() {
 		t.Fatalf("got exit code %d, committed %v and %q, want a failure after the commit", code, committed.Load(), stderr.String())
 	}
-	for _, want := range []string{"replay: failed; its offsets may be committed", `"reason":"a mended blueprint"`, `"by":"`, "events/0:none->0"} {
+	for _, want := range []string{"replay: failed; its offsets may be committed", `"reason":"a fixed blueprint"`, `"by":"`, "events/0:none->0"} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("got %q, want %q in it", stderr.String(), want)
 		}

@@ -41,8 +41,8 @@ when it is stopped earlier; started again with the same --group it resumes. With
 --from a group begins there. Both need a --group of their own, beside the live
 one; --set zerobus.table= sends the rows to another table.
 
-On a terminal the log is for people (log.format: auto) and one line below it says
-what the bridge is doing.`,
+On a terminal the log is for people (log.format: auto), and one line below it shows
+the state of the bridge.`,
 		Example: `  bridge run --config /etc/bridge/config.yaml
   BRIDGE_ZEROBUS_CLIENT_SECRET_FILE=/secrets/zerobus bridge run --topics delivery-int_xyz789
   bridge run --set delivery.max_rows=1000 --log-level debug
@@ -54,7 +54,7 @@ what the bridge is doing.`,
 			hup := hangup.Signals()
 			stops := stoppingOf(cmd.Context())
 			stderr, lines := stops.log(cmd.ErrOrStderr())
-			defer lines.Flush(lastWords)
+			defer lines.Flush(lastFlush)
 			integration, err := limits.load(cmd)
 			if err != nil {
 				return err

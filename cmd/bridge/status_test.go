@@ -81,7 +81,7 @@ func TestStatusOfAReadyBridge(t *testing.T) {
 func TestStatusOfABlockedBridge(t *testing.T) {
 	code, out, errs := status(t, "--address", serveStatus(t, blockedStatus()))
 	if code != exitFailed || errs != "try: bridge help troubleshooting sink_blocked\n" {
-		t.Errorf("got exit code %d and stderr %q, want %d and where the reason is explained: stdout says the rest", code, errs, exitFailed)
+		t.Errorf("got exit code %d and stderr %q, want %d and where the reason is explained; stdout has the rest", code, errs, exitFailed)
 	}
 	want := []string{"NOT READY ", "sink_blocked: the table refuses writes", "remedy: grant MODIFY"}
 	lines := strings.Split(out, "\n")
@@ -178,7 +178,7 @@ func TestStatusFollowsNoRedirect(t *testing.T) {
 	defer bridge.Close()
 	code, _, stderr := status(t, "--address", strings.Replace(bridge.URL, "//", "//operator:open-sesame@", 1))
 	if code != 1 || !strings.Contains(stderr, "answered HTTP 307") || strings.Contains(stderr, "open-sesame") {
-		t.Errorf("got code %d and %q, want 1, to be told of the redirect, and no password", code, stderr)
+		t.Errorf("got code %d and %q, want 1, a message about the redirect, and no password", code, stderr)
 	}
 }
 
@@ -248,7 +248,7 @@ func TestStatusSendsTheToken(t *testing.T) {
 	}
 }
 
-// A configuration that is named says where the bridge is.
+// The address comes from the configuration that is named.
 func TestStatusAsksTheConfiguredAddress(t *testing.T) {
 	address := serveStatus(t, readyStatus())
 	file := filepath.Join(t.TempDir(), "config.yaml")

@@ -21,19 +21,19 @@ const (
 	stopGrace = 8 * time.Second
 	// interruptGrace is the same for commands that have nothing to drain.
 	interruptGrace = 3 * time.Second
-	// lastWords bounds writing what is left of the log when the process ends.
-	lastWords = time.Second
+	// lastFlush bounds the last writes of the log when the process ends.
+	lastFlush = time.Second
 )
 
-// stopping is what one execution of a command has to do with its end: the last
-// resort when something hangs, and standard error that may not be read. Its
-// methods may be called on nil, as commands are in tests.
+// stopping ends one execution of a command: within a grace period if something
+// hangs, and although nobody may read standard error. Its methods may be called on
+// nil, as commands are in tests.
 type stopping struct {
 	stderr *logwriter.Writer
 
 	mu     sync.Mutex // guards the fields below
 	grace  time.Duration
-	stages []string // what the command is doing that may take long, innermost last
+	stages []string // activities that may take long, innermost last
 }
 
 func newStopping(stderr io.Writer) *stopping {
@@ -52,7 +52,7 @@ func stoppingOf(ctx context.Context) *stopping {
 	return s
 }
 
-// allow says how long the command may take to end once it is told to.
+// allow sets how long the command may take to end after an interrupt or SIGTERM.
 func (s *stopping) allow(grace time.Duration) {
 	if s == nil {
 		return
@@ -63,7 +63,7 @@ func (s *stopping) allow(grace time.Duration) {
 }
 
 // log returns standard error for a command that must not wait for its reader, and
-// the queue in it. What cannot be written in time is dropped and counted.
+// the queue in it. Lines that cannot be written in time are dropped and counted.
 func (s *stopping) log(stderr io.Writer) (io.Writer, *logwriter.Writer) {
 	terminal, ok := stderr.(*terminal.Screen)
 	if s == nil || !ok {
@@ -74,7 +74,7 @@ func (s *stopping) log(stderr io.Writer) (io.Writer, *logwriter.Writer) {
 	return terminal, s.stderr
 }
 
-// during calls f, and names it should the process have to end before f does.
+// during calls f, and names it if the process has to end before f does.
 func (s *stopping) during(what string, f func()) {
 	if s == nil {
 		f()
@@ -97,8 +97,8 @@ func (s *stopping) current() (grace time.Duration, stages []string) {
 	return s.grace, slices.Clone(s.stages)
 }
 
-// wait returns the exit code from done or, when ctx has ended and the grace is
-// over, that of an interrupted command, which is left behind.
+// wait returns the exit code from done. When the grace period after the end of ctx
+// is over, it returns that of an interrupted command, which is left behind.
 func (s *stopping) wait(ctx context.Context, done <-chan int) int {
 	select {
 	case code := <-done:
@@ -110,7 +110,7 @@ func (s *stopping) wait(ctx context.Context, done <-chan int) int {
 		grace, stages := s.current()
 		left := grace - time.Since(asked)
 		if left <= 0 {
-			fmt.Fprintf(s.stderr, "bridge: interrupted: %s\n", unended(stages, grace))
+			fmt.Fprintf(s.stderr, "bridge: interrupted: %s\n", notEnded(stages, grace))
 			return exitFailed
 		}
 		timer := time.NewTimer(left)
@@ -123,21 +123,21 @@ func (s *stopping) wait(ctx context.Context, done <-chan int) int {
 	}
 }
 
-// unended says what a process leaves behind.
-func unended(stages []string, grace time.Duration) string {
-	said := "the command"
+// notEnded describes what a process leaves behind.
+func notEnded(stages []string, grace time.Duration) string {
+	text := "the command"
 	if len(stages) > 0 {
-		said = strings.Join(stages, ": ")
+		text = strings.Join(stages, ": ")
 	}
-	said += fmt.Sprintf(" did not end within %s", grace)
+	text += fmt.Sprintf(" did not end within %s", grace)
 	if files := plaintext.Hanging(); len(files) > 0 {
-		said += "; reading " + legible(strings.Join(files, ", "), 1000) + " hangs"
+		text += "; reading " + legible(strings.Join(files, ", "), 1000) + " hangs"
 	}
-	return said
+	return text
 }
 
-// awaited returns what f returns, or ctx's error as soon as ctx ends: f may be in
-// a read that nothing can cut short, and is left behind then.
+// awaited returns the result of f, or ctx's error as soon as ctx ends: f may be in a
+// read that nothing can interrupt, and is left behind then.
 func awaited[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type outcome struct {
 		value T

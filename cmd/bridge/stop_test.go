@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// A command that does not end is left behind when its grace is over, by name, and
+// A command that does not end in its grace period is left behind and named, and
 // one that ends within has its own exit code.
 func TestStoppingIsBounded(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
-		takes time.Duration // after it was told to stop
+		takes time.Duration // after the interrupt
 		code  int
 		said  string
 	}{
@@ -46,7 +46,7 @@ func TestStoppingIsBounded(t *testing.T) {
 			began := time.Now()
 			cancel()
 			code := s.wait(ctx, done)
-			s.stderr.Flush(lastWords)
+			s.stderr.Flush(lastFlush)
 			if took := time.Since(began); code != tc.code || stderr.String() != tc.said || took != min(tc.takes, 28*time.Second) {
 				t.Errorf("%s: got exit code %d and %q after %v, want %d and %q", tc.name, code, stderr.String(), took, tc.code, tc.said)
 			}

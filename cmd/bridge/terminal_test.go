@@ -16,7 +16,7 @@ func TestDemoInAPipeIsGolden(t *testing.T) {
 		t.Fatalf("got exit code %d and %q, want %d", code, stderr.String(), exitFine)
 	}
 	report := stdout.String()
-	head, books, _ := strings.Cut(report, "\n300 events in ")
+	head, counts, _ := strings.Cut(report, "\n300 events in ")
 	if want := regexp.MustCompile(`^SELECT \* FROM datafly\.events\.stream ORDER BY event_timestamp DESC LIMIT 10\n\nevent_name +event_type +message_id .*\n`); !want.MatchString(head) || strings.Count(head, "\n") != 13 {
 		t.Errorf("got %q, want the statement, the heads of the columns and ten rows", head)
 	}
@@ -29,7 +29,7 @@ func TestDemoInAPipeIsGolden(t *testing.T) {
   filtered          0   tombstones
   lost              0   produced - distinct - rejected - filtered
 `
-	got := times.ReplaceAllString(books, "T")
+	got := times.ReplaceAllString(counts, "T")
 	got = regexp.MustCompile(`(topic: )[a-z_0-9, ]+`).ReplaceAllString(got, "${1}CODES")
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

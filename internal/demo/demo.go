@@ -255,7 +255,7 @@ func (d *demo) deliver(ctx context.Context, ended <-chan error) (*Report, error)
 	}
 }
 
-// watch shows progress until ctx ends, and once more then.
+// watch shows progress until ctx ends, and at the end.
 func (d *demo) watch(ctx context.Context, began time.Time) {
 	d.o.Message("bridge: %s -> %s; live events at http://%s%s and metrics at /metrics", d.o.Topic, Table, d.bridge.Addr(), ops.LivePath)
 	tick := time.NewTicker(d.o.ShowEvery)
