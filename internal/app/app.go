@@ -226,7 +226,7 @@ func (a *App) Status() ops.Snapshot {
 			s.Live, s.LiveReason = false, more.LiveReason
 		}
 	}
-	s.Memory, s.Reload, s.LogLinesDropped = a.memory.status(), a.reloads.now(), a.droppedLogLines()
+	s.Memory, s.Reload, s.LogLinesDropped = a.memory.keeper.State(), a.reloads.now(), a.droppedLogLines()
 	return s
 }
 

@@ -6,7 +6,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/memory"
-	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/pipeline"
 )
 
@@ -54,18 +53,9 @@ func (l *memoryLimit) resize(i, brokers, partitions int) {
 	s := l.keeper.State()
 	fields := []zap.Field{zap.Int("partitions", plan.Partitions), zap.Int("brokers", plan.Brokers),
 		zap.Int64("bound_mib", memory.MiB(s.Bound)), zap.Int64("soft_limit_mib", memory.MiB(s.SoftLimit))}
-	if s.Exceeded != nil {
-		l.log.Warn("the memory limit is below what this member may need", append(fields, zap.Error(s.Exceeded))...)
+	if s.Warning != "" {
+		l.log.Warn("the memory limit is below what this member may need", append(fields, zap.String("error", s.Warning))...)
 		return
 	}
 	l.log.Info("memory planned", fields...)
-}
-
-func (l *memoryLimit) status() ops.MemoryStatus {
-	s := l.keeper.State()
-	out := ops.MemoryStatus{BoundBytes: s.Bound, SoftLimitBytes: s.SoftLimit, CgroupBytes: s.Cgroup}
-	if s.Exceeded != nil {
-		out.Warning = s.Exceeded.Error()
-	}
-	return out
 }

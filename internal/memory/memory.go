@@ -177,19 +177,24 @@ func (k *Keeper) SetPlan(p Plan) (changed bool) {
 	return true
 }
 
-// State holds the limits in force, in bytes.
+// State holds the limits in force, in bytes. Its JSON is part of /status.
 type State struct {
-	Bound     int64 // of the plan
-	SoftLimit int64 // of the Go runtime; 0 is none
-	Cgroup    int64 // limit of the control group; 0 is none
-	Exceeded  error // why the limit of the control group is too low; nil: it is not
+	Bound     int64 `json:"bound_bytes"`                // resident memory to plan with, for the partitions assigned now
+	SoftLimit int64 `json:"soft_limit_bytes,omitempty"` // of the Go runtime; 0 is none
+	Cgroup    int64 `json:"cgroup_bytes,omitempty"`     // limit of the control group; 0 is none
+	// Warning is why the limit of the control group is too low, and what to lower;
+	// empty if it is not.
+	Warning string `json:"warning,omitempty"`
 }
 
 // State returns the limits in force.
 func (k *Keeper) State() State {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := State{Bound: k.plan.Bound(), SoftLimit: debug.SetMemoryLimit(-1), Cgroup: k.cgroup, Exceeded: k.plan.Fits(k.cgroup)}
+	s := State{Bound: k.plan.Bound(), SoftLimit: debug.SetMemoryLimit(-1), Cgroup: k.cgroup}
+	if err := k.plan.Fits(k.cgroup); err != nil {
+		s.Warning = err.Error()
+	}
 	if s.SoftLimit >= unlimited {
 		s.SoftLimit = 0
 	}

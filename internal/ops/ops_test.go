@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -51,7 +52,7 @@ func healthy() ops.Snapshot {
 			TokenMintedAt: now.Add(-10 * time.Minute), TokenExpiresAt: now.Add(50 * time.Minute),
 		},
 		BufferedBytes: 64 << 20, BufferedLimit: 256 << 20,
-		Memory: ops.MemoryStatus{BoundBytes: 630 << 20, SoftLimitBytes: 448 << 20, CgroupBytes: 512 << 20, Warning: "up to 630 MiB are needed; raise the limit"},
+		Memory: memory.State{Bound: 630 << 20, SoftLimit: 448 << 20, Cgroup: 512 << 20, Warning: "up to 630 MiB are needed; raise the limit"},
 		Ledger: consumer.LedgerStatus{Ledger: consumer.Ledger{Read: 2000, Delivered: 1267, DeadLettered: 5, Skipped: 7, Filtered: 21, InFlight: 300, Dropped: 400, Offsets: 2030, Records: 2000, Lost: 25, SkippedOffsets: 5}},
 		Partitions: []consumer.PartitionStatus{
 			{

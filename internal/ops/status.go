@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -51,7 +52,7 @@ type Snapshot struct {
 	BufferedBytes int64 `json:"buffered_bytes"`
 	BufferedLimit int64 `json:"buffered_limit_bytes"`
 
-	Memory     MemoryStatus               `json:"memory"`
+	Memory     memory.State               `json:"memory"`
 	Partitions []consumer.PartitionStatus `json:"partitions"`
 
 	// Ledger has the outcomes of all events this process has read, over all
@@ -68,16 +69,6 @@ type Snapshot struct {
 
 	// Config is the effective configuration, with secrets redacted.
 	Config any `json:"config,omitempty"`
-}
-
-// MemoryStatus has the bounds on the memory of the process, in bytes.
-type MemoryStatus struct {
-	BoundBytes     int64 `json:"bound_bytes"`                // resident memory to plan with, for the partitions assigned now
-	SoftLimitBytes int64 `json:"soft_limit_bytes,omitempty"` // of the Go runtime; 0 is none
-	CgroupBytes    int64 `json:"cgroup_bytes,omitempty"`     // limit of the control group; 0 is none
-	// Warning explains why the limit of the control group is too low, and what to
-	// lower.
-	Warning string `json:"warning,omitempty"`
 }
 
 // Totals count since the start of the process, over all topics and partitions.

@@ -34,8 +34,8 @@ func (s Snapshot) WriteText(w io.Writer) error {
 		buffer += fmt.Sprintf(" of %s (%d %%)", size(s.BufferedLimit), s.BufferedBytes*100/s.BufferedLimit)
 	}
 	t.line("buffer", buffer)
-	if m := s.Memory; m.BoundBytes > 0 {
-		t.line("memory", "at most "+size(m.BoundBytes)+" planned", t.size("soft limit %s", m.SoftLimitBytes), t.size("limit of the control group %s", m.CgroupBytes))
+	if m := s.Memory; m.Bound > 0 {
+		t.line("memory", "at most "+size(m.Bound)+" planned", t.size("soft limit %s", m.SoftLimit), t.size("limit of the control group %s", m.Cgroup))
 		t.detail("warning", m.Warning)
 	}
 	n := s.Totals

@@ -66,7 +66,7 @@ func TestSinkDownUnderLoad(t *testing.T) {
 		if peak := m.peakMiB(t); peak > bound {
 			t.Errorf("got a peak RSS of %d MiB, want at most the published %d", peak, bound)
 		}
-		if said := memory.MiB(m.snapshot().Memory.BoundBytes); said != int64(bound) {
+		if said := memory.MiB(m.snapshot().Memory.Bound); said != int64(bound) {
 			t.Errorf("/status has a bound of %d MiB, want %d", said, bound)
 		}
 		m.terminate(s.drain + time.Second + slack)
@@ -131,7 +131,7 @@ func TestLargeEventsUnderALimit(t *testing.T) {
 				if n := s.cgroup.kills(); n > 0 {
 					t.Errorf("the kernel killed %d processes for want of memory", n)
 				}
-				if got := m.snapshot().Memory; got.CgroupBytes != limit || got.Warning != "" {
+				if got := m.snapshot().Memory; got.Cgroup != limit || got.Warning != "" {
 					t.Errorf("/status: got %+v, want the limit of the group and no warning", got)
 				}
 				m.terminate(s.drain + time.Second + slack)
@@ -157,7 +157,7 @@ func TestMemoryLimitBelowTheBound(t *testing.T) {
 		s.complete(m)
 		got := m.snapshot().Memory
 		wants(t, got.Warning, words...)
-		if got.CgroupBytes != 256<<20 || got.SoftLimitBytes >= got.CgroupBytes || memory.MiB(got.BoundBytes) != int64(bound) {
+		if got.Cgroup != 256<<20 || got.SoftLimit >= got.Cgroup || memory.MiB(got.Bound) != int64(bound) {
 			t.Errorf("/status: got %+v, want a soft limit below the 256 MiB of the group, and a bound of %d MiB", got, bound)
 		}
 		if n := m.logged("the memory limit is below what this member may need"); n != 1 {
