@@ -157,71 +157,39 @@ func (e *endpoints) serveIndex(w http.ResponseWriter, r *http.Request) {
 	writeText(w, http.StatusOK, e.index)
 }
 
-func (e *endpoints) snapshot() Snapshot {
-	s := e.source()
-	if s.Time.IsZero() {
-		s.Time = time.Now()
-	}
-	if s.Partitions == nil {
-		s.Partitions = []consumer.PartitionStatus{} // [] in JSON
-	}
-	return s
-}
-
 func (e *endpoints) serveLive(w http.ResponseWriter, r *http.Request) {
-	s := e.snapshot()
-	status := http.StatusOK
+	s := e.source.Snapshot()
+	text := "alive\n"
 	if !s.Live {
-		status = http.StatusServiceUnavailable
-	}
-	if wantsJSON(r) {
-		writeJSON(w, status, liveAnswer{Live: s.Live, Reason: s.LiveReason, LastPoll: s.LastPoll})
-		return
-	}
-	var b strings.Builder
-	if s.Live {
-		b.WriteString("alive\n")
-	} else {
-		fmt.Fprintf(&b, "not alive: %s\n", s.LiveReason)
+		text = fmt.Sprintf("not alive: %s\n", s.LiveReason)
 	}
 	if !s.LastPoll.IsZero() {
-		fmt.Fprintf(&b, "last poll %v ago\n", s.Time.Sub(s.LastPoll).Round(time.Millisecond))
+		text += fmt.Sprintf("last poll %v ago\n", s.Time.Sub(s.LastPoll).Round(time.Millisecond))
 	}
-	writeText(w, status, b.String())
+	writeProbe(w, r, s.Live, text, liveness{Live: s.Live, Reason: s.LiveReason, LastPoll: s.LastPoll})
 }
 
-type liveAnswer struct {
+// liveness is the JSON of /livez.
+type liveness struct {
 	Live     bool      `json:"live"`
 	Reason   string    `json:"reason,omitempty"`
 	LastPoll time.Time `json:"last_poll,omitzero"`
 }
 
 func (e *endpoints) serveReady(w http.ResponseWriter, r *http.Request) {
-	s := e.snapshot()
-	status := http.StatusOK
+	s := e.source.Snapshot()
+	text := "ready\n"
 	if !s.Ready {
-		status = http.StatusServiceUnavailable
-	}
-	if wantsJSON(r) {
-		if s.NotReady == nil {
-			s.NotReady = []consumer.NotReady{}
-		}
-		writeJSON(w, status, Readiness{Ready: s.Ready, State: s.State, Reasons: s.NotReady})
-		return
-	}
-	var b strings.Builder
-	if s.Ready {
-		b.WriteString("ready\n")
-	} else {
-		fmt.Fprintf(&b, "not ready (%s)\n", s.State)
+		text = fmt.Sprintf("not ready (%s)\n", s.State)
 		for _, reason := range s.NotReady {
-			fmt.Fprintf(&b, "%s: %s\n", reason.Code, reason.Text)
+			text += fmt.Sprintf("%s: %s\n", reason.Code, reason.Text)
 			if reason.Remedy != "" {
-				fmt.Fprintf(&b, "  remedy: %s\n", reason.Remedy)
+				text += fmt.Sprintf("  remedy: %s\n", reason.Remedy)
 			}
 		}
 	}
-	writeText(w, status, b.String())
+	reasons := append([]consumer.NotReady{}, s.NotReady...) // [] in JSON
+	writeProbe(w, r, s.Ready, text, Readiness{Ready: s.Ready, State: s.State, Reasons: reasons})
 }
 
 // Readiness is the JSON of /readyz.
@@ -232,7 +200,7 @@ type Readiness struct {
 }
 
 func (e *endpoints) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, e.snapshot())
+	writeJSON(w, http.StatusOK, e.source.Snapshot())
 }
 
 // localOnly serves requests of this machine alone: they come over the loopback and
@@ -254,10 +222,18 @@ func loopback(address string) bool {
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
-// wantsJSON reports whether the Accept header names JSON. Probes send */* or nothing
-// and get text.
-func wantsJSON(r *http.Request) bool {
-	return strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "application/json")
+// writeProbe responds to a probe with 200 or 503: in JSON if the Accept header names
+// it, otherwise with text.
+func writeProbe(w http.ResponseWriter, r *http.Request, ok bool, text string, v any) {
+	status := http.StatusOK
+	if !ok {
+		status = http.StatusServiceUnavailable
+	}
+	if strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "application/json") {
+		writeJSON(w, status, v)
+		return
+	}
+	writeText(w, status, text)
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {

@@ -27,11 +27,7 @@ type emit func(t prometheus.ValueType, name, help string, value float64, labels 
 
 // Collect implements prometheus.Collector.
 func (g *gauges) Collect(ch chan<- prometheus.Metric) {
-	s := g.source()
-	now := s.Time
-	if now.IsZero() {
-		now = time.Now()
-	}
+	s := g.source.Snapshot()
 	send := func(t prometheus.ValueType, name, help string, value float64, labels ...string) {
 		values := make([]string, 0, 3)
 		for i := 1; i < len(labels); i += 2 {
@@ -55,7 +51,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	gauge("bridge_ready", "1 if events are being delivered, else 0; /readyz shows the reasons.", oneIf(s.Ready))
 	gauge("bridge_live", "1 if the poll loop is running, else 0; /livez shows the reason.", oneIf(s.Live))
 	if !s.LastPoll.IsZero() {
-		gauge("bridge_poll_age_seconds", "Seconds since the last iteration of the poll loop; absent before the first.", now.Sub(s.LastPoll).Seconds())
+		gauge("bridge_poll_age_seconds", "Seconds since the last iteration of the poll loop; absent before the first.", s.Time.Sub(s.LastPoll).Seconds())
 	}
 	gauge("bridge_buffered_bytes", "Bytes of events read from Kafka and not yet acknowledged by the sink.", float64(s.BufferedBytes))
 
@@ -92,11 +88,11 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 			1, "stream_id", id)
 	}
 	if !s.Sink.TokenMintedAt.IsZero() {
-		gauge("bridge_token_age_seconds", "Seconds since the present access token was issued; absent without a token.", now.Sub(s.Sink.TokenMintedAt).Seconds())
+		gauge("bridge_token_age_seconds", "Seconds since the present access token was issued; absent without a token.", s.Time.Sub(s.Sink.TokenMintedAt).Seconds())
 	}
 	if !s.Sink.TokenExpiresAt.IsZero() {
 		gauge("bridge_token_expires_in_seconds", "Seconds until the present access token expires, negative once it has; absent without a token.",
-			s.Sink.TokenExpiresAt.Sub(now).Seconds())
+			s.Sink.TokenExpiresAt.Sub(s.Time).Seconds())
 	}
 }
 

@@ -16,6 +16,19 @@ import (
 // it, from any goroutine and concurrently; it must not wait for Kafka or the sink.
 type Source func() Snapshot
 
+// Snapshot returns the state with its time, and with an empty list in JSON if there
+// are no partitions.
+func (s Source) Snapshot() Snapshot {
+	out := s()
+	if out.Time.IsZero() {
+		out.Time = time.Now()
+	}
+	if out.Partitions == nil {
+		out.Partitions = []consumer.PartitionStatus{}
+	}
+	return out
+}
+
 // States of the process, for Snapshot.State.
 const (
 	StateStarting = "starting" // not yet a member of the group

@@ -115,7 +115,7 @@ func TestPageThatIsNotLive(t *testing.T) {
 		defer resp.Body.Close()
 	}
 	p.visit("/live/")
-	p.text("#health", "16 viewers are watching already")
+	p.text("#health", "16 viewers are connected already")
 	leave()
 	p.text("#link", "live")
 	p.text("#health-word", "Delivering")
@@ -125,7 +125,7 @@ func TestPageThatIsNotLive(t *testing.T) {
 	}
 	fresh := value()
 	e.page.Stop()
-	p.text("#health", "What you see is from")
+	p.text("#health", "This state is from")
 	if old := value(); old == fresh || !p.is("document.title.startsWith('○')") {
 		t.Errorf("got figures in %s, as when they were live, under the title %s", old, js[string](p, "document.title"))
 	}

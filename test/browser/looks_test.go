@@ -77,7 +77,7 @@ func TestLooks(t *testing.T) {
 			p.until("document.querySelector('#sink dd') && document.querySelector('#partitions tbody tr')")
 			p.faultless(where + ", events")
 			p.openRow("Delivered")
-			p.text("#drawer", "Fed by")
+			p.text("#drawer", "Source")
 			p.faultless(where + ", details")
 			p.keys(escape)
 			p.click("#tab-dead-letters")

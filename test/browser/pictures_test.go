@@ -53,7 +53,7 @@ func TestPictures(t *testing.T) {
 	p.look(1360, 900, "dark")
 	p.picture("live-dark")
 	p.openRow("Delivered", "track")
-	p.text("#drawer", "Fed by")
+	p.text("#drawer", "Source")
 	p.picture("detail-dark")
 	p.look(1360, 900, "light")
 	p.picture("detail-light")

@@ -89,7 +89,7 @@ func (p *Page) serveEvent(w http.ResponseWriter, r *http.Request) {
 // serveStatus serves the JSON of /status to viewers who are logged in: a browser
 // sends its session to this page only.
 func (p *Page) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, p.source())
+	writeJSON(w, http.StatusOK, p.source.Snapshot())
 }
 
 // serveConfig shows the effective configuration, which the source has redacted.

@@ -62,10 +62,7 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 		return b.status, b.partitions
 	}
 	b.at = now
-	s := p.source()
-	if s.Time.IsZero() {
-		s.Time = now
-	}
+	s := p.source.Snapshot()
 	if s.Sink.Name != "" && s.Sink.Name != zerobus.Ready {
 		p.events.setRetrying()
 	}
@@ -91,9 +88,6 @@ func (p *Page) read() (statusJSON, partitionsJSON []byte) {
 	// All parts can be encoded; after a failure the page would not change.
 	if text, err := json.Marshal(out); err == nil {
 		b.status = text
-	}
-	if s.Partitions == nil {
-		s.Partitions = []consumer.PartitionStatus{}
 	}
 	if text, err := json.Marshal(worst(s.Partitions)); err == nil {
 		b.partitions = text
