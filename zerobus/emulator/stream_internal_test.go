@@ -92,3 +92,16 @@ func TestAcksAreGatheredOverTheInterval(t *testing.T) {
 		t.Errorf("drain: got %d, %d, %v", offset, rows, ok)
 	}
 }
+
+func TestEndedStreamsAreBounded(t *testing.T) {
+	s := newStats()
+	for range maxEndedStreams + 1 {
+		l := &liveStream{table: &Table{}}
+		s.streamOpened(l)
+		s.sideEnded(l, statusOK)
+		s.sideEnded(l, nil)
+	}
+	if len(s.ended) != maxEndedStreams || s.ended[0].number != 2 || len(s.open) != 0 {
+		t.Errorf("got %d streams from number %d on and %d open, want the last %d", len(s.ended), s.ended[0].number, len(s.open), maxEndedStreams)
+	}
+}
