@@ -6,11 +6,19 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus/emulator"
+	pb "github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
 func (w *workspace) add(f emulator.Fault) emulator.Fault {
@@ -335,4 +343,259 @@ func TestCloseEndsHangsAndWaits(t *testing.T) {
 		t.Errorf("second Close: %v", err)
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestHooksSeeStreamsAndInserts(t *testing.T) {
+	z := startZerobus(t, emulator.Config{AckEvery: 1})
+	var seen []emulator.IngestRequest
+	z.OnIngest(func(r emulator.IngestRequest) *emulator.Fault {
+		seen = append(seen, emulator.IngestRequest{Endpoint: r.Endpoint, Number: r.Number, Table: r.Table, StreamID: r.StreamID, Offset: r.Offset})
+		if len(r.Rows) != 1 || string(r.Rows[0]) != `{"event_name":"x"}` {
+			t.Errorf("rows: got %q", r.Rows)
+		}
+		if len(seen) == 3 {
+			return &emulator.Fault{Effect: "status", GRPCCode: "ABORTED"}
+		}
+		return nil
+	})
+	p := z.open(protoCreate(t, stream, pageDescriptor()))
+	row := encode(t, resolve(t, pageDescriptor()), `{"event_name":"x"}`)
+	p.send(protoBatch(0, row))
+	p.ack(0)
+	if r := z.insert(stream, `[{"event_name":"x"}]`); r.status != 200 {
+		t.Errorf("insert: got %d %s", r.status, r.body)
+	}
+	p.send(protoBatch(1, row))
+	wantStatus(t, "the hook's fault", p.end(), codes.Aborted, "scripted")
+	want := []emulator.IngestRequest{
+		{Endpoint: "stream", Number: 1, Table: stream, StreamID: p.id}, {Endpoint: "insert", Number: 1, Table: stream},
+		{Endpoint: "stream", Number: 2, Table: stream, StreamID: p.id, Offset: 1},
+	}
+	for i, r := range seen {
+		if r.Endpoint != want[i].Endpoint || r.Number != want[i].Number || r.Table != want[i].Table || r.StreamID != want[i].StreamID || r.Offset != want[i].Offset {
+			t.Errorf("request %d: got %+v, want %+v", i, r, want[i])
+		}
+	}
+}
+
+// TestLatencies measures the waits with a virtual clock.
+func TestLatencies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := emulator.New(emulator.Config{Latency: emulator.Latency{P50: 20 * time.Millisecond}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func(ctx context.Context, method, path string) time.Duration {
+			began := time.Now()
+			req := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader("{}"))
+			func() {
+				defer func() { _ = recover() }() // the server's way to cut a connection
+				e.Handler().ServeHTTP(httptest.NewRecorder(), req)
+			}()
+			return time.Since(began)
+		}
+		bg := t.Context()
+		if got := ask(bg, "POST", emulator.IngestPath); got != 20*time.Millisecond {
+			t.Errorf("ingest: got %v, want 20ms", got)
+		}
+		if got := ask(bg, "POST", emulator.TokenPath); got != 0 {
+			t.Errorf("token: got %v, want none", got)
+		}
+		if _, err := e.AddFault(emulator.Fault{ID: "fixed", Endpoint: "token", Effect: "latency", Latency: emulator.Latency{P50: time.Second}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(bg, "POST", emulator.TokenPath); got != time.Second {
+			t.Errorf("token with a latency: got %v, want 1s", got)
+		}
+		if !e.RemoveFault("fixed") || e.RemoveFault("fixed") {
+			t.Error("RemoveFault: want true, then false")
+		}
+		if _, err := e.AddFault(emulator.Fault{Effect: "latency", Seed: 1, Latency: emulator.Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}}); err != nil {
+			t.Fatal(err)
+		}
+		var over50, over95 int
+		for range 2000 {
+			d := ask(bg, "POST", emulator.TokenPath)
+			if d > 150*time.Millisecond {
+				over50++
+			}
+			if d > 500*time.Millisecond {
+				over95++
+			}
+			if d > 5*time.Second {
+				t.Fatalf("got %v, want at most ten times p95", d)
+			}
+		}
+		if over50 < 900 || over50 > 1100 || over95 < 60 || over95 > 140 {
+			t.Errorf("of 2000: %d above p50 and %d above p95, want about 1000 and 100", over50, over95)
+		}
+		ctx, cancel := context.WithTimeout(bg, 10*time.Millisecond)
+		defer cancel()
+		e.ClearFaults()
+		if got := ask(ctx, "POST", emulator.IngestPath); got != 10*time.Millisecond {
+			t.Errorf("client that leaves after 10ms: got %v", got)
+		}
+		if err := e.Close(bg); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+}
+
+func TestCloseEndsADelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := emulator.New(emulator.Config{Latency: emulator.Latency{P50: time.Hour}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, done := httptest.NewRecorder(), make(chan struct{})
+		began := time.Now()
+		go func() {
+			defer close(done)
+			e.Handler().ServeHTTP(rec, httptest.NewRequest("POST", emulator.IngestPath, nil))
+		}()
+		synctest.Wait()
+		if err := e.Close(t.Context()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		<-done
+		if took := time.Since(began); took != 0 || rec.Code != 401 {
+			t.Errorf("got %d after %v, want the answer at once", rec.Code, took)
+		}
+	})
+}
+
+func TestParseLatency(t *testing.T) {
+	for text, want := range map[string]emulator.Latency{
+		"": {}, "20ms": {P50: 20 * time.Millisecond}, "p50=1s": {P50: time.Second},
+		"p50=150ms,p95=500ms": {P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}, "p95=2s, p50=1s": {P50: time.Second, P95: 2 * time.Second},
+	} {
+		got, err := emulator.ParseLatency(text)
+		if err != nil || got != want {
+			t.Errorf("ParseLatency(%q): got %v, %v, want %v", text, got, err, want)
+		}
+		if again, err := emulator.ParseLatency(got.String()); err != nil || again != got {
+			t.Errorf("ParseLatency(%q): got %v, %v, want %v back", got.String(), again, err, got)
+		}
+	}
+	for _, text := range []string{"x", "20", "p99=1s", "p50=1s,p50=2s", "p95=1s", "p50=2s,p95=1s", "-1s", "1s,2s", "p50=2h", "1s,"} {
+		if l, err := emulator.ParseLatency(text); err == nil {
+			t.Errorf("ParseLatency(%q): got %v, want an error", text, l)
+		}
+	}
+}
+
+// window is how many batches a writer has in flight.
+const window = 16
+
+// write sends batches of one row until each is acknowledged, as simply as a
+// writer can: after a stream's end, all that was not acknowledged goes again.
+func (z *endpoint) write(ctx context.Context, client pb.ZerobusClient, auth, prefix string, batches int) error {
+	acked := 0
+	for acked < batches {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		rpc, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", auth, emulator.TableHeader, stream))
+		s, err := client.EphemeralStream(rpc)
+		if err == nil {
+			err = s.Send(createRequest(jsonCreate(stream)))
+		}
+		if err == nil {
+			_, err = s.Recv()
+		}
+		first, sent := acked, acked
+		for err == nil && acked < batches {
+			for ; sent < batches && sent-acked < window; sent++ {
+				if s.Send(jsonBatch(int64(sent-first), fmt.Sprintf(`{"message_id":"%s-%d"}`, prefix, sent))) != nil {
+					break // Recv knows why, behind the acks that still wait there
+				}
+			}
+			var r *pb.EphemeralStreamResponse
+			if r, err = s.Recv(); err == nil {
+				if a := r.GetIngestRecordResponse(); a != nil && a.DurabilityAckUpToOffset != nil {
+					acked = max(acked, first+int(a.GetDurabilityAckUpToOffset())+1)
+				}
+			}
+		}
+		cancel()
+	}
+	return nil
+}
+
+// TestNoLossWithFaults lets everything go wrong at once. What the
+// emulator has acknowledged, it has; what it has twice, it can account for.
+func TestNoLossWithFaults(t *testing.T) {
+	faults := []emulator.Fault{
+		{Endpoint: "create", Effect: "status", GRPCCode: "UNAVAILABLE", Probability: 0.1},
+		{Endpoint: "create", Effect: "status", GRPCCode: "OK", Reason: "later", Probability: 0.05},
+		{Endpoint: "stream", Effect: "status", GRPCCode: "INTERNAL", Probability: 0.01},
+		{Endpoint: "stream", Effect: "status", GRPCCode: "ABORTED", Keep: true, Probability: 0.01},
+		{Endpoint: "stream", Effect: "goaway", Probability: 0.01},
+		{Endpoint: "stream", Effect: "unknown", Probability: 0.01},
+		{Endpoint: "stream", Effect: "ack", AckBy: number(-3), Probability: 0.01},
+		{Endpoint: "stream", Effect: "close_signal", Window: span(5 * time.Millisecond), Probability: 0.01},
+		{Endpoint: "stream", Effect: "stall_acks", Latency: emulator.Latency{P50: 20 * time.Millisecond}, Probability: 0.01},
+		{Endpoint: "stream", Effect: "latency", Latency: emulator.Latency{P50: time.Millisecond}, Probability: 0.02},
+	}
+	t.Run("streams", func(t *testing.T) { nothingIsLost(t, faults) })
+	t.Run("connections", func(t *testing.T) {
+		nothingIsLost(t, append([]emulator.Fault{
+			{Endpoint: "stream", Effect: "lose_ack", Probability: 0.01}, {Endpoint: "stream", Effect: "cut", Probability: 0.01},
+		}, faults...))
+	})
+}
+
+func nothingIsLost(t *testing.T, faults []emulator.Fault) {
+	const writers, batches = 6, 300
+	z := startZerobus(t, emulator.Config{StreamMaxAge: 60 * time.Millisecond, CloseWindow: 10 * time.Millisecond, AckInterval: time.Millisecond})
+	effects := map[string]bool{}
+	for i, f := range faults {
+		f.Seed = uint64(i + 1)
+		z.add(f)
+		effects[f.Effect] = true
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
+	defer cancel()
+	auth := z.grant(stream)
+	var all sync.WaitGroup
+	for w := range writers {
+		client := z.client
+		if w%2 == 1 { // half of them on one connection
+			client = pb.NewZerobusClient(z.dial())
+		}
+		all.Go(func() {
+			if err := z.write(ctx, client, auth, fmt.Sprint(w), batches); err != nil {
+				t.Errorf("writer %d: %v", w, err)
+			}
+		})
+	}
+	all.Wait()
+	if err := z.WaitStreams(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	tab, stats := z.Table(stream), z.Stats()
+	if got := tab.Distinct("message_id"); got != writers*batches {
+		t.Errorf("rows: got %d distinct, want all %d", got, writers*batches)
+	}
+	// Acks that were sent are lost with a connection that is cut, which half
+	// of the writers share.
+	extra := int64(tab.Count() - writers*batches)
+	swallowed := (stats.Faults["cut"] + stats.Faults["lose_ack"]) * window * writers / 2
+	if extra > stats.UnackedRows+swallowed {
+		t.Errorf("rows twice: got %d, want at most %d unacknowledged and %d whose ack was cut off", extra, stats.UnackedRows, swallowed)
+	}
+	for effect := range effects {
+		if stats.Faults[effect] == 0 {
+			t.Errorf("%s did not happen, so this proves little: %v", effect, stats.Faults)
+		}
+	}
+	for _, s := range z.Streams() {
+		last := int64(-1)
+		for _, row := range tab.Stream(s.ID) {
+			if row.Offset != last+1 {
+				t.Fatalf("stream %s: got offset %d behind %d, want them in order", s.ID, row.Offset, last)
+			}
+			last = row.Offset
+		}
+	}
 }

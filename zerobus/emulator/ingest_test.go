@@ -303,3 +303,29 @@ func TestIDsAreComparedAsText(t *testing.T) {
 		t.Errorf("duplicates: got %s, want a three times", got)
 	}
 }
+
+func TestIngestStoresRowsAndReturnsTheirNumber(t *testing.T) {
+	w := start(t, emulator.Config{})
+	r := w.ingest(envelope(`{"message_id":"a","event_name":"page_viewed","event_timestamp":1760000000000000}`, `{"message_id":"b","user_id":null}`))
+	if r.status != 200 || r.body != `{"records_ingested":2}` {
+		t.Fatalf("got %d %s, want 200 with 2 records", r.status, r.body)
+	}
+	r = w.ingest(envelope(`{"message_id":"a"}`))
+	if r.status != 200 {
+		t.Fatalf("got %d %s, want 200", r.status, r.body)
+	}
+	tab := w.Table(stream)
+	if got := [...]int{tab.Count(), tab.Distinct("message_id"), tab.Distinct("event_name")}; got != [...]int{3, 2, 1} {
+		t.Errorf("count, distinct ids, distinct names: got %v, want 3 2 1", got)
+	}
+	if got := tab.Duplicates("message_id"); len(got) != 1 || got[0] != (emulator.Duplicate{Value: "a", Count: 2}) {
+		t.Errorf("duplicates: got %v, want a twice", got)
+	}
+	newest := tab.Newest(2)
+	if len(newest) != 2 || newest[0].Seq != 3 || string(newest[1].JSON) != `{"message_id":"b","user_id":null}` {
+		t.Errorf("newest: got %+v", newest)
+	}
+	if got := w.ingest(envelope()); got.status != 200 || got.body != `{"records_ingested":0}` {
+		t.Errorf("no records: got %d %s, want 200 with 0", got.status, got.body)
+	}
+}

@@ -350,3 +350,30 @@ func TestCloseEndsStreamsAfterTheirAcks(t *testing.T) {
 		t.Errorf("Close: %v", err)
 	}
 }
+
+func TestStreamKeepsBatchesAndAcknowledgesThem(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		z := startZerobus(t, emulator.Config{TLS: tls})
+		s := z.openJSON()
+		s.json(`{"message_id":"a","event_timestamp":1760000000000000}`, `{"message_id":"b"}`)
+		s.json(`{"message_id":"c"}`)
+		s.ack(1)
+		if err := s.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		wantStatus(t, "half-closed", s.end(), codes.OK, "")
+		rows := z.Table(stream).Rows(nil)
+		if len(rows) != 3 {
+			t.Fatalf("rows: got %d, want 3", len(rows))
+		}
+		for i, want := range []emulator.Row{
+			{Seq: 1, Offset: 0, JSON: []byte(`{"message_id":"a","event_timestamp":1760000000000000}`)},
+			{Seq: 2, Offset: 0, JSON: []byte(`{"message_id":"b"}`)}, {Seq: 3, Offset: 1, JSON: []byte(`{"message_id":"c"}`)},
+		} {
+			got := rows[i]
+			if got.Seq != want.Seq || got.Offset != want.Offset || got.StreamID != s.id || got.Transport != emulator.TransportGRPC || string(got.JSON) != string(want.JSON) {
+				t.Errorf("row %d: got %+v, want %+v of stream %s", i, got, want, s.id)
+			}
+		}
+	}
+}

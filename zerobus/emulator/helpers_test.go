@@ -1,16 +1,21 @@
 package emulator_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -24,6 +29,149 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 	pb "github.com/datafly/bridge/zerobus/zerobuspb"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const stream = "datafly.events.stream"
+
+// workspace is a running emulator and a client for it.
+type workspace struct {
+	*emulator.Emulator
+	t      testing.TB
+	client *http.Client
+	token  string
+}
+
+func start(t testing.TB, cfg emulator.Config) *workspace {
+	t.Helper()
+	e, err := emulator.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 100}
+	if cfg.TLS {
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(e.CAPEM()) {
+			t.Fatal("CAPEM holds no certificate")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+		transport.ForceAttemptHTTP2 = true
+	}
+	w := &workspace{Emulator: e, t: t, client: &http.Client{Transport: transport, Timeout: 30 * time.Second}}
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		if err := e.Close(context.Background()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return w
+}
+
+// response is a whole response.
+type response struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (r response) json(t testing.TB) map[string]any {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(r.body), &v); err != nil {
+		t.Fatalf("body %q: %v", r.body, err)
+	}
+	return v
+}
+
+func (w *workspace) try(method, path, contentType, body string, header ...string) (response, error) {
+	w.t.Helper()
+	req, err := http.NewRequest(method, w.URL()+path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := w.client.Do(req)
+	if err != nil {
+		return response{}, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return response{res.StatusCode, res.Header, string(bytes.TrimSpace(b))}, err
+}
+
+func (w *workspace) do(method, path, contentType, body string, header ...string) response {
+	w.t.Helper()
+	r, err := w.try(method, path, contentType, body, header...)
+	if err != nil {
+		w.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return r
+}
+
+func (w *workspace) admin(method, path, body string) response {
+	w.t.Helper()
+	return w.do(method, "/emulator/"+path, "application/json", body)
+}
+
+func (w *workspace) mint(id, secret string) response {
+	w.t.Helper()
+	form := url.Values{"grant_type": {"client_credentials"}, "scope": {"all-apis"}, "client_id": {id}, "client_secret": {secret}}
+	return w.do("POST", emulator.TokenPath, "application/x-www-form-urlencoded", form.Encode())
+}
+
+// bearer returns the Authorization header of a good token.
+func (w *workspace) bearer() string {
+	w.t.Helper()
+	if w.token == "" {
+		r := w.mint(emulator.DefaultClientID, emulator.DefaultClientSecret)
+		token, _ := r.json(w.t)["access_token"].(string)
+		if r.status != 200 || token == "" {
+			w.t.Fatalf("token: got %d %s, want 200", r.status, r.body)
+		}
+		w.token = token
+	}
+	return "Bearer " + w.token
+}
+
+func envelope(rows ...string) string {
+	return `{"table":"` + stream + `","records":[` + strings.Join(rows, ",") + `]}`
+}
+
+func (w *workspace) tryIngest(body string) (response, error) {
+	w.t.Helper()
+	return w.try("POST", emulator.IngestPath, "application/json", body, "Authorization", w.bearer())
+}
+
+func (w *workspace) ingest(body string) response {
+	w.t.Helper()
+	r, err := w.tryIngest(body)
+	if err != nil {
+		w.t.Fatalf("ingest: %v", err)
+	}
+	return r
+}
+
+// wantError compares a response with a status, an error code and a part of its
+// message.
+func (r response) wantError(t testing.TB, status int, code, message string) {
+	t.Helper()
+	got := r.json(t)
+	name, text := "error_code", "message"
+	if _, oauth := got["error"]; oauth {
+		name, text = "error", "error_description"
+	}
+	if r.status != status || got[name] != code || !strings.Contains(got[text].(string), message) {
+		t.Errorf("got %d %s, want %d %s with %q", r.status, r.body, status, code, message)
+	}
+}
 
 // endpoint is a workspace with its Zerobus endpoint and a gRPC client for it.
 type endpoint struct {
@@ -239,32 +387,5 @@ func wantStatus(t testing.TB, what string, got *status.Status, code codes.Code, 
 	t.Helper()
 	if got.Code() != code || !strings.Contains(got.Message(), text) {
 		t.Errorf("%s: got %v %q, want %v with %q", what, got.Code(), got.Message(), code, text)
-	}
-}
-
-func TestStreamKeepsBatchesAndAcknowledgesThem(t *testing.T) {
-	for _, tls := range []bool{false, true} {
-		z := startZerobus(t, emulator.Config{TLS: tls})
-		s := z.openJSON()
-		s.json(`{"message_id":"a","event_timestamp":1760000000000000}`, `{"message_id":"b"}`)
-		s.json(`{"message_id":"c"}`)
-		s.ack(1)
-		if err := s.CloseSend(); err != nil {
-			t.Fatal(err)
-		}
-		wantStatus(t, "half-closed", s.end(), codes.OK, "")
-		rows := z.Table(stream).Rows(nil)
-		if len(rows) != 3 {
-			t.Fatalf("rows: got %d, want 3", len(rows))
-		}
-		for i, want := range []emulator.Row{
-			{Seq: 1, Offset: 0, JSON: []byte(`{"message_id":"a","event_timestamp":1760000000000000}`)},
-			{Seq: 2, Offset: 0, JSON: []byte(`{"message_id":"b"}`)}, {Seq: 3, Offset: 1, JSON: []byte(`{"message_id":"c"}`)},
-		} {
-			got := rows[i]
-			if got.Seq != want.Seq || got.Offset != want.Offset || got.StreamID != s.id || got.Transport != emulator.TransportGRPC || string(got.JSON) != string(want.JSON) {
-				t.Errorf("row %d: got %+v, want %+v of stream %s", i, got, want, s.id)
-			}
-		}
 	}
 }

@@ -3,11 +3,114 @@ package emulator_test
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/datafly/bridge/zerobus/emulator"
 )
+
+func TestOnRowsGetsStoredRowsOnly(t *testing.T) {
+	z := startZerobus(t, emulator.Config{AckEvery: 1})
+	var got []string
+	z.Table(stream).OnRows(func(rows []emulator.Row) {
+		for _, r := range rows {
+			got = append(got, fmt.Sprint(r.Seq, " ", r.Transport, " ", string(r.JSON)))
+		}
+	})
+	p := z.open(protoCreate(t, stream, pageDescriptor()))
+	p.send(protoBatch(0, encode(t, resolve(t, pageDescriptor()), `{"event_name":"x"}`)))
+	p.ack(0)
+	if r := z.insert(stream, `[{"event_name":"y"},{"event_name":"z"}]`); r.status != 200 {
+		t.Errorf("insert: got %d %s", r.status, r.body)
+	}
+	if r := z.insert(stream, `[{"event_name":"y"},{"no_such_column":1}]`); r.status != 400 {
+		t.Errorf("insert of a row that does not fit: got %d %s", r.status, r.body)
+	}
+	want := []string{`1 grpc {"event_name":"x"}`, `2 rest {"event_name":"y"}`, `3 rest {"event_name":"z"}`}
+	if !slices.Equal(got, want) {
+		t.Errorf("hook: got %q, want %q", got, want)
+	}
+	z.Table(stream).OnRows(nil)
+	if r := z.insert(stream, `[{"event_name":"y"}]`); r.status != 200 || len(got) != 3 {
+		t.Errorf("after the hook was removed: got %d %s and %d rows at the hook, want 3", r.status, r.body, len(got))
+	}
+}
+
+func TestNoIndexCountsKeptRows(t *testing.T) {
+	w := start(t, emulator.Config{MaxRows: 2, NoIndex: true})
+	w.bearer()
+	for _, id := range []string{"a", "b", "c", "c"} {
+		if r := w.ingest(envelope(fmt.Sprintf(`{"message_id":%q}`, id))); r.status != 200 {
+			t.Fatalf("ingest: got %d %s", r.status, r.body)
+		}
+	}
+	table := w.Table(stream)
+	if got := table.Distinct("message_id"); got != 1 {
+		t.Errorf("distinct ids of the two rows kept: got %d, want 1", got)
+	}
+	if d := table.Duplicates("message_id"); len(d) != 1 || d[0].Value != "c" {
+		t.Errorf("duplicates: got %+v, want c alone", d)
+	}
+	if got := table.Count(); got != 4 {
+		t.Errorf("rows: got %d, want 4", got)
+	}
+}
+
+func TestAgedTokensEndEarly(t *testing.T) {
+	w := start(t, emulator.Config{TokenLifetime: time.Hour})
+	w.bearer()
+	w.AgeTokens(59 * time.Minute)
+	if r := w.ingest(envelope()); r.status != 200 {
+		t.Errorf("a minute before the token's end: got %d %s, want 200", r.status, r.body)
+	}
+	w.AgeTokens(time.Minute)
+	w.ingest(envelope()).wantError(t, 401, "UNAUTHENTICATED", "expired")
+}
+
+// Unity Catalog names the kind of a table, and no transport writes to a kind that
+// the service does not write to.
+func TestKindsOfTables(t *testing.T) {
+	for _, tc := range []struct {
+		kind, format string
+		writable     bool
+	}{
+		{"MANAGED", "DELTA", true},
+		{"STREAMING_TABLE", "DELTA", true},
+		{"streaming_table", "", true},
+		{"VIEW", "", false},
+		{"MATERIALIZED_VIEW", "", false},
+		{"EXTERNAL", "DELTA", false},
+		{"FOREIGN", "", false},
+		{"MANAGED", "ICEBERG", false},
+	} {
+		z := startZerobus(t, emulator.Config{DDL: "CREATE TABLE a.b.c (message_id STRING)"})
+		if r := z.admin("PUT", "tables/a.b.c/kind", `{"table_type":"`+tc.kind+`","data_source_format":"`+tc.format+`"}`); r.status/100 != 2 {
+			t.Fatalf("%s %s: got %d %s", tc.kind, tc.format, r.status, r.body)
+		}
+		want, refused := 200, ""
+		if !tc.writable {
+			want, refused = 400, "Unsupported table kind. Error Code: 4024"
+		}
+		if r := z.ingest(`{"table":"a.b.c","records":[{"message_id":"1"}]}`); r.status != want || !strings.Contains(r.body, refused) {
+			t.Errorf("workspace, %s %s: got %d %s, want %d and %q", tc.kind, tc.format, r.status, r.body, want, refused)
+		}
+		if r := z.insert("a.b.c", `[{"message_id":"1"}]`); r.status != want || !strings.Contains(r.body, refused) {
+			t.Errorf("REST, %s %s: got %d %s, want %d and %q", tc.kind, tc.format, r.status, r.body, want, refused)
+		}
+		if tc.writable {
+			z.open(jsonCreate("a.b.c"))
+		} else {
+			wantStatus(t, "gRPC, "+tc.kind, z.dialStream("a.b.c").refused(jsonCreate("a.b.c")), codes.InvalidArgument, "4024")
+		}
+	}
+	if z := startZerobus(t, emulator.Config{}); z.admin("PUT", "tables/datafly.events.stream/kind", `{"table_type":""}`).status != 400 {
+		t.Error("an empty table_type was taken, want 400")
+	}
+}
 
 // page is the script of the integration's page, grants included.
 const page = `-- the integration's page
