@@ -237,15 +237,15 @@ func CheckTogether(c *setting.Check, k *Kafka, d *Delivery, r *Rejects) {
 			setting.DurationText(k.RebalanceTimeout)), "lower it, or raise kafka.rebalance_timeout")
 	}
 	for _, source := range k.Topics {
-		letters := r.TopicFor(source)
+		topic := r.TopicFor(source)
 		if r.Policy != PolicyDeadLetter || !c.OK("rejects.topic", "kafka.topics") {
 			return
 		}
-		if slices.Contains(k.Topics, letters) {
-			c.FailValue("rejects.topic", letters, "must not be one of kafka.topics, or every reject would be read and rejected again, for ever",
+		if slices.Contains(k.Topics, topic) {
+			c.FailValue("rejects.topic", topic, "must not be one of kafka.topics, or every reject would be read and rejected again, for ever",
 				"name another topic for dead letters, or take it out of kafka.topics")
-		} else if rule := topicRule(letters); rule != "" {
-			c.FailValue("rejects.topic", letters, rule, "name a shorter topic for dead letters")
+		} else if rule := topicRule(topic); rule != "" {
+			c.FailValue("rejects.topic", topic, rule, "name a shorter topic for dead letters")
 		}
 	}
 }

@@ -83,9 +83,9 @@ type Settings struct {
 	// TimestampFormat of TIMESTAMP columns: micros (integer microseconds since the
 	// epoch) or rfc3339 (text).
 	TimestampFormat string `yaml:"timestamp_format" default:"micros" choices:"micros,rfc3339"`
-	// CAFile is a PEM file of the authorities to trust instead of the system's, for
-	// a proxy that inspects TLS. It is read when the first connection is made.
-	CAFile string `yaml:"ca_file" readable:"without it the system's authorities are trusted"`
+	// CAFile is a PEM file of authorities to trust besides the system's, for a proxy
+	// that inspects TLS. It is read when the first connection is made.
+	CAFile string `yaml:"ca_file" readable:"without it only the system's authorities are trusted"`
 	// MaxRequestBytes caps one request body before compression, or one message of a
 	// stream. A larger batch is refused as too_large without being sent. 10 MiB is
 	// the service's own bound; over grpc it is 64 KiB less, as in Databricks' clients.

@@ -1,8 +1,8 @@
 // Package config turns one YAML file, the environment and the command line into one
 // validated Config. Each package defines the keys that configure it, with their
-// defaults and rules (see internal/setting); this package puts the sections together
-// and reads their values. It opens no connection, and the only files it touches are
-// the configuration file and, to check that they can be read, the files it names.
+// defaults and rules: see internal/setting. This package puts the sections together
+// and reads their values. It opens no connection. It reads the configuration file, and
+// opens the files that this names to check that they are readable.
 //
 // Sources, each overriding the one before: built-in defaults, the file, the
 // environment, named flags, --set. Every problem is reported at once.

@@ -76,10 +76,10 @@ func TestExampleFileHoldsEveryKeyExplained(t *testing.T) {
 			}
 			got[path] = true
 			if !strings.Contains(comment, "Default: ") && !strings.Contains(comment, "Required") {
-				t.Errorf("line %d: the comment above %s says neither its default nor that it is required", key.Line, path)
+				t.Errorf("line %d: the comment above %s gives neither its default nor that it is required", key.Line, path)
 			}
 			if _, sample := samples[path]; !sample && !tradeOff.MatchString(comment) {
-				t.Errorf("line %d: the comment above %s does not say what changing it costs", key.Line, path)
+				t.Errorf("line %d: the comment above %s names no trade-off", key.Line, path)
 			}
 		}
 	}

@@ -194,7 +194,7 @@ func TestFlags(t *testing.T) {
 	}
 	missing := filepath.Join(t.TempDir(), "absent.yaml")
 	if _, err := config.Load(parse("--config", missing)); err == nil || !strings.Contains(err.Error(), missing+": cannot be opened: no such file") {
-		t.Errorf("named file missing: got %v, want it told", err)
+		t.Errorf("named file missing: got %v, want it reported", err)
 	}
 	_, err := config.Load(parse("--config", file, "--set", "zerobus.client_secret:oops", "--set", "zerobus.client_sercet=oops", "--topic", "a", "--topics", "b"))
 	for _, want := range []string{"--set must have the form section.key=value", "--set: unknown key zerobus.client_sercet; did you mean zerobus.client_secret?",

@@ -13,7 +13,7 @@ import (
 )
 
 // FuzzSecretFile reads a secret from any bytes: it comes as it is but for the
-// line break at its end, or an error says why without repeating it.
+// line break at its end, or an error gives the reason without repeating it.
 func FuzzSecretFile(f *testing.F) {
 	for _, s := range []string{"hunter2-hunter2\n", "two lines\nof it", "\r\n", "", "  x  \r\n", "a\x00b-secret", "\ufeffbom", strings.Repeat("s", 65<<10)} {
 		f.Add([]byte(s))
@@ -40,8 +40,8 @@ func FuzzSecretFile(f *testing.F) {
 }
 
 // FuzzSettings puts any text where a setting of any kind comes from outside the
-// file: the environment and --set. What is refused is told in words that hold
-// no secret and nothing that does not print.
+// file: the environment and --set. An error holds no secret and
+// nothing that does not print.
 func FuzzSettings(f *testing.F) {
 	f.Add("kafka.session_timeout", "1m30s")
 	f.Add("delivery.linger", "-9223372036854775808ns")

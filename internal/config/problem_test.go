@@ -10,8 +10,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 )
 
-// Each row breaks one rule: a line appended to the complete file or a --set,
-// the key the problem must name and a piece of what it must say.
+// Each row breaks one rule by --set. The problem must name the key and hold the text.
 func TestRules(t *testing.T) {
 	dir := t.TempDir()
 	empty, some, huge := filepath.Join(dir, "empty"), filepath.Join(dir, "some"), filepath.Join(dir, "huge")
@@ -240,7 +239,7 @@ func TestABlankSecretIsNoSecret(t *testing.T) {
 	text = strings.Replace(text, "client_id_of_old: ", "client_secret: \"  \" # ", 1)
 	_, err := config.Load(config.Options{File: write(t, text)})
 	if got := config.Problems(err); len(got) != 1 || !strings.Contains(err.Error(), "zerobus.client_secret is blank; give the secret") {
-		t.Errorf("got %v, want the blank secret told", err)
+		t.Errorf("got %v, want the blank secret reported", err)
 	}
 }
 
@@ -308,8 +307,8 @@ func TestManyProblemsAtOnceEachOnItsLine(t *testing.T) {
 	}
 }
 
-// A misspelt required key is told once, not again as missing.
-func TestMisspeltRequiredKeyIsToldOnce(t *testing.T) {
+// A misspelled required key is reported once, not again as missing.
+func TestMisspelledRequiredKeyIsReportedOnce(t *testing.T) {
 	_, err := config.Load(config.Options{File: write(t, strings.Replace(complete, "client_secret", "client_sercet", 1))})
 	if got := config.Problems(err); len(got) != 1 || got[0].Line != 7 {
 		t.Errorf("got %v, want one problem on line 7", err)
@@ -349,8 +348,8 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// Credentials that a thief could use go without TLS where nobody listens, or
-// where the operator says so.
+// Readable credentials are sent without TLS over the loopback, or where the operator
+// allows it.
 func TestPasswordsWithoutTLS(t *testing.T) {
 	login := func(mechanism string, sets ...string) []string {
 		return append([]string{"kafka.sasl.mechanism=" + mechanism, "kafka.sasl.username=u", "kafka.sasl.password=p"}, sets...)

@@ -59,7 +59,7 @@ func TestSecretsAreNeverShown(t *testing.T) {
 		}
 	}
 	if !strings.Contains(out.String(), "[redacted]") {
-		t.Error("nothing says [redacted]")
+		t.Error("[redacted] is nowhere")
 	}
 	if text, err := c.Zerobus.ClientSecret.MarshalText(); string(text) != "[redacted]" || err != nil {
 		t.Errorf("MarshalText: got %q, %v", text, err)
@@ -100,7 +100,7 @@ func TestYAMLReadsBack(t *testing.T) {
 	}
 }
 
-func TestSecretSourceReadsTheFileAnew(t *testing.T) {
+func TestSecretSourceReadsTheFileAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	s := setting.SecretSource{Key: "zerobus.client_secret", File: path}
 	steps := []struct{ content, want, problem string }{

@@ -105,7 +105,7 @@ func TestATokenWithoutAPageIsUsed(t *testing.T) {
 	}
 }
 
-// ignored loads a configuration and returns what it says of the key, or nil.
+// ignored loads a configuration and returns what is ignored of the key, or nil.
 func ignored(t *testing.T, sets []string, key string) *Ignored {
 	t.Helper()
 	c, err := Load(Options{Sets: append([]string{"kafka.topics=events", "zerobus.workspace_url=https://abc.cloud.databricks.com", "zerobus.client_id=app",

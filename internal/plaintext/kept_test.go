@@ -50,7 +50,7 @@ func TestKept(t *testing.T) {
 			synctest.Wait()
 		}
 		file("", os.ErrDeadlineExceeded, Patience)
-		get("", os.ErrDeadlineExceeded, Patience) // there is no value to go on with
+		get("", os.ErrDeadlineExceeded, Patience) // there is no value yet
 		file("a", nil, time.Second)
 		get("a", nil, time.Second) // a slow disk is waited for at the start
 		file("b", nil, time.Second)

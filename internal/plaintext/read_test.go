@@ -131,7 +131,7 @@ func TestAPipeIsReadWhole(t *testing.T) {
 	}
 	w.Close()
 	if data, err := f.read(name, 100, time.Minute); err != nil || string(data) != "one two" {
-		t.Fatalf("got %q, %v, want both halves", data, err)
+		t.Fatalf("got %q, %v, want both parts", data, err)
 	}
 
 	// Another file in its place counts at once.

@@ -42,7 +42,7 @@ func TestVisible(t *testing.T) {
 	}
 }
 
-// JSON says the same with its characters escaped, whatever they are.
+// JSON has the same value with its characters escaped.
 func TestVisibleKeepsJSON(t *testing.T) {
 	const at = 1024 // characters in one text
 	for from := rune(0); from <= unicode.MaxRune; from += at {

@@ -13,7 +13,8 @@
 //	unique          "true": no item of the list may be repeated
 //	readable        the value names a file that must be readable; the text is the
 //	                alternative to naming one
-//	required        the key must be set, a secret or its file; the text says to what
+//	required        the key must be set, or the file of a secret; the text
+//	                describes the value
 //	when            key=word,word[;key=word]: the key has an effect only then, and
 //	                setting it otherwise is reported. true and false are the words
 //	                of booleans; without =, that key must not be empty. A name

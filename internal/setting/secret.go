@@ -53,7 +53,7 @@ func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // SecretSource is where a secret comes from: a value, or a file that is read
-// anew each time. It prints its key and file, never the secret.
+// again each time. It prints its key and file, never the secret.
 type SecretSource struct {
 	Key   string // the configuration key, for messages
 	Value Secret

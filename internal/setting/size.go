@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// Size is a number of bytes. As text it is a whole number with an optional
-// unit: B, KiB, MiB, GiB (powers of 1024) or kB, MB, GB (powers of 1000), in
-// any case.
+// Size is a number of bytes. As text it is a whole number with an optional unit:
+// B, KiB, MiB, GiB (powers of 1024), kB, MB or GB (powers of 1000). Case is ignored.
 type Size int64
 
 // Binary multiples of a byte.

@@ -1,6 +1,7 @@
 package plaintext
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -45,46 +46,36 @@ func (e *HungError) Error() string {
 
 func (e *HungError) Unwrap() error { return os.ErrDeadlineExceeded }
 
-func mountHangs(since time.Time) *HungError {
-	return &HungError{since, "the file system has not answered", "check the mount, or name a file on a disk that works"}
+// What a look at a file may wait for, each with a remedy.
+var (
+	mountHangs = HungError{state: "the file system has not answered", remedy: "check the mount, or name a file on a disk that works"}
+	pipeEmpty  = HungError{state: "nobody has written to this pipe", remedy: "start its writer first, or name a regular file"}
+	pipeOpen   = HungError{state: "this pipe has been written to and not closed", remedy: "close it when all is written, or name a regular file"}
+	inputOpen  = HungError{state: "this input has not ended", remedy: "end it, or name a regular file"}
+)
+
+func (e HungError) began(since time.Time) *HungError {
+	e.Since = since
+	return &e
 }
 
-func pipeEmpty(since time.Time) *HungError {
-	return &HungError{since, "nobody has written to this pipe", "start its writer first, or name a regular file"}
-}
-
-func pipeOpen(since time.Time) *HungError {
-	return &HungError{since, "this pipe has been written to and not closed", "close it when all is written, or name a regular file"}
-}
-
-func inputOpen(since time.Time) *HungError {
-	return &HungError{since, "the end of this input has not come", "end it, or name a regular file"}
-}
-
-// ReadFile is os.ReadFile for text of at most limit bytes, within Patience. It
-// returns what Clean makes of the file. It is safe for concurrent use.
+// ReadFile is os.ReadFile for text of at most limit bytes, within Patience. It returns
+// UTF-8 without a byte order mark. It is safe for concurrent use.
 //
-// A pipe can be read only once: what it held is returned again until somebody
-// writes to it again.
+// A pipe can be read only once: its content is returned again until it is written to
+// again.
 func ReadFile(name string, limit int64) ([]byte, error) {
 	data, err := Read(name, limit)
-	if err != nil {
-		return nil, err
-	}
-	return Clean(data), nil
+	return Clean(data), err
 }
 
-// ReadPEM is ReadFile for certificates and keys: it returns what PEM makes of the
-// file.
+// ReadPEM is ReadFile for certificates and keys.
 func ReadPEM(name string) ([]byte, error) {
 	data, err := Read(name, maxPEM)
-	if err != nil {
-		return nil, err
-	}
-	return PEM(data), nil
+	return PEM(data), err
 }
 
-// Read is ReadFile without Clean.
+// Read is ReadFile for the bytes as they are.
 func Read(name string, limit int64) ([]byte, error) {
 	return system.read(name, limit, Patience)
 }
@@ -98,10 +89,7 @@ func ReadInput(name string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	data, err := upTo(f, name, limit)
-	if err != nil {
-		return nil, err
-	}
-	return Clean(data), nil
+	return Clean(data), err
 }
 
 // Stat is os.Stat within Patience.
@@ -136,7 +124,7 @@ func Check(name string) error {
 	return err
 }
 
-// Hanging lists the files that do not answer at the moment, in order.
+// Hanging lists the files that do not answer at the moment, sorted.
 func Hanging() []string {
 	system.mu.Lock()
 	defer system.mu.Unlock()
@@ -150,8 +138,8 @@ func Hanging() []string {
 	return slices.Compact(names)
 }
 
-// system holds what is known of files that do not answer, for the whole process:
-// whoever looks at such a file, no second goroutine is to hang in it.
+// system knows the files that do not answer, for the whole process: no second
+// goroutine may hang in one of them.
 var system = files{open: func(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe without a writer would block
 }}
@@ -172,12 +160,12 @@ type path struct {
 	busy  chan struct{} // closed when the look under way is over; nil: there is none
 	began time.Time     // of the look under way
 	since time.Time     // when the first look without an answer began; zero: it answers
-	why   error         // what the look under way waits for; nil: the file system
+	why   *HungError    // what the look under way waits for; nil: the file system
 }
 
-// look runs do, at most one at a time for each question, and waits for it no
-// longer than patience. do should end at the deadline; one that hangs in the system
-// is left behind, and until it ends whoever asks the same is told at once.
+// look runs do, at most one at a time for each question, and waits for it no longer
+// than patience. do should end at the deadline. One that hangs in the system is left
+// behind, and until it ends the same question fails at once.
 func look[T any](f *files, name, op string, patience time.Duration, do func(p *path, deadline time.Time) (T, error)) (T, error) {
 	type outcome struct {
 		value T
@@ -247,19 +235,7 @@ func (f *files) hung(p *path) error {
 	if p.since.IsZero() {
 		p.since = p.began
 	}
-	var known *HungError
-	if errors.As(p.why, &known) {
-		return &HungError{p.since, known.state, known.remedy}
-	}
-	return mountHangs(p.since)
-}
-
-// waits notes what the look under way waits for, once the file system has
-// answered.
-func (f *files) waits(p *path, why *HungError) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p.why = why
+	return cmp.Or(p.why, &mountHangs).began(p.since)
 }
 
 // end notes how a look ended.
@@ -268,16 +244,15 @@ func (f *files) end(k key, p *path, err error) {
 	defer f.mu.Unlock()
 	close(p.busy)
 	p.busy, p.why = nil, nil
-	var hung *HungError
-	switch {
-	case !errors.As(err, &hung):
-		delete(f.paths, k) // it answers
-	case p.since.IsZero():
-		p.since = p.began
-		fallthrough
-	default:
-		hung.Since = p.since
+	hung, hangs := errors.AsType[*HungError](err)
+	if !hangs {
+		delete(f.paths, k)
+		return
 	}
+	if p.since.IsZero() {
+		p.since = p.began
+	}
+	hung.Since = p.since
 }
 
 // pipe is a pipe that is or was read.
@@ -306,15 +281,15 @@ func (f *files) read(name string, limit int64, patience time.Duration) ([]byte, 
 		_ = file.SetReadDeadline(deadline) // a terminal has one, a file on a disk has none
 		data, err := upTo(file, name, limit)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = &fs.PathError{Op: "read", Path: name, Err: inputOpen(p.began)}
+			err = &fs.PathError{Op: "read", Path: name, Err: inputOpen.began(p.began)}
 		}
 		return data, err
 	})
 }
 
-// readPipe reads what a pipe holds, or returns what its last writer wrote. A pipe
-// whose writer is not done stays open: to close it would cut the writer off, and
-// the next look would take the second half for all.
+// readPipe reads what a pipe holds, or returns what its last writer wrote. A pipe whose
+// writer is not done stays open: closing it would interrupt the writer, and the next
+// look would take the rest for the whole.
 func (f *files) readPipe(p *path, file *os.File, info fs.FileInfo, name string, limit int64, deadline time.Time) ([]byte, error) {
 	f.mu.Lock()
 	from := f.pipes[name]
@@ -322,7 +297,7 @@ func (f *files) readPipe(p *path, file *os.File, info fs.FileInfo, name string, 
 		from = &pipe{}
 		f.pipes[name] = from
 	}
-	f.mu.Unlock() // nobody else has it while we read
+	f.mu.Unlock() // no other look at it is under way
 	if from.file != nil {
 		if was, err := from.file.Stat(); err == nil && os.SameFile(was, info) {
 			file.Close()
@@ -333,11 +308,13 @@ func (f *files) readPipe(p *path, file *os.File, info fs.FileInfo, name string, 
 		}
 	}
 	from.file = file
-	why := pipeEmpty(p.began)
+	why := &pipeEmpty
 	if len(from.begun) > 0 {
-		why = pipeOpen(p.began)
+		why = &pipeOpen
 	}
-	f.waits(p, why)
+	f.mu.Lock()
+	p.why = why // the file system has answered
+	f.mu.Unlock()
 	_, err := filepath.EvalSymlinks(name)
 	named := err == nil // else it is a descriptor of this process, such as /dev/fd/63
 	if err := file.SetReadDeadline(deadline); err != nil {
@@ -358,10 +335,11 @@ func (f *files) readPipe(p *path, file *os.File, info fs.FileInfo, name string, 
 			from.whole, from.read = from.begun, true
 		case len(from.begun) == 0 && from.read && (err == nil || late):
 			// Nobody has written since.
-		case late && len(from.begun) == 0:
-			return nil, &fs.PathError{Op: "read", Path: name, Err: pipeEmpty(p.began)}
+		case late && len(from.begun) > 0:
+			why = &pipeOpen
+			fallthrough
 		case late:
-			return nil, &fs.PathError{Op: "read", Path: name, Err: pipeOpen(p.began)}
+			return nil, &fs.PathError{Op: "read", Path: name, Err: why.began(p.began)}
 		}
 		from.file, from.begun = nil, nil
 		file.Close()
@@ -380,4 +358,74 @@ func upTo(r io.Reader, name string, limit int64) ([]byte, error) {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("it is larger than %d bytes; name another file", limit)}
 	}
 	return data, err
+}
+
+// keptWait is how long a reader waits for a new value while there is an old one.
+const keptWait = 250 * time.Millisecond
+
+// Kept is a value read from files, a secret say, that is read again each time it
+// is needed. While a file hangs, the last value is returned. It is safe for
+// concurrent use.
+type Kept[T any] struct {
+	Read func() (T, error)
+	// Hung, if not nil, is called when the last value begins to replace one that cannot
+	// be read.
+	Hung func(err error)
+
+	mu     sync.Mutex // guards the fields below
+	value  T
+	has    bool       // there is a value
+	flight *flight[T] // nil: nobody reads
+	hangs  bool       // and that was reported
+}
+
+type flight[T any] struct {
+	done  chan struct{} // closed when the fields below are set
+	value T
+	err   error
+}
+
+// Get returns what Read returns. With a value at hand it waits for a quarter of a
+// second at most.
+func (k *Kept[T]) Get() (T, error) {
+	k.mu.Lock()
+	f := k.flight
+	if f == nil {
+		f = &flight[T]{done: make(chan struct{})}
+		k.flight = f
+		go k.read(f) // awaited below, or by who comes next
+	}
+	value, has := k.value, k.has
+	k.mu.Unlock()
+	if !has {
+		<-f.done
+		return f.value, f.err
+	}
+	timer := time.NewTimer(keptWait)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return f.value, f.err
+	case <-timer.C:
+		return value, nil
+	}
+}
+
+func (k *Kept[T]) read(f *flight[T]) {
+	f.value, f.err = k.Read()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	defer close(f.done)
+	k.flight = nil
+	hangs := errors.Is(f.err, os.ErrDeadlineExceeded)
+	switch {
+	case f.err == nil:
+		k.value, k.has = f.value, true
+	case hangs && k.has:
+		if !k.hangs && k.Hung != nil {
+			k.Hung(f.err)
+		}
+		f.value, f.err = k.value, nil
+	}
+	k.hangs = hangs && k.has
 }
