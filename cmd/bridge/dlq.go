@@ -90,7 +90,7 @@ func (f *deadLetterFlags) read(cmd *cobra.Command, table bool) (*config.Config, 
 		if bound.text == "" {
 			continue
 		}
-		p, err := parsePosition(bound.text, formNow, now)
+		p, err := kafka.ParsePosition(bound.text, kafka.FormNow, now)
 		if err != nil {
 			return nil, &usageError{fmt.Errorf("%s %w", bound.flag, err)}
 		}
@@ -102,7 +102,7 @@ func (f *deadLetterFlags) read(cmd *cobra.Command, table bool) (*config.Config, 
 		return nil, &usageError{fmt.Errorf("--until %s is not after --since %s; exchange them", f.until, f.since)}
 	}
 	var err error
-	if f.parts, err = parsePartitions(f.partitions); err != nil {
+	if f.parts, err = kafka.ParsePartitions(f.partitions); err != nil {
 		return nil, &usageError{err}
 	}
 	cfg, err := loadTopics(cmd, f.topics, !table)

@@ -9,6 +9,8 @@ import (
 	"github.com/datafly/bridge/internal/terminal"
 )
 
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
 func TestProgressLineFitsATerminal(t *testing.T) {
 	var pc terminal.Pace
 	pc.Note(noon, 0)

@@ -26,8 +26,8 @@ func (f *rangeFlags) add(cmd *cobra.Command) {
 type runRange struct{ from, until *kafka.Position }
 
 const (
-	fromForms  = formEarliest
-	untilForms = formNow
+	fromForms  = kafka.FormEarliest
+	untilForms = kafka.FormNow
 )
 
 // read returns the range of the flags. cfg is what was loaded from o.
@@ -36,14 +36,14 @@ func (f *rangeFlags) read(cfg *config.Config, o config.Options, now time.Time) (
 		return w, nil
 	}
 	if f.from != "" {
-		p, err := parsePosition(f.from, fromForms, now)
+		p, err := kafka.ParsePosition(f.from, fromForms, now)
 		if err != nil {
 			return w, fmt.Errorf("--from %w", err)
 		}
 		w.from = &p
 	}
 	if f.until != "" {
-		p, err := parsePosition(f.until, untilForms, now)
+		p, err := kafka.ParsePosition(f.until, untilForms, now)
 		if err != nil {
 			return w, fmt.Errorf("--until %w", err)
 		}

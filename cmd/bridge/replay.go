@@ -106,19 +106,19 @@ func loadTopics(cmd *cobra.Command, selected []string, partial bool) (*config.Co
 	return cfg, nil
 }
 
-const replayForms = formEarliest | formLatest | formOffset
+const replayForms = kafka.FormEarliest | kafka.FormLatest | kafka.FormOffset
 
 // read parses the flags and loads the configuration.
 func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, kafka.Replay, error) {
 	var r kafka.Replay
 	if f.to == "" {
-		return nil, r, fmt.Errorf("--to is required; use %s", positionForms(replayForms))
+		return nil, r, fmt.Errorf("--to is required; use %s", kafka.PositionForms(replayForms))
 	}
 	var err error
-	if r.To, err = parsePosition(f.to, replayForms, now); err != nil {
+	if r.To, err = kafka.ParsePosition(f.to, replayForms, now); err != nil {
 		return nil, r, fmt.Errorf("--to %w", err)
 	}
-	if r.Partitions, err = parsePartitions(f.partitions); err != nil {
+	if r.Partitions, err = kafka.ParsePartitions(f.partitions); err != nil {
 		return nil, r, err
 	}
 	cfg, err := loadTopics(cmd, f.topics, true) // it writes nothing to the table
@@ -130,36 +130,6 @@ func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, k
 		return nil, r, fmt.Errorf("--partition needs one topic; add --topic %s", strings.Join(r.Topics, " or --topic "))
 	}
 	return cfg, r, nil
-}
-
-// parsePartitions reads lists like 0,3-5.
-func parsePartitions(lists []string) ([]int32, error) {
-	const most = 100_000
-	var ids []int32
-	for _, part := range strings.Split(strings.Join(lists, ","), ",") {
-		if len(lists) == 0 {
-			break
-		}
-		first, last, many := strings.Cut(strings.TrimSpace(part), "-")
-		low, err := strconv.ParseInt(first, 10, 32)
-		high := low
-		if err == nil && many {
-			high, err = strconv.ParseInt(last, 10, 32)
-		}
-		switch {
-		case err != nil || low < 0 || high < 0:
-			return nil, fmt.Errorf("--partition %q is not a list of partitions; use the form 0,3-5", part)
-		case high < low:
-			return nil, fmt.Errorf("--partition %q ends before it begins; use the form 3-5", part)
-		case high-low >= most:
-			return nil, fmt.Errorf("--partition %q names more than %d partitions; omit the flag for all", part, most)
-		}
-		for id := low; id <= high; id++ {
-			ids = append(ids, int32(id))
-		}
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids), nil
 }
 
 // stopMembers are commands that end the members of a group.

@@ -23,10 +23,11 @@ const (
 type Bar struct {
 	w     io.Writer
 	style Style
+	often time.Time // of the last line of ShowOften
 
-	mu    sync.Mutex // guards line, the fields below and the terminal
-	line  string     // as shown, without colours
-	drawn time.Time
+	mu      sync.Mutex // guards line, skipped and the terminal
+	line    string     // as shown, without colours
+	skipped string     // the last one that was not shown
 }
 
 // NewBar returns nil when w is no terminal.
@@ -72,8 +73,10 @@ func (b *Bar) Show(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if queue, ok := bare(b.w).(interface{ Busy() bool }); ok && queue.Busy() {
-		return // a suspended terminal should not get every line it missed
+		b.skipped = line // a suspended terminal should not get every line it missed
+		return
 	}
+	b.skipped = ""
 	if b.line != "" {
 		_ = Control(b.w, eraseLine) // a terminal that is gone gets no line either
 	}
@@ -81,16 +84,25 @@ func (b *Bar) Show(line string) {
 	b.draw()
 }
 
-// ShowOften is show for a caller in a loop: it draws once per BarInterval.
+// ShowOften is Show for one goroutine in a loop: it draws once per BarInterval.
 func (b *Bar) ShowOften(line func() string) {
-	if b != nil && time.Since(b.drawn) >= BarInterval {
-		b.drawn = time.Now()
+	if b != nil && time.Since(b.often) >= BarInterval {
+		b.often = time.Now()
 		b.Show(line())
 	}
 }
 
-// End leaves the last line in place.
-func (b *Bar) End() { b.finish(func() { fmt.Fprintln(b.w) }) }
+// End leaves the last line in place, although it may have been skipped.
+func (b *Bar) End() {
+	b.finish(func() {
+		if b.skipped != "" {
+			_ = Control(b.w, eraseLine)
+			b.line, b.skipped = b.skipped, ""
+			b.draw()
+		}
+		fmt.Fprintln(b.w)
+	})
+}
 
 // Erase removes the line.
 func (b *Bar) Erase() { b.finish(func() { _ = Control(b.w, eraseLine) }) }

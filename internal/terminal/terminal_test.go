@@ -97,7 +97,10 @@ func TestBarSkipsASuspendedTerminal(t *testing.T) {
 	}
 	screen.busy = false
 	b.Show("[===]")
-	if got, want := screen.String(), "[=  ]"+eraseLine+"[===]"; got != want {
+	screen.busy = true
+	b.Show("[====]")
+	b.End()
+	if got, want := screen.String(), "[=  ]"+eraseLine+"[===]"+eraseLine+"[====]\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

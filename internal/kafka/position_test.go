@@ -1,37 +1,35 @@
-package main
+package kafka
 
 import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/datafly/bridge/internal/kafka"
 )
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 func TestPositionsAreRead(t *testing.T) {
-	const all = formEarliest | formLatest | formNow | formOffset
-	at := func(h, m int) kafka.Position {
-		return kafka.Position{Kind: kafka.AtTime, Time: time.Date(2026, 11, 22, h, m, 0, 0, time.UTC)}
+	const all = FormEarliest | FormLatest | FormNow | FormOffset
+	at := func(h, m int) Position {
+		return Position{Kind: AtTime, Time: time.Date(2026, 11, 22, h, m, 0, 0, time.UTC)}
 	}
 	for _, tc := range []struct {
 		text string
-		want kafka.Position
+		want Position
 	}{
-		{"earliest", kafka.Position{Kind: kafka.Earliest}},
-		{"LATEST", kafka.Position{Kind: kafka.Latest}},
-		{"now", kafka.Position{Kind: kafka.Latest}},
-		{"0", kafka.Position{Kind: kafka.AtOffset}},
-		{"9223372036854775807", kafka.Position{Kind: kafka.AtOffset, Offset: 1<<63 - 1}},
+		{"earliest", Position{Kind: Earliest}},
+		{"LATEST", Position{Kind: Latest}},
+		{"now", Position{Kind: Latest}},
+		{"0", Position{Kind: AtOffset}},
+		{"9223372036854775807", Position{Kind: AtOffset, Offset: 1<<63 - 1}},
 		{"-2h", at(10, 0)},
 		{"-1h30m", at(10, 30)},
 		{"2026-11-22T06:00:00Z", at(6, 0)},
 		{"2026-11-22T06:00:00+02:00", at(4, 0)},
 		{" 2026-11-22T06:00:00Z ", at(6, 0)},
-		{"-7d", kafka.Position{Kind: kafka.AtTime, Time: noon.AddDate(0, 0, -7)}},
+		{"-7d", Position{Kind: AtTime, Time: noon.AddDate(0, 0, -7)}},
 	} {
-		got, err := parsePosition(tc.text, all, noon)
+		got, err := ParsePosition(tc.text, all, noon)
 		if err != nil || got.Kind != tc.want.Kind || got.Offset != tc.want.Offset || !got.Time.Equal(tc.want.Time) {
 			t.Errorf("%q: got %v, %v; want %v", tc.text, got, err, tc.want)
 		}
@@ -44,23 +42,23 @@ func TestPositionsAreRefusedWithTheForms(t *testing.T) {
 		forms int
 		want  []string
 	}{
-		{"yesterday", formEarliest | formLatest | formOffset, []string{`"yesterday" is not a position`, "earliest, latest, an RFC 3339 time", "or an offset"}},
-		{"", formNow, []string{"use now, an RFC 3339 time (2026-11-22T06:00:00Z) or a time before now"}},
-		{"earliest", formNow, []string{"is not a position"}},
-		{"latest", formEarliest, []string{"is not a position"}},
-		{"12", formEarliest, []string{"is not a position"}},
-		{"2h", formOffset, []string{"-2h is that long before now"}},
-		{"7d", formOffset, []string{"-7d is that long before now"}},
-		{"-5", formOffset, []string{"is not a position"}},
-		{"--2h", formOffset, []string{"is not a position"}},
-		{"-+2h", formOffset, []string{"is not a position"}},
-		{"2026-11-22", formOffset, []string{"is an incomplete time"}},
-		{"2026-11-22T06:00:00", formOffset, []string{"Z or an offset like +01:00"}},
-		{"2026-11-22T12:00:01Z", formNow, []string{"is in the future"}},
-		{"1969-12-31T23:59:59Z", formNow, []string{"is before 1970"}},
-		{"-65535d", formNow, []string{"is before 1970"}},
+		{"yesterday", FormEarliest | FormLatest | FormOffset, []string{`"yesterday" is not a position`, "earliest, latest, an RFC 3339 time", "or an offset"}},
+		{"", FormNow, []string{"use now, an RFC 3339 time (2026-11-22T06:00:00Z) or a time before now"}},
+		{"earliest", FormNow, []string{"is not a position"}},
+		{"latest", FormEarliest, []string{"is not a position"}},
+		{"12", FormEarliest, []string{"is not a position"}},
+		{"2h", FormOffset, []string{"-2h is that long before now"}},
+		{"7d", FormOffset, []string{"-7d is that long before now"}},
+		{"-5", FormOffset, []string{"is not a position"}},
+		{"--2h", FormOffset, []string{"is not a position"}},
+		{"-+2h", FormOffset, []string{"is not a position"}},
+		{"2026-11-22", FormOffset, []string{"is an incomplete time"}},
+		{"2026-11-22T06:00:00", FormOffset, []string{"Z or an offset like +01:00"}},
+		{"2026-11-22T12:00:01Z", FormNow, []string{"is in the future"}},
+		{"1969-12-31T23:59:59Z", FormNow, []string{"is before 1970"}},
+		{"-65535d", FormNow, []string{"is before 1970"}},
 	} {
-		got, err := parsePosition(tc.text, tc.forms, noon)
+		got, err := ParsePosition(tc.text, tc.forms, noon)
 		if err == nil {
 			t.Errorf("%q: got %v, want an error", tc.text, got)
 			continue
@@ -88,7 +86,7 @@ func TestPartitionsAreRead(t *testing.T) {
 		{[]string{"-1"}, nil, "0,3-5"},
 		{[]string{"0-2147483647"}, nil, "100000"},
 	} {
-		got, err := parsePartitions(tc.given)
+		got, err := ParsePartitions(tc.given)
 		if tc.err == "" {
 			if err != nil || len(got) != len(tc.want) {
 				t.Errorf("%q: got %v, %v; want %v", tc.given, got, err, tc.want)
@@ -110,16 +108,16 @@ func FuzzPosition(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		p, err := parsePosition(text, formEarliest|formLatest|formNow|formOffset, noon)
+		p, err := ParsePosition(text, FormEarliest|FormLatest|FormNow|FormOffset, noon)
 		if err != nil {
 			return
 		}
 		switch p.Kind {
-		case kafka.AtOffset:
+		case AtOffset:
 			if p.Offset < 0 {
 				t.Errorf("%q became the offset %d", text, p.Offset)
 			}
-		case kafka.AtTime:
+		case AtTime:
 			if p.Time.After(noon) || p.Time.UnixMilli() < 0 {
 				t.Errorf("%q became the time %v", text, p.Time)
 			}
