@@ -22,16 +22,14 @@ func (f *rangeFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.until, "until", "", "end, with exit code 0, when the group has delivered all before this: now, an RFC 3339 time, or a time before now (-1h); needs --group")
 }
 
-// runRange is the part of the log that a run is limited to; nil fields are open.
-type runRange struct{ from, until *kafka.Position }
-
 const (
 	fromForms  = kafka.FormEarliest
 	untilForms = kafka.FormNow
 )
 
-// read returns the range of the flags. cfg is what was loaded from o.
-func (f *rangeFlags) read(cfg *config.Config, o config.Options, now time.Time) (w runRange, err error) {
+// read returns the integration with the range of the flags. cfg was loaded from o.
+func (f *rangeFlags) read(cfg *config.Config, o config.Options, now time.Time) (pipeline.Config, error) {
+	w := pipeline.Config{Settings: cfg}
 	if f.from == "" && f.until == "" {
 		return w, nil
 	}
@@ -40,20 +38,20 @@ func (f *rangeFlags) read(cfg *config.Config, o config.Options, now time.Time) (
 		if err != nil {
 			return w, fmt.Errorf("--from %w", err)
 		}
-		w.from = &p
+		w.From = &p
 	}
 	if f.until != "" {
 		p, err := kafka.ParsePosition(f.until, untilForms, now)
 		if err != nil {
 			return w, fmt.Errorf("--until %w", err)
 		}
-		w.until = &p
+		w.Until = &p
 	}
 	switch {
-	case w.from == nil && cfg.Kafka.Start == "latest":
+	case w.From == nil && cfg.Kafka.Start == "latest":
 		return w, errors.New("--until reads nothing while kafka.start is latest; add --from")
-	case w.from != nil && w.until != nil && w.from.Kind == kafka.AtTime && w.until.Kind == kafka.AtTime && !w.from.Time.Before(w.until.Time):
-		return w, fmt.Errorf("--until %s is not after --from %s; exchange them", w.until, w.from)
+	case w.From != nil && w.Until != nil && w.From.Kind == kafka.AtTime && w.Until.Kind == kafka.AtTime && !w.From.Time.Before(w.Until.Time):
+		return w, fmt.Errorf("--until %s is not after --from %s; exchange them", w.Until, w.From)
 	}
 	return w, ownGroup(cfg, o)
 }
@@ -90,7 +88,7 @@ func (f *rangeFlags) load(cmd *cobra.Command) (pipeline.Config, error) {
 	}
 	w, err := f.read(cfg, config.FromFlags(cmd.Flags(), os.Environ()), time.Now())
 	if err != nil {
-		return pipeline.Config{}, &usageError{err}
+		return w, &usageError{err}
 	}
-	return pipeline.Config{Settings: cfg, From: w.from, Until: w.until}, nil
+	return w, nil
 }

@@ -155,19 +155,19 @@ func (d deadLetters) Newest(ctx context.Context, limit int, content bool) ([]liv
 			index = f.Events[0].First
 		}
 		about := summaryOf(o.Value, index)
-		letter := live.DeadLetter{
+		entry := live.DeadLetter{
 			Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", headerText(o.Topic), o.Partition, o.Offset),
 			Events: headerText(f.Events.Without(f.Delivered).String()), Code: headerText(f.Code), Column: headerText(f.Column),
 			Meaning: codeMeanings[f.Code], Reason: headerText(f.Reason), Attempts: f.Attempts,
 			FailedAt: f.FailedAt, Type: about.Kind, Name: about.Name, MessageID: about.ID, Size: len(o.Value),
 		}
 		if f.Fault != "" {
-			letter.Meaning = "the headers of this dead letter are incomplete, so it cannot be redriven"
+			entry.Meaning = "the headers of this dead letter are incomplete, so it cannot be redriven"
 		}
 		if content {
-			letter.Value = pageValue(o.Value[:min(len(o.Value), maxListedValue)])
+			entry.Value = pageValue(o.Value[:min(len(o.Value), maxListedValue)])
 		}
-		all = append(all, letter)
+		all = append(all, entry)
 	}
 	return all, nil
 }
