@@ -53,14 +53,14 @@ func access(ctx context.Context, c *consumer.Cluster) error {
 	if err := c.CanJoin(ctx); err != nil {
 		return err
 	}
-	letters, err := c.DeadLetterTopics(ctx)
+	deadLetters, err := c.DeadLetterTopics(ctx)
 	if err != nil {
 		return err
 	}
-	return c.CanReject(ctx, letters)
+	return c.CanReject(ctx, deadLetters)
 }
 
-// grant does what the kafka-acls.sh command in an error says, and returns it.
+// grant does what the kafka-acls.sh command in an error states, and returns it.
 func grant(t *testing.T, adm *kadm.Client, err error) string {
 	t.Helper()
 	var failure *kafka.Error
@@ -142,7 +142,7 @@ func TestAccessNamesTheACLToAdd(t *testing.T) {
 
 				tab := newTable(t)
 				m := start(t, cfg, tab)
-				eventually(t, "all rows landed", func() bool { return tab.distinct() == 2 })
+				eventually(t, "all rows delivered", func() bool { return tab.distinct() == 2 })
 				eventually(t, "the dead letter was written", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 1 })
 				m.stop()
 				tab.verify([]string{"e1", "e3"})
@@ -163,7 +163,7 @@ func sorted(all []string) []string {
 	return all
 }
 
-// A run that lacks READ on its group, or WRITE on the dead-letter topic, says
+// A run that lacks READ on its group, or WRITE on the dead-letter topic, states
 // which ACL to add while it waits.
 func TestRunNamesTheACLToAdd(t *testing.T) {
 	t.Parallel()
@@ -198,7 +198,7 @@ func TestRunNamesTheACLToAdd(t *testing.T) {
 		eventually(t, "the ACL on the dead-letter topic is named", remedied("partition_blocked", acls+"Write --topic "+dlq))
 		allow(kadm.OpWrite, func(acl *kadm.ACLBuilder) { acl.Topics(dlq) })
 		eventually(t, "the dead letter was written", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 1 })
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == 2 })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == 2 })
 		m.stop()
 		tab.verify([]string{"e1", "e3"})
 		wantAllCommitted(t, b, cfg.Group, topic)
@@ -239,7 +239,7 @@ func TestGroupAndFetchErrorsHaveTheirOwnRemedy(t *testing.T) {
 	}
 }
 
-// A commit that is refused says what to do, once.
+// A commit that is refused states what to do, once.
 func TestCommitErrorsHaveTheirOwnRemedy(t *testing.T) {
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	topic := kafkatest.Topic(t, b, 1)
@@ -251,7 +251,7 @@ func TestCommitErrorsHaveTheirOwnRemedy(t *testing.T) {
 	m.stop()
 }
 
-// Another consumer with another assignor holds the group: the bridge says so,
+// Another consumer with another assignor holds the group: the bridge states so,
 // and joins when it has left.
 func TestForeignAssignor(t *testing.T) {
 	t.Parallel()
@@ -273,7 +273,7 @@ func TestForeignAssignor(t *testing.T) {
 			})
 		})
 		other.Close()
-		eventually(t, "the event landed once the other has left", func() bool { return tab.distinct() == 1 })
+		eventually(t, "the event delivered once the other has left", func() bool { return tab.distinct() == 1 })
 		m.stop()
 	})
 }

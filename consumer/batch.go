@@ -36,7 +36,7 @@ type Batch struct {
 	index int      // index of the next event within the current record
 }
 
-// event says which event of which record of the batch.
+// event identifies an event of the batch.
 type event struct {
 	rec   int // index into Batch.recs
 	index int // position among the events of that record
@@ -134,7 +134,7 @@ func (b *Batch) Rows() [][]byte {
 	return b.rows
 }
 
-// Empty tells whether the record being mapped is the batch's first.
+// Empty reports whether the record being mapped is the batch's first.
 func (b *Batch) Empty() bool { return len(b.recs) <= 1 && b.index == 0 }
 
 // SetSchemaVersion sets the version of the schema that the rows of the batch are
@@ -158,13 +158,13 @@ func (b *Batch) Row(extended []byte) {
 	b.from = append(b.from, b.next())
 }
 
-// Reject says that the event can never be a row. code is from a closed set,
+// Reject rejects the event: it can never be a row. code is from a closed set,
 // reason is for people; see [Reject].
 func (b *Batch) Reject(code, column, reason string) {
 	b.rejected = append(b.rejected, Reject{Code: code, Column: column, Reason: reason, LogReason: reason, event: b.next()})
 }
 
-// Filter says that the event is dropped by rule. reason is from a closed set.
+// Filter drops the event by rule. reason is from a closed set.
 func (b *Batch) Filter(reason string) {
 	if b.filtered == nil {
 		b.filtered = make(map[string]int)
@@ -241,7 +241,7 @@ func (b *Batch) prevailing() *mappingFault {
 
 // passLoops finds the rejects of dead letters that were given up twice before.
 // A third dead letter is not written: two bridges that are each other's
-// dead-letter topic would go on for ever. The record stays where it was read.
+// dead-letter topic would never stop. The record stays where it was read.
 func (b *Batch) passLoops() {
 	b.passed = 0
 	for i := range b.rejected {

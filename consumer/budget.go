@@ -9,7 +9,7 @@ import (
 // Budget bounds, in bytes, the events that groups have polled and not yet
 // delivered. Hand one Budget to several groups by [Config.Budget] to bound them
 // together. Each group that runs may always hold its even share of the limit, so a
-// group that stands still cannot stop the others. Beyond that share a group takes
+// stalled group cannot stop the others. Beyond that share a group takes
 // what is free of the limit, up to twice its share while others run. All groups
 // together hold at most one and a half times the limit, and one fetch answer each.
 // A Budget is safe for concurrent use.

@@ -95,7 +95,7 @@ func TestLossCutsTheWriteAtOnce(t *testing.T) {
 
 func TestProbesComeEveryThirtySeconds(t *testing.T) {
 	lab(t, labConfig(), func(t *testing.T, l *consumer.Lab, tab *table) {
-		mended := false
+		fixed := false
 		var probes []time.Duration
 		var blocked time.Time
 		var rows []string
@@ -109,9 +109,9 @@ func TestProbesComeEveryThirtySeconds(t *testing.T) {
 				if len(w.rows) != 1 {
 					t.Errorf("a probe has %d rows, want 1", len(w.rows))
 				}
-				mended = len(probes) == 4
+				fixed = len(probes) == 4
 			}
-			if mended {
+			if fixed {
 				return nil
 			}
 			return &refusal{"schema_mismatch"}
@@ -126,10 +126,10 @@ func TestProbesComeEveryThirtySeconds(t *testing.T) {
 			t.Errorf("probes tried %s, want one row after the other: %s", got, want)
 		}
 		if got := tab.distinct(); got != 100 || tab.count() != 100 {
-			t.Errorf("%d rows landed, %d different, want 100 once each", tab.count(), got)
+			t.Errorf("%d rows delivered, %d different, want 100 once each", tab.count(), got)
 		}
 		if got := l.Status(); got.Marked != 100 || got.State != consumer.StateWaiting {
-			t.Errorf("status once mended: got %+v", got)
+			t.Errorf("status once fixed: got %+v", got)
 		}
 	})
 }
@@ -179,7 +179,7 @@ func TestBusyPartitionsFillTheirBatches(t *testing.T) {
 		_ = wait(t.Context(), 5*time.Second)
 		synctest.Wait()
 		if got := tab.distinct(); got != 60 {
-			t.Fatalf("%d rows landed, want 60", got)
+			t.Fatalf("%d rows delivered, want 60", got)
 		}
 		if len(sizes) > 8 || sizes[0] != 1 || sizes[1] < 9 {
 			t.Errorf("got Writes of %v rows, want the first of one and the others of a second's worth", sizes)

@@ -178,8 +178,8 @@ func (c *Cluster) CanReject(ctx context.Context, topics []kafka.Topic) error {
 }
 
 // denied sends a request to any one broker and returns an error where that fails
-// or the answer's code denies a permission. Topics go by name: later versions send
-// their ids, which a missing topic does not have.
+// or the answer's code denies a permission. Topics are named: later versions send their
+// ids, which a missing topic does not have.
 func (c *Cluster) denied(ctx context.Context, req kmsg.Request, code func(kmsg.Response) int16) error {
 	versions := kversion.Stable()
 	versions.SetMaxKeyVersion(kmsg.Produce.Int16(), 12)

@@ -13,7 +13,7 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// A commit that fails is said once; delivery goes on and the next one covers it.
+// A commit that fails is said once; delivery continues and the next one covers it.
 func TestCommitsFail(t *testing.T) {
 	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{})
@@ -23,23 +23,23 @@ func TestCommitsFail(t *testing.T) {
 	m := start(t, cfg, tab)
 	want := texts("e", 100)
 	produce(t, b, topic, 2, want...)
-	eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
+	eventually(t, "all rows delivered", func() bool { return tab.distinct() == len(want) })
 	eventually(t, "three commits failed", func() bool { return m.counts.get(func() int { return m.counts.commitErrors }) >= 3 })
 	if got := m.logged(0, "committing offsets fails"); got != 1 {
 		t.Errorf("got %d lines about failing commits, want 1", got)
 	}
 	if !m.Status().LastCommit.IsZero() {
-		t.Error("the status tells of a commit")
+		t.Error("the status reports of a commit")
 	}
 	if at := committed(t, b, cfg.Group, topic); at != nil {
 		t.Errorf("committed %v, want nothing", at)
 	}
 	more := texts("f", 100)
 	produce(t, b, topic, 2, more...)
-	eventually(t, "delivery goes on", func() bool { return tab.distinct() == len(want)+len(more) })
+	eventually(t, "delivery continues", func() bool { return tab.distinct() == len(want)+len(more) })
 	fault.Remove()
 	eventually(t, "commits work again", func() bool { return !m.Status().LastCommit.IsZero() })
-	eventually(t, "one line says so", func() bool { return m.logged(0, "committing offsets works again") == 1 })
+	eventually(t, "one line states so", func() bool { return m.logged(0, "committing offsets works again") == 1 })
 	// The first commit that works may come before the last batch is marked.
 	eventually(t, "all is committed", func() bool {
 		return !slices.ContainsFunc(m.Status().Partitions, func(p consumer.PartitionStatus) bool { return p.Committed != 100 })
@@ -83,12 +83,12 @@ func TestMembershipErrorsOnTheHeartbeat(t *testing.T) {
 			eventually(t, "the partitions were lost", func() bool { return m.counts.get(func() int { return m.counts.rebalanced["lost"] }) == 2 })
 			h.Remove()
 			tab.set(nil)
-			// Its assignment may have come back before the sink was mended.
+			// Its assignment may have come back before the sink was fixed.
 			if took := m.stop(); took > cfg.Drain+time.Second+room {
 				t.Errorf("the stop took %v", took)
 			}
 			again := start(t, cfg, tab)
-			eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
+			eventually(t, "all rows delivered", func() bool { return tab.distinct() == len(want) })
 			again.stop()
 			tab.verify(want)
 			wantAllCommitted(t, b, cfg.Group, topic)
@@ -96,7 +96,7 @@ func TestMembershipErrorsOnTheHeartbeat(t *testing.T) {
 	}
 }
 
-// The poll loop lives on while fetches fail, and says so once.
+// The poll loop lives on while fetches fail, and states so once.
 func TestFetchesFail(t *testing.T) {
 	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{})
@@ -106,7 +106,7 @@ func TestFetchesFail(t *testing.T) {
 	fault := b.Fake().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: topic, Err: kerr.TopicAuthorizationFailed, Count: -1})
 	m := start(t, cfg, tab)
 	produce(t, b, topic, 50, want...)
-	eventually(t, "the failure is told", func() bool { return slices.Contains(m.reasons(), "fetch_failing") })
+	eventually(t, "the failure is reported", func() bool { return slices.Contains(m.reasons(), "fetch_failing") })
 	var s consumer.NotReady
 	for _, r := range m.Status().NotReady {
 		if r.Code == "fetch_failing" {
@@ -118,7 +118,7 @@ func TestFetchesFail(t *testing.T) {
 	}
 	eventually(t, "the poll loop goes round", func() bool { return time.Since(m.Status().Polled) < 200*time.Millisecond })
 	fault.Remove()
-	eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
+	eventually(t, "all rows delivered", func() bool { return tab.distinct() == len(want) })
 	eventually(t, "the failure is over", func() bool { return len(m.reasons()) == 0 })
 	if got := m.logged(0, "waiting for it to pass"); got != 1 {
 		t.Errorf("got %d lines about failing fetches, want 1", got)

@@ -21,9 +21,9 @@ import (
 // A group that has committed nothing begins anywhere else after a restart. Its
 // start position is therefore committed when it begins:
 //
-//   - Config.Start is resolved once, for a topic in which the group has no
-//     committed offset at all, and committed for all of the topic's partitions
-//     together, before this member joins.
+//   - For a topic in which the group has no committed offset at all, Config.Start is
+//     resolved once. It is committed for all partitions of the topic together, before
+//     this member joins.
 //   - A partition that a member is given without a committed offset was added
 //     later. It begins at the start of its log, and the member commits that.
 //
@@ -257,7 +257,7 @@ func (g *Group) dropDeleted(ctx context.Context, offsets map[string]map[int32]kg
 	return nil
 }
 
-// errNoStarts says that nothing is left to commit of what commitStarts began.
+// errNoStarts is returned when nothing is left to commit of what commitStarts began.
 var errNoStarts = errors.New("every start position has been passed")
 
 // commitStarts commits the start positions that are not committed yet, of

@@ -11,7 +11,7 @@ import (
 	"github.com/datafly/bridge/internal/kafka"
 )
 
-// Config says how a group delivers. Zero values are not defaults: the caller fills
+// Config is how a group delivers. Zero values are not defaults: the caller fills
 // every field.
 type Config struct {
 	Kafka
@@ -75,11 +75,10 @@ func (c *Config) DeadLetterTopics() (names []string) {
 
 const (
 	commitInterval = time.Second
-	// commitOnStop and leaveOnStop bound the two requests after the drain,
-	// so that a stop ends within Drain and a second when brokers are gone.
-	// What the drain has not used of its time is theirs as well, up to the
-	// larger bounds: a busy coordinator takes longer, and a goodbye it never
-	// hears has the partitions stand still until the session times out.
+	// commitOnStop and leaveOnStop bound the two requests after the drain, so that a
+	// stop ends within Drain and a second when brokers are gone. What the drain leaves
+	// of its time is theirs as well, up to the larger bounds: a busy coordinator takes
+	// longer. The partitions of a member that does not leave wait for its session timeout.
 	commitOnStop    = 500 * time.Millisecond
 	commitOnStopMax = time.Second
 	leaveOnStop     = 300 * time.Millisecond

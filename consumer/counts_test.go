@@ -7,13 +7,13 @@ import (
 
 // counts is an observer that remembers.
 type counts struct {
-	mu                                    sync.Mutex
-	read, delivered, deadLettered, halved int
-	rejected, filtered, rebalanced        map[string]int
-	committed, commitErrors               int
-	forgotten                             int
-	lost, skipped                         int64 // offsets
-	announced                             int   // partitions whose offsets were announced
+	mu                                      sync.Mutex
+	read, delivered, deadLettered, wasSplit int
+	rejected, filtered, rebalanced          map[string]int
+	committed, commitErrors                 int
+	forgotten                               int
+	lost, skipped                           int64 // offsets
+	announced                               int   // partitions whose offsets were announced
 }
 
 func newCounts() *counts {
@@ -48,7 +48,7 @@ func (c *counts) RowsDelivered(_ string, _ int32, n, _ int, _ time.Duration) {
 func (c *counts) EventRejected(_, code string)          { c.with(func() { c.rejected[code]++ }) }
 func (c *counts) EventFiltered(_, reason string, n int) { c.with(func() { c.filtered[reason] += n }) }
 func (c *counts) DeadLettered(_ string, n int)          { c.with(func() { c.deadLettered += n }) }
-func (c *counts) BatchSplit(string)                     { c.with(func() { c.halved++ }) }
+func (c *counts) BatchSplit(string)                     { c.with(func() { c.wasSplit++ }) }
 func (c *counts) Rebalanced(kind string, n int)         { c.with(func() { c.rebalanced[kind] += n }) }
 func (c *counts) Forget(string, int32)                  { c.with(func() { c.forgotten++ }) }
 func (c *counts) Committed(err error) {

@@ -60,7 +60,7 @@ const (
 
 const (
 	// deadLetterMax is the largest dead letter we try to produce as one record.
-	// Brokers take 1 MiB unless the topic says more.
+	// Brokers take 1 MiB unless the topic allows more.
 	deadLetterMax = 32 << 20
 	// deadLetterChunk keeps one produce request of several dead letters
 	// below the 1 MiB that a topic takes by default.
@@ -144,7 +144,7 @@ func CutText(text string, most int) string {
 
 // CodeDeadLetterLoop is the code of a reject for which no dead letter is
 // written, because the record is a dead letter that was given up before:
-// writing it again could go on without end.
+// writing it again could repeat without end.
 const CodeDeadLetterLoop = "dead_letter_loop"
 
 // loopAttempts is the attempt from which on that holds.

@@ -38,7 +38,7 @@ func TestDeliversEverything(t *testing.T) {
 
 		cfg, tab := config(t, b, topic), newTable(t)
 		m := start(t, cfg, tab)
-		eventually(t, "all rows landed", func() bool { return tab.distinct() >= len(want) })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() >= len(want) })
 		eventually(t, "the last partition is idle", func() bool {
 			for _, p := range m.Status().Partitions {
 				if p.Lag != 0 || p.State != consumer.StateWaiting {
@@ -80,13 +80,13 @@ func TestDeadLetterKeepsTheOriginal(t *testing.T) {
 		m.stop()
 		tab.verify([]string{"first", "good1"})
 
-		letter := readAll(t, b, topic+"-dlq", 1)[0]
-		if string(letter.Key) != string(original.Key) || string(letter.Value) != string(original.Value) {
-			t.Errorf("key and value: got %q %q, want %q %q", letter.Key, letter.Value, original.Key, original.Value)
+		deadLetter := readAll(t, b, topic+"-dlq", 1)[0]
+		if string(deadLetter.Key) != string(original.Key) || string(deadLetter.Value) != string(original.Value) {
+			t.Errorf("key and value: got %q %q, want %q %q", deadLetter.Key, deadLetter.Value, original.Key, original.Value)
 		}
 		for i, h := range original.Headers {
-			if letter.Headers[i].Key != h.Key || string(letter.Headers[i].Value) != string(h.Value) {
-				t.Errorf("header %d: got %v, want %v", i, letter.Headers[i], h)
+			if deadLetter.Headers[i].Key != h.Key || string(deadLetter.Headers[i].Value) != string(h.Value) {
+				t.Errorf("header %d: got %v, want %v", i, deadLetter.Headers[i], h)
 			}
 		}
 		for key, want := range map[string]string{
@@ -94,12 +94,12 @@ func TestDeadLetterKeepsTheOriginal(t *testing.T) {
 			consumer.HeaderEvents: "0,2", consumer.HeaderTopic: topic, consumer.HeaderPartition: "1", consumer.HeaderOffset: "1",
 			consumer.HeaderTimestamp: stamp.Format("2006-01-02T15:04:05.000Z07:00"), consumer.HeaderAttempts: "3", consumer.HeaderVersion: "1.2.3",
 		} {
-			if got := header(letter, key); got != want {
+			if got := header(deadLetter, key); got != want {
 				t.Errorf("header %s: got %q, want %q", key, got, want)
 			}
 		}
-		if at, err := time.Parse(time.RFC3339, header(letter, consumer.HeaderFailedAt)); err != nil || time.Since(at) > time.Minute {
-			t.Errorf("header %s: got %q, want the time of now", consumer.HeaderFailedAt, header(letter, consumer.HeaderFailedAt))
+		if at, err := time.Parse(time.RFC3339, header(deadLetter, consumer.HeaderFailedAt)); err != nil || time.Since(at) > time.Minute {
+			t.Errorf("header %s: got %q, want the time of now", consumer.HeaderFailedAt, header(deadLetter, consumer.HeaderFailedAt))
 		}
 	})
 }
@@ -137,7 +137,7 @@ func TestNothingIsCommittedBeforeTheAck(t *testing.T) {
 
 		tab.set(nil)
 		second := start(t, cfg, tab)
-		eventually(t, "all rows landed after the restart", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "all rows delivered after the restart", func() bool { return tab.distinct() == len(want) })
 		second.stop()
 		tab.verify(want)
 		wantAllCommitted(t, b, cfg.Group, topic)
@@ -172,7 +172,7 @@ func TestDrainFinishesTheWriteInFlight(t *testing.T) {
 		}
 		rest := newTable(t)
 		again := start(t, cfg, rest)
-		eventually(t, "the rest landed", func() bool { return rest.count() >= 100-tab.count() })
+		eventually(t, "the rest delivered", func() bool { return rest.count() >= 100-tab.count() })
 		again.stop()
 		if got := rest.count() + tab.count(); got != 100 {
 			t.Errorf("got %d rows over both runs, want 100 without duplicates", got)
@@ -210,7 +210,7 @@ func TestBatchLimits(t *testing.T) {
 		})
 		m := start(t, cfg, tab)
 		want := slices.Concat(small, []string{large}, crowd)
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == len(want) })
 		m.stop()
 		tab.verify(want)
 		if !byRows || !byBytes {
@@ -233,7 +233,7 @@ func TestLinger(t *testing.T) {
 			produce(t, b, topic, 1, text)
 		}
 		took := time.Since(began)
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == len(want) })
 		if got, most := tab.requests(), int(took/cfg.Linger)+2; got > most {
 			t.Errorf("got %d Writes for events produced over %v, want at most %d", got, took, most)
 		}
@@ -258,7 +258,7 @@ func TestStartOffset(t *testing.T) {
 				eventually(t, "the partition was assigned", func() bool { _, ok := m.partition(0); return ok })
 				_ = wait(t.Context(), time.Second)
 				produce(t, b, topic, 1, "new")
-				eventually(t, "the new event landed", func() bool {
+				eventually(t, "the new event delivered", func() bool {
 					return slices.ContainsFunc(tab.snapshot(), func(r string) bool { return textOf(r) == "new" })
 				})
 				m.stop()
@@ -279,11 +279,11 @@ func TestNineMebibytes(t *testing.T) {
 		}
 		cfg, tab := config(t, b, topic), newTable(t)
 		m := start(t, cfg, tab)
-		eventually(t, "the last event landed", func() bool { return tab.distinct() == 3 })
+		eventually(t, "the last event delivered", func() bool { return tab.distinct() == 3 })
 		m.stop()
 		tab.verify([]string{"first", good, "last"})
-		if letter := readAll(t, b, topic+"-dlq", 1)[0]; string(letter.Value) != bad {
-			t.Errorf("the dead letter has %d bytes, want the original's %d", len(letter.Value), len(bad))
+		if deadLetter := readAll(t, b, topic+"-dlq", 1)[0]; string(deadLetter.Value) != bad {
+			t.Errorf("the dead letter has %d bytes, want the original's %d", len(deadLetter.Value), len(bad))
 		}
 		wantAllCommitted(t, b, cfg.Group, topic)
 	})

@@ -1,16 +1,15 @@
-// Package consumer is the delivery core: it reads a Kafka topic as a member of
-// a consumer group and brings every event to one of four ends, a durable row, a
-// dead letter, a skip or a filter, before the offset behind it is committed.
+// Package consumer is the delivery core. It reads Kafka topics as a member of a
+// consumer group. Every event becomes a durable row or a dead letter, or is skipped or
+// filtered, before the offset after it is committed.
 //
-// It does not know what a row looks like (a [Mapper] makes it), where rows go
-// (a [Sink] makes them durable) or how numbers are shown (an [Observer] counts
-// them). It holds no event longer than it takes to deliver it, retries no
-// write itself, and never marks an offset for any reason but the sink's nil.
+// A [Mapper] makes rows, a [Sink] makes them durable, and an [Observer] counts them.
+// The package holds no event longer than its delivery takes and retries no Write. It
+// marks an offset only after the sink's nil.
 //
 // The life of a partition is the only state machine here:
 //
-//	assigned -> run -> {wait | take, map, write, reject, mark}* -> quit -> drained
+//	assigned -> run -> {wait | map, write, reject, mark}* -> quit -> drained
 //
-// Revoked, lost and shutdown share the one path out: stop taking, let the
-// write in flight finish within [Config].Drain, then cancel it unmarked.
+// A revoked or lost partition and a shutdown take the same way: map no more, and let the
+// Write in flight finish within Drain. After that it is cancelled, unmarked.
 package consumer

@@ -61,10 +61,10 @@ func (l *Lab) DataLoss(loss kgo.ErrDataLoss) {
 // Status is the partition's.
 func (l *Lab) Status() PartitionStatus { return l.p.status(time.Now()) }
 
-// Watch looks for a partition that stands still, as watch does.
+// Watch looks for a partition that is stalled, as watch does.
 func (l *Lab) Watch() { l.g.stuckLog.update(l.g.stuck(time.Now())) }
 
-// KnowsTopics tells whether the ids of all topics have been looked up.
+// KnowsTopics reports whether the ids of all topics have been looked up.
 func (g *Group) KnowsTopics() bool {
 	for _, topic := range g.cfg.Topics {
 		if _, known := g.topicIDs.newest(topic); !known {
@@ -88,7 +88,7 @@ func (l *Lab) Group() *Group { return l.g }
 // Buffered is what the budget counts.
 func (l *Lab) Buffered() int64 { return l.g.budget.own.Load() }
 
-// Paused tells whether the client fetches the partition no more.
+// Paused reports whether the client fetches the partition no more.
 func (l *Lab) Paused() bool { return len(l.g.cl.PauseFetchPartitions(nil)["lab"]) > 0 }
 
 // Revoke gives the partition up.
@@ -166,7 +166,7 @@ func (i *Incarnations) Current(topic string, id [16]byte) [16]byte {
 	return i.in.current(map[string]kmsg.MetadataResponseTopic{topic: {TopicID: id}})[topic]
 }
 
-// RefusedTooLong notes that the topic's id was refused at a moment, and tells
+// RefusedTooLong notes that the topic's id was refused at a moment, and reports
 // whether it has been for too long then.
 func (i *Incarnations) RefusedTooLong(topic string, at time.Time) bool {
 	i.in.refused(topic, at)

@@ -136,7 +136,7 @@ func (g *Group) Run(ctx context.Context) error {
 	committed := g.shutdown(clientCtx)
 	closeClient() // without brokers, leaving would otherwise be retried
 	g.cl.CloseAllowingRebalance()
-	// franz-go 1.22.2 polls once more in Close, and leaving the group would wait for
+	// franz-go 1.22.2 polls again in Close, and leaving the group would wait for
 	// that poll to be over.
 	g.cl.AllowRebalance()
 	<-committed
@@ -149,8 +149,8 @@ func (g *Group) Run(ctx context.Context) error {
 	return nil
 }
 
-// failure is a reason of the group to end the run, told apart from whatever cause
-// the caller's context may end with.
+// failure is a reason of the group to end the run, as opposed to the cause of the
+// caller's context.
 type failure struct{ err error }
 
 func (f *failure) Error() string { return f.err.Error() }

@@ -22,7 +22,7 @@ import (
 )
 
 // A few KiB from a producer must not become a heap of any size here. The
-// partition stands still and says so for as long as it does, the others go on,
+// partition is stalled and states so for as long as it does, the others continue,
 // and the group can be moved past the batch.
 func TestABatchThatInflates(t *testing.T) {
 	t.Parallel()
@@ -37,8 +37,8 @@ func TestABatchThatInflates(t *testing.T) {
 		cfg, tab := config(t, b, topic), newTable(t)
 		m := start(t, cfg, tab)
 		produceTo(t, b, topic, []int32{1}, "beside")
-		eventually(t, "the other events landed", func() bool { return tab.distinct() == 2 })
-		eventually(t, "the batch is told", func() bool { return slices.Equal(m.reasons(), []string{"batch_too_large"}) })
+		eventually(t, "the other events delivered", func() bool { return tab.distinct() == 2 })
+		eventually(t, "the batch is reported", func() bool { return slices.Equal(m.reasons(), []string{"batch_too_large"}) })
 		why := m.Status().NotReady[0]
 		if !strings.Contains(why.Text, fmt.Sprintf("reading %s/0 at offset 1: the batch up to offset 1", topic)) ||
 			!strings.Contains(why.Remedy, "offset to 2") || !strings.Contains(why.Remedy, "delivery.max_buffered") {
@@ -47,10 +47,10 @@ func TestABatchThatInflates(t *testing.T) {
 		// The end of a partition that is not fetched is known from the look-out
 		// alone, which ends the troubles that have passed.
 		produceTo(t, b, topic, []int32{0, 1}, "last", "later")
-		eventually(t, "events go on landing", func() bool { return tab.distinct() == 3 })
+		eventually(t, "events continue landing", func() bool { return tab.distinct() == 3 })
 		eventually(t, "the look-out came round", func() bool { p, _ := m.partition(0); return p.End == 4 })
 		if got := m.reasons(); !slices.Equal(got, []string{"batch_too_large"}) {
-			t.Errorf("got the reasons %v, want the batch still told", got)
+			t.Errorf("got the reasons %v, want the batch still reported", got)
 		}
 		m.stop()
 
@@ -60,7 +60,7 @@ func TestABatchThatInflates(t *testing.T) {
 			t.Fatal(err)
 		}
 		m = start(t, cfg, tab)
-		eventually(t, "what stands behind the batch landed", func() bool { return tab.distinct() == 5 })
+		eventually(t, "what stands behind the batch delivered", func() bool { return tab.distinct() == 5 })
 		if got := m.reasons(); len(got) != 0 {
 			t.Errorf("got the reasons %v past the batch, want none", got)
 		}
@@ -86,7 +86,7 @@ func TestABatchOfVeryManyRecords(t *testing.T) {
 		}
 		cfg := config(t, b, topic)
 		m := start(t, cfg, newTable(t))
-		eventually(t, "the batch is told", func() bool { return slices.Equal(m.reasons(), []string{"batch_too_large"}) })
+		eventually(t, "the batch is reported", func() bool { return slices.Equal(m.reasons(), []string{"batch_too_large"}) })
 		if why := m.Status().NotReady[0].Text; !strings.Contains(why, topic+"/0 at offset 0") {
 			t.Errorf("got %s, want the batch of partition 0", why)
 		}
@@ -108,7 +108,7 @@ func TestTokenRequestsFollowNoRedirect(t *testing.T) {
 			defer idp.Close()
 			o := kafka.OAuth{TokenURL: idp.URL, ClientID: "bridge", ReadClientSecret: password("client-secret-16180")}
 			if _, err := o.Token(); err == nil || !strings.Contains(err.Error(), "do not follow redirects") || strings.Contains(err.Error(), "16180") {
-				t.Errorf("got %v, want to be told of the redirect", err)
+				t.Errorf("got %v, want to be reported of the redirect", err)
 			}
 		})
 	}
@@ -162,7 +162,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	}
 }
 
-// A broker without TLS is told from one that is away.
+// A broker without TLS is reported from one that is away.
 func TestPlainBrokerBehindTLS(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -190,6 +190,6 @@ func TestPlainBrokerBehindTLS(t *testing.T) {
 	_, err = cluster.ID(ctx)
 	var failure *kafka.Error
 	if !errors.As(err, &failure) || !strings.Contains(failure.Remedy, "does not speak TLS") {
-		t.Errorf("got %v, want to be told that the port is a plain one", err)
+		t.Errorf("got %v, want to be reported that the port is a plain one", err)
 	}
 }

@@ -68,7 +68,7 @@ func TestLedger(t *testing.T) {
 	}
 }
 
-// TestLedgerOutlivesItsPartition closes the books of a partition that comes and
+// TestLedgerOutlivesItsPartition closes the ledger of a partition that comes and
 // goes: what the new owner reads again is read twice and delivered once.
 func TestLedgerOutlivesItsPartition(t *testing.T) {
 	lab(t, labConfig(), func(t *testing.T, l *consumer.Lab, tab *table) {

@@ -14,8 +14,8 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// Two bridges that are each other's dead-letter topic come to an end: a dead
-// letter is not written for the third time, and that shows.
+// Two bridges may be each other's dead-letter topic: a dead letter is not written for
+// the third time, and that shows.
 func TestTwoBridgesAsEachOthersDeadLetterTopic(t *testing.T) {
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
@@ -72,7 +72,7 @@ func TestDeadLetterTopicAsSource(t *testing.T) {
 		produce(t, b, topic+"-dlq", 1, "e2")
 		m = start(t, again, tab)
 		eventually(t, "the second gave up", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 120 })
-		eventually(t, "the good one landed", func() bool { return tab.distinct() == 1 })
+		eventually(t, "the good one delivered", func() bool { return tab.distinct() == 1 })
 		m.stop()
 		for _, rec := range readAll(t, b, topic+"-dlq-dlq", 120) {
 			if got := header(rec, consumer.HeaderAttempts); got != "2" {

@@ -18,8 +18,8 @@ import (
 // for that column while the column is bad, "poison..." for no column, "drop..." is
 // filtered, and anything else is a row.
 type rulesOf struct {
-	bad  atomic.Pointer[map[string]string] // code by column
-	made atomic.Int64
+	bad     atomic.Pointer[map[string]string] // code by column
+	version atomic.Int64
 }
 
 func newRules(bad map[string]string) *rulesOf {
@@ -30,7 +30,7 @@ func newRules(bad map[string]string) *rulesOf {
 
 func (r *rulesOf) change(bad map[string]string) {
 	r.bad.Store(&bad)
-	r.made.Add(1)
+	r.version.Add(1)
 }
 
 func (r *rulesOf) mapper() consumer.Mapper {
@@ -38,7 +38,7 @@ func (r *rulesOf) mapper() consumer.Mapper {
 	return func(rec *kgo.Record, out *consumer.Batch) {
 		if out.Empty() {
 			bad = *r.bad.Load()
-			out.SetSchemaVersion(r.made.Load())
+			out.SetSchemaVersion(r.version.Load())
 		}
 		text := string(rec.Value)
 		column := strings.TrimRight(text, "0123456789")
@@ -86,7 +86,7 @@ func recordsOf(first int64, texts []string) []*kgo.Record {
 
 // A reject of the mapper that half of the last events share, by column and code,
 // is a fault of the mapping: nothing is dead-lettered or committed meanwhile.
-// Events that are bad by themselves are dead-lettered as ever.
+// Events that are bad alone are dead-lettered as ever.
 func TestMappingFaultBlocks(t *testing.T) {
 	all := map[string]string{"amount": "type_mismatch", "at": "bad_timestamp"}
 	for _, tc := range []struct {
@@ -147,7 +147,7 @@ func TestMappingFaultBlocks(t *testing.T) {
 						rows++
 					}
 				}
-				// What came before the rule could tell was passed by the policy.
+				// What came before the rule could report was passed by the policy.
 				passed := counts.get(func() int { return counts.rejected["type_mismatch"] })
 				if passed > 99 {
 					t.Errorf("%d events were rejected for what was a fault of the mapping, want at most 99", passed)
@@ -163,7 +163,7 @@ func TestMappingFaultBlocks(t *testing.T) {
 	}
 }
 
-// Better events behind the bad ones are a reason to go on, and the bad ones are
+// Better events behind the bad ones are a reason to continue, and the bad ones are
 // passed by the policy; another fault of the mapping takes the place of one that
 // was fixed.
 func TestMappingFaultEnds(t *testing.T) {

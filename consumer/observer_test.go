@@ -80,7 +80,7 @@ func TestBatchObserverSeesEveryEvent(t *testing.T) {
 		cfg.BatchObserver = observer
 		tab.set(refuse(func(row string) bool { return textOf(row) == "refuse-me" }))
 		m := start(t, cfg, tab)
-		eventually(t, "all settled", func() bool { observer.mu.Lock(); defer observer.mu.Unlock(); return len(observer.ended) >= 5 })
+		eventually(t, "all resolved", func() bool { observer.mu.Lock(); defer observer.mu.Unlock(); return len(observer.ended) >= 5 })
 		m.stop()
 		begun := map[string]string{"a": "row", "bad": "reject bad", "drop": "filter test", "refuse-me": "row", "z": "row"}
 		if !maps.Equal(observer.begun, begun) {

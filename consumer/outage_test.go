@@ -17,7 +17,7 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// A bridge that starts before its brokers waits for them and goes on.
+// A bridge that starts before its brokers waits for them and continues.
 func TestBrokersAreDownAtStart(t *testing.T) {
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Private: true}, func(t *testing.T, b kafkatest.Broker) {
@@ -54,10 +54,10 @@ func TestBrokersAreDownAtStart(t *testing.T) {
 				t.Fatalf("got %q %v, want the cluster's id", got.id, got.err)
 			}
 		case <-time.After(patience):
-			t.Fatal("Reach goes on waiting though the brokers are up")
+			t.Fatal("Reach continues waiting though the brokers are up")
 		}
 		m := start(t, cfg, tab)
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == len(want) })
 		m.stop()
 		tab.verify(want)
 	})
@@ -91,15 +91,15 @@ func TestBrokerRestarts(t *testing.T) {
 		b.Restart(t)
 		produce(t, b, topic, partitions, after...)
 		want := slices.Concat(before, after)
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == len(want) })
 		eventually(t, "the member is ready", func() bool { return len(m.reasons()) == 0 })
 		m.stop()
-		tab.verifyLanded(want)
+		tab.verifyDelivered(want)
 		wantAllCommitted(t, b, cfg.Group, topic)
 	})
 }
 
-// While the brokers are away the member is not ready and says so once.
+// While the brokers are away the member is not ready and states so once.
 func TestBrokersAreAway(t *testing.T) {
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Private: true}, func(t *testing.T, b kafkatest.Broker) {
@@ -108,7 +108,7 @@ func TestBrokersAreAway(t *testing.T) {
 		cfg.SessionTimeout = 6 * time.Second
 		m := start(t, cfg, tab)
 		produce(t, b, topic, 2, texts("e", 100)...)
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == 100 })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == 100 })
 		eventually(t, "they are committed", func() bool { return !m.Status().LastCommit.IsZero() })
 		b.StopAll(t)
 		away := func() bool { return slices.Contains(m.reasons(), "kafka_unreachable") }
@@ -121,11 +121,11 @@ func TestBrokersAreAway(t *testing.T) {
 		// Past the next look and past the session.
 		await.Within(cfg.SessionTimeout+2*time.Second, func() bool { return !away() })
 		if !away() {
-			t.Error("the member says it is ready though the brokers are away")
+			t.Error("the member states it is ready though the brokers are away")
 		}
 		b.StartAll(t)
 		produce(t, b, topic, 2, texts("f", 100)...)
-		eventually(t, "the rest landed", func() bool { return tab.distinct() == 200 })
+		eventually(t, "the rest delivered", func() bool { return tab.distinct() == 200 })
 		eventually(t, "the member is ready again", func() bool { return len(m.reasons()) == 0 })
 		for text, want := range map[string]int{"waiting for it to pass": 1, "problem is over": 1} {
 			// A busy broker may also have a member wait before it joins, which has a code of its own.
@@ -134,7 +134,7 @@ func TestBrokersAreAway(t *testing.T) {
 			}
 		}
 		m.stop()
-		tab.verifyLanded(slices.Concat(texts("e", 100), texts("f", 100)))
+		tab.verifyDelivered(slices.Concat(texts("e", 100), texts("f", 100)))
 		wantAllCommitted(t, b, cfg.Group, topic)
 	})
 }
@@ -161,13 +161,13 @@ func TestProducingThroughARestart(t *testing.T) {
 	}()
 	for range 3 {
 		at := tab.count()
-		eventually(t, "some more rows landed", func() bool { return tab.count() >= min(at+50, events) })
+		eventually(t, "some more rows delivered", func() bool { return tab.count() >= min(at+50, events) })
 		b.Restart(t)
 	}
 	if err := <-failed; err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all rows landed", func() bool { return tab.distinct() == events })
+	eventually(t, "all rows delivered", func() bool { return tab.distinct() == events })
 	m.stop()
-	tab.verifyLanded(want)
+	tab.verifyDelivered(want)
 }

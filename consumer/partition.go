@@ -16,7 +16,7 @@ import (
 )
 
 // partition delivers the events of one assigned partition, in order, one batch at
-// a time. What becomes of a batch's rows and rejects is in write.go.
+// a time. Writing its rows and rejects is in write.go.
 type partition struct {
 	topic string
 	id    int32
@@ -149,8 +149,8 @@ func (p *partition) wait() {
 	p.ledger.release()
 }
 
-// Cost is what a buffered record counts against the budget: its bytes and the
-// client's bookkeeping for it.
+// Cost is what a buffered record takes of the budget: its bytes and the client's
+// overhead.
 func Cost(r *kgo.Record) int64 {
 	return int64(RecordBytes(r) + kafka.RecordCost)
 }

@@ -53,12 +53,12 @@ func TestMembersComeAndGo(t *testing.T) {
 		first.stop()
 		want := feed.stop()
 		eventually(t, "the second member has all partitions", func() bool { return len(second.Status().Partitions) == partitions })
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == len(want) })
 		second.stop()
 		tab.verify(want)
 		wantAllCommitted(t, b, cfg.Group, topic)
 		if first.counts.get(func() int { return first.counts.rebalanced["revoked"] }) == 0 {
-			t.Error("the first member was told to stop before it gave up a partition")
+			t.Error("the first member was reported to stop before it gave up a partition")
 		}
 		for _, m := range []*member{first, second} {
 			if m.logged(0, "abandoned")+m.logged(0, "partitions lost") > 0 {
@@ -118,7 +118,7 @@ func (f *feed) stop() []string {
 	return f.sent
 }
 
-// A rolling restart: one member is told to stop and, while its Writes finish,
+// A rolling restart: one member is reported to stop and, while its Writes finish,
 // another joins. The newcomer must not begin beside a Write in flight.
 func TestJoinDuringDrain(t *testing.T) {
 	t.Parallel()
@@ -148,7 +148,7 @@ func TestJoinDuringDrain(t *testing.T) {
 		}
 		close(release)
 		first.stop()
-		eventually(t, "all rows landed", func() bool { return old.count()+tab.distinct() >= len(want) })
+		eventually(t, "all rows delivered", func() bool { return old.count()+tab.distinct() >= len(want) })
 		eventually(t, "the second member has all partitions", func() bool { return len(second.Status().Partitions) == partitions })
 		second.stop()
 		if got := old.count() + tab.count(); got != len(want) {
@@ -188,7 +188,7 @@ func TestExpelled(t *testing.T) {
 			}
 		}
 		wantStartCommitted(t, b, cfg.Group, topic)
-		eventually(t, "all rows landed after it joined again", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "all rows delivered after it joined again", func() bool { return tab.distinct() == len(want) })
 		if got := m.counts.get(func() int { return m.counts.rebalanced["lost"] }); got != 2 {
 			t.Errorf("got %d partitions lost, want 2", got)
 		}
@@ -234,7 +234,7 @@ func TestStaticMemberRestarts(t *testing.T) {
 			return len(first.Status().Partitions) == partitions/2 && len(second.Status().Partitions) == partitions/2
 		})
 		produce(t, b, topic, partitions, texts("e", 100)...)
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == 100 })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == 100 })
 		before := ids(first)
 		moved := func() (n int) {
 			second.counts.with(func() {
@@ -248,7 +248,7 @@ func TestStaticMemberRestarts(t *testing.T) {
 		produce(t, b, topic, partitions, texts("f", 100)...)
 		again := start(t, cfg, tab)
 		eventually(t, "the restarted member has its half again", func() bool { return slices.Equal(ids(again), before) })
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == 200 })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == 200 })
 		if got := moved(); got != quiet {
 			t.Errorf("%d partitions of the other member moved, want none", got-quiet)
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// A topic that is deleted and created again is read again without a restart,
-// from its start, and what was read of the old one is delivered.
+// A topic that is deleted and created again is read from its start without a restart.
+// What was read of the old one is delivered.
 func TestRecreatedTopicIsReadAgain(t *testing.T) {
 	t.Parallel()
 	protocols(t, func(t *testing.T, b kafkatest.Broker, protocol string) {
@@ -64,7 +64,7 @@ func TestRecreatedTopicIsReadAgain(t *testing.T) {
 			return at[0] == 4 && at[1] == 3 && at[2] == 3
 		})
 		m.stop()
-		tab.verifyLanded(want)
+		tab.verifyDelivered(want)
 		if got := tab.count(); got != len(want) {
 			t.Errorf("got %d rows, want %d", got, len(want))
 		}
@@ -78,14 +78,14 @@ func TestRecreatedTopicIsReadAgain(t *testing.T) {
 }
 
 // What the client has fetched of a deleted topic is delivered before the new one
-// is read, also where the memory is spent, and the reason says so.
+// is read, also where the memory is spent, and the reason states so.
 func TestRecreatedTopicsFetchedEventsAreDelivered(t *testing.T) {
 	t.Parallel()
 	for name, busy := range map[string]bool{"another topic spent the memory": true, "the topic itself spent it": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := kafkatest.StartFake(t, kafkatest.Options{Brokers: 3})
-			topic, other := kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 2) // the table tells partitions by number
+			topic, other := kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 2) // the table reports partitions by number
 			// A client holds one fetch of each broker.
 			for i, name := range []string{topic, other} {
 				if err := b.Fake().MoveTopicPartition(name, int32(i), int32(i)); err != nil {
@@ -134,7 +134,7 @@ func TestRecreatedTopicsFetchedEventsAreDelivered(t *testing.T) {
 			close(release)
 			eventually(t, "all of both topics was delivered", func() bool { return tab.distinct() == len(want) })
 			m.stop()
-			tab.verifyLanded(want)
+			tab.verifyDelivered(want)
 		})
 	}
 }
@@ -162,7 +162,7 @@ func TestRecreatedTopicIsReadByAllMembers(t *testing.T) {
 		eventually(t, "the new topic was delivered", func() bool { return tab.distinct() == len(want) })
 		first.stop()
 		second.stop()
-		tab.verifyLanded(want)
+		tab.verifyDelivered(want)
 		wantAllCommitted(t, b, cfg.Group, topic)
 	})
 }
@@ -188,7 +188,7 @@ func TestRecreatedDeadLetterTopicIsWrittenAgain(t *testing.T) {
 	})
 }
 
-// The mapper is told the id of the topic a record comes from, also when the
+// The mapper is reported the id of the topic a record comes from, also when the
 // record is redriven: what is derived from it is the same then, and another for
 // the topic that has the name later.
 func TestMapperKnowsTheTopicID(t *testing.T) {
@@ -239,13 +239,13 @@ func TestMapperKnowsTheTopicID(t *testing.T) {
 			t.Errorf("got ids %x, %x and %x, want the third to be %x and the others another", seen["first"], seen["bad"], seen["second"], now)
 		}
 
-		letters, err := deadletter.Open(t.Context(), cluster.Client, cfg)
+		deadLetters, err := deadletter.Open(t.Context(), cluster.Client, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		was := seen["bad"]
 		delete(seen, "bad")
-		err = letters.Redrive(t.Context(), deadletter.RedriveOptions{Match: func(*deadletter.Record) bool { return true }, Mapper: mapper, OnResult: func(f *deadletter.RedriveResult) {
+		err = deadLetters.Redrive(t.Context(), deadletter.RedriveOptions{Match: func(*deadletter.Record) bool { return true }, Mapper: mapper, OnResult: func(f *deadletter.RedriveResult) {
 			if f.Record.TopicID != was {
 				t.Errorf("the dead letter names topic id %x, want %x", f.Record.TopicID, was)
 			}
@@ -284,7 +284,7 @@ func TestTopicIDOfADeadLetter(t *testing.T) {
 }
 
 // A broker may be behind: an id that was replaced is not taken up again. A broker
-// without topic ids tells nothing.
+// without topic ids reports nothing.
 func TestTopicIDThatWasReplacedIsNotTakenUpAgain(t *testing.T) {
 	var in consumer.Incarnations
 	old, next := [16]byte{1}, [16]byte{2}

@@ -47,22 +47,22 @@ func TestOneRefusedRowAmongMany(t *testing.T) {
 			return err
 		})
 		m := start(t, cfg, tab)
-		eventually(t, "all other rows landed", func() bool { return tab.count() >= events-1 })
+		eventually(t, "all other rows delivered", func() bool { return tab.count() >= events-1 })
 		eventually(t, "the dead letter was written", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 1 })
 		m.stop()
 		tab.verify(slices.Delete(slices.Clone(all), bad, bad+1))
 		wantAllCommitted(t, b, cfg.Group, topic)
-		letter := readAll(t, b, topic+"-dlq", 1)[0]
-		if string(letter.Value) != all[bad] || header(letter, consumer.HeaderCode) != "schema_mismatch" || header(letter, consumer.HeaderColumn) != "event_name" {
-			t.Errorf("dead letter: got %s with headers %v", letter.Value, letter.Headers)
+		deadLetter := readAll(t, b, topic+"-dlq", 1)[0]
+		if string(deadLetter.Value) != all[bad] || header(deadLetter, consumer.HeaderCode) != "schema_mismatch" || header(deadLetter, consumer.HeaderColumn) != "event_name" {
+			t.Errorf("dead letter: got %s with headers %v", deadLetter.Value, deadLetter.Headers)
 		}
-		// Each halving turns one refused Write into two.
-		halved := m.counts.get(func() int { return m.counts.halved })
-		if got := 2 * halved; got > mostExtra || halved == 0 {
+		// Each splitting turns one refused Write into two.
+		wasSplit := m.counts.get(func() int { return m.counts.wasSplit })
+		if got := 2 * wasSplit; got > mostExtra || wasSplit == 0 {
 			t.Errorf("got %d extra Writes, want at most %d", got, mostExtra)
 		}
-		if got, want := refused.Load(), int64(halved+1); got != want {
-			t.Errorf("got %d refused Writes, want %d: one per halving and the row alone", got, want)
+		if got, want := refused.Load(), int64(wasSplit+1); got != want {
+			t.Errorf("got %d refused Writes, want %d: one per splitting and the row alone", got, want)
 		}
 	})
 }
@@ -75,7 +75,7 @@ func TestSchemaFaultBlocks(t *testing.T) {
 		good, later := texts("e", 100), texts("f", 300)
 		cfg, tab := config(t, b, topic), newTable(t)
 		// The first and the last of the later rows stay bad: the probe must
-		// not hang on a row that is bad by itself.
+		// not hang on a row that is bad alone.
 		poison := []string{later[0], later[299]}
 		var broken atomic.Bool
 		tab.set(func(ctx context.Context, w write) error {
@@ -86,14 +86,14 @@ func TestSchemaFaultBlocks(t *testing.T) {
 		})
 		produce(t, b, topic, 1, good...)
 		m := start(t, cfg, tab)
-		eventually(t, "the good rows landed", func() bool { return tab.count() == len(good) })
+		eventually(t, "the good rows delivered", func() bool { return tab.count() == len(good) })
 		eventually(t, "they are committed", func() bool { return committed(t, b, cfg.Group, topic)[0] == int64(len(good)) })
 
 		broken.Store(true)
 		produce(t, b, topic, 1, later...)
 		eventually(t, "the partition is blocked", func() bool { p, ok := m.partition(0); return ok && p.State == consumer.StateBlocked })
 		_ = wait(t.Context(), 1500*time.Millisecond)
-		landed := tab.count()
+		delivered := tab.count()
 		if got := committed(t, b, cfg.Group, topic)[0]; got != int64(len(good)) {
 			t.Errorf("committed %d while blocked, want %d as before", got, len(good))
 		}
@@ -107,17 +107,17 @@ func TestSchemaFaultBlocks(t *testing.T) {
 		if got := m.logged(0, "partition blocked"); got != 1 {
 			t.Errorf("got %d lines when it blocked, want 1", got)
 		}
-		if landed > len(good)+20 {
-			t.Errorf("%d rows landed, want at most the %d that are accepted", landed, len(good)+20)
+		if delivered > len(good)+20 {
+			t.Errorf("%d rows delivered, want at most the %d that are accepted", delivered, len(good)+20)
 		}
 
 		broken.Store(false)
 		want := slices.Concat(good, later[1:299])
-		eventually(t, "the rest landed once mended", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "the rest delivered once fixed", func() bool { return tab.distinct() == len(want) })
 		eventually(t, "the poison is dead-lettered", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 2 })
-		eventually(t, "one line says so", func() bool { return m.logged(0, "partition resumed") == 1 })
+		eventually(t, "one line states so", func() bool { return m.logged(0, "partition resumed") == 1 })
 		m.stop()
-		tab.verifyLanded(want)
+		tab.verifyDelivered(want)
 		if got := tab.count(); got != len(want) {
 			t.Errorf("got %d rows, want %d: an accepted row must not be written twice", got, len(want))
 		}
@@ -151,7 +151,7 @@ func TestPolicySkip(t *testing.T) {
 		cfg.Rejects.Policy = consumer.PolicySkip
 		tab.set(refuse(func(row string) bool { return strings.Contains(row, "refused") }))
 		m := start(t, cfg, tab)
-		eventually(t, "all good rows landed", func() bool { return tab.distinct() == 3 })
+		eventually(t, "all good rows delivered", func() bool { return tab.distinct() == 3 })
 		m.stop()
 		tab.verify([]string{"e1", "e3", "e5"})
 		wantAllCommitted(t, b, cfg.Group, topic)
@@ -161,7 +161,7 @@ func TestPolicySkip(t *testing.T) {
 			}
 		})
 		if m.logged(0, "events rejected") == 0 {
-			t.Error("no line tells of the rejects")
+			t.Error("no line reports of the rejects")
 		}
 	})
 }
@@ -173,12 +173,12 @@ func TestPolicyStop(t *testing.T) {
 		cfg, tab := config(t, b, topic), newTable(t)
 		cfg.Rejects.Policy = consumer.PolicyStop
 		m := start(t, cfg, tab)
-		eventually(t, "the good rows landed", func() bool { return tab.distinct() == 2 })
+		eventually(t, "the good rows delivered", func() bool { return tab.distinct() == 2 })
 		produce(t, b, topic, 1, "e2", "bad3", "e4")
 		select {
 		case <-m.done:
 		case <-time.After(patience):
-			t.Fatal("Run goes on after a reject")
+			t.Fatal("Run continues after a reject")
 		}
 		if m.err == nil {
 			t.Fatal("Run returned nil, want the reject")

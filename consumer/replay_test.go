@@ -219,7 +219,7 @@ func TestReplayOfAnActiveGroupNamesItsMembers(t *testing.T) {
 					}
 				}
 				start(t, cfg, tab)
-				eventually(t, "the last 3 of two partitions once more", func() bool { return tab.count() == 46 })
+				eventually(t, "the last 3 of two partitions again", func() bool { return tab.count() == 46 })
 				if got := tab.distinct(); got != 40 {
 					t.Errorf("got %d different rows, want the 40 there were", got)
 				}

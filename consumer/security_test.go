@@ -31,7 +31,7 @@ func delivers(t *testing.T, b kafkatest.Broker, cfg consumer.Config) {
 	produce(t, b, cfg.Topics[0], 1, "e1", "bad2", "e3")
 	tab := newTable(t)
 	m := start(t, cfg, tab)
-	eventually(t, "all rows landed", func() bool { return tab.distinct() == 2 })
+	eventually(t, "all rows delivered", func() bool { return tab.distinct() == 2 })
 	m.stop()
 	tab.verify([]string{"e1", "e3"})
 	wantAllCommitted(t, b, cfg.Group, cfg.Topics[0])
@@ -46,7 +46,7 @@ func refused(t *testing.T, cfg consumer.Config, remedy, secret string) {
 	_, err := cluster.Reach(ctx, func(err error) { t.Errorf("waits for %v, want an end at once", err) })
 	var failure *kafka.Error
 	if !errors.As(err, &failure) || !failure.Permanent || !strings.Contains(err.Error(), remedy) {
-		t.Errorf("got %v, want a permanent error that says %q", err, remedy)
+		t.Errorf("got %v, want a permanent error that states %q", err, remedy)
 	}
 	said := fmt.Sprint(err, logs.All())
 	if secret != "" && strings.Contains(said, secret) {
@@ -64,9 +64,9 @@ func TestTLSAndPlain(t *testing.T) {
 		cfg := config(t, b, kafkatest.Topic(t, b, 1))
 		delivers(t, b, cfg)
 
-		stranger := cfg
-		stranger.Kafka.TLS = kafka.TLS{Enabled: true} // the system's roots
-		refused(t, stranger, "set kafka.tls.ca_file", b.Security().Password)
+		foreign := cfg
+		foreign.Kafka.TLS = kafka.TLS{Enabled: true} // the system's roots
+		refused(t, foreign, "set kafka.tls.ca_file", b.Security().Password)
 
 		other := cfg
 		other.Kafka.TLS = kafka.TLS{Enabled: true, CAFile: cfg.Kafka.TLS.CAFile, ServerName: "elsewhere.example"}
@@ -136,7 +136,7 @@ func TestRotatedPassword(t *testing.T) {
 		}
 		produce(t, b, topic, 1, "before")
 		m := start(t, cfg, tab)
-		eventually(t, "the first row landed", func() bool { return tab.distinct() == 1 })
+		eventually(t, "the first row delivered", func() bool { return tab.distinct() == 1 })
 
 		adm := client(t, b)
 		produceRecordsWith(t, adm, topic, "between") // a connection that is let in already
@@ -169,7 +169,7 @@ func TestRotatedPassword(t *testing.T) {
 			t.Error("the password is in the log")
 		}
 		m.stop()
-		tab.verifyLanded([]string{"before", "between", "after", "last"})
+		tab.verifyDelivered([]string{"before", "between", "after", "last"})
 	})
 }
 
@@ -220,7 +220,7 @@ func TestOAuthBearer(t *testing.T) {
 		refused(t, wrong, "check kafka.sasl.oauth", wrongPassword)
 
 		token.Store(kafkatest.UnsecuredToken(b.Security().Username, -time.Minute))
-		refused(t, cfg, "what the oauth token says", secret)
+		refused(t, cfg, "what the oauth token states", secret)
 
 		idp.Close()
 		cluster, _, _ := newCluster(t, cfg)
@@ -279,7 +279,7 @@ func TestMSKIAM(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", id)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", secret)
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-	t.Setenv("AWS_REGION", "eu-central-1") // the name of a broker of MSK tells it, an address does not
+	t.Setenv("AWS_REGION", "eu-central-1") // the name of a broker of MSK reports it, an address does not
 	b := kafkatest.StartFake(t, kafkatest.Options{SASL: kafkatest.Plain})
 	var mechanism, payload atomic.Value
 	fake := b.Fake() // the broker forgets it when it stops

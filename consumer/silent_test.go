@@ -12,8 +12,8 @@ import (
 	"github.com/datafly/bridge/internal/await"
 )
 
-// A broker's address that takes connections and never answers, as a firewall or a
-// load balancer without a target does, holds up nobody who has given up.
+// Some addresses take connections and never answer, such as a load balancer without a
+// target. A request to one ends with its context.
 func TestAnAddressThatNeverAnswers(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -17,12 +17,12 @@ type Sink interface {
 	//
 	//	Refused() (code, column string)
 	//
-	// and says that at least one of the rows can never be ingested; none of
+	// and means that at least one of the rows can never be ingested; none of
 	// the rows may be assumed durable then. One has the method
 	//
 	//	Stale() bool
 	//
-	// and says that the table's columns have changed since the rows were
+	// and means that the table's columns have changed since the rows were
 	// made: the records are to be mapped again. Any other error means that
 	// ctx ended, and whether the rows are durable is unknown.
 	//
@@ -61,8 +61,7 @@ type stale interface {
 // not keep the record. A Mapper is used by one goroutine at a time.
 //
 // A Mapper whose rules can change while it is used takes new ones only when
-// [Batch.Empty], and says there with
-// [Batch.SetSchemaVersion] which they are.
+// [Batch.Empty], and sets their version there with [Batch.SetSchemaVersion].
 type Mapper func(rec *kgo.Record, out *Batch)
 
 // RowSender sends runs of rows, named by their index, to a sink that may refuse

@@ -21,13 +21,13 @@ type outdated struct{}
 func (outdated) Error() string { return "the table has changed" }
 func (outdated) Stale() bool   { return true }
 
-// Records whose rows come back as stale, or that a mended mapping makes other
+// Records whose rows come back as stale, or that a fixed mapping makes other
 // rows of, are mapped again; none is lost and no old row is written.
 func TestRecordsAreMappedAgain(t *testing.T) {
 	const events = 100
 	for _, tc := range []struct {
 		name  string
-		no    error         // what the sink says to rows of the old mapping
+		no    error         // what the sink states to rows of the old mapping
 		after time.Duration // until the rows are durable
 	}{
 		{"stale", outdated{}, 0},
@@ -85,14 +85,14 @@ func TestRecordsAreMappedAgain(t *testing.T) {
 	}
 }
 
-// A partition that was blocked, and whose rows are made anew since, says that it
+// A partition that was blocked, and whose rows are made again since, states that it
 // writes and not what held it before.
 func TestStaleRowsEndABlockedState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const events = 200
-		var mended atomic.Bool
+		var fixed atomic.Bool
 		mapper := func(rec *kgo.Record, out *consumer.Batch) {
-			out.Row(fmt.Appendf(out.Buf(), "0:%d:%v", rec.Offset, mended.Load()))
+			out.Row(fmt.Appendf(out.Buf(), "0:%d:%v", rec.Offset, fixed.Load()))
 		}
 		tab, written := newTable(t), make(chan struct{})
 		tab.set(func(ctx context.Context, w write) error {
@@ -104,9 +104,9 @@ func TestStaleRowsEndABlockedState(t *testing.T) {
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-			case mended.Load():
+			case fixed.Load():
 				return outdated{}
-			case len(w.rows) == 1 && strings.HasPrefix(w.rows[0], "0:3:"): // so that something is settled
+			case len(w.rows) == 1 && strings.HasPrefix(w.rows[0], "0:3:"): // so that something is resolved
 				return nil
 			}
 			return &refusal{"schema_mismatch"}
@@ -125,7 +125,7 @@ func TestStaleRowsEndABlockedState(t *testing.T) {
 		if got := l.Status().State; got != consumer.StateBlocked {
 			t.Fatalf("got state %s, want %s", got, consumer.StateBlocked)
 		}
-		mended.Store(true)
+		fixed.Store(true)
 		<-time.After(time.Minute)
 		synctest.Wait()
 		if s := l.Status(); s.State != consumer.StateWriting || s.Reason != "" {

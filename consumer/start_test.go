@@ -19,9 +19,8 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// With start: latest nothing is lost of what came after the group began: what
-// was read and not delivered, what came while the bridge was down, and what is
-// in partitions that were added.
+// With start: latest nothing is lost of what came after the group began. That
+// includes events that came while the bridge was down, and added partitions.
 func TestLatestLosesNothing(t *testing.T) {
 	t.Parallel()
 	protocols(t, func(t *testing.T, b kafkatest.Broker, protocol string) {
@@ -63,9 +62,9 @@ func addPartitions(t *testing.T, b kafkatest.Broker, topic string, total int) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cl := client(t, b)
-	made, err := kadm.NewClient(cl).UpdatePartitions(ctx, total, topic)
+	version, err := kadm.NewClient(cl).UpdatePartitions(ctx, total, topic)
 	if err == nil {
-		err = made.Error()
+		err = version.Error()
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +135,7 @@ func TestMembersBeginTogetherAtLatest(t *testing.T) {
 		for _, m := range []*member{first, second, third} {
 			m.stop()
 		}
-		tab.verifyLanded(want)
+		tab.verifyDelivered(want)
 		wantAllCommitted(t, b, cfg.Group, topic)
 	})
 }

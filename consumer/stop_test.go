@@ -161,7 +161,7 @@ func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
 
 // A coordinator that is slow to answer a goodbye is waited for while the drain
 // has time left: unheard, the partitions would stand until the session ends.
-func TestSlowGoodbyeIsHeard(t *testing.T) {
+func TestSlowLeaveIsHeard(t *testing.T) {
 	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	topic := kafkatest.Topic(t, b, 1)
@@ -173,7 +173,7 @@ func TestSlowGoodbyeIsHeard(t *testing.T) {
 	})
 	m := start(t, cfg, tab)
 	produce(t, b, topic, 1, texts("e", 10)...)
-	eventually(t, "all rows landed", func() bool { return tab.count() == 10 })
+	eventually(t, "all rows delivered", func() bool { return tab.count() == 10 })
 	m.stop()
 	if got := m.logged(zapcore.WarnLevel, "without telling"); got != 0 {
 		t.Errorf("got %d lines about a goodbye that was given up, want none", got)

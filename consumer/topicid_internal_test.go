@@ -15,9 +15,8 @@ import (
 	"github.com/datafly/bridge/internal/await"
 )
 
-// A topic that was purged because its id was refused for too long is subscribed
-// to again, also where the group takes its partitions back so late that the
-// refusals are forgotten.
+// A topic whose id was refused for too long is purged and subscribed to again. That
+// holds also where the group takes its partitions back after the refusals are forgotten.
 func TestPurgedTopicIsSubscribedToAgain(t *testing.T) {
 	b, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
 	if err != nil {

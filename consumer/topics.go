@@ -17,9 +17,9 @@ import (
 )
 
 // A topic that is deleted and created again keeps its name and gets another id.
-// The client keeps the first id and refuses the new topic until it is purged, so
-// that nothing of the one is taken for the other. This file notices such a topic,
-// delivers what is left of the old one and begins with the new one.
+// The client keeps the first id and refuses the new topic until it is purged. So no
+// event of the one is taken for the other. This file finds such a topic. It delivers
+// what is left of the old one and begins with the new one.
 
 // fetchedTopicIDs returns the ids of the topics of a poll.
 func fetchedTopicIDs(fetches kgo.Fetches) map[string][16]byte {

@@ -14,7 +14,7 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// Reading begins by itself within seconds of the topic's creation.
+// Reading begins alone within seconds of the topic's creation.
 func TestTopicIsCreatedLater(t *testing.T) {
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
@@ -27,7 +27,7 @@ func TestTopicIsCreatedLater(t *testing.T) {
 		b.CreateTopic(t, topic, 3, nil)
 		want := texts("e", 300)
 		produce(t, b, topic, 3, want...)
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == len(want) })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == len(want) })
 		eventually(t, "the member is ready", func() bool { return len(m.reasons()) == 0 })
 		m.stop()
 		if got := m.logged(0, "it does not exist yet"); got != 1 {
@@ -46,7 +46,7 @@ func TestTopicWithDotAndUnderscore(t *testing.T) {
 		produce(t, b, topic, 2, "e1", "bad2", "e3")
 		cfg, tab := config(t, b, topic), newTable(t)
 		m := start(t, cfg, tab)
-		eventually(t, "all rows landed", func() bool { return tab.distinct() == 2 })
+		eventually(t, "all rows delivered", func() bool { return tab.distinct() == 2 })
 		m.stop()
 		tab.verify([]string{"e1", "e3"})
 		if got := readAll(t, b, topic+"-dlq", 1)[0]; string(got.Value) != "bad2" || header(got, consumer.HeaderTopic) != topic {
@@ -60,7 +60,7 @@ func TestSeveralTopicsAndAnEmptyOne(t *testing.T) {
 		one, two, empty := kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 2)
 		cfg := config(t, b, one, two, empty)
 		cfg.Rejects.Topic = kafkatest.Name(t) // of all three
-		// Partitions of different topics write at once; the table tells them
+		// Partitions of different topics write at once; the table reports them
 		// apart by number only.
 		first, second := newTable(t), newTable(t)
 		m := start(t, cfg, sinkFunc(func(ctx context.Context, schemaVersion int64, rows [][]byte) (int, error) {
@@ -96,7 +96,7 @@ func (f sinkFunc) Probe(ctx context.Context, schemaVersion int64, rows [][]byte)
 }
 
 // A missing dead-letter topic is made like its source, or named with the command.
-func TestDeadLetterTopicIsMade(t *testing.T) {
+func TestDeadLetterTopicIsCreated(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		topic := kafkatest.Name(t)
 		b.CreateTopic(t, topic, 7, map[string]string{"max.message.bytes": "3000000"})
@@ -172,7 +172,7 @@ func TestDeadLetterTooLargeForItsTopic(t *testing.T) {
 		if err != nil || altered[0].Err != nil {
 			t.Fatal(err, altered)
 		}
-		eventually(t, "the rest landed", func() bool { return tab.distinct() == 2 })
+		eventually(t, "the rest delivered", func() bool { return tab.distinct() == 2 })
 		eventually(t, "the dead letters were written", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 2 })
 		if got := m.logged(0, "partition blocked") + m.logged(0, "partition resumed"); got != 2 {
 			t.Errorf("got %d lines, want one when it blocked and one when it resumed", got)
@@ -224,7 +224,7 @@ func TestOffsetFellOutOfTheLog(t *testing.T) {
 		}
 		cfg.Start = "latest"
 		m := start(t, cfg, tab)
-		eventually(t, "what is left landed", func() bool { return tab.count() >= 40 })
+		eventually(t, "what is left delivered", func() bool { return tab.count() >= 40 })
 		m.stop()
 		tab.verify(texts("e", 100)[60:])
 		wantAllCommitted(t, b, cfg.Group, topic)

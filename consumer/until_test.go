@@ -18,7 +18,7 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// bounded is a member that ends by itself.
+// bounded is a member that ends alone.
 type bounded struct {
 	*member
 	ends *consumer.StopOffsets
@@ -60,7 +60,7 @@ func startUntil(t *testing.T, cfg consumer.Config, sink consumer.Sink, until kaf
 	return b
 }
 
-// finish waits until the member has ended by itself.
+// finish waits until the member has ended alone.
 func (b *bounded) finish() {
 	b.t.Helper()
 	eventually(b.t, "the end of the bounded run", func() bool {
@@ -126,7 +126,7 @@ func TestBoundedRunDeliversItsWindowAndEnds(t *testing.T) {
 
 				// Again, it has nothing to do and ends at once.
 				startUntil(t, cfg, tab, at(minute(40))).finish()
-				// A later end goes on where the first run ended.
+				// A later end continues where the first run ended.
 				startUntil(t, cfg, tab, at(minute(45))).finish()
 				if got, want := tab.values(), minutes(20, 45); !slices.Equal(got, want) {
 					t.Errorf("got %d rows %v, want %v", len(got), got, want)
@@ -136,7 +136,7 @@ func TestBoundedRunDeliversItsWindowAndEnds(t *testing.T) {
 	}
 }
 
-// What is produced while the run goes on lies past its end, and so do
+// What is produced while the run continues lies past its end, and so do
 // partitions that are added.
 func TestBoundedRunEndsBesideLiveTraffic(t *testing.T) {
 	t.Parallel()
@@ -217,7 +217,7 @@ func TestBoundedRunGoesOnWhereItWasCut(t *testing.T) {
 		eventually(t, "a write that hangs", func() bool { return tab.requests() == 4 })
 		r.stop()
 		if r.ends.Reached() {
-			t.Error("a run that was cut says that it reached its ends")
+			t.Error("a run that was cut states that it reached its ends")
 		}
 		tab.set(nil)
 		cfg.StartAt = minute(30) // ignored: it has begun

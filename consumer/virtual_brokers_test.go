@@ -53,7 +53,7 @@ func (w *world) fault(f kfake.Fault) *kfake.FaultHandle {
 }
 
 // refuseLetters has the brokers refuse dead letters until release.
-func (w *world) refuseLetters(with *kerr.Error) { w.letterFault.Store(with) }
+func (w *world) refuseDeadLetters(with *kerr.Error) { w.deadLetterFault.Store(with) }
 
 // burying reads the dead letters of a request.
 func (w *world) burying(t kmsg.ProduceRequestTopic) {
@@ -73,11 +73,11 @@ func (w *world) holdFetches() {
 }
 
 // holdLetters has dead letters taken only when d has passed from now.
-func (w *world) holdLetters(d time.Duration) {
-	letters := w.kafka.TopicInfo(vdead).TopicID
+func (w *world) holdDeadLetters(d time.Duration) {
+	deadLetters := w.kafka.TopicInfo(vdead).TopicID
 	w.hold(kmsg.Produce, func(req kmsg.Request) bool {
 		for _, t := range req.(*kmsg.ProduceRequest).Topics {
-			if t.TopicID == letters || t.Topic == vdead {
+			if t.TopicID == deadLetters || t.Topic == vdead {
 				return true
 			}
 		}
@@ -114,7 +114,7 @@ func (w *world) release() {
 	close(w.released)
 	w.released = make(chan struct{})
 	w.mapping(nil)
-	w.letterFault.Store(nil)
+	w.deadLetterFault.Store(nil)
 	for _, h := range w.faults {
 		h.Remove()
 	}

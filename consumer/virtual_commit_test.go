@@ -15,9 +15,9 @@ import (
 // commitRefusals are what brokers may answer an OffsetCommit with.
 var commitRefusals = []struct {
 	code *kerr.Error
-	// told is how many refusals the bridge hears of; the client tries again
-	// by itself where the coordinator is on its way.
-	told int
+	// reported is how many refusals the bridge hears of; the client tries again
+	// alone where the coordinator is on its way.
+	reported int
 	// in is how long it takes at most until all is committed: the early commits
 	// that were refused and the one that was not. 0: threeTicks.
 	in time.Duration
@@ -34,7 +34,7 @@ var commitRefusals = []struct {
 	{kerr.FencedInstanceID, 3, threeEarly},
 	{kerr.FencedMemberEpoch, 3, threeEarly},
 	{kerr.RebalanceInProgress, 3, threeEarly},
-	// The client tries this one again for half a second by itself.
+	// The client tries this one again for half a second alone.
 	{kerr.StaleMemberEpoch, 3, 1900 * time.Millisecond},
 	{kerr.UnsupportedVersion, 3, threeEarly},
 	// A classic member joins again, and gives up its generation with a
@@ -64,7 +64,7 @@ func TestVirtualCommitsRefused(t *testing.T) {
 				w.pass(vcommit / 2) // between two ticks
 				h := w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: c.code, Count: 3})
 				both(w, plain(25)...)
-				if took := w.settled(time.Minute); took != 0 {
+				if took := w.resolved(time.Minute); took != 0 {
 					w.t.Errorf("it took %v until the events had flowed, want no time", took)
 				}
 				took := w.until("all is committed", time.Minute, func() bool { return w.committedTo(0) == 25 && w.committedTo(1) == 25 })
@@ -74,11 +74,11 @@ func TestVirtualCommitsRefused(t *testing.T) {
 				if h.Hits() != 3 {
 					w.t.Errorf("%d commits were refused, want 3", h.Hits())
 				}
-				if got := m.counts.get(func() int { return m.counts.commitErrors }); got != c.told {
-					w.t.Errorf("%d refusals were told, want %d", got, c.told)
+				if got := m.counts.get(func() int { return m.counts.commitErrors }); got != c.reported {
+					w.t.Errorf("%d refusals were reported, want %d", got, c.reported)
 				}
-				if got := m.logs.FilterMessageSnippet("committing offsets fails").Len(); got != min(c.told, 1) {
-					w.t.Errorf("got %d lines about failing commits, want %d", got, min(c.told, 1))
+				if got := m.logs.FilterMessageSnippet("committing offsets fails").Len(); got != min(c.reported, 1) {
+					w.t.Errorf("got %d lines about failing commits, want %d", got, min(c.reported, 1))
 				}
 				if got := m.counts.get(func() int { return m.counts.rebalanced["lost"] + m.counts.rebalanced["revoked"] }); got != 0 {
 					w.t.Errorf("%d partitions were given up", got)
@@ -89,7 +89,7 @@ func TestVirtualCommitsRefused(t *testing.T) {
 	}
 }
 
-// A commit may be applied though its answer says that it timed out.
+// A commit may be applied though its answer states that it timed out.
 func TestVirtualCommitTimesOutAndIsApplied(t *testing.T) {
 	bothProtocols(t, setting{partitions: 1}, func(w *world) {
 		m := w.join().joined(1)
@@ -98,7 +98,7 @@ func TestVirtualCommitTimesOutAndIsApplied(t *testing.T) {
 		w.until("all is committed", time.Minute, func() bool { return w.committedTo(0) == 25 })
 		w.pass(3 * vcommit)
 		if got := m.counts.get(func() int { return m.counts.commitErrors }); got != 1 {
-			w.t.Errorf("%d refusals were told, want 1", got)
+			w.t.Errorf("%d refusals were reported, want 1", got)
 		}
 		w.look()
 	})
@@ -114,17 +114,17 @@ func TestVirtualKilledWhileCommitsAreRefused(t *testing.T) {
 		w.pass(2500 * time.Millisecond)
 		w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: kerr.GroupAuthorizationFailed, Count: 3})
 		w.pass(3 * time.Second)
-		before, landed := w.committedTo(0), w.landings()
+		before, delivered := w.committedTo(0), w.landings()
 		m.kill()
 		w.join().joined(1)
-		w.settled(time.Minute)
-		if got, want := w.duplicates(), landed-int(before); got != want {
-			w.t.Errorf("%d rows landed again, want the %d between the last commit and the kill", got, want)
+		w.resolved(time.Minute)
+		if got, want := w.duplicates(), delivered-int(before); got != want {
+			w.t.Errorf("%d rows delivered again, want the %d between the last commit and the kill", got, want)
 		}
 	})
 }
 
-// A killed member's partitions move when the session is over, and what lands
+// A killed member's partitions move when the session is over, and what is delivered
 // again is what was in flight and one commit interval's worth.
 func TestVirtualKilled(t *testing.T) {
 	bothProtocols(t, setting{partitions: 4}, func(w *world) {
@@ -144,10 +144,10 @@ func TestVirtualKilled(t *testing.T) {
 		if took > vexpiry+vbeat {
 			w.t.Errorf("the takeover took %v, want at most the session and a heartbeat: %v", took, vexpiry+vbeat)
 		}
-		w.settled(5 * time.Minute)
+		w.resolved(5 * time.Minute)
 		most := 2 * (vrows + vrows*int(vcommit/ack)) // of each of its partitions
 		if got := w.duplicates(); got == 0 || got > most {
-			w.t.Errorf("%d rows landed again, want some and at most %d: those in flight and a commit interval's", got, most)
+			w.t.Errorf("%d rows delivered again, want some and at most %d: those in flight and a commit interval's", got, most)
 		}
 	})
 }
@@ -171,7 +171,7 @@ func TestVirtualFirstBatchIsCommittedAtOnce(t *testing.T) {
 				w.t.Errorf("%v after the first acknowledgement %d is committed, want %d at least", want.after, got, want.at)
 			}
 		}
-		w.settled(time.Minute)
+		w.resolved(time.Minute)
 	})
 }
 
@@ -203,7 +203,7 @@ func TestVirtualCrashLoopMakesProgress(t *testing.T) {
 					w.t.Errorf("an event was delivered %d times, want at most %d", got, most)
 				}
 				w.join().joined(1)
-				w.settled(time.Minute)
+				w.resolved(time.Minute)
 			})
 		})
 	}

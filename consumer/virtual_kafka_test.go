@@ -31,18 +31,18 @@ var fetchRefusals = []*kerr.Error{
 }
 
 // Fetches that are refused cost time: nothing is skipped, nothing read twice,
-// the member stays, and the refusal that lasts is told.
+// the member stays, and the refusal that lasts is reported.
 func TestVirtualFetchesRefused(t *testing.T) {
 	for _, refusal := range fetchRefusals {
 		t.Run(refusal.Message, func(t *testing.T) {
 			virtually(t, setting{partitions: 2}, func(w *world) {
 				m := w.join().joined(2)
 				w.produce(0, plain(25)...)
-				w.settled(time.Minute)
+				w.resolved(time.Minute)
 				w.until("they are committed", time.Minute, func() bool { return w.committedTo(0) == 25 })
 				h := w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: vtopic, Partitions: []int32{0}, Err: refusal, Count: 20})
 				both(w, plain(25)...)
-				if took := w.settled(5 * time.Minute); took > 15*time.Second {
+				if took := w.resolved(5 * time.Minute); took > 15*time.Second {
 					w.t.Errorf("it took %v until events flowed again, want at most 20 fetches of half a second and a look at the leaders", took)
 				}
 				if h.Hits() != 20 {
@@ -53,7 +53,7 @@ func TestVirtualFetchesRefused(t *testing.T) {
 					w.t.Errorf("%d partitions were given up", got)
 				}
 				if got := w.duplicates(); got != 0 {
-					w.t.Errorf("%d rows landed again, want none", got)
+					w.t.Errorf("%d rows delivered again, want none", got)
 				}
 			})
 		})
@@ -79,19 +79,19 @@ func TestVirtualCoordinatorAndLeadersMove(t *testing.T) {
 			w.pass(700 * time.Millisecond)
 			w.look()
 		}
-		w.settled(5 * time.Minute)
+		w.resolved(5 * time.Minute)
 		if got := m.counts.get(func() int { return m.counts.rebalanced["lost"] + m.counts.rebalanced["revoked"] }); got != 0 {
 			w.t.Errorf("%d partitions were given up", got)
 		}
 		if got := w.duplicates(); got != 0 {
-			w.t.Errorf("%d rows landed again, want none", got)
+			w.t.Errorf("%d rows delivered again, want none", got)
 		}
 	})
 }
 
 // A member that is cut off from the brokers for longer than its session loses
-// its partitions to another. What it had in flight may land twice; nothing it
-// had not been told is committed by it.
+// its partitions to another. What it had in flight may be delivered twice; nothing it
+// had not been reported is committed by it.
 func TestVirtualCutOffBeyondTheSession(t *testing.T) {
 	bothProtocols(t, setting{partitions: 2}, func(w *world) {
 		first, second := w.join(), w.join()
@@ -106,14 +106,14 @@ func TestVirtualCutOffBeyondTheSession(t *testing.T) {
 		if took > vexpiry+vbeat {
 			w.t.Errorf("the takeover took %v, want at most the session and a heartbeat: %v", took, vexpiry+vbeat)
 		}
-		first.mend()
+		first.fix()
 		w.until("the first hears that it lost its partition", time.Minute, func() bool {
 			return first.counts.get(func() int { return first.counts.rebalanced["lost"] }) == 1
 		})
 		w.until("each has one again", 2*time.Minute, func() bool {
 			return len(first.Status().Partitions) == 1 && len(second.Status().Partitions) == 1
 		})
-		w.settled(10 * time.Minute)
+		w.resolved(10 * time.Minute)
 	})
 }
 
@@ -128,7 +128,7 @@ func TestVirtualPartitionsAdded(t *testing.T) {
 		for p := range int32(4) {
 			w.produce(p, plain(25)...)
 		}
-		if took := w.settled(5 * time.Minute); took > time.Minute {
+		if took := w.resolved(5 * time.Minute); took > time.Minute {
 			w.t.Errorf("it took %v until new partitions had flowed, want the age of metadata and a rebalance", took)
 		}
 		var ids []int32

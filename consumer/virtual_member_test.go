@@ -33,7 +33,7 @@ type vmember struct {
 
 	mu     sync.Mutex
 	script script
-	mended chan struct{} // closed when the sink is
+	fixed  chan struct{} // closed when the sink is
 	cut    bool          // its network is
 	stray  bool          // its network was cut, or its heartbeats refused: it may write beside a new owner
 	killed bool
@@ -49,14 +49,14 @@ type sight struct {
 	commits int
 }
 
-// script decides a Write of a member; nil takes the rows. land makes them
+// script decides a Write of a member; nil takes the rows. be delivered makes them
 // durable without saying so.
 type script func(ctx context.Context, m *vmember, rows []vrow, land func()) error
 
 // join starts a member.
 func (w *world) join(adjust ...func(*consumer.Config)) *vmember {
 	w.t.Helper()
-	m := &vmember{w: w, name: fmt.Sprintf("member %d", len(w.members)), done: make(chan struct{}), mended: make(chan struct{}), conns: map[net.Conn]bool{}}
+	m := &vmember{w: w, name: fmt.Sprintf("member %d", len(w.members)), done: make(chan struct{}), fixed: make(chan struct{}), conns: map[net.Conn]bool{}}
 	cfg := w.cfg
 	cfg.Dial = m.dial
 	for _, f := range adjust {
@@ -105,7 +105,7 @@ func (m *vmember) dial(ctx context.Context, network, addr string) (net.Conn, err
 		m.mu.Unlock()
 		_ = wait(ctx, dialRefused)
 		m.mu.Lock()
-		// As the system says it: what is no network error the client takes
+		// As the system states it: what is no network error the client takes
 		// for final.
 		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
@@ -143,7 +143,7 @@ func (m *vmember) sever() {
 }
 
 // kill ends the member without a word to anyone: nobody hears of it any more,
-// and nothing of it lands. What is left of it ends with the world, over a network
+// and nothing of it is delivered. What is left of it ends with the world, over a network
 // that works: without one, franz-go 1.22.2 leaves the goroutine behind that
 // tried to leave the group.
 func (m *vmember) kill() {
@@ -177,24 +177,24 @@ func (m *vmember) act(s script) {
 	m.script = s
 }
 
-// mend ends the member's troubles.
-func (m *vmember) mend() {
+// fix ends the member's faults.
+func (m *vmember) fix() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.killed {
 		m.script, m.cut = nil, false
-		close(m.mended)
-		m.mended = make(chan struct{})
+		close(m.fixed)
+		m.fixed = make(chan struct{})
 	}
 }
 
 // mendSink ends the troubles of the member's sink.
-func (m *vmember) mendSink() {
+func (m *vmember) fixSink() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.script = nil
-	close(m.mended)
-	m.mended = make(chan struct{})
+	close(m.fixed)
+	m.fixed = make(chan struct{})
 }
 
 // stop ends the member as a signal does and returns how long that took.
@@ -212,7 +212,7 @@ func (m *vmember) stop() time.Duration {
 		m.w.t.Errorf("%s: status after Run: got %+v, want nothing left", m.name, s)
 	}
 	if s.Imbalance != 0 || s.Ledger.InFlight != 0 {
-		m.w.t.Errorf("%s: the books do not balance after Run: %+v", m.name, s.Ledger)
+		m.w.t.Errorf("%s: the ledger do not balance after Run: %+v", m.name, s.Ledger)
 	}
 	m.cluster.Close()
 	return took
@@ -275,13 +275,13 @@ func takes(d time.Duration) script {
 	return func(ctx context.Context, _ *vmember, _ []vrow, _ func()) error { return wait(ctx, d) }
 }
 
-// hangs is a script of a sink that does not answer until it is mended.
+// hangs is a script of a sink that does not answer until it is fixed.
 func hangs(ctx context.Context, m *vmember, _ []vrow, _ func()) error {
 	m.mu.Lock()
-	mended := m.mended
+	fixed := m.fixed
 	m.mu.Unlock()
 	select {
-	case <-mended:
+	case <-fixed:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -292,7 +292,7 @@ func hangs(ctx context.Context, m *vmember, _ []vrow, _ func()) error {
 func refuses(context.Context, *vmember, []vrow, func()) error { return &refusal{"schema_mismatch"} }
 
 // loses is a script of a sink that takes the rows, loses the acknowledgement,
-// and writes them again when it is mended.
+// and writes them again when it is fixed.
 func loses(ctx context.Context, m *vmember, rows []vrow, land func()) error {
 	land()
 	return hangs(ctx, m, rows, land)

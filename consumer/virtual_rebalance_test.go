@@ -27,7 +27,7 @@ type moment struct {
 	// drained is how long giving up takes; -1: until what is in flight has
 	// ended, which is before Drain is over.
 	drained time.Duration
-	// again is how many rows land a second time.
+	// again is how many rows be delivered a second time.
 	again int
 }
 
@@ -108,18 +108,18 @@ var moments = []moment{
 		again:   2 * vrows, // the other partition's sink writes them again, too
 	},
 	{
-		name: "halving",
+		name: "splitting",
 		reach: func(w *world, m *vmember) {
 			m.act(takes(600 * time.Millisecond)) // 7 Writes for one bad row of 10
 			both(w, append(plain(vrows-1), "poison")...)
-			w.until("it halves", time.Minute, func() bool { return m.counts.get(func() int { return m.counts.halved }) >= 2 })
+			w.until("it parts", time.Minute, func() bool { return m.counts.get(func() int { return m.counts.wasSplit }) >= 2 })
 		},
 		drained: -1,
 	},
 	{
 		name: "a dead letter in flight",
 		reach: func(w *world, m *vmember) {
-			w.holdLetters(4 * time.Second)
+			w.holdDeadLetters(4 * time.Second)
 			both(w, "e1", "bad2", "e3")
 			m.inState(consumer.StateRejecting)
 		},
@@ -128,7 +128,7 @@ var moments = []moment{
 	{
 		name: "a dead letter that hangs",
 		reach: func(w *world, m *vmember) {
-			w.holdLetters(12 * time.Second)
+			w.holdDeadLetters(12 * time.Second)
 			both(w, "e1", "bad2", "e3")
 			m.inState(consumer.StateRejecting)
 		},
@@ -146,7 +146,7 @@ var moments = []moment{
 	{
 		name: "blocked on dead letters",
 		reach: func(w *world, m *vmember) {
-			w.refuseLetters(kerr.TopicAuthorizationFailed)
+			w.refuseDeadLetters(kerr.TopicAuthorizationFailed)
 			both(w, "e1", "bad2", "e3")
 			m.inState(consumer.StateBlocked)
 		},
@@ -195,10 +195,10 @@ func TestVirtualRevokedAtEveryMoment(t *testing.T) {
 				if at.name == "pushed and not taken" {
 					first.stop() // it would linger for an hour
 				}
-				first.mend()
-				w.settled(10 * time.Minute)
+				first.fix()
+				w.resolved(10 * time.Minute)
 				if got := w.duplicates(); got != at.again {
-					w.t.Errorf("%d rows landed again, want %d", got, at.again)
+					w.t.Errorf("%d rows delivered again, want %d", got, at.again)
 				}
 			})
 		})
@@ -210,7 +210,7 @@ func drainedIn(e observer.LoggedEntry) time.Duration {
 	return d
 }
 
-// A member that is told to stop while it gives a partition up waits for what is
+// A member that is reported to stop while it gives a partition up waits for what is
 // in flight once, not twice.
 func TestVirtualStopDuringARebalance(t *testing.T) {
 	bothProtocols(t, setting{partitions: 2}, func(w *world) {
@@ -236,15 +236,15 @@ func TestVirtualStopDuringARebalance(t *testing.T) {
 			w.t.Error("the second member wrote before the first had given up")
 		}
 		second.joined(2)
-		w.settled(time.Minute)
+		w.resolved(time.Minute)
 		if got := w.duplicates(); got != 0 {
-			w.t.Errorf("%d rows landed again, want none: the Writes that were cut off had landed nothing", got)
+			w.t.Errorf("%d rows delivered again, want none: the Writes that were cut off was delivered nothing", got)
 		}
 	})
 }
 
 // A lost partition is cut off at once, nothing of it is committed, and the same
-// member begins anew where it had committed.
+// member begins again where it had committed.
 func TestVirtualLostWhileWriting(t *testing.T) {
 	for protocol, fault := range map[string]kfake.Fault{
 		"classic":  {Keys: []kmsg.Key{kmsg.Heartbeat}, TopLevel: true, Err: kerr.UnknownMemberID},
@@ -269,7 +269,7 @@ func TestVirtualLostWhileWriting(t *testing.T) {
 				h := w.fault(fault)
 				began := time.Now()
 				w.until("the heartbeat is refused", time.Minute, func() bool { return h.Hits() == 1 })
-				w.settled(time.Minute)
+				w.resolved(time.Minute)
 				if !slices.Equal(at, []int64{0, 0}) {
 					w.t.Errorf("committed %v when the batches were cut off, want the start position", at)
 				}
@@ -280,7 +280,7 @@ func TestVirtualLostWhileWriting(t *testing.T) {
 					w.t.Errorf("%d partitions were lost, want %d", got, want)
 				}
 				if got := w.duplicates(); got != 2*vrows {
-					w.t.Errorf("%d rows landed again, want the %d in flight", got, 2*vrows)
+					w.t.Errorf("%d rows delivered again, want the %d in flight", got, 2*vrows)
 				}
 			})
 		})
@@ -300,13 +300,13 @@ func TestVirtualPausedThenRevokedAndGivenBack(t *testing.T) {
 		})
 		other := w.join()
 		w.until("a partition moved", time.Minute, func() bool { return len(other.Status().Partitions) == 1 })
-		m.mend()
+		m.fix()
 		other.stop()
 		m.joined(2)
 		synctest.Wait()
 		w.produce(0, "fresh")
 		w.produce(1, "fresh")
-		if took := w.settled(time.Minute); took > time.Second {
+		if took := w.resolved(time.Minute); took > time.Second {
 			w.t.Errorf("it took %v until the events had flowed, want a second at most", took)
 		}
 		for _, p := range m.Status().Partitions {

@@ -25,7 +25,7 @@ var (
 )
 
 // schedule decides by bytes: the same bytes are the same steps. When they are
-// used up it goes on with zeros.
+// used up it continues with zeros.
 type schedule struct{ rest []byte }
 
 // pick returns one of n.
@@ -91,7 +91,7 @@ var steps = []step{
 		}
 		return w.join().name + " joins"
 	}},
-	{2, func(w *world, s *schedule) string { // a member is told to stop
+	{2, func(w *world, s *schedule) string { // a member is reported to stop
 		m := w.oneOf(s)
 		if m == nil {
 			return ""
@@ -133,7 +133,7 @@ var steps = []step{
 			m.act([]script{takes(50 * time.Millisecond), takes(2 * time.Second), hangs, loses, refuses}[how-1])
 			return fmt.Sprintf("%s: its sink %s", m.name, []string{"is slow", "is very slow", "hangs", "loses acknowledgements", "refuses all"}[how-1])
 		}
-		m.mendSink()
+		m.fixSink()
 		return m.name + ": its sink is well"
 	}},
 	{3, func(w *world, s *schedule) string { // commits are refused
@@ -162,10 +162,10 @@ var steps = []step{
 	}},
 	{1, func(w *world, s *schedule) string { // dead letters are refused
 		if s.pick(2) == 0 {
-			w.letterFault.Store(nil)
+			w.deadLetterFault.Store(nil)
 			return "dead letters are taken"
 		}
-		w.refuseLetters(kerr.TopicAuthorizationFailed)
+		w.refuseDeadLetters(kerr.TopicAuthorizationFailed)
 		return "dead letters are refused"
 	}},
 	{2, func(w *world, _ *schedule) string { // the coordinator moves
@@ -234,10 +234,10 @@ func play(t *testing.T, moves []byte) {
 			c.MaxBuffered = 8_000 // about three Writes
 		}
 	}
-	var told []string
+	var reported []string
 	t.Cleanup(func() {
 		if t.Failed() {
-			for _, line := range told {
+			for _, line := range reported {
 				t.Log(line)
 			}
 		}
@@ -246,12 +246,12 @@ func play(t *testing.T, moves []byte) {
 		w := newWorld(t, setup)
 		w.restless = true
 		defer w.close()
-		told = append(told, fmt.Sprintf("%d partitions, %s protocol, policy %s, %d bytes", setup.partitions, setup.protocol, w.cfg.Rejects.Policy, w.cfg.MaxBuffered))
+		reported = append(reported, fmt.Sprintf("%d partitions, %s protocol, policy %s, %d bytes", setup.partitions, setup.protocol, w.cfg.Rejects.Policy, w.cfg.MaxBuffered))
 		w.join()
 		for !s.over() {
 			at := time.Since(w.began)
 			if did := lots[s.pick(len(lots))].do(w, s); did != "" {
-				told = append(told, fmt.Sprintf("after %v: %s", at, did))
+				reported = append(reported, fmt.Sprintf("after %v: %s", at, did))
 			}
 			w.look()
 		}

@@ -35,7 +35,7 @@ const (
 // world is brokers, a group and its table in one bubble: nothing in it waits
 // for anything outside, so its clock moves only when all of it waits.
 type world struct {
-	*book
+	*ledger
 	cfg     consumer.Config
 	net     *kfake.VirtualNetwork
 	latency time.Duration
@@ -43,11 +43,11 @@ type world struct {
 	client  *kgo.Client
 	members []*vmember
 
-	restless    bool // a member that is gone may yet cause a rebalance
-	faults      []*kfake.FaultHandle
-	furthest    map[int32]int64            // the group's offset by partition, as last seen
-	released    chan struct{}              // closed by release
-	letterFault atomic.Pointer[kerr.Error] // what dead letters are refused with
+	restless        bool // a member that is gone may yet cause a rebalance
+	faults          []*kfake.FaultHandle
+	furthest        map[int32]int64            // the group's offset by partition, as last seen
+	released        chan struct{}              // closed by release
+	deadLetterFault atomic.Pointer[kerr.Error] // what dead letters are refused with
 }
 
 // setting is what a world begins with.
@@ -62,7 +62,7 @@ type setting struct {
 }
 
 // virtually runs body in a world and, when it returns, brings the world to rest
-// and holds the end against the promise. The bubble fails by itself if a
+// and compares the end with the promise. The bubble fails alone if a
 // goroutine is left.
 func virtually(t *testing.T, s setting, body func(w *world)) {
 	t.Helper()
@@ -86,7 +86,7 @@ func bothProtocols(t *testing.T, s setting, body func(w *world)) {
 }
 
 func newWorld(t *testing.T, s setting) *world {
-	w := &world{book: newBook(t, s.partitions), net: new(kfake.VirtualNetwork), latency: s.latency, released: make(chan struct{}), furthest: map[int32]int64{}}
+	w := &world{ledger: newLedger(t, s.partitions), net: new(kfake.VirtualNetwork), latency: s.latency, released: make(chan struct{}), furthest: map[int32]int64{}}
 	ports := []int{9092, 9093, 9094}[:max(s.brokers, 1)]
 	var err error
 	w.kafka, err = kfake.NewCluster(
@@ -133,15 +133,15 @@ func newWorld(t *testing.T, s setting) *world {
 		w.kafka.KeepControl()
 		return w.neverTruncated(req.(*kmsg.OffsetForLeaderEpochRequest)), nil, true
 	})
-	letters := w.kafka.TopicInfo(vdead).TopicID
+	deadLetters := w.kafka.TopicInfo(vdead).TopicID
 	w.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		w.kafka.KeepControl()
 		produce := req.(*kmsg.ProduceRequest)
 		for _, t := range produce.Topics {
-			if t.TopicID != letters && t.Topic != vdead {
+			if t.TopicID != deadLetters && t.Topic != vdead {
 				continue
 			}
-			if refusal := w.letterFault.Load(); refusal != nil {
+			if refusal := w.deadLetterFault.Load(); refusal != nil {
 				return refuseProduce(produce, refusal), nil, true
 			}
 			w.burying(t)
@@ -191,8 +191,8 @@ func (w *world) until(what string, limit time.Duration, holds func() bool) time.
 	return time.Since(began)
 }
 
-// settled waits until every event has its end.
-func (w *world) settled(limit time.Duration) time.Duration {
+// resolved waits until every event has its end.
+func (w *world) resolved(limit time.Duration) time.Duration {
 	w.t.Helper()
 	return w.until("every event has its end", limit, func() bool { return w.unsettled() == 0 })
 }
@@ -207,7 +207,7 @@ func (w *world) committedTo(p int32) int64 {
 	return -1
 }
 
-// look holds every member's books and commits against the promise: events in
+// look holds every member's ledger and commits against the promise: events in
 // are events out, the group's offsets never go back, and what was marked is committed with the second commit that
 // goes well from then on (the first may have been under way).
 func (w *world) look() {
@@ -226,7 +226,7 @@ func (w *world) look() {
 		good := m.counts.get(func() int { return m.counts.committed })
 		s := m.Status()
 		if s.Imbalance != 0 {
-			w.t.Errorf("%s: the books are out by %d events: %+v", m.name, s.Imbalance, s.Ledger)
+			w.t.Errorf("%s: the ledger are out by %d events: %+v", m.name, s.Imbalance, s.Ledger)
 		}
 		now := map[int32]sight{}
 		for _, p := range s.Partitions {
@@ -250,14 +250,13 @@ func (w *world) look() {
 	}
 }
 
-// finish mends what is broken, lets the group come to rest and holds it all
-// against the promise.
+// finish ends the faults, waits until the group is idle and checks all of it.
 func (w *world) finish() {
 	w.t.Helper()
 	w.release()
 	alive := false
 	for _, m := range w.members {
-		m.mend()
+		m.fix()
 		alive = alive || !m.ended()
 	}
 	if !alive {
@@ -283,7 +282,7 @@ func (w *world) finish() {
 	for p := range ends {
 		w.produce(int32(p), "last")
 	}
-	w.settled(10 * time.Minute)
+	w.resolved(10 * time.Minute)
 	if w.restless || w.alive() > 1 { // one that stops is a rebalance for the next
 		w.until("all is committed", time.Minute, func() bool {
 			for p, end := range w.ends() {
@@ -332,7 +331,7 @@ func (w *world) exorcise() {
 	for _, m := range w.members {
 		if !m.ended() {
 			m.sever()
-			m.mend()
+			m.fix()
 		}
 	}
 }
@@ -343,7 +342,7 @@ func (w *world) close() {
 		m.mu.Lock()
 		m.cut = false
 		m.mu.Unlock()
-		m.mend()
+		m.fix()
 		m.cancel()
 	}
 	for _, m := range w.members {

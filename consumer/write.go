@@ -47,8 +47,8 @@ func (m *mappingFault) remedy() string {
 	return fmt.Sprintf("compare the mapping of column %s in the blueprint with the events and the table (bridge check, bridge map) and change one of them, or filter out the events that are to be left out; delivery resumes automatically", m.column)
 }
 
-// refusalRate remembers the outcomes of a partition's last events, to tell a schema
-// fault from single bad events: a column that was dropped makes every row refused,
+// refusalRate remembers the outcomes of a partition's last events, to distinguish a
+// schema fault from single bad events: a column that was dropped makes every row refused,
 // and dead-lettering all of them would only move the topic elsewhere. It holds a
 // few numbers until something is refused.
 type refusalRate struct {

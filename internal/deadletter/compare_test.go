@@ -15,12 +15,11 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// Of the dead letters of one event, which a replay or a restart writes, the
-// newest counts, whatever partition it lies in; other groups, offsets, topics
-// and events of the record are others.
+// A replay or a restart writes several dead letters of one event. The newest counts,
+// whatever its partition. Other groups, offsets, topics and events are other events.
 func TestOneEntryPerEvent(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
-		box := newLetterBox(t, b, 2)
+		box := newDeadLetterBox(t, b, 2)
 		rec := func(offset int64) *kgo.Record { return &kgo.Record{Offset: offset} }
 		g := box.cfg.Group
 		box.copyOf(rec(1), "bad1-old", g, 0)
@@ -36,11 +35,11 @@ func TestOneEntryPerEvent(t *testing.T) {
 			"1 0 bad1-newest 3 3", "1 0 bad1-of-another-group 1 1", "2 0 bad2 1 1", "3 2 many good0 good1 bad2 2 2", "4 0 many bad0 good1 1 1", "4 1 many good0 bad1 1 1",
 		})
 
-		// A redrive writes each once and settles it for good.
+		// A redrive writes each once and resolves it for good.
 		ours := func(l *deadletter.Record) bool { return l.OfGroup(g) }
 		tab := newTable(t)
 		if did := box.mustRedrive(deadletter.RedriveOptions{Match: ours, Mapper: refusing("nothing"), Sink: tab}); did.count(deadletter.Delivered) != 5 || len(did.all) != 5 {
-			t.Errorf("got %v, want five that landed", did.all)
+			t.Errorf("got %v, want five that delivered", did.all)
 		}
 		rows := map[string]int{}
 		for _, row := range tab.snapshot() {
@@ -53,7 +52,7 @@ func TestOneEntryPerEvent(t *testing.T) {
 			t.Errorf("got %v of a second redrive, want nothing left", did.all)
 		}
 
-		// Dead-lettered once more after that, it is open again.
+		// Dead-lettered again after that, it is open again.
 		box.copyOf(rec(2), "bad2-again", g, time.Hour)
 		open := 0
 		for _, l := range box.collect() {
@@ -70,28 +69,28 @@ func TestOneEntryPerEvent(t *testing.T) {
 	})
 }
 
-// An older copy can be looked at, and says that it is one.
-func TestReplacedLetter(t *testing.T) {
-	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
+// An older copy can be looked at, and states that it is one.
+func TestReplacedDeadLetter(t *testing.T) {
+	box := newDeadLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
 	for _, text := range []string{"bad-old", "bad-elsewhere", "bad-new"} { // in turns on two partitions
 		box.copyOf(&kgo.Record{Offset: int64(len(text) % 2)}, text, box.cfg.Group, time.Duration(box.copied)*time.Minute)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := deadletter.Open(ctx, box.cl, box.cfg)
+	deadLetters, err := deadletter.Open(ctx, box.cl, box.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for offset, replaced := range map[int64]bool{0: true, 1: false} {
-		if l, err := letters.At(ctx, box.dlq(), 1, offset); err != nil || l == nil || l.Replaced != replaced {
+		if l, err := deadLetters.At(ctx, box.dlq(), 1, offset); err != nil || l == nil || l.Replaced != replaced {
 			t.Errorf("offset %d: got %+v, %v, want replaced %v", offset, l, err, replaced)
 		}
 	}
 }
 
 // The page shows the newest of the dead letters of an event.
-func TestNewestLettersAreOnePerEvent(t *testing.T) {
-	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
+func TestNewestDeadLettersAreOnePerEvent(t *testing.T) {
+	box := newDeadLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
 	for n := range 5 {
 		for offset := range int64(3) {
 			box.copyOf(&kgo.Record{Offset: offset}, fmt.Sprintf("bad%d-%d", offset, n), box.cfg.Group, time.Duration(n)*time.Minute)
@@ -99,11 +98,11 @@ func TestNewestLettersAreOnePerEvent(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := deadletter.Open(ctx, box.cl, box.cfg)
+	deadLetters, err := deadletter.Open(ctx, box.cl, box.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := letters.Newest(ctx, 100)
+	found, err := deadLetters.Newest(ctx, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,19 +112,19 @@ func TestNewestLettersAreOnePerEvent(t *testing.T) {
 // The memory for comparing is bounded: what comes after is counted, handed over
 // all the same, and copies of what is known already are still found.
 func TestComparingIsBounded(t *testing.T) {
-	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
+	box := newDeadLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
 	for _, offset := range []int64{1, 2, 3, 1, 2, 3} {
 		box.copyOf(&kgo.Record{Offset: offset}, fmt.Sprintf("bad%d", offset), box.cfg.Group, time.Duration(box.copied)*time.Minute)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := deadletter.Open(ctx, box.cl, box.cfg)
+	deadLetters, err := deadletter.Open(ctx, box.cl, box.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	letters.SetEntries(300) // the origin and one entry
+	deadLetters.SetEntries(300) // the origin and one entry
 	var all []*deadletter.Record
-	if err := letters.Each(ctx, func(l *deadletter.Record) error { all = append(all, l); return nil }); err != nil {
+	if err := deadLetters.Each(ctx, func(l *deadletter.Record) error { all = append(all, l); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	seen := map[int64]int{}
@@ -138,23 +137,23 @@ func TestComparingIsBounded(t *testing.T) {
 			once++
 		}
 	}
-	if len(all) != 5 || once != 1 || letters.Uncompared() != 4 {
-		t.Errorf("got %v by offset, %d not compared, want one event once, the others as they lie there, and four that were not compared", seen, letters.Uncompared())
+	if len(all) != 5 || once != 1 || deadLetters.Uncompared() != 4 {
+		t.Errorf("got %v by offset, %d not compared, want one event once, the others as they lie there, and four that were not compared", seen, deadLetters.Uncompared())
 	}
 }
 
 // Brokers without topic ids: what lies at the same offset of a topic that was
 // created again is another event, and no copy.
 func TestEventsOfARecreatedTopicAreNoCopies(t *testing.T) {
-	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
+	box := newDeadLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
 	for i, text := range []string{"bad-first", "bad-second"} {
 		box.copyOf(&kgo.Record{Offset: 7, Timestamp: time.UnixMilli(1_790_000_000_000 + int64(i))}, text, box.cfg.Group, time.Duration(i)*time.Minute)
 	}
 	wantList(t, "entries", entriesOf(box.collect()), []string{"7 0 bad-first 1 1", "7 0 bad-second 1 1"})
 
-	// Parts tell the time, too: what is missing of a copy does not count beside the whole.
-	letter := makeDeadLetterOf(box.cfg, &kgo.Record{Topic: box.cfg.Topics[0], Offset: 7, Timestamp: time.UnixMilli(1_790_000_000_000), Value: []byte("bad-first")}, toRow)
-	box.copyParts(consumer.SplitRecord(letter, 100)[0])
+	// Parts report the time, too: what is missing of a copy does not count beside the whole.
+	deadLetter := makeDeadLetterOf(box.cfg, &kgo.Record{Topic: box.cfg.Topics[0], Offset: 7, Timestamp: time.UnixMilli(1_790_000_000_000), Value: []byte("bad-first")}, toRow)
+	box.copyParts(consumer.SplitRecord(deadLetter, 100)[0])
 	if all := box.collect(); len(all) != 2 {
 		t.Errorf("got %d dead letters %v, want two", len(all), entriesOf(all))
 	}
@@ -174,7 +173,7 @@ func TestHeadersAreBounded(t *testing.T) {
 	} {
 		var failed []int
 		rec := &kgo.Record{Topic: "events", Value: []byte("["), Headers: []kgo.RecordHeader{{Key: "own", Value: []byte("1")}}}
-		letter := makeDeadLetterOf(consumer.Config{Version: huge, Kafka: consumer.Kafka{Group: huge}}, rec, func(_ *kgo.Record, out *consumer.Batch) {
+		deadLetter := makeDeadLetterOf(consumer.Config{Version: huge, Kafka: consumer.Kafka{Group: huge}}, rec, func(_ *kgo.Record, out *consumer.Batch) {
 			for event := range 400_000 {
 				if !fails(event) {
 					out.Row(out.Buf())
@@ -185,7 +184,7 @@ func TestHeadersAreBounded(t *testing.T) {
 			}
 		})
 		size := 0
-		for _, h := range letter.Headers[1:] {
+		for _, h := range deadLetter.Headers[1:] {
 			size += len(h.Key) + len(h.Value)
 			if strings.ToValidUTF8(string(h.Value), "") != string(h.Value) {
 				t.Errorf("%s: header %s is not UTF-8", name, h.Key)
@@ -194,7 +193,7 @@ func TestHeadersAreBounded(t *testing.T) {
 		if size > 18<<10 {
 			t.Errorf("%s: got %d bytes of headers, want at most 18 KiB", name, size)
 		}
-		l := deadletter.Parse(letter)
+		l := deadletter.Parse(deadLetter)
 		if l.Fault != "" || l.EventCount != 400_000 || !l.OfGroup(huge) || l.OfGroup("another") {
 			t.Errorf("%s: got fault %q, %d events, of the group %v", name, l.Fault, l.EventCount, l.OfGroup(huge))
 		}
@@ -207,31 +206,31 @@ func TestHeadersAreBounded(t *testing.T) {
 			t.Errorf("%s: got events %v", name, l.Events)
 		}
 		// Those that were delivered are named only where the list is too long.
-		if more := l.Events.Count() - len(failed); more > 0 && len(consumer.HeaderOf(letter, consumer.HeaderEvents)) < 8<<10-20 {
-			t.Errorf("%s: %d events are named that did not fail, in %d bytes", name, more, len(consumer.HeaderOf(letter, consumer.HeaderEvents)))
+		if more := l.Events.Count() - len(failed); more > 0 && len(consumer.HeaderOf(deadLetter, consumer.HeaderEvents)) < 8<<10-20 {
+			t.Errorf("%s: %d events are named that did not fail, in %d bytes", name, more, len(consumer.HeaderOf(deadLetter, consumer.HeaderEvents)))
 		}
 	}
 }
 
 // A copy as a bridge would write it: the same record, later.
-func (box *letterBox) copyOf(rec *kgo.Record, value string, group string, later time.Duration) {
+func (box *deadLetterBox) copyOf(rec *kgo.Record, value string, group string, later time.Duration) {
 	box.t.Helper()
 	box.copied++
 	again := *rec
 	again.Topic, again.Value = box.cfg.Topics[0], []byte(value)
-	letter := makeDeadLetterOf(consumer.Config{Version: "1.2.3", Kafka: consumer.Kafka{Group: group}}, &again, refusing("bad"))
-	letter.Topic, letter.Partition = box.dlq(), int32(box.copied%2)
-	for i, h := range letter.Headers {
+	deadLetter := makeDeadLetterOf(consumer.Config{Version: "1.2.3", Kafka: consumer.Kafka{Group: group}}, &again, refusing("bad"))
+	deadLetter.Topic, deadLetter.Partition = box.dlq(), int32(box.copied%2)
+	for i, h := range deadLetter.Headers {
 		if h.Key == consumer.HeaderFailedAt {
-			letter.Headers[i].Value = []byte(time.Unix(1_800_000_000, 0).Add(later).UTC().Format(time.RFC3339Nano))
+			deadLetter.Headers[i].Value = []byte(time.Unix(1_800_000_000, 0).Add(later).UTC().Format(time.RFC3339Nano))
 		}
 	}
-	produceRecords(box.t, box.b, letter)
+	produceRecords(box.t, box.b, deadLetter)
 }
 
 // entriesOf are dead letters as "<source offset> <events> <value> <copies> <attempts>".
-func entriesOf(letters []*deadletter.Record) (all []string) {
-	for _, l := range letters {
+func entriesOf(deadLetters []*deadletter.Record) (all []string) {
+	for _, l := range deadLetters {
 		all = append(all, fmt.Sprintf("%d %s %s %d %d", l.Original.Offset, l.Events, l.Original.Value, l.Copies, l.Attempts))
 	}
 	slices.Sort(all)

@@ -26,17 +26,17 @@ func FuzzParts(f *testing.F) {
 		}
 		for _, l := range deadletter.Assemble(t, most, record(one, name), record(two, name), record(one, two), record(two, one)) {
 			if l.Original == nil || l.Parts < 1 {
-				t.Errorf("got %+v, want a letter in parts", l)
+				t.Errorf("got %+v, want a dead letter in parts", l)
 			}
 		}
-		letter := &kgo.Record{Topic: "t-dlq", Key: []byte(one), Value: value, Headers: headersOf(two)}
-		for _, l := range deadletter.Assemble(t, 1<<20, consumer.SplitRecord(letter, int(size)+1)...) {
-			if !bytes.Equal(l.Original.Key, letter.Key) || !bytes.Equal(l.Original.Value, value) || len(l.Headers) != len(letter.Headers) {
+		deadLetter := &kgo.Record{Topic: "t-dlq", Key: []byte(one), Value: value, Headers: headersOf(two)}
+		for _, l := range deadletter.Assemble(t, 1<<20, consumer.SplitRecord(deadLetter, int(size)+1)...) {
+			if !bytes.Equal(l.Original.Key, deadLetter.Key) || !bytes.Equal(l.Original.Value, value) || len(l.Headers) != len(deadLetter.Headers) {
 				t.Errorf("got %+v, want what was cut", l)
 			}
 		}
 		if len(value) > 0 { // bytes that are no dead letter, under their right name
-			for _, l := range deadletter.Assemble(t, 1<<20, partsOfBytes(letter, value, int(size)+1)...) {
+			for _, l := range deadletter.Assemble(t, 1<<20, partsOfBytes(deadLetter, value, int(size)+1)...) {
 				if n := len(l.Original.Headers); n > len(value) {
 					t.Errorf("got %d headers of %d bytes", n, len(value))
 				}
@@ -50,8 +50,8 @@ func FuzzParts(f *testing.F) {
 func TestPartsAreHeldWithinABound(t *testing.T) {
 	var parts []*kgo.Record
 	for i := range 5 {
-		letter := makeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), bytes.Repeat([]byte{byte(i)}, 3000)...)}, toRow)
-		parts = append(parts, consumer.SplitRecord(letter, 2000)...)
+		deadLetter := makeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), bytes.Repeat([]byte{byte(i)}, 3000)...)}, toRow)
+		parts = append(parts, consumer.SplitRecord(deadLetter, 2000)...)
 	}
 	var mingled []*kgo.Record
 	for _, half := range []int{0, 1} {
@@ -71,7 +71,7 @@ func TestPartsAreHeldWithinABound(t *testing.T) {
 		t.Errorf("got %d whole and %d given up of five, want some of each and none without a word", whole, broken)
 	}
 	if all := deadletter.Assemble(t, 1<<20, mingled...); len(all) != 5 || all[0].Fault != "" {
-		t.Errorf("with enough memory: got %d letters, want all five", len(all))
+		t.Errorf("with enough memory: got %d dead letters, want all five", len(all))
 	}
 }
 
@@ -84,18 +84,18 @@ func TestSmallPartsLeaveNoRoomForLargeOnes(t *testing.T) {
 		if i >= 50 {
 			size = 10_000
 		}
-		letter := makeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
-		firsts = append(firsts, consumer.SplitRecord(letter, size)[0])
+		deadLetter := makeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
+		firsts = append(firsts, consumer.SplitRecord(deadLetter, size)[0])
 	}
-	letters := deadletter.Assemble(t, most, firsts...)
-	if len(letters) != len(firsts) {
-		t.Errorf("got %d dead letters, want all %d given up", len(letters), len(firsts))
+	deadLetters := deadletter.Assemble(t, most, firsts...)
+	if len(deadLetters) != len(firsts) {
+		t.Errorf("got %d dead letters, want all %d given up", len(deadLetters), len(firsts))
 	}
 	// Nor are there very many of those that hold next to nothing.
 	firsts = firsts[:0]
 	for i := range 3000 {
-		letter := makeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: []byte("bad")}, toRow)
-		firsts = append(firsts, consumer.SplitRecord(letter, 50)[0])
+		deadLetter := makeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: []byte("bad")}, toRow)
+		firsts = append(firsts, consumer.SplitRecord(deadLetter, 50)[0])
 	}
 	early := 0
 	for _, l := range deadletter.Assemble(t, 64<<20, firsts...) {

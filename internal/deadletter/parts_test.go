@@ -17,24 +17,24 @@ import (
 )
 
 // collect reads all dead letters.
-func (box *letterBox) collect() (all []*deadletter.Record) {
+func (box *deadLetterBox) collect() (all []*deadletter.Record) {
 	box.t.Helper()
 	ctx, cancel := context.WithTimeout(box.t.Context(), patience)
 	defer cancel()
-	letters, err := deadletter.Open(ctx, box.cl, box.cfg)
+	deadLetters, err := deadletter.Open(ctx, box.cl, box.cfg)
 	if err == nil {
-		err = letters.Each(ctx, func(l *deadletter.Record) error { all = append(all, l); return nil })
+		err = deadLetters.Each(ctx, func(l *deadletter.Record) error { all = append(all, l); return nil })
 	}
 	if err != nil {
-		box.t.Fatalf("reading letters: %v", err)
+		box.t.Fatalf("reading dead letters: %v", err)
 	}
 	return all
 }
 
 // deadLettersOf opens the box of a topic that members have dead-lettered from.
-func deadLettersOf(t *testing.T, b kafkatest.Broker, cfg consumer.Config) *letterBox {
+func deadLettersOf(t *testing.T, b kafkatest.Broker, cfg consumer.Config) *deadLetterBox {
 	t.Helper()
-	box := &letterBox{t: t, b: b, cfg: cfg}
+	box := &deadLetterBox{t: t, b: b, cfg: cfg}
 	box.cl, _ = newClient(t, cfg)
 	return box
 }
@@ -67,7 +67,7 @@ func TestDeadLettersInParts(t *testing.T) {
 		tab.verify([]string{"good1", "good2"})
 		wantAllCommitted(t, b, cfg.Group, topic)
 		if got := m.logged("partition blocked"); got != 0 {
-			t.Errorf("got %d lines about a blocked partition, want it to go on", got)
+			t.Errorf("got %d lines about a blocked partition, want it to continue", got)
 		}
 
 		box := deadLettersOf(t, b, cfg)
@@ -96,16 +96,16 @@ func TestDeadLettersInParts(t *testing.T) {
 			t.Errorf("got %d dead letters, %d of them in parts, want 5 and 3", len(all), inParts)
 		}
 
-		// Any part names it; a redrive settles it as any other.
+		// Any part names it; a redrive resolves it as any other.
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		letters, err := deadletter.Open(ctx, box.cl, box.cfg)
+		deadLetters, err := deadletter.Open(ctx, box.cl, box.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, l := range all {
 			for offset := l.Offset; offset > l.Offset-int64(max(l.Parts, 1)); offset-- {
-				if found, err := letters.At(ctx, l.Topic, l.Partition, offset); err != nil || found == nil || found.Offset != l.Offset || !bytes.Equal(found.Original.Value, l.Original.Value) {
+				if found, err := deadLetters.At(ctx, l.Topic, l.Partition, offset); err != nil || found == nil || found.Offset != l.Offset || !bytes.Equal(found.Original.Value, l.Original.Value) {
 					t.Errorf("at %d/%d: got %+v, %v, want the dead letter of offset %d", l.Partition, offset, found, err, l.Offset)
 				}
 			}
@@ -115,7 +115,7 @@ func TestDeadLettersInParts(t *testing.T) {
 			t.Errorf("got %v and %d rows, want all 5 once", did.all, out.count())
 		}
 		if open, _ := box.open(); len(open) != 0 {
-			t.Errorf("got open letters %v after the redrive, want none", open)
+			t.Errorf("got open dead letters %v after the redrive, want none", open)
 		}
 	})
 }
@@ -133,7 +133,7 @@ func TestNineMebibytesInParts(t *testing.T) {
 		}
 		cfg, tab := config(t, b, topic), newTable(t)
 		m := start(t, cfg, tab)
-		eventually(t, "the last event landed", func() bool { return tab.distinct() == 2 })
+		eventually(t, "the last event delivered", func() bool { return tab.distinct() == 2 })
 		m.stop()
 		wantAllCommitted(t, b, cfg.Group, topic)
 		all := deadLettersOf(t, b, cfg).collect()
@@ -144,7 +144,7 @@ func TestNineMebibytesInParts(t *testing.T) {
 }
 
 // partsOf has an event dead-lettered in parts and returns them.
-func partsOf(t *testing.T, b kafkatest.Broker) (box *letterBox, parts []*kgo.Record) {
+func partsOf(t *testing.T, b kafkatest.Broker) (box *deadLetterBox, parts []*kgo.Record) {
 	t.Helper()
 	topic := kafkatest.Topic(t, b, 1)
 	b.CreateTopic(t, topic+"-dlq", 1, map[string]string{"max.message.bytes": "20000"})
@@ -161,7 +161,7 @@ func partsOf(t *testing.T, b kafkatest.Broker) (box *letterBox, parts []*kgo.Rec
 }
 
 // copyParts produces copies of parts one by one.
-func (box *letterBox) copyParts(parts ...*kgo.Record) {
+func (box *deadLetterBox) copyParts(parts ...*kgo.Record) {
 	box.t.Helper()
 	for _, p := range parts {
 		produceRecords(box.t, box.b, &kgo.Record{Topic: box.dlq(), Value: p.Value, Headers: p.Headers})
@@ -246,7 +246,7 @@ func TestFirstPartsAreRemoved(t *testing.T) {
 // Where parts of several dead letters lie between each other, each offset names
 // the one whose part it is.
 func TestMingledPartsAreFoundByOffset(t *testing.T) {
-	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
+	box := newDeadLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
 	var parts [][]*kgo.Record
 	for i := range 3 {
 		rec := &kgo.Record{Topic: box.cfg.Topics[0], Offset: int64(i), Value: fmt.Appendf(nil, "bad%d%s", i, strings.Repeat("x", 1000))}
@@ -260,12 +260,12 @@ func TestMingledPartsAreFoundByOffset(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	letters, err := deadletter.Open(ctx, box.cl, box.cfg)
+	deadLetters, err := deadletter.Open(ctx, box.cl, box.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for offset, want := range whose {
-		l, err := letters.At(ctx, box.dlq(), 0, int64(offset))
+		l, err := deadLetters.At(ctx, box.dlq(), 0, int64(offset))
 		if err != nil || l == nil || l.Original.Offset != want || (l.Fault == "") != (want != 2) {
 			t.Errorf("offset %d: got %+v, %v, want the dead letter of event %d", offset, l, err, want)
 		}

@@ -18,10 +18,10 @@ import (
 )
 
 // Reader reads what was in the dead-letter topics when it was opened. It reads
-// without a group, one partition after the other, and never holds all: reading
-// takes about two fetch answers of memory, the largest dead letter that is in parts,
-// 16 bytes for each run of redriven ones, and up to 64 MiB to compare dead letters of
-// the same event. It is for one goroutine.
+// without a group, one partition after the other, and never holds all. Reading takes
+// about two fetch answers of memory, the largest dead letter that is in parts, and 16
+// bytes for each run of redriven ones. Comparing dead letters of the same event takes
+// up to 64 MiB. It is for one goroutine.
 type Reader struct {
 	cl         *kafka.Client
 	cfg        consumer.Config

@@ -50,7 +50,7 @@ var errNoMarker = errors.New("the rows were delivered, but the marker could not 
 // acknowledged by all in-sync replicas, before anything else is written. After a crash
 // in between, the next redrive writes the rows again, under the same message_id.
 //
-// When ctx ends, a Write in flight may go on for Config.Drain; what was delivered is
+// When ctx ends, a Write in flight may continue for Config.Drain; what was delivered is
 // marked, and the error is ctx's. Other errors mean that Kafka or the sink failed;
 // dead letters without a result were not touched.
 func (l *Reader) Redrive(ctx context.Context, o RedriveOptions) error {
@@ -280,7 +280,7 @@ func (r *redrive) RefuseRow(row int, code, column string, err error) error {
 }
 
 // maxMarker bounds the list of one marker, in bytes. Where the topic takes less, lists
-// are halved down to leastMarker.
+// are split down to leastMarker.
 const maxMarker, leastMarker = 16 << 10, 128
 
 // mark writes markers for the dead letters that were delivered, and returns nil once

@@ -42,7 +42,7 @@ func refusing(prefix string) consumer.Mapper {
 }
 
 // letterBox is a dead-letter topic that was filled as a partition does.
-type letterBox struct {
+type deadLetterBox struct {
 	copied int // by copyOf
 	t      *testing.T
 	b      kafkatest.Broker
@@ -51,29 +51,29 @@ type letterBox struct {
 }
 
 // newLetterBox dead-letters records, on one partition unless they say otherwise.
-func newLetterBox(t *testing.T, b kafkatest.Broker, partitions int32, recs ...*kgo.Record) *letterBox {
+func newDeadLetterBox(t *testing.T, b kafkatest.Broker, partitions int32, recs ...*kgo.Record) *deadLetterBox {
 	t.Helper()
 	topic := kafkatest.Topic(t, b, partitions)
 	b.CreateTopic(t, topic+"-dlq", partitions, nil)
-	box := &letterBox{t: t, b: b, cfg: config(t, b, topic)}
+	box := &deadLetterBox{t: t, b: b, cfg: config(t, b, topic)}
 	box.cl, _ = newClient(t, box.cfg)
 	box.add(refusing("bad"), recs...)
 	return box
 }
 
-func (box *letterBox) dlq() string { return box.cfg.Topics[0] + "-dlq" }
+func (box *deadLetterBox) dlq() string { return box.cfg.Topics[0] + "-dlq" }
 
-func (box *letterBox) add(m consumer.Mapper, recs ...*kgo.Record) {
+func (box *deadLetterBox) add(m consumer.Mapper, recs ...*kgo.Record) {
 	box.t.Helper()
-	var letters []*kgo.Record
+	var deadLetters []*kgo.Record
 	for _, rec := range recs {
 		rec.Topic = box.cfg.Topics[0]
-		letter := makeDeadLetter(rec, m)
-		letter.Topic, letter.Partition = box.dlq(), rec.Partition
-		letters = append(letters, letter)
+		deadLetter := makeDeadLetter(rec, m)
+		deadLetter.Topic, deadLetter.Partition = box.dlq(), rec.Partition
+		deadLetters = append(deadLetters, deadLetter)
 	}
-	if len(letters) > 0 {
-		produceRecords(box.t, box.b, letters...)
+	if len(deadLetters) > 0 {
+		produceRecords(box.t, box.b, deadLetters...)
 	}
 }
 
@@ -87,14 +87,14 @@ func bads(n int) (recs []*kgo.Record, rows []string) {
 	return recs, rows
 }
 
-// fates are the outcomes of a redrive, by letter, in order.
-type fates struct {
+// outcomes are the outcomes of a redrive, by dead letter, in order.
+type outcomes struct {
 	all     []string // "<offset> <outcome> <rows>"
 	rejects []consumer.Reject
 	errs    []error
 }
 
-func (f *fates) count(outcome string) (n int) {
+func (f *outcomes) count(outcome string) (n int) {
 	for _, one := range f.all {
 		if strings.Contains(one, " "+outcome+" ") {
 			n++
@@ -103,10 +103,10 @@ func (f *fates) count(outcome string) (n int) {
 	return n
 }
 
-func (box *letterBox) redrive(ctx context.Context, o deadletter.RedriveOptions) (*fates, error) {
+func (box *deadLetterBox) redrive(ctx context.Context, o deadletter.RedriveOptions) (*outcomes, error) {
 	box.t.Helper()
-	f := &fates{}
-	letters, err := deadletter.Open(ctx, box.cl, box.cfg)
+	f := &outcomes{}
+	deadLetters, err := deadletter.Open(ctx, box.cl, box.cfg)
 	if err != nil {
 		box.t.Fatal(err)
 	}
@@ -114,18 +114,18 @@ func (box *letterBox) redrive(ctx context.Context, o deadletter.RedriveOptions) 
 		o.Match = func(*deadletter.Record) bool { return true }
 	}
 	o.By = "tester"
-	o.OnResult = func(fate *deadletter.RedriveResult) {
-		f.all = append(f.all, fmt.Sprintf("%d %s %d", fate.Record.Offset, fate.Outcome, fate.Rows))
-		f.rejects = append(f.rejects, fate.Rejects...)
-		if fate.Err != nil {
-			f.errs = append(f.errs, fate.Err)
+	o.OnResult = func(outcome *deadletter.RedriveResult) {
+		f.all = append(f.all, fmt.Sprintf("%d %s %d", outcome.Record.Offset, outcome.Outcome, outcome.Rows))
+		f.rejects = append(f.rejects, outcome.Rejects...)
+		if outcome.Err != nil {
+			f.errs = append(f.errs, outcome.Err)
 		}
 	}
-	return f, letters.Redrive(ctx, o)
+	return f, deadLetters.Redrive(ctx, o)
 }
 
 // mustRedrive wants it to come to its end.
-func (box *letterBox) mustRedrive(o deadletter.RedriveOptions) *fates {
+func (box *deadLetterBox) mustRedrive(o deadletter.RedriveOptions) *outcomes {
 	box.t.Helper()
 	ctx, cancel := context.WithTimeout(box.t.Context(), patience)
 	defer cancel()
@@ -136,14 +136,14 @@ func (box *letterBox) mustRedrive(o deadletter.RedriveOptions) *fates {
 	return f
 }
 
-// open are the letters that are not settled, "<offset> <landed>".
-func (box *letterBox) open() (open []string, doubtful int) {
+// open are the dead letters that are not resolved, "<offset> <delivered>".
+func (box *deadLetterBox) open() (open []string, doubtful int) {
 	box.t.Helper()
 	ctx, cancel := context.WithTimeout(box.t.Context(), patience)
 	defer cancel()
-	letters, err := deadletter.Open(ctx, box.cl, box.cfg)
+	deadLetters, err := deadletter.Open(ctx, box.cl, box.cfg)
 	if err == nil {
-		err = letters.Each(ctx, func(l *deadletter.Record) error {
+		err = deadLetters.Each(ctx, func(l *deadletter.Record) error {
 			if !l.Resolved {
 				open = append(open, fmt.Sprintf("%d [%s]", l.Offset, l.Delivered))
 			}
@@ -151,9 +151,9 @@ func (box *letterBox) open() (open []string, doubtful int) {
 		})
 	}
 	if err != nil {
-		box.t.Fatalf("reading letters: %v", err)
+		box.t.Fatalf("reading dead letters: %v", err)
 	}
-	return open, letters.UnverifiedMarkers()
+	return open, deadLetters.UnverifiedMarkers()
 }
 
 func wantList(t *testing.T, what string, got, want []string) {
@@ -163,13 +163,13 @@ func wantList(t *testing.T, what string, got, want []string) {
 	}
 }
 
-// What the new rules make rows lands once, as the event it was; the rest stays.
+// What the new rules make rows is delivered once, as the event it was; the rest stays.
 func TestRedrive(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, rows := bads(1200)
 		poison := &kgo.Record{Offset: 7, Value: []byte("badpoison")}
 		dropped := &kgo.Record{Offset: 8, Value: []byte("many bad dropped")}
-		box := newLetterBox(t, b, 1, slices.Concat(recs[:600], []*kgo.Record{poison}, recs[600:], []*kgo.Record{dropped})...)
+		box := newDeadLetterBox(t, b, 1, slices.Concat(recs[:600], []*kgo.Record{poison}, recs[600:], []*kgo.Record{dropped})...)
 		rules := func(rec *kgo.Record, out *consumer.Batch) {
 			if string(rec.Value) == "many bad dropped" {
 				out.Filter("test")
@@ -181,17 +181,17 @@ func TestRedrive(t *testing.T) {
 
 		dry := box.mustRedrive(deadletter.RedriveOptions{Mapper: rules})
 		if len(dry.all) != 1202 || dry.count(deadletter.Delivered) != 1200 || dry.count("rejected") != 1 || dry.count("filtered") != 1 || dry.rejects[0].Column != "col" {
-			t.Errorf("dry run: got %d fates, rejects %+v", len(dry.all), dry.rejects)
+			t.Errorf("dry run: got %d outcomes, rejects %+v", len(dry.all), dry.rejects)
 		}
 		if open, _ := box.open(); len(open) != 1202 || endOf(t, b, box.dlq()) != 1202 {
-			t.Errorf("after the dry run: got %d open letters and the log's end %d, want nothing changed", len(open), endOf(t, b, box.dlq()))
+			t.Errorf("after the dry run: got %d open dead letters and the log's end %d, want nothing changed", len(open), endOf(t, b, box.dlq()))
 		}
 
 		tab := newTable(t)
 		did := box.mustRedrive(deadletter.RedriveOptions{Mapper: rules, Sink: tab})
-		wantList(t, "fates", did.all, dry.all)
+		wantList(t, "outcomes", did.all, dry.all)
 		wantList(t, "rows", tab.snapshot(), rows)
-		wantList(t, "open letters", first(box.open()), []string{"600 []", "1201 []"})
+		wantList(t, "open dead letters", first(box.open()), []string{"600 []", "1201 []"})
 		wantList(t, "second redrive", box.mustRedrive(deadletter.RedriveOptions{Mapper: rules, Sink: tab}).all, []string{"600 rejected 0", "1201 filtered 0"})
 		if tab.count() != 1200 {
 			t.Errorf("got %d rows after the second redrive, want no more than 1200", tab.count())
@@ -211,32 +211,32 @@ func first[T any](x T, _ int) T { return x }
 // each of them once.
 func TestRedriveOfBatchRecords(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
-		box := newLetterBox(t, b, 2,
+		box := newDeadLetterBox(t, b, 2,
 			&kgo.Record{Partition: 1, Offset: 5, Value: []byte("many bad0 good1 badworse2 good3")},
 			&kgo.Record{Partition: 0, Offset: 6, Value: []byte("many good0 bad1")})
 		tab := newTable(t)
 		some := box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("badworse"), Sink: tab})
-		wantList(t, "fates", some.all, []string{"0 delivered 1", "0 rejected 1"})
+		wantList(t, "outcomes", some.all, []string{"0 delivered 1", "0 rejected 1"})
 		wantList(t, "rows", tab.snapshot(), []string{"0:6:bad1", "1:5:bad0"})
-		wantList(t, "open letters", first(box.open()), []string{"0 [0]"})
+		wantList(t, "open dead letters", first(box.open()), []string{"0 [0]"})
 
 		rest := box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab})
-		wantList(t, "fates of the rest", rest.all, []string{"0 delivered 1"})
+		wantList(t, "outcomes of the rest", rest.all, []string{"0 delivered 1"})
 		wantList(t, "rows of both", tab.snapshot(), []string{"0:6:bad1", "1:5:bad0", "1:5:badworse2"})
-		wantList(t, "open letters at the end", first(box.open()), nil)
+		wantList(t, "open dead letters at the end", first(box.open()), nil)
 
 		// Read as other events than then, the indexes say nothing.
 		box.add(func(_ *kgo.Record, out *consumer.Batch) { out.Reject("bad", "", "all of it") }, &kgo.Record{Offset: 9, Value: []byte("many a b c")})
-		wantList(t, "fates of what was one event", box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("bad"), Sink: tab}).all, []string{"2 delivered 3"})
+		wantList(t, "outcomes of what was one event", box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("bad"), Sink: tab}).all, []string{"2 delivered 3"})
 		wantList(t, "its rows", tab.snapshot()[3:], []string{"0:9:a", "0:9:b", "0:9:c"})
 	})
 }
 
-// Rows that the table refuses are found by halving, and their letters stay.
+// Rows that the table refuses are found by splitting, and their dead letters stay.
 func TestRedriveOfRefusedRows(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, rows := bads(300)
-		box := newLetterBox(t, b, 1, recs...)
+		box := newDeadLetterBox(t, b, 1, recs...)
 		no := map[string]bool{rows[0]: true, rows[150]: true, rows[299]: true}
 		tab := newTable(t)
 		tab.set(func(_ context.Context, w write) error {
@@ -249,21 +249,21 @@ func TestRedriveOfRefusedRows(t *testing.T) {
 		})
 		f := box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab})
 		if f.count(deadletter.Delivered) != 297 || len(f.rejects) != 3 || f.rejects[0].Code != "schema_mismatch" {
-			t.Errorf("got %d landed, rejects %+v", f.count(deadletter.Delivered), f.rejects)
+			t.Errorf("got %d delivered, rejects %+v", f.count(deadletter.Delivered), f.rejects)
 		}
-		wantList(t, "open letters", first(box.open()), []string{"0 []", "150 []", "299 []"})
+		wantList(t, "open dead letters", first(box.open()), []string{"0 []", "150 []", "299 []"})
 		if tab.count() != 297 || tab.distinct() != 297 {
 			t.Errorf("got %d rows, %d different, want 297", tab.count(), tab.distinct())
 		}
 	})
 }
 
-// Told to stop, it lets the Write in flight finish and marks what landed; run
-// again it goes on where it was.
+// When it is stopped, it lets the Write in flight finish and marks what delivered; run
+// again it continues where it was.
 func TestRedriveIsStopped(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, rows := bads(100)
-		box := newLetterBox(t, b, 1, recs...)
+		box := newDeadLetterBox(t, b, 1, recs...)
 		box.cfg.MaxRows = 10
 		box.cl, _ = newClient(t, box.cfg)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -277,10 +277,10 @@ func TestRedriveIsStopped(t *testing.T) {
 		})
 		f, err := box.redrive(ctx, deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab})
 		if err == nil || ctx.Err() == nil || f.count(deadletter.Delivered) != 30 {
-			t.Errorf("got error %v and %d landed, want the context's and the 30 of three Writes", err, f.count(deadletter.Delivered))
+			t.Errorf("got error %v and %d delivered, want the context's and the 30 of three Writes", err, f.count(deadletter.Delivered))
 		}
 		if open, _ := box.open(); len(open) != 70 {
-			t.Errorf("got %d open letters, want 70", len(open))
+			t.Errorf("got %d open dead letters, want 70", len(open))
 		}
 		tab.set(nil)
 		box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab})
@@ -292,7 +292,7 @@ func TestRedriveIsStopped(t *testing.T) {
 func TestRedriveIsCutOff(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, _ := bads(20)
-		box := newLetterBox(t, b, 1, recs...)
+		box := newDeadLetterBox(t, b, 1, recs...)
 		box.cfg.MaxRows, box.cfg.Drain = 10, 1
 		box.cl, _ = newClient(t, box.cfg)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -307,21 +307,21 @@ func TestRedriveIsCutOff(t *testing.T) {
 		})
 		f, err := box.redrive(ctx, deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab})
 		if err == nil || f.count(deadletter.Delivered) != 10 || f.count("failed") != 10 || len(f.errs) != 10 {
-			t.Errorf("got error %v, fates %v, want 10 delivered and 10 failed", err, f.all)
+			t.Errorf("got error %v, outcomes %v, want 10 delivered and 10 failed", err, f.all)
 		}
 		if open, _ := box.open(); len(open) != 10 {
-			t.Errorf("got %d open letters, want 10", len(open))
+			t.Errorf("got %d open dead letters, want 10", len(open))
 		}
 	})
 }
 
-// Records that are no letters, and markers that are none, change nothing and
-// are told.
-func TestStrangersAmongLetters(t *testing.T) {
+// Records that are no dead letters, and markers that are none, change nothing and
+// are reported.
+func TestForeignAmongDeadLetters(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, _ := bads(1)
 		recs[0].Headers = []kgo.RecordHeader{{Key: deadletter.HeaderRedriven, Value: []byte("0-9")}} // of the event itself
-		box := newLetterBox(t, b, 1, recs...)
+		box := newDeadLetterBox(t, b, 1, recs...)
 		mark := func(list, in string) *kgo.Record {
 			return &kgo.Record{Topic: box.dlq(), Headers: []kgo.RecordHeader{{Key: deadletter.HeaderRedriven, Value: []byte(list)}, {Key: deadletter.HeaderRedrivenIn, Value: []byte(in)}}}
 		}
@@ -333,49 +333,49 @@ func TestStrangersAmongLetters(t *testing.T) {
 		}
 		home := fmt.Sprintf("%s/%s/0", id, box.dlq())
 		produceRecords(t, b,
-			&kgo.Record{Topic: box.dlq(), Value: []byte("a stranger")},
+			&kgo.Record{Topic: box.dlq(), Value: []byte("a others")},
 			&kgo.Record{Topic: box.dlq(), Value: nil, Headers: []kgo.RecordHeader{{Key: consumer.HeaderCode, Value: []byte("x")}, {Key: consumer.HeaderEvents, Value: []byte("-1")}}},
 			mark("0", "other/"+box.dlq()+"/0"), mark("0,", home), mark("0-100", home), mark("1", home))
-		// An event without bytes that looks like a marker of letter 0.
+		// An event without bytes that looks like a marker of dead letter 0.
 		box.add(func(_ *kgo.Record, out *consumer.Batch) { out.Reject("empty", "", "no bytes") },
 			&kgo.Record{Offset: 8, Value: []byte{}, Headers: mark("0", home).Headers})
 
-		wantList(t, "fates", box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("bad")}).all, []string{"0 rejected 0", "2 failed 0", "7 delivered 1"})
+		wantList(t, "outcomes", box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("bad")}).all, []string{"0 rejected 0", "2 failed 0", "7 delivered 1"})
 		open, doubtful := box.open()
-		wantList(t, "open letters", open, []string{"0 []", "2 []", "7 []"})
+		wantList(t, "open dead letters", open, []string{"0 []", "2 []", "7 []"})
 		if doubtful != 3 {
 			t.Errorf("got %d doubtful markers, want 3", doubtful)
 		}
-		letters, err := deadletter.Open(ctx, box.cl, box.cfg)
+		deadLetters, err := deadletter.Open(ctx, box.cl, box.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		stranger, err := letters.At(ctx, box.dlq(), 0, 1)
-		if err != nil || stranger == nil || !stranger.Resolved || !strings.Contains(stranger.Fault, "no header bridge-error-code") {
-			t.Errorf("got %+v, %v", stranger, err)
+		foreign, err := deadLetters.At(ctx, box.dlq(), 0, 1)
+		if err != nil || foreign == nil || !foreign.Resolved || !strings.Contains(foreign.Fault, "no header bridge-error-code") {
+			t.Errorf("got %+v, %v", foreign, err)
 		}
 		for _, offset := range []int64{3, 8, 1 << 40} {
-			if l, err := letters.At(ctx, box.dlq(), 0, offset); l != nil || err != nil {
-				t.Errorf("offset %d: got %+v, %v, want no letter", offset, l, err)
+			if l, err := deadLetters.At(ctx, box.dlq(), 0, offset); l != nil || err != nil {
+				t.Errorf("offset %d: got %+v, %v, want no dead letter", offset, l, err)
 			}
 		}
 	})
 }
 
 // Logs that begin late and end with a control record are read to their end.
-func TestLettersOfAnOldLog(t *testing.T) {
+func TestDeadLettersOfAnOldLog(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, rows := bads(10)
-		box := newLetterBox(t, b, 1, recs...)
+		box := newDeadLetterBox(t, b, 1, recs...)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		cl := client(t, b, kgo.TransactionalID(kafkatest.Name(t)))
 		if err := cl.BeginTransaction(); err != nil {
 			t.Fatal(err)
 		}
-		letter := makeDeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: 2000, Value: []byte("bad!")}, refusing("bad"))
-		letter.Topic = box.dlq()
-		if err := cl.ProduceSync(ctx, letter).FirstErr(); err != nil {
+		deadLetter := makeDeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: 2000, Value: []byte("bad!")}, refusing("bad"))
+		deadLetter.Topic = box.dlq()
+		if err := cl.ProduceSync(ctx, deadLetter).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
@@ -395,30 +395,30 @@ func TestLettersOfAnOldLog(t *testing.T) {
 		tab := newTable(t)
 		box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab})
 		wantList(t, "rows", tab.snapshot(), append(rows[4:], "0:2000:bad!"))
-		wantList(t, "open letters", first(box.open()), nil)
+		wantList(t, "open dead letters", first(box.open()), nil)
 	})
 }
 
-// Filters and the limit choose letters; the others stay.
+// Filters and the limit choose dead letters; the others stay.
 func TestRedriveChooses(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, rows := bads(10)
-		box := newLetterBox(t, b, 1, recs...)
+		box := newDeadLetterBox(t, b, 1, recs...)
 		tab := newTable(t)
 		odd := func(l *deadletter.Record) bool { return l.Original.Offset%2 == 1 }
 		box.mustRedrive(deadletter.RedriveOptions{Match: odd, Limit: 3, Mapper: refusing("nothing"), Sink: tab})
 		wantList(t, "rows", tab.snapshot(), []string{rows[1], rows[3], rows[5]})
 		box.mustRedrive(deadletter.RedriveOptions{Match: odd, Mapper: refusing("nothing"), Sink: tab})
 		wantList(t, "rows", tab.snapshot()[3:], []string{rows[7], rows[9]})
-		wantList(t, "open letters", first(box.open()), []string{"0 []", "2 []", "4 []", "6 []", "8 []"})
+		wantList(t, "open dead letters", first(box.open()), []string{"0 []", "2 []", "4 []", "6 []", "8 []"})
 	})
 }
 
-// Rows that delivered and could not be marked are told, and written again.
+// Rows that delivered and could not be marked are reported, and written again.
 func TestMarkerIsRefused(t *testing.T) {
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	recs, rows := bads(5)
-	box := newLetterBox(t, b, 1, recs...)
+	box := newDeadLetterBox(t, b, 1, recs...)
 	var once sync.Once
 	fake := b.Fake()
 	fake.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -438,25 +438,25 @@ func TestMarkerIsRefused(t *testing.T) {
 	tab := newTable(t)
 	f, err := box.redrive(t.Context(), deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab})
 	if err == nil || f.count(deadletter.Delivered) != 5 || len(f.errs) != 5 || !strings.Contains(f.errs[0].Error(), "marker could not be written") {
-		t.Errorf("got error %v, fates %v, errors %v", err, f.all, f.errs)
+		t.Errorf("got error %v, outcomes %v, errors %v", err, f.all, f.errs)
 	}
 	if open, _ := box.open(); len(open) != 5 {
-		t.Errorf("got %d open letters, want all 5", len(open))
+		t.Errorf("got %d open dead letters, want all 5", len(open))
 	}
 	box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab})
 	wantList(t, "rows of both", tab.snapshot(), slices.Concat(rows, rows))
-	wantList(t, "open letters", first(box.open()), nil)
+	wantList(t, "open dead letters", first(box.open()), nil)
 }
 
 // Dead letters of records with many events, none of which becomes a row, are
 // redriven in batches of so many events all the same.
 func TestRedriveOfManyRejectsIsBounded(t *testing.T) {
-	const letters, events = 40, 50
+	const deadLetters, events = 40, 50
 	var recs []*kgo.Record
-	for i := range letters {
+	for i := range deadLetters {
 		recs = append(recs, &kgo.Record{Offset: int64(i), Value: []byte("many" + strings.Repeat(" bad", events))})
 	}
-	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1, recs...)
+	box := newDeadLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1, recs...)
 	box.cfg.MaxRows = 100
 	box.cl, _ = newClient(t, box.cfg)
 	mapped, heard, worst := 0, 0, 0
@@ -477,15 +477,15 @@ func TestRedriveOfManyRejectsIsBounded(t *testing.T) {
 		OnResult: func(f *deadletter.RedriveResult) {
 			heard++
 			if len(f.Rejects) != events {
-				t.Errorf("got %d rejects of a letter, want %d", len(f.Rejects), events)
+				t.Errorf("got %d rejects of a dead letter, want %d", len(f.Rejects), events)
 			}
 		},
 	})
-	if err != nil || heard != letters {
-		t.Fatalf("got %d letters and %v, want %d", heard, err, letters)
+	if err != nil || heard != deadLetters {
+		t.Fatalf("got %d dead letters and %v, want %d", heard, err, deadLetters)
 	}
 	if most := 2*box.cfg.MaxRows/events + 1; worst > most {
-		t.Errorf("got %d letters of %d events in one batch, want at most %d", worst, events, most)
+		t.Errorf("got %d dead letters of %d events in one batch, want at most %d", worst, events, most)
 	}
 }
 
@@ -493,7 +493,7 @@ func TestRedriveOfManyRejectsIsBounded(t *testing.T) {
 func TestMarkersFitTheirTopic(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, _ := bads(1500)
-		box := newLetterBox(t, b, 1, recs...)
+		box := newDeadLetterBox(t, b, 1, recs...)
 		limit := "1000"
 		set := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "max.message.bytes", Value: &limit}}
 		altered, err := kadm.NewClient(client(t, b)).AlterTopicConfigs(t.Context(), set, box.dlq())
@@ -506,20 +506,20 @@ func TestMarkersFitTheirTopic(t *testing.T) {
 			t.Errorf("got %d that delivered and errors %v, want all 750 and none", got, did.errs)
 		}
 		if open, _ := box.open(); len(open) != 750 {
-			t.Errorf("got %d open letters, want 750", len(open))
+			t.Errorf("got %d open dead letters, want 750", len(open))
 		}
 	})
 }
 
 // The dead-letter topics are read in answers that are bounded once decompressed.
-func TestDenseLettersAreReadInPieces(t *testing.T) {
-	box := newLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
-	const letters, size = 100, 900 << 10
+func TestDenseDeadLettersAreReadInPieces(t *testing.T) {
+	box := newDeadLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
+	const deadLetters, size = 100, 900 << 10
 	dense := client(t, box.b, kgo.ProducerBatchCompression(kgo.ZstdCompression()))
-	for i := range letters {
-		letter := makeDeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
-		letter.Topic = box.dlq()
-		if err := dense.ProduceSync(t.Context(), letter).FirstErr(); err != nil { // a batch for each
+	for i := range deadLetters {
+		deadLetter := makeDeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
+		deadLetter.Topic = box.dlq()
+		if err := dense.ProduceSync(t.Context(), deadLetter).FirstErr(); err != nil { // a batch for each
 			t.Fatal(err)
 		}
 	}
@@ -541,12 +541,12 @@ func TestDenseLettersAreReadInPieces(t *testing.T) {
 			worst = max(worst, heap())
 		}
 		if len(l.Original.Value) != size+3 || l.Original.Offset != int64(n-1) {
-			t.Errorf("letter %d: got %d bytes of offset %d", n, len(l.Original.Value), l.Original.Offset)
+			t.Errorf("dead letter %d: got %d bytes of offset %d", n, len(l.Original.Value), l.Original.Offset)
 		}
 		return nil
 	})
-	if err != nil || n != letters {
-		t.Errorf("got %d letters and %v, want %d", n, err, letters)
+	if err != nil || n != deadLetters {
+		t.Errorf("got %d dead letters and %v, want %d", n, err, deadLetters)
 	}
 	// Two answers of seven times the fetch size, a batch, and what Kafka holds.
 	if most := uint64(30 << 20); worst > before+most {
@@ -555,22 +555,22 @@ func TestDenseLettersAreReadInPieces(t *testing.T) {
 }
 
 // Nor may a dead-letter topic, which a running bridge reads for its page.
-func TestALetterThatInflates(t *testing.T) {
+func TestADeadLetterThatInflates(t *testing.T) {
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, _ := bads(1)
-		box := newLetterBox(t, b, 1, recs...)
+		box := newDeadLetterBox(t, b, 1, recs...)
 		bomb := client(t, b, kgo.ProducerBatchMaxBytes(80<<20), kgo.BrokerMaxWriteBytes(100<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()))
 		if err := bomb.ProduceSync(t.Context(), &kgo.Record{Topic: box.dlq(), Value: bytes.Repeat([]byte{'0'}, 65<<20)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		read := func() (newest, each error) {
-			letters, err := deadletter.Open(t.Context(), box.cl, box.cfg)
+			deadLetters, err := deadletter.Open(t.Context(), box.cl, box.cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, newest = letters.Newest(t.Context(), 10)
-			return newest, letters.Each(t.Context(), func(*deadletter.Record) error { return nil })
+			_, newest = deadLetters.Newest(t.Context(), 10)
+			return newest, deadLetters.Each(t.Context(), func(*deadletter.Record) error { return nil })
 		}
 		newest, each := read()
 		for what, err := range map[string]error{"newest": newest, "each": each} {
@@ -578,7 +578,7 @@ func TestALetterThatInflates(t *testing.T) {
 				t.Errorf("%s: got %v, want the batch refused, and what to do", what, err)
 			}
 		}
-		// What the remedy says works.
+		// What the remedy states works.
 		box.cfg.MaxBuffered = 80 << 20
 		if newest, each := read(); newest != nil || each != nil {
 			t.Errorf("with a larger delivery.max_buffered: %v, %v", newest, each)
@@ -591,7 +591,7 @@ func TestDeadLettersBesideTransactions(t *testing.T) {
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		recs, _ := bads(1)
-		box := newLetterBox(t, b, 1, recs...)
+		box := newDeadLetterBox(t, b, 1, recs...)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		for _, text := range []string{"aborted", "open"} {
@@ -608,12 +608,12 @@ func TestDeadLettersBesideTransactions(t *testing.T) {
 				}
 			}
 		}
-		letters, err := deadletter.Open(t.Context(), box.cl, box.cfg)
+		deadLetters, err := deadletter.Open(t.Context(), box.cl, box.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var offsets []int64
-		if err := letters.Each(t.Context(), func(l *deadletter.Record) error { offsets = append(offsets, l.Offset); return nil }); err != nil {
+		if err := deadLetters.Each(t.Context(), func(l *deadletter.Record) error { offsets = append(offsets, l.Offset); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(offsets, []int64{0}) {

@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// table is a sink that polices the contract and can be told to misbehave. Rows
+// table is a sink that polices the contract and can be reported to misbehave. Rows
 // are "<partition>:<offset>:<text>", made by toRow. Several members may share
 // it: two Writes of one partition at a time are an error then, too.
 type table struct {
@@ -111,11 +111,11 @@ func (tab *table) distinct() int {
 	return len(seen)
 }
 
-// verify holds the rows against what was produced: every text once, offsets of
+// verify compares the rows with what was produced: every text once, offsets of
 // each partition rising.
 func (tab *table) verify(want []string) {
 	tab.t.Helper()
-	tab.verifyLanded(want)
+	tab.verifyDelivered(want)
 	rows := tab.snapshot()
 	if len(rows) != len(want) {
 		tab.t.Errorf("got %d rows, want %d: %d are duplicates", len(rows), len(want), len(rows)-tab.distinct())
@@ -137,7 +137,7 @@ func (tab *table) verify(want []string) {
 }
 
 // verifyLanded wants every text at least once and nothing else.
-func (tab *table) verifyLanded(want []string) {
+func (tab *table) verifyDelivered(want []string) {
 	tab.t.Helper()
 	seen := map[string]bool{}
 	for _, row := range tab.snapshot() {
@@ -151,10 +151,10 @@ func (tab *table) verifyLanded(want []string) {
 		delete(seen, text)
 	}
 	if missing > 0 {
-		tab.t.Errorf("%d of %d events never landed", missing, len(want))
+		tab.t.Errorf("%d of %d events never delivered", missing, len(want))
 	}
 	for text := range seen {
-		tab.t.Errorf("%d rows landed that should not have, such as %.80q", len(seen), text)
+		tab.t.Errorf("%d rows delivered that should not have, such as %.80q", len(seen), text)
 		break
 	}
 }

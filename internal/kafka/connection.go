@@ -33,7 +33,7 @@ import (
 	"github.com/datafly/bridge/internal/setting"
 )
 
-// Connection says how to reach the brokers of a cluster and what to read there.
+// Connection is how to reach the brokers of a cluster, and what to read there.
 type Connection struct {
 	Brokers  []string // host:port seeds
 	ClientID string   // shown in broker logs and quotas
@@ -361,7 +361,7 @@ func (o *OAuth) client() *http.Client {
 }
 
 // Token implements oauth2.TokenSource. Of the endpoint's answer an error holds only
-// the status and an error code in plain letters: the rest could quote the secret.
+// the status and an error code of plain characters: the rest could quote the secret.
 func (o *OAuth) Token() (*oauth2.Token, error) {
 	secret, err := o.readSecret()
 	if err != nil {

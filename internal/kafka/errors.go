@@ -102,9 +102,9 @@ const (
 	rejoin     = "wait: the member joins group {group} again; if this recurs, raise kafka.session_timeout, and check that the process is not starved of CPU"
 	leaderMove = "wait: the client looks up the new leader; if it lasts, check that every broker advertises an address that the bridge reaches (advertised.listeners)"
 	newSession = "wait: the client begins another fetch session; if this recurs, raise max.incremental.fetch.session.cache.slots on the brokers"
-	newID      = "wait: the client asks for another producer id and writes the dead letters again; if this recurs, check the brokers for unclean leader elections and short retention of {topic}"
+	newID      = "wait: the client gets another producer id and writes the dead letters again. If this recurs, check for unclean leader elections and short retention of {topic}"
 	recreated  = "wait: a topic that was deleted and created again is read again within a minute; if {topic} was only deleted, create it or correct kafka.topics"
-	badSASL    = "check kafka.sasl.mechanism, username and password, or what the oauth token says: the broker refused the credentials"
+	badSASL    = "check kafka.sasl.mechanism, username and password, or the claims of the oauth token: the broker refused the credentials"
 	inSync     = "start the brokers that hold replicas of {topic}, or lower its min.insync.replicas: kafka-topics.sh {admin} --describe --under-min-isr-partitions"
 	ownID      = "give each member a kafka.instance_id of its own; after a kill the old one is free again within kafka.session_timeout"
 )
@@ -112,8 +112,8 @@ const (
 // table is in the order of the codes. docs/kafka-errors.md is made of it.
 var table = []row{
 	{kerr.UnknownServerError, anyRequest, "look at the broker's log of this moment: it failed for a reason it does not give; the bridge tries again", false},
-	{kerr.OffsetOutOfRange, fetch + ", " + offsets, "raise the retention of {topic} (retention.ms, retention.bytes) if its events expire before they are read; the bridge resumes at the first event that is left", false},
-	{kerr.CorruptMessage, fetch + ", " + produce, "check the disk of the partition's leader, since a batch fails its checksum, and move the leadership to an intact replica; a dead-letter topic must not be compacted (cleanup.policy=delete)", false},
+	{kerr.OffsetOutOfRange, fetch + ", " + offsets, "raise the retention of {topic} (retention.ms, retention.bytes) if its events expire unread; the bridge resumes at the first event that is left", false},
+	{kerr.CorruptMessage, fetch + ", " + produce, "check the disk of the partition's leader, and move the leadership to an intact replica. A dead-letter topic must not be compacted (cleanup.policy=delete)", false},
 	{kerr.UnknownTopicOrPartition, metadata + ", " + fetch + ", " + offsets + ", " + commit + ", " + produce, "create topic {topic}, or correct kafka.topics: kafka-topics.sh {admin} --create --topic {topic}; a topic that was deleted and created again is read again within a minute", false},
 	{kerr.InvalidFetchSize, fetch, "raise kafka.fetch_max_bytes and kafka.fetch_max_partition_bytes", true},
 	{kerr.LeaderNotAvailable, metadata + ", " + fetch + ", " + offsets + ", " + produce, "wait for the election of a leader; if it lasts, start a broker that holds an in-sync replica: kafka-topics.sh {admin} --describe --unavailable-partitions", false},
@@ -136,7 +136,7 @@ var table = []row{
 	{kerr.InvalidGroupID, join + ", " + commit, "set kafka.group to a name that the brokers take: {group} is refused", true},
 	{kerr.UnknownMemberID, join + ", " + commit, rejoin, false},
 	{kerr.InvalidSessionTimeout, join, "set kafka.session_timeout to a time between group.min.session.timeout.ms and group.max.session.timeout.ms of the brokers", true},
-	{kerr.RebalanceInProgress, join + ", " + commit, "wait for the rebalance of group {group} to end; if it recurs, check that members do not restart in turns, and that delivery.drain is shorter than kafka.rebalance_timeout", false},
+	{kerr.RebalanceInProgress, join + ", " + commit, "wait for the rebalance of group {group} to end. If it recurs, check that members do not restart in turns, and lower delivery.drain", false},
 	{kerr.InvalidCommitOffsetSize, commit, "raise max.message.bytes of topic __consumer_offsets, or give the topics to more than one group", true},
 	{kerr.TopicAuthorizationFailed, metadata + ", " + fetch + ", " + offsets + ", " + commit + ", " + produce + ", " + create, "{grant topic}", true},
 	{kerr.GroupAuthorizationFailed, join + ", " + commit, "{grant group}", true},
@@ -150,7 +150,7 @@ var table = []row{
 	{kerr.InvalidReplicationFactor, create, "set rejects.replication_factor to at most the number of brokers, or to -1 for the brokers' default", true},
 	{kerr.InvalidConfig, create, "create topic {topic} with settings that the cluster takes: kafka-topics.sh {admin} --create --topic {topic}", true},
 	{kerr.NotController, create, "wait for the election of a controller", false},
-	{kerr.InvalidRequest, anyRequest, "upgrade the bridge or the brokers, whichever is older, and check for a proxy at {brokers}: the broker calls the request malformed and has the reason in its log", true},
+	{kerr.InvalidRequest, anyRequest, "upgrade the bridge or the brokers, whichever is older, and check for a proxy at {brokers}. The broker has the reason in its log", true},
 	{kerr.UnsupportedForMessageFormat, fetch + ", " + offsets + ", " + produce, "raise message.format.version of topic {topic}: it stores records in a format older than Kafka 0.11", true},
 	{kerr.PolicyViolation, create + ", " + produce, "create topic {topic} as the cluster's create.topic.policy wants it, or set rejects.partitions and rejects.replication_factor to what it allows", true},
 	{kerr.OutOfOrderSequenceNumber, produce, newID, false},
@@ -159,7 +159,7 @@ var table = []row{
 	{kerr.KafkaStorageError, fetch + ", " + offsets + ", " + produce, "check the disks of the partition's leader; its log folder is offline", false},
 	{kerr.SaslAuthenticationFailed, connect, badSASL, true},
 	{kerr.UnknownProducerID, produce, newID, false},
-	{kerr.GroupIDNotFound, join + ", " + commit, "give the bridge a group of its own (kafka.group) if group {group} belongs to a share or streams application, or was made with another kafka.protocol; else wait until a member has joined", false},
+	{kerr.GroupIDNotFound, join + ", " + commit, "wait until a member has joined; give the bridge a group of its own (kafka.group) if {group} is of another application or another kafka.protocol", false},
 	{kerr.FetchSessionIDNotFound, fetch, newSession, false},
 	{kerr.InvalidFetchSessionEpoch, fetch, newSession, false},
 	{kerr.ListenerNotFound, metadata, "add the listener by which the bridge connects to every broker (listeners, advertised.listeners): the leader of a partition lacks it", false},
@@ -237,7 +237,7 @@ type Request struct {
 	Operation Operation
 }
 
-// Access says how this process reaches the cluster, for the commands in
+// Access is how this process reaches the cluster, for the commands in
 // remedies.
 type Access struct {
 	Brokers []string

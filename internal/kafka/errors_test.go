@@ -109,7 +109,7 @@ func TestPermanentCodes(t *testing.T) {
 			}
 		}
 	}
-	// What the protocol says may be tried again, the bridge must not end for.
+	// What the protocol states may be tried again, the bridge must not end for.
 	for _, r := range table {
 		if r.permanent && r.code.Retriable {
 			t.Errorf("%s is permanent, and Kafka calls it retriable", r.code.Message)
@@ -144,8 +144,8 @@ This page is written by 'go test ./internal/kafka -update', and a test fails whe
 The command for a missing permission names the operation that the request needs: 'Read' for topics and the group, 'Write' and 'Create' for the
 dead-letter topic. With 'kafka.sasl.mechanism: aws-msk-iam' it names the actions of an IAM policy instead.
 
-- *Met by*: connect (TLS, SASL), metadata, group (join, heartbeat), fetch, offsets (looking them up), commit (and reading commits),
-  produce (dead letters), create topic (the dead-letter topic), or any of them.
+- *Met by* is the request: connect (TLS, SASL), metadata, group (join, heartbeat), fetch, or offsets (look-ups). It may also be commit (and
+  reading commits), produce (dead letters), create topic (the dead-letter topic), or any of them.
 - *Waiting helps*: no means that the error lasts until somebody changes something. During start-up such an error ends 'bridge run' with
   exit code 1; later the bridge is not ready and tries again.
 

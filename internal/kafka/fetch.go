@@ -13,7 +13,7 @@ import (
 	"github.com/datafly/bridge/internal/memory"
 )
 
-// RecordCost is the client's bookkeeping for a record, in bytes.
+// RecordCost is the client's overhead for a record, in bytes.
 const RecordCost = 256
 
 // FetchMaxWait is how long a broker may hold a fetch for which it has nothing new.

@@ -21,7 +21,7 @@ import (
 // Outcomes of an event and of a write.
 const (
 	OutcomeDelivered = "delivered" // durable
-	OutcomeRejected  = "rejected"  // can never be a row; the code says why
+	OutcomeRejected  = "rejected"  // can never be a row; the code is the reason
 	OutcomeFiltered  = "filtered"  // dropped by rule
 	OutcomeAbandoned = "abandoned" // released for redelivery
 	OutcomeRefused   = "refused"   // a write: at least one of its rows can never be ingested
@@ -64,8 +64,7 @@ func (t *batchObserver) BatchDone(p *consumer.BatchView) {
 	b.end()
 }
 
-// unsampled reports whether a traceparent of version 00 says that its trace is
-// not sampled. Every event is asked, so it does not parse the ids.
+// unsampled reports whether a traceparent of version 00 has its trace not sampled. Every event is asked, so it does not parse the ids.
 func unsampled(parent []byte) bool {
 	const flags = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0")
 	return len(parent) == flags+1 && bytes.HasPrefix(parent, []byte("00-")) && strings.IndexByte("02468ace", parent[flags]) >= 0
@@ -145,7 +144,7 @@ func (b *batchSpans) begin(ctx context.Context) {
 	}
 }
 
-// source says where the events come from.
+// source is where the events come from.
 func (b *batchSpans) source() []attribute.KeyValue {
 	return []attribute.KeyValue{
 		semconv.MessagingSystemKafka,

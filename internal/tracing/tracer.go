@@ -135,7 +135,7 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) er
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	switch {
 	case err != nil && e.lost == 0:
-		e.log.Warn("exporting traces failed; deliveries go on, spans are lost", zap.String("cause", short(err)),
+		e.log.Warn("exporting traces failed; deliveries continue, spans are lost", zap.String("cause", short(err)),
 			zap.String("remedy", "check OTEL_EXPORTER_OTLP_ENDPOINT and the collector behind it, or set tracing.enabled to false"))
 	case err == nil && e.lost > 0:
 		e.log.Info("traces are exported again", zap.Int("spans_lost", e.lost))

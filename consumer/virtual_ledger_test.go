@@ -15,19 +15,18 @@ import (
 	"github.com/datafly/bridge/consumer"
 )
 
-// book is what the outside knows of a virtual world: what was produced, what
-// became of each event, who owned what. It holds every step against the promise
-// the moment it is taken:
+// ledger is what is known outside of the bridge: what was produced, the outcome of each
+// event, and the owners of partitions. It checks every step when it is taken:
 //
 //   - a commit passes only events that the table or the dead-letter topic has
 //     acknowledged, or that a rule drops;
 //   - an assignment begins neither beyond such an event nor before one that a
 //     commit had covered;
 //   - within an assignment events are mapped in order, again only until they
-//     are settled, and land in order, each once;
-//   - nothing lands that was not produced, and no partition has two Writes in
+//     are resolved, and be delivered in order, each once;
+//   - nothing is delivered that was not produced, and no partition has two Writes in
 //     flight.
-type book struct {
+type ledger struct {
 	t     *testing.T
 	began time.Time
 
@@ -37,18 +36,18 @@ type book struct {
 	busy    map[int32]*assignment
 	covered map[int32]int64 // what commits of healthy members are known to cover
 	commits int             // offsets in commit requests
-	again   int             // rows that landed a second time
+	again   int             // rows that delivered a second time
 	besides func()
-	skips   bool // rejects are settled without a dead letter
+	skips   bool // rejects are resolved without a dead letter
 	broken  int
 }
 
 // entry is one event.
 type entry struct {
-	text    string
-	landed  int       // times
-	settled bool      // acknowledged as a row or a dead letter, or nothing is to be done
-	when    time.Time // settled
+	text      string
+	delivered int       // times
+	resolved  bool      // acknowledged as a row or a dead letter, or nothing is to be done
+	when      time.Time // resolved
 }
 
 // assignment is one stay of a partition with a member.
@@ -59,43 +58,43 @@ type assignment struct {
 	begun     bool
 	first     int64 // offset it began at
 	next      int64 // offset to be mapped next
-	landed    int64 // highest offset that landed
-	loose     bool  // it may land again what it had, or out of order: the sink made it so
+	delivered int64 // highest offset that delivered
+	loose     bool  // it may be delivered again what it had, or out of order: the sink made it so
 }
 
-func newBook(t *testing.T, partitions int) *book {
-	return &book{t: t, began: time.Now(), logs: make([][]*entry, partitions), busy: map[int32]*assignment{}, covered: map[int32]int64{}}
+func newLedger(t *testing.T, partitions int) *ledger {
+	return &ledger{t: t, began: time.Now(), logs: make([][]*entry, partitions), busy: map[int32]*assignment{}, covered: map[int32]int64{}}
 }
 
 // violated fails the test; a broken promise repeats itself, so only the first
-// are told.
-func (b *book) violated(format string, args ...any) {
+// are reported.
+func (b *ledger) violated(format string, args ...any) {
 	b.t.Helper()
 	if b.broken++; b.broken <= 5 {
 		b.t.Errorf("after %v: %s", time.Since(b.began), fmt.Sprintf(format, args...))
 	}
 }
 
-// produced enters an event. Dropped ones are settled as they are.
-func (b *book) produced(partition int32, text string) {
+// produced enters an event. Dropped ones are resolved as they are.
+func (b *ledger) produced(partition int32, text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for int(partition) >= len(b.logs) {
 		b.logs = append(b.logs, nil)
 	}
-	b.logs[partition] = append(b.logs[partition], &entry{text: text, settled: strings.HasPrefix(text, "drop")})
+	b.logs[partition] = append(b.logs[partition], &entry{text: text, resolved: strings.HasPrefix(text, "drop")})
 }
 
-func (b *book) settle(e *entry) {
-	if !e.settled {
-		e.settled, e.when = true, time.Now()
+func (b *ledger) resolve(e *entry) {
+	if !e.resolved {
+		e.resolved, e.when = true, time.Now()
 	}
 }
 
-// open is the first offset of the partition that is not settled.
-func (b *book) open(partition int32) int64 {
+// open is the first offset of the partition that is not resolved.
+func (b *ledger) open(partition int32) int64 {
 	for i, e := range b.logs[partition] {
-		if !e.settled {
+		if !e.resolved {
 			return int64(i)
 		}
 	}
@@ -104,9 +103,9 @@ func (b *book) open(partition int32) int64 {
 
 // mapper makes the mapper of one assignment of m. Rows are
 // "<assignment>:<offset>:<text>".
-func (b *book) mapper(m *vmember) consumer.Mapper {
+func (b *ledger) mapper(m *vmember) consumer.Mapper {
 	b.mu.Lock()
-	a := &assignment{n: len(b.stays), m: m, landed: -1}
+	a := &assignment{n: len(b.stays), m: m, delivered: -1}
 	b.stays = append(b.stays, a)
 	b.mu.Unlock()
 	return func(rec *kgo.Record, out *consumer.Batch) {
@@ -124,9 +123,9 @@ func (b *book) mapper(m *vmember) consumer.Mapper {
 	}
 }
 
-// mapped checks where an assignment begins and that it goes on from there.
+// mapped checks where an assignment begins and that it continues from there.
 // It returns what the mapper is to do besides.
-func (b *book) mapped(a *assignment, rec *kgo.Record) func() {
+func (b *ledger) mapped(a *assignment, rec *kgo.Record) func() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p, at := rec.Partition, rec.Offset
@@ -134,7 +133,7 @@ func (b *book) mapped(a *assignment, rec *kgo.Record) func() {
 	case !a.begun:
 		a.begun, a.partition, a.first = true, p, at
 		if open := b.open(p); at > open {
-			b.violated("partition %d: assignment %d begins at %d, but %d is not settled: it is lost", p, a.n, at, open)
+			b.violated("partition %d: assignment %d begins at %d, but %d is not resolved: it is lost", p, a.n, at, open)
 		}
 		if at < b.covered[p] {
 			b.violated("partition %d: assignment %d begins at %d, though a commit had covered all before %d", p, a.n, at, b.covered[p])
@@ -146,20 +145,20 @@ func (b *book) mapped(a *assignment, rec *kgo.Record) func() {
 	}
 	a.next = at + 1
 	if strings.HasPrefix(string(rec.Value), "bad") && b.skips {
-		b.settle(b.logs[p][at])
+		b.resolve(b.logs[p][at])
 	}
 	return b.besides
 }
 
 // mapping sets what a mapper does besides, with each event.
-func (b *book) mapping(f func()) {
+func (b *ledger) mapping(f func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.besides = f
 }
 
 // latest is the last assignment of a partition with a member that has begun.
-func (b *book) latest(m *vmember, partition int32) *assignment {
+func (b *ledger) latest(m *vmember, partition int32) *assignment {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i := len(b.stays) - 1; i >= 0; i-- {
@@ -177,7 +176,7 @@ type vrow struct {
 }
 
 // parse returns the rows of one Write and the assignment they are of.
-func (b *book) parse(rows [][]byte) (*assignment, []vrow) {
+func (b *ledger) parse(rows [][]byte) (*assignment, []vrow) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var all []vrow
@@ -198,7 +197,7 @@ func (b *book) parse(rows [][]byte) (*assignment, []vrow) {
 }
 
 // begin enters a Write in flight.
-func (b *book) begin(a *assignment) {
+func (b *ledger) begin(a *assignment) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if other := b.busy[a.partition]; other != nil && (other == a || !other.m.strayed() && !a.m.strayed()) {
@@ -207,7 +206,7 @@ func (b *book) begin(a *assignment) {
 	b.busy[a.partition] = a
 }
 
-func (b *book) end(a *assignment) {
+func (b *ledger) end(a *assignment) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.busy[a.partition] == a {
@@ -215,50 +214,50 @@ func (b *book) end(a *assignment) {
 	}
 }
 
-// land makes rows durable. Unless acked, the bridge does not hear of it.
-func (b *book) land(a *assignment, rows []vrow, acked bool) {
+// be delivered makes rows durable. Unless acked, the bridge does not hear of it.
+func (b *ledger) land(a *assignment, rows []vrow, acked bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a.loose = a.loose || !acked
 	for _, r := range rows {
 		log := b.logs[a.partition]
 		if r.offset >= int64(len(log)) || log[r.offset].text != r.text {
-			b.violated("partition %d: a row landed that was never produced: %+v", a.partition, r)
+			b.violated("partition %d: a row delivered that was never produced: %+v", a.partition, r)
 			continue
 		}
-		if r.offset <= a.landed && !a.loose {
-			b.violated("partition %d: assignment %d landed %d after %d", a.partition, a.n, r.offset, a.landed)
+		if r.offset <= a.delivered && !a.loose {
+			b.violated("partition %d: assignment %d delivered %d after %d", a.partition, a.n, r.offset, a.delivered)
 		}
-		a.landed = max(a.landed, r.offset)
+		a.delivered = max(a.delivered, r.offset)
 		e := log[r.offset]
-		if e.landed++; e.landed > 1 {
+		if e.delivered++; e.delivered > 1 {
 			b.again++
 		}
 		if acked {
-			b.settle(e)
+			b.resolve(e)
 		}
 	}
 }
 
 // loosen enters that the table refused rows at large: a blocked partition probes
 // with one row and another until one is taken.
-func (b *book) loosen(a *assignment) {
+func (b *ledger) loosen(a *assignment) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a.loose = true
 }
 
 // refused enters an event that the table refuses standing alone.
-func (b *book) refused(a *assignment, r vrow) {
+func (b *ledger) refused(a *assignment, r vrow) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.skips {
-		b.settle(b.logs[a.partition][r.offset])
+		b.resolve(b.logs[a.partition][r.offset])
 	}
 }
 
 // buried enters a dead letter that the brokers take.
-func (b *book) buried(rec *kgo.Record) {
+func (b *ledger) buried(rec *kgo.Record) {
 	var p, at int64
 	for _, h := range rec.Headers {
 		switch h.Key {
@@ -274,11 +273,11 @@ func (b *book) buried(rec *kgo.Record) {
 		b.violated("a dead letter was never produced: %s from %d/%d", rec.Value, p, at)
 		return
 	}
-	b.settle(b.logs[p][at])
+	b.resolve(b.logs[p][at])
 }
 
 // committing checks a commit before the brokers hear of it.
-func (b *book) committing(req *kmsg.OffsetCommitRequest) {
+func (b *ledger) committing(req *kmsg.OffsetCommitRequest) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range req.Topics {
@@ -292,19 +291,19 @@ func (b *book) committing(req *kmsg.OffsetCommitRequest) {
 }
 
 // cover enters what a commit has covered.
-func (b *book) cover(p int32, to int64) {
+func (b *ledger) cover(p int32, to int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.covered[p] = max(b.covered[p], to)
 }
 
 // unsettled counts the events that have no end yet.
-func (b *book) unsettled() (n int) {
+func (b *ledger) unsettled() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, log := range b.logs {
 		for _, e := range log {
-			if !e.settled {
+			if !e.resolved {
 				n++
 			}
 		}
@@ -313,7 +312,7 @@ func (b *book) unsettled() (n int) {
 }
 
 // ends are the logs' ends by partition.
-func (b *book) ends() []int64 {
+func (b *ledger) ends() []int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	ends := make([]int64, len(b.logs))
@@ -323,32 +322,32 @@ func (b *book) ends() []int64 {
 	return ends
 }
 
-// landings counts the rows that landed.
-func (b *book) landings() (n int) {
+// landings counts the rows that delivered.
+func (b *ledger) landings() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, log := range b.logs {
 		for _, e := range log {
-			n += e.landed
+			n += e.delivered
 		}
 	}
 	return n
 }
 
-// duplicates counts the rows that landed again.
-func (b *book) duplicates() int {
+// duplicates counts the rows that delivered again.
+func (b *ledger) duplicates() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.again
 }
 
-// mostLandings is how often the row landed that landed most often.
-func (b *book) mostLandings() (n int) {
+// mostLandings is how often the row delivered that delivered most often.
+func (b *ledger) mostLandings() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, log := range b.logs {
 		for _, e := range log {
-			n = max(n, e.landed)
+			n = max(n, e.delivered)
 		}
 	}
 	return n

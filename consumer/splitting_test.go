@@ -16,10 +16,10 @@ import (
 
 // strict is a sink that refuses each Write holding a failing row, by offset.
 type strict struct {
-	failing map[int]bool
-	landed  []int
-	writes  int
-	largest int
+	failing   map[int]bool
+	delivered []int
+	writes    int
+	largest   int
 }
 
 // Probe is Write.
@@ -41,11 +41,11 @@ func (s *strict) Write(_ context.Context, _ int64, rows [][]byte) (int, error) {
 		}
 		batch = append(batch, offset)
 	}
-	s.landed = append(s.landed, batch...)
+	s.delivered = append(s.delivered, batch...)
 	return 1, nil
 }
 
-func halve(t *testing.T, rows, maxRows int, failing []int) {
+func splitting(t *testing.T, rows, maxRows int, failing []int) {
 	t.Helper()
 	sink := &strict{failing: map[int]bool{}}
 	for _, i := range failing {
@@ -61,24 +61,24 @@ func halve(t *testing.T, rows, maxRows int, failing []int) {
 		t.Fatalf("%d rows, %d failing: %v", rows, len(failing), err)
 	}
 	rows = min(rows, maxRows) // what does not fit is the next batch's
-	var wantRejected, wantLanded []int
+	var wantRejected, wantDelivered []int
 	for i := range rows {
 		if sink.failing[i] {
 			wantRejected = append(wantRejected, i)
 		} else {
-			wantLanded = append(wantLanded, i)
+			wantDelivered = append(wantDelivered, i)
 		}
 	}
 	if !slices.Equal(rejected, wantRejected) {
 		t.Errorf("%d rows: rejected %v, want exactly the failing ones %v", rows, rejected, wantRejected)
 	}
-	if !slices.Equal(sink.landed, wantLanded) {
-		t.Errorf("%d rows, failing %v: %d landed, want %d, each once and in order", rows, wantRejected, len(sink.landed), len(wantLanded))
+	if !slices.Equal(sink.delivered, wantDelivered) {
+		t.Errorf("%d rows, failing %v: %d delivered, want %d, each once and in order", rows, wantRejected, len(sink.delivered), len(wantDelivered))
 	}
 	if sink.largest > maxRows {
 		t.Errorf("a Write has %d rows, want at most %d", sink.largest, maxRows)
 	}
-	// Each failing row costs two Writes per level of the halving at most.
+	// Each failing row costs two Writes per level of the splitting at most.
 	levels := bits.Len(uint(rows - 1))
 	if most := 1 + 2*levels*len(wantRejected); sink.writes > most {
 		t.Errorf("%d rows, %d failing: got %d Writes, want at most %d", rows, len(wantRejected), sink.writes, most)
@@ -94,7 +94,7 @@ func TestHalving(t *testing.T) {
 		{5000, nil}, {4999, []int{1, 2, 3, 4997}}, {64, []int{0, 1, 2, 3, 4, 5, 6, 7}}, {40, seq(40)},
 	} {
 		t.Run(fmt.Sprintf("%d rows, failing %v", tc.rows, tc.failing[:min(len(tc.failing), 4)]), func(t *testing.T) {
-			halve(t, tc.rows, 5000, tc.failing)
+			splitting(t, tc.rows, 5000, tc.failing)
 		})
 	}
 }
@@ -107,7 +107,7 @@ func seq(n int) []int {
 	return all
 }
 
-// Whatever the failing set, halving isolates it exactly. 49 failing rows are the
+// Whatever the failing set, splitting isolates it exactly. 49 failing rows are the
 // most that are never called a schema fault.
 func FuzzHalving(f *testing.F) {
 	f.Add(uint16(1), uint16(1), []byte{0, 0})
@@ -121,7 +121,7 @@ func FuzzHalving(f *testing.F) {
 			failing = append(failing, (int(set[i])<<8|int(set[i+1]))%n)
 		}
 		slices.Sort(failing)
-		halve(t, n, int(maxRows)%6000+1, slices.Compact(failing))
+		splitting(t, n, int(maxRows)%6000+1, slices.Compact(failing))
 	})
 }
 
