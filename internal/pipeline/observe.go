@@ -150,7 +150,7 @@ func search(n int, at consumer.Event, get func(int) consumer.Event) (int, bool) 
 }
 
 func outcome(p *consumer.BatchView, status string) live.Outcome {
-	return live.Outcome{Status: status, Ack: p.Duration, Batch: live.Batch{
+	return live.Outcome{Status: status, Ack: consumer.Seconds(p.Duration), Batch: live.Batch{
 		Records: len(p.Records), Rows: p.Rows(), RowBytes: p.RowBytes,
 		FirstOffset: p.Records[0].Offset, LastOffset: p.Records[len(p.Records)-1].Offset,
 	}}
@@ -178,7 +178,7 @@ func (t *pageObserver) add(p *consumer.BatchView, at consumer.Event, o live.Outc
 	e := live.Event{
 		Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Index: at.Index, Produced: rec.Timestamp, Mapped: time.Now(), Size: len(rec.Value),
 		Type: about.Kind, Name: about.Name, MessageID: about.ID,
-		Status: o.Status, Code: o.Code, Column: o.Column, Meaning: o.Meaning, Reason: o.Reason, Batch: o.Batch, Ack: o.Ack.Seconds(),
+		Outcome: o,
 	}
 	if !t.events.Full() {
 		return t.events.Add(e, 0, nil)

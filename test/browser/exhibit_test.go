@@ -57,7 +57,7 @@ func newExhibit(t *testing.T, cfg live.Config) (*exhibit, *page) {
 }
 
 func (e *exhibit) add(name string) {
-	e.events.Add(live.Event{Status: live.Delivered, Name: name, Topic: "t", Mapped: time.Now()}, 0, nil)
+	e.events.Add(live.Event{Outcome: live.Outcome{Status: live.Delivered}, Name: name, Topic: "t", Mapped: time.Now()}, 0, nil)
 }
 
 // The page does not call well what is not.

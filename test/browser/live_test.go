@@ -12,9 +12,9 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// The status is on the page soon after the row's acknowledgement: within two
-// seconds on a quiet machine. The fastest of five counts, and has room for a busy
-// one: a page that asks now and then instead of being sent is slower than that.
+// The status is on the page soon after the row's acknowledgement: within two seconds
+// on a quiet machine. The fastest of five counts, with room for a busy one. A page
+// that polls is slower than that.
 func TestDeliveredIsSeenAtOnce(t *testing.T) {
 	s, p := newStage(t, emulator.Latency{})
 	p.open()

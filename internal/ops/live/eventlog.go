@@ -6,6 +6,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/datafly/bridge/consumer"
 )
 
 // States of an Event.
@@ -22,7 +26,6 @@ const (
 // contain a value; it is empty in ModeMetadata.
 type Event struct {
 	ID        uint64    `json:"id"` // from 1 in each process
-	Status    string    `json:"status"`
 	Topic     string    `json:"topic"`
 	Partition int32     `json:"partition"`
 	Offset    int64     `json:"offset"`
@@ -33,14 +36,18 @@ type Event struct {
 	Name      string    `json:"name,omitempty"`    // of a track, page or screen event
 	MessageID string    `json:"message_id,omitempty"`
 	Size      int       `json:"size"` // of the record's value, in bytes
+	Outcome
+}
 
-	Code    string `json:"code,omitempty"`    // of a reject or a filter, from a closed set
-	Column  string `json:"column,omitempty"`  // the column that caused it
-	Meaning string `json:"meaning,omitempty"` // explains Code
-	Reason  string `json:"reason,omitempty"`  // the error of this event; ModeFull only
-
-	Batch Batch   `json:"batch"`
-	Ack   float64 `json:"ack_seconds,omitempty"` // from mapping to completion
+// Outcome is the state of an event and, when it is complete, its outcome.
+type Outcome struct {
+	Status  string           `json:"status"`
+	Code    string           `json:"code,omitempty"`    // of a reject or a filter, from a closed set
+	Column  string           `json:"column,omitempty"`  // the column that caused it
+	Meaning string           `json:"meaning,omitempty"` // explains Code
+	Reason  string           `json:"reason,omitempty"`  // the error of this event; ModeFull only
+	Batch   Batch            `json:"batch"`
+	Ack     consumer.Seconds `json:"ack_seconds,omitempty"` // from mapping to completion
 }
 
 // Batch is the batch of an event.
@@ -50,17 +57,6 @@ type Batch struct {
 	RowBytes    int   `json:"row_bytes"`
 	FirstOffset int64 `json:"first_offset"`
 	LastOffset  int64 `json:"last_offset"`
-}
-
-// Outcome is the outcome of an event.
-type Outcome struct {
-	Status  string
-	Code    string
-	Column  string
-	Meaning string
-	Reason  string
-	Batch   Batch
-	Ack     time.Duration
 }
 
 // Content is the content of an event, for ModeFull, as it will be shown.
@@ -107,7 +103,6 @@ const (
 // safe for concurrent use; no method waits for a viewer.
 type EventLog struct {
 	mode    string
-	now     func() time.Time
 	viewers atomic.Int32
 	seen    atomic.Int64 // all events
 	kept    atomic.Int64 // events added
@@ -118,8 +113,7 @@ type EventLog struct {
 	content  int        // bytes
 	lastID   uint64
 	rev      uint64 // of the last change
-	tokens   float64
-	filled   time.Time
+	limiter  rate.Limiter
 }
 
 // entry is one kept event. It does not change after its eviction.
@@ -131,7 +125,7 @@ type entry struct {
 }
 
 // NewEventLog returns an EventLog for ModeMetadata or ModeFull.
-func NewEventLog(mode string) *EventLog { return &EventLog{mode: mode, now: time.Now} }
+func NewEventLog(mode string) *EventLog { return &EventLog{mode: mode} }
 
 // Full reports whether the content of events may be kept and shown.
 func (f *EventLog) Full() bool { return f.mode == ModeFull }
@@ -144,17 +138,16 @@ func (f *EventLog) Admit(n int) int {
 	if n <= 0 {
 		return 0
 	}
-	rate := float64(idleRate)
+	limit := idleRate
 	if f.viewers.Load() > 0 {
-		rate = watchedRate
+		limit = watchedRate
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := f.now()
-	f.tokens = min(f.tokens+now.Sub(f.filled).Seconds()*rate, max(rate/2, mostAtOnce))
-	f.filled = now
-	granted := min(n, mostAtOnce, int(f.tokens))
-	f.tokens -= float64(granted)
+	f.limiter.SetLimit(rate.Limit(limit))
+	f.limiter.SetBurst(max(limit/2, mostAtOnce))
+	granted := min(n, mostAtOnce, int(f.limiter.Tokens()))
+	f.limiter.AllowN(time.Now(), granted)
 	return granted
 }
 
@@ -209,10 +202,10 @@ func (f *EventLog) SetOutcome(id uint64, o Outcome) {
 	if e.Status != Rejected && o.Status == Rejected {
 		f.rejected++
 	}
-	e.Status, e.Code, e.Column, e.Meaning, e.Batch, e.Ack = o.Status, o.Code, o.Column, o.Meaning, o.Batch, o.Ack.Seconds()
-	if f.mode == ModeFull {
-		e.Reason = o.Reason
+	if f.mode != ModeFull {
+		o.Reason = ""
 	}
+	e.Outcome = o
 	f.rev++
 	e.rev = f.rev
 }

@@ -159,7 +159,7 @@ func (w *watching) events() (ids []uint64, status []string) {
 }
 
 func event(status, name string) live.Event {
-	return live.Event{Status: status, Name: name, Type: "track", Topic: "t", Partition: 1, Offset: 42, MessageID: "m-" + name}
+	return live.Event{Outcome: live.Outcome{Status: status}, Name: name, Type: "track", Topic: "t", Partition: 1, Offset: 42, MessageID: "m-" + name}
 }
 
 func TestStreamTellsStateAndEvents(t *testing.T) {
