@@ -33,7 +33,7 @@ func status(t *testing.T, args ...string) (code int, stdout, stderr string) {
 // their address.
 func serveStatus(t *testing.T, s ops.Snapshot) string {
 	t.Helper()
-	server := ops.New(ops.Config{Address: "127.0.0.1:0"}, ops.NewMetrics(ops.Process{}),
+	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics(ops.Process{}),
 		func() ops.Snapshot { return s }, zaptest.NewLogger(t))
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func TestStatusFollowsNoRedirect(t *testing.T) {
 // serveAsking is serveStatus for a bridge that asks for a token.
 func serveAsking(t *testing.T, s ops.Snapshot, token string) string {
 	t.Helper()
-	server := ops.New(ops.Config{Address: "127.0.0.1:0", Access: access.New(func() (string, error) { return token, nil }, true)},
+	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}, Access: access.New(func() (string, error) { return token, nil }, true)},
 		ops.NewMetrics(ops.Process{}), func() ops.Snapshot { return s }, zaptest.NewLogger(t))
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)

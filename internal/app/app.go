@@ -123,7 +123,7 @@ func (a *App) newServer(cfg *config.Config, events *live.EventLog, counts *ops.I
 			return token.Read()
 		}
 	}
-	c := ops.Config{Address: cfg.Ops.Address, Pprof: cfg.Ops.Pprof, Access: access.New(token, cfg.Ops.Loopback())}
+	c := ops.Config{Settings: cfg.Ops, Access: access.New(token, cfg.Ops.Loopback())}
 	if events != nil {
 		c.Live = live.New(live.Config{Mode: cfg.Ops.LiveEvents, Access: c.Access, DeadLetters: a.pipelines[0].DeadLetters()}, events, a.Status, counts, a.log)
 	}

@@ -140,14 +140,14 @@ func TestASlipInAnyNameIsFound(t *testing.T) {
 			}
 			l := newLoader()
 			l.unknown(origin{source: "--set"}, section+slip)
-			if got, want := l.problems[0].(*Problem).Remedy, "did you mean "+f.Path+"?"; got != want {
+			if got, want := Problems(l.problems[0])[0].Remedy, "did you mean "+f.Path+"?"; got != want {
 				t.Errorf("%s%s: got %q, want %q", section, slip, got, want)
 			}
 		}
 		l := newLoader()
 		variable := f.Env
 		l.unknownEnv(variable[:len(variable)-2] + variable[len(variable)-1:])
-		if got, want := l.problems[0].(*Problem).Remedy, "did you mean "+variable+"?"; got != want {
+		if got, want := Problems(l.problems[0])[0].Remedy, "did you mean "+variable+"?"; got != want {
 			t.Errorf("%s: got %q, want %q", variable, got, want)
 		}
 	}
@@ -181,7 +181,7 @@ func TestSuggestions(t *testing.T) {
 		} else {
 			l.unknown(origin{source: "--set"}, given)
 		}
-		if got := l.problems[0].(*Problem).Remedy; got != want {
+		if got := Problems(l.problems[0])[0].Remedy; got != want {
 			t.Errorf("%s: got %q, want %q", given, got, want)
 		}
 	}

@@ -162,7 +162,7 @@ func TestNoSecretComesOut(t *testing.T) {
 			s.Config = config
 			metrics := ops.NewMetrics(process)
 			m := metrics.Integration("default", known, fixed(s))
-			url := start(t, ops.Config{Pprof: true}, metrics, fixed(s), log)
+			url := start(t, ops.Config{Settings: ops.Settings{Pprof: true}}, metrics, fixed(s), log)
 			m.TokenMinted(errors.New("invalid_client: " + secret))
 			m.Committed(errors.New("sasl: " + secret))
 

@@ -13,7 +13,7 @@ import (
 // Profiles are shown over the loopback under a name of the loopback, whatever
 // the server listens on.
 func TestProfilesAreForThisMachine(t *testing.T) {
-	h := ops.New(ops.Config{Pprof: true}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t)).Handler()
+	h := ops.New(ops.Config{Settings: ops.Settings{Pprof: true}}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t)).Handler()
 	for _, tt := range []struct {
 		peer, host string
 		want       int

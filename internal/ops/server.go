@@ -21,19 +21,12 @@ const DefaultAddress = "127.0.0.1:9400"
 
 // Config of the Server.
 type Config struct {
-	// Address is the host:port to listen on. Port 0 takes a free one, an empty
-	// host all interfaces. Anyone who can reach it can read the metrics.
-	// Default DefaultAddress.
-	Address string
+	// Settings of which Address and Pprof count here; an empty Address is DefaultAddress.
+	Settings
 
 	// Access authenticates requests to /status and checks the Host of those and of
 	// /metrics. Default nil: everyone, any Host.
 	Access *access.Control
-
-	// Pprof serves Go's profiler under /debug/pprof/ to requests over the loopback. A
-	// CPU profile costs a few per cent of CPU while it runs. Profiles and traces may
-	// contain names from the data. Default false.
-	Pprof bool
 
 	// Live serves everything under LivePath; browsers are redirected there from /.
 	// Default nil: no page.

@@ -28,7 +28,7 @@ func TestAddressInUse(t *testing.T) {
 	}
 	defer taken.Close()
 	address := taken.Addr().String()
-	s := ops.New(ops.Config{Address: address}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
+	s := ops.New(ops.Config{Settings: ops.Settings{Address: address}}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
 	err = s.Start(t.Context())
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		t.Fatalf("Start: got %v, want address in use", err)
@@ -45,7 +45,7 @@ func TestAddressInUse(t *testing.T) {
 
 func TestAddressesNobodyCanListenOn(t *testing.T) {
 	for _, address := range []string{"9400", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:http:1", "192.0.2.1:9400"} {
-		s := ops.New(ops.Config{Address: address}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
+		s := ops.New(ops.Config{Settings: ops.Settings{Address: address}}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
 		err := s.Start(t.Context())
 		if err == nil {
 			_ = s.Close(t.Context())
@@ -60,7 +60,7 @@ func TestAddressesNobodyCanListenOn(t *testing.T) {
 
 func TestServerOutlivesTheContextOfStart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s := ops.New(ops.Config{Address: "127.0.0.1:0", Pprof: true}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
+	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0", Pprof: true}}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
 	if err := s.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestServerOutlivesTheContextOfStart(t *testing.T) {
 
 func TestAddrBeforeStartIsTheConfiguredOne(t *testing.T) {
 	for configured, want := range map[string]string{"": "127.0.0.1:9400", ":9400": ":9400"} {
-		s := ops.New(ops.Config{Address: configured}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
+		s := ops.New(ops.Config{Settings: ops.Settings{Address: configured}}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
 		if got := s.Addr(); got != want {
 			t.Errorf("Address %q: got %q, want %q", configured, got, want)
 		}
@@ -92,7 +92,7 @@ func TestAddrBeforeStartIsTheConfiguredOne(t *testing.T) {
 
 func TestCloseLetsARequestFinish(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
-	s := ops.New(ops.Config{Address: "127.0.0.1:0"}, ops.NewMetrics(process), func() ops.Snapshot {
+	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics(process), func() ops.Snapshot {
 		close(entered)
 		<-release
 		return healthy()
@@ -115,7 +115,7 @@ func TestCloseLetsARequestFinish(t *testing.T) {
 }
 
 func TestCloseCutsOffWhatTakesTooLong(t *testing.T) {
-	s := ops.New(ops.Config{Address: "127.0.0.1:0", Pprof: true}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
+	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0", Pprof: true}}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func handlerRuns(t *testing.T) bool {
 func TestPprofIsBehindItsSwitch(t *testing.T) {
 	m := registry(fixed(healthy()))
 	off := start(t, ops.Config{}, m, fixed(healthy()), zaptest.NewLogger(t))
-	on := start(t, ops.Config{Pprof: true}, m, fixed(healthy()), zaptest.NewLogger(t))
+	on := start(t, ops.Config{Settings: ops.Settings{Pprof: true}}, m, fixed(healthy()), zaptest.NewLogger(t))
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/goroutine?debug=1", "/debug/pprof/symbol"} {
 		if got := ask(t, http.MethodGet, off+path); got.status != http.StatusNotFound {
 			t.Errorf("%s without the switch: got %d, want 404", path, got.status)
@@ -229,7 +229,7 @@ func TestHugeHeadersAreRefused(t *testing.T) {
 }
 
 func TestHugeBodiesAreNotRead(t *testing.T) {
-	url := start(t, ops.Config{Pprof: true}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
+	url := start(t, ops.Config{Settings: ops.Settings{Pprof: true}}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t))
 	const offered, most = 256 << 20, 64 << 20 // the sockets of both ends buffer some
 	body := &endless{}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/debug/pprof/symbol", io.LimitReader(body, offered))

@@ -47,7 +47,7 @@ func metrics(t *testing.T) string {
 	idle := func() ops.Snapshot { return ops.Snapshot{} }
 	registry := ops.NewMetrics(ops.Process{})
 	registry.Integration("default", ops.Known{}, idle)
-	s := ops.New(ops.Config{Address: "127.0.0.1:0"}, registry, idle, zaptest.NewLogger(t))
+	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, registry, idle, zaptest.NewLogger(t))
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
