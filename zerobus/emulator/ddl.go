@@ -7,8 +7,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/datafly/bridge/internal/delta"
 )
 
 // DefaultDDL creates the table of the integration's page: thirteen nullable
@@ -289,11 +287,8 @@ func (p *ddlParser) column() field {
 	}
 	p.next()
 	line := p.tok.line
-	parsed, err := delta.Parse(p.typeText())
-	if err == nil {
-		f.typ, err = newType(parsed)
-	}
-	if err != nil && p.err == nil {
+	var err error
+	if f.typ, err = parseType(p.typeText()); err != nil {
 		p.failAt(line, "%w", err)
 	}
 	for p.err == nil && !p.tok.is(",", ")") {

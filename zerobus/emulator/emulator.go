@@ -169,20 +169,16 @@ func New(cfg Config) (*Emulator, error) {
 
 // validate reports every problem of a Config with its defaults at once.
 func (cfg *Config) validate() error {
-	var errs []error
-	want := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	want(cfg.TokenLifetime >= time.Second, "token lifetime %s: want at least 1s", cfg.TokenLifetime)
-	want(cfg.MaxRows >= 0 && cfg.MaxRequestBytes >= 0, "max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes)
-	want(cfg.AckInterval >= 0 && cfg.AckEvery >= 0 && cfg.CloseWindow >= 0,
+	var p problems
+	p.want(cfg.TokenLifetime >= time.Second, "token lifetime %s: want at least 1s", cfg.TokenLifetime)
+	p.want(cfg.MaxRows >= 0 && cfg.MaxRequestBytes >= 0, "max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes)
+	p.want(cfg.AckInterval >= 0 && cfg.AckEvery >= 0 && cfg.CloseWindow >= 0,
 		"ack interval %s, ack every %d, close window %s: want 0 (default) or more", cfg.AckInterval, cfg.AckEvery, cfg.CloseWindow)
 	_, err := ParseOversizeCode(codeName(cfg.OversizeCode))
-	return errors.Join(append(errs, err, cfg.Latency.validate(),
+	p.add(err, cfg.Latency.validate(),
 		oneOf("auth mode", string(cfg.Auth), string(AuthStrict), string(AuthPresence), string(AuthOff)),
-		oneOf("schema mode", string(cfg.Schema), string(SchemaByName), string(SchemaExact)))...)
+		oneOf("schema mode", string(cfg.Schema), string(SchemaByName), string(SchemaExact)))
+	return errors.Join(p...)
 }
 
 // Handler serves the workspace and the admin API.

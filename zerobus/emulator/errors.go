@@ -173,6 +173,18 @@ func ParseOversizeCode(text string) (codes.Code, error) {
 	return 0, oneOf("oversize status", text, "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
 }
 
+// problems gathers what is wrong with a configuration or a fault.
+type problems []error
+
+func (p *problems) want(ok bool, format string, args ...any) {
+	if !ok {
+		p.add(fmt.Errorf(format, args...))
+	}
+}
+
+// add ignores nil, like errors.Join.
+func (p *problems) add(errs ...error) { *p = append(*p, errs...) }
+
 func oneOf(what, got string, all ...string) error {
 	if slices.Contains(all, got) {
 		return nil

@@ -127,17 +127,12 @@ type RowMatch struct {
 
 // validate reports every problem at once.
 func (f *Fault) validate() error {
-	var errs []error
-	want := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
+	var p problems
 	where, known := effects[f.Effect]
-	errs = append(errs, oneOf("effect", f.Effect, slices.Sorted(maps.Keys(effects))...), f.Latency.validate(), f.Rows.validate())
+	p.add(oneOf("effect", f.Effect, slices.Sorted(maps.Keys(effects))...), f.Latency.validate(), f.Rows.validate())
 	if f.Endpoint != "" {
-		errs = append(errs, oneOf("endpoint", f.Endpoint, endpoints...))
-		want(!known || !slices.Contains(endpoints, f.Endpoint) || slices.Contains(where, f.Endpoint),
+		p.add(oneOf("endpoint", f.Endpoint, endpoints...))
+		p.want(!known || !slices.Contains(endpoints, f.Endpoint) || slices.Contains(where, f.Endpoint),
 			"effect %q does not apply to the endpoint %q, only to %v", f.Effect, f.Endpoint, where)
 		where = []string{f.Endpoint}
 	}
@@ -155,70 +150,59 @@ func (f *Fault) validate() error {
 		{f.Window != nil || f.EndAfter != nil, "window and end_after", "close_signal"},
 		{f.AckOffset != nil || f.AckBy != nil, "ack_offset and ack_by", "ack"},
 	} {
-		want(!group.set || slices.Contains(strings.Fields(group.effects), f.Effect),
+		p.want(!group.set || slices.Contains(strings.Fields(group.effects), f.Effect),
 			"%s go with the effects %s only, not with %q", group.fields, group.effects, f.Effect)
 	}
-	want(f.Effect != EffectLatency || f.Latency != (Latency{}), "the effect latency wants a latency such as 20ms or p50=150ms,p95=500ms")
-	want(f.ByteEveryMS >= 0 && f.ByteEveryMS <= 60_000, "byte_every_ms %d: want 0 to 60000", f.ByteEveryMS)
-	want(f.Count >= 0, "count %d: want 0 (until removed) or more", f.Count)
-	want(f.Probability >= 0 && f.Probability <= 1, "probability %v: want 0 to 1", f.Probability)
-	want(f.RetryAfter >= 0 && f.RetryAfter <= 1<<30, "retry_after %d: want seconds, 0 or more", f.RetryAfter)
-	want(f.Rows == nil && f.Effect != EffectRefuse || takesRows(f.Endpoint), "rows and the effect refuse want an endpoint of %v, not %q", withRows, f.Endpoint)
-	want(f.Offset == nil || f.Endpoint == EndpointStream, "offset goes with the endpoint stream only, not with %q", f.Endpoint)
-	want(f.Table == "" || f.Endpoint != EndpointToken, "table %q: the token endpoint knows no tables; leave it out", f.Table)
-	want(f.AckOffset == nil || f.AckBy == nil, "ack_offset and ack_by: give one of them, or none for an ack without an offset")
+	p.want(f.Effect != EffectLatency || f.Latency != (Latency{}), "the effect latency wants a latency such as 20ms or p50=150ms,p95=500ms")
+	p.want(f.ByteEveryMS >= 0 && f.ByteEveryMS <= 60_000, "byte_every_ms %d: want 0 to 60000", f.ByteEveryMS)
+	p.want(f.Count >= 0, "count %d: want 0 (until removed) or more", f.Count)
+	p.want(f.Probability >= 0 && f.Probability <= 1, "probability %v: want 0 to 1", f.Probability)
+	p.want(f.RetryAfter >= 0 && f.RetryAfter <= 1<<30, "retry_after %d: want seconds, 0 or more", f.RetryAfter)
+	p.want(f.Rows == nil && f.Effect != EffectRefuse || takesRows(f.Endpoint), "rows and the effect refuse want an endpoint of %v, not %q", withRows, f.Endpoint)
+	p.want(f.Offset == nil || f.Endpoint == EndpointStream, "offset goes with the endpoint stream only, not with %q", f.Endpoint)
+	p.want(f.Table == "" || f.Endpoint != EndpointToken, "table %q: the token endpoint knows no tables; leave it out", f.Table)
+	p.want(f.AckOffset == nil || f.AckBy == nil, "ack_offset and ack_by: give one of them, or none for an ack without an offset")
 	for _, d := range []*Duration{f.Window, f.EndAfter} {
-		want(d == nil || *d >= 0 && time.Duration(*d) <= 24*time.Hour, "duration %v: want 0 to 24h", d)
+		p.want(d == nil || *d >= 0 && time.Duration(*d) <= 24*time.Hour, "duration %v: want 0 to 24h", d)
 	}
 	if f.Effect == EffectStatus {
-		errs = append(errs, f.validateStatus(where))
+		p.add(f.validateStatus(where))
 	}
-	return errors.Join(errs...)
+	return errors.Join(p...)
 }
 
 // validateStatus checks the effect status for the endpoints it may apply to.
 func (f *Fault) validateStatus(where []string) error {
-	var errs []error
-	want := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
+	var p problems
 	header := func(s string) bool {
 		return !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e })
 	}
 	http := slices.ContainsFunc(where, func(e string) bool { return slices.Contains(overHTTP, e) })
 	if f.GRPCCode != "" {
-		errs = append(errs, oneOf("grpc_code", f.GRPCCode, slices.Sorted(maps.Keys(code.Code_value))...))
+		p.add(oneOf("grpc_code", f.GRPCCode, slices.Sorted(maps.Keys(code.Code_value))...))
 	}
-	want(f.Status != 0 || !http && f.GRPCCode != "", "status 0: the effect status wants 200 to 599 or, on the endpoints create and stream, a grpc_code")
-	want(f.Status == 0 || f.Status >= 200 && f.Status <= 599, "status %d: the effect status wants 200 to 599", f.Status)
-	want(f.ContentType == "" && f.CutAfter == nil || http, "content_type and cut_after are of HTTP answers; they do not go with the endpoint %q", f.Endpoint)
-	want(f.CutAfter == nil || *f.CutAfter >= 0, "cut_after: want 0 or more bytes")
-	want(f.Reason == "" && !f.InTrailer || f.Endpoint == EndpointCreate, "reason and in_trailer go with the endpoint create only, not with %q", f.Endpoint)
-	want(header(f.ContentType), "content_type: want visible ASCII and blanks, as in a header")
-	want(header(f.Reason), "reason: want visible ASCII and blanks, as in a header")
-	return errors.Join(errs...)
+	p.want(f.Status != 0 || !http && f.GRPCCode != "", "status 0: the effect status wants 200 to 599 or, on the endpoints create and stream, a grpc_code")
+	p.want(f.Status == 0 || f.Status >= 200 && f.Status <= 599, "status %d: the effect status wants 200 to 599", f.Status)
+	p.want(f.ContentType == "" && f.CutAfter == nil || http, "content_type and cut_after are of HTTP answers; they do not go with the endpoint %q", f.Endpoint)
+	p.want(f.CutAfter == nil || *f.CutAfter >= 0, "cut_after: want 0 or more bytes")
+	p.want(f.Reason == "" && !f.InTrailer || f.Endpoint == EndpointCreate, "reason and in_trailer go with the endpoint create only, not with %q", f.Endpoint)
+	p.want(header(f.ContentType), "content_type: want visible ASCII and blanks, as in a header")
+	p.want(header(f.Reason), "reason: want visible ASCII and blanks, as in a header")
+	return errors.Join(p...)
 }
 
 func (m *RowMatch) validate() error {
 	if m == nil {
 		return nil
 	}
-	var errs []error
-	if m.Equals == nil && m.Regexp == "" && len(m.MessageIDs) == 0 {
-		errs = append(errs, errors.New("rows: want equals, regexp or message_ids"))
-	}
-	if m.Equals != nil && m.Column == "" {
-		errs = append(errs, errors.New("rows: equals wants a column"))
-	}
-	if m.Column != "" && m.Equals == nil && m.Regexp == "" {
-		errs = append(errs, fmt.Errorf("rows: column %q wants equals or regexp", m.Column))
-	}
+	var p problems
+	p.want(m.Equals != nil || m.Regexp != "" || len(m.MessageIDs) > 0, "rows: want equals, regexp or message_ids")
+	p.want(m.Equals == nil || m.Column != "", "rows: equals wants a column")
+	p.want(m.Column == "" || m.Equals != nil || m.Regexp != "", "rows: column %q wants equals or regexp", m.Column)
 	if _, err := regexp.Compile(m.Regexp); err != nil {
-		errs = append(errs, fmt.Errorf("rows: regexp: %w", err))
+		p.add(fmt.Errorf("rows: regexp: %w", err))
 	}
-	return errors.Join(errs...)
+	return errors.Join(p...)
 }
 
 // Latency is a distribution of waiting times. The zero value is no wait. P50

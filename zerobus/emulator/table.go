@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/datafly/bridge/internal/delta"
 )
 
 // Column is one column of a table.
@@ -213,11 +211,7 @@ func (t *Table) AddColumn(c Column) error {
 	if !columnName.MatchString(c.Name) {
 		return fmt.Errorf("add column %q to %s: the service takes ASCII letters, digits and underscore only", c.Name, t.name)
 	}
-	parsed, err := delta.Parse(c.Type)
-	if err != nil {
-		return fmt.Errorf("add column %s to %s: %w", c.Name, t.name, err)
-	}
-	typ, err := newType(parsed)
+	typ, err := parseType(c.Type)
 	if err != nil {
 		return fmt.Errorf("add column %s to %s: %w", c.Name, t.name, err)
 	}

@@ -60,6 +60,15 @@ var kinds = map[delta.Kind]struct {
 	delta.Struct:       {expected: "an object"},
 }
 
+// parseType reads a type as SQL writes it.
+func parseType(text string) (*dataType, error) {
+	t, err := delta.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return newType(t)
+}
+
 // newType prepares a type for reading values.
 func newType(t *delta.Type) (_ *dataType, err error) {
 	k, ok := kinds[t.Kind]
