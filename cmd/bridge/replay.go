@@ -156,11 +156,9 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay
 		return err
 	}
 	report.add(moves)
-	members, err := cluster.Members(ctx, r.Group)
-	if err != nil {
+	if report.Members, err = cluster.Members(ctx, r.Group); err != nil {
 		return err
 	}
-	report.setMembers(members)
 
 	var refused error
 	switch {
@@ -170,7 +168,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay
 	default:
 		err := cluster.CommitReplay(ctx, r.Group, moves)
 		if active, ok := errors.AsType[*kafka.ActiveGroupError](err); ok {
-			report.setMembers(active.Members)
+			report.Members = active.Members
 			refused = fmt.Errorf("refused: %w, for example with %s", active, stopMembers)
 			break
 		}
@@ -181,6 +179,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay
 		report.Executed = true
 		log.Info("replay: offsets committed", report.audit()...)
 	}
+	report.Members = append([]kafka.Member{}, report.Members...) // [] in JSON, not null
 	if err := f.output.print(cmd, report, report.text); err != nil {
 		return err
 	}
@@ -211,7 +210,7 @@ type replayReport struct {
 
 	Partitions []replayPartition `json:"partitions"`
 	Totals     replayTotals      `json:"totals"`
-	Members    []replayMember    `json:"members"` // of the group; --execute refuses while there is one
+	Members    []kafka.Member    `json:"members"` // of the group; --execute refuses while there is one
 
 	execute   bool // asked for
 	allowSkip bool
@@ -237,14 +236,6 @@ type replayTotals struct {
 	ToRead     int64 `json:"to_read"`
 	Again      int64 `json:"delivered_again"`
 	Skipped    int64 `json:"skipped"`
-}
-
-type replayMember struct {
-	ID         string `json:"member_id"`
-	InstanceID string `json:"instance_id,omitempty"`
-	ClientID   string `json:"client_id"`
-	Host       string `json:"host"`
-	Partitions int    `json:"partitions"`
 }
 
 func (r *replayReport) add(moves []kafka.Move) {
@@ -281,13 +272,6 @@ func replayNote(m kafka.Move) string {
 		notes = append(notes, "is there already")
 	}
 	return strings.Join(notes, "; ")
-}
-
-func (r *replayReport) setMembers(members []kafka.Member) {
-	r.Members = []replayMember{}
-	for _, m := range members {
-		r.Members = append(r.Members, replayMember(m))
-	}
 }
 
 // audit is the fields of the audit line.

@@ -17,7 +17,7 @@ import (
 
 func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 	r := &replayReport{Group: "live", To: "offset 3"}
-	r.setMembers([]kafka.Member{{ID: "m-1\x1b[2J", InstanceID: "bridge-0", ClientID: "c\r\nl", Host: "10.0.0.1", Partitions: 2}, {ID: "m-2"}})
+	r.Members = []kafka.Member{{ID: "m-1\x1b[2J", InstanceID: "bridge-0", ClientID: "c\r\nl", Host: "10.0.0.1", Partitions: 2}, {ID: "m-2"}}
 	r.add([]kafka.Move{
 		{Topic: "a", Partition: 0, Committed: 9, Requested: 3, Target: 5, LogStart: 5, LogEnd: 10, Redelivered: 4},
 		{Topic: "a", Partition: 1, Committed: -1, Requested: 3, Target: 2, LogEnd: 2, Skipped: 2},

@@ -54,9 +54,6 @@ var (
 	recordKeys  = []string{"topic", "partition", "offset", "timestamp", "key", "headers"}
 )
 
-// Keys returns every key that a test file may have.
-func Keys() []string { return slices.Concat(fileKeys, testKeys, optionKeys, recordKeys) }
-
 // maxFile bounds a file of tests, in bytes.
 const maxFile = 64 << 20
 

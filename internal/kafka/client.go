@@ -173,11 +173,11 @@ func (c *Client) MessageLimit(ctx context.Context, topic string) int {
 
 // Member is one member of a group, as the group's coordinator knows it.
 type Member struct {
-	ID         string // given by the coordinator
-	InstanceID string // of a static member; else empty
-	ClientID   string // kafka.client_id
-	Host       string // address it connects from
-	Partitions int    // assigned to it now
+	ID         string `json:"member_id"`             // given by the coordinator
+	InstanceID string `json:"instance_id,omitempty"` // of a static member; else empty
+	ClientID   string `json:"client_id"`             // kafka.client_id
+	Host       string `json:"host"`                  // address it connects from
+	Partitions int    `json:"partitions"`            // assigned to it now
 }
 
 // Members returns the members of a group, of either protocol; none when the group
