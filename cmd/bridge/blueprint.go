@@ -129,7 +129,7 @@ configuration. The exit code is 1 if a file has a mistake.`,
 				report.OK = report.OK && r.OK
 				report.Files = append(report.Files, r)
 			}
-			if err := output.print(cmd, report, report.text); err != nil {
+			if err := output.write(cmd, report, report.text); err != nil {
 				return err
 			}
 			if !report.OK {
@@ -317,7 +317,7 @@ docs/blueprint.md describes the form of a test.`,
 			if report.Passed+report.Failed == 0 && match != nil && report.OK {
 				return &usageError{fmt.Errorf("--run %s matches no test", run)}
 			}
-			if err := output.print(cmd, report, report.text); err != nil {
+			if err := output.write(cmd, report, report.text); err != nil {
 				return err
 			}
 			if !report.OK {

@@ -42,7 +42,7 @@ fails, else 1; a warning is no failure.`,
 			c := &checker{timeout: timeout, writeProbe: writeProbe}
 			c.run(cmd.Context(), cmd)
 			answer := map[string]any{"ok": c.ok(), "steps": c.steps}
-			if err := output.print(cmd, answer, c.text); err != nil {
+			if err := output.write(cmd, answer, c.text); err != nil {
 				return err
 			}
 			if !c.ok() {

@@ -78,7 +78,7 @@ The exit code is 1 if anything was lost. It ends after --events, after
 			}
 			lines.Flush(lastFlush) // the report comes last
 			text := func(b *strings.Builder, look terminal.Style) { demoText(b, look, report) }
-			if err := output.print(cmd, report, text); err != nil {
+			if err := output.write(cmd, report, text); err != nil {
 				return err
 			}
 			if report.Lost != 0 {
@@ -147,7 +147,7 @@ func produceDemo(cmd *cobra.Command, o demo.Options, output *outputForm) error {
 	if err != nil {
 		return err
 	}
-	return output.print(cmd, map[string]int64{"produced": produced}, func(b *strings.Builder, _ terminal.Style) {
+	return output.write(cmd, map[string]int64{"produced": produced}, func(b *strings.Builder, _ terminal.Style) {
 		fmt.Fprintf(b, "produced %d events to %s\n", produced, o.Topic)
 	})
 }

@@ -288,7 +288,7 @@ configuration, and READ on the dead-letter topics.`,
 			list.newest(limit)
 			list.skipCounts = list.skipped(&f, list.Older)
 			list.Groups = list.groups.sorted()
-			return output.print(cmd, list, list.text)
+			return output.write(cmd, list, list.text)
 		},
 	}
 	f.add(cmd)
@@ -523,7 +523,7 @@ when one was not.`,
 			if err != nil {
 				return err
 			}
-			if err := output.print(cmd, r, r.text); err != nil {
+			if err := output.write(cmd, r, r.text); err != nil {
 				return err
 			}
 			if r.Error != "" {

@@ -70,7 +70,7 @@ read, show maps with the blueprint alone and reports that.`,
 			}
 			s := newShownDeadLetter(l, len(r.Topics))
 			s.mapNow(cmd.Context(), b)
-			return output.print(cmd, s, s.text)
+			return output.write(cmd, s, s.text)
 		},
 	}
 	f.addTopics(cmd)

@@ -58,9 +58,9 @@ func addOutput(cmd *cobra.Command) *outputForm {
 
 func (o *outputForm) json() bool { return o.value == "json" }
 
-// print writes the answer of a command to its standard output: as one JSON value,
+// write writes the answer of a command to its standard output: as one JSON value,
 // or as text with its table heads and verdicts coloured.
-func (o *outputForm) print(cmd *cobra.Command, answer any, text func(b *strings.Builder, look terminal.Style)) error {
+func (o *outputForm) write(cmd *cobra.Command, answer any, text func(b *strings.Builder, look terminal.Style)) error {
 	out := cmd.OutOrStdout()
 	var b strings.Builder
 	if o.json() {

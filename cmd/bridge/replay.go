@@ -180,7 +180,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay
 		log.Info("replay: offsets committed", report.audit()...)
 	}
 	report.Members = append([]kafka.Member{}, report.Members...) // [] in JSON, not null
-	if err := f.output.print(cmd, report, report.text); err != nil {
+	if err := f.output.write(cmd, report, report.text); err != nil {
 		return err
 	}
 	return suggest(refused, "") // no command of the bridge helps

@@ -43,7 +43,7 @@ func newVersionCommand() *cobra.Command {
   bridge version --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			build := map[string]string{"version": version(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}
-			return output.print(cmd, build, func(b *strings.Builder, _ terminal.Style) {
+			return output.write(cmd, build, func(b *strings.Builder, _ terminal.Style) {
 				fmt.Fprintf(b, "bridge %s %s %s/%s\n", build["version"], build["go"], build["os"], build["arch"])
 			})
 		},
