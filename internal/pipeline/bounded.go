@@ -9,7 +9,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/consumer"
-	"github.com/datafly/bridge/internal/kafka"
 )
 
 // ErrIncomplete ends a bounded run that was stopped before its end. Exit code 0
@@ -21,12 +20,6 @@ func (p *Pipeline) bound(ctx context.Context) (ends *consumer.StopOffsets, err e
 	from, until := p.cfg.From, p.cfg.Until
 	if from == nil && until == nil {
 		return nil, nil //nolint:nilnil // an open run has no ends
-	}
-	if from != nil {
-		p.kafka.Start = "earliest"
-		if from.Kind == kafka.AtTime {
-			p.kafka.StartAt = from.Time
-		}
 	}
 	begun := from == nil
 	err = p.dependency("kafka_unreachable").await(ctx, permanentInKafka, func(ctx context.Context) error {

@@ -67,7 +67,7 @@ type Pipeline struct {
 	client  *zerobus.Client
 	cluster *consumer.Cluster
 	schema  *Schema
-	kafka   consumer.Config
+	kafka   consumer.Config // not changed after New
 
 	settings atomic.Pointer[config.Config]     // in force: cfg.Settings with what Apply has changed
 	group    atomic.Pointer[consumer.Group]    // nil until the start-up checks have passed
@@ -87,6 +87,12 @@ func New(cfg Config, deps Deps) (*Pipeline, error) {
 	s := newSecrets(p.Settings, p.log)
 	p.kafka = consumerConfig(cfg.Settings, s, deps.Version)
 	p.kafka.Budget, p.kafka.SinkProblem, p.kafka.OnSizeChange = deps.Budget, p.sinkProblem, deps.Resized
+	if cfg.From != nil {
+		p.kafka.Start = "earliest"
+		if cfg.From.Kind == kafka.AtTime {
+			p.kafka.StartAt = cfg.From.Time
+		}
+	}
 	var err error
 	if p.client, err = zerobus.New(zerobusConfig(cfg.Settings, s, deps.Version), p.log, deps.Metrics); err != nil {
 		return nil, err
