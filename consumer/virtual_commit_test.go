@@ -59,7 +59,7 @@ const (
 func TestVirtualCommitsRefused(t *testing.T) {
 	for _, c := range commitRefusals {
 		t.Run(c.code.Message, func(t *testing.T) {
-			bothProtocols(t, setting{partitions: 2}, func(w *world) {
+			bothProtocols(t, worldSetup{partitions: 2}, func(w *world) {
 				m := w.join().joined(2)
 				w.pass(vcommit / 2) // between two ticks
 				h := w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: c.code, Count: 3})
@@ -91,7 +91,7 @@ func TestVirtualCommitsRefused(t *testing.T) {
 
 // A commit may be applied though its answer states that it timed out.
 func TestVirtualCommitTimesOutAndIsApplied(t *testing.T) {
-	bothProtocols(t, setting{partitions: 1}, func(w *world) {
+	bothProtocols(t, worldSetup{partitions: 1}, func(w *world) {
 		m := w.join().joined(1)
 		w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: kerr.RequestTimedOut, Count: 1})
 		w.produce(0, plain(25)...)
@@ -107,7 +107,7 @@ func TestVirtualCommitTimesOutAndIsApplied(t *testing.T) {
 // What is not committed when a member is killed is delivered again: what was
 // in flight and what was marked since the last commit that was taken.
 func TestVirtualKilledWhileCommitsAreRefused(t *testing.T) {
-	bothProtocols(t, setting{partitions: 1}, func(w *world) {
+	bothProtocols(t, worldSetup{partitions: 1}, func(w *world) {
 		m := w.join().joined(1)
 		m.act(takes(100 * time.Millisecond))
 		w.produce(0, plain(1000)...)
@@ -127,7 +127,7 @@ func TestVirtualKilledWhileCommitsAreRefused(t *testing.T) {
 // A killed member's partitions move when the session is over, and what is delivered
 // again is what was in flight and one commit interval's worth.
 func TestVirtualKilled(t *testing.T) {
-	bothProtocols(t, setting{partitions: 4}, func(w *world) {
+	bothProtocols(t, worldSetup{partitions: 4}, func(w *world) {
 		first, second := w.join(), w.join()
 		first.joined(2)
 		second.joined(2)
@@ -155,7 +155,7 @@ func TestVirtualKilled(t *testing.T) {
 // The first batch of an assignment is committed as it is acknowledged, and the
 // next ones in growing gaps.
 func TestVirtualFirstBatchIsCommittedAtOnce(t *testing.T) {
-	bothProtocols(t, setting{partitions: 1}, func(w *world) {
+	bothProtocols(t, worldSetup{partitions: 1}, func(w *world) {
 		const ack = 40 * time.Millisecond
 		w.pass(vcommit / 3) // no tick of the client falls on an acknowledgement
 		m := w.join().joined(1)
@@ -184,7 +184,7 @@ func TestVirtualCrashLoopMakesProgress(t *testing.T) {
 		3 * time.Second:        2, // a commit interval's and what was in flight
 	} {
 		t.Run(life.String(), func(t *testing.T) {
-			bothProtocols(t, setting{partitions: 1}, func(w *world) {
+			bothProtocols(t, worldSetup{partitions: 1}, func(w *world) {
 				w.produce(0, plain(1000)...)
 				before := int64(0)
 				for range 5 {

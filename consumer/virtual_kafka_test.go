@@ -35,7 +35,7 @@ var fetchRefusals = []*kerr.Error{
 func TestVirtualFetchesRefused(t *testing.T) {
 	for _, refusal := range fetchRefusals {
 		t.Run(refusal.Message, func(t *testing.T) {
-			virtually(t, setting{partitions: 2}, func(w *world) {
+			virtually(t, worldSetup{partitions: 2}, func(w *world) {
 				m := w.join().joined(2)
 				w.produce(0, plain(25)...)
 				w.resolved(time.Minute)
@@ -63,7 +63,7 @@ func TestVirtualFetchesRefused(t *testing.T) {
 // The coordinator and the leaders may move under a group at work: it costs
 // neither its partitions nor a row.
 func TestVirtualCoordinatorAndLeadersMove(t *testing.T) {
-	bothProtocols(t, setting{partitions: 3, brokers: 3}, func(w *world) {
+	bothProtocols(t, worldSetup{partitions: 3, brokers: 3}, func(w *world) {
 		m := w.join().joined(3)
 		m.act(takes(100 * time.Millisecond))
 		for range 20 {
@@ -93,7 +93,7 @@ func TestVirtualCoordinatorAndLeadersMove(t *testing.T) {
 // its partitions to another. What it had in flight may be delivered twice; nothing it
 // had not been reported is committed by it.
 func TestVirtualCutOffBeyondTheSession(t *testing.T) {
-	bothProtocols(t, setting{partitions: 2}, func(w *world) {
+	bothProtocols(t, worldSetup{partitions: 2}, func(w *world) {
 		first, second := w.join(), w.join()
 		first.joined(1)
 		second.joined(1)
@@ -119,7 +119,7 @@ func TestVirtualCutOffBeyondTheSession(t *testing.T) {
 
 // Partitions that are added while the group runs are read from their start.
 func TestVirtualPartitionsAdded(t *testing.T) {
-	bothProtocols(t, setting{partitions: 1}, func(w *world) {
+	bothProtocols(t, worldSetup{partitions: 1}, func(w *world) {
 		first, second := w.join(), w.join()
 		w.until("one of them has the partition", time.Minute, func() bool {
 			return len(first.Status().Partitions)+len(second.Status().Partitions) == 1

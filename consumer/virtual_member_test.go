@@ -128,7 +128,7 @@ type slowConn struct {
 
 func (c *slowConn) Write(b []byte) (int, error) {
 	<-time.After(c.latency)
-	return 1, c.Conn.Write(b)
+	return c.Conn.Write(b)
 }
 
 // sever cuts the member off from the brokers.
@@ -211,7 +211,7 @@ func (m *vmember) stop() time.Duration {
 	if s.Running || len(s.Partitions) > 0 || s.BufferedBytes != 0 {
 		m.w.t.Errorf("%s: status after Run: got %+v, want nothing left", m.name, s)
 	}
-	if s.Imbalance != 0 || s.Ledger.InFlight != 0 {
+	if s.Ledger.Imbalance != 0 || s.Ledger.InFlight != 0 {
 		m.w.t.Errorf("%s: the ledger do not balance after Run: %+v", m.name, s.Ledger)
 	}
 	m.cluster.Close()

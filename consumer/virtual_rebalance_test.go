@@ -168,7 +168,7 @@ var moments = []moment{
 func TestVirtualRevokedAtEveryMoment(t *testing.T) {
 	for _, at := range moments {
 		t.Run(at.name, func(t *testing.T) {
-			bothProtocols(t, setting{partitions: 2}, func(w *world) {
+			bothProtocols(t, worldSetup{partitions: 2}, func(w *world) {
 				var adjust []func(*consumer.Config)
 				if at.adjust != nil {
 					adjust = append(adjust, at.adjust)
@@ -213,7 +213,7 @@ func drainedIn(e observer.LoggedEntry) time.Duration {
 // A member that is reported to stop while it gives a partition up waits for what is
 // in flight once, not twice.
 func TestVirtualStopDuringARebalance(t *testing.T) {
-	bothProtocols(t, setting{partitions: 2}, func(w *world) {
+	bothProtocols(t, worldSetup{partitions: 2}, func(w *world) {
 		first := w.join().joined(2)
 		first.act(hangs)
 		both(w, plain(25)...)
@@ -251,7 +251,7 @@ func TestVirtualLostWhileWriting(t *testing.T) {
 		"consumer": {Keys: []kmsg.Key{kmsg.ConsumerGroupHeartbeat}, TopLevel: true, Err: kerr.FencedMemberEpoch},
 	} {
 		t.Run(protocol, func(t *testing.T) {
-			virtually(t, setting{protocol: protocol, partitions: 2}, func(w *world) {
+			virtually(t, worldSetup{protocol: protocol, partitions: 2}, func(w *world) {
 				m := w.join().joined(2)
 				var cut []time.Time
 				var at []int64 // what was committed then
@@ -290,7 +290,7 @@ func TestVirtualLostWhileWriting(t *testing.T) {
 // A partition that is paused for the memory it holds, revoked, and given back
 // flows again.
 func TestVirtualPausedThenRevokedAndGivenBack(t *testing.T) {
-	bothProtocols(t, setting{partitions: 2, adjust: func(c *consumer.Config) { c.MaxBuffered = 40_000 }}, func(w *world) {
+	bothProtocols(t, worldSetup{partitions: 2, adjust: func(c *consumer.Config) { c.MaxBuffered = 40_000 }}, func(w *world) {
 		m := w.join().joined(2)
 		m.act(hangs)
 		w.produce(0, plain(300)...)

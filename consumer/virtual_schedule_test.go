@@ -16,7 +16,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/datafly/bridge/consumer"
-	"github.com/datafly/bridge/internal/kafka"
 )
 
 var (
@@ -223,7 +222,7 @@ func play(t *testing.T, moves []byte) {
 	s := &schedule{moves}
 	// While two brokers disagree on who leads, a client goes back and forth
 	// between them until it may look the leaders up; that has to take time.
-	setup := setting{partitions: 1 + s.pick(3), brokers: 2, latency: time.Millisecond}
+	setup := worldSetup{partitions: 1 + s.pick(3), brokers: 2, latency: time.Millisecond}
 	setup.protocol = []string{"classic", "consumer"}[s.pick(2)]
 	skip, tight := s.pick(4) == 0, s.pick(4) == 0
 	setup.adjust = func(c *consumer.Config) {

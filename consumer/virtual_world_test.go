@@ -17,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/datafly/bridge/consumer"
-	"github.com/datafly/bridge/internal/kafka"
 )
 
 const (
@@ -50,8 +49,8 @@ type world struct {
 	deadLetterFault atomic.Pointer[kerr.Error] // what dead letters are refused with
 }
 
-// setting is what a world begins with.
-type setting struct {
+// worldSetup is what a world begins with.
+type worldSetup struct {
 	protocol   string // classic unless said
 	brokers    int    // 1 unless said
 	partitions int
@@ -64,7 +63,7 @@ type setting struct {
 // virtually runs body in a world and, when it returns, brings the world to rest
 // and compares the end with the promise. The bubble fails alone if a
 // goroutine is left.
-func virtually(t *testing.T, s setting, body func(w *world)) {
+func virtually(t *testing.T, s worldSetup, body func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, s)
@@ -75,7 +74,7 @@ func virtually(t *testing.T, s setting, body func(w *world)) {
 }
 
 // bothProtocols runs body in a world for each group protocol.
-func bothProtocols(t *testing.T, s setting, body func(w *world)) {
+func bothProtocols(t *testing.T, s worldSetup, body func(w *world)) {
 	t.Helper()
 	for _, protocol := range []string{"classic", "consumer"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -85,7 +84,7 @@ func bothProtocols(t *testing.T, s setting, body func(w *world)) {
 	}
 }
 
-func newWorld(t *testing.T, s setting) *world {
+func newWorld(t *testing.T, s worldSetup) *world {
 	w := &world{ledger: newLedger(t, s.partitions), net: new(kfake.VirtualNetwork), latency: s.latency, released: make(chan struct{}), furthest: map[int32]int64{}}
 	ports := []int{9092, 9093, 9094}[:max(s.brokers, 1)]
 	var err error
@@ -225,8 +224,8 @@ func (w *world) look() {
 	for _, m := range w.members {
 		good := m.counts.get(func() int { return m.counts.committed })
 		s := m.Status()
-		if s.Imbalance != 0 {
-			w.t.Errorf("%s: the ledger are out by %d events: %+v", m.name, s.Imbalance, s.Ledger)
+		if s.Ledger.Imbalance != 0 {
+			w.t.Errorf("%s: the ledger is out by %d events: %+v", m.name, s.Ledger.Imbalance, s.Ledger)
 		}
 		now := map[int32]sight{}
 		for _, p := range s.Partitions {

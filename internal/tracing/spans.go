@@ -54,7 +54,8 @@ func (t *batchObserver) BatchDone(p *consumer.BatchView) {
 		}
 		from := t.base
 		if parent != nil {
-			from = propagation.TraceContext{}.Extract(t.base, carrier{rec})
+			carrier := propagation.MapCarrier{"traceparent": string(parent), "tracestate": string(header(rec, "tracestate"))}
+			from = propagation.TraceContext{}.Extract(t.base, carrier)
 		}
 		ctx, span := t.tracer.Start(from, "process "+p.Topic, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(p.Polled(i)))
 		if span.IsRecording() {
@@ -69,18 +70,6 @@ func unsampled(parent []byte) bool {
 	const flags = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0")
 	return len(parent) == flags+1 && bytes.HasPrefix(parent, []byte("00-")) && strings.IndexByte("02468ace", parent[flags]) >= 0
 }
-
-// carrier reads the trace context from a record's headers.
-type carrier struct{ rec *kgo.Record }
-
-// Get implements propagation.TextMapCarrier.
-func (c carrier) Get(key string) string { return string(header(c.rec, key)) }
-
-// Set implements propagation.TextMapCarrier.
-func (c carrier) Set(string, string) {} // the headers of what was read stay as they are
-
-// Keys implements propagation.TextMapCarrier.
-func (c carrier) Keys() []string { return nil } // nobody asks
 
 // header returns the value of a record's first header of that name; nil if it
 // has none.
@@ -111,12 +100,10 @@ func (b *batchSpans) event(ctx context.Context, span trace.Span, i int) {
 		span.SetAttributes(semconv.MessagingMessageID(id))
 	}
 	outcome, code, column := outcomeOf(b.p, i)
-	span.SetAttributes(attribute.String("bridge.outcome", outcome))
-	if code != "" {
-		span.SetAttributes(attribute.String("bridge.code", code))
-	}
-	if column != "" {
-		span.SetAttributes(attribute.String("bridge.column", column))
+	for _, kv := range []attribute.KeyValue{attribute.String("bridge.outcome", outcome), attribute.String("bridge.code", code), attribute.String("bridge.column", column)} {
+		if kv.Value.AsString() != "" {
+			span.SetAttributes(kv)
+		}
 	}
 	switch outcome {
 	case OutcomeRejected:
