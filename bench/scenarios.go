@@ -361,7 +361,10 @@ func traced(ctx context.Context, r *rig) (any, error) {
 		defer close(done)
 		_ = collector.Serve(listener)
 	}()
-	defer func() { collector.Close(); <-done }()
+	defer func() {
+		_ = collector.Close() // every delivery has ended
+		<-done
+	}()
 	topic, err := r.topic(ctx, r.o.partitions, r.o.codecs[0], r.o.events)
 	if err != nil {
 		return nil, err

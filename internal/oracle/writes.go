@@ -78,6 +78,9 @@ const (
 // Written adds the rows of one request that the service has kept, in the order of
 // the table.
 func (l *Ledger) Written(rows []DeliveredRow, now time.Time) {
+	if len(rows) == 0 {
+		return
+	}
 	defer l.lock()()
 	l.sum.Writes++
 	first := rows[0]

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/oracle"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -36,6 +37,8 @@ const (
 // chaos is what happens to the rows on their way, and the record of it.
 type chaos struct {
 	poison map[string]bool // message ids of rows that the service refuses
+	ledger *oracle.Ledger
+	v      *oracle.Violations
 
 	mu      sync.Mutex // guards the fields below
 	dice    *rand.Rand
@@ -172,8 +175,24 @@ func (s *stage) chaos(t *testing.T, transport string, events, maxRows int) {
 		n := i*poisonEvery + 37*(i+1)%poisonEvery // spread over partitions and places
 		c.poison[eventID(int32(n%chaosPartitions), int64(n/chaosPartitions))] = true
 	}
+	c.v = oracle.NewViolations()
+	c.ledger = oracle.NewLedger(oracle.Config{
+		Kind: func(number uint32) oracle.Kind {
+			if c.poison[eventID(int32(number%chaosPartitions), int64(number/chaosPartitions))] {
+				return oracle.DeadLetter
+			}
+			return oracle.Row
+		},
+		MaxRows: maxRows, Uncommitted: time.Minute, AckMayBeLost: func(string, time.Time) bool { return true },
+	}, c.v)
 	s.ws.OnIngest(c.fault)
+	s.ws.table().OnRows(c.kept)
 	s.p.events(events)
+	for partition, n := range s.p.next {
+		for offset := range n {
+			c.ledger.Acknowledged(chaosEvent(int32(partition), offset))
+		}
+	}
 	began := time.Now()
 	m := s.beginReady(fmt.Sprintf("delivery.max_rows=%d", maxRows), "mapping.blueprint="+file(t, "blueprint.yaml", chaosBlueprint))
 	table, want := s.ws.table(), events-len(c.poison)
@@ -197,10 +216,17 @@ func (s *stage) chaos(t *testing.T, transport string, events, maxRows int) {
 		t.Fatalf("got %d streams recorded, want all %d", got, stats.StreamsOpened)
 	}
 
-	duplicates := s.chaosRows(t, c)
+	s.chaosAcks(t, c)
 	s.chaosDeadLetters(t, c)
-	if duplicates != table.Count()-want {
-		t.Errorf("got %d duplicates by the columns, %d by the counts", duplicates, table.Count()-want)
+	c.ledger.Committed(committed(t, s.adm, s.group, s.topic), time.Now())
+	c.ledger.Close(func(string, int32) bool { return true }) // assignments are not read from the log
+	for _, v := range c.v.List() {
+		t.Errorf("rule %s, broken %d times: %s", v.Rule, v.Count, v.Examples[0])
+	}
+	sum := c.ledger.Totals()
+	duplicates := int(sum.Rows - sum.DistinctRows)
+	if sum.AgainDeadLetters != 0 || duplicates != table.Count()-want {
+		t.Errorf("got %d dead letters again, want none; %d duplicates by the ledger, %d by the counts", sum.AgainDeadLetters, duplicates, table.Count()-want)
 	}
 	t.Logf("%d events in %v, %.0f/s: 0 lost, %d poison rows in the dead-letter topic, %d duplicates; %d passing errors, %d lost acks (%d of them cuts), %d refusals, %d streams, %d ended by age, %d retries, %d connections",
 		events, took.Round(time.Millisecond), float64(events)/took.Seconds(), len(c.poison), duplicates, c.errors, c.lost, c.cuts, c.refused, len(c.streams), c.aged(), totals.SinkRetries, stats.Connections)
@@ -215,34 +241,48 @@ func (s *stage) chaos(t *testing.T, transport string, events, maxRows int) {
 	}
 }
 
-// chaosRows holds what is in the table against what was produced: every row but
-// the poison is there and was acknowledged, rows of a partition came in order,
-// and nothing came again that the writer knew to be durable.
-func (s *stage) chaosRows(t *testing.T, c *chaos) (duplicates int) {
+// chaosEvent is an event of the test as the ledger knows it.
+func chaosEvent(partition int32, offset int64) oracle.Event {
+	return oracle.Event{Number: uint32(offset)*chaosPartitions + uint32(partition), Partition: partition, Offset: offset}
+}
+
+// kept adds rows to the ledger as the service keeps them.
+func (c *chaos) kept(rows []emulator.Row) {
+	var kept []oracle.DeliveredRow
+	for _, row := range rows {
+		var e oracle.DeliveredRow
+		id, _ := row.Value("message_id")
+		var partition int32
+		var offset int64
+		if _, err := fmt.Sscanf(id, "%d-%d", &partition, &offset); err != nil {
+			c.v.Add(oracle.RuleUnexpected, "a row with message id %q", id)
+			return
+		}
+		e.Event, e.Process = chaosEvent(partition, offset), "member"
+		for column, want := range map[string]string{"source_partition": fmt.Sprint(partition), "source_offset": fmt.Sprint(offset)} {
+			if got, _ := row.Value(column); got != want {
+				e.Difference = fmt.Sprintf("%s is %s, want %s", column, got, want)
+			}
+		}
+		kept = append(kept, e)
+	}
+	c.ledger.Written(kept, time.Now())
+}
+
+// chaosAcks compares the rows of the table with their acknowledgements: every event
+// was acknowledged, and none was written again after its acknowledgement had arrived.
+func (s *stage) chaosAcks(t *testing.T, c *chaos) {
 	t.Helper()
 	type copies struct{ all, acked, confirmed int }
-	var seen [chaosPartitions][]copies
-	var last [chaosPartitions]int64
-	for p := range seen {
-		seen[p] = make([]copies, s.p.next[p])
-		last[p] = -1
-	}
+	seen := map[string]*copies{}
 	for _, row := range s.ws.table().Rows(nil) {
 		id, _ := row.Value("message_id")
-		partition, offset := parseID(t, id)
-		said := func(column string) string { v, _ := row.Value(column); return v }
-		if said("source_partition") != fmt.Sprint(partition) || said("source_offset") != fmt.Sprint(offset) {
-			t.Fatalf("row %s names partition %s, offset %s", id, said("source_partition"), said("source_offset"))
+		n := seen[id]
+		if n == nil {
+			n = &copies{}
+			seen[id] = n
 		}
-		n := &seen[partition][offset]
-		if n.all++; n.all > 1 {
-			duplicates++
-		} else {
-			if offset <= last[partition] {
-				t.Fatalf("partition %d: row %d came for the first time after row %d", partition, offset, last[partition])
-			}
-			last[partition] = offset
-		}
+		n.all++
 		acked, perhaps := c.acked(row, id)
 		if acked {
 			n.acked++
@@ -251,49 +291,27 @@ func (s *stage) chaosRows(t *testing.T, c *chaos) (duplicates int) {
 			n.confirmed++
 		}
 	}
-	for p := range seen {
-		for offset, n := range seen[p] {
-			id := eventID(int32(p), int64(offset))
-			switch {
-			case c.poison[id]:
-				if n.all != 0 {
-					t.Errorf("poison row %s is in the table", id)
-				}
-			case n.all == 0:
-				t.Fatalf("row %s is lost", id)
-			case n.confirmed > 1:
-				t.Fatalf("row %s is there %d times, and %d of these were acknowledged", id, n.all, n.confirmed)
-			case n.acked == 0:
-				t.Fatalf("row %s is there %d times, and none was acknowledged", id, n.all)
-			}
+	for id, n := range seen {
+		if n.acked == 0 || n.confirmed > 1 {
+			t.Fatalf("row %s is there %d times, acknowledged %d times, and %d of these arrived; want one that arrived", id, n.all, n.acked, n.confirmed)
 		}
 	}
-	return duplicates
 }
 
-// chaosDeadLetters wants every poison row in the dead-letter topic, once, and
-// nothing else.
+// chaosDeadLetters adds the dead-letter topic to the ledger.
 func (s *stage) chaosDeadLetters(t *testing.T, c *chaos) {
 	t.Helper()
-	dead := map[string]int{}
 	for _, r := range deadLetters(t, s.broker, s.adm, s.topic+"-dlq") {
 		id := header(r, "bridge-source-partition") + "-" + header(r, "bridge-source-offset")
-		dead[id]++
 		partition, offset := parseID(t, id)
+		difference := ""
 		if want := event(eventID(partition, offset), 0); !bytes.Equal(r.Value, want) {
-			t.Errorf("dead letter %s: got %s, want the original", id, r.Value)
+			difference = fmt.Sprintf("got %s, want the original", r.Value)
 		}
-		// Which of the two depends on how much the service reports.
+		// Which of the two depends on the detail of the refusal.
 		if code := header(r, "bridge-error-code"); code != "schema_mismatch" && code != "refused" {
-			t.Errorf("dead letter %s: got code %q, want schema_mismatch or refused", id, code)
+			difference = fmt.Sprintf("got code %q, want schema_mismatch or refused", code)
 		}
-		if !c.poison[id] || dead[id] > 1 {
-			t.Errorf("dead letter %s: it is there %d times, poison %v; want poison once", id, dead[id], c.poison[id])
-		}
-	}
-	for id := range c.poison {
-		if dead[id] == 0 {
-			t.Errorf("poison row %s is not in the dead-letter topic", id)
-		}
+		c.ledger.DeadLettered(chaosEvent(partition, offset), difference)
 	}
 }
