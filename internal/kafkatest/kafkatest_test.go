@@ -99,7 +99,7 @@ func produce(t *testing.T, b kafkatest.Broker, topic string, first, n int) {
 	}
 }
 
-// consume reads from the start, or from where the group stands, until it has
+// consume reads from the start, or from the committed offsets, until it has
 // seen want different records, and commits them for the group.
 func consume(t *testing.T, b kafkatest.Broker, topic, group string, want int) {
 	t.Helper()

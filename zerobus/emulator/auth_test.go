@@ -92,7 +92,7 @@ func TestSecretsRotateAndTokensAreRevoked(t *testing.T) {
 	w.ingest(envelope()).wantError(t, 401, "UNAUTHENTICATED", "token")
 }
 
-// What a client was handed is good until it expires, whichever process with
+// An issued token is valid until it expires, whichever process with
 // the same credentials it is shown to.
 func TestTokensOutliveTheProcess(t *testing.T) {
 	cfg := emulator.Config{ClientSecret: emulator.DefaultClientSecret}

@@ -307,7 +307,7 @@ func (p *ddlParser) column() field {
 	return f
 }
 
-// typeText reads a type: a word, and what stands in brackets behind it.
+// typeText reads a type: a word, and the text in brackets after it.
 func (p *ddlParser) typeText() string {
 	var b strings.Builder
 	if p.tok.kind != tokWord {

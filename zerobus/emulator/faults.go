@@ -224,7 +224,7 @@ func (e *Emulator) hookFault(c *call) *hit {
 		return &hit{Fault: Fault{Effect: EffectStatus, Status: http.StatusInternalServerError, Message: err.Error()}}
 	}
 	h := r.match(c)
-	if h == nil { // the hook's choice stands without a matching row
+	if h == nil { // the hook's fault applies without a matching row, too
 		h = &hit{Fault: r.Fault}
 	}
 	h.wait = r.Latency.draw(r.random.NormFloat64)

@@ -99,7 +99,7 @@ func (r *rowReader) begin(s *schema) {
 	}
 }
 
-// offset is where reading stands within src.
+// offset is the reading position within src.
 func (r *rowReader) offset() int { return int(r.dec.InputOffset()) }
 
 // next is where the next token begins within src.

@@ -36,9 +36,9 @@ func TestScriptsArePlayedStepByStep(t *testing.T) {
 		emulator.RecordAck{Offset: 1},
 		emulator.CloseStreamSignal{Duration: 2 * time.Second},
 		emulator.StreamError{Status: status.New(codes.Internal, "boom")},
-		emulator.RecordAck{Offset: 0}, // passed over by the next create
+		emulator.RecordAck{Offset: 0}, // skipped by the next create
 		emulator.CreateStream{},
-		emulator.CreateStream{}, // passed over by a message
+		emulator.CreateStream{}, // skipped by a message
 		emulator.RecordAck{Offset: 1},
 	)
 	wantStatus(t, "error before create", z.scripted("a.b.c").end(), codes.Unavailable, "not yet")

@@ -297,7 +297,7 @@ func (s *liveStream) receiveAll(serve func() *status.Status) *status.Status {
 	}
 }
 
-// push hands something to the sending side.
+// push passes an event to the sending side.
 func (s *liveStream) push(ev event) {
 	select {
 	case s.events <- ev:
