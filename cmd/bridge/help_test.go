@@ -141,7 +141,7 @@ func TestAWordNarrowsATopic(t *testing.T) {
 		{"config delivery.drain", "delivery.drain", "max_rows"},
 		{"config kafka.sasl", "kafka.sasl.oauth.token_url", "kafka.brokers"},
 		{"metrics LAG", "bridge_lag_events", "bridge_ready"},
-		{"exit-codes 2", "nothing was begun", "something went wrong"},
+		{"exit-codes 2", "nothing was started", "something went wrong"},
 	} {
 		page := runFine(t, append([]string{"help"}, strings.Fields(tc.args)...)...)
 		if !strings.Contains(page, tc.with) || strings.Contains(page, "\n"+tc.without) {
