@@ -52,10 +52,12 @@ func (g *Group) commitStart(ctx context.Context) error {
 		if failure.Permanent {
 			return failure
 		}
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return nil
+		default:
+			g.problems.add(reasonStart, failure)
 		}
-		g.problems.add(reasonStart, failure)
 		select {
 		case <-time.After(time.Second + time.Duration(rand.Int64N(int64(time.Second)))):
 		case <-ctx.Done():

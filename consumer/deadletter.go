@@ -71,7 +71,8 @@ const (
 	// takes fits into a dead-letter topic that the bridge has created.
 	maxEventsText = 8 << 10
 	maxReasonText = 4 << 10
-	MaxHeaderText = 1 << 10 // of code, column, version and group each
+	// MaxHeaderText bounds code, column, version and group each.
+	MaxHeaderText = 1 << 10
 
 	// partFloor is the least of the bytes that a part carries. A topic that takes
 	// less than that and the headers of a part is for an operator.

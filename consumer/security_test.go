@@ -220,7 +220,7 @@ func TestOAuthBearer(t *testing.T) {
 		refused(t, wrong, "check kafka.sasl.oauth", wrongPassword)
 
 		token.Store(kafkatest.UnsecuredToken(b.Security().Username, -time.Minute))
-		refused(t, cfg, "what the oauth token states", secret)
+		refused(t, cfg, "the claims of the oauth token", secret)
 
 		idp.Close()
 		cluster, _, _ := newCluster(t, cfg)
