@@ -176,7 +176,8 @@ func (k *Kafka) checkLogin(c *setting.Check) {
 	what := map[string]string{"plain": "password", "oauthbearer": "token"}[k.SASL.Mechanism]
 	switch {
 	case k.SASL.Mechanism == "aws-msk-iam":
-		c.Fail("kafka.sasl.mechanism", "needs TLS, which is all that MSK's IAM listener speaks", "set kafka.tls.enabled to true and use the brokers' port 9098")
+		c.Fail("kafka.sasl.mechanism", "needs TLS, which is all that MSK's IAM listener speaks",
+			"set kafka.tls.enabled to true and use the brokers' port 9098")
 	case what == "" || k.SASL.AllowPlaintext:
 		return
 	}

@@ -115,7 +115,8 @@ func (s *Settings) Check(c *setting.Check) {
 		c.Fail("zerobus.rate_limit", "must be a number of rows per second, 0 or more", "write 0 for no limit")
 	}
 	if c.OK("zerobus.workspace_id") && strings.ContainsFunc(s.WorkspaceID, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
-		c.Fail("zerobus.workspace_id", "must be the id after ?o= in the workspace's address", "leave it out to take it from zerobus.endpoint")
+		c.Fail("zerobus.workspace_id", "must be the id after ?o= in the workspace's address",
+			"leave it out to take it from zerobus.endpoint")
 	}
 }
 

@@ -52,9 +52,10 @@ func Load(o Options) (*Config, error) {
 	for _, k := range schema.Keys {
 		k.In(&c).Set(reflect.ValueOf(l.values.Get(k.Path)))
 	}
-	check := &setting.Check{Schema: schema, Root: &c, Partial: o.Partial, Files: !o.Partial, Faulty: l.faulty, Report: func(key, value, rule, remedy string) {
-		l.problems = append(l.problems, l.origins[key].problem(key, value, rule, remedy))
-	}}
+	check := &setting.Check{Schema: schema, Root: &c, Partial: o.Partial, Files: !o.Partial, Faulty: l.faulty,
+		Report: func(key, value, rule, remedy string) {
+			l.problems = append(l.problems, l.origins[key].problem(key, value, rule, remedy))
+		}}
 	check.Run()
 	if len(l.problems) > 0 {
 		return nil, errors.Join(l.problems...)

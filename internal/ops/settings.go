@@ -62,6 +62,7 @@ func (s *Settings) Check(c *setting.Check) {
 		if token.File != "" {
 			key += "_file"
 		}
-		c.FailValue(key, "", fmt.Sprintf("must be at least %d characters long, or it could be guessed", minToken), "generate one with: openssl rand -hex 24")
+		c.FailValue(key, "", fmt.Sprintf("must be at least %d characters long, or it could be guessed", minToken),
+			"generate one with: openssl rand -hex 24")
 	}
 }

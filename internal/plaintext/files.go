@@ -32,29 +32,29 @@ const (
 	pipeEvery = 10 * time.Millisecond
 )
 
-// HungError reports that a file did not answer in time: its file system hangs, or
+// hungError reports that a file did not answer in time: its file system hangs, or
 // it is a pipe that nobody writes to. errors.Is finds os.ErrDeadlineExceeded in it.
-type HungError struct {
+type hungError struct {
 	Since  time.Time // when the first look began that got no answer
 	state  string
 	remedy string
 }
 
-func (e *HungError) Error() string {
+func (e *hungError) Error() string {
 	return fmt.Sprintf("%s since %s; %s", e.state, e.Since.UTC().Format("15:04:05Z"), e.remedy)
 }
 
-func (e *HungError) Unwrap() error { return os.ErrDeadlineExceeded }
+func (e *hungError) Unwrap() error { return os.ErrDeadlineExceeded }
 
 // What a look at a file may wait for, each with a remedy.
 var (
-	mountHangs = HungError{state: "the file system has not answered", remedy: "check the mount, or name a file on a disk that works"}
-	pipeEmpty  = HungError{state: "nobody has written to this pipe", remedy: "start its writer first, or name a regular file"}
-	pipeOpen   = HungError{state: "this pipe has been written to and not closed", remedy: "close it when all is written, or name a regular file"}
-	inputOpen  = HungError{state: "this input has not ended", remedy: "end it, or name a regular file"}
+	mountHangs = hungError{state: "the file system has not answered", remedy: "check the mount, or name a file on a disk that works"}
+	pipeEmpty  = hungError{state: "nobody has written to this pipe", remedy: "start its writer first, or name a regular file"}
+	pipeOpen   = hungError{state: "this pipe has been written to and not closed", remedy: "close it when all is written, or name a regular file"}
+	inputOpen  = hungError{state: "this input has not ended", remedy: "end it, or name a regular file"}
 )
 
-func (e HungError) began(since time.Time) *HungError {
+func (e hungError) began(since time.Time) *hungError {
 	e.Since = since
 	return &e
 }
@@ -160,7 +160,7 @@ type path struct {
 	busy  chan struct{} // closed when the look under way is over; nil: there is none
 	began time.Time     // of the look under way
 	since time.Time     // when the first look without an answer began; zero: it answers
-	why   *HungError    // what the look under way waits for; nil: the file system
+	why   *hungError    // what the look under way waits for; nil: the file system
 }
 
 // look runs do, at most one at a time for each question, and waits for it no longer
@@ -244,7 +244,7 @@ func (f *files) end(k key, p *path, err error) {
 	defer f.mu.Unlock()
 	close(p.busy)
 	p.busy, p.why = nil, nil
-	hung, hangs := errors.AsType[*HungError](err)
+	hung, hangs := errors.AsType[*hungError](err)
 	if !hangs {
 		delete(f.paths, k)
 		return

@@ -26,7 +26,7 @@ func newFiles() *files { return &files{open: system.open} }
 
 func wantHung(t *testing.T, err error, words string) {
 	t.Helper()
-	var hung *HungError
+	var hung *hungError
 	if !errors.As(err, &hung) || !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), words) {
 		t.Fatalf("got %v, want a hung file: %s", err, words)
 	}

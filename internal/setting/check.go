@@ -256,7 +256,8 @@ func (c *Check) URL(key, text string) *url.URL {
 	case u.User != nil:
 		c.FailValue(key, u.Redacted(), "must not hold a user or password", "take out everything up to the @")
 	case u.Scheme == "http" && !Loopback(u.Hostname()):
-		c.FailValue(key, text, "must be https, since the client secret travels to it; http is accepted to loopback hosts only", "write https://"+u.Host)
+		c.FailValue(key, text, "must be https, since the client secret travels to it; http is accepted to loopback hosts only",
+			"write https://"+u.Host)
 	case u.Scheme != "https" && u.Scheme != "http":
 		c.FailValue(key, text, "must be an https URL", "write it as https://"+u.Host)
 	case !validHost(u):

@@ -209,7 +209,8 @@ func typeName(t reflect.Type) string {
 	case reflect.TypeFor[Size]():
 		return "size"
 	}
-	return map[reflect.Kind]string{reflect.String: "text", reflect.Slice: "list", reflect.Bool: "boolean", reflect.Int: "integer", reflect.Float64: "number"}[t.Kind()]
+	return map[reflect.Kind]string{reflect.String: "text", reflect.Slice: "list", reflect.Bool: "boolean",
+		reflect.Int: "integer", reflect.Float64: "number"}[t.Kind()]
 }
 
 // Parse turns text, or the items of a list where list is not nil, into a value of
