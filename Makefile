@@ -9,7 +9,8 @@ SHELL := bash
 PKGS ?= ./...
 # Further arguments of go test, as in make test TESTARGS='-run TestRevoke -v'
 TESTARGS ?=
-# Test binaries at a time. Each may run a broker of its own: 2 suits 2 cores and 4 GB.
+# Test binaries of the module test at a time, beside one of the bridge's own. Each may
+# run a broker of its own, and mostly waits: 2 suits 2 cores and 4 GB.
 PARALLEL ?= 2
 # What make prose looks at; empty is everything
 FILES ?=
@@ -43,10 +44,9 @@ BENCH_PKGS := $(if $(ALL),./...,$(patsubst ./bench%,.%,$(filter ./bench ./bench/
 MAIN_LONGEST := $(if $(ALL),./consumer)
 TEST_LONGEST := $(if $(ALL),./e2e ./scale)
 
-# Runs a command on the packages of each module and sets status if it fails. With
-# a second argument the packages that take longest come first.
-on_packages = $(if $(MAIN_PKGS),$(1) $(if $(2),$(MAIN_LONGEST)) $(MAIN_PKGS) || status=$$?;) \
-	$(if $(TEST_PKGS),(cd test && $(1) $(if $(2),$(TEST_LONGEST)) $(TEST_PKGS)) || status=$$?;) \
+# Runs a command on the packages of each module and sets status if it fails.
+on_packages = $(if $(MAIN_PKGS),$(1) $(MAIN_PKGS) || status=$$?;) \
+	$(if $(TEST_PKGS),(cd test && $(1) $(TEST_PKGS)) || status=$$?;) \
 	$(if $(BENCH_PKGS),(cd bench && $(1) $(BENCH_PKGS)) || status=$$?;)
 
 .PHONY: help
@@ -66,13 +66,23 @@ test: vet ## Vet, then run every test with the race detector, on Apache Kafka to
 	@counts=$$(mktemp); trap 'rm -f "$$counts"' EXIT; status=0; \
 	for module in $(MODULES); do go -C $$module test -count=1 -timeout 30m ./... || status=$$?; done; \
 	export KAFKATEST_COUNT_FILE=$$counts; \
-	$(call on_packages,go test -race -count=1 -timeout 40m -p $(PARALLEL) $(TESTARGS),longest-first) \
+	$(MAKE) --no-print-directory -k -j2 test-bridge test-outside || status=$$?; \
 	if [ -s "$$counts" ]; then \
 		awk '{ n++; v = $$1 } END { printf "%d tests ran on Apache Kafka %s\n", n, v }' "$$counts"; \
 	else \
 		echo "0 tests ran on Apache Kafka"; \
 	fi; \
 	exit $$status
+
+# The two halves of make test run beside each other.
+GOTEST := go test -race -count=1 -timeout 40m $(TESTARGS)
+.PHONY: test-bridge test-outside
+test-bridge:
+	@status=0; $(if $(MAIN_PKGS),$(GOTEST) -p 1 $(MAIN_LONGEST) $(MAIN_PKGS) || status=$$?;) \
+	$(if $(BENCH_PKGS),(cd bench && $(GOTEST) $(BENCH_PKGS)) || status=$$?;) exit $$status
+
+test-outside:
+	@$(if $(TEST_PKGS),cd test && $(GOTEST) -p $(PARALLEL) $(TEST_LONGEST) $(TEST_PKGS))
 
 .PHONY: short
 short: ## Run the tests without the race detector and without Apache Kafka
@@ -93,12 +103,13 @@ vet: ## Run go vet
 	for module in $(MODULES); do go -C $$module vet ./... || status=$$?; done; exit $$status
 
 .PHONY: lint
-lint: ## Run the linters of .golangci.yml, check the formatting, and look for merge conflict markers
+lint: ## Run the linters of .golangci.yml, check formatting and language, and look for merge conflict markers
 	@if git grep -nE '^(<{7}|>{7}|\|{7})( |$$)' -- ':!**/testdata/**'; then echo "the files above hold merge conflict markers; resolve them" >&2; exit 1; fi
 	@status=0; $(call on_packages,$(LINT) run -c $(CURDIR)/.golangci.yml) \
 	for module in $(MODULES); do \
 		(cd $$module && $(LINT) run -c $(CURDIR)/.golangci.yml ./...) || status=$$?; \
-	done; exit $$status
+	done; \
+	$(if $(ALL),tools/prose/check.sh || status=$$?;) exit $$status
 
 .PHONY: prose
 prose: ## Check the language of documents, comments, texts and names; FILES are files and folders

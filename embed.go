@@ -1,5 +1,5 @@
-// Package bridge holds the documents that the program carries along, so that
-// `bridge help` shows what docs/ says and nothing has to be said twice.
+// Package bridge embeds the documents that `bridge help` shows, so that the
+// program and docs/ have the same text.
 package bridge
 
 import "embed"
