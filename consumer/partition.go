@@ -41,16 +41,16 @@ type partition struct {
 	// handed over all that it held at that look.
 	behindUntil int64
 
-	mu      sync.Mutex      // guards the fields below
-	at      kgo.EpochOffset // the position: where the next poll should begin; offset -1 unknown
-	pending []chunk         // appended by push, consumed from the front by run
-	held    int64           // bytes of pending, in-flight included
-	events  int             // events of pending, in-flight included
-	moved   time.Time       // when something was last delivered
-	paused  bool
-	leaving bool // pauses no more; see leaveTopic
-	stopped bool
-	topicID [16]byte // of the topic the records come from; zero where the broker gives none
+	mu           sync.Mutex      // guards the fields below
+	at           kgo.EpochOffset // the position: where the next poll should begin; offset -1 unknown
+	pending      []chunk         // appended by push, consumed from the front by run
+	held         int64           // bytes of pending, in-flight included
+	events       int             // events of pending, in-flight included
+	lastDelivery time.Time       // when something was last delivered
+	paused       bool
+	leaving      bool // pauses no more; see leaveTopic
+	stopped      bool
+	topicID      [16]byte // of the topic the records come from; zero where the broker gives none
 
 	// owned by run
 	began         bool        // a batch was marked
@@ -216,7 +216,7 @@ func (p *partition) release(n int) {
 		}
 	}
 	p.held -= size
-	p.moved = time.Now()
+	p.lastDelivery = time.Now()
 	if p.paused && p.held <= p.g.share()/2 {
 		p.paused = false
 		p.g.resume(p.topic, p.id)
@@ -521,8 +521,8 @@ func (p *partition) stuckFor(now time.Time) (offset int64, still time.Duration) 
 	}
 	first := p.pending[0]
 	since := first.at
-	if p.moved.After(since) {
-		since = p.moved
+	if p.lastDelivery.After(since) {
+		since = p.lastDelivery
 	}
 	return first.recs[0].Offset, now.Sub(since)
 }

@@ -159,7 +159,7 @@ func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
 	tab.verify(texts("e", 100))
 }
 
-// A coordinator that is slow to answer a goodbye is waited for while the drain
+// A coordinator that is slow to answer a leave request is waited for while the drain
 // has time left: unheard, the partitions would stand until the session ends.
 func TestSlowLeaveIsHeard(t *testing.T) {
 	t.Parallel()
@@ -176,7 +176,7 @@ func TestSlowLeaveIsHeard(t *testing.T) {
 	eventually(t, "all rows delivered", func() bool { return tab.count() == 10 })
 	m.stop()
 	if got := m.logged(zapcore.WarnLevel, "without telling"); got != 0 {
-		t.Errorf("got %d lines about a goodbye that was given up, want none", got)
+		t.Errorf("got %d lines about a leave request that was given up, want none", got)
 	}
 	if members := fake.GroupInfo(cfg.Group).Members; len(members) != 0 {
 		t.Errorf("the group still has members %v, want none", members)

@@ -109,7 +109,7 @@ global:
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := twinsOf(t, tc.blueprint, consent)
-			for format, mapper := range map[string]*mapping.Mapper{"JSON": w.json, "protobuf": w.wire} {
+			for format, mapper := range map[string]*mapping.Mapper{"JSON": w.json, "protobuf": w.protobuf} {
 				out := &discard{}
 				rec := *recordAt(nil)
 				run := func() {

@@ -73,12 +73,12 @@ type Mapping struct {
 	omitted []string
 	headers bool
 
-	events *trie  // the paths of an event
-	shape  shape  // those that decide the record's shape
-	plans  []plan // plans[0] is for events without a section
-	byName map[string]int32
-	bySnk  map[string]int32 // the same names in snake_case
-	// lengths has a bit for the length of every key of byName and bySnk, the
+	events      *trie  // the paths of an event
+	shape       shape  // those that decide the record's shape
+	plans       []plan // plans[0] is for events without a section
+	byName      map[string]int32
+	bySnakeName map[string]int32 // the same names in snake_case
+	// lengths has a bit for the length of every key of byName and bySnakeName, the
 	// highest one for 63 bytes and more.
 	lengths uint64
 
@@ -121,8 +121,8 @@ type column struct {
 
 // constant is an encoded constant of the blueprint; the zero value is NULL.
 type constant struct {
-	json []byte // the value
-	wire []byte // in protobuf with its tag
+	json     []byte // the value
+	protobuf []byte // in protobuf with its tag
 }
 
 // source is one place a column is fed from: a node of the trie, a part of the
@@ -143,7 +143,7 @@ func (b *Blueprint) Compile(o Options) (*Mapping, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	c := &compiler{b: b, o: o, m: &Mapping{opts: o, byName: map[string]int32{}, bySnk: map[string]int32{}}}
+	c := &compiler{b: b, o: o, m: &Mapping{opts: o, byName: map[string]int32{}, bySnakeName: map[string]int32{}}}
 	c.resolveColumns()
 	c.checkNumbers()
 	c.compileEvents()
@@ -233,8 +233,8 @@ func (c *compiler) compileEvents() {
 			for _, n := range s.names {
 				m.byName[n] = int32(i)
 				f := snake(n)
-				if m.bySnk[f] == 0 {
-					m.bySnk[f] = int32(i)
+				if m.bySnakeName[f] == 0 {
+					m.bySnakeName[f] = int32(i)
 				}
 				m.lengths |= 1<<min(len(n), 63) | 1<<min(len(f), 63)
 			}
@@ -409,8 +409,8 @@ func (c *compiler) literal(lit *literal, what string, res resolved) constant {
 		c.problem(lit.at, "%s: %s for column %s (%s) %s", what, lit.v.describe(), res.Name, res.typ.text, refused.rule)
 		return constant{}
 	}
-	wire, _ := e.appendField(nil, wireTag(res.Number, res.typ), res.typ, lit.v) // refuses what JSON refuses
-	return constant{text, wire}
+	asProtobuf, _ := e.appendField(nil, wireTag(res.Number, res.typ), res.typ, lit.v) // refuses what JSON refuses
+	return constant{text, asProtobuf}
 }
 
 // order puts columns in the order of their numbers where rows are protobuf, as

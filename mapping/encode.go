@@ -18,14 +18,14 @@ type encoder struct {
 	members []member // of the objects on their way into a STRUCT, the outer ones first
 
 	rfc3339  bool // TIMESTAMP and TIMESTAMP_NTZ as text
-	wire     bool // write protobuf
+	protobuf bool // write protobuf, not JSON
 	noNulls  bool // refuse what protobuf cannot hold, also while Explain shows JSON
 	verbatim bool // keys of objects are the customer's own, see spellings
 }
 
 func newEncoder(o Options) encoder {
 	protobuf := o.Format == "protobuf"
-	return encoder{rfc3339: o.TimestampFormat == "rfc3339", wire: protobuf, noNulls: protobuf}
+	return encoder{rfc3339: o.TimestampFormat == "rfc3339", protobuf: protobuf, noNulls: protobuf}
 }
 
 // reset forgets what was made for the column before.
@@ -254,16 +254,16 @@ func wireTag(number int32, t *deltaType) uint64 {
 	if t.Kind == delta.Array {
 		t = t.elem
 	}
-	wire := wireBytes
+	wireType := wireBytes
 	switch t.Kind {
 	case delta.Boolean, delta.TinyInt, delta.SmallInt, delta.Int, delta.BigInt, delta.Date, delta.Timestamp, delta.TimestampNTZ:
-		wire = wireVarint
+		wireType = wireVarint
 	case delta.Float:
-		wire = wireFixed32
+		wireType = wireFixed32
 	case delta.Double:
-		wire = wireFixed64
+		wireType = wireFixed64
 	}
-	return uint64(number)<<3 | uint64(wire)
+	return uint64(number)<<3 | uint64(wireType)
 }
 
 // appendField appends v as a field of type t: the tag and the value, for ARRAY

@@ -59,14 +59,14 @@ func TestColumnsProtobufCannotHoldStayNull(t *testing.T) {
 // Explain shows JSON whatever the format, and rejects what the format rejects.
 func TestExplainOfProtobuf(t *testing.T) {
 	w := twinsOf(t, "version: 2\nglobal: {mappings: [{source: a, target: a}, {source: m, target: m, type: 'MAP<STRING,INT>'}]}\n", mapping.Options{})
-	got := w.wire.Explain(recordAt([]byte(`[{"a":"x","m":{"k":1}},{"m":{"k":null}}]`)))
+	got := w.protobuf.Explain(recordAt([]byte(`[{"a":"x","m":{"k":1}},{"m":{"k":null}}]`)))
 	if len(got) != 2 || string(got[0].Row) != `{"a":"x","m":{"k":1}}` || got[0].Columns[1].Value != `{"k":1}` {
 		t.Errorf("got %+v, want the row in JSON", got)
 	}
 	if got[1].Code != mapping.CodeTypeMismatch || got[1].Column != "m" {
 		t.Errorf("got %+v, want the null in m refused", got[1])
 	}
-	if wire := mapOne(w.wire, []byte(`{"a":"x"}`)); string(wire.rows[0]) != "\x0a\x01x" {
+	if wire := mapOne(w.protobuf, []byte(`{"a":"x"}`)); string(wire.rows[0]) != "\x0a\x01x" {
 		t.Errorf("got %q after Explain, want protobuf again", wire.rows[0])
 	}
 }

@@ -98,7 +98,7 @@ func BenchmarkFormats(b *testing.B) {
 	var wireSize, jsonSize int
 	for b.Loop() {
 		t0 := cpu(b)
-		wireSize = run(w.wire)
+		wireSize = run(w.protobuf)
 		t1 := cpu(b)
 		jsonSize = run(w.json)
 		t2 := cpu(b)

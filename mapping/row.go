@@ -62,7 +62,7 @@ func (m *Mapper) section() int32 {
 			m.name = appendSnake(m.name, name)
 			name = m.name[from:]
 		}
-		if i := m.m.named(m.m.bySnk, name); i != 0 {
+		if i := m.m.named(m.m.bySnakeName, name); i != 0 {
 			return i
 		}
 	}
@@ -88,7 +88,7 @@ func (m *Mapper) row(p *plan, known bool) {
 		m.reject(CodeUnrecognized, "", "no source of any column is in the event, so its row would hold nothing of it; map its fields in the blueprint, or leave such events out by a filter")
 		return
 	}
-	if m.e.wire {
+	if m.e.protobuf {
 		m.message(p)
 	} else {
 		m.object(p)
@@ -131,7 +131,7 @@ func (m *Mapper) present(c *column, from *source) bool {
 
 // object appends a row in JSON.
 func (m *Mapper) object(p *plan) {
-	var fed feed
+	var result columnResult
 	dst := append(m.out.Buf(), '{')
 	for i := range p.columns {
 		c := &p.columns[i]
@@ -147,11 +147,11 @@ func (m *Mapper) object(p *plan) {
 		}
 		mark := len(dst)
 		dst = append(dst, c.key...)
-		dst = m.column(dst, c, &fed)
+		dst = m.column(dst, c, &result)
 		switch {
-		case m.refused(c, &fed):
+		case m.refused(c, &result):
 			return
-		case fed.null:
+		case result.null:
 			dst = dst[:mark]
 		default:
 			dst = append(dst, ',')
@@ -167,7 +167,7 @@ func (m *Mapper) object(p *plan) {
 
 // message appends a row in protobuf.
 func (m *Mapper) message(p *plan) {
-	var fed feed
+	var result columnResult
 	dst := m.out.Buf()
 	for i := range p.columns {
 		c := &p.columns[i]
@@ -177,15 +177,15 @@ func (m *Mapper) message(p *plan) {
 				continue
 			}
 		}
-		if dst = m.column(dst, c, &fed); m.refused(c, &fed) {
+		if dst = m.column(dst, c, &result); m.refused(c, &result) {
 			return
 		}
 	}
 	m.out.Row(dst)
 }
 
-// feed is where the value of a column came from.
-type feed struct {
+// columnResult is where the value of a column came from.
+type columnResult struct {
 	from    *source // nil where none was present
 	v       val     // the value there
 	null    bool    // nothing was appended
@@ -193,11 +193,11 @@ type feed struct {
 }
 
 // refused rejects the event if one of its columns has no valid value.
-func (m *Mapper) refused(c *column, fed *feed) bool {
+func (m *Mapper) refused(c *column, result *columnResult) bool {
 	switch {
-	case fed.refused.code != "":
-		m.reject(fed.refused.code, c.name, fed.reason(c))
-	case fed.null && c.notNull:
+	case result.refused.code != "":
+		m.reject(result.refused.code, c.name, result.reason(c))
+	case result.null && c.notNull:
 		m.reject(CodeMissingRequired, c.name, fmt.Sprintf("column %s is NOT NULL and the event has no value for it; give it a default_value, or drop NOT NULL", c.name))
 	default:
 		return false
@@ -206,10 +206,10 @@ func (m *Mapper) refused(c *column, fed *feed) bool {
 }
 
 // column appends the value of one column, or nothing where it is NULL.
-func (m *Mapper) column(dst []byte, c *column, f *feed) []byte {
+func (m *Mapper) column(dst []byte, c *column, f *columnResult) []byte {
 	m.e.reset()
-	*f = feed{}
-	var bad feed // the first value that is no time, where others may stand in for it
+	*f = columnResult{}
+	var bad columnResult // the first value that is no time, where others may stand in for it
 	mark := len(dst)
 	for i := range c.sources {
 		from := &c.sources[i]
@@ -238,7 +238,7 @@ func (m *Mapper) column(dst []byte, c *column, f *feed) []byte {
 		if bad.from == nil {
 			bad = *f
 		}
-		*f, dst = feed{}, dst[:mark]
+		*f, dst = columnResult{}, dst[:mark]
 	}
 	if bad.from != nil {
 		*f = bad
@@ -248,7 +248,7 @@ func (m *Mapper) column(dst []byte, c *column, f *feed) []byte {
 }
 
 // badTime reports whether the value was refused as a time.
-func (f *feed) badTime(c *column) bool {
+func (f *columnResult) badTime(c *column) bool {
 	switch f.refused.code {
 	case CodeBadTimestamp:
 		return true
@@ -259,16 +259,16 @@ func (f *feed) badTime(c *column) bool {
 }
 
 // constant appends a constant of the blueprint.
-func (m *Mapper) constant(dst []byte, k constant, f *feed) []byte {
+func (m *Mapper) constant(dst []byte, k constant, f *columnResult) []byte {
 	f.null = k.json == nil
-	if m.e.wire {
-		return append(dst, k.wire...)
+	if m.e.protobuf {
+		return append(dst, k.protobuf...)
 	}
 	return append(dst, k.json...)
 }
 
 // convert appends the value after the column's transforms and its value_map.
-func (m *Mapper) convert(dst []byte, c *column, f *feed) []byte {
+func (m *Mapper) convert(dst []byte, c *column, f *columnResult) []byte {
 	v := f.v
 	for i := range c.chain {
 		op := &c.chain[i]
@@ -291,7 +291,7 @@ func (m *Mapper) convert(dst []byte, c *column, f *feed) []byte {
 		}
 	}
 	m.e.verbatim = f.from.verbatim
-	if m.e.wire {
+	if m.e.protobuf {
 		dst, f.refused = m.e.appendField(dst, c.tag, c.typ, v)
 	} else {
 		dst, f.refused = m.e.append(dst, c.typ, v)
@@ -301,7 +301,7 @@ func (m *Mapper) convert(dst []byte, c *column, f *feed) []byte {
 
 // reason describes why a value cannot go into its column. It shows numbers
 // of up to 32 characters and no other part of the event.
-func (f feed) reason(c *column) string {
+func (f columnResult) reason(c *column) string {
 	if f.refused.code == CodeExpressionFailed {
 		return fmt.Sprintf("column %s (%s): %s; guard fields that may be missing with ??", c.name, c.typ.short(), f.refused.rule)
 	}
@@ -353,10 +353,10 @@ type ExplainedColumn struct {
 // protobuf.
 func (m *Mapper) Explain(rec *Record) []Explained {
 	var trace []Explained
-	wire := m.e.wire
-	m.trace, m.e.wire = &trace, false
+	asProtobuf := m.e.protobuf
+	m.trace, m.e.protobuf = &trace, false
 	m.Map(rec, &explainOut{trace: &trace})
-	m.trace, m.e.wire = nil, wire
+	m.trace, m.e.protobuf = nil, asProtobuf
 	return trace
 }
 
@@ -390,26 +390,26 @@ func (m *Mapper) explain(p *plan) {
 	}
 	for i := range p.columns {
 		c := &p.columns[i]
-		var fed feed
-		out := m.column(nil, c, &fed)
+		var result columnResult
+		out := m.column(nil, c, &result)
 		ex := ExplainedColumn{Name: c.name, Type: c.typ.text, Value: string(out)}
-		if fed.from != nil {
-			ex.Source = fed.from.path
-			if p != &m.m.rowPlan && m.inherits(fed.from.slot) {
+		if result.from != nil {
+			ex.Source = result.from.path
+			if p != &m.m.rowPlan && m.inherits(result.from.slot) {
 				ex.Source += " of the envelope"
 			}
 		}
 		switch {
-		case fed.refused.code != "":
-			ex.Value, ex.Why = "", "refused: "+fed.v.describe()+" "+fed.refused.rule
-			if fed.refused.code == CodeExpressionFailed {
-				ex.Why = "refused: " + fed.refused.rule
+		case result.refused.code != "":
+			ex.Value, ex.Why = "", "refused: "+result.v.describe()+" "+result.refused.rule
+			if result.refused.code == CodeExpressionFailed {
+				ex.Why = "refused: " + result.refused.rule
 			}
-		case !fed.null && ex.Source == "":
+		case !result.null && ex.Source == "":
 			ex.Source = "default_value"
-		case fed.null && ex.Source != "":
+		case result.null && ex.Source != "":
 			ex.Why = "value_map makes it NULL"
-		case fed.null:
+		case result.null:
 			ex.Why = m.whyNull(c)
 		}
 		x.Columns = append(x.Columns, ex)

@@ -13,9 +13,9 @@ import (
 
 // twins is one blueprint compiled for rows in JSON and for rows in protobuf.
 type twins struct {
-	json, wire *mapping.Mapper
-	cols       []mapping.Column
-	desc       protoreflect.MessageDescriptor
+	json, protobuf *mapping.Mapper
+	cols           []mapping.Column
+	desc           protoreflect.MessageDescriptor
 }
 
 // numbered gives columns that have no number those of their places.
@@ -52,7 +52,7 @@ func compileTwins(tb testing.TB, b *mapping.Blueprint, o mapping.Options) (*twin
 		return nil, err
 	}
 	cols := asWire.Columns()
-	return &twins{json: asJSON.NewMapper(), wire: asWire.NewMapper(), cols: cols, desc: descriptor(tb, cols)}, nil
+	return &twins{json: asJSON.NewMapper(), protobuf: asWire.NewMapper(), cols: cols, desc: descriptor(tb, cols)}, nil
 }
 
 func twinsOf(tb testing.TB, blueprint string, o mapping.Options) *twins {
@@ -77,7 +77,7 @@ const nullInMap = "has a null inside, which a MAP column cannot hold in protobuf
 // same values. It returns the outcomes in protobuf and in JSON.
 func (w *twins) check(tb testing.TB, value []byte) (wire, asJSON *outcomes) {
 	tb.Helper()
-	wire, asJSON = mapOne(w.wire, value), mapOne(w.json, value)
+	wire, asJSON = mapOne(w.protobuf, value), mapOne(w.json, value)
 	if len(wire.lines) != len(asJSON.lines) {
 		tb.Fatalf("%q: got %q, want %q", value, wire.lines, asJSON.lines)
 	}

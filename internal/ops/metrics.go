@@ -135,7 +135,7 @@ type IntegrationMetrics struct {
 	retries    *series[string, prometheus.Counter]     // reason
 	ended      *series[string, prometheus.Counter]     // reason
 	rebalances *series[string, prometheus.Counter]     // kind
-	moved      *series[string, prometheus.Counter]     // kind
+	reassigned *series[string, prometheus.Counter]     // kind
 
 	batchRows, batchBytes, ackLatency, requestDuration prometheus.Histogram
 
@@ -230,7 +230,7 @@ func newIntegrationMetrics(registerer prometheus.Registerer) *IntegrationMetrics
 		retries:    byLabel("bridge_sink_retries_total", "Requests to the sink that were repeated, by reason.", "reason"),
 		ended:      byLabel("bridge_sink_streams_ended_total", "Streams to the sink that ended after they were confirmed, by reason.", "reason"),
 		rebalances: byLabel("bridge_rebalances_total", "Rebalances in which this member gained or gave up partitions, by kind.", "kind"),
-		moved:      byLabel("bridge_rebalanced_partitions_total", "Partitions this member gained or gave up in rebalances, by kind.", "kind"),
+		reassigned: byLabel("bridge_rebalanced_partitions_total", "Partitions this member gained or gave up in rebalances, by kind.", "kind"),
 
 		batchRows: histogram("bridge_batch_rows", "Rows in an acknowledged batch.",
 			[]float64{1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 25000}),
@@ -289,7 +289,7 @@ func (m *IntegrationMetrics) create(known Known) {
 		counters *series[string, prometheus.Counter]
 		labels   []string
 	}{
-		{m.requests, known.Outcomes}, {m.retries, known.RetryReasons}, {m.ended, known.StreamEnds}, {m.rebalances, kinds}, {m.moved, kinds},
+		{m.requests, known.Outcomes}, {m.retries, known.RetryReasons}, {m.ended, known.StreamEnds}, {m.rebalances, kinds}, {m.reassigned, kinds},
 	} {
 		for _, label := range f.labels {
 			f.counters.get(label)

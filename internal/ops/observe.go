@@ -90,7 +90,7 @@ func (m *IntegrationMetrics) Committed(err error) {
 // constants, partitions how many were assigned or taken away.
 func (m *IntegrationMetrics) Rebalanced(kind string, partitions int) {
 	m.rebalances.get(kind).Inc()
-	m.moved.get(kind).Add(float64(partitions))
+	m.reassigned.get(kind).Add(float64(partitions))
 	m.count(func(t *Totals) { t.Rebalances++ })
 }
 
