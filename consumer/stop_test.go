@@ -160,7 +160,7 @@ func TestStopIsBoundedWhileACommitHangs(t *testing.T) {
 }
 
 // A coordinator that is slow to answer a leave request is waited for while the drain
-// has time left: unheard, the partitions would stand until the session ends.
+// has time left: otherwise the partitions would wait for the session timeout.
 func TestSlowLeaveIsHeard(t *testing.T) {
 	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{})
@@ -175,8 +175,8 @@ func TestSlowLeaveIsHeard(t *testing.T) {
 	produce(t, b, topic, 1, texts("e", 10)...)
 	eventually(t, "all rows delivered", func() bool { return tab.count() == 10 })
 	m.stop()
-	if got := m.logged(zapcore.WarnLevel, "without telling"); got != 0 {
-		t.Errorf("got %d lines about a leave request that was given up, want none", got)
+	if got := m.logged(zapcore.WarnLevel, "without notifying"); got != 0 {
+		t.Errorf("got %d lines about an unsent leave request, want none", got)
 	}
 	if members := fake.GroupInfo(cfg.Group).Members; len(members) != 0 {
 		t.Errorf("the group still has members %v, want none", members)
