@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -303,7 +304,8 @@ func (c *Cluster) writeLarge(ctx context.Context, rec *kgo.Record) error {
 	source, _ := strconv.ParseInt(HeaderOf(rec, HeaderPartition), 10, 32) // written by deadLetter
 	partition := int32(int(source) % max(found[0].Partitions, 1))
 
-	size := min(deadLetterChunk, (len(appendRecord(nil, rec))+1)/2)
+	whole := EncodeRecord(rec)
+	size := min(deadLetterChunk, (len(whole)+1)/2)
 	if limit > 0 {
 		size = min(size, limit-partFrame-RecordBytes(partOf(rec, nil, 1, MaxParts, "")))
 	}
@@ -312,7 +314,7 @@ func (c *Cluster) writeLarge(ctx context.Context, rec *kgo.Record) error {
 		// One by one: together they would be one batch, which is what the topic limits.
 		// The first is refused as all would be, so nothing is left behind.
 		err = nil
-		for _, part := range SplitRecord(rec, size) {
+		for part := range SplitRecord(rec, whole, size) {
 			part.Partition = partition
 			if err = writer.ProduceSync(ctx, part).FirstErr(); err != nil {
 				break
@@ -325,15 +327,19 @@ func (c *Cluster) writeLarge(ctx context.Context, rec *kgo.Record) error {
 	return err
 }
 
-// SplitRecord returns the parts of a dead letter, with size bytes of it each.
-func SplitRecord(rec *kgo.Record, size int) (parts []*kgo.Record) {
-	whole := appendRecord(nil, rec)
-	name := PartName(whole)
-	of := (len(whole) + size - 1) / size
-	for piece := range slices.Chunk(whole, size) {
-		parts = append(parts, partOf(rec, piece, len(parts)+1, of, name))
+// SplitRecord yields the parts of a dead letter one by one: whole is what EncodeRecord
+// returned for it, and each part has at most size bytes of that. Small parts take more
+// memory than the dead letter, so they are not all held at once.
+func SplitRecord(rec *kgo.Record, whole []byte, size int) iter.Seq[*kgo.Record] {
+	return func(yield func(*kgo.Record) bool) {
+		name, n, of := PartName(whole), 0, (len(whole)+size-1)/size
+		for piece := range slices.Chunk(whole, size) {
+			n++
+			if !yield(partOf(rec, piece, n, of, name)) {
+				return
+			}
+		}
 	}
-	return parts
 }
 
 // partOf returns one part.
@@ -355,10 +361,10 @@ func PartName(whole []byte) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// appendRecord appends key, value and headers of a record. Numbers are varints as
-// in Kafka's own records, and so is the length in front of all bytes; the length of
-// what is null is -1.
-func appendRecord(b []byte, rec *kgo.Record) []byte {
+// EncodeRecord returns key, value and headers of a record in one piece. Numbers are
+// varints as in Kafka's own records, and so is the length in front of all bytes; the
+// length of what is null is -1.
+func EncodeRecord(rec *kgo.Record) (b []byte) {
 	field := func(value []byte) {
 		if value == nil {
 			b = binary.AppendVarint(b, -1)

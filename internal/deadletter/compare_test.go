@@ -153,7 +153,7 @@ func TestEventsOfARecreatedTopicAreNoCopies(t *testing.T) {
 
 	// Parts report the time, too: what is missing of a copy does not count beside the whole.
 	deadLetter := makeDeadLetterOf(box.cfg, &kgo.Record{Topic: box.cfg.Topics[0], Offset: 7, Timestamp: time.UnixMilli(1_790_000_000_000), Value: []byte("bad-first")}, toRow)
-	box.copyParts(consumer.SplitRecord(deadLetter, 100)[0])
+	box.copyParts(split(deadLetter, 100)[0])
 	if all := box.collect(); len(all) != 2 {
 		t.Errorf("got %d dead letters %v, want two", len(all), entriesOf(all))
 	}

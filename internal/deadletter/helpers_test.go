@@ -131,9 +131,14 @@ func makeDeadLetterOf(cfg consumer.Config, rec *kgo.Record, m consumer.Mapper) *
 	return b.DeadLetters(&cfg, time.Unix(1_800_000_000, 0))[0]
 }
 
+// split returns the parts of a dead letter.
+func split(deadLetter *kgo.Record, size int) []*kgo.Record {
+	return slices.Collect(consumer.SplitRecord(deadLetter, consumer.EncodeRecord(deadLetter), size))
+}
+
 // partsOfBytes splits bytes into parts as if they were a dead letter's.
 func partsOfBytes(rec *kgo.Record, whole []byte, size int) []*kgo.Record {
-	parts := consumer.SplitRecord(rec, size)
+	parts := split(rec, size)
 	var forged []*kgo.Record
 	of := (len(whole) + size - 1) / size
 	for piece := range slices.Chunk(whole, size) {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/deadletter"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
@@ -92,7 +91,7 @@ func TestNewestDeadLetterInManyParts(t *testing.T) {
 	box := newDeadLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 1)
 	box.add(refusing("bad"), &kgo.Record{Offset: 1, Value: []byte("bad-older")})
 	deadLetter := makeDeadLetter(&kgo.Record{Topic: box.cfg.Topics[0], Offset: 2, Value: []byte("bad" + noise(5000))}, toRow)
-	parts := consumer.SplitRecord(deadLetter, 500)
+	parts := split(deadLetter, 500)
 	for _, part := range parts {
 		produceRecords(t, box.b, &kgo.Record{Topic: box.dlq(), Value: part.Value, Headers: part.Headers})
 	}

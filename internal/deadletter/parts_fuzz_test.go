@@ -30,7 +30,7 @@ func FuzzParts(f *testing.F) {
 			}
 		}
 		deadLetter := &kgo.Record{Topic: "t-dlq", Key: []byte(one), Value: value, Headers: headersOf(two)}
-		for _, l := range deadletter.Assemble(t, 1<<20, consumer.SplitRecord(deadLetter, int(size)+1)...) {
+		for _, l := range deadletter.Assemble(t, 1<<20, split(deadLetter, int(size)+1)...) {
 			if !bytes.Equal(l.Original.Key, deadLetter.Key) || !bytes.Equal(l.Original.Value, value) || len(l.Headers) != len(deadLetter.Headers) {
 				t.Errorf("got %+v, want what was cut", l)
 			}
@@ -51,7 +51,7 @@ func TestPartsAreHeldWithinABound(t *testing.T) {
 	var parts []*kgo.Record
 	for i := range 5 {
 		deadLetter := makeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), bytes.Repeat([]byte{byte(i)}, 3000)...)}, toRow)
-		parts = append(parts, consumer.SplitRecord(deadLetter, 2000)...)
+		parts = append(parts, split(deadLetter, 2000)...)
 	}
 	var mingled []*kgo.Record
 	for _, half := range []int{0, 1} {
@@ -85,7 +85,7 @@ func TestSmallPartsLeaveNoRoomForLargeOnes(t *testing.T) {
 			size = 10_000
 		}
 		deadLetter := makeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: append([]byte("bad"), make([]byte, size)...)}, toRow)
-		firsts = append(firsts, consumer.SplitRecord(deadLetter, size)[0])
+		firsts = append(firsts, split(deadLetter, size)[0])
 	}
 	deadLetters := deadletter.Assemble(t, most, firsts...)
 	if len(deadLetters) != len(firsts) {
@@ -95,7 +95,7 @@ func TestSmallPartsLeaveNoRoomForLargeOnes(t *testing.T) {
 	firsts = firsts[:0]
 	for i := range 3000 {
 		deadLetter := makeDeadLetter(&kgo.Record{Topic: "t", Offset: int64(i), Value: []byte("bad")}, toRow)
-		firsts = append(firsts, consumer.SplitRecord(deadLetter, 50)[0])
+		firsts = append(firsts, split(deadLetter, 50)[0])
 	}
 	early := 0
 	for _, l := range deadletter.Assemble(t, 64<<20, firsts...) {

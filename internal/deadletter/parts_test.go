@@ -250,7 +250,7 @@ func TestMingledPartsAreFoundByOffset(t *testing.T) {
 	var parts [][]*kgo.Record
 	for i := range 3 {
 		rec := &kgo.Record{Topic: box.cfg.Topics[0], Offset: int64(i), Value: fmt.Appendf(nil, "bad%d%s", i, strings.Repeat("x", 1000))}
-		parts = append(parts, consumer.SplitRecord(makeDeadLetter(rec, toRow), 900))
+		parts = append(parts, split(makeDeadLetter(rec, toRow), 900))
 	}
 	whose := []int64{0, 1, 2, 1, 0} // the last part of 2 is missing
 	next := map[int64]int{}
@@ -269,5 +269,23 @@ func TestMingledPartsAreFoundByOffset(t *testing.T) {
 		if err != nil || l == nil || l.Original.Offset != want || (l.Fault == "") != (want != 2) {
 			t.Errorf("offset %d: got %+v, %v, want the dead letter of event %d", offset, l, err, want)
 		}
+	}
+}
+
+// A topic may take so little that a dead letter has very many parts, each with headers
+// of its own: a writer holds one of them at a time.
+func TestPartsAreMadeOneByOne(t *testing.T) {
+	deadLetter := makeDeadLetter(&kgo.Record{Topic: "t", Value: append([]byte("bad"), make([]byte, 4<<20)...)}, toRow)
+	whole := consumer.EncodeRecord(deadLetter)
+	allocated := testing.AllocsPerRun(10, func() {
+		for part := range consumer.SplitRecord(deadLetter, whole, 1<<10) {
+			if got := consumer.HeaderOf(part, consumer.HeaderPart); got != "1/4097" {
+				t.Errorf("got part %s, want 1/4097", got)
+			}
+			break
+		}
+	})
+	if allocated > 100 {
+		t.Errorf("the first part takes %.0f allocations, want those of one part", allocated)
 	}
 }
