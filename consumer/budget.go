@@ -12,6 +12,8 @@ import (
 // stalled group cannot stop the others. Beyond that share a group takes
 // what is free of the limit, up to twice its share while others run. All groups
 // together hold at most one and a half times the limit, and one fetch answer each.
+// It can be more after a third group has joined: it takes its even share even if the
+// first two hold all they could. That lasts until they have delivered it.
 // A Budget is safe for concurrent use.
 type Budget struct {
 	limit int64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -318,4 +319,42 @@ func TestGroupsShareABudget(t *testing.T) {
 		second.Give(400)
 		<-passed
 	})
+}
+
+// Whatever the groups take and give back: each may take its even share, and together
+// they stay within one and a half times the limit. A single group stays within the limit.
+func TestGroupsStayWithinTheirBudget(t *testing.T) {
+	const limit = 1 << 20
+	dice := rand.New(rand.NewPCG(1, 2))
+	for n := 1; n <= 6; n++ {
+		shared := consumer.NewBudget(limit)
+		groups, own, total := make([]consumer.GroupBudget, n), make([]int64, n), int64(0)
+		for i := range groups {
+			groups[i] = shared.Group()
+		}
+		bound := int64(limit + limit/2)
+		if n == 1 {
+			bound = limit
+		}
+		for range 20_000 {
+			i := dice.IntN(n)
+			room := groups[i].Room()
+			if even := limit/int64(n) - own[i]; room < even {
+				t.Fatalf("%d groups: room for %d bytes, want the even share, %d", n, room, even)
+			}
+			taken := max(room, 0)
+			if dice.IntN(3) == 0 {
+				taken = -dice.Int64N(own[i] + 1)
+			}
+			if taken >= 0 {
+				groups[i].Take(taken)
+			} else {
+				groups[i].Give(-taken)
+			}
+			own[i], total = own[i]+taken, total+taken
+			if total > bound {
+				t.Fatalf("%d groups hold %d bytes, want at most %d", n, total, bound)
+			}
+		}
+	}
 }

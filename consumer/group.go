@@ -113,14 +113,14 @@ func (g *Group) Run(ctx context.Context) error {
 	clientCtx, closeClient := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeClient()
 	clientCtx = kgo.PreCommitFnContext(clientCtx, kafka.AddTopicIDs)
+	g.budget.join() // before the client may fetch: it asks for room
+	defer g.budget.leave()
 	if g.cl, err = kgo.NewClient(append(opts, kgo.WithContext(clientCtx))...); err != nil {
 		return fmt.Errorf("preparing the kafka consumer: %w", err)
 	}
 	ctx, g.stop = context.WithCancelCause(ctx)
 	defer g.stop(nil)
 
-	g.budget.join()
-	defer g.budget.leave()
 	g.running.Store(true)
 	eg, egCtx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return g.poll(egCtx) })

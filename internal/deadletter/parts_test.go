@@ -274,7 +274,7 @@ func TestMingledPartsAreFoundByOffset(t *testing.T) {
 
 // A topic may take so little that a dead letter has very many parts, each with headers
 // of its own: a writer holds one of them at a time.
-func TestPartsAreMadeOneByOne(t *testing.T) {
+func TestPartsAreYieldedOneByOne(t *testing.T) {
 	deadLetter := makeDeadLetter(&kgo.Record{Topic: "t", Value: append([]byte("bad"), make([]byte, 4<<20)...)}, toRow)
 	whole := consumer.EncodeRecord(deadLetter)
 	allocated := testing.AllocsPerRun(10, func() {
