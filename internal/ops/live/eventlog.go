@@ -113,7 +113,7 @@ type EventLog struct {
 	content  int        // bytes
 	lastID   uint64
 	rev      uint64 // of the last change
-	limiter  rate.Limiter
+	limiter  *rate.Limiter
 }
 
 // entry is one kept event. It does not change after its eviction.
@@ -125,7 +125,9 @@ type entry struct {
 }
 
 // NewEventLog returns an EventLog for ModeMetadata or ModeFull.
-func NewEventLog(mode string) *EventLog { return &EventLog{mode: mode} }
+func NewEventLog(mode string) *EventLog {
+	return &EventLog{mode: mode, limiter: rate.NewLimiter(idleRate, mostAtOnce)}
+}
 
 // Full reports whether the content of events may be kept and shown.
 func (f *EventLog) Full() bool { return f.mode == ModeFull }

@@ -28,6 +28,14 @@ func TestAdmitIsBounded(t *testing.T) {
 	})
 }
 
+// A bridge that has just started shows its first events: on a quiet topic there
+// may be no others for long.
+func TestFirstEventsAreAdmitted(t *testing.T) {
+	if got := live.NewEventLog(live.ModeMetadata).Admit(3); got != 3 {
+		t.Errorf("got %d of the first 3 events, want all", got)
+	}
+}
+
 func TestEventLogIsBounded(t *testing.T) {
 	f := live.NewEventLog(live.ModeFull)
 	for range 100 {
