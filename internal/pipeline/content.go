@@ -184,25 +184,33 @@ func (d deadLetters) DryRun(ctx context.Context, limit int) (t live.DryRun, err 
 	if err != nil {
 		return t, err
 	}
-	still := map[live.RejectedAgain]int{}
+	mapper, still := now.NewMapper(), map[live.RejectedAgain]int{}
 	for _, f := range found {
+		if ctx.Err() != nil {
+			return t, ctx.Err()
+		}
 		t.DeadLetters++
 		if f.Fault != "" {
 			t.Damaged++
 			continue
 		}
-		for i, x := range now.Explain(f.Original, f.TopicID) {
+		var in mapping.Record
+		in.TopicID = f.TopicID
+		fill(&in, f.Original, true)
+		out := outcomesOut{}
+		mapper.Map(&in, &out)
+		for i, x := range out.events {
 			if !f.Events.Has(i) || f.Delivered.Has(i) {
 				continue // it was delivered
 			}
 			t.Events++
-			switch x.Outcome {
-			case "row":
+			switch x.status {
+			case live.Delivered:
 				t.Rows++
-			case "filter":
+			case live.Filtered:
 				t.Dropped++
 			default:
-				still[live.RejectedAgain{Code: x.Code, Column: x.Column, Meaning: codeMeanings[x.Code]}]++
+				still[live.RejectedAgain{Code: x.code, Column: x.column, Meaning: codeMeanings[x.code]}]++
 			}
 		}
 	}
@@ -214,6 +222,33 @@ func (d deadLetters) DryRun(ctx context.Context, limit int) (t live.DryRun, err 
 		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Column, b.Column))
 	})
 	return t, nil
+}
+
+// outcomesOut is a mapping.Out that keeps the outcome of each event and no row: a
+// record may hold thousands of events.
+type outcomesOut struct {
+	events []eventOutcome
+	buf    []byte
+}
+
+type eventOutcome struct{ status, code, column string }
+
+// Buf implements mapping.Out.
+func (o *outcomesOut) Buf() []byte { return o.buf[:0] }
+
+// Row implements mapping.Out.
+func (o *outcomesOut) Row(row []byte) {
+	o.buf, o.events = row, append(o.events, eventOutcome{status: live.Delivered})
+}
+
+// Reject implements mapping.Out.
+func (o *outcomesOut) Reject(code, column, _ string) {
+	o.events = append(o.events, eventOutcome{live.Rejected, code, column})
+}
+
+// Filter implements mapping.Out.
+func (o *outcomesOut) Filter(reason string) {
+	o.events = append(o.events, eventOutcome{status: live.Filtered, code: reason})
 }
 
 // eventSummary is what the page shows of an event in a list.

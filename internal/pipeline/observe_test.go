@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -141,5 +142,25 @@ func TestLeftOutEventIsNotShownAsDelivered(t *testing.T) {
 	p := &consumer.BatchView{Records: make([]*kgo.Record, 1)}
 	if got := outcomeOf(p, consumer.Event{Record: 1}).Status; got != live.Abandoned {
 		t.Errorf("got %q of an event that was left out, want %q", got, live.Abandoned)
+	}
+}
+
+// The dry run has the outcomes that Explain has, and keeps no row of them.
+func TestOutcomesAreThoseOfTheMapping(t *testing.T) {
+	m, err := mapping.Default().Compile(mapping.Options{Settings: mapping.Settings{Input: "auto"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := []byte(`[{"type":"track","event":"a","messageId":"m-1"},{"type":"page","timestamp":"no time"},7,{"type":"page","messageId":"m-2"}]`)
+	out := outcomesOut{}
+	m.NewMapper().Map(&mapping.Record{Topic: "t", Value: value}, &out)
+	for i, x := range m.NewMapper().Explain(&mapping.Record{Topic: "t", Value: value}) {
+		want := map[string]string{"row": live.Delivered, "reject": live.Rejected, "filter": live.Filtered}[x.Outcome]
+		if got := out.events[i]; got.status != want || got.code != x.Code || got.column != x.Column {
+			t.Errorf("event %d: got %+v, want %s %s %s", i, got, want, x.Code, x.Column)
+		}
+	}
+	if len(out.events) != 4 || bytes.Contains(out.buf, []byte("m-1")) {
+		t.Errorf("got %d outcomes and %q kept, want 4 and the last row alone", len(out.events), out.buf)
 	}
 }
