@@ -170,15 +170,15 @@ func (k *Kafka) checkBrokers(c *setting.Check) {
 // oauthbearer do, scram proves the password without sending it.
 func (k *Kafka) checkLogin(c *setting.Check) {
 	c.URL("kafka.sasl.oauth.token_url", k.SASL.OAuth.TokenURL)
+	if k.SASL.Mechanism == "aws-msk-iam" && !k.TLS.Enabled && c.OK("kafka.sasl.mechanism", "kafka.tls.enabled") {
+		c.Fail("kafka.sasl.mechanism", "needs TLS, which is all that MSK's IAM listener speaks",
+			"set kafka.tls.enabled to true and use the brokers' port 9098")
+	}
 	if k.TLS.Enabled || !c.OK("kafka.sasl.mechanism", "kafka.sasl.allow_plaintext", "kafka.tls.enabled", "kafka.brokers") {
 		return
 	}
 	what := map[string]string{"plain": "password", "oauthbearer": "token"}[k.SASL.Mechanism]
-	switch {
-	case k.SASL.Mechanism == "aws-msk-iam":
-		c.Fail("kafka.sasl.mechanism", "needs TLS, which is all that MSK's IAM listener speaks",
-			"set kafka.tls.enabled to true and use the brokers' port 9098")
-	case what == "" || k.SASL.AllowPlaintext:
+	if what == "" || k.SASL.AllowPlaintext {
 		return
 	}
 	for _, b := range k.Brokers {

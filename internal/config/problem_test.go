@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -304,6 +305,25 @@ func TestManyProblemsAtOnceEachOnItsLine(t *testing.T) {
 	}
 	if got := config.Problems(errors.New("another")); got != nil {
 		t.Errorf("problems of another error: got %v, want none", got)
+	}
+}
+
+// A fault of the mechanism or of the brokers hides nothing that is missing beside it.
+func TestALoginHasAllItsProblemsAtOnce(t *testing.T) {
+	for _, tc := range []struct{ sets, want []string }{
+		{[]string{"kafka.brokers=far:9092", "kafka.sasl.mechanism=plain"}, []string{"kafka.sasl.username", "kafka.sasl.password", "kafka.sasl.mechanism"}},
+		{[]string{"kafka.brokers=far:9092", "kafka.sasl.mechanism=oauthbearer"},
+			[]string{"kafka.sasl.oauth.token_url", "kafka.sasl.oauth.client_id", "kafka.sasl.oauth.client_secret", "kafka.sasl.mechanism"}},
+		{[]string{"kafka.brokers=far:0", "kafka.sasl.mechanism=aws-msk-iam"}, []string{"kafka.brokers", "kafka.sasl.mechanism"}},
+	} {
+		_, err := config.Load(config.Options{File: write(t, complete), Sets: tc.sets})
+		var got []string
+		for _, p := range config.Problems(err) {
+			got = append(got, p.Key)
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%v: got problems of %v, want %v", tc.sets, got, tc.want)
+		}
 	}
 }
 

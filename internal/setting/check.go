@@ -35,11 +35,17 @@ type Check struct {
 	Report func(key, value, rule, remedy string)
 }
 
-// Run checks the tags of all keys, then what sections check themselves, then that
-// nothing is missing.
+// Run checks the tags of all keys, then what sections check themselves, and that
+// nothing is missing. Sections may fill keys, but none that is required under a
+// condition: those are looked for before a section finds fault with the condition.
 func (c *Check) Run() {
 	for _, k := range c.Schema.Keys {
 		c.tags(k)
+	}
+	for _, k := range c.Schema.Keys {
+		if len(k.conditions) > 0 {
+			c.required(k)
+		}
 	}
 	for _, index := range append(slices.Clone(c.Schema.structs), nil) { // last, the configuration itself
 		if s, ok := (&Key{index: index}).In(c.Root).Addr().Interface().(interface{ Check(*Check) }); ok {
@@ -322,7 +328,6 @@ type Problem struct {
 	Line   int    // line in Source when that is the file, from 1; else 0
 }
 
-// UnknownKey is the rule that a key breaks when there is no such key.
 // UnknownKey is the rule about a key that does not exist.
 const UnknownKey = "unknown key"
 
