@@ -33,7 +33,7 @@ type stopping struct {
 
 	mu     sync.Mutex // guards the fields below
 	grace  time.Duration
-	stages []string // activities that may take long, innermost last
+	stages []string // activities that may take long, in the order of their start
 }
 
 func newStopping(stderr io.Writer) *stopping {
@@ -74,7 +74,8 @@ func (s *stopping) log(stderr io.Writer) (io.Writer, *logwriter.Writer) {
 	return terminal, s.stderr
 }
 
-// during calls f, and names it if the process has to end before f does.
+// during calls f, and names it if the process has to end before f does. Calls may
+// nest or, for pipelines that run beside each other, overlap.
 func (s *stopping) during(what string, f func()) {
 	if s == nil {
 		f()
@@ -86,7 +87,12 @@ func (s *stopping) during(what string, f func()) {
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.stages = s.stages[:len(s.stages)-1]
+		for i, stage := range slices.Backward(s.stages) {
+			if stage == what {
+				s.stages = slices.Delete(s.stages, i, i+1)
+				return
+			}
+		}
 	}()
 	f()
 }

@@ -55,6 +55,30 @@ func TestStoppingIsBounded(t *testing.T) {
 	}
 }
 
+// Of pipelines that end one after the other, the one that hangs is named.
+func TestStagesThatOverlap(t *testing.T) {
+	s := newStopping(io.Discard)
+	over := make(chan struct{})
+	var first, second sync.WaitGroup
+	begun := make(chan struct{}, 2)
+	wait := func(group *sync.WaitGroup, what string, until <-chan struct{}) {
+		group.Go(func() {
+			s.during(what, func() { begun <- struct{}{}; <-until })
+		})
+		<-begun
+	}
+	hang := make(chan struct{})
+	wait(&first, "the first pipeline", over)
+	wait(&second, "the second pipeline", hang)
+	close(over)
+	first.Wait()
+	if _, got := s.current(); len(got) != 1 || got[0] != "the second pipeline" {
+		t.Errorf("got %q under way, want the second pipeline", got)
+	}
+	close(hang)
+	second.Wait()
+}
+
 // Reading that nothing cuts short does not keep an interrupted command.
 func TestInterruptible(t *testing.T) {
 	r, w := io.Pipe()
