@@ -81,7 +81,7 @@ loopback unless everyone who can reach it may read and change the rows.`,
 	flags.StringVar((*string)(&f.cfg.Schema), "schema", string(emulator.SchemaByName), "how a stream's descriptor must match the columns: `by-name`, or exact (one field for each, in their order)")
 	flags.BoolVar(&f.cfg.TLS, "tls", false, "serve HTTPS, with a certificate for localhost, 127.0.0.1, ::1 and *."+emulator.LocalDomain)
 	flags.StringVar(&f.caOut, "ca-out", "", "`file` to write the certificate to trust to; needs --tls")
-	flags.TextVar(&f.cfg.Latency, "latency", emulator.Latency{}, "wait before each acknowledgement: `20ms` or p50=150ms,p95=500ms (default none)")
+	flags.TextVar(&f.cfg.Latency, "latency", emulator.Latency{}, "wait before each acknowledgement: `20ms` or p50=150ms,p95=500ms")
 	flags.BoolVar(&f.cfg.AcceptTextTimestamps, "accept-text-timestamps", false, "accept RFC 3339 text in TIMESTAMP columns")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
 	return cmd
