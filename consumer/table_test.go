@@ -142,7 +142,7 @@ func (tab *table) verify(want []string) {
 	}
 }
 
-// verifyLanded wants every text at least once and nothing else.
+// verifyDelivered wants every text at least once and nothing else.
 func (tab *table) verifyDelivered(want []string) {
 	tab.t.Helper()
 	seen := map[string]bool{}

@@ -52,7 +52,7 @@ func (w *world) fault(f kfake.Fault) *kfake.FaultHandle {
 	return h
 }
 
-// refuseLetters has the brokers refuse dead letters until release.
+// refuseDeadLetters has the brokers refuse dead letters until release.
 func (w *world) refuseDeadLetters(with *kerr.Error) { w.deadLetterFault.Store(with) }
 
 // burying reads the dead letters of a request.
@@ -72,7 +72,7 @@ func (w *world) holdFetches() {
 	w.hold(kmsg.Fetch, func(kmsg.Request) bool { return true }, time.Hour)
 }
 
-// holdLetters has dead letters taken only when d has passed from now.
+// holdDeadLetters has dead letters taken only when d has passed from now.
 func (w *world) holdDeadLetters(d time.Duration) {
 	deadLetters := w.kafka.TopicInfo(vdead).TopicID
 	w.hold(kmsg.Produce, func(req kmsg.Request) bool {

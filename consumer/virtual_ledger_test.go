@@ -214,7 +214,7 @@ func (b *ledger) end(a *assignment) {
 	}
 }
 
-// be delivered makes rows durable. Unless acked, the bridge does not hear of it.
+// land makes rows durable. Unless acked, the bridge does not hear of it.
 func (b *ledger) land(a *assignment, rows []vrow, acked bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -188,7 +188,7 @@ func (m *vmember) fix() {
 	}
 }
 
-// mendSink ends the troubles of the member's sink.
+// fixSink removes the faults of the member's sink.
 func (m *vmember) fixSink() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

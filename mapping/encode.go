@@ -12,7 +12,7 @@ import (
 
 // encoder writes values the way Zerobus takes them. In JSON: TIMESTAMP as
 // microseconds since 1970, DATE as days, DECIMAL and VARIANT as strings,
-// BINARY in base64, BIGINT beyond 2^53 as a string. In protobuf: see wire.go.
+// BINARY in base64, BIGINT beyond 2^53 as a string. In protobuf: see row.go.
 type encoder struct {
 	scratch
 	members []member // of the objects on their way into a STRUCT, the outer ones first

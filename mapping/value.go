@@ -175,7 +175,7 @@ func (s *scratch) validText(b []byte, replace bool) (val, refusal) {
 }
 
 // What a scalar type accepts is decided here, once for rows in JSON and in
-// protobuf; how it is written is the business of encode.go and wire.go.
+// protobuf; how it is written is the business of encode.go and row.go.
 
 // fits reports whether the value as text is within VARCHAR(n) or CHAR(n).
 func (e *encoder) fits(t *deltaType, v val) refusal {

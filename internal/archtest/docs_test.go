@@ -17,26 +17,12 @@ func TestSecurityDocumentNamesTestsThereAre(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := exec.CommandContext(t.Context(), "git", "ls-files", "*_test.go")
-	list.Dir = root
-	out, err := list.Output()
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("git ls-files: %v", err)
-		}
-		t.Skipf("git ls-files: %v", err) // a copy without its history
-	}
 	defined := map[string]string{} // test -> folder
 	tagged := map[string]bool{}    // tests that are built on request only
-	for file := range strings.Lines(string(out)) {
-		file = strings.TrimSpace(file)
-		text, err := os.ReadFile(filepath.Join(root, file))
-		if err != nil {
-			continue // deleted, and not yet committed
-		}
-		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(string(text), -1) {
+	for file, text := range texts(t, "*_test.go") {
+		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(text, -1) {
 			defined[m[1]] = filepath.Dir(file)
-			tagged[m[1]] = strings.HasPrefix(string(text), "//go:build ")
+			tagged[m[1]] = strings.HasPrefix(text, "//go:build ")
 		}
 	}
 	if len(defined) < 300 {
@@ -58,6 +44,63 @@ func TestSecurityDocumentNamesTestsThereAre(t *testing.T) {
 		}
 		if corpus, _ := filepath.Glob(filepath.Join(root, dir, "testdata", "fuzz", name, "*")); !tagged[name] && len(corpus) == 0 || len(corpus) > 60 {
 			t.Errorf("%s in %s has a corpus of %d files, want 1 to 60 in testdata/fuzz", name, dir, len(corpus))
+		}
+	}
+}
+
+// texts returns the files of the repository that match the patterns, by path.
+func texts(t *testing.T, patterns ...string) map[string]string {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	list := exec.CommandContext(t.Context(), "git", append([]string{"ls-files", "--"}, patterns...)...)
+	list.Dir = root
+	out, err := list.Output()
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("git ls-files: %v", err)
+		}
+		t.Skipf("git ls-files: %v", err) // a copy without its history
+	}
+	found := map[string]string{}
+	for file := range strings.Lines(string(out)) {
+		file = strings.TrimSpace(file)
+		if text, err := os.ReadFile(filepath.Join(root, file)); err == nil { // else deleted, and not yet committed
+			found[file] = string(text)
+		}
+	}
+	return found
+}
+
+// A comment that begins with a name in mixed case documents that name. After a
+// rename it would name nothing.
+func TestCommentsNameTheFunctionTheyDocument(t *testing.T) {
+	documented := regexp.MustCompile(`(?m)^(?:[^/\n].*)?\n// ([a-z]{2,}[A-Z]\w*) .*\n(?://.*\n)*(?:func (?:\([^)]*\) )?|type )(\w+)`)
+	for file, text := range texts(t, "*.go") {
+		for _, m := range documented.FindAllStringSubmatch(text, -1) {
+			if m[1] != m[2] {
+				t.Errorf("%s: the comment of %s begins with %s", file, m[2], m[1])
+			}
+		}
+	}
+}
+
+// Documents and comments name Go files and documents that exist.
+func TestNamedFilesExist(t *testing.T) {
+	exists := map[string]bool{}
+	for file := range texts(t) {
+		exists[filepath.Base(file)] = true
+	}
+	named := regexp.MustCompile(`(?:^|[^\w.-])([\w-]+\.(?:go|md))(?:[^\w.]|\.?$|\.\s)`)
+	for file, text := range texts(t, "*.go", "*.md", "internal/traffic/templates.txt", ".golangci.yml", "Makefile") {
+		for line := range strings.Lines(text) {
+			if filepath.Ext(file) == ".go" {
+				_, line, _ = strings.Cut(line, "// ")
+			}
+			for _, m := range named.FindAllStringSubmatch(strings.TrimSpace(line), -1) {
+				if name := m[1]; !exists[name] && !strings.HasPrefix(name, "_") {
+					t.Errorf("%s names %s, which does not exist: %s", file, name, strings.TrimSpace(line))
+				}
+			}
 		}
 	}
 }

@@ -41,7 +41,7 @@ func refusing(prefix string) consumer.Mapper {
 	}
 }
 
-// letterBox is a dead-letter topic that was filled as a partition does.
+// deadLetterBox is a dead-letter topic that was filled as a partition does.
 type deadLetterBox struct {
 	copied int // by copyOf
 	t      *testing.T
@@ -50,7 +50,7 @@ type deadLetterBox struct {
 	cl     *kafka.Client
 }
 
-// newLetterBox dead-letters records, on one partition unless they say otherwise.
+// newDeadLetterBox dead-letters records, on one partition unless they say otherwise.
 func newDeadLetterBox(t *testing.T, b kafkatest.Broker, partitions int32, recs ...*kgo.Record) *deadLetterBox {
 	t.Helper()
 	topic := kafkatest.Topic(t, b, partitions)

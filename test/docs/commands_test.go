@@ -18,7 +18,7 @@ type said struct {
 	args  []string
 }
 
-// commandsOf finds the bridge's command lines in a page: in blocks that are shell
+// commands finds the bridge's command lines in a page: in blocks that are shell
 // or nothing in particular, and in the prose.
 func (p page) commands() []said {
 	var all []said

@@ -142,7 +142,7 @@ func length(t testing.TB, adm *kadm.Client, topic string) (n int64) {
 	return n
 }
 
-// events reads the dead-letter topic to its end.
+// deadLetters reads the dead-letter topic to its end.
 func deadLetters(t testing.TB, b kafkatest.Broker, adm *kadm.Client, topic string) (all []*kgo.Record) {
 	t.Helper()
 	want := length(t, adm, topic)
