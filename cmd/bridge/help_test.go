@@ -16,7 +16,7 @@ import (
 	"github.com/datafly/bridge/internal/pipeline"
 )
 
-// bridge runs a command line that must succeed.
+// runFine runs a command line that must succeed.
 func runFine(t *testing.T, args ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -24,6 +24,17 @@ func runFine(t *testing.T, args ...string) string {
 		t.Fatalf("bridge %s: got exit code %d and %q, want %d", strings.Join(args, " "), code, stderr.String(), exitFine)
 	}
 	return stdout.String()
+}
+
+// A flag has its default from its definition; a text with one of its own shows two.
+func TestHelpShowsOneDefaultPerFlag(t *testing.T) {
+	for _, name := range []string{"blueprint test", "check", "ddl", "demo", "dlq list", "emulator", "map", "replay", "run", "status"} {
+		for line := range strings.Lines(runFine(t, append(strings.Fields(name), "--help")...)) {
+			if strings.Count(line, "(default ") > 1 {
+				t.Errorf("bridge %s --help: got %q, want one default", name, line)
+			}
+		}
+	}
 }
 
 func TestTopicsAreListedAndHaveText(t *testing.T) {
