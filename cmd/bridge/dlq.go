@@ -560,7 +560,7 @@ type redriveReport struct {
 	Rejected  int    `json:"rejected"`
 	Filtered  int    `json:"filtered"`
 	Failed    int    `json:"failed"`
-	Unmarked  int    `json:"unmarked,omitempty"` // delivered, and written again by the next redrive
+	Unmarked  int    `json:"unmarked"` // delivered, and written again by the next redrive
 	skipCounts
 	Groups []*deadLetterGroup `json:"not_delivered"`
 	Error  string             `json:"error,omitempty"` // why it ended early
