@@ -9,22 +9,21 @@ SHELL := bash
 PKGS ?= ./...
 # Further arguments of go test, as in make test TESTARGS='-run TestRevoke -v'
 TESTARGS ?=
-# Test binaries of the module test at a time, beside one of the bridge's own. Each may
-# run a broker of its own, and mostly waits: 2 suits 2 cores and 4 GB.
+# Test binaries of the module test at a time, beside one of the bridge's own; 2 suits 2 cores and 4 GB
 PARALLEL ?= 2
 # What make prose looks at; empty is everything
 FILES ?=
-# How long each fuzz target runs: 10s for a change, 1m for a night.
+# How long each fuzz target runs: 10s for a change, 1m for a night
 FUZZTIME ?= 10s
-# How long faults go on in make chaos
+# How long make chaos injects faults
 DURATION ?= 2m
-# What decides the faults of make chaos; 0 takes a seed at random and says it
+# The seed of make chaos, which decides the faults; 0 picks one at random and prints it
 SEED ?= 0
-# How many random schedules make virtual runs; an eighth of them with the race detector.
+# How many random schedules make virtual runs; an eighth of them with the race detector
 SCHEDULES ?= 400
 # Which Go benchmarks run, as in make microbench BENCH=Map
 BENCH ?= .
-# What bridge version prints.
+# What bridge version prints
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 LDFLAGS := -s -w -X main.release=$(VERSION)
@@ -54,7 +53,7 @@ help: ## List the targets and their settings
 	@echo "Targets:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Settings, as in make test PKGS=./consumer/... :"
-	@awk '/^# / { said = substr($$0, 3) } /^[A-Z]+ \?=/ { printf "  %-9s %s\n", $$1, said }' $(MAKEFILE_LIST)
+	@awk '/^# / { text = text " " substr($$0, 3); next } /^[A-Z]+ \?=/ { printf "  %-9s%s\n", $$1, text } { text = "" }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/bridge, static
