@@ -239,7 +239,7 @@ func TestGroupAndFetchErrorsHaveTheirOwnRemedy(t *testing.T) {
 	}
 }
 
-// A commit that is refused states what to do, once.
+// A refused commit has its remedy in the log, once.
 func TestCommitErrorsHaveTheirOwnRemedy(t *testing.T) {
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	topic := kafkatest.Topic(t, b, 1)
@@ -251,7 +251,7 @@ func TestCommitErrorsHaveTheirOwnRemedy(t *testing.T) {
 	m.stop()
 }
 
-// Another consumer with another assignor holds the group: the bridge states so,
+// Another consumer with another assignor holds the group: the bridge reports it,
 // and joins when it has left.
 func TestForeignAssignor(t *testing.T) {
 	t.Parallel()

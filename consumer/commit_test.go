@@ -29,7 +29,7 @@ func TestCommitsFail(t *testing.T) {
 		t.Errorf("got %d lines about failing commits, want 1", got)
 	}
 	if !m.Status().LastCommit.IsZero() {
-		t.Error("the status reports of a commit")
+		t.Error("the status shows a commit")
 	}
 	if at := committed(t, b, cfg.Group, topic); at != nil {
 		t.Errorf("committed %v, want nothing", at)
@@ -39,7 +39,7 @@ func TestCommitsFail(t *testing.T) {
 	eventually(t, "delivery continues", func() bool { return tab.distinct() == len(want)+len(more) })
 	fault.Remove()
 	eventually(t, "commits work again", func() bool { return !m.Status().LastCommit.IsZero() })
-	eventually(t, "one line states so", func() bool { return m.logged(0, "committing offsets works again") == 1 })
+	eventually(t, "one line reports it", func() bool { return m.logged(0, "committing offsets works again") == 1 })
 	// The first commit that works may come before the last batch is marked.
 	eventually(t, "all is committed", func() bool {
 		return !slices.ContainsFunc(m.Status().Partitions, func(p consumer.PartitionStatus) bool { return p.Committed != 100 })
@@ -96,7 +96,7 @@ func TestMembershipErrorsOnTheHeartbeat(t *testing.T) {
 	}
 }
 
-// The poll loop lives on while fetches fail, and states so once.
+// The poll loop lives on while fetches fail, and reports it once.
 func TestFetchesFail(t *testing.T) {
 	t.Parallel()
 	b := kafkatest.StartFake(t, kafkatest.Options{})

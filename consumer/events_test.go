@@ -14,7 +14,7 @@ func eventsIn(t *testing.T, text string) (consumer.Events, bool) {
 }
 
 // Lists as earlier bridges wrote them and runs are read alike; what cannot be
-// meant is not, however large it states it is.
+// meant is not, however large the number is.
 func TestEventsOfAHeader(t *testing.T) {
 	for text, want := range map[string]string{
 		"0": "0", "1,4": "1,4", "0,1,2": "0-2", "0-2": "0-2", "0,3-5": "0,3-5", "0-2,3,4-9": "0-9", "7-8,10": "7-8,10", "1048575": "1048575", "0-1048575": "0-1048575",

@@ -22,7 +22,7 @@ import (
 )
 
 // A few KiB from a producer must not become a heap of any size here. The
-// partition is stalled and states so for as long as it does, the others continue,
+// partition is stalled and reports it for as long as it does, the others continue,
 // and the group can be moved past the batch.
 func TestABatchThatInflates(t *testing.T) {
 	t.Parallel()
@@ -47,7 +47,7 @@ func TestABatchThatInflates(t *testing.T) {
 		// The end of a partition that is not fetched is known from the look-out
 		// alone, which ends the troubles that have passed.
 		produceTo(t, b, topic, []int32{0, 1}, "last", "later")
-		eventually(t, "events continue landing", func() bool { return tab.distinct() == 3 })
+		eventually(t, "events are still delivered", func() bool { return tab.distinct() == 3 })
 		eventually(t, "the look-out came round", func() bool { p, _ := m.partition(0); return p.End == 4 })
 		if got := m.reasons(); !slices.Equal(got, []string{"batch_too_large"}) {
 			t.Errorf("got the reasons %v, want the batch still reported", got)
@@ -108,7 +108,7 @@ func TestTokenRequestsFollowNoRedirect(t *testing.T) {
 			defer idp.Close()
 			o := kafka.OAuth{TokenURL: idp.URL, ClientID: "bridge", ReadClientSecret: password("client-secret-16180")}
 			if _, err := o.Token(); err == nil || !strings.Contains(err.Error(), "do not follow redirects") || strings.Contains(err.Error(), "16180") {
-				t.Errorf("got %v, want to be reported of the redirect", err)
+				t.Errorf("got %v, want an error that names the redirect", err)
 			}
 		})
 	}
@@ -162,7 +162,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	}
 }
 
-// A broker without TLS is reported from one that is away.
+// The error of a broker without TLS differs from that of one that is away.
 func TestPlainBrokerBehindTLS(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -190,6 +190,6 @@ func TestPlainBrokerBehindTLS(t *testing.T) {
 	_, err = cluster.ID(ctx)
 	var failure *kafka.Error
 	if !errors.As(err, &failure) || !strings.Contains(failure.Remedy, "does not speak TLS") {
-		t.Errorf("got %v, want to be reported that the port is a plain one", err)
+		t.Errorf("got %v, want an error that names the plain port", err)
 	}
 }

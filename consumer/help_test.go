@@ -140,24 +140,24 @@ func startProbing(t *testing.T, cfg consumer.Config, sink consumer.Sink, probe t
 }
 
 // audit holds the ledger of a member that has stopped against itself and
-// against what the member's observer was reported.
+// with what the member's observer counted.
 func (m *member) audit() {
 	m.t.Helper()
 	l := m.Status().Ledger
 	balanced(m.t, m.Status())
 	m.counts.with(func() {
-		// Rows that are written again for new columns are reported twice.
-		if got, reported := l.Delivered, int64(m.counts.delivered); got > reported {
-			m.t.Errorf("ledger: %d events delivered, and the observer was reported of %d rows", got, reported)
+		// Rows that are written again for new columns count twice.
+		if got, counted := l.Delivered, int64(m.counts.delivered); got > counted {
+			m.t.Errorf("ledger: %d events delivered, and the observer counted %d rows", got, counted)
 		}
-		if got, reported := l.Filtered, int64(total(m.counts.filtered)); got != reported {
-			m.t.Errorf("ledger: %d events filtered, and the observer was reported of %d", got, reported)
+		if got, counted := l.Filtered, int64(total(m.counts.filtered)); got != counted {
+			m.t.Errorf("ledger: %d events filtered, and the observer counted %d", got, counted)
 		}
-		if got, reported := l.DeadLettered+l.Skipped, int64(total(m.counts.rejected)); got != reported {
-			m.t.Errorf("ledger: %d events rejected, and the observer was reported of %d", got, reported)
+		if got, counted := l.DeadLettered+l.Skipped, int64(total(m.counts.rejected)); got != counted {
+			m.t.Errorf("ledger: %d events rejected, and the observer counted %d", got, counted)
 		}
-		if got, reported := l.Read, int64(m.counts.read); got < reported {
-			m.t.Errorf("ledger: %d events read, and the observer was reported of %d records", got, reported)
+		if got, counted := l.Read, int64(m.counts.read); got < counted {
+			m.t.Errorf("ledger: %d events read, and the observer counted %d records", got, counted)
 		}
 	})
 }

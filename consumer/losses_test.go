@@ -424,7 +424,7 @@ func TestRecordsAreRemovedWhileReading(t *testing.T) {
 	})
 }
 
-// A committed offset beyond the log's end states that the log was cut, or is
+// A committed offset beyond the log's end means that the log was cut, or is
 // another one. It is reported, and what is there is read.
 func TestCommittedBeyondTheEnd(t *testing.T) {
 	t.Parallel()
@@ -473,8 +473,8 @@ func TestNothingIsLostBeforeTheGroupBegan(t *testing.T) {
 	lost(t, m, 0, "[]")
 }
 
-// Where the broker states that the position is out of range, and no leader epoch
-// states where the log was cut, the log is read again from its start: records of
+// Where the broker answers that the position is out of range, and no leader epoch
+// shows where the log was cut, the log is read again from its start: records of
 // any age are still there. What is reported lost ends with the position.
 func TestALogThatIsOutOfRangeIsReadFromItsStart(t *testing.T) {
 	t.Parallel()

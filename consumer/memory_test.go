@@ -79,7 +79,7 @@ func TestBudgetBoundsMemory(t *testing.T) {
 		second := start(t, cfg, tab)
 		eventually(t, "the second member has its half", func() bool { return len(second.Status().Partitions) == partitions/2 })
 		close(release)
-		eventually(t, "all rows delivered", func() bool { return tab.count() >= len(want) })
+		eventually(t, "all rows are delivered", func() bool { return tab.count() >= len(want) })
 		eventually(t, "the budget is free again", func() bool { return m.Status().BufferedBytes == 0 && second.Status().BufferedBytes == 0 })
 		m.stop()
 		second.stop()
@@ -89,7 +89,7 @@ func TestBudgetBoundsMemory(t *testing.T) {
 }
 
 // A broker's answer that decompresses to many times its size, or is one event
-// that is larger than the fetch size, costs no more than the plan states. Nothing
+// that is larger than the fetch size, costs no more than the plan allows. Nothing
 // of it is lost, and no trouble is reported.
 func TestAnswersThatDecompressToMuch(t *testing.T) {
 	for _, tc := range []struct {
@@ -133,7 +133,7 @@ func TestAnswersThatDecompressToMuch(t *testing.T) {
 				worst := int64(0)
 				await.Within(2*time.Second, func() bool { worst = max(worst, m.Held()); return false })
 				close(release)
-				eventually(t, "all rows delivered", func() bool { worst = max(worst, m.Held()); return tab.count() >= len(want) })
+				eventually(t, "all rows are delivered", func() bool { worst = max(worst, m.Held()); return tab.count() >= len(want) })
 				if worst > limit {
 					t.Errorf("got %d bytes held at a time, want at most %d", worst, limit)
 				}
@@ -176,7 +176,7 @@ func TestAnswersOfManySmallEvents(t *testing.T) {
 		worst := int64(0)
 		await.Within(2*time.Second, func() bool { worst = max(worst, m.Held()); return false })
 		close(release)
-		eventually(t, "all rows delivered", func() bool { worst = max(worst, m.Held()); return tab.count() >= events })
+		eventually(t, "all rows are delivered", func() bool { worst = max(worst, m.Held()); return tab.count() >= events })
 		if worst > limit {
 			t.Errorf("got %d bytes held at a time, want at most %d", worst, limit)
 		}
@@ -239,7 +239,7 @@ func TestHotPartitionIsPaused(t *testing.T) {
 				eventually(t, "the hot partition is paused", paused)
 				cold := padded("c", 2000)
 				produceTo(t, b, topic, []int32{1, 2, 3}, cold...)
-				eventually(t, "the others' rows delivered meanwhile", func() bool { return tab.distinct() == len(cold) })
+				eventually(t, "the others' rows are delivered meanwhile", func() bool { return tab.distinct() == len(cold) })
 				if !paused() {
 					t.Error("the hot partition is not paused any more")
 				}
@@ -255,8 +255,8 @@ func TestHotPartitionIsPaused(t *testing.T) {
 				}
 				close(release)
 				want := append(hot, cold...)
-				eventually(t, "all rows delivered", func() bool { return tab.distinct() >= len(want) })
-				eventually(t, "what was read again delivered, too", func() bool {
+				eventually(t, "all rows are delivered", func() bool { return tab.distinct() >= len(want) })
+				eventually(t, "what was read again is delivered, too", func() bool {
 					return !slices.ContainsFunc(m.Status().Partitions, func(p consumer.PartitionStatus) bool { return p.Lag != 0 })
 				})
 				m.stop()
@@ -355,7 +355,7 @@ func TestThreeHundredPartitions(t *testing.T) {
 		cfg, tab := config(t, b, topic), newTable(t)
 		cfg.Rejects.Partitions = 1
 		m := start(t, cfg, tab)
-		eventually(t, "all rows delivered", func() bool { return tab.count() >= len(want) })
+		eventually(t, "all rows are delivered", func() bool { return tab.count() >= len(want) })
 		if got := len(m.Status().Partitions); got != partitions {
 			t.Errorf("got %d partitions, want %d", got, partitions)
 		}

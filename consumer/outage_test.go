@@ -99,7 +99,7 @@ func TestBrokerRestarts(t *testing.T) {
 	})
 }
 
-// While the brokers are away the member is not ready and states so once.
+// While the brokers are away the member is not ready and reports it once.
 func TestBrokersAreAway(t *testing.T) {
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Private: true}, func(t *testing.T, b kafkatest.Broker) {
@@ -121,7 +121,7 @@ func TestBrokersAreAway(t *testing.T) {
 		// Past the next look and past the session.
 		await.Within(cfg.SessionTimeout+2*time.Second, func() bool { return !away() })
 		if !away() {
-			t.Error("the member states it is ready though the brokers are away")
+			t.Error("the member is ready though the brokers are away")
 		}
 		b.StartAll(t)
 		produce(t, b, topic, 2, texts("f", 100)...)

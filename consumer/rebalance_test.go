@@ -58,7 +58,7 @@ func TestMembersComeAndGo(t *testing.T) {
 		tab.verify(want)
 		wantAllCommitted(t, b, cfg.Group, topic)
 		if first.counts.get(func() int { return first.counts.rebalanced["revoked"] }) == 0 {
-			t.Error("the first member was reported to stop before it gave up a partition")
+			t.Error("the first member was stopped before it gave up a partition")
 		}
 		for _, m := range []*member{first, second} {
 			if m.logged(0, "abandoned")+m.logged(0, "partitions lost") > 0 {
@@ -118,7 +118,7 @@ func (f *feed) stop() []string {
 	return f.sent
 }
 
-// A rolling restart: one member is reported to stop and, while its Writes finish,
+// A rolling restart: one member is stopped and, while its Writes finish,
 // another joins. The newcomer must not begin beside a Write in flight.
 func TestJoinDuringDrain(t *testing.T) {
 	t.Parallel()

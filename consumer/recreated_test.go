@@ -78,7 +78,7 @@ func TestRecreatedTopicIsReadAgain(t *testing.T) {
 }
 
 // What the client has fetched of a deleted topic is delivered before the new one
-// is read, also where the memory is spent, and the reason states so.
+// is read, also where the memory is spent, and the reason names it.
 func TestRecreatedTopicsFetchedEventsAreDelivered(t *testing.T) {
 	t.Parallel()
 	for name, busy := range map[string]bool{"another topic spent the memory": true, "the topic itself spent it": false} {
@@ -188,7 +188,7 @@ func TestRecreatedDeadLetterTopicIsWrittenAgain(t *testing.T) {
 	})
 }
 
-// The mapper is reported the id of the topic a record comes from, also when the
+// The mapper gets the id of the topic a record comes from, also when the
 // record is redriven: what is derived from it is the same then, and another for
 // the topic that has the name later.
 func TestMapperKnowsTheTopicID(t *testing.T) {
@@ -284,7 +284,7 @@ func TestTopicIDOfADeadLetter(t *testing.T) {
 }
 
 // A broker may be behind: an id that was replaced is not taken up again. A broker
-// without topic ids reports nothing.
+// without topic ids gives none.
 func TestTopicIDThatWasReplacedIsNotTakenUpAgain(t *testing.T) {
 	var in consumer.Incarnations
 	old, next := [16]byte{1}, [16]byte{2}

@@ -115,7 +115,7 @@ func TestSchemaFaultBlocks(t *testing.T) {
 		want := slices.Concat(good, later[1:299])
 		eventually(t, "the rest delivered once fixed", func() bool { return tab.distinct() == len(want) })
 		eventually(t, "the poison is dead-lettered", func() bool { return m.counts.get(func() int { return m.counts.deadLettered }) == 2 })
-		eventually(t, "one line states so", func() bool { return m.logged(0, "partition resumed") == 1 })
+		eventually(t, "one line reports it", func() bool { return m.logged(0, "partition resumed") == 1 })
 		m.stop()
 		tab.verifyDelivered(want)
 		if got := tab.count(); got != len(want) {
@@ -161,7 +161,7 @@ func TestPolicySkip(t *testing.T) {
 			}
 		})
 		if m.logged(0, "events rejected") == 0 {
-			t.Error("no line reports of the rejects")
+			t.Error("no line reports the rejects")
 		}
 	})
 }

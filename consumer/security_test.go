@@ -46,7 +46,7 @@ func refused(t *testing.T, cfg consumer.Config, remedy, secret string) {
 	_, err := cluster.Reach(ctx, func(err error) { t.Errorf("waits for %v, want an end at once", err) })
 	var failure *kafka.Error
 	if !errors.As(err, &failure) || !failure.Permanent || !strings.Contains(err.Error(), remedy) {
-		t.Errorf("got %v, want a permanent error that states %q", err, remedy)
+		t.Errorf("got %v, want a permanent error with %q", err, remedy)
 	}
 	said := fmt.Sprint(err, logs.All())
 	if secret != "" && strings.Contains(said, secret) {

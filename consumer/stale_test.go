@@ -27,7 +27,7 @@ func TestRecordsAreMappedAgain(t *testing.T) {
 	const events = 100
 	for _, tc := range []struct {
 		name  string
-		no    error         // what the sink states to rows of the old mapping
+		no    error         // what the sink answers to rows of the old mapping
 		after time.Duration // until the rows are durable
 	}{
 		{"stale", outdated{}, 0},
@@ -85,8 +85,8 @@ func TestRecordsAreMappedAgain(t *testing.T) {
 	}
 }
 
-// A partition that was blocked, and whose rows are made again since, states that it
-// writes and not what held it before.
+// A partition that was blocked, and whose rows are made again since, shows that it
+// writes and not what blocked it before.
 func TestStaleRowsEndABlockedState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const events = 200

@@ -217,7 +217,7 @@ func TestBoundedRunGoesOnWhereItWasCut(t *testing.T) {
 		eventually(t, "a write that hangs", func() bool { return tab.requests() == 4 })
 		r.stop()
 		if r.ends.Reached() {
-			t.Error("a run that was cut states that it reached its ends")
+			t.Error("a run that was stopped early reports that it reached its ends")
 		}
 		tab.set(nil)
 		cfg.StartAt = minute(30) // ignored: it has begun

@@ -89,7 +89,7 @@ func TestVirtualCommitsRefused(t *testing.T) {
 	}
 }
 
-// A commit may be applied though its answer states that it timed out.
+// A commit may be applied though its answer is a timeout.
 func TestVirtualCommitTimesOutAndIsApplied(t *testing.T) {
 	bothProtocols(t, worldSetup{partitions: 1}, func(w *world) {
 		m := w.join().joined(1)

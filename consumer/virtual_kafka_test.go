@@ -90,8 +90,8 @@ func TestVirtualCoordinatorAndLeadersMove(t *testing.T) {
 }
 
 // A member that is cut off from the brokers for longer than its session loses
-// its partitions to another. What it had in flight may be delivered twice; nothing it
-// had not been reported is committed by it.
+// its partitions to another. What it had in flight may be delivered twice; it
+// commits nothing that was not acknowledged.
 func TestVirtualCutOffBeyondTheSession(t *testing.T) {
 	bothProtocols(t, worldSetup{partitions: 2}, func(w *world) {
 		first, second := w.join(), w.join()

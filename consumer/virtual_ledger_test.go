@@ -23,7 +23,7 @@ import (
 //   - an assignment begins neither beyond such an event nor before one that a
 //     commit had covered;
 //   - within an assignment events are mapped in order, again only until they
-//     are resolved, and be delivered in order, each once;
+//     are resolved, and delivered in order, each once;
 //   - nothing is delivered that was not produced, and no partition has two Writes in
 //     flight.
 type ledger struct {
@@ -36,7 +36,7 @@ type ledger struct {
 	busy    map[int32]*assignment
 	covered map[int32]int64 // what commits of healthy members are known to cover
 	commits int             // offsets in commit requests
-	again   int             // rows that delivered a second time
+	again   int             // rows that were delivered a second time
 	besides func()
 	skips   bool // rejects are resolved without a dead letter
 	broken  int
@@ -58,7 +58,7 @@ type assignment struct {
 	begun     bool
 	first     int64 // offset it began at
 	next      int64 // offset to be mapped next
-	delivered int64 // highest offset that delivered
+	delivered int64 // highest offset that was delivered
 	loose     bool  // it may be delivered again what it had, or out of order: the sink made it so
 }
 
@@ -214,7 +214,7 @@ func (b *ledger) end(a *assignment) {
 	}
 }
 
-// land makes rows durable. Unless acked, the bridge does not hear of it.
+// land makes rows durable. Unless acked, the bridge gets no acknowledgement.
 func (b *ledger) land(a *assignment, rows []vrow, acked bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -222,7 +222,7 @@ func (b *ledger) land(a *assignment, rows []vrow, acked bool) {
 	for _, r := range rows {
 		log := b.logs[a.partition]
 		if r.offset >= int64(len(log)) || log[r.offset].text != r.text {
-			b.violated("partition %d: a row delivered that was never produced: %+v", a.partition, r)
+			b.violated("partition %d: a row was delivered that was never produced: %+v", a.partition, r)
 			continue
 		}
 		if r.offset <= a.delivered && !a.loose {
@@ -322,7 +322,7 @@ func (b *ledger) ends() []int64 {
 	return ends
 }
 
-// landings counts the rows that delivered.
+// landings counts the rows that were delivered.
 func (b *ledger) landings() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -334,14 +334,14 @@ func (b *ledger) landings() (n int) {
 	return n
 }
 
-// duplicates counts the rows that delivered again.
+// duplicates counts the rows that were delivered again.
 func (b *ledger) duplicates() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.again
 }
 
-// mostLandings is how often the row delivered that delivered most often.
+// mostLandings is how often the row was delivered that came most often.
 func (b *ledger) mostLandings() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -49,8 +49,8 @@ type sight struct {
 	commits int
 }
 
-// script decides a Write of a member; nil takes the rows. be delivered makes them
-// durable without saying so.
+// script decides a Write of a member; nil takes the rows. The last func makes them
+// durable without an acknowledgement.
 type script func(ctx context.Context, m *vmember, rows []vrow, land func()) error
 
 // join starts a member.
@@ -105,7 +105,7 @@ func (m *vmember) dial(ctx context.Context, network, addr string) (net.Conn, err
 		m.mu.Unlock()
 		_ = wait(ctx, dialRefused)
 		m.mu.Lock()
-		// As the system states it: what is no network error the client takes
+		// As the system returns it: what is no network error the client takes
 		// for final.
 		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
@@ -212,7 +212,7 @@ func (m *vmember) stop() time.Duration {
 		m.w.t.Errorf("%s: status after Run: got %+v, want nothing left", m.name, s)
 	}
 	if s.Ledger.Imbalance != 0 || s.Ledger.InFlight != 0 {
-		m.w.t.Errorf("%s: the ledger do not balance after Run: %+v", m.name, s.Ledger)
+		m.w.t.Errorf("%s: the ledger does not balance after Run: %+v", m.name, s.Ledger)
 	}
 	m.cluster.Close()
 	return took

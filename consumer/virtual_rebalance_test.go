@@ -27,7 +27,7 @@ type moment struct {
 	// drained is how long giving up takes; -1: until what is in flight has
 	// ended, which is before Drain is over.
 	drained time.Duration
-	// again is how many rows be delivered a second time.
+	// again is how many rows are delivered a second time.
 	again int
 }
 
@@ -210,7 +210,7 @@ func drainedIn(e observer.LoggedEntry) time.Duration {
 	return d
 }
 
-// A member that is reported to stop while it gives a partition up waits for what is
+// A member that is stopped while it gives a partition up waits for what is
 // in flight once, not twice.
 func TestVirtualStopDuringARebalance(t *testing.T) {
 	bothProtocols(t, worldSetup{partitions: 2}, func(w *world) {
@@ -238,7 +238,7 @@ func TestVirtualStopDuringARebalance(t *testing.T) {
 		second.joined(2)
 		w.resolved(time.Minute)
 		if got := w.duplicates(); got != 0 {
-			w.t.Errorf("%d rows delivered again, want none: the Writes that were cut off was delivered nothing", got)
+			w.t.Errorf("%d rows delivered again, want none: the Writes that were cut off delivered nothing", got)
 		}
 	})
 }

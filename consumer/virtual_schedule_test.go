@@ -90,7 +90,7 @@ var steps = []step{
 		}
 		return w.join().name + " joins"
 	}},
-	{2, func(w *world, s *schedule) string { // a member is reported to stop
+	{2, func(w *world, s *schedule) string { // a member stops
 		m := w.oneOf(s)
 		if m == nil {
 			return ""

@@ -39,7 +39,7 @@ func TestOneEntryPerEvent(t *testing.T) {
 		ours := func(l *deadletter.Record) bool { return l.OfGroup(g) }
 		tab := newTable(t)
 		if did := box.mustRedrive(deadletter.RedriveOptions{Match: ours, Mapper: refusing("nothing"), Sink: tab}); did.count(deadletter.Delivered) != 5 || len(did.all) != 5 {
-			t.Errorf("got %v, want five that delivered", did.all)
+			t.Errorf("got %v, want five that were delivered", did.all)
 		}
 		rows := map[string]int{}
 		for _, row := range tab.snapshot() {
@@ -69,7 +69,7 @@ func TestOneEntryPerEvent(t *testing.T) {
 	})
 }
 
-// An older copy can be looked at, and states that it is one.
+// An older copy can be looked at, and is marked as one.
 func TestReplacedDeadLetter(t *testing.T) {
 	box := newDeadLetterBox(t, kafkatest.StartFake(t, kafkatest.Options{}), 2)
 	for _, text := range []string{"bad-old", "bad-elsewhere", "bad-new"} { // in turns on two partitions
@@ -151,7 +151,7 @@ func TestEventsOfARecreatedTopicAreNoCopies(t *testing.T) {
 	}
 	wantList(t, "entries", entriesOf(box.collect()), []string{"7 0 bad-first 1 1", "7 0 bad-second 1 1"})
 
-	// Parts report the time, too: what is missing of a copy does not count beside the whole.
+	// Parts have the time, too: what is missing of a copy does not count beside the whole.
 	deadLetter := makeDeadLetterOf(box.cfg, &kgo.Record{Topic: box.cfg.Topics[0], Offset: 7, Timestamp: time.UnixMilli(1_790_000_000_000), Value: []byte("bad-first")}, toRow)
 	box.copyParts(split(deadLetter, 100)[0])
 	if all := box.collect(); len(all) != 2 {

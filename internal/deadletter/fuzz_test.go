@@ -25,7 +25,7 @@ const wholeDeadLetter = "bridge-error-code=bad\nbridge-error-reason=r\nbridge-ev
 	"bridge-source-offset=17\nbridge-source-timestamp=2026-03-04T09:00:00.000Z\nbridge-attempts=2\nbridge-failed-at=2026-03-04T09:00:01.000Z\nbridge-version=1.2.3"
 
 // Whatever the headers say, a dead letter is read: it is whole, and then its
-// original can be made, or it states why not.
+// original can be made, or Fault is why not.
 func FuzzDeadLetter(f *testing.F) {
 	f.Add(wholeDeadLetter)
 	f.Add("h=1\n" + wholeDeadLetter)

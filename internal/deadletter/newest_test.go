@@ -45,7 +45,7 @@ func TestNewestDeadLetters(t *testing.T) {
 		if got := newest(4); len(got) != 4 {
 			t.Errorf("got %d dead letters, want 4", len(got))
 		}
-		// What has delivered is left out, also where its marker is all that is new.
+		// What was delivered is left out, also where its marker is all that is new.
 		box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("bad1"), Sink: newTable(t)})
 		for _, text := range newest(100) {
 			if text < "bad10" || text > "bad19" {

@@ -414,7 +414,7 @@ func TestRedriveChooses(t *testing.T) {
 	})
 }
 
-// Rows that delivered and could not be marked are reported, and written again.
+// Rows that were delivered and could not be marked are reported, and written again.
 func TestMarkerIsRefused(t *testing.T) {
 	b := kafkatest.StartFake(t, kafkatest.Options{})
 	recs, rows := bads(5)
@@ -503,7 +503,7 @@ func TestMarkersFitTheirTopic(t *testing.T) {
 		odd := func(l *deadletter.Record) bool { return l.Original.Offset%2 == 1 }
 		did := box.mustRedrive(deadletter.RedriveOptions{Match: odd, Mapper: refusing("nothing"), Sink: newTable(t)})
 		if got := did.count(deadletter.Delivered); got != 750 || len(did.errs) > 0 {
-			t.Errorf("got %d that delivered and errors %v, want all 750 and none", got, did.errs)
+			t.Errorf("got %d that were delivered and errors %v, want all 750 and none", got, did.errs)
 		}
 		if open, _ := box.open(); len(open) != 750 {
 			t.Errorf("got %d open dead letters, want 750", len(open))

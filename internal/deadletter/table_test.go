@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// table is a sink that polices the contract and can be reported to misbehave. Rows
+// table is a sink that checks the contract and can be set to fail. Rows
 // are "<partition>:<offset>:<text>", made by toRow. Several members may share
 // it: two Writes of one partition at a time are an error then, too.
 type table struct {

@@ -155,7 +155,7 @@ func TestAWSCredentialsFollowNoRedirect(t *testing.T) {
 				}
 				// A 302 the SDK refuses itself.
 				if status != http.StatusFound && (!strings.Contains(err.Error(), "do not follow redirects") || strings.Contains(err.Error(), token)) {
-					t.Errorf("got %v, want to be reported of the redirect, and not whereto", err)
+					t.Errorf("got %v, want an error that names the redirect, and not its address", err)
 				}
 			})
 		}
