@@ -5,7 +5,7 @@
 #   docker run --rm bridge demo
 #   docker run --stop-timeout 30 -v ./config.yaml:/etc/bridge/config.yaml:ro -p 127.0.0.1:9400:9400 bridge
 #
-# delivery.drain is 20 s, and docker stop kills after 10 unless told otherwise.
+# delivery.drain is 20 s, and docker stop kills after 10 by default.
 
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src

@@ -1,4 +1,4 @@
-# Everything runs with Go, make and git; the tests on Apache Kafka want Java 17
+# Everything runs with Go, make and git; the tests on Apache Kafka need Java 17
 # and Maven too and are skipped without them. make help lists the targets.
 
 SHELL := bash
@@ -143,7 +143,7 @@ bench: ## Measure the bridge as a process: throughput, latency, memory
 	go -C bench run . memory
 
 .PHONY: measure
-measure: ## Try every measurement of make bench on a small topic; no part of make test, as it asks for a quiet machine
+measure: ## Try every measurement of make bench on a small topic; no part of make test, as it needs a quiet machine
 	go -C bench vet -tags measure .
 	go -C bench test -tags measure -count=1 -timeout 30m -run TestMeasurements .
 

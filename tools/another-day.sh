@@ -21,7 +21,7 @@ seconds=$((days * 86400))
 # Time that testing/synctest makes up begins in the year 2000 and stays as it is.
 sed 's/^\tsec, nsec, mono := runtimeNow()$/&\n\tif sec > 1500000000 {\n\t\tsec += '"($seconds)"'\n\t}/' "$source" >"$work/time.go"
 if [ "$(diff "$source" "$work/time.go" | grep -c '^>')" -lt 3 ]; then
-	echo "time.Now of $(go version) is not as this script knows it; correct the sed expression" >&2
+	echo "time.Now of $(go version) is not the one this script expects; correct the sed expression" >&2
 	exit 1
 fi
 printf '{"Replace": {"%s": "%s"}}\n' "$source" "$work/time.go" >"$work/overlay.json"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees to it that there is a Chromium for the tests of the page of live events.
+# Provides a Chromium for the tests of the page of live events.
 # It installs Debian's package where that is wanted (CI=true) and possible (root,
 # apt); elsewhere it prints what to do. The tests are skipped without one.
 set -euo pipefail

@@ -64,7 +64,7 @@ if [ "${1:-}" = --one ]; then # as called back by xargs below
 	exit
 fi
 
-fuzztime=${1:?say how long each target runs, as in: tools/fuzz.sh 60s ./...}
+fuzztime=${1:?give the time each target runs, as in: tools/fuzz.sh 60s ./...}
 shift
 [[ $fuzztime =~ ^[1-9][0-9]*[smx]$ ]] || { echo "the time must be in seconds or minutes, as in 10s or 1m, got $fuzztime" >&2; exit 2; }
 [[ $fuzztime != *m ]] || fuzztime=$((${fuzztime%m} * 60))s

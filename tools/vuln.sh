@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Holds the code and its modules against the Go vulnerability database. Ends
+# Checks the code and its modules with the Go vulnerability database. Ends
 # with 1 if a known vulnerability is reached, or if the check itself fails. Where
-# the database or the tool is not available it prints that and exits with 0: a network
-# that is shut must not keep a change out.
+# the database or the tool is not available it prints that and exits with 0: a closed
+# network must not block a change.
 #
 #   tools/vuln.sh ./...
 #
@@ -15,10 +15,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 said=$work/said
 
-# Had first, so that a failure to download the tool is not taken for one of the
-# check.
+# Installed first, so that a failed download is not reported as a failed check.
 if ! GOBIN=$work timeout 120 go install "$tool" >"$said" 2>&1; then
-	echo "not checked for known vulnerabilities: $tool cannot be had:"
+	echo "not checked for known vulnerabilities: $tool cannot be installed:"
 	tail -3 "$said"
 	exit 0
 fi
