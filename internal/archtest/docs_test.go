@@ -104,3 +104,23 @@ func TestNamedFilesExist(t *testing.T) {
 		}
 	}
 }
+
+// Every module that a go.mod requires directly has its reason in docs/dependencies.md.
+func TestDependenciesAreDocumented(t *testing.T) {
+	doc := texts(t, "docs/dependencies.md")["docs/dependencies.md"]
+	required := regexp.MustCompile(`(?m)^(?:require )?\t?([a-z0-9.-]+\.[a-z]+/\S+) v\S+$`)
+	major := regexp.MustCompile(`^v[0-9]+$`)
+	for file, text := range texts(t, "go.mod", "test/go.mod", "bench/go.mod", "deploy/*/go.mod") {
+		for _, m := range required.FindAllStringSubmatch(text, -1) {
+			name := m[1]
+			if dir, last := filepath.Split(name); !strings.Contains(doc, name) && !major.MatchString(last) {
+				name = last // of a family: "client_golang, client_model"
+			} else if major.MatchString(last) {
+				name = filepath.Base(dir)
+			}
+			if !strings.Contains(doc, name) && m[1] != "github.com/datafly/bridge" {
+				t.Errorf("%s requires %s; give its reason in docs/dependencies.md", file, m[1])
+			}
+		}
+	}
+}
