@@ -156,6 +156,9 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 		if err != nil {
 			return "", err
 		}
+		if _, err := app.TraceSettings(cfg); err != nil {
+			return "", &usageError{err}
+		}
 		cfg.Log.Level = "error" // the steps report the rest
 		parts, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil))
 		if err != nil {

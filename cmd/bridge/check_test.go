@@ -173,6 +173,17 @@ func TestSettingsWithoutEffectAreWarnings(t *testing.T) {
 	}
 }
 
+// What bridge run refuses to start with fails the check, although the environment sets it.
+func TestCheckReadsTheTraceVariables(t *testing.T) {
+	flags, _ := settingsAnd(t)
+	t.Setenv("OTEL_TRACES_EXPORTER", "otlp")
+	t.Setenv("OTEL_TRACES_SAMPLER", "some")
+	got := command(append([]string{"check"}, flags...)...)
+	if want := "configuration       failed   tracing: OTEL_TRACES_SAMPLER is \"some\"; set it to"; got.code != exitFailed || !strings.HasPrefix(got.stdout, want) {
+		t.Errorf("got exit code %d and\n%s\nwant %d and %s", got.code, got.stdout, exitFailed, want)
+	}
+}
+
 // Whatever is known of the table, the two commands count the same columns.
 func TestCheckAndValidateCountTheSame(t *testing.T) {
 	flags, workspace := settingsAnd(t)
