@@ -170,7 +170,8 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	running, stop := context.WithCancel(down)
 	defer stop()
 	begun, ended := make(chan struct{}), make(chan error, 1)
-	go func() { // ends with running; waited for below
+	go func() { // ends with running; waited for below, and closed for who has the error already
+		defer close(ended)
 		ended <- o.Serve(running, app.Options{
 			Pipelines: []pipeline.Config{{Settings: cfg}}, Log: log,
 			Observer: func(next consumer.Observer) consumer.Observer { return &ackObserver{Observer: next, acks: &d.acks} },
