@@ -240,10 +240,12 @@ func (m *member) notReady() (status int, reasons []consumer.NotReady) {
 // snapshot reads /status.
 func (m *member) snapshot() (s ops.Snapshot) {
 	m.t.Helper()
-	status, body := m.get("/status", "application/json")
-	if status != http.StatusOK {
-		m.t.Fatalf("/status: got %d, want 200", status)
-	}
+	var status int
+	var body string
+	eventually(m.t, patience, m.name+" answers /status", func() bool { // a busy machine may take longer than a client waits
+		status, body = m.get("/status", "application/json")
+		return status == http.StatusOK
+	}, func() string { return fmt.Sprintf("got %d, want 200", status) })
 	if err := json.Unmarshal([]byte(body), &s); err != nil {
 		m.t.Fatalf("/status: %v in %s", err, body)
 	}
