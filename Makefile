@@ -64,7 +64,6 @@ build: ## Build bin/bridge, static
 test: vet ## Vet, then run every test with the race detector, on Apache Kafka too
 	@tools/chromium.sh || [ "$${REQUIRE_CHROMIUM:-}" != 1 ]
 	@counts=$$(mktemp); trap 'rm -f "$$counts"' EXIT; status=0; \
-	for module in $(MODULES); do go -C $$module test -count=1 -timeout 30m ./... || status=$$?; done; \
 	export KAFKATEST_COUNT_FILE=$$counts; \
 	$(MAKE) --no-print-directory -k -j2 test-bridge test-outside || status=$$?; \
 	if [ -s "$$counts" ]; then \
@@ -79,7 +78,8 @@ GOTEST := go test -race -count=1 -timeout 40m $(TESTARGS)
 .PHONY: test-bridge test-outside
 test-bridge:
 	@status=0; $(if $(MAIN_PKGS),$(GOTEST) -p 1 $(MAIN_LONGEST) $(MAIN_PKGS) || status=$$?;) \
-	$(if $(BENCH_PKGS),(cd bench && $(GOTEST) $(BENCH_PKGS)) || status=$$?;) exit $$status
+	$(if $(BENCH_PKGS),(cd bench && $(GOTEST) $(BENCH_PKGS)) || status=$$?;) \
+	for module in $(MODULES); do go -C $$module test -count=1 -timeout 30m ./... || status=$$?; done; exit $$status
 
 test-outside:
 	@$(if $(TEST_PKGS),cd test && $(GOTEST) -p $(PARALLEL) $(TEST_LONGEST) $(TEST_PKGS))
