@@ -85,6 +85,9 @@ type Delivery struct {
 
 // Rejects is the policy for events that can never be a row.
 type Rejects struct {
+	// Integration is the name of the integration; empty, or default, for the one of a
+	// configuration without others. It is no key.
+	Integration string `yaml:"-"`
 	// Policy is dead_letter (copy the event to a topic), skip (count it only: the
 	// event is gone once its topic expires) or stop (end with an error).
 	Policy string `yaml:"policy" default:"dead_letter" choices:"dead_letter,skip,stop"`

@@ -45,9 +45,6 @@ type Options struct {
 	Stage        func(what string, f func())
 }
 
-// DefaultIntegration names the integration of a process that has one.
-const DefaultIntegration = "default"
-
 // App is one process. Call New, Listen, Run and Close in this order; the other
 // methods are safe for concurrent use.
 type App struct {
@@ -94,7 +91,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	budget := consumer.NewBudget(int64(cfg.Delivery.MaxBuffered))
 	var counts []*ops.IntegrationMetrics
 	for i, c := range o.Pipelines {
-		name := cmp.Or(c.Name, DefaultIntegration)
+		name := cmp.Or(c.Name, config.DefaultIntegration)
 		counts = append(counts, a.metrics.Integration(name, pipeline.KnownLabels(c.Settings), func() ops.Snapshot { return a.status(i) }))
 		p, err := pipeline.New(c, pipeline.Deps{
 			Log: o.Log, Metrics: counts[i], Budget: budget, Version: o.Version, Events: events, Tracer: a.tracer, Observer: o.Observer,

@@ -1,0 +1,3 @@
+// Package integrations decides which integrations of a deployment run, and
+// supervises each of them.
+package integrations
