@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
@@ -189,6 +191,32 @@ func startZerobus(t testing.TB, cfg emulator.Config) *endpoint {
 	z := &endpoint{workspace: w, grants: map[string]string{}}
 	z.client = pb.NewZerobusClient(z.dial())
 	return z
+}
+
+// startInMemory is startZerobus without sockets, for tests in virtual time. Any
+// token opens a stream.
+func startInMemory(t testing.TB, cfg emulator.Config) *endpoint {
+	t.Helper()
+	cfg.Auth = emulator.AuthPresence
+	e, err := emulator.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener := bufconn.Listen(1 << 20)
+	if err := e.ServeZerobus(listener); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(conn.Close(), e.Close(context.Background())); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return &endpoint{workspace: &workspace{Emulator: e, t: t}, grants: map[string]string{stream: "any"}, client: pb.NewZerobusClient(conn)}
 }
 
 // on is the same endpoint for a test inside a test.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -225,8 +226,10 @@ func TestHalfCloseWaitsForTheLatencyOfItsAcks(t *testing.T) {
 	wantStatus(t, "half-closed", s.end(), codes.OK, "")
 }
 
-func TestStreamMaxAge(t *testing.T) {
-	z := startZerobus(t, emulator.Config{StreamMaxAge: 30 * time.Millisecond, CloseWindow: 40 * time.Millisecond})
+func TestStreamMaxAge(t *testing.T) { synctest.Test(t, testStreamMaxAge) }
+
+func testStreamMaxAge(t *testing.T) {
+	z := startInMemory(t, emulator.Config{StreamMaxAge: 30 * time.Millisecond, CloseWindow: 40 * time.Millisecond})
 	s := z.openJSON()
 	s.json(`{}`)
 	s.ack(0)
