@@ -2,9 +2,11 @@ package emulator_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/zerobus/emulator"
 	pb "github.com/datafly/bridge/zerobus/zerobuspb"
 )
@@ -197,9 +200,8 @@ func TestStreamsWithoutAnswers(t *testing.T) {
 		s.json(`{}`)
 		s.json(`{}`)
 		s.wantSilence(60 * time.Millisecond)
-		if got := z.Table(stream).Count(); got != c.kept {
-			t.Errorf("%s: got %d rows, want %d", c.fault.Effect, got, c.kept)
-		}
+		await.That(t, fmt.Sprintf("%d rows after %s", c.kept, c.fault.Effect), func() bool { return z.Table(stream).Count() == c.kept },
+			func() string { return fmt.Sprintf("got %d", z.Table(stream).Count()) })
 	}
 	z.client = pb.NewZerobusClient(z.dial())
 	z.add(emulator.Fault{Endpoint: "stream", Effect: "stall_acks", Latency: emulator.Latency{P50: 50 * time.Millisecond}, Count: 1})
@@ -247,8 +249,10 @@ func TestFlowControlStopsTheWriter(t *testing.T) {
 	}
 }
 
-func TestUnusualResponsesBetweenAcks(t *testing.T) {
-	z := startZerobus(t, emulator.Config{AckEvery: 1})
+func TestUnusualResponsesBetweenAcks(t *testing.T) { synctest.Test(t, testUnusualResponsesBetweenAcks) }
+
+func testUnusualResponsesBetweenAcks(t *testing.T) {
+	z := startInMemory(t, emulator.Config{AckEvery: 1})
 	s := z.openJSON()
 	for i, c := range []struct {
 		fault emulator.Fault
@@ -293,7 +297,11 @@ func TestUnusualResponsesBetweenAcks(t *testing.T) {
 }
 
 func TestCloseSignalsAndTheEndThatFollows(t *testing.T) {
-	z := startZerobus(t, emulator.Config{})
+	synctest.Test(t, testCloseSignalsAndTheEndThatFollows)
+}
+
+func testCloseSignalsAndTheEndThatFollows(t *testing.T) {
+	z := startInMemory(t, emulator.Config{})
 	z.add(emulator.Fault{Endpoint: "stream", Effect: "close_signal", Window: span(20 * time.Millisecond), Count: 2})
 	s := z.openJSON()
 	s.json(`{}`)
