@@ -1,3 +1,0 @@
-// Package integrations decides which integrations of a deployment run, and
-// supervises each of them.
-package integrations

@@ -1,0 +1,247 @@
+package integrations
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/config"
+)
+
+// One that fails, or panics, is started again after a pause that grows, and the
+// pause begins again at its least after it has run well.
+func TestFailedIsStartedAgain(t *testing.T) {
+	within(t, []config.Integration{spec("a", "t"), spec("b", "t")}, func(w *world) {
+		w.since()
+		for i, want := range []time.Duration{1125 * time.Millisecond, 2250 * time.Millisecond, 4500 * time.Millisecond, 9 * time.Second} {
+			fault := errors.New("the client secret is refused")
+			if i == 2 {
+				fault = errPanic
+			}
+			w.runner("a").ends <- fault
+			w.pass(want - time.Millisecond)
+			w.want("stop a")
+			got := w.status("a")
+			if got.State != Failed || !strings.Contains(got.Reason, fault.Error()) || time.Until(got.NextTry) != time.Millisecond {
+				t.Errorf("got %s, %q, next try in %v; want it failed for %q, and 1 ms", got.State, got.Reason, time.Until(got.NextTry), fault)
+			}
+			w.pass(time.Millisecond)
+			w.want("start a")
+		}
+		lines := w.logs.FilterMessage("integration failed").All()
+		if len(lines) != 4 || lines[0].Level != zap.ErrorLevel || lines[0].ContextMap()["integration"] != "a" {
+			t.Errorf("got %v, want a line for each failure", lines)
+		}
+		if stack, _ := lines[2].ContextMap()["stack"].(string); !strings.Contains(stack, "fake") || lines[1].ContextMap()["stack"] != nil {
+			t.Errorf("got stack %q, want that of the panic", stack)
+		}
+		w.pass(steadyAfter)
+		w.runner("a").ends <- nil // that is a failure too
+		w.pass(1125 * time.Millisecond)
+		w.want("stop a", "start a")
+		for range 12 {
+			w.runner("a").ends <- errors.New("again")
+			w.pass(maxBackoff)
+			w.want("stop a", "start a")
+		}
+	})
+}
+
+// A failed one is tried at once when its settings or any file changed, and not for a
+// comparison that the clock caused.
+func TestFailedIsStartedAgainByAChange(t *testing.T) {
+	within(t, []config.Integration{spec("a", "t"), spec("b", "t")}, func(w *world) {
+		w.builds["a"] = errors.New("no such blueprint")
+		w.runner("a").ends <- errors.New("refused")
+		w.pass(4 * time.Minute)
+		w.since()
+		if got := w.status("a"); got.State != Failed || got.Reason != "no such blueprint" {
+			t.Fatalf("got %+v, want it failed", got)
+		}
+		delete(w.builds, "a")
+		wanted := []config.Integration{spec("a", "t"), spec("b", "t")}
+		if _, err := w.Reconcile(t.Context(), wanted, false); err != nil {
+			t.Error(err)
+		}
+		w.pass(time.Second)
+		w.want()
+		w.reconcile(wanted...)
+		w.pass(time.Second)
+		w.want("start a")
+		w.runner("a").ends <- errors.New("refused")
+		w.pass(time.Millisecond)
+		wanted[0] = spec("a", "u")
+		if _, err := w.Reconcile(t.Context(), wanted, false); err != nil {
+			t.Error(err)
+		}
+		w.pass(time.Millisecond)
+		w.want("stop a", "start a")
+		if got := w.runner("a").settings.Kafka.Topics[0]; got != "u" {
+			t.Errorf("got topic %s, want u", got)
+		}
+	})
+}
+
+// A replacement waits for a drain, however long it takes, and says so; others are
+// not touched. What is wanted when the drain ends is what starts.
+func TestDrainThatDoesNotEnd(t *testing.T) {
+	within(t, []config.Integration{spec("a", "t"), spec("b", "t")}, func(w *world) {
+		w.since()
+		w.runner("a").drains = time.Hour
+		w.reconcile(spec("a", "u"), spec("b", "t"))
+		w.pass(drain)
+		if got := w.status("a"); got.State != Draining || got.Reason != "" {
+			t.Errorf("got %s, %q, want it draining", got.State, got.Reason)
+		}
+		w.pass(drainGrace)
+		if got := w.status("a"); got.State != Draining || !strings.Contains(got.Reason, "did not end within 25s") {
+			t.Errorf("got %s, %q, want the drain reported", got.State, got.Reason)
+		}
+		if got := w.logs.FilterMessage("integration does not end").All(); len(got) != 1 || got[0].ContextMap()["integration"] != "a" {
+			t.Errorf("got %v, want one line that names it", got)
+		}
+		w.reconcile(spec("b", "t"))
+		w.reconcile(spec("a", "v"), spec("b", "u"), spec("c", "t"))
+		w.pass(time.Minute)
+		w.want("stop b", "start b", "start c")
+		w.pass(time.Hour)
+		w.want("stop a", "start a")
+		if got := w.runner("a").settings.Kafka.Topics[0]; got != "v" {
+			t.Errorf("got topic %s, want v", got)
+		}
+	})
+}
+
+// One whose poll loop is stuck is replaced, also if it never ends.
+func TestStuckIsLeftBehind(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		drains time.Duration
+		reason string
+		within time.Duration
+	}{
+		{"it ends", time.Second, "the poll loop makes no progress; it was ended", stuckEvery + time.Second},
+		{"it does not", time.Hour, "it is left behind", stuckEvery + drain + drainGrace},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			within(t, []config.Integration{spec("a", "t"), spec("b", "t")}, func(w *world) {
+				f := w.runner("a")
+				w.mu.Lock()
+				f.stuck, f.drains = "the poll loop makes no progress", tc.drains
+				w.mu.Unlock()
+				w.since()
+				for began := time.Now(); w.status("a").State != Failed && time.Since(began) < tc.within; {
+					w.pass(100 * time.Millisecond)
+				}
+				if got := w.status("a"); got.State != Failed || !strings.Contains(got.Reason, tc.reason) {
+					t.Errorf("got %s, %q, want it failed with %q", got.State, got.Reason, tc.reason)
+				}
+				w.pass(2 * time.Second)
+				if got := w.runner("a"); got == f {
+					t.Error("got the same runner, want another one")
+				}
+				for _, e := range w.since() {
+					if strings.HasSuffix(e, " b") {
+						t.Errorf("got %q, want b left alone", e)
+					}
+				}
+				w.pass(tc.drains) // what is left behind ends after all
+			})
+		})
+	}
+	within(t, []config.Integration{spec("default", "t")}, func(w *world) {
+		f := w.runner("default")
+		w.mu.Lock()
+		f.stuck = "the poll loop makes no progress"
+		w.mu.Unlock()
+		w.pass(time.Hour)
+		if w.runner("default") != f {
+			t.Error("got another runner, want the process to be restarted from outside")
+		}
+	})
+}
+
+// An error ends the process where `default` is the only integration, as it was when
+// the process started.
+func TestErrorsThatEndTheProcess(t *testing.T) {
+	fault := errors.New("the client secret is refused")
+	bounded := func(o *Options) { o.Bounded = true }
+	for _, tc := range []struct {
+		name   string
+		wanted []config.Integration
+		change []config.Integration
+		of     string
+		err    error
+		set    func(*Options)
+		ends   bool
+	}{
+		{"default alone", []config.Integration{spec("default", "t")}, nil, "default", fault, nil, true},
+		{"default alone, a panic", []config.Integration{spec("default", "t")}, nil, "default", errPanic, nil, true},
+		{"default alone, after a live change", []config.Integration{spec("default", "t")}, []config.Integration{spec("default", "t", limited(3))}, "default", fault, nil, true},
+		{"default alone, replaced", []config.Integration{spec("default", "t")}, []config.Integration{spec("default", "u")}, "default", fault, nil, false},
+		{"another alone", []config.Integration{spec("a", "t")}, nil, "a", fault, nil, false},
+		{"default beside another", []config.Integration{spec("a", "t"), spec("default", "t")}, nil, "default", fault, nil, false},
+		{"default beside one that was added", []config.Integration{spec("default", "t")}, []config.Integration{spec("default", "t"), spec("a", "t", disabled)}, "default", fault, nil, false},
+		{"a bounded run that fails", []config.Integration{spec("a", "t")}, nil, "a", fault, bounded, true},
+		{"a bounded run that is complete", []config.Integration{spec("a", "t")}, nil, "a", nil, bounded, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var o []func(*Options)
+			if tc.set != nil {
+				o = append(o, tc.set)
+			}
+			within(t, tc.wanted, func(w *world) {
+				if tc.change != nil {
+					w.reconcile(tc.change...)
+					w.pass(5 * time.Second)
+				}
+				w.runner(tc.of).ends <- tc.err
+				w.pass(time.Second)
+				select {
+				case err := <-w.ended:
+					if !tc.ends || (err == nil) != (tc.err == nil) || err != nil && !strings.Contains(err.Error(), tc.err.Error()) {
+						t.Errorf("got the end with %v, want it %v with %v", err, tc.ends, tc.err)
+					}
+					w.ended <- nil
+				default:
+					if tc.ends {
+						t.Error("got no end, want one")
+					}
+				}
+			}, o...)
+		})
+	}
+}
+
+// What needs another Runner waits for a restart in a bounded run.
+func TestBoundedRunIsNotReplaced(t *testing.T) {
+	within(t, []config.Integration{spec("a", "t")}, func(w *world) {
+		w.since()
+		c := w.reconcile(spec("a", "u", limited(3)))
+		if len(c.Pending) != 1 || c.Pending[0] != "integrations.a.kafka.topics" || len(c.Changed) != 1 {
+			t.Errorf("got %+v, want the topics pending and the rate changed", c)
+		}
+		w.want("apply a")
+	}, func(o *Options) { o.Bounded = true })
+}
+
+// Removing one leaves its group and dead letters, and says how to delete them.
+func TestRemovedSaysWhatRemains(t *testing.T) {
+	within(t, []config.Integration{spec("a", "t")}, func(w *world) {
+		w.reconcile()
+		w.pass(2 * time.Second)
+		lines := w.logs.FilterMessageSnippet("integration removed").All()
+		if len(lines) != 1 {
+			t.Fatalf("got %v, want one line", lines)
+		}
+		remedy, _ := lines[0].ContextMap()["remedy"].(string)
+		for _, want := range []string{"kafka-consumer-groups --bootstrap-server k:9092 --delete --group bridge-a", "kafka-topics --bootstrap-server k:9092 --delete --topic " + spec("a", "t").Config.Rejects.TopicFor("t")} {
+			if !strings.Contains(remedy, want) {
+				t.Errorf("got remedy %q, want %q in it", remedy, want)
+			}
+		}
+	})
+}
