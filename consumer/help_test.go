@@ -166,8 +166,8 @@ func (m *member) audit() {
 // after a stop.
 func balanced(t testing.TB, s consumer.Status) {
 	t.Helper()
-	if l := s.Ledger; l.Imbalance != 0 || l.Ledger.Imbalance() != 0 || l.InFlight != 0 {
-		t.Errorf("the ledger does not close: %+v, out by %d", l, l.Imbalance)
+	if l := s.Ledger; l.Unaccounted != 0 || l.Ledger.Unaccounted() != 0 || l.InFlight != 0 {
+		t.Errorf("the ledger does not close: %+v, out by %d", l, l.Unaccounted)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // Ledger accounts for every event of a partition since this process first owned
 // it:
 //
-//	Read = Delivered + DeadLettered + Skipped + Filtered + InFlight + Dropped
+//	Read = Delivered + DeadLettered + Skipped + Filtered + InFlight + Released
 //
 // A record that holds several events counts as one until it is mapped, and as that
 // many from then on.
@@ -29,7 +29,7 @@ type Ledger struct {
 	Skipped      int64 `json:"skipped"`       // rejected under the skip policy, or as a dead letter that came back too often
 	Filtered     int64 `json:"filtered"`      // dropped by rule
 	InFlight     int64 `json:"in_flight"`     // polled, and none of the others yet
-	Dropped      int64 `json:"dropped"`       // released unmarked by a revoke or a stop, for redelivery
+	Released     int64 `json:"released"`      // released unmarked by a revoke or a stop, for redelivery
 
 	Offsets        int64 `json:"offsets"`         // by which polling has moved on
 	Records        int64 `json:"records"`         // polled, without control records
@@ -37,18 +37,18 @@ type Ledger struct {
 	SkippedOffsets int64 `json:"skipped_offsets"` // offsets without an event: control records, aborted transactions, compaction
 }
 
-// Imbalance is the number of events and offsets that are unaccounted for. Anything
+// Unaccounted is the number of events and offsets that are unaccounted for. Anything
 // but 0 is a fault of the bridge.
-func (l Ledger) Imbalance() int64 {
-	events := l.Read - l.Delivered - l.DeadLettered - l.Skipped - l.Filtered - l.InFlight - l.Dropped
+func (l Ledger) Unaccounted() int64 {
+	events := l.Read - l.Delivered - l.DeadLettered - l.Skipped - l.Filtered - l.InFlight - l.Released
 	offsets := l.Offsets - l.Records - l.Lost - l.SkippedOffsets
 	return max(events, -events) + max(offsets, -offsets)
 }
 
 // fields returns the numbers with their names in the log.
 func (l *Ledger) fields() (names []string, numbers []*int64) {
-	return []string{"read", "delivered", "dead_lettered", "skipped", "filtered", "in_flight", "dropped", "offsets", "records", "lost", "skipped_offsets"},
-		[]*int64{&l.Read, &l.Delivered, &l.DeadLettered, &l.Skipped, &l.Filtered, &l.InFlight, &l.Dropped, &l.Offsets, &l.Records, &l.Lost, &l.SkippedOffsets}
+	return []string{"read", "delivered", "dead_lettered", "skipped", "filtered", "in_flight", "released", "offsets", "records", "lost", "skipped_offsets"},
+		[]*int64{&l.Read, &l.Delivered, &l.DeadLettered, &l.Skipped, &l.Filtered, &l.InFlight, &l.Released, &l.Offsets, &l.Records, &l.Lost, &l.SkippedOffsets}
 }
 
 // Add returns the sum of two ledgers.
@@ -121,7 +121,7 @@ func (a *partitionLedger) done(n int, outcomes Ledger) {
 func (a *partitionLedger) release() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.Dropped += a.InFlight
+	a.Released += a.InFlight
 	a.InFlight = 0
 }
 
@@ -141,7 +141,7 @@ func (g *Group) sumLedgers() (sum LedgerStatus) {
 	for _, a := range g.ledgers {
 		l := a.snapshot()
 		sum.Ledger = sum.Add(l)
-		sum.Imbalance += l.Imbalance()
+		sum.Unaccounted += l.Unaccounted()
 	}
 	return sum
 }

@@ -36,7 +36,7 @@ func TestLedger(t *testing.T) {
 		{"rejected and filtered", nil, holding("bad", "drop", "a"), nil, consumer.Ledger{Read: 3, Delivered: 1, Skipped: 1, Filtered: 1}},
 		{"refused by the sink", refuseIf("poison"), holding("a", "poison", "b", "many c poison"), nil, consumer.Ledger{Read: 5, Delivered: 3, Skipped: 2}},
 		{"a write in flight", hang(nil), holding("a", "many b c", "drop"), nil, consumer.Ledger{Read: 4, InFlight: 4}},
-		{"lost in mid-write", hang(nil), holding("a", "many b c", "drop"), (*consumer.Lab).Lose, consumer.Ledger{Read: 4, Dropped: 4}},
+		{"lost in mid-write", hang(nil), holding("a", "many b c", "drop"), (*consumer.Lab).Lose, consumer.Ledger{Read: 4, Released: 4}},
 		{
 			"lost in mid-search", // the half without the refused row is durable
 			func(ctx context.Context, w write) error {
@@ -48,7 +48,7 @@ func TestLedger(t *testing.T) {
 				}
 				return nil
 			},
-			holding("a", "b", "poison", "c"), (*consumer.Lab).Lose, consumer.Ledger{Read: 4, Delivered: 2, Dropped: 2},
+			holding("a", "b", "poison", "c"), (*consumer.Lab).Lose, consumer.Ledger{Read: 4, Delivered: 2, Released: 2},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestLedgerOutlivesItsPartition(t *testing.T) {
 		l.Reassign()
 		l.Push(events(10, 10)...)
 		synctest.Wait()
-		want := consumer.Ledger{Read: 30, Delivered: 20, Dropped: 10, Offsets: 30, Records: 30}
+		want := consumer.Ledger{Read: 30, Delivered: 20, Released: 10, Offsets: 30, Records: 30}
 		if got := l.Group().Status().Ledger; got.Ledger != want {
 			t.Errorf("ledger of the group:\n got %+v\nwant %+v", got, want)
 		}

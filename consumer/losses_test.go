@@ -89,7 +89,7 @@ func TestOffsetsAreAccountedFor(t *testing.T) {
 				synctest.Wait()
 				got, want := l.Status(), tt.want
 				want.Read, want.Delivered = want.Records, want.Records
-				if got.Ledger.Ledger != want || got.Ledger.Imbalance != 0 {
+				if got.Ledger.Ledger != want || got.Ledger.Unaccounted != 0 {
 					t.Errorf("got  %+v\nwant %+v", got.Ledger, want)
 				}
 				if tab.count() != int(want.Records) || got.Marked != tt.marked {
@@ -135,7 +135,7 @@ func TestALogThatWasCut(t *testing.T) {
 				synctest.Wait()
 				got, want := l.Status(), tt.want
 				want.Read, want.Delivered = want.Records, want.Records
-				if got.Ledger.Ledger != want || got.Ledger.Imbalance != 0 || got.Marked != tt.loss.ResetTo+2 {
+				if got.Ledger.Ledger != want || got.Ledger.Unaccounted != 0 || got.Marked != tt.loss.ResetTo+2 {
 					t.Errorf("got  %+v, marked %d\nwant %+v", got.Ledger, got.Marked, want)
 				}
 				if lost := fmt.Sprint(losses(logs)); lost != tt.lost {
@@ -147,7 +147,7 @@ func TestALogThatWasCut(t *testing.T) {
 }
 
 // The equation of the offsets can fail, and does not hide in that of the events.
-func TestUnaccountedOffsetsAreAnImbalance(t *testing.T) {
+func TestOffsetsThatAreUnaccountedForShow(t *testing.T) {
 	for _, l := range []consumer.Ledger{
 		{Offsets: 5, Records: 4},
 		{Offsets: 5, Records: 6},
@@ -155,8 +155,8 @@ func TestUnaccountedOffsetsAreAnImbalance(t *testing.T) {
 		{SkippedOffsets: 1},
 		{Offsets: 5, Records: 6, Read: 1},
 	} {
-		if l.Imbalance() <= 0 {
-			t.Errorf("%+v: got imbalance %d", l, l.Imbalance())
+		if l.Unaccounted() <= 0 {
+			t.Errorf("%+v: got %d unaccounted", l, l.Unaccounted())
 		}
 	}
 }
@@ -359,8 +359,8 @@ func lost(t *testing.T, m *member, n int64, ranges string) {
 	s := m.Status()
 	p, _ := m.partition(0)
 	seen := m.counts.get(func() int { return int(m.counts.lost) })
-	if s.Ledger.Lost != n || p.Ledger.Lost != n || int64(seen) != n || s.Ledger.Imbalance != 0 {
-		t.Errorf("got %d lost in the group's ledger, %d in the partition's, %d observed, out by %d; want %d", s.Ledger.Lost, p.Ledger.Lost, seen, s.Ledger.Imbalance, n)
+	if s.Ledger.Lost != n || p.Ledger.Lost != n || int64(seen) != n || s.Ledger.Unaccounted != 0 {
+		t.Errorf("got %d lost in the group's ledger, %d in the partition's, %d observed, out by %d; want %d", s.Ledger.Lost, p.Ledger.Lost, seen, s.Ledger.Unaccounted, n)
 	}
 	if got := fmt.Sprint(losses(m.logs)); got != ranges {
 		t.Errorf("logged the losses %v, want %v", got, ranges)

@@ -155,8 +155,8 @@ func TestMappingFaultBlocks(t *testing.T) {
 				if tab.count() != rows-passed || tab.distinct() != rows-passed {
 					t.Errorf("%d rows, %d of them different, want %d", tab.count(), tab.distinct(), rows-passed)
 				}
-				if l := s.Ledger; l.Imbalance != 0 {
-					t.Errorf("the ledger is out by %d: %+v", l.Imbalance, l)
+				if l := s.Ledger; l.Unaccounted != 0 {
+					t.Errorf("the ledger is out by %d: %+v", l.Unaccounted, l)
 				}
 			})
 		})

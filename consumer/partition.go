@@ -493,7 +493,7 @@ func (p *partition) status(now time.Time) PartitionStatus {
 		Marked: p.marked.Load(), End: p.end.Load(), Lag: -1, Oldest: Seconds(p.oldest(now)), Rows: p.delivered.Load(),
 	}
 	l := p.ledger.snapshot()
-	s.Ledger = LedgerStatus{l, l.Imbalance()}
+	s.Ledger = LedgerStatus{l, l.Unaccounted()}
 	p.mu.Lock()
 	s.Paused, s.Pending, s.Buffered = p.paused, p.events, p.held
 	if p.stopped {

@@ -38,13 +38,16 @@ type NotReady struct {
 	Code   string `json:"code"` // from a closed set, for machines
 	Text   string `json:"text"`
 	Remedy string `json:"remedy"` // what the operator can do
+	// Integration is the one that the reason is about, where reasons of several stand
+	// together.
+	Integration string `json:"integration,omitempty"`
 }
 
 // LedgerStatus is a ledger and the number of events and offsets that it does not
 // account for, over all partitions: anything but 0 is a fault of the bridge.
 type LedgerStatus struct {
 	Ledger
-	Imbalance int64 `json:"imbalance"`
+	Unaccounted int64 `json:"unaccounted"`
 }
 
 // PartitionStatus is one assigned partition. Offsets are -1 where they are not

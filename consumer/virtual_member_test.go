@@ -211,7 +211,7 @@ func (m *vmember) stop() time.Duration {
 	if s.Running || len(s.Partitions) > 0 || s.BufferedBytes != 0 {
 		m.w.t.Errorf("%s: status after Run: got %+v, want nothing left", m.name, s)
 	}
-	if s.Ledger.Imbalance != 0 || s.Ledger.InFlight != 0 {
+	if s.Ledger.Unaccounted != 0 || s.Ledger.InFlight != 0 {
 		m.w.t.Errorf("%s: the ledger does not balance after Run: %+v", m.name, s.Ledger)
 	}
 	m.cluster.Close()

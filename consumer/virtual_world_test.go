@@ -224,8 +224,8 @@ func (w *world) look() {
 	for _, m := range w.members {
 		good := m.counts.get(func() int { return m.counts.committed })
 		s := m.Status()
-		if s.Ledger.Imbalance != 0 {
-			w.t.Errorf("%s: the ledger is out by %d events: %+v", m.name, s.Ledger.Imbalance, s.Ledger)
+		if s.Ledger.Unaccounted != 0 {
+			w.t.Errorf("%s: the ledger is out by %d events: %+v", m.name, s.Ledger.Unaccounted, s.Ledger)
 		}
 		now := map[int32]sight{}
 		for _, p := range s.Partitions {

@@ -119,7 +119,7 @@ func TestTroubleshootingKnowsEveryCode(t *testing.T) {
 	}
 	codes := map[string]bool{}
 	spelt := regexp.MustCompile(`(?:reason[A-Z]\w*\s*=\s*|dependency\(|consumer\.NotReady\{Code: )"([a-z_]+)"`)
-	for _, pattern := range []string{"../../consumer/*.go", "../../internal/app/*.go", "../../internal/pipeline/*.go"} {
+	for _, pattern := range []string{"../../consumer/*.go", "../../internal/app/*.go", "../../internal/ops/*.go", "../../internal/pipeline/*.go"} {
 		files, _ := filepath.Glob(pattern)
 		for _, file := range files {
 			text, err := os.ReadFile(file)

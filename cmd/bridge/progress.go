@@ -102,35 +102,42 @@ func (s *summary) end() {
 const maxCodes = 2
 
 // summaryLine begins with what matters most, since a narrow window cuts the rest.
-func summaryLine(s ops.Snapshot, rate float64) string {
+func summaryLine(s ops.Status, rate float64) string {
 	state := s.State
 	if len(s.NotReady) > 0 && s.State == ops.StateRunning {
 		state = strings.Join(reasonCodes(s)[:min(len(s.NotReady), maxCodes)], ", ")
 	}
 	var lag int64
 	var oldest time.Duration
-	unknown := len(s.Partitions) == 0
-	for _, p := range s.Partitions {
-		if p.Lag < 0 {
-			unknown = true
-			continue
+	known, ready, partitions := len(s.Integrations) > 0, 0, 0
+	for _, i := range s.Integrations {
+		events, all := i.Lag()
+		lag += events
+		known = known && all
+		oldest = max(oldest, i.Oldest())
+		partitions += len(i.Partitions)
+		if i.Ready {
+			ready++
 		}
-		lag += p.Lag
-		oldest = max(oldest, time.Duration(p.Oldest))
 	}
 	behind := fmt.Sprint(lag)
 	switch {
-	case unknown && lag == 0:
+	case !known && lag == 0:
 		behind = "-"
-	case unknown:
+	case !known:
 		behind += "+"
 	}
-	line := fmt.Sprintf("%s  %.0f events/s  lag %s  sink %s", state, rate, behind, s.Sink.Name)
+	line := fmt.Sprintf("%s  %.0f events/s  lag %s", state, rate, behind)
+	if len(s.Integrations) == 1 {
+		line += "  sink " + s.Integrations[0].Sink.Name
+	} else {
+		line += fmt.Sprintf("  %d of %d integrations ready", ready, len(s.Integrations))
+	}
 	if oldest >= time.Second {
 		line += "  oldest " + oldest.Round(time.Second).String()
 	}
 	if s.BufferedLimit > 0 {
 		line += fmt.Sprintf("  buffer %d%%", s.BufferedBytes*100/s.BufferedLimit)
 	}
-	return line + fmt.Sprintf("  partitions %d", len(s.Partitions))
+	return line + fmt.Sprintf("  partitions %d", partitions)
 }

@@ -57,26 +57,24 @@ configuration unless --address is given.`,
 			if err != nil {
 				return err
 			}
-			fetch, write := fetchStatus, ops.Snapshot.WriteText
+			var answer statusAnswer
 			if ready {
-				fetch, write = fetchReady, ops.Snapshot.WriteReady
+				answer, err = fetchReady(cmd.Context(), target)
+			} else {
+				answer, err = fetchStatus(cmd.Context(), target, func() (string, error) { return statusToken(cmd) })
 			}
-			body, snapshot, err := fetch(cmd.Context(), target, func() (string, error) { return statusToken(cmd) })
 			if err != nil {
 				return suggest(err, "bridge help config ops.address")
 			}
-			text := string(body)
+			text := string(answer.body)
 			if !output.json() {
-				var b strings.Builder
-				_ = write(snapshot, &b) // into memory
-				text = styleOf(cmd, cmd.OutOrStdout()).Table(b.String())
+				text = styleOf(cmd, cmd.OutOrStdout()).Table(answer.text)
 			}
 			if err := printText(cmd.OutOrStdout(), text); err != nil {
 				return err
 			}
-			if !snapshot.Ready {
-				return &quietError{suggest(fmt.Errorf("bridge at %s is not ready: %s", target.Host, strings.Join(reasonCodes(snapshot), ", ")),
-					nextForState(snapshot))}
+			if s := answer.status; !s.Ready {
+				return &quietError{suggest(fmt.Errorf("bridge at %s is not ready: %s", target.Host, strings.Join(reasonCodes(s), ", ")), nextForState(s))}
 			}
 			return nil
 		},
@@ -129,9 +127,16 @@ func statusURL(address string) (*url.URL, error) {
 	return u, nil
 }
 
-// fetchStatus returns the answer of /status, and the Snapshot in it. It calls token,
-// and sends the token, only if the bridge asks for one.
-func fetchStatus(ctx context.Context, target *url.URL, token func() (string, error)) (body []byte, snapshot ops.Snapshot, err error) {
+// statusAnswer is what a bridge answered: as it came, for people, and decoded.
+type statusAnswer struct {
+	body   []byte
+	text   string
+	status ops.Status
+}
+
+// fetchStatus returns the answer of /status. It calls token, and sends the token, only
+// if the bridge asks for one.
+func fetchStatus(ctx context.Context, target *url.URL, token func() (string, error)) (a statusAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	at := target.JoinPath("status")
@@ -139,22 +144,25 @@ func fetchStatus(ctx context.Context, target *url.URL, token func() (string, err
 	if err == nil && code == http.StatusUnauthorized {
 		var secret string
 		if secret, err = token(); err != nil {
-			return nil, snapshot, fmt.Errorf("%s asks for the token of its ops.token: %w", at.Host, err)
+			return a, fmt.Errorf("%s asks for the token of its ops.token: %w", at.Host, err)
 		}
 		code, body, err = askStatus(ctx, at, secret)
 	}
 	if err == nil && code != http.StatusOK {
 		err = refusedStatus(at, code)
 	}
-	if err == nil && (json.Unmarshal(body, &snapshot) != nil || snapshot.State == "") {
+	if err == nil && (json.Unmarshal(body, &a.status) != nil || a.status.State == "") {
 		err = errNoBridge(at)
 	}
-	return body, snapshot, err
+	var b strings.Builder
+	_ = a.status.WriteText(&b) // into memory
+	a.body, a.text = body, b.String()
+	return a, err
 }
 
-// fetchReady returns the answer of /readyz, and the part of a Snapshot that is in
-// it. It needs no token.
-func fetchReady(ctx context.Context, target *url.URL, _ func() (string, error)) (body []byte, snapshot ops.Snapshot, err error) {
+// fetchReady returns the answer of /readyz, with the part of a status that is in it. It
+// needs no token.
+func fetchReady(ctx context.Context, target *url.URL) (a statusAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	at := target.JoinPath("readyz")
@@ -166,7 +174,9 @@ func fetchReady(ctx context.Context, target *url.URL, _ func() (string, error)) 
 	if err == nil && (json.Unmarshal(body, &answer) != nil || answer.State == "") {
 		err = errNoBridge(at)
 	}
-	return body, ops.Snapshot{State: answer.State, Live: true, Ready: answer.Ready, NotReady: answer.Reasons}, err
+	var b strings.Builder
+	_ = answer.WriteText(&b) // into memory
+	return statusAnswer{body, b.String(), ops.Status{State: answer.State, Ready: answer.Ready, NotReady: answer.Reasons}}, err
 }
 
 func errNoBridge(at *url.URL) error {
@@ -224,7 +234,7 @@ func askStatus(ctx context.Context, at *url.URL, token string) (code int, body [
 }
 
 // reasonCodes returns why the bridge is not ready, or its state.
-func reasonCodes(s ops.Snapshot) []string {
+func reasonCodes(s ops.Status) []string {
 	if len(s.NotReady) == 0 {
 		return []string{s.State}
 	}
@@ -236,7 +246,7 @@ func reasonCodes(s ops.Snapshot) []string {
 }
 
 // nextForState is the command that explains the first reason. Temporary states have none.
-func nextForState(s ops.Snapshot) string {
+func nextForState(s ops.Status) string {
 	if len(s.NotReady) == 0 || s.NotReady[0].Code == s.State {
 		return ""
 	}

@@ -31,10 +31,10 @@ func status(t *testing.T, args ...string) (code int, stdout, stderr string) {
 
 // serveStatus runs the ops endpoints of a bridge in the state s and returns
 // their address.
-func serveStatus(t *testing.T, s ops.Snapshot) string {
+func serveStatus(t *testing.T, s ops.Status) string {
 	t.Helper()
-	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics(ops.Process{}),
-		func() ops.Snapshot { return s }, zaptest.NewLogger(t))
+	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics("", nil),
+		func() ops.Status { return s }, zaptest.NewLogger(t))
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -46,20 +46,29 @@ func serveStatus(t *testing.T, s ops.Snapshot) string {
 	return server.Addr()
 }
 
-func readyStatus() ops.Snapshot {
-	return ops.Snapshot{
-		Version: "v0.1.0", Group: "zerobus-bridge", State: ops.StateRunning, Live: true, Ready: true,
+// working is an integration that delivers.
+func working(slug string) ops.IntegrationStatus {
+	return ops.IntegrationStatus{
+		Integration: slug, State: ops.StateRunning, Group: "zerobus-bridge", Table: "datafly.events.stream",
 		Sink:       zerobus.State{Name: zerobus.Ready, Table: "datafly.events.stream"},
 		Partitions: []consumer.PartitionStatus{{Topic: "events", Partition: 3, State: consumer.StateWriting, Lag: 42}},
 	}
 }
 
-func blockedStatus() ops.Snapshot {
-	s := readyStatus()
-	s.Ready = false
-	s.NotReady = []consumer.NotReady{{Code: "sink_blocked", Text: "the table refuses writes", Remedy: "grant MODIFY"}}
-	return s
+// refused is an integration whose sink refuses its writes.
+func refused(slug string) ops.IntegrationStatus {
+	i := working(slug)
+	i.NotReady = []consumer.NotReady{{Code: "sink_blocked", Text: "the table refuses writes", Remedy: "grant MODIFY"}}
+	return i
 }
+
+func statusOf(all ...ops.IntegrationStatus) ops.Status {
+	return ops.NewStatus(ops.Status{Version: "v0.1.0", Deployment: "zerobus-bridge"}, all)
+}
+
+func readyStatus() ops.Status { return statusOf(working("default")) }
+
+func blockedStatus() ops.Status { return statusOf(refused("default")) }
 
 func TestStatusOfAReadyBridge(t *testing.T) {
 	address := serveStatus(t, readyStatus())
@@ -93,17 +102,17 @@ func TestStatusOfABlockedBridge(t *testing.T) {
 }
 
 func TestStatusForMachines(t *testing.T) {
-	for name, s := range map[string]ops.Snapshot{"ready": readyStatus(), "blocked": blockedStatus()} {
+	for name, s := range map[string]ops.Status{"ready": readyStatus(), "blocked": blockedStatus()} {
 		t.Run(name, func(t *testing.T) {
 			code, out, _ := status(t, "--address", serveStatus(t, s), "--output", "json")
 			if want := map[bool]int{true: exitFine, false: exitFailed}[s.Ready]; code != want {
 				t.Errorf("exit code: got %d, want %d", code, want)
 			}
-			var got ops.Snapshot
+			var got ops.Status
 			if err := json.Unmarshal([]byte(out), &got); err != nil {
 				t.Fatalf("stdout is not one JSON value: %v\n%s", err, out)
 			}
-			if got.Ready != s.Ready || len(got.Partitions) != 1 || got.Partitions[0].Lag != 42 {
+			if got.Ready != s.Ready || len(got.Integrations) != 1 || got.Integrations[0].Partitions[0].Lag != 42 {
 				t.Errorf("got %+v, want what the bridge has", got)
 			}
 		})
@@ -183,10 +192,10 @@ func TestStatusFollowsNoRedirect(t *testing.T) {
 }
 
 // serveAsking is serveStatus for a bridge that asks for a token.
-func serveAsking(t *testing.T, s ops.Snapshot, token string) string {
+func serveAsking(t *testing.T, s ops.Status, token string) string {
 	t.Helper()
 	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}, Access: access.New(func() (string, error) { return token, nil }, true)},
-		ops.NewMetrics(ops.Process{}), func() ops.Snapshot { return s }, zaptest.NewLogger(t))
+		ops.NewMetrics("", nil), func() ops.Status { return s }, zaptest.NewLogger(t))
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

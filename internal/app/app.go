@@ -53,6 +53,8 @@ type App struct {
 	metrics     *ops.Metrics
 	pipelines   []*pipeline.Pipeline
 	server      *ops.Server
+	page        *live.Page // nil without live events
+	started     time.Time
 	tracer      *tracing.Tracer // nil without traces
 	memory      *memoryLimit
 	descriptors descriptorWatch
@@ -68,8 +70,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		o.Stage = func(_ string, f func()) { f() }
 	}
 	cfg := o.Pipelines[0].Settings
-	a := &App{o: o, log: o.Log, memory: newMemoryLimit(o.Log, o.Pipelines)}
-	a.metrics = ops.NewMetrics(ops.Process{Version: o.Version, BufferedLimit: int64(cfg.Delivery.MaxBuffered), LogLinesDropped: a.droppedLogLines})
+	a := &App{o: o, log: o.Log, started: time.Now(), memory: newMemoryLimit(o.Log, o.Pipelines)}
+	a.metrics = ops.NewMetrics(o.Version, a.Status)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close(ctx))
@@ -84,17 +86,19 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
-	var events *live.EventLog
+	authority := a.access(cfg)
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
-		events = live.NewEventLog(mode)
+		a.page = live.New(live.Config{Mode: mode, Access: authority, DeadLetters: a.deadLetters}, a.Status, o.Log)
 	}
 	budget := consumer.NewBudget(int64(cfg.Delivery.MaxBuffered))
-	var counts []*ops.IntegrationMetrics
 	for i, c := range o.Pipelines {
 		name := cmp.Or(c.Name, config.DefaultIntegration)
-		counts = append(counts, a.metrics.Integration(name, pipeline.KnownLabels(c.Settings), func() ops.Snapshot { return a.status(i) }))
+		var events *live.EventLog
+		if a.page != nil {
+			events = a.page.Events(name)
+		}
 		p, err := pipeline.New(c, pipeline.Deps{
-			Log: o.Log, Metrics: counts[i], Budget: budget, Version: o.Version, Events: events, Tracer: a.tracer, Observer: o.Observer,
+			Log: o.Log, Metrics: a.metrics.Integration(name, pipeline.KnownLabels(c.Settings)), Budget: budget, Version: o.Version, Events: events, Tracer: a.tracer, Observer: o.Observer,
 			Resized: func(brokers, partitions int) { a.memory.resize(i, brokers, partitions) }, ShowProgress: o.ShowProgress, Stage: o.Stage,
 		})
 		if err != nil {
@@ -106,13 +110,17 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if o.Reload != nil {
 		a.watcher = a.newWatcher(*o.Reload)
 	}
-	a.server = a.newServer(cfg, events, counts[0])
+	c := ops.Config{Settings: cfg.Ops, Access: authority}
+	if a.page != nil {
+		c.Live = a.page
+	}
+	a.server = ops.New(c, a.metrics, a.Status, a.log)
 	return a, nil
 }
 
-// newServer returns the ops endpoints. They read the token of the settings in
+// access returns who may read the ops endpoints. It reads the token of the settings in
 // force for each request.
-func (a *App) newServer(cfg *config.Config, events *live.EventLog, counts *ops.IntegrationMetrics) *ops.Server {
+func (a *App) access(cfg *config.Config) *access.Control {
 	var token func() (string, error)
 	if _, given := cfg.Ops.TokenSource(); given {
 		token = func() (string, error) {
@@ -120,11 +128,17 @@ func (a *App) newServer(cfg *config.Config, events *live.EventLog, counts *ops.I
 			return token.Read()
 		}
 	}
-	c := ops.Config{Settings: cfg.Ops, Access: access.New(token, cfg.Ops.Loopback())}
-	if events != nil {
-		c.Live = live.New(live.Config{Mode: cfg.Ops.LiveEvents, Access: c.Access, DeadLetters: a.pipelines[0].DeadLetters()}, events, a.Status, counts, a.log)
+	return access.New(token, cfg.Ops.Loopback())
+}
+
+// deadLetters returns what reads the dead letters of an integration; nil without.
+func (a *App) deadLetters(integration string) live.DeadLetters {
+	for i, p := range a.pipelines {
+		if cmp.Or(a.o.Pipelines[i].Name, config.DefaultIntegration) == integration {
+			return p.DeadLetters()
+		}
 	}
-	return ops.New(c, a.metrics, a.Status, a.log)
+	return nil
 }
 
 // TraceSettings returns what the configuration and the environment set of traces.
@@ -211,30 +225,22 @@ func (a *App) Close(ctx context.Context) (err error) {
 	return err
 }
 
-// Status returns what /status shows: the state of the process and of its first
-// pipeline. The bridge is ready and alive while all pipelines are.
-func (a *App) Status() ops.Snapshot {
-	s := a.status(0)
-	for i := range a.pipelines[1:] {
-		more := a.status(i + 1)
-		s.NotReady = append(s.NotReady, more.NotReady...)
-		s.Ready = s.Ready && more.Ready
-		if s.Live && !more.Live {
-			s.Live, s.LiveReason = false, more.LiveReason
-		}
+// Status returns what /status shows. A process that runs out of file descriptors is not
+// ready.
+func (a *App) Status() ops.Status {
+	var all []ops.IntegrationStatus
+	partitions := 0
+	for _, p := range a.pipelines {
+		all = append(all, p.Status())
+		partitions += len(all[len(all)-1].Partitions)
 	}
-	s.Memory, s.Reload, s.LogLinesDropped = a.memory.keeper.State(), a.reloads.now(), a.droppedLogLines()
-	return s
-}
-
-// status returns the state of one pipeline. A process that runs out of file
-// descriptors is not ready.
-func (a *App) status(i int) ops.Snapshot {
-	s := a.pipelines[i].Status()
-	if short := a.descriptors.short(time.Now(), descriptorsNeeded(a.o.Pipelines, len(s.Partitions))); short != nil {
-		s.Ready, s.NotReady = false, append(s.NotReady, *short)
+	first := a.o.Pipelines[0].Settings
+	s := ops.Status{Version: a.o.Version, Started: a.started, BufferedLimit: int64(first.Delivery.MaxBuffered),
+		Memory: a.memory.keeper.State(), Reload: a.reloads.now(), LogLinesDropped: a.droppedLogLines()}
+	if short := a.descriptors.short(time.Now(), descriptorsNeeded(a.o.Pipelines, partitions)); short != nil {
+		s.NotReady = append(s.NotReady, *short)
 	}
-	return s
+	return ops.NewStatus(s, all)
 }
 
 func (a *App) droppedLogLines() int64 {

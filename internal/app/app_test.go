@@ -51,14 +51,15 @@ func TestPipelinesAreIndependent(t *testing.T) {
 	}
 	produce(50)
 	s.eventually("the rows of the first, while the second is blocked", func() bool {
-		return distinct(tableName) == 100 && a.status(1).Sink.Name == zerobus.Blocked
+		return distinct(tableName) == 100 && a.Status().Integrations[1].Sink.Name == zerobus.Blocked
 	})
 	if got := distinct(other); got != 50 {
 		t.Errorf("got %d rows in the blocked table, want 50", got)
 	}
 	got := a.Status()
-	if got.Ready || len(got.NotReady) == 0 || got.NotReady[0].Code != "sink_blocked" || got.Sink.Name != zerobus.Ready {
-		t.Errorf("got ready %v, %+v, first sink %s; want the process not ready because of the second", got.Ready, got.NotReady, got.Sink.Name)
+	if first, second := got.Integrations[0], got.Integrations[1]; !got.Ready || !first.Ready || second.Ready || len(got.NotReady) == 0 ||
+		got.NotReady[0].Code != "sink_blocked" || got.NotReady[0].Integration != "second" {
+		t.Errorf("got ready %v, %+v; want the process ready, since the first delivers, and the second named", got.Ready, got.NotReady)
 	}
 	metrics := s.get(a, "/metrics")
 	for _, want := range []string{`bridge_ready{integration="first"} 1`, `bridge_ready{integration="second"} 0`} {
@@ -80,9 +81,9 @@ func TestOnePipelinesErrorEndsTheProcess(t *testing.T) {
 	if err := a.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "client") {
 		t.Errorf("got %v, want the refused credentials", err)
 	}
-	for i := range 2 {
-		if got := a.status(i).State; got != ops.StateStopped {
-			t.Errorf("pipeline %d: got state %s, want stopped", i, got)
+	for _, i := range a.Status().Integrations {
+		if i.State != ops.StateStopped {
+			t.Errorf("%s: got state %s, want stopped", i.Integration, i.State)
 		}
 	}
 }

@@ -117,7 +117,7 @@ func TestReloadSetsTheLogLevel(t *testing.T) {
 	if got := a.o.Level.Level(); got != zap.DebugLevel {
 		t.Errorf("got level %v, want debug", got)
 	}
-	if got := fmt.Sprint(a.Status().Config); strings.Contains(got, "s2") || !strings.Contains(got, "level:debug") {
+	if got := fmt.Sprint(a.Status().Integrations[0].Config); strings.Contains(got, "s2") || !strings.Contains(got, "level:debug") {
 		t.Errorf("got configuration %s, want the level in force and no secret", got)
 	}
 	if a.digest() == before {

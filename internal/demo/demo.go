@@ -279,8 +279,10 @@ func (d *demo) progress(began time.Time) Progress {
 	p := Progress{Elapsed: time.Since(began), Produced: d.producer.written.Load(), Rows: int64(d.table.Count()), Rejected: s.Totals.EventsRejected, Filtered: s.Totals.EventsFiltered}
 	p.Done = s.Totals.RowsDelivered + p.Rejected + p.Filtered
 	p.AckP50, p.AckP99 = d.acks.quantiles()
-	if s.Sink.Name != zerobus.Ready {
-		p.SinkProblem = s.Sink.Name + ": " + s.Sink.Reason
+	for _, i := range s.Integrations {
+		if i.Sink.Name != zerobus.Ready {
+			p.SinkProblem = i.Sink.Name + ": " + i.Sink.Reason
+		}
 	}
 	return p
 }

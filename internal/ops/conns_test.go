@@ -363,15 +363,15 @@ func TestUnreadProbesAreCutOff(t *testing.T) {
 }
 
 // large is a bridge with many partitions, whose responses exceed a socket buffer.
-func large(partitions int) ops.Snapshot {
-	s := healthy()
+func large(partitions int) ops.Status {
+	s := integration()
 	first := s.Partitions[0]
 	s.Partitions = nil
 	for i := range partitions {
 		first.Partition = int32(i)
 		s.Partitions = append(s.Partitions, first)
 	}
-	return s
+	return process(s)
 }
 
 // flood holds connections until ctx ends: of each address a number of idle ones,

@@ -158,49 +158,70 @@ func (e *endpoints) serveIndex(w http.ResponseWriter, r *http.Request) {
 }
 
 func (e *endpoints) serveLive(w http.ResponseWriter, r *http.Request) {
-	s := e.source.Snapshot()
+	s := e.source()
 	text := "alive\n"
 	if !s.Live {
 		text = fmt.Sprintf("not alive: %s\n", s.LiveReason)
 	}
-	if !s.LastPoll.IsZero() {
-		text += fmt.Sprintf("last poll %v ago\n", s.Time.Sub(s.LastPoll).Round(time.Millisecond))
+	polled := s.oldestPoll()
+	if !polled.IsZero() {
+		text += fmt.Sprintf("last poll %v ago\n", s.Time.Sub(polled).Round(time.Millisecond))
 	}
-	writeProbe(w, r, s.Live, text, liveness{Live: s.Live, Reason: s.LiveReason, LastPoll: s.LastPoll})
+	writeProbe(w, r, s.Live, text, liveness{Live: s.Live, Reason: s.LiveReason, LastPoll: polled})
 }
 
 // liveness is the JSON of /livez.
 type liveness struct {
 	Live     bool      `json:"live"`
 	Reason   string    `json:"reason,omitempty"`
-	LastPoll time.Time `json:"last_poll,omitzero"`
+	LastPoll time.Time `json:"last_poll,omitzero"` // of the integration whose last poll is the longest ago
 }
 
 func (e *endpoints) serveReady(w http.ResponseWriter, r *http.Request) {
-	s := e.source.Snapshot()
+	s := e.source()
 	text := "ready\n"
 	if !s.Ready {
 		text = fmt.Sprintf("not ready (%s)\n", s.State)
-		for _, reason := range s.NotReady {
-			text += fmt.Sprintf("%s: %s\n", reason.Code, reason.Text)
-			if reason.Remedy != "" {
-				text += fmt.Sprintf("  remedy: %s\n", reason.Remedy)
-			}
+	}
+	answer := s.readiness()
+	for _, reason := range answer.Reasons {
+		text += fmt.Sprintf("%s: %s\n", answer.label(reason), reason.Text)
+		if reason.Remedy != "" {
+			text += fmt.Sprintf("  remedy: %s\n", reason.Remedy)
 		}
 	}
-	reasons := append([]consumer.NotReady{}, s.NotReady...) // [] in JSON
-	writeProbe(w, r, s.Ready, text, Readiness{Ready: s.Ready, State: s.State, Reasons: reasons})
+	writeProbe(w, r, s.Ready, text, answer)
 }
 
 // Readiness is the JSON of /readyz.
 type Readiness struct {
 	Ready   bool                `json:"ready"`
 	State   string              `json:"state"`
+	Enabled int                 `json:"enabled"` // integrations
 	Reasons []consumer.NotReady `json:"reasons"`
 }
 
+func (s Status) readiness() Readiness {
+	r := Readiness{Ready: s.Ready, State: s.State, Reasons: append([]consumer.NotReady{}, s.NotReady...)} // [] in JSON
+	for _, i := range s.Integrations {
+		if i.State != StateDisabled {
+			r.Enabled++
+		}
+	}
+	return r
+}
+
+// label returns the code of a reason and, unless there is only the default
+// integration, the integration that it is about.
+func (r Readiness) label(reason consumer.NotReady) string {
+	if reason.Integration == "" || r.Enabled <= 1 && reason.Integration == defaultIntegration {
+		return reason.Code
+	}
+	return reason.Integration + ": " + reason.Code
+}
+
 func (e *endpoints) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, e.source.Snapshot())
+	writeJSON(w, http.StatusOK, e.source())
 }
 
 // localOnly serves requests of this machine alone: they come over the loopback and

@@ -27,9 +27,9 @@ type emit func(t prometheus.ValueType, name, help string, value float64, labels 
 
 // Collect implements prometheus.Collector.
 func (g *gauges) Collect(ch chan<- prometheus.Metric) {
-	s := g.source.Snapshot()
+	s := g.source()
 	send := func(t prometheus.ValueType, name, help string, value float64, labels ...string) {
-		values := make([]string, 0, 3)
+		values := make([]string, 0, 4)
 		for i := 1; i < len(labels); i += 2 {
 			values = append(values, valid(labels[i]))
 		}
@@ -43,15 +43,25 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(desc.(*prometheus.Desc), t, value, values...)
 	}
+	send(prometheus.GaugeValue, "bridge_buffered_limit_bytes", "Budget in bytes for bridge_buffered_bytes over all integrations; fetching pauses when it is used up.", float64(s.BufferedLimit))
+	send(prometheus.CounterValue, "bridge_log_lines_dropped_total", "Log lines dropped because standard error was not read in time or could not be written.", float64(s.LogLinesDropped))
+	for _, i := range s.Integrations {
+		collectIntegration(i, s.Time, func(t prometheus.ValueType, name, help string, value float64, labels ...string) {
+			send(t, name, help, value, append([]string{"integration", i.Integration}, labels...)...)
+		})
+	}
+}
+
+// collectIntegration sends the states of one integration.
+func collectIntegration(s IntegrationStatus, now time.Time, send emit) {
 	gauge := func(name, help string, value float64, labels ...string) {
 		send(prometheus.GaugeValue, name, help, value, labels...)
 	}
-
 	gauge("bridge_group_info", "Always 1; the label names the consumer group.", 1, "group", s.Group)
 	gauge("bridge_ready", "1 if events are being delivered, else 0; /readyz shows the reasons.", oneIf(s.Ready))
 	gauge("bridge_live", "1 if the poll loop is running, else 0; /livez shows the reason.", oneIf(s.Live))
 	if !s.LastPoll.IsZero() {
-		gauge("bridge_poll_age_seconds", "Seconds since the last iteration of the poll loop; absent before the first.", s.Time.Sub(s.LastPoll).Seconds())
+		gauge("bridge_poll_age_seconds", "Seconds since the last iteration of the poll loop; absent before the first.", now.Sub(s.LastPoll).Seconds())
 	}
 	gauge("bridge_buffered_bytes", "Bytes of events read from Kafka and not yet acknowledged by the sink.", float64(s.BufferedBytes))
 
@@ -88,11 +98,11 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 			1, "stream_id", id)
 	}
 	if !s.Sink.TokenMintedAt.IsZero() {
-		gauge("bridge_token_age_seconds", "Seconds since the present access token was issued; absent without a token.", s.Time.Sub(s.Sink.TokenMintedAt).Seconds())
+		gauge("bridge_token_age_seconds", "Seconds since the present access token was issued; absent without a token.", now.Sub(s.Sink.TokenMintedAt).Seconds())
 	}
 	if !s.Sink.TokenExpiresAt.IsZero() {
 		gauge("bridge_token_expires_in_seconds", "Seconds until the present access token expires, negative once it has; absent without a token.",
-			s.Sink.TokenExpiresAt.Sub(s.Time).Seconds())
+			s.Sink.TokenExpiresAt.Sub(now).Seconds())
 	}
 }
 
@@ -102,14 +112,14 @@ func collectLedger(send emit, prefix, scope string, l consumer.LedgerStatus, lab
 		outcome string
 		events  int64
 	}{
-		{"delivered", l.Delivered}, {"dead_lettered", l.DeadLettered}, {"skipped", l.Skipped}, {"filtered", l.Filtered}, {"released", l.Dropped},
+		{"delivered", l.Delivered}, {"dead_lettered", l.DeadLettered}, {"skipped", l.Skipped}, {"filtered", l.Filtered}, {"released", l.Released},
 	} {
 		send(prometheus.CounterValue, prefix+"events_total", "Events read, by outcome; released ones are redelivered to the partition's next owner."+scope,
 			float64(o.events), append(labels[:len(labels):len(labels)], "outcome", o.outcome)...)
 	}
 	send(prometheus.GaugeValue, prefix+"in_flight_events", "Events read that have no outcome yet."+scope, float64(l.InFlight), labels...)
 	send(prometheus.GaugeValue, prefix+"unaccounted_events", "Events and offsets that the ledger does not account for. Above or below 0 it is a bug in the bridge."+scope,
-		float64(l.Imbalance), labels...)
+		float64(l.Unaccounted), labels...)
 }
 
 func oneIf(b bool) float64 {

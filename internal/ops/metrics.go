@@ -6,22 +6,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
-
-// Process is what the metrics show of the process as a whole.
-type Process struct {
-	Version string
-	// BufferedLimit is the budget for buffered events of all integrations, in bytes.
-	BufferedLimit int64
-	// LogLinesDropped returns how many lines of the log were dropped; nil is 0.
-	LogLinesDropped func() int64
-}
 
 // Metrics is the registry of one process: its own metrics and those of each
 // [Metrics.Integration]. It is safe for concurrent use.
@@ -35,8 +25,9 @@ type Metrics struct {
 	integrations map[string]*IntegrationMetrics
 }
 
-// NewMetrics returns a registry with the metrics of the process.
-func NewMetrics(p Process) *Metrics {
+// NewMetrics returns a registry with the metrics of the process. Gauges, and counters
+// that the status has, show what source returns; each scrape calls it once.
+func NewMetrics(version string, source Source) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry(), integrations: make(map[string]*IntegrationMetrics)}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
@@ -44,16 +35,8 @@ func NewMetrics(p Process) *Metrics {
 	)
 	reg := promauto.With(m.registry)
 	reg.NewGaugeVec(prometheus.GaugeOpts{Name: "bridge_build_info", Help: "Always 1; the labels name the build."},
-		[]string{"version", "revision", "goversion"}).WithLabelValues(valid(p.Version), revision(), runtime.Version()).Set(1)
-	reg.NewGauge(prometheus.GaugeOpts{Name: "bridge_buffered_limit_bytes",
-		Help: "Budget in bytes for bridge_buffered_bytes over all integrations; fetching pauses when it is used up."}).Set(float64(p.BufferedLimit))
-	reg.NewCounterFunc(prometheus.CounterOpts{Name: "bridge_log_lines_dropped_total",
-		Help: "Log lines dropped because standard error was not read in time or could not be written."}, func() float64 {
-		if p.LogLinesDropped == nil {
-			return 0
-		}
-		return float64(p.LogLinesDropped())
-	})
+		[]string{"version", "revision", "goversion"}).WithLabelValues(valid(version), revision(), runtime.Version()).Set(1)
+	m.registry.MustRegister(&gauges{source: source})
 
 	reloads := reg.NewCounterVec(prometheus.CounterOpts{Name: "bridge_config_reloads_total",
 		Help: "Attempts to load a changed configuration or blueprint, by result. Repeated attempts with the same error count once."}, []string{"result"})
@@ -145,7 +128,6 @@ type IntegrationMetrics struct {
 	mintsOK, mintsFailed     prometheus.Counter
 
 	recentAcks prometheus.Summary // not registered
-	source     atomic.Pointer[Source]
 
 	mu     sync.Mutex // guards totals
 	totals Totals     // also of partitions whose counters were removed
@@ -174,10 +156,9 @@ var latencyBuckets = []float64{
 }
 
 // Integration returns the metrics of the integration with this name, which it
-// registers on the first call. The gauges show what source returns; each scrape
-// calls it once. A later call with the same name replaces source and returns the
-// same counters.
-func (m *Metrics) Integration(name string, known Known, source Source) *IntegrationMetrics {
+// registers on the first call. A later call with the same name returns the same
+// counters.
+func (m *Metrics) Integration(name string, known Known) *IntegrationMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	i := m.integrations[name]
@@ -185,7 +166,6 @@ func (m *Metrics) Integration(name string, known Known, source Source) *Integrat
 		i = newIntegrationMetrics(prometheus.WrapRegistererWith(prometheus.Labels{"integration": valid(name)}, m.registry))
 		m.integrations[name] = i
 	}
-	i.source.Store(&source)
 	i.create(known)
 	return i
 }
@@ -268,7 +248,6 @@ func newIntegrationMetrics(registerer prometheus.Registerer) *IntegrationMetrics
 	m.mintsOK, m.mintsFailed = mints.WithLabelValues("ok"), mints.WithLabelValues("error")
 	commits := counters("bridge_commits_total", "Offset commits, by result.", "result")
 	m.commitsOK, m.commitsFailed = commits.WithLabelValues("ok"), commits.WithLabelValues("error")
-	registerer.MustRegister(&gauges{source: func() Snapshot { return (*m.source.Load())() }})
 	return m
 }
 

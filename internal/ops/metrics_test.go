@@ -83,7 +83,7 @@ func TestMetricsCountWhatIsReported(t *testing.T) {
 
 func TestGaugesComeFromTheSnapshot(t *testing.T) {
 	calls := 0
-	_, url := serve(t, known, func() ops.Snapshot { calls++; return healthy() })
+	_, url := serve(t, known, func() ops.Status { calls++; return healthy() })
 	_, text := scrape(t, url)
 	for _, line := range []string{
 		`bridge_ready{integration="default"} 1`,
@@ -125,7 +125,7 @@ func TestGaugesComeFromTheSnapshot(t *testing.T) {
 }
 
 func TestGaugesOfWhatIsNotThereAreAbsent(t *testing.T) {
-	_, url := serve(t, ops.Known{}, fixed(ops.Snapshot{State: ops.StateStarting}))
+	_, url := serve(t, ops.Known{}, fixed(process(ops.IntegrationStatus{Integration: "default", State: ops.StateStarting})))
 	families, text := scrape(t, url)
 	hasLine(t, text, `bridge_ready{integration="default"} 0`)
 	hasLine(t, text, `bridge_sink_state{integration="default",state="ready"} 0`)
@@ -167,7 +167,7 @@ func TestKnownCountersStartAtZero(t *testing.T) {
 }
 
 func TestForgetRemovesThePartitionAlone(t *testing.T) {
-	m, url := serve(t, known, fixed(ops.Snapshot{}))
+	m, url := serve(t, known, fixed(ops.Status{}))
 	for partition := range int32(3) {
 		m.EventsRead("events", partition, 10, 100)
 		m.RowsDelivered("events", partition, 10, 100, time.Millisecond)
@@ -193,7 +193,7 @@ func TestForgetRemovesThePartitionAlone(t *testing.T) {
 
 // A loss is counted from 0, and its counter outlives the partition's stay.
 func TestLostOffsetsOutliveTheAssignment(t *testing.T) {
-	m, url := serve(t, known, fixed(ops.Snapshot{}))
+	m, url := serve(t, known, fixed(ops.Status{}))
 	m.OffsetsPassed("events", 1, 0, 0)
 	_, text := scrape(t, url)
 	hasLine(t, text, `bridge_lost_offsets_total{integration="default",partition="1",topic="events"} 0`)
@@ -208,11 +208,11 @@ func TestLostOffsetsOutliveTheAssignment(t *testing.T) {
 
 // Two integrations of one process share a registry and nothing else.
 func TestIntegrationsAreCountedSeparately(t *testing.T) {
-	all := ops.NewMetrics(process)
-	other := ops.Snapshot{Group: "other", Partitions: []consumer.PartitionStatus{{Topic: "events", Partition: 2, Lag: 7}}}
-	first := all.Integration("default", known, fixed(healthy()))
-	second := all.Integration("orders", known, fixed(other))
-	if all.Integration("orders", known, fixed(other)) != second {
+	other := ops.IntegrationStatus{Integration: "orders", Group: "other", Partitions: []consumer.PartitionStatus{{Topic: "events", Partition: 2, Lag: 7}}}
+	all := ops.NewMetrics("v0.1.0", fixed(process(integration(), other)))
+	first := all.Integration("default", known)
+	second := all.Integration("orders", known)
+	if all.Integration("orders", known) != second {
 		t.Error("a second call with the same name returned other counters")
 	}
 	url := start(t, ops.Config{}, all, fixed(healthy()), zaptest.NewLogger(t))
@@ -259,7 +259,7 @@ func TestIntegrationsAreCountedSeparately(t *testing.T) {
 }
 
 func TestLabelsThatKeepComingAreFolded(t *testing.T) {
-	m, url := serve(t, ops.Known{}, fixed(ops.Snapshot{}))
+	m, url := serve(t, ops.Known{}, fixed(ops.Status{}))
 	const reports = 5000
 	for i := range reports {
 		m.EventRejected("events", fmt.Sprintf("code-%d", i))
@@ -282,9 +282,9 @@ func TestLabelsThatKeepComingAreFolded(t *testing.T) {
 }
 
 func TestStrayLabelBytesDoNotPanic(t *testing.T) {
-	m, url := serve(t, ops.Known{}, fixed(ops.Snapshot{
-		Group: "\xff", Partitions: []consumer.PartitionStatus{{Topic: "t\xff", Lag: 3}},
-	}))
+	m, url := serve(t, ops.Known{}, fixed(process(ops.IntegrationStatus{
+		Integration: "default", Group: "\xff", Partitions: []consumer.PartitionStatus{{Topic: "t\xff", Lag: 3}},
+	})))
 	m.EventRejected("t\xff", "c\xfe")
 	m.EventsRead("t\xff", 0, 1, 1)
 	m.Request("\xff", 0)
@@ -367,7 +367,7 @@ var hotPath = []struct {
 func TestReportsDoNotAllocate(t *testing.T) {
 	for _, c := range hotPath {
 		t.Run(c.name, func(t *testing.T) {
-			m := ops.NewMetrics(process).Integration("default", known, fixed(healthy()))
+			m := ops.NewMetrics("v0.1.0", fixed(healthy())).Integration("default", known)
 			exercise(m)
 			if got := testing.AllocsPerRun(1000, func() { c.report(m) }); got != 0 {
 				t.Errorf("allocations: got %v, want 0", got)
@@ -379,7 +379,7 @@ func TestReportsDoNotAllocate(t *testing.T) {
 func BenchmarkReports(b *testing.B) {
 	for _, c := range hotPath {
 		b.Run(c.name, func(b *testing.B) {
-			m := ops.NewMetrics(process).Integration("default", known, fixed(healthy()))
+			m := ops.NewMetrics("v0.1.0", fixed(healthy())).Integration("default", known)
 			b.ReportAllocs()
 			for b.Loop() {
 				c.report(m)

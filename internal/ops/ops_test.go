@@ -29,9 +29,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // now is the time of every snapshot in these tests.
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// process is what the tests' processes show of themselves.
-var process = ops.Process{Version: "v0.1.0", BufferedLimit: 256 << 20}
-
 // known is a small closed set of each label.
 var known = ops.Known{
 	Topics:        []string{"events"},
@@ -42,18 +39,18 @@ var known = ops.Known{
 	StreamEnds:    []string{"announced"},
 }
 
-// healthy is a bridge that delivers, with every field set.
-func healthy() ops.Snapshot {
-	return ops.Snapshot{
-		Time: now, Version: "v0.1.0", Group: "zerobus-bridge", MemberID: "bridge-0-1f", State: ops.StateRunning,
-		Started: now.Add(-3 * time.Hour), Live: true, LastPoll: now.Add(-250 * time.Millisecond), Ready: true,
+// integration is one that delivers, with every field set.
+func integration() ops.IntegrationStatus {
+	return ops.IntegrationStatus{
+		Integration: "default", Table: "datafly.events.stream", Group: "zerobus-bridge", MemberID: "bridge-0-1f", State: ops.StateRunning,
+		LastPoll: now.Add(-250 * time.Millisecond),
 		Sink: zerobus.State{
 			Name: zerobus.Ready, Since: now.Add(-time.Hour), Table: "datafly.events.stream", Transport: "grpc", Streams: []string{"7d0c8f1e"},
 			TokenMintedAt: now.Add(-10 * time.Minute), TokenExpiresAt: now.Add(50 * time.Minute),
 		},
-		BufferedBytes: 64 << 20, BufferedLimit: 256 << 20,
-		Memory: memory.State{Bound: 630 << 20, SoftLimit: 448 << 20, Cgroup: 512 << 20, Warning: "up to 630 MiB are needed; raise the limit"},
-		Ledger: consumer.LedgerStatus{Ledger: consumer.Ledger{Read: 2000, Delivered: 1267, DeadLettered: 5, Skipped: 7, Filtered: 21, InFlight: 300, Dropped: 400, Offsets: 2030, Records: 2000, Lost: 25, SkippedOffsets: 5}},
+		BufferedBytes: 64 << 20,
+		Ack:           &ops.Acks{P50: 0.04, P99: 0.2},
+		Ledger:        consumer.LedgerStatus{Ledger: consumer.Ledger{Read: 2000, Delivered: 1267, DeadLettered: 5, Skipped: 7, Filtered: 21, InFlight: 300, Released: 400, Offsets: 2030, Records: 2000, Lost: 25, SkippedOffsets: 5}},
 		Partitions: []consumer.PartitionStatus{
 			{
 				Topic: "events", Partition: 10, State: consumer.StateWaiting, Committed: 500, Marked: 500, End: -1, Lag: -1,
@@ -63,38 +60,57 @@ func healthy() ops.Snapshot {
 				Topic: "events", Partition: 2, State: consumer.StateWriting, Paused: true, Committed: 1000, Marked: 1200,
 				End: 5000, Lag: 4000, Pending: 300, Buffered: 64 << 20, Oldest: consumer.Seconds(1500 * time.Millisecond),
 				Rows:   1190,
-				Ledger: consumer.LedgerStatus{Ledger: consumer.Ledger{Read: 1500, Delivered: 1190, DeadLettered: 4, Filtered: 5, InFlight: 300}, Imbalance: 1},
+				Ledger: consumer.LedgerStatus{Ledger: consumer.Ledger{Read: 1500, Delivered: 1190, DeadLettered: 4, Filtered: 5, InFlight: 300}, Unaccounted: 1},
 			},
 		},
 	}
 }
 
-// blocked is a bridge whose sink refuses it.
-func blocked() ops.Snapshot {
-	s := healthy()
-	s.Ready = false
-	s.NotReady = []consumer.NotReady{{
+// refused is an integration whose sink refuses it.
+func refused() ops.IntegrationStatus {
+	i := integration()
+	i.NotReady = []consumer.NotReady{{
 		Code: "sink_blocked", Text: "the table refuses writes (403)", Remedy: "grant MODIFY on the table to the service principal",
 	}}
-	s.Sink.Name, s.Sink.Since = zerobus.Blocked, now.Add(-4*time.Minute)
-	s.Sink.Reason, s.Sink.Remedy = "403 PERMISSION_DENIED", "grant MODIFY"
-	return s
+	i.Sink.Name, i.Sink.Since = zerobus.Blocked, now.Add(-4*time.Minute)
+	i.Sink.Reason, i.Sink.Remedy = "403 PERMISSION_DENIED", "grant MODIFY"
+	return i
 }
 
-func fixed(s ops.Snapshot) ops.Source { return func() ops.Snapshot { return s } }
+// named is an integration under another name.
+func named(name string, i ops.IntegrationStatus) ops.IntegrationStatus {
+	i.Integration, i.Group = name, "zerobus-bridge-"+name
+	return i
+}
+
+// process is one with these integrations, with every field set.
+func process(all ...ops.IntegrationStatus) ops.Status {
+	return ops.NewStatus(ops.Status{
+		Time: now, Version: "v0.1.0", Deployment: "zerobus-bridge", Started: now.Add(-3 * time.Hour), BufferedLimit: 256 << 20,
+		Memory: memory.State{Bound: 630 << 20, SoftLimit: 448 << 20, Cgroup: 512 << 20, Warning: "up to 630 MiB are needed; raise the limit"},
+	}, all)
+}
+
+// healthy is a bridge that delivers.
+func healthy() ops.Status { return process(integration()) }
+
+// blocked is a bridge whose sink refuses it.
+func blocked() ops.Status { return process(refused()) }
+
+func fixed(s ops.Status) ops.Source { return func() ops.Status { return s } }
 
 // serve runs a server for one integration and returns its metrics and its URL.
 func serve(t *testing.T, known ops.Known, source ops.Source) (m *ops.IntegrationMetrics, url string) {
 	t.Helper()
-	all := ops.NewMetrics(process)
-	m = all.Integration("default", known, source)
+	all := ops.NewMetrics("v0.1.0", source)
+	m = all.Integration("default", known)
 	return m, start(t, ops.Config{}, all, source, zaptest.NewLogger(t))
 }
 
 // registry returns the metrics of a process with one integration.
 func registry(source ops.Source) *ops.Metrics {
-	all := ops.NewMetrics(process)
-	all.Integration("default", known, source)
+	all := ops.NewMetrics("v0.1.0", source)
+	all.Integration("default", known)
 	return all
 }
 

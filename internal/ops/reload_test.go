@@ -35,7 +35,7 @@ func TestReloadIsShown(t *testing.T) {
 			[]string{"last_reload_successful 1", "reloads_total{result=\"ok\"} 1", "reloads_total{result=\"error\"} 1"}, nil, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m := ops.NewMetrics(process)
+			m := ops.NewMetrics("", fixed(healthy()))
 			m.ConfigLoaded(began)
 			for _, err := range tc.attempt {
 				m.ConfigReloaded(now, err)
@@ -46,7 +46,7 @@ func TestReloadIsShown(t *testing.T) {
 			if got := ask(t, "GET", url+"/readyz"); got.status != 200 {
 				t.Errorf("/readyz: got %d, want 200", got.status)
 			}
-			var seen ops.Snapshot
+			var seen ops.Status
 			if err := json.Unmarshal([]byte(ask(t, "GET", url+"/status").body), &seen); err != nil {
 				t.Fatal(err)
 			}

@@ -92,7 +92,7 @@ func TestAddrBeforeStartIsTheConfiguredOne(t *testing.T) {
 
 func TestCloseLetsARequestFinish(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
-	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics(process), func() ops.Snapshot {
+	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics("", nil), func() ops.Status {
 		close(entered)
 		<-release
 		return healthy()
@@ -261,8 +261,9 @@ func (e *endless) Read(p []byte) (int, error) {
 
 func TestAScrapeSurvivesOneBadSeries(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
-	s := healthy()
-	s.Partitions = append(s.Partitions, s.Partitions[0]) // the same labels twice
+	i := integration()
+	i.Partitions = append(i.Partitions, i.Partitions[0]) // the same labels twice
+	s := process(i)
 	url := start(t, ops.Config{}, registry(fixed(s)), fixed(s), zap.New(core))
 	_, text := scrape(t, url)
 	hasLine(t, text, `bridge_ready{integration="default"} 1`)

@@ -5,6 +5,8 @@
 package ops
 
 import (
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/datafly/bridge/consumer"
@@ -14,64 +16,51 @@ import (
 
 // Source returns the present state. It is called once for each request that needs
 // it, from any goroutine and concurrently; it must not wait for Kafka or the sink.
-type Source func() Snapshot
+type Source func() Status
 
-// Snapshot returns the state with its time, and with an empty list in JSON if there
-// are no partitions.
-func (s Source) Snapshot() Snapshot {
-	out := s()
-	if out.Time.IsZero() {
-		out.Time = time.Now()
-	}
-	if out.Partitions == nil {
-		out.Partitions = []consumer.PartitionStatus{}
-	}
-	return out
-}
-
-// States of the process, for Snapshot.State.
+// States of the process and of an integration.
 const (
 	StateStarting = "starting" // not yet a member of the group
 	StateRunning  = "running"
 	StateDraining = "draining" // completing the writes in flight before leaving
 	StateStopped  = "stopped"
+	// StateFailed and StateDisabled are of integrations only: one that ended with an
+	// error and starts again later, and one that the configuration turns off.
+	StateFailed   = "failed"
+	StateDisabled = "disabled"
 )
 
-// Snapshot is the state of one bridge at one moment, and the JSON of /status.
-// A zero time is left out of the JSON.
-type Snapshot struct {
-	Time     time.Time `json:"time"` // set by the server if zero
-	Version  string    `json:"version"`
-	Group    string    `json:"group"`     // consumer group
-	MemberID string    `json:"member_id"` // assigned by the group coordinator; empty before the join
-	State    string    `json:"state"`     // one of the State constants
-	Started  time.Time `json:"started,omitzero"`
+// defaultIntegration is the slug of the integration that a configuration without
+// integrations describes.
+const defaultIntegration = "default"
 
-	// Live is false if the poll loop has stopped for good and only a restart helps. An
-	// unavailable sink does not change it.
-	Live       bool      `json:"live"`
-	LiveReason string    `json:"live_reason,omitempty"` // why Live is false
-	LastPoll   time.Time `json:"last_poll,omitzero"`    // last iteration of the poll loop
+// Status is the state of one process at one moment, and the JSON of /status. A zero
+// time is left out of the JSON. [NewStatus] makes one.
+type Status struct {
+	Time       time.Time `json:"time"`
+	Version    string    `json:"version"`
+	Deployment string    `json:"deployment"`
+	State      string    `json:"state"` // one of the State constants
+	Started    time.Time `json:"started,omitzero"`
 
-	// Ready is false while events are not being delivered. NotReady has the reasons,
-	// the most severe first.
+	// Live is false if the poll loop of an integration has stopped for good and only a
+	// restart helps. An unavailable sink does not change it.
+	Live       bool   `json:"live"`
+	LiveReason string `json:"live_reason,omitempty"` // why Live is false
+
+	// Ready is false while no enabled integration delivers, and while the process has a
+	// reason of its own. NotReady has the reasons of the process, then those of every
+	// integration that does not deliver.
 	Ready    bool                `json:"ready"`
 	NotReady []consumer.NotReady `json:"not_ready,omitempty"`
 
-	Sink zerobus.State `json:"sink"`
-
-	// BufferedBytes are polled and not yet durable, over all partitions;
+	// BufferedBytes are polled and not yet durable, over all integrations;
 	// BufferedLimit is their budget.
 	BufferedBytes int64 `json:"buffered_bytes"`
 	BufferedLimit int64 `json:"buffered_limit_bytes"`
 
-	Memory     memory.State               `json:"memory"`
-	Partitions []consumer.PartitionStatus `json:"partitions"`
-
-	// Ledger has the outcomes of all events this process has read, over all
-	// partitions it was ever assigned.
-	Ledger consumer.LedgerStatus `json:"ledger"`
-	Totals Totals                `json:"totals"`
+	Memory memory.State `json:"memory"`
+	Totals Totals       `json:"totals"` // of all integrations listed
 
 	// LogLinesDropped counts the log lines that standard error did not accept. It does
 	// not affect Ready.
@@ -80,11 +69,160 @@ type Snapshot struct {
 	// Reload is the state of the configuration. It does not affect Ready.
 	Reload ReloadStatus `json:"reload"`
 
+	Integrations []IntegrationStatus `json:"integrations"`
+}
+
+// IntegrationStatus is the state of one integration. Of a failed or disabled one, what
+// only a running pipeline knows is empty.
+type IntegrationStatus struct {
+	Integration string    `json:"integration"` // slug
+	State       string    `json:"state"`       // one of the State constants
+	Reason      string    `json:"reason,omitempty"`
+	NextTry     time.Time `json:"next_try,omitzero"` // of a failed one
+	Table       string    `json:"table"`
+	Group       string    `json:"group"`     // consumer group
+	MemberID    string    `json:"member_id"` // assigned by the group coordinator; empty before the join
+
+	// Live is false if LiveReason says why only a restart of the process helps.
+	Live       bool      `json:"live"`
+	LiveReason string    `json:"live_reason,omitempty"`
+	LastPoll   time.Time `json:"last_poll,omitzero"` // last iteration of the poll loop
+
+	// Ready is false while events are not being delivered. NotReady has the reasons, the
+	// most severe first.
+	Ready    bool                `json:"ready"`
+	NotReady []consumer.NotReady `json:"not_ready,omitempty"`
+
+	Sink          zerobus.State              `json:"sink"`
+	BufferedBytes int64                      `json:"buffered_bytes"`
+	Partitions    []consumer.PartitionStatus `json:"partitions"`
+
+	// Ledger has the outcomes of all events read since the integration was started in
+	// this process, over all partitions it was ever assigned.
+	Ledger consumer.LedgerStatus `json:"ledger"`
+	Totals Totals                `json:"totals"`
+	Ack    *Acks                 `json:"ack,omitempty"` // nil without an acknowledgement in the last 10 seconds
+
 	// Config is the effective configuration, with secrets redacted.
 	Config any `json:"config,omitempty"`
 }
 
-// Totals count since the start of the process, over all topics and partitions.
+// Acks are quantiles of the acknowledgement times of the last 10 seconds.
+type Acks struct {
+	P50 float64 `json:"p50_seconds"`
+	P99 float64 `json:"p99_seconds"`
+}
+
+// NewStatus completes the facts of a process and its integrations: readiness,
+// liveness and sums. s.NotReady are reasons of the process itself. An empty s.State is
+// derived from the integrations.
+func NewStatus(s Status, integrations []IntegrationStatus) Status {
+	if s.Time.IsZero() {
+		s.Time = time.Now()
+	}
+	of := make(map[string]int) // integrations by state
+	ready, own := 0, len(s.NotReady)
+	s.Integrations = make([]IntegrationStatus, 0, len(integrations))
+	for _, i := range integrations {
+		i.complete()
+		s.Integrations = append(s.Integrations, i)
+		of[i.State]++
+		s.BufferedBytes += i.BufferedBytes
+		s.Totals.add(i.Totals)
+		if !i.Live && s.LiveReason == "" {
+			s.LiveReason = "integration " + i.Integration + ": " + i.LiveReason
+		}
+		if i.Ready {
+			ready++
+		}
+		for _, r := range i.NotReady {
+			r.Integration = i.Integration
+			s.NotReady = append(s.NotReady, r)
+		}
+	}
+	enabled := len(integrations) - of[StateDisabled]
+	if s.State == "" {
+		s.State = StateRunning
+		for _, state := range []string{StateStarting, StateDraining, StateStopped} {
+			if of[state] > 0 && of[StateRunning] == 0 {
+				s.State = state
+				break
+			}
+		}
+	}
+	s.Live = s.LiveReason == ""
+	s.Ready = own == 0 && (ready > 0 || enabled == 0 && s.State == StateRunning)
+	if enabled == 0 {
+		s.NotReady = append(s.NotReady, consumer.NotReady{Code: "no_integration", Text: "no integration is enabled, so nothing is delivered",
+			Remedy: "add one below integrations or in integrations_dir, or set zerobus.table; a running bridge starts it"})
+	}
+	return s
+}
+
+// complete sets what follows from the state and the reasons.
+func (i *IntegrationStatus) complete() {
+	i.Live = i.LiveReason == ""
+	i.Ready = i.State == StateRunning && len(i.NotReady) == 0
+	if i.Partitions == nil {
+		i.Partitions = []consumer.PartitionStatus{} // [] in JSON
+	}
+	switch {
+	case i.Ready || i.State == StateDisabled || len(i.NotReady) > 0:
+	case i.State == StateFailed:
+		i.NotReady = []consumer.NotReady{{Code: "integration_failed", Text: i.Reason, Remedy: "fix this; the integration starts again automatically, or at once when its configuration changes"}}
+	default:
+		i.NotReady = []consumer.NotReady{{Code: i.State, Text: "the integration is " + i.State, Remedy: "wait; this state ends automatically"}}
+	}
+}
+
+// Only returns the status as if the named integration were the only one; ok is false if
+// there is none of this name. Reasons of the process stay.
+func (s Status) Only(integration string) (only Status, ok bool) {
+	at := slices.IndexFunc(s.Integrations, func(i IntegrationStatus) bool { return i.Integration == integration })
+	if at < 0 {
+		return s, false
+	}
+	i := s.Integrations[at]
+	s.Integrations, s.State, s.Totals, s.BufferedBytes = s.Integrations[at:at+1], i.State, i.Totals, i.BufferedBytes
+	s.NotReady = slices.DeleteFunc(slices.Clone(s.NotReady), func(r consumer.NotReady) bool { return r.Integration != "" && r.Integration != integration })
+	s.Ready = len(s.NotReady) == 0 && i.Ready
+	return s, true
+}
+
+// oldestPoll returns when the integration polled that has not polled for longest; zero
+// without one.
+func (s Status) oldestPoll() (at time.Time) {
+	for _, i := range s.Integrations {
+		if at.IsZero() || !i.LastPoll.IsZero() && i.LastPoll.Before(at) {
+			at = i.LastPoll
+		}
+	}
+	return at
+}
+
+// Lag returns the events behind over the partitions whose lag is known, and whether all
+// are known. Without partitions none is.
+func (i *IntegrationStatus) Lag() (events int64, known bool) {
+	known = len(i.Partitions) > 0
+	for _, p := range i.Partitions {
+		if p.Lag < 0 {
+			known = false
+			continue
+		}
+		events += p.Lag
+	}
+	return events, known
+}
+
+// Oldest returns the age of the oldest unacknowledged event; 0 if there is none.
+func (i *IntegrationStatus) Oldest() (oldest time.Duration) {
+	for _, p := range i.Partitions {
+		oldest = max(oldest, time.Duration(p.Oldest))
+	}
+	return oldest
+}
+
+// Totals count since the start, over all topics and partitions.
 type Totals struct {
 	EventsRead        int64 `json:"events_read"`
 	EventBytesRead    int64 `json:"event_bytes_read"`
@@ -102,6 +240,14 @@ type Totals struct {
 	TokensMinted      int64 `json:"tokens_minted"`
 	TokenErrors       int64 `json:"token_errors"`
 	Rebalances        int64 `json:"rebalances"`
+}
+
+// add adds the counts of o.
+func (t *Totals) add(o Totals) {
+	sum, more := reflect.ValueOf(t).Elem(), reflect.ValueOf(o)
+	for i := range sum.NumField() {
+		sum.Field(i).SetInt(sum.Field(i).Int() + more.Field(i).Int())
+	}
 }
 
 // States of the configuration, for ReloadStatus.State.

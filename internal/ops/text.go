@@ -16,18 +16,45 @@ import (
 	"github.com/datafly/bridge/zerobus"
 )
 
-// WriteText prints the snapshot for people: health with reasons and remedies
-// first, then sink, configuration, buffer, totals and partitions. Ages are relative
-// to the snapshot's own time, so clocks of two machines may differ. Characters that
-// do not print are replaced by spaces.
-func (s Snapshot) WriteText(w io.Writer) error {
+// WriteText prints the status for people. A sole integration is printed in full; of
+// several it prints a table, and the reasons of those that do not deliver. Ages are
+// relative to the status's own time, so clocks of two machines may differ. Characters
+// that do not print are replaced by spaces.
+func (s Status) WriteText(w io.Writer) error {
 	t := &text{now: s.Time}
-	t.line(s.health(), orDash(s.State), "version "+orDash(s.Version), "group "+orDash(s.Group), t.optional("member %s", s.MemberID), t.since("up %s", s.Started))
-	t.reasons(s.NotReady)
+	if len(s.Integrations) == 1 {
+		t.sole(s, s.Integrations[0])
+	} else {
+		t.process(s, "deployment "+orDash(s.Deployment), t.since("up %s", s.Started))
+		t.integrations(s)
+	}
+	_, err := w.Write(t.Bytes())
+	return err
+}
+
+// WriteText prints the answer of /readyz for people.
+func (r Readiness) WriteText(w io.Writer) error {
+	var t text
+	t.line(health(r.Ready), orDash(r.State))
+	t.reasons(r)
+	_, err := w.Write(t.Bytes())
+	return err
+}
+
+func health(ready bool) string {
+	if ready {
+		return "ready"
+	}
+	return "NOT READY"
+}
+
+// process prints what belongs to the process, with the health first.
+func (t *text) process(s Status, about ...string) {
+	t.line(health(s.Ready), append([]string{orDash(s.State), "version " + orDash(s.Version)}, about...)...)
+	t.reasons(s.readiness())
 	if !s.Live {
 		t.line("NOT ALIVE", orDash(s.LiveReason))
 	}
-	t.sink(s.Sink)
 	t.reload(s.Reload)
 	buffer := size(s.BufferedBytes)
 	if s.BufferedLimit > 0 {
@@ -38,32 +65,56 @@ func (s Snapshot) WriteText(w io.Writer) error {
 		t.line("memory", "at most "+size(m.Bound)+" planned", t.size("soft limit %s", m.SoftLimit), t.size("limit of the control group %s", m.Cgroup))
 		t.detail("warning", m.Warning)
 	}
-	n := s.Totals
-	t.line("totals", fmt.Sprintf("%d events read, %d rows delivered, %d rejected, %d filtered, %d dead letters, %d retries",
-		n.EventsRead, n.RowsDelivered, n.EventsRejected, n.EventsFiltered, n.DeadLetters, n.SinkRetries))
 	if s.LogLinesDropped > 0 {
 		t.line("log", fmt.Sprintf("%d lines dropped: standard error was not read in time, or could not be written", s.LogLinesDropped))
 	}
-	t.ledger(s.Ledger)
-	t.partitions(s.Partitions)
-	_, err := w.Write(t.Bytes())
-	return err
+	n := s.Totals
+	t.line("totals", fmt.Sprintf("%d events read, %d rows delivered, %d rejected, %d filtered, %d dead letters, %d retries",
+		n.EventsRead, n.RowsDelivered, n.EventsRejected, n.EventsFiltered, n.DeadLetters, n.SinkRetries))
 }
 
-// WriteReady prints the part of WriteText that /readyz has.
-func (s Snapshot) WriteReady(w io.Writer) error {
-	var t text
-	t.line(s.health(), orDash(s.State))
-	t.reasons(s.NotReady)
-	_, err := w.Write(t.Bytes())
-	return err
-}
-
-func (s Snapshot) health() string {
-	if s.Ready {
-		return "ready"
+// sole prints the process and its only integration.
+func (t *text) sole(s Status, i IntegrationStatus) {
+	name := ""
+	if i.Integration != defaultIntegration {
+		name = i.Integration
 	}
-	return "NOT READY"
+	t.process(s, t.optional("integration %s", name), "group "+orDash(i.Group), t.optional("member %s", i.MemberID), t.since("up %s", s.Started))
+	t.sink(i.Sink)
+	t.ledger(i.Ledger)
+	t.partitions(i.Partitions)
+}
+
+// integrations prints one row for each integration, those that need attention first.
+func (t *text) integrations(s Status) {
+	if len(s.Integrations) == 0 {
+		return
+	}
+	t.WriteByte('\n')
+	tab := tabwriter.NewWriter(t, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tab, "INTEGRATION\tHEALTH\tSTATE\tSINK\tTABLE\tLAG\tOLDEST\tROWS\tDEAD LETTERS\tPARTITIONS")
+	for _, i := range s.Integrations {
+		word := health(i.Ready)
+		if i.State == StateDisabled {
+			word = "-"
+		}
+		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", oneLine(i.Integration), word, orDash(i.State), orDash(i.Sink.Name), orDash(i.Table),
+			i.lagText(), oldest(i.Oldest()), i.Totals.RowsDelivered, i.Totals.DeadLetters, len(i.Partitions))
+	}
+	_ = tab.Flush() // a bytes.Buffer accepts everything
+}
+
+// lagText prints the lag: - is unknown, and a + stands behind a sum in which that of a
+// partition is missing.
+func (i *IntegrationStatus) lagText() string {
+	switch lag, known := i.Lag(); {
+	case known:
+		return strconv.FormatInt(lag, 10)
+	case lag > 0:
+		return strconv.FormatInt(lag, 10) + "+"
+	default:
+		return "-"
+	}
 }
 
 // text builds the output of WriteText.
@@ -107,9 +158,9 @@ func (t *text) size(format string, bytes int64) string {
 	return fmt.Sprintf(format, size(bytes))
 }
 
-func (t *text) reasons(reasons []consumer.NotReady) {
-	for _, r := range reasons {
-		t.detail(r.Code, r.Text)
+func (t *text) reasons(all Readiness) {
+	for _, r := range all.Reasons {
+		t.detail(all.label(r), r.Text)
 		t.detail("remedy", r.Remedy)
 	}
 }
@@ -142,11 +193,11 @@ func (t *text) reload(r ReloadStatus) {
 // ledger prints the outcomes of all events that were read.
 func (t *text) ledger(l consumer.LedgerStatus) {
 	verdict := "all accounted for"
-	if l.Imbalance != 0 {
-		verdict = fmt.Sprintf("%d UNACCOUNTED FOR: a bug in the bridge, please report it", l.Imbalance)
+	if l.Unaccounted != 0 {
+		verdict = fmt.Sprintf("%d UNACCOUNTED FOR: a bug in the bridge, please report it", l.Unaccounted)
 	}
 	t.line("events", fmt.Sprintf("read %d = delivered %d + dead-lettered %d + skipped %d + filtered %d + in flight %d + released for redelivery %d; %s",
-		l.Read, l.Delivered, l.DeadLettered, l.Skipped, l.Filtered, l.InFlight, l.Dropped, verdict))
+		l.Read, l.Delivered, l.DeadLettered, l.Skipped, l.Filtered, l.InFlight, l.Released, verdict))
 	lost := ""
 	if l.Lost > 0 {
 		lost = "; LOST: kafka removed events before they were delivered, see the log for the ranges"
@@ -170,13 +221,9 @@ func (t *text) partitions(partitions []consumer.PartitionStatus) {
 		if p.Paused {
 			state += ", paused"
 		}
-		oldest := "-"
-		if p.Oldest != 0 {
-			oldest = age(time.Duration(p.Oldest))
-		}
 		fmt.Fprintf(tab, "%s/%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d",
 			oneLine(p.Topic), p.Partition, state, offset(p.Committed), offset(p.End), offset(p.Lag),
-			p.Pending, size(p.Buffered), oldest, p.Rows)
+			p.Pending, size(p.Buffered), oldest(time.Duration(p.Oldest)), p.Rows)
 		if p.Reason != "" {
 			fmt.Fprint(tab, "\t", oneLine(p.Reason))
 		}
@@ -203,6 +250,14 @@ func offset(n int64) string {
 		return "-"
 	}
 	return strconv.FormatInt(n, 10)
+}
+
+// oldest prints the age of an unacknowledged event; 0 is none.
+func oldest(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	return age(d)
 }
 
 // age prints a duration with a useful number of digits.

@@ -15,18 +15,32 @@ import (
 )
 
 func TestText(t *testing.T) {
-	stuck := blocked()
-	stuck.Live, stuck.LiveReason = false, "the poll loop has not turned for 5m0s"
+	stuck := refused()
+	stuck.LiveReason = "the poll loop has not turned for 5m0s"
 	stuck.Sink.TokenExpiresAt = now.Add(-time.Minute)
 	stuck.Partitions[1].State, stuck.Partitions[1].Reason = consumer.StateBlocked, "half of the last 200 rows\nwere refused"
-	stuck.Started = now.Add(-80 * time.Hour)
-	for name, s := range map[string]ops.Snapshot{
-		"ready":    healthy(),
-		"blocked":  stuck,
-		"starting": {Time: now, State: ops.StateStarting, Live: true, NotReady: []consumer.NotReady{{Code: "joining", Text: "joining the group"}}},
+	starting := ops.IntegrationStatus{Integration: "default", State: ops.StateStarting, NotReady: []consumer.NotReady{{Code: "joining", Text: "joining the group"}}}
+	failed := ops.IntegrationStatus{Integration: "clicks", State: ops.StateFailed, Table: "datafly.events.clicks", Reason: "no such table\x1b[2J", NextTry: now.Add(time.Minute)}
+	disabled := ops.IntegrationStatus{Integration: "archive", State: ops.StateDisabled, Table: "datafly.events.archive"}
+	slow := named("slow", integration())
+	slow.Partitions[0].Lag = -1
+	idle := named("idle", integration())
+	idle.Partitions, idle.Ledger = nil, consumer.LedgerStatus{}
+	for name, all := range map[string][]ops.IntegrationStatus{
+		"ready":    {integration()},
+		"named":    {named("orders", integration())},
+		"blocked":  {stuck},
+		"starting": {starting},
+		"several":  {integration(), named("orders", refused()), slow, idle, failed, disabled},
+		"none":     {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s.Totals = ops.Totals{EventsRead: 1600, RowsDelivered: 1267, EventsRejected: 3, EventsFiltered: 30, DeadLetters: 3, SinkRetries: 2}
+			for i := range all {
+				if all[i].State == ops.StateRunning {
+					all[i].Totals = ops.Totals{EventsRead: 1600, RowsDelivered: 1267, EventsRejected: 3, EventsFiltered: 30, DeadLetters: 3, SinkRetries: 2}
+				}
+			}
+			s := process(all...)
 			var b bytes.Buffer
 			if err := s.WriteText(&b); err != nil {
 				t.Fatal(err)
@@ -36,13 +50,13 @@ func TestText(t *testing.T) {
 	}
 }
 
-func TestTextLeavesTheSnapshotAlone(t *testing.T) {
+func TestTextLeavesTheStatusAlone(t *testing.T) {
 	s := healthy() // its partitions are out of order
 	if err := s.WriteText(io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.Partitions[0].Partition; got != 10 {
-		t.Errorf("first partition of the snapshot after printing: got %d, want 10", got)
+	if got := s.Integrations[0].Partitions[0].Partition; got != 10 {
+		t.Errorf("first partition of the status after printing: got %d, want 10", got)
 	}
 }
 
@@ -60,18 +74,18 @@ func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
 // Whatever a peer answers with, reading and printing it must not panic nor let
 // it write to the terminal what does not print.
 func FuzzStatusFromAPeer(f *testing.F) {
-	for _, s := range []ops.Snapshot{healthy(), blocked(), {}} {
+	for _, s := range []ops.Status{healthy(), blocked(), process(integration(), named("orders", refused())), {}} {
 		b, err := json.Marshal(s)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(b)
 	}
-	f.Add([]byte(`{"state":"\u001b[2J","partitions":[{"topic":"\ta\nb","lag":-9223372036854775808,"oldest_unacked_seconds":1e300}]}`))
-	f.Add([]byte(`{"buffered_bytes":9223372036854775807,"buffered_limit_bytes":1,"version":"\u202e\u0000","sink":{"since":"0001-01-01T00:00:01Z"}}`))
-	f.Add([]byte(`{"partitions":null,"not_ready":[{}]}`))
+	f.Add([]byte(`{"state":"\u001b[2J","integrations":[{"partitions":[{"topic":"\ta\nb","lag":-9223372036854775808,"oldest_unacked_seconds":1e300}]}]}`))
+	f.Add([]byte(`{"buffered_bytes":9223372036854775807,"buffered_limit_bytes":1,"version":"\u202e\u0000","integrations":[{"sink":{"since":"0001-01-01T00:00:01Z"}}]}`))
+	f.Add([]byte(`{"integrations":[{"partitions":null},{}],"not_ready":[{}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var s ops.Snapshot
+		var s ops.Status
 		if json.Unmarshal(body, &s) != nil {
 			return
 		}

@@ -99,21 +99,21 @@ type Account struct {
 	Skipped      int64 `json:"skipped"`
 	Filtered     int64 `json:"filtered"`
 	InFlight     int64 `json:"in_flight"`
-	Dropped      int64 `json:"dropped"`
+	Released     int64 `json:"released"`
 	Offsets      int64 `json:"offsets"`
 	Records      int64 `json:"records"`
 	Lost         int64 `json:"lost"` // offsets, not events
 	SkippedGaps  int64 `json:"skipped_offsets"`
-	Imbalance    int64 `json:"imbalance"`
+	Unaccounted  int64 `json:"unaccounted"`
 }
 
 // Check returns how a does not balance. It computes the sums again: the
 // member's own result is not enough.
 func (a Account) Check() error {
-	sum := a.Delivered + a.DeadLettered + a.Skipped + a.Filtered + a.InFlight + a.Dropped
-	if a.Read != sum || a.Imbalance != 0 {
-		return fmt.Errorf("read %d is not %d: delivered %d, dead-lettered %d, skipped %d, filtered %d, in flight %d, dropped %d; imbalance %d",
-			a.Read, sum, a.Delivered, a.DeadLettered, a.Skipped, a.Filtered, a.InFlight, a.Dropped, a.Imbalance)
+	sum := a.Delivered + a.DeadLettered + a.Skipped + a.Filtered + a.InFlight + a.Released
+	if a.Read != sum || a.Unaccounted != 0 {
+		return fmt.Errorf("read %d is not %d: delivered %d, dead-lettered %d, skipped %d, filtered %d, in flight %d, released %d; unaccounted %d",
+			a.Read, sum, a.Delivered, a.DeadLettered, a.Skipped, a.Filtered, a.InFlight, a.Released, a.Unaccounted)
 	}
 	if sum := a.Records + a.Lost + a.SkippedGaps; a.Offsets != sum {
 		return fmt.Errorf("offsets %d are not %d: records %d, lost %d, skipped %d", a.Offsets, sum, a.Records, a.Lost, a.SkippedGaps)

@@ -3,11 +3,11 @@ package oracle
 import "testing"
 
 func TestAccountsAreAdded(t *testing.T) {
-	fine := Account{Read: 21, Delivered: 1, DeadLettered: 2, Skipped: 3, Filtered: 4, InFlight: 5, Dropped: 6, Offsets: 6, Records: 1, Lost: 2, SkippedGaps: 3}
+	fine := Account{Read: 21, Delivered: 1, DeadLettered: 2, Skipped: 3, Filtered: 4, InFlight: 5, Released: 6, Offsets: 6, Records: 1, Lost: 2, SkippedGaps: 3}
 	if err := fine.Check(); err != nil {
 		t.Errorf("an account that balances: got %v", err)
 	}
-	for i, broken := range []Account{{Read: 1}, {Delivered: 1}, {Dropped: 1}, {Imbalance: 1}, {Offsets: 1}, {Lost: 1}} {
+	for i, broken := range []Account{{Read: 1}, {Delivered: 1}, {Released: 1}, {Unaccounted: 1}, {Offsets: 1}, {Lost: 1}} {
 		if broken.Check() == nil {
 			t.Errorf("account %d does not balance, and passes", i)
 		}

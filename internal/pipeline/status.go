@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -12,15 +14,15 @@ import (
 // before the process is reported dead. A poll takes at most a few seconds.
 const pollTimeout = 2 * time.Minute
 
-// Status returns the pipeline's part of /status. What belongs to the process is
-// left empty. It never waits for Kafka or the sink.
-func (p *Pipeline) Status() ops.Snapshot {
-	s := ops.Snapshot{
-		Version: p.deps.Version, Group: p.kafka.Group, State: p.state.Load().(string), Started: p.started, Live: true,
-		Sink:          p.client.State(),
-		BufferedLimit: int64(p.kafka.MaxBuffered),
-		Totals:        p.deps.Metrics.Totals(),
-		Config:        p.Settings().Redacted(),
+// Status returns the state of the integration, without what follows from it; see
+// ops.NewStatus. It never waits for Kafka or the sink.
+func (p *Pipeline) Status() ops.IntegrationStatus {
+	s := ops.IntegrationStatus{
+		Integration: cmp.Or(p.cfg.Name, config.DefaultIntegration), State: p.state.Load().(string), Table: p.Table(), Group: p.kafka.Group,
+		Sink: p.client.State(), Totals: p.deps.Metrics.Totals(), Config: p.Settings().Redacted(),
+	}
+	if p50, p99, ok := p.deps.Metrics.RecentAcks(); ok {
+		s.Ack = &ops.Acks{P50: p50, P99: p99}
 	}
 	if s.Sink.Name == zerobus.Blocked {
 		s.NotReady = append(s.NotReady, consumer.NotReady{Code: "sink_blocked", Text: s.Sink.Reason, Remedy: s.Sink.Remedy})
@@ -32,14 +34,10 @@ func (p *Pipeline) Status() ops.Snapshot {
 		st := g.Status()
 		s.MemberID, s.BufferedBytes, s.LastPoll = st.MemberID, st.BufferedBytes, st.Polled
 		if st.Running && st.BufferedBytes < st.BufferedLimit && time.Since(st.Polled) > pollTimeout {
-			s.Live, s.LiveReason = false, "the poll loop makes no progress"
+			s.LiveReason = "the poll loop makes no progress"
 		}
 		s.NotReady = append(s.NotReady, st.NotReady...)
 		s.Partitions, s.Ledger = st.Partitions, st.Ledger
-	}
-	s.Ready = s.State == ops.StateRunning && len(s.NotReady) == 0
-	if !s.Ready && len(s.NotReady) == 0 {
-		s.NotReady = append(s.NotReady, consumer.NotReady{Code: s.State, Text: "the bridge is " + s.State, Remedy: "wait; this state ends automatically"})
 	}
 	return s
 }

@@ -25,31 +25,35 @@ type exhibit struct {
 	events *live.EventLog
 	page   *live.Page
 
-	mu    sync.Mutex // guards state
-	state ops.Snapshot
+	mu      sync.Mutex // guards the fields below
+	process ops.Status
+	all     []ops.IntegrationStatus
 }
 
 // set changes the state.
-func (e *exhibit) set(change func(s *ops.Snapshot)) {
+func (e *exhibit) set(change func(s *ops.Status, i *ops.IntegrationStatus)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	change(&e.state)
+	change(&e.process, &e.all[0])
 }
 
 func newExhibit(t *testing.T, cfg live.Config) (*exhibit, *page) {
 	t.Helper()
 	ctx := chromium(t)
-	e := &exhibit{events: live.NewEventLog(cfg.Mode), state: ops.Snapshot{
-		Version: "v1", Group: "g", State: ops.StateRunning, Live: true, Ready: true, Started: time.Now(), BufferedLimit: 64 << 20,
-		Sink: zerobus.State{Name: zerobus.Ready, Table: tableName}, Reload: ops.ReloadStatus{State: ops.ReloadOK},
-		Config: map[string]any{"kafka": map[string]any{"group": "g"}}, Partitions: []consumer.PartitionStatus{{Topic: "t", State: consumer.StateWaiting}},
-	}}
-	source := func() ops.Snapshot {
+	e := &exhibit{
+		process: ops.Status{Version: "v1", Started: time.Now(), BufferedLimit: 64 << 20, Reload: ops.ReloadStatus{State: ops.ReloadOK}},
+		all: []ops.IntegrationStatus{{
+			Integration: "default", Group: "g", State: ops.StateRunning, Sink: zerobus.State{Name: zerobus.Ready, Table: tableName},
+			Config: map[string]any{"kafka": map[string]any{"group": "g"}}, Partitions: []consumer.PartitionStatus{{Topic: "t", State: consumer.StateWaiting}},
+		}},
+	}
+	source := func() ops.Status {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		return e.state
+		return ops.NewStatus(e.process, e.all)
 	}
-	e.page = live.New(cfg, e.events, source, ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, source), zaptest.NewLogger(t))
+	e.page = live.New(cfg, source, zaptest.NewLogger(t))
+	e.events = e.page.Events("default")
 	server := httptest.NewServer(e.page)
 	t.Cleanup(server.Close)
 	t.Cleanup(e.page.Stop)
@@ -65,24 +69,26 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 	e, p := newExhibit(t, live.Config{Mode: live.ModeMetadata})
 	p.open()
 	p.text("#health-line", "Everything in the topics is delivered")
-	e.set(func(s *ops.Snapshot) {
-		s.Partitions = []consumer.PartitionStatus{{Topic: "t", State: consumer.StateWriting, Lag: 2_000_000}}
+	e.set(func(s *ops.Status, i *ops.IntegrationStatus) {
+		i.Partitions = []consumer.PartitionStatus{{Topic: "t", State: consumer.StateWriting, Lag: 2_000_000}}
 		s.Reload = ops.ReloadStatus{State: ops.ReloadFailed, Error: "blueprint.yaml:3: no such key", PendingRestart: []string{"kafka.topics"}}
 	})
 	p.text("#health-line", "2,000,000 events behind, and not catching up")
 	p.text("#reload", "blueprint.yaml:3: no such key")
 	p.text("#reload", "after a restart: kafka.topics")
 	p.text("#announcement", "The configuration on disk is refused")
-	e.set(func(s *ops.Snapshot) {
+	e.set(func(s *ops.Status, i *ops.IntegrationStatus) {
 		s.Reload = ops.ReloadStatus{State: ops.ReloadOK}
-		s.Config = map[string]any{"kafka": map[string]any{"group": "another"}}
+		i.Config = map[string]any{"kafka": map[string]any{"group": "another"}}
 	})
 	p.until("document.querySelector('#reload').hidden")
 	// The configuration is read each time that it is opened.
 	p.click("#tab-config")
 	p.text("#config-body", "another")
 	p.click("#tab-events")
-	e.set(func(s *ops.Snapshot) { s.Config = map[string]any{"kafka": map[string]any{"group": "a third"}} })
+	e.set(func(s *ops.Status, i *ops.IntegrationStatus) {
+		i.Config = map[string]any{"kafka": map[string]any{"group": "a third"}}
+	})
 	p.click("#tab-config")
 	p.text("#config-body", "a third")
 }
@@ -94,7 +100,7 @@ func TestRestartClosesWhatIsOpen(t *testing.T) {
 	e.add("Before")
 	p.open()
 	p.openRow("Before")
-	e.set(func(s *ops.Snapshot) { s.Started = s.Started.Add(time.Hour) })
+	e.set(func(s *ops.Status, i *ops.IntegrationStatus) { s.Started = s.Started.Add(time.Hour) })
 	p.until("document.querySelector('#drawer').hidden && !document.querySelector('#events-table tbody tr')")
 }
 
@@ -173,12 +179,12 @@ func TestNamesAreNotChatty(t *testing.T) {
 // shows that one first and its numbers beside it, and stays cheap to draw.
 func TestManyPartitionsStayReadable(t *testing.T) {
 	e, p := newExhibit(t, live.Config{Mode: live.ModeMetadata})
-	e.set(func(s *ops.Snapshot) {
-		s.Partitions = nil
-		for i := range 1000 {
-			s.Partitions = append(s.Partitions, consumer.PartitionStatus{Topic: "delivery-int_xyz789", Partition: int32(i), State: consumer.StateWriting, Committed: 123_456_789, End: 123_456_999})
+	e.set(func(s *ops.Status, i *ops.IntegrationStatus) {
+		i.Partitions = nil
+		for n := range 1000 {
+			i.Partitions = append(i.Partitions, consumer.PartitionStatus{Topic: "delivery-int_xyz789", Partition: int32(n), State: consumer.StateWriting, Committed: 123_456_789, End: 123_456_999})
 		}
-		s.Partitions[999].State, s.Partitions[999].Reason = consumer.StateBlocked, strings.Repeat("the table refuses at least half of the last rows; ", 8)
+		i.Partitions[999].State, i.Partitions[999].Reason = consumer.StateBlocked, strings.Repeat("the table refuses at least half of the last rows; ", 8)
 	})
 	p.look(1360, 860, "light")
 	p.open()

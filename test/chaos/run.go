@@ -356,21 +356,26 @@ func (r *run) checkAccounts(ctx context.Context, quiet bool) {
 	for _, s := range r.fleet.running() {
 		p := r.fleet.process(s)
 		var status struct {
-			Account    oracle.Account `json:"ledger"`
-			Partitions []struct {
-				Partition int32          `json:"partition"`
-				Account   oracle.Account `json:"ledger"`
-			} `json:"partitions"`
+			Integrations []struct {
+				Integration string         `json:"integration"`
+				Account     oracle.Account `json:"ledger"`
+				Partitions  []struct {
+					Partition int32          `json:"partition"`
+					Account   oracle.Account `json:"ledger"`
+				} `json:"partitions"`
+			} `json:"integrations"`
 		}
 		if p == nil || p.get(ctx, "/status", 2*time.Second, &status) != nil {
 			continue // it is starting, ending or frozen
 		}
-		r.checkAccount(p.name+" at /status", status.Account)
-		if quiet {
-			r.checkLost(p, "at /status", status.Account.Lost)
-		}
-		for _, part := range status.Partitions {
-			r.checkAccount(fmt.Sprintf("%s at /status, partition %d", p.name, part.Partition), part.Account)
+		for _, i := range status.Integrations {
+			r.checkAccount(p.name+" at /status, integration "+i.Integration, i.Account)
+			if quiet {
+				r.checkLost(p, "at /status", i.Account.Lost)
+			}
+			for _, part := range i.Partitions {
+				r.checkAccount(fmt.Sprintf("%s at /status, integration %s, partition %d", p.name, i.Integration, part.Partition), part.Account)
+			}
 		}
 	}
 }

@@ -44,9 +44,11 @@ func TestRulesAndDashboardAskForWordsThatExist(t *testing.T) {
 // metrics is what a bridge serves that has just begun.
 func metrics(t *testing.T) string {
 	t.Helper()
-	idle := func() ops.Snapshot { return ops.Snapshot{} }
-	registry := ops.NewMetrics(ops.Process{})
-	registry.Integration("default", ops.Known{}, idle)
+	idle := func() ops.Status {
+		return ops.NewStatus(ops.Status{}, []ops.IntegrationStatus{{Integration: "default"}})
+	}
+	registry := ops.NewMetrics("", idle)
+	registry.Integration("default", ops.Known{})
 	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, registry, idle, zaptest.NewLogger(t))
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)

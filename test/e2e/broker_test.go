@@ -92,7 +92,7 @@ func TestThreeHundredPartitionsOnOneMember(t *testing.T) {
 		if duplicates := s.complete(m); duplicates != 0 {
 			t.Errorf("got %d duplicates, want none", duplicates)
 		}
-		if got := len(m.snapshot().Partitions); got != 300 {
+		if got := len(m.integration().Partitions); got != 300 {
 			t.Errorf("got %d partitions, want 300", got)
 		}
 		s.inOrder(t)

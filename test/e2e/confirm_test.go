@@ -44,8 +44,8 @@ func TestAnAnswerThatIsNotTheServicesCommitsNothing(t *testing.T) {
 						reason := m.blocked("sink_blocked", patience)
 						wants(t, reason.Text+" "+reason.Remedy, tt.want...)
 					} else {
-						eventually(t, patience, "the sink is retried", func() bool { return m.snapshot().Sink.Name == tt.state })
-						sink := m.snapshot().Sink
+						eventually(t, patience, "the sink is retried", func() bool { return m.integration().Sink.Name == tt.state })
+						sink := m.integration().Sink
 						wants(t, sink.Reason+" "+sink.Remedy, tt.want...)
 					}
 					// Longer than a commit interval: what could be committed, is.

@@ -30,13 +30,13 @@ func TestLossIsReported(t *testing.T) {
 		if got := s.ws.table().Count(); got != 20 {
 			t.Errorf("got %d rows, want the 20 that were left", got)
 		}
-		snapshot := m.snapshot()
-		for where, l := range map[string]int64{"the process": snapshot.Ledger.Lost, "the partition": snapshot.Partitions[0].Ledger.Lost} {
+		status := m.integration()
+		for where, l := range map[string]int64{"the process": status.Ledger.Lost, "the partition": status.Partitions[0].Ledger.Lost} {
 			if l != 25 {
 				t.Errorf("/status: got %d lost of %s, want 25", l, where)
 			}
 		}
-		if got := snapshot.Partitions[0].Lag; got != 0 {
+		if got := status.Partitions[0].Lag; got != 0 {
 			t.Errorf("got a lag of %d, want 0", got)
 		}
 		m.metric(fmt.Sprintf(`bridge_lost_offsets_total{integration="default",partition="0",topic="%s"} 25`, s.topic))

@@ -156,7 +156,7 @@ func TestNativeRecordFormats(t *testing.T) {
 						t.Errorf("%s: got %q, want %q", column, got, want)
 					}
 				}
-				if got := m.snapshot().Sink; got.Transport != "grpc" || got.Table != tableName || !s.ws.serves(got.Streams) {
+				if got := m.integration().Sink; got.Transport != "grpc" || got.Table != tableName || !s.ws.serves(got.Streams) {
 					t.Errorf("got sink %+v, want transport, table and the stream that is open", got)
 				}
 				m.terminate(s.drain + time.Second + slack)

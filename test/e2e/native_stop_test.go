@@ -97,7 +97,7 @@ func TestNativeTakeoverByKillNine(t *testing.T) {
 		eventually(t, patience, "two members with two partitions each", func() bool {
 			first.alive()
 			s.keepAhead(events / 2)
-			return len(first.snapshot().Partitions) == 2 && len(second.snapshot().Partitions) == 2
+			return len(first.integration().Partitions) == 2 && len(second.integration().Partitions) == 2
 		})
 		s.keepAhead(events / 2)
 		first.signal(syscall.SIGKILL)
@@ -126,7 +126,7 @@ func TestNativeStreamsThatAgeAreNoFailure(t *testing.T) {
 		m := s.beginReady("delivery.max_rows=20")
 		s.p.events(8000)
 		eventually(t, patience, "8000 rows", func() bool {
-			if got := m.snapshot().Sink.Name; got != "ready" {
+			if got := m.integration().Sink.Name; got != "ready" {
 				t.Fatalf("got sink state %q, want ready all the time", got)
 			}
 			return s.ws.table().Count() >= 8000

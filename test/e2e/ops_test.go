@@ -28,7 +28,7 @@ func TestOpsEndpointsTellTheTruth(t *testing.T) {
 		_, metrics := m.get("/metrics", "")
 		wants(t, metrics, `bridge_ready{integration="default"} 1`, `bridge_sink_state{integration="default",state="ready"} 1`, `bridge_commits_total{integration="default",result="ok"}`, "bridge_ack_latency_seconds_bucket", "bridge_token_age_seconds",
 			`bridge_rows_delivered_total{integration="default",partition="0",topic="`+s.topic+`"} 250`, `bridge_rows_delivered_total{integration="default",partition="1",topic="`+s.topic+`"} 250`)
-		got := m.snapshot()
+		got := m.integration()
 		if got.Totals.EventsRead != 500 || got.Totals.RowsDelivered != 500 || len(got.Partitions) != 2 || got.State != ops.StateRunning || got.Group != s.group {
 			t.Errorf("/status: got %+v, want 500 events and rows over 2 partitions", got)
 		}
@@ -39,7 +39,7 @@ func TestOpsEndpointsTellTheTruth(t *testing.T) {
 		}
 		wants(t, p.stdout.String(), s.group, tableName)
 		p, code = run(t, s.e, command{args: []string{"status", "--address", m.address, "--output", "json"}})
-		var printed ops.Snapshot
+		var printed ops.Status
 		if err := json.Unmarshal([]byte(p.stdout.String()), &printed); code != 0 || err != nil || !printed.Ready {
 			t.Errorf("bridge status --output json: got exit code %d, %v, ready %v, want 0 and ready", code, err, printed.Ready)
 		}

@@ -104,7 +104,7 @@ func TestRefusedInMidRunBlocksAndResumes(t *testing.T) {
 				if status, _ := m.get("/livez", ""); status != http.StatusOK {
 					t.Errorf("/livez: got %d while the sink is blocked, want 200", status)
 				}
-				if got := m.snapshot(); got.Sink.Name != "blocked" || got.Ready {
+				if got := m.integration(); got.Sink.Name != "blocked" || got.Ready {
 					t.Errorf("/status: got sink %q, ready %v, want blocked and not ready", got.Sink.Name, got.Ready)
 				}
 				delivered := s.ws.table().Count()

@@ -78,10 +78,10 @@ func (m *member) metric(line string) {
 // stays returns a check that the member has kept its place in the group.
 func (m *member) stays() (check func()) {
 	m.t.Helper()
-	was := m.snapshot()
+	was := m.integration()
 	return func() {
 		m.t.Helper()
-		is := m.snapshot()
+		is := m.integration()
 		if is.MemberID != was.MemberID || is.Totals.Rebalances != was.Totals.Rebalances {
 			m.t.Errorf("got member %s and %d rebalances, want it to have stayed in its group as %s with %d",
 				is.MemberID, is.Totals.Rebalances, was.MemberID, was.Totals.Rebalances)

@@ -73,7 +73,7 @@ func TestTokenEndpointDown(t *testing.T) {
 		resolve = s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointToken, Effect: emulator.EffectCut})
 		eventually(t, patience, "the sink retrying", func() bool { // the last token serves until it expires
 			s.p.events(1)
-			return m.snapshot().Sink.Name == "retrying"
+			return m.integration().Sink.Name == "retrying"
 		})
 		if got := m.snapshot(); got.State != "running" || !got.Live {
 			t.Errorf("got state %s, live %v without tokens, want running and live", got.State, got.Live)

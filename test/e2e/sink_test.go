@@ -85,7 +85,7 @@ func TestSinkAnswers500ForAWhile(t *testing.T) {
 			status, _ := m.get("/livez", "")
 			return m.running() && status == http.StatusOK && s.ws.table().Count() == 200
 		})
-		if got := m.snapshot().Sink; got.Name != "retrying" {
+		if got := m.integration().Sink; got.Name != "retrying" {
 			t.Errorf("got sink state %q, want retrying", got.Name)
 		}
 		s.nothingPastTheAck()
@@ -212,7 +212,7 @@ func onState(f emulator.Fault) func(s *stage) func(*member) bool {
 }
 
 func sinkState(name string) func(*member) bool {
-	return func(m *member) bool { return m.snapshot().Sink.Name == name }
+	return func(m *member) bool { return m.integration().Sink.Name == name }
 }
 
 func noFault(s *stage) {

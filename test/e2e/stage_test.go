@@ -150,12 +150,18 @@ func (m *member) audit() {
 			return // it is still starting, or frozen
 		}
 		defer resp.Body.Close()
-		var s struct{ Ledger oracle.Account }
+		var s struct {
+			Integrations []struct{ Ledger oracle.Account }
+		}
 		if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
 			m.t.Errorf("reading the status of %s: %v", m.name, err)
 			return
 		}
-		l = s.Ledger
+		if len(s.Integrations) != 1 {
+			m.t.Errorf("/status of %s: got %d integrations, want 1", m.name, len(s.Integrations))
+			return
+		}
+		l = s.Integrations[0].Ledger
 	} else {
 		for line := range strings.Lines(m.stderr.String()) {
 			var entry struct {
@@ -167,7 +173,7 @@ func (m *member) audit() {
 			}
 		}
 		if l.InFlight != 0 {
-			m.t.Errorf("%s stopped with %d events in flight, want them delivered or dropped: %+v", m.name, l.InFlight, l)
+			m.t.Errorf("%s stopped with %d events in flight, want them delivered or released: %+v", m.name, l.InFlight, l)
 		}
 	}
 	if err := l.Check(); err != nil {
@@ -238,7 +244,7 @@ func (m *member) notReady() (status int, reasons []consumer.NotReady) {
 }
 
 // snapshot reads /status.
-func (m *member) snapshot() (s ops.Snapshot) {
+func (m *member) snapshot() (s ops.Status) {
 	m.t.Helper()
 	var status int
 	var body string
@@ -262,6 +268,16 @@ func (m *member) ready() {
 		last = fmt.Sprint(status, reasons)
 		return status == http.StatusOK
 	}, func() string { return last })
+}
+
+// integration returns what /status shows of the only integration.
+func (m *member) integration() ops.IntegrationStatus {
+	m.t.Helper()
+	s := m.snapshot()
+	if len(s.Integrations) != 1 {
+		m.t.Fatalf("/status: got %d integrations, want 1", len(s.Integrations))
+	}
+	return s.Integrations[0]
 }
 
 // alive fails the test when the child has ended alone.

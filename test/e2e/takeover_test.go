@@ -36,7 +36,7 @@ func takeoverStage(t *testing.T, body func(t *testing.T, s *stage, first, second
 		eventually(t, patience, "two members with two partitions each", func() bool {
 			first.alive()
 			s.keepAhead(takeoverEvents)
-			return len(first.snapshot().Partitions) == 2 && len(second.snapshot().Partitions) == 2
+			return len(first.integration().Partitions) == 2 && len(second.integration().Partitions) == 2
 		})
 		s.keepAhead(takeoverEvents)
 		body(t, s, first, second)
@@ -76,7 +76,7 @@ func TestTakeoverByKillNine(t *testing.T) {
 		sets := []string{"delivery.max_rows=" + fmt.Sprint(killRows), "kafka.session_timeout=" + killSession.String()}
 		first, second := s.beginReady(sets...), s.beginReady(sets...)
 		eventually(t, patience, "two members with two partitions each", func() bool {
-			return len(first.snapshot().Partitions) == 2 && len(second.snapshot().Partitions) == 2
+			return len(first.integration().Partitions) == 2 && len(second.integration().Partitions) == 2
 		})
 		table, arrivals := s.ws.table(), newArrivalLog(t)
 		table.OnRows(arrivals.note)
@@ -88,11 +88,11 @@ func TestTakeoverByKillNine(t *testing.T) {
 		}
 		resolve()
 		s.rows(first, 4*killRows)
-		var last ops.Snapshot
+		var last ops.Status
 		eventually(t, patience, "full buffers and a write in flight for each partition", func() bool {
 			last = first.snapshot()
 			writing := 0
-			for _, p := range last.Partitions {
+			for _, p := range last.Integrations[0].Partitions {
 				if p.State == consumer.StateWriting {
 					writing++
 				}
@@ -109,7 +109,7 @@ func TestTakeoverByKillNine(t *testing.T) {
 		// What it wrote in the last commit interval, and what it had under way.
 		interval, inFlight, held := 0, 0, 0
 		var orphans []int32
-		for _, p := range last.Partitions {
+		for _, p := range last.Integrations[0].Partitions {
 			orphans = append(orphans, p.Partition)
 			interval += arrivals.rows(p.Partition, killed.Add(-killCommit), killed)
 			inFlight += min(killRows, p.Pending)
@@ -117,7 +117,7 @@ func TestTakeoverByKillNine(t *testing.T) {
 		}
 		took := make(map[int32]time.Duration)
 		eventually(t, patience, "rows of the dead member's partitions by the other", func() bool {
-			owned := second.snapshot().Partitions
+			owned := second.integration().Partitions
 			for _, id := range orphans {
 				// The dead member's last requests may be served after it.
 				at, ok := arrivals.after(id, killed.Add(2*killAck))

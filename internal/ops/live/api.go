@@ -16,7 +16,7 @@ import (
 // serveEvents lists the events of the log, newest first. Parameters: q (in type,
 // name, message id, code, column, offset), status, type, name, topic, partition,
 // limit.
-func (p *Page) serveEvents(w http.ResponseWriter, r *http.Request) {
+func (p *Page) serveEvents(v *view, w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	limit := maxEvents
 	if text := q.Get("limit"); text != "" {
@@ -27,8 +27,8 @@ func (p *Page) serveEvents(w http.ResponseWriter, r *http.Request) {
 		}
 		limit = min(n, maxEvents)
 	}
-	p.read() // updates events in flight to retrying
-	all, _ := p.events.Since(0, maxEvents+1)
+	p.read(v) // updates events in flight to retrying
+	all, _ := v.events.Since(0, maxEvents+1)
 	slices.SortFunc(all, func(a, b Event) int { return cmp.Compare(b.ID, a.ID) })
 	found := []Event{}
 	for _, e := range all {
@@ -58,13 +58,13 @@ type detail struct {
 	Content *Content `json:"content,omitempty"` // ModeFull only
 }
 
-func (p *Page) serveEvent(w http.ResponseWriter, r *http.Request) {
+func (p *Page) serveEvent(v *view, w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
 	if err != nil {
 		fail(w, http.StatusNotFound, "the id of an event is a number")
 		return
 	}
-	e, open, ok := p.events.Get(id)
+	e, open, ok := v.events.Get(id)
 	if !ok {
 		fail(w, http.StatusNotFound, "the event was evicted by newer ones")
 		return
@@ -89,12 +89,17 @@ func (p *Page) serveEvent(w http.ResponseWriter, r *http.Request) {
 // serveStatus serves the JSON of /status to viewers who are logged in: a browser
 // sends its session to this page only.
 func (p *Page) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, p.source.Snapshot())
+	writeJSON(w, http.StatusOK, p.source())
 }
 
 // serveConfig shows the effective configuration, which the source has redacted.
-func (p *Page) serveConfig(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"config": p.source().Config})
+func (p *Page) serveConfig(v *view, w http.ResponseWriter, _ *http.Request) {
+	only, _ := p.source().Only(v.name)
+	var config any
+	if len(only.Integrations) == 1 {
+		config = only.Integrations[0].Config
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"config": config})
 }
 
 // DeadLetters reads the dead-letter topics.
@@ -145,16 +150,24 @@ type RejectedAgain struct {
 	Events  int    `json:"events"`
 }
 
+// deadLetters returns what reads the dead letters of an integration; nil without.
+func (p *Page) deadLetters(v *view) DeadLetters {
+	if p.cfg.DeadLetters == nil {
+		return nil
+	}
+	return p.cfg.DeadLetters(v.name)
+}
+
 const (
 	maxDeadLetters     = 100
 	maxDryRun          = 500
 	deadLettersTimeout = 20 * time.Second // below the server's write timeout
 )
 
-func (p *Page) serveDeadLetters(w http.ResponseWriter, r *http.Request) {
-	p.readDeadLetters(w, r, func(ctx context.Context) (any, error) {
+func (p *Page) serveDeadLetters(v *view, w http.ResponseWriter, r *http.Request) {
+	p.readDeadLetters(v, w, r, func(ctx context.Context, from DeadLetters) (any, error) {
 		full := p.cfg.Mode == ModeFull
-		found, err := p.cfg.DeadLetters.Newest(ctx, maxDeadLetters, full)
+		found, err := from.Newest(ctx, maxDeadLetters, full)
 		for i := range found {
 			if !full {
 				found[i].Reason, found[i].Value = "", ""
@@ -167,14 +180,15 @@ func (p *Page) serveDeadLetters(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (p *Page) serveDryRun(w http.ResponseWriter, r *http.Request) {
-	p.readDeadLetters(w, r, func(ctx context.Context) (any, error) { return p.cfg.DeadLetters.DryRun(ctx, maxDryRun) })
+func (p *Page) serveDryRun(v *view, w http.ResponseWriter, r *http.Request) {
+	p.readDeadLetters(v, w, r, func(ctx context.Context, from DeadLetters) (any, error) { return from.DryRun(ctx, maxDryRun) })
 }
 
 // readDeadLetters serves one request at a time, since each costs a connection and a
 // fetch.
-func (p *Page) readDeadLetters(w http.ResponseWriter, r *http.Request, read func(ctx context.Context) (any, error)) {
-	if p.cfg.DeadLetters == nil {
+func (p *Page) readDeadLetters(v *view, w http.ResponseWriter, r *http.Request, read func(context.Context, DeadLetters) (any, error)) {
+	from := p.deadLetters(v)
+	if from == nil {
 		fail(w, http.StatusNotFound, "there is no dead-letter topic: rejects.policy is not dead_letter")
 		return
 	}
@@ -189,7 +203,7 @@ func (p *Page) readDeadLetters(w http.ResponseWriter, r *http.Request, read func
 	ctx, cancel := context.WithTimeout(r.Context(), deadLettersTimeout)
 	defer cancel()
 	defer context.AfterFunc(p.stopped, cancel)()
-	answer, err := read(ctx)
+	answer, err := read(ctx, from)
 	if err != nil {
 		fail(w, http.StatusBadGateway, err.Error())
 		return

@@ -31,28 +31,33 @@ const patience = await.Patience
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func snapshot() ops.Snapshot {
-	return ops.Snapshot{
-		Version: "v1", Group: "g", State: ops.StateRunning, Live: true, Ready: true, BufferedLimit: 100,
+func integration(slug string) ops.IntegrationStatus {
+	return ops.IntegrationStatus{
+		Integration: slug, Group: "g", State: ops.StateRunning,
 		Sink: zerobus.State{Name: zerobus.Ready, Table: "a.b.c"}, Config: map[string]any{"kafka": map[string]any{"group": "g"}},
 		Partitions: []consumer.PartitionStatus{{Topic: "t", Partition: 0, State: consumer.StateWaiting, Lag: 3}, {Topic: "t", Partition: 1, State: consumer.StateBlocked, Lag: 4}},
 	}
 }
 
+func process(all ...ops.IntegrationStatus) ops.Status {
+	return ops.NewStatus(ops.Status{Version: "v1", BufferedLimit: 100}, all)
+}
+
+func healthy() ops.Status { return process(integration("default")) }
+
 // site is a page on a server of its own.
 type site struct {
 	*httptest.Server
-	t       *testing.T
-	page    *live.Page
-	events  *live.EventLog
-	metrics *ops.IntegrationMetrics
-	client  *http.Client
+	t      *testing.T
+	page   *live.Page
+	events *live.EventLog // of default
+	client *http.Client
 }
 
 func start(t *testing.T, cfg live.Config, source ops.Source) *site {
 	t.Helper()
-	s := &site{t: t, events: live.NewEventLog(cfg.Mode), metrics: ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, source)}
-	s.page = live.New(cfg, s.events, source, s.metrics, zaptest.NewLogger(t))
+	s := &site{t: t, page: live.New(cfg, source, zaptest.NewLogger(t))}
+	s.events = s.page.Events("default")
 	s.Server = httptest.NewServer(s.page)
 	transport := &http.Transport{}
 	s.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -163,7 +168,7 @@ func event(status, name string) live.Event {
 }
 
 func TestStreamTellsStateAndEvents(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeMetadata}, healthy)
 	id := s.events.Add(event(live.InFlight, "a"), 0, nil)
 	s.events.Passed(7)
 	w := s.watch()
@@ -210,10 +215,10 @@ func TestStreamTellsStateAndEvents(t *testing.T) {
 }
 
 func TestTroubleTurnsInFlightIntoRetrying(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeMetadata}, func() ops.Snapshot {
-		blocked := snapshot()
+	s := start(t, live.Config{Mode: live.ModeMetadata}, func() ops.Status {
+		blocked := integration("default")
 		blocked.Sink.Name = zerobus.Blocked
-		return blocked
+		return process(blocked)
 	})
 	s.events.Add(event(live.InFlight, "a"), 0, nil)
 	s.events.Add(event(live.Delivered, "b"), 0, nil)
@@ -223,7 +228,7 @@ func TestTroubleTurnsInFlightIntoRetrying(t *testing.T) {
 }
 
 func TestStopEndsStreams(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeMetadata}, healthy)
 	w := s.watch()
 	w.next("status")
 	s.page.Stop()
@@ -236,7 +241,7 @@ func TestStopEndsStreams(t *testing.T) {
 }
 
 func TestViewersAreBounded(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeMetadata}, healthy)
 	for range 16 {
 		s.watch().next("status")
 	}
@@ -249,15 +254,15 @@ func TestViewersAreBounded(t *testing.T) {
 // however many partitions there are and whatever they say.
 func TestManyPartitions(t *testing.T) {
 	const many, worst = 3000, 2999
-	s := start(t, live.Config{Mode: live.ModeMetadata}, func() ops.Snapshot {
-		s := snapshot()
-		s.Ready, s.Partitions = false, nil
+	s := start(t, live.Config{Mode: live.ModeMetadata}, func() ops.Status {
+		s := integration("default")
+		s.Partitions = nil
 		for i := range many {
 			s.Partitions = append(s.Partitions, consumer.PartitionStatus{Topic: "t", Partition: int32(i), State: consumer.StateWriting, Lag: int64(i)})
 			s.NotReady = append(s.NotReady, consumer.NotReady{Code: "partition_blocked", Text: fmt.Sprintf("reason %02d", i*30/many), Remedy: strings.Repeat("do ", 30)})
 		}
 		s.Partitions[worst] = consumer.PartitionStatus{Topic: "t", Partition: worst, State: consumer.StateBlocked}
-		return s
+		return process(s)
 	})
 	w := s.watch()
 	var status struct {
@@ -282,7 +287,7 @@ func TestManyPartitions(t *testing.T) {
 }
 
 func TestEventsAreFiltered(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeMetadata}, healthy)
 	s.events.Add(event(live.Delivered, "Alpha"), 0, nil)
 	s.events.Add(event(live.Rejected, "Beta"), 0, nil)
 	for query, want := range map[string]int{
@@ -303,7 +308,7 @@ func TestEventsAreFiltered(t *testing.T) {
 // Content is kept and shown in full mode only.
 func TestContentByMode(t *testing.T) {
 	for _, mode := range []string{live.ModeMetadata, live.ModeFull} {
-		s := start(t, live.Config{Mode: mode, DeadLetters: drawer{}}, snapshot)
+		s := start(t, live.Config{Mode: mode, DeadLetters: drawers}, healthy)
 		e := event(live.Rejected, "a")
 		e.Reason = "VALUE in the reason"
 		id := s.events.Add(e, 10, func() live.Content { return live.Content{Value: "VALUE"} })
@@ -323,8 +328,8 @@ func TestContentByMode(t *testing.T) {
 // However many ask, the contents of events are made one after the other.
 func TestContentIsBuiltOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := live.NewEventLog(live.ModeFull)
-		page := live.New(live.Config{Mode: live.ModeFull}, log, snapshot, ops.NewMetrics(ops.Process{}).Integration("default", ops.Known{}, snapshot), zaptest.NewLogger(t))
+		page := live.New(live.Config{Mode: live.ModeFull}, healthy, zaptest.NewLogger(t))
+		log := page.Events("default")
 		defer page.Stop()
 		var making atomic.Int32
 		done := make(chan struct{})
@@ -355,6 +360,14 @@ func TestContentIsBuiltOneAtATime(t *testing.T) {
 	})
 }
 
+// drawers has one dead letter of the default integration.
+func drawers(integration string) live.DeadLetters {
+	if integration != "default" {
+		return nil
+	}
+	return drawer{}
+}
+
 // drawer has one dead letter.
 type drawer struct{}
 
@@ -373,7 +386,7 @@ const token = "a-token-of-some-length"
 
 func TestAuthentication(t *testing.T) {
 	current := token
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return current, nil }, false)}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return current, nil }, false)}, healthy)
 	s.want(303, http.MethodGet, "/live/")
 	s.want(200, http.MethodGet, "/live/login")
 	s.want(200, http.MethodGet, "/live/assets/main.js")
@@ -398,8 +411,8 @@ func TestAuthentication(t *testing.T) {
 	with := []string{"Cookie", c.Name + "=" + c.Value}
 	s.want(200, http.MethodGet, "/live/", with...)
 	s.want(200, http.MethodGet, "/live/events", with...)
-	var state ops.Snapshot
-	if body := s.want(200, http.MethodGet, "/live/status", with...); json.Unmarshal([]byte(body), &state) != nil || state.Group != "g" {
+	var state ops.Status
+	if body := s.want(200, http.MethodGet, "/live/status", with...); json.Unmarshal([]byte(body), &state) != nil || state.Integrations[0].Group != "g" {
 		t.Errorf("/live/status: got %s, want what /status answers", body)
 	}
 	// Another end of the session is another cookie.
@@ -415,7 +428,7 @@ func TestAuthentication(t *testing.T) {
 func TestStreamEndsWithItsToken(t *testing.T) {
 	var current atomic.Value
 	current.Store(token)
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return current.Load().(string), nil }, false)}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return current.Load().(string), nil }, false)}, healthy)
 	resp, _ := s.ask(http.MethodPost, "/live/login", url.Values{"token": {token}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
 	for _, with := range [][]string{{"Authorization", "Bearer " + token}, {"Cookie", resp.Cookies()[0].String()}} {
 		current.Store(token)
@@ -434,7 +447,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 
 // A page of another site can link to this one, and that is all.
 func TestOtherSites(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeMetadata, DeadLetters: drawer{}}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeMetadata, DeadLetters: drawers}, healthy)
 	own := strings.TrimPrefix(s.URL, "http://")
 	for _, site := range []string{"cross-site", "same-site"} {
 		s.want(200, http.MethodGet, "/live/", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
@@ -455,7 +468,7 @@ func TestOtherSites(t *testing.T) {
 }
 
 func TestWrongTokensAreSlowedDown(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return token, nil }, false)}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return token, nil }, false)}, healthy)
 	for range 10 {
 		s.want(401, http.MethodGet, "/live/events", "Authorization", "Bearer guess")
 	}
@@ -467,7 +480,7 @@ func TestWrongTokensAreSlowedDown(t *testing.T) {
 }
 
 func TestTokenThatCannotBeRead(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return "", errors.New("no such file: /secret/place") }, false)}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return "", errors.New("no such file: /secret/place") }, false)}, healthy)
 	if body := s.want(503, http.MethodGet, "/live/events", "Authorization", "Bearer "); strings.Contains(body, "/secret/place") {
 		t.Errorf("got %s, want nothing of the file", body)
 	}
@@ -475,17 +488,17 @@ func TestTokenThatCannotBeRead(t *testing.T) {
 
 // A name that an attacker has resolve to the loopback opens nothing.
 func TestRebinding(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(nil, true)}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(nil, true)}, healthy)
 	for _, host := range []string{"localhost:9400", "127.0.0.1:9400", "[::1]:9400", "127.0.0.1"} {
 		s.want(200, http.MethodGet, "/live/events", "Host", host)
 	}
 	s.want(421, http.MethodGet, "/live/events", "Host", "evil.example:9400")
-	open := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	open := start(t, live.Config{Mode: live.ModeMetadata}, healthy)
 	open.want(200, http.MethodGet, "/live/events", "Host", "bridge.monitoring.svc:9400")
 }
 
 func TestPageIsSelfContained(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeMetadata}, snapshot)
+	s := start(t, live.Config{Mode: live.ModeMetadata}, healthy)
 	resp, body := s.ask(http.MethodGet, "/live/", "")
 	if got := resp.Header.Get("Content-Security-Policy"); !strings.Contains(got, "default-src 'self'") || strings.Contains(got, "unsafe") {
 		t.Errorf("got policy %q", got)

@@ -1,9 +1,9 @@
 // Package live serves the page of live events. It shows the health, a sample of the
 // events with their outcomes, and the newest dead letters.
 //
-// Events come through an [EventLog], the state through an ops.Source. Each viewer
-// polls them in the goroutine of its own request. A slow viewer misses events and
-// delays nobody. Without viewers nothing runs.
+// Events come through an [EventLog] for each integration, the state through an
+// ops.Source. Each viewer polls those of one integration in the goroutine of its own
+// request. A slow viewer misses events and delays nobody. Without viewers nothing runs.
 package live
 
 import (
@@ -16,8 +16,11 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -40,54 +43,101 @@ type Config struct {
 	// Access authenticates viewers. Use that of the server, so that wrong tokens are
 	// counted together. Default nil: everyone, under any name.
 	Access *access.Control
-	// DeadLetters reads dead letters; nil if there is no dead-letter topic.
-	DeadLetters DeadLetters
+	// DeadLetters returns what reads the dead letters of an integration; nil if it has no
+	// dead-letter topic.
+	DeadLetters func(integration string) DeadLetters
 }
 
 // Page serves everything under ops.LivePath. It is safe for concurrent use.
 type Page struct {
-	cfg    Config
-	events *EventLog
-	source ops.Source
-	counts *ops.IntegrationMetrics
-	log    *zap.Logger
-	access *access.Control
-	mux    *http.ServeMux
-	state  stateCache
+	cfg     Config
+	source  ops.Source
+	log     *zap.Logger
+	access  *access.Control
+	mux     *http.ServeMux
+	state   stateCache
+	viewers atomic.Int32 // of all integrations
+
+	mu    sync.Mutex       // guards views
+	views map[string]*view // by integration
 
 	stopped context.Context // ends with Stop
 	stop    context.CancelFunc
 	reading chan struct{} // held by the one request that reads dead letters
 	opening chan struct{} // held by the one request that builds the content of an event
-	epoch   string        // identifies this process in event ids
+}
+
+// view is what the page shows of one integration.
+type view struct {
+	name   string
+	events *EventLog
+	epoch  string // identifies events in event ids
+	state  viewCache
 }
 
 // New returns a page. It does no I/O and starts no goroutine.
-func New(cfg Config, events *EventLog, source ops.Source, counts *ops.IntegrationMetrics, log *zap.Logger) *Page {
+func New(cfg Config, source ops.Source, log *zap.Logger) *Page {
 	if cfg.Access == nil {
 		cfg.Access = access.New(nil, false)
 	}
-	p := &Page{cfg: cfg, events: events, source: source, counts: counts, log: log, access: cfg.Access, mux: http.NewServeMux(),
-		reading: make(chan struct{}, 1), opening: make(chan struct{}, 1), epoch: strconv.FormatInt(time.Now().UnixNano(), 36)}
+	p := &Page{cfg: cfg, source: source, log: log, access: cfg.Access, mux: http.NewServeMux(), views: make(map[string]*view),
+		reading: make(chan struct{}, 1), opening: make(chan struct{}, 1)}
 	// Not a request's context: it ends all streams at once when the server closes.
 	p.stopped, p.stop = context.WithCancel(context.Background()) //nolint:forbidigo // bounded by Stop
 	p.mux.HandleFunc("GET "+base+"assets/{name}", serveAsset)
 	p.mux.HandleFunc("GET "+base+"login", p.serveLogin)
 	p.mux.HandleFunc("POST "+base+"login", p.login)
 	p.mux.HandleFunc("POST "+base+"logout", p.logout)
-	for pattern, handler := range map[string]http.HandlerFunc{
-		"GET " + base + "{$}":                   func(w http.ResponseWriter, r *http.Request) { writeAsset(w, r, "page.html") },
+	p.mux.HandleFunc("GET "+base+"{$}", p.authenticated(func(w http.ResponseWriter, r *http.Request) { writeAsset(w, r, "page.html") }))
+	p.mux.HandleFunc("GET "+base+"status", p.authenticated(p.serveStatus))
+	for pattern, handler := range map[string]func(*view, http.ResponseWriter, *http.Request){
 		"GET " + base + "stream":                p.serveStream,
 		"GET " + base + "events":                p.serveEvents,
 		"GET " + base + "events/{id}":           p.serveEvent,
-		"GET " + base + "status":                p.serveStatus,
 		"GET " + base + "config":                p.serveConfig,
 		"GET " + base + "dead-letters":          p.serveDeadLetters,
 		"POST " + base + "dead-letters/dry-run": p.serveDryRun,
 	} {
-		p.mux.HandleFunc(pattern, p.authenticated(handler))
+		p.mux.HandleFunc(pattern, p.authenticated(p.viewing(handler)))
 	}
 	return p
+}
+
+// Events returns the event log of an integration, made on first use.
+func (p *Page) Events(integration string) *EventLog { return p.view(integration).events }
+
+// Forget drops the event log of an integration that was removed.
+func (p *Page) Forget(integration string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.views, integration)
+}
+
+func (p *Page) view(integration string) *view {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.views[integration]
+	if v == nil {
+		v = &view{name: integration, events: NewEventLog(p.cfg.Mode), epoch: strconv.FormatInt(time.Now().UnixNano(), 36)}
+		p.views[integration] = v
+	}
+	return v
+}
+
+// viewing serves requests with the integration that the parameter of this name has,
+// by default the first in /status.
+func (p *Page) viewing(next func(*view, http.ResponseWriter, *http.Request)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		all, name := p.status().Integrations, r.URL.Query().Get("integration")
+		if name == "" && len(all) > 0 {
+			name = all[0].Integration
+		}
+		if !slices.ContainsFunc(all, func(i ops.IntegrationStatus) bool { return i.Integration == name }) {
+			fail(w, http.StatusNotFound, "there is no integration of this name; "+strings.TrimSuffix(base, "/")+"/status lists them")
+			return
+		}
+		next(p.view(name), w, r)
+	}
 }
 
 // Stop ends all streams and prevents new ones.

@@ -49,6 +49,7 @@ type eventsMessage struct {
 // viewer is one open stream.
 type viewer struct {
 	p   *Page
+	of  *view
 	w   http.ResponseWriter
 	rc  *http.ResponseController
 	buf bytes.Buffer
@@ -56,19 +57,20 @@ type viewer struct {
 }
 
 // serveStream sends server-sent events until the viewer disconnects.
-func (p *Page) serveStream(w http.ResponseWriter, r *http.Request) {
+func (p *Page) serveStream(of *view, w http.ResponseWriter, r *http.Request) {
 	if p.stopped.Err() != nil {
 		fail(w, http.StatusServiceUnavailable, "the bridge is stopping")
 		return
 	}
-	if n := p.events.viewers.Add(1); n > maxViewers {
-		p.events.viewers.Add(-1)
+	defer p.viewers.Add(-1)
+	if n := p.viewers.Add(1); n > maxViewers {
 		w.Header().Set("Retry-After", "10")
 		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d viewers are connected already; close one", maxViewers))
 		return
 	}
-	defer p.events.viewers.Add(-1)
-	v := &viewer{p: p, w: w, rc: http.NewResponseController(w), rev: p.resume(r.Header.Get("Last-Event-ID"))}
+	of.events.viewers.Add(1)
+	defer of.events.viewers.Add(-1)
+	v := &viewer{p: p, of: of, w: w, rc: http.NewResponseController(w), rev: of.resume(r.Header.Get("Last-Event-ID"))}
 	// The server's read timeout would end the stream.
 	if err := v.rc.SetReadDeadline(time.Time{}); err != nil {
 		fail(w, http.StatusInternalServerError, "this connection cannot stream: "+err.Error())
@@ -82,19 +84,22 @@ func (p *Page) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// resume returns the last revision that the viewer has of this process.
-func (p *Page) resume(lastID string) uint64 {
+// resume returns the last revision that the viewer has of these events.
+func (v *view) resume(lastID string) uint64 {
 	epoch, rev, ok := strings.Cut(lastID, "-")
-	if n, err := strconv.ParseUint(rev, 10, 64); ok && err == nil && epoch == p.epoch {
+	if n, err := strconv.ParseUint(rev, 10, 64); ok && err == nil && epoch == v.epoch {
 		return n
 	}
 	return 0
 }
 
 func (v *viewer) run(r *http.Request) error {
-	_, partitions := v.p.read()
+	_, partitions, ok := v.p.read(v.of)
+	if !ok {
+		return nil
+	}
 	fmt.Fprintf(&v.buf, "retry: %d\n", retryMillis)
-	v.put("hello", hello{Mode: v.p.cfg.Mode, DeadLetters: v.p.cfg.DeadLetters != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.p.access.Enabled()})
+	v.put("hello", hello{Mode: v.p.cfg.Mode, DeadLetters: v.p.deadLetters(v.of) != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.p.access.Enabled()})
 	v.status()
 	v.raw("partitions", partitions)
 	v.events(backlogEvents)
@@ -115,9 +120,13 @@ func (v *viewer) run(r *http.Request) error {
 			if !v.p.access.StillValid(r) {
 				return nil // the session has expired or the token has changed
 			}
-			v.status() // also a heartbeat
+			if !v.status() { // also a heartbeat
+				return nil // the integration was removed
+			}
 		case <-partitionsTick.C:
-			_, partitions = v.p.read()
+			if _, partitions, ok = v.p.read(v.of); !ok {
+				return nil
+			}
 			v.raw("partitions", partitions)
 			partitionsTick.Reset(every(partitions))
 		case <-life.C:
@@ -140,18 +149,21 @@ func every(partitions []byte) time.Duration {
 	return partitionsEvery
 }
 
-func (v *viewer) status() {
-	status, _ := v.p.read()
-	v.raw("status", status)
+func (v *viewer) status() (ok bool) {
+	status, _, ok := v.p.read(v.of)
+	if ok {
+		v.raw("status", status)
+	}
+	return ok
 }
 
 func (v *viewer) events(limit int) {
-	changed, rev := v.p.events.Since(v.rev, limit)
+	changed, rev := v.of.events.Since(v.rev, limit)
 	if len(changed) == 0 {
 		return
 	}
 	v.rev = rev
-	fmt.Fprintf(&v.buf, "id: %s-%d\n", v.p.epoch, rev)
+	fmt.Fprintf(&v.buf, "id: %s-%d\n", v.of.epoch, rev)
 	v.put("events", eventsMessage{changed})
 }
 

@@ -68,7 +68,7 @@ function health(s, flow) {
   if (!s.live) {
     [word, name, line] = ["Not alive", "bad", s.live_reason + ". Only a restart helps."];
   } else if (!s.ready) {
-    word = s.state === "running" ? "Not delivering" : { starting: "Starting", draining: "Draining", stopped: "Stopped" }[s.state] || s.state;
+    word = s.state === "running" ? "Not delivering" : { starting: "Starting", draining: "Draining", stopped: "Stopped", failed: "Failed", disabled: "Disabled" }[s.state] || s.state;
     name = s.sink.state === "blocked" || s.blocked_partitions > 0 ? "bad" : "warn";
     line = (s.sink.state !== "ready" && s.sink.since ? "The sink is " + s.sink.state + " for " + seconds(ago(s.sink.since, s.time)) + ". " : "") + "No events are lost: only acknowledged events are committed.";
   } else if (s.sink.state === "retrying") {
@@ -143,8 +143,8 @@ function ledger(l) {
   const term = (n, name) => el("span", { class: n === 0 ? "zero" : "" }, el("b", {}, count(n)), " " + name);
   const op = (text) => el("span", { class: "op" }, text);
   refresh(box, term(l.read, "read"), op("="), term(l.delivered, "delivered"), op("+"), term(l.dead_lettered, "dead-lettered"), op("+"), term(l.skipped, "skipped"), op("+"),
-    term(l.filtered, "filtered"), op("+"), term(l.in_flight, "in flight"), op("+"), term(l.dropped, "released for redelivery"),
-    el("span", { class: "tag", "data-tone": l.imbalance === 0 ? "ok" : "bad" }, l.imbalance === 0 ? "all accounted for" : count(l.imbalance) + " unaccounted for: a bug in the bridge, please report it"),
+    term(l.filtered, "filtered"), op("+"), term(l.in_flight, "in flight"), op("+"), term(l.released, "released for redelivery"),
+    el("span", { class: "tag", "data-tone": l.unaccounted === 0 ? "ok" : "bad" }, l.unaccounted === 0 ? "all accounted for" : count(l.unaccounted) + " unaccounted for: a bug in the bridge, please report it"),
     l.lost > 0 ? el("span", { class: "tag", "data-tone": "bad" }, "kafka removed " + count(l.lost) + " offsets before they were delivered") : "");
 }
 

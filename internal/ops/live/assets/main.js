@@ -1,6 +1,6 @@
 // The entry point: connects the stream, the views and the keyboard.
 
-import { $, setText, tone } from "./dom.js";
+import { $, el, refresh, setText, tone } from "./dom.js";
 import { connect } from "./stream.js";
 import * as health from "./health.js";
 import * as partitions from "./partitions.js";
@@ -13,11 +13,12 @@ events.setup(detail.show, detail.changed);
 partitions.setup();
 detail.setup();
 deadLetters.setup();
+$("integration").addEventListener("change", (e) => { location.search = "?integration=" + encodeURIComponent(e.target.value); });
 views();
 theme();
 keys();
 
-let started = "", version = "";
+let run = "", version = "";
 connect({
   hello(h) {
     deadLetters.allow(h.dead_letters);
@@ -25,11 +26,12 @@ connect({
   },
   status(s) {
     if (version && s.version !== version) location.reload(); // the page is of the previous version
-    if (started && s.started !== started) {
+    if (run && s.started + s.epoch !== run) {
       events.restart();
       detail.restart();
     }
-    [started, version] = [s.started, s.version];
+    [run, version] = [s.started + s.epoch, s.version];
+    integrations(s);
     partitions.setTotal(s.partitions);
     health.status(s);
     events.sample(s);
@@ -47,6 +49,15 @@ connect({
     else health.lost(why ? "Not live" : "No connection to the bridge", why);
   },
 });
+
+// integrations lets one choose among several.
+function integrations(s) {
+  const select = $("integration");
+  $("integrations").hidden = s.integrations.length < 2;
+  if (document.activeElement === select) return; // it may be open
+  refresh(select, s.integrations.map((i) => el("option", { value: i.integration }, i.integration + (i.ready ? "" : i.state === "running" ? " (not delivering)" : " (" + i.state + ")"))));
+  select.value = s.integration;
+}
 
 function views() {
   const tabs = [...document.querySelectorAll('[role="tab"]')];

@@ -5,6 +5,9 @@ const HIDDEN_FOR = 60_000; // then a page in the background disconnects
 const SILENT_FOR = 6_000; // the bridge sends a message each second
 const DEAD_FOR = 20_000; // then the connection is considered dead
 
+// of adds the integration that the page shows, which its URL has.
+const of = (path) => path + location.search;
+
 export function connect(handlers) {
   let source = null, lastWord = 0, errors = 0, hiding = 0, retry = 0;
 
@@ -12,7 +15,7 @@ export function connect(handlers) {
     close();
     lastWord = Date.now();
     handlers.link("connecting");
-    const mine = source = new EventSource("stream");
+    const mine = source = new EventSource(of("stream"));
     for (const name of ["hello", "status", "partitions", "events"]) {
       mine.addEventListener(name, (message) => {
         lastWord = Date.now();
@@ -35,7 +38,7 @@ export function connect(handlers) {
     const mine = retry = setTimeout(open, 3000), asking = new AbortController();
     let why = "";
     try {
-      const answer = await fetch("stream", { signal: asking.signal });
+      const answer = await fetch(of("stream"), { signal: asking.signal });
       if (answer.status === 401) {
         location.reload(); // the login form is next
         return;
@@ -74,7 +77,7 @@ export function connect(handlers) {
 export async function ask(path, options) {
   let answer;
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(of(path), options);
   } catch {
     throw new Error("The bridge does not answer.");
   }
