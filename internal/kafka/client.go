@@ -171,66 +171,6 @@ func (c *Client) MessageLimit(ctx context.Context, topic string) int {
 	return 0
 }
 
-// Member is one member of a group, as the group's coordinator knows it.
-type Member struct {
-	ID         string `json:"member_id"`             // given by the coordinator
-	InstanceID string `json:"instance_id,omitempty"` // of a static member; else empty
-	ClientID   string `json:"client_id"`             // kafka.client_id
-	Host       string `json:"host"`                  // address it connects from
-	Partitions int    `json:"partitions"`            // assigned to it now
-}
-
-// Members returns the members of a group, of either protocol; none when the group
-// is empty or does not exist. A static member that has stopped is in its group
-// until its session times out.
-func (c *Client) Members(ctx context.Context, group string) (members []Member, err error) {
-	err = Coordinated(ctx, func() error {
-		members, err = c.members(ctx, group)
-		return err
-	})
-	if err != nil {
-		return nil, c.Explain("looking up the members of group "+group, err, Request{Group: group})
-	}
-	return members, nil
-}
-
-func (c *Client) members(ctx context.Context, group string) (members []Member, err error) {
-	described, err := c.Adm.DescribeConsumerGroups(ctx, group)
-	if errors.Is(err, kerr.GroupAuthorizationFailed) {
-		return nil, err
-	}
-	// Any other failure is that of a broker without such groups, or the classic
-	// request fails with it as well.
-	if g, ok := described[group]; err == nil && ok && g.Err == nil {
-		for _, m := range g.Members {
-			n := 0
-			m.Assignment.Each(func(string, int32) { n++ })
-			members = append(members, Member{ID: m.MemberID, InstanceID: deref(m.InstanceID), ClientID: m.ClientID, Host: m.ClientHost, Partitions: n})
-		}
-		return members, nil
-	}
-	classic, err := c.Adm.DescribeGroups(ctx, group)
-	if err == nil {
-		err = classic[group].Err
-	}
-	if errors.Is(err, kerr.GroupIDNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range classic[group].Members {
-		n := 0
-		if assigned, ok := m.Assigned.AsConsumer(); ok {
-			for _, t := range assigned.Topics {
-				n += len(t.Partitions)
-			}
-		}
-		members = append(members, Member{ID: m.MemberID, InstanceID: deref(m.InstanceID), ClientID: m.ClientID, Host: m.ClientHost, Partitions: n})
-	}
-	return members, nil
-}
-
 // Coordinated repeats a request while the group's coordinator is not available:
 // the first group of a cluster creates the topic of offsets, and an elected
 // coordinator loads it.
@@ -290,6 +230,13 @@ func CommittedTopicID(metadata string) ([16]byte, bool) {
 		return NoTopicID, false
 	}
 	return ParseTopicID(text)
+}
+
+// currentTopic reports whether a committed offset is that of the topic that exists:
+// id is its id, none where the broker does not know it.
+func currentTopic(metadata string, id [16]byte) bool {
+	committed, ok := CommittedTopicID(metadata)
+	return !ok || id == NoTopicID || committed == id
 }
 
 // PartitionWriteTimeout bounds one record of a partition writer.

@@ -174,8 +174,7 @@ func (c *Client) Commits(ctx context.Context, group string, topics []string) (ma
 		return nil, err
 	}
 	for tp, o := range all {
-		current := found[tp.Topic].TopicID // none where the broker does not know it
-		if id, ok := CommittedTopicID(o.Metadata); !ok || current == NoTopicID || current == id {
+		if currentTopic(o.Metadata, found[tp.Topic].TopicID) {
 			at[tp] = o.At
 		}
 	}
