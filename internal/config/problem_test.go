@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,15 @@ import (
 )
 
 // Each row breaks one rule by --set. The problem must name the key and hold the text.
+// manyPeers is one more than are allowed.
+func manyPeers() string {
+	var all []string
+	for i := range 257 {
+		all = append(all, fmt.Sprint("bridge-", i))
+	}
+	return strings.Join(all, ",")
+}
+
 func TestRules(t *testing.T) {
 	dir := t.TempDir()
 	empty, some, huge := filepath.Join(dir, "empty"), filepath.Join(dir, "some"), filepath.Join(dir, "huge")
@@ -157,6 +167,14 @@ func TestRules(t *testing.T) {
 		{"ops.address", []string{"ops.address=9400"}, "must be host:port"},
 		{"ops.address", []string{"ops.address=:70000"}, "port from 0 to 65535"},
 		{"ops.address", []string{"ops.address="}, "must be host:port"},
+		{"ops.peers", []string{"ops.peers=a,b:0"}, "port from 1 to 65535"},
+		{"ops.peers", []string{"ops.peers=a/b"}, "must be host or host:port"},
+		{"ops.peers", []string{"ops.peers=user@a"}, "must be host or host:port"},
+		{"ops.peers", []string{"ops.peers=a:b:c"}, "must be host or host:port"},
+		{"ops.peers", []string{"ops.peers=:9400"}, "must be host or host:port"},
+		{"ops.peers", []string{"ops.peers=http://a:9400"}, "write a:9400"},
+		{"ops.peers", []string{"ops.peers=a,a"}, "listed twice"},
+		{"ops.peers", []string{"ops.peers=" + manyPeers()}, "more than 256"},
 		{"log.level", []string{"log.level=warning"}, "did you mean warn?"},
 		{"log.format", []string{"log.format=text"}, "must be one of auto, json, console"},
 		{"kafka.group_id", []string{"kafka.group_id=g"}, "did you mean kafka.group?"},

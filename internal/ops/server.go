@@ -17,7 +17,9 @@ import (
 )
 
 // DefaultAddress is where the server listens when Config.Address is empty.
-const DefaultAddress = "127.0.0.1:9400"
+const DefaultAddress = "127.0.0.1:" + defaultPort
+
+const defaultPort = "9400"
 
 // Config of the Server.
 type Config struct {

@@ -2,6 +2,9 @@ package ops
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"strings"
 
 	"github.com/datafly/bridge/internal/setting"
 )
@@ -24,6 +27,44 @@ type Settings struct {
 	// instead, which is read again for each request. Without one they are open.
 	Token     setting.Secret `yaml:"token"`
 	TokenFile string         `yaml:"token_file"`
+	// Peers are where the members of this deployment serve their ops endpoints, this
+	// one included: host or host:port, 9400 where the port is left out. A name stands
+	// for all its addresses. Each is asked for its status, with Token, when somebody
+	// asks this member for the status of the group. Token is sent without encryption.
+	Peers []string `yaml:"peers" unique:"true"`
+}
+
+// MaxPeers is the largest number of peers, and of their addresses.
+const MaxPeers = 256
+
+// PeerAddress returns the host and the port of an item of Settings.Peers.
+func PeerAddress(peer string) (host, port string, ok bool) {
+	if strings.Count(peer, ":") != 1 && !strings.HasPrefix(peer, "[") || strings.HasSuffix(peer, "]") {
+		peer = net.JoinHostPort(strings.Trim(peer, "[]"), defaultPort)
+	}
+	host, port, err := net.SplitHostPort(peer)
+	_, valid := setting.SplitAddress(peer, 1)
+	if _, notIP := netip.ParseAddr(host); strings.Contains(host, ":") && notIP != nil {
+		return "", "", false
+	}
+	return host, port, err == nil && valid && host != "" && !strings.ContainsAny(host, " /@?#[]")
+}
+
+func (s *Settings) checkPeers(c *setting.Check) {
+	const key = "ops.peers"
+	if len(s.Peers) > MaxPeers && c.OK(key) {
+		c.FailValue(key, "", fmt.Sprintf("has %d items, which is more than %d", len(s.Peers), MaxPeers), "name a DNS name that resolves to all of them")
+	}
+	for _, peer := range s.Peers {
+		if !c.OK(key) {
+			return
+		}
+		if _, rest, hasScheme := strings.Cut(peer, "://"); hasScheme {
+			c.FailValue(key, peer, "must be host or host:port without a scheme", "write "+rest)
+		} else if _, _, ok := PeerAddress(peer); !ok {
+			c.FailValue(key, peer, "must be host or host:port with a port from 1 to 65535", "write it as bridge-peers.signal.svc:9400, or [2001:db8::1]:9400 for IPv6")
+		}
+	}
 }
 
 // TokenSource is where the token comes from; ok is false when there is none.
@@ -41,8 +82,9 @@ func (s Settings) Loopback() bool {
 // are slowed down, not made impossible.
 const minToken = 16
 
-// Check implements the rules about the address and the token.
+// Check implements the rules about the address, the token and the peers.
 func (s *Settings) Check(c *setting.Check) {
+	s.checkPeers(c)
 	if _, ok := setting.SplitAddress(s.Address, 0); !ok && c.OK("ops.address") {
 		c.Fail("ops.address", "must be host:port with a port from 0 to 65535", "write it as 127.0.0.1:9400, or :9400 for every interface")
 	}
