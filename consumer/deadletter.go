@@ -46,6 +46,8 @@ const (
 	HeaderFailedAt  = "bridge-failed-at"        // RFC 3339, UTC, milliseconds
 	HeaderVersion   = "bridge-version"          //
 	HeaderGroup     = "bridge-group"            // consumer group: two of them may read a topic into two tables
+	// HeaderIntegration is the name of the integration that rejected the event.
+	HeaderIntegration = "bridge-integration"
 )
 
 // Headers of a part. A dead letter that its topic refuses as too large is written
@@ -72,7 +74,7 @@ const (
 	// takes fits into a dead-letter topic that the bridge has created.
 	maxEventsText = 8 << 10
 	maxReasonText = 4 << 10
-	// MaxHeaderText bounds code, column, version and group each.
+	// MaxHeaderText bounds code, column, version, group and integration each.
 	MaxHeaderText = 1 << 10
 
 	// partFloor is the least of the bytes that a part carries. A topic that takes
@@ -107,7 +109,7 @@ func (b *Batch) DeadLetters(cfg *Config, now time.Time) []*kgo.Record {
 
 func (c *Config) deadLetter(rec *kgo.Record, r Reject, failed Events, events int, topicID [16]byte, now time.Time) *kgo.Record {
 	attempts := attemptsOf(rec) + 1
-	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+14)
+	headers := make([]kgo.RecordHeader, len(rec.Headers), len(rec.Headers)+15)
 	copy(headers, rec.Headers)
 	add := func(key, value string) {
 		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
@@ -130,6 +132,7 @@ func (c *Config) deadLetter(rec *kgo.Record, r Reject, failed Events, events int
 	add(HeaderFailedAt, now.UTC().Format(HeaderTime))
 	add(HeaderVersion, CutText(c.Version, MaxHeaderText))
 	add(HeaderGroup, CutText(c.Group, MaxHeaderText))
+	add(HeaderIntegration, CutText(c.Rejects.Name(), MaxHeaderText))
 	return &kgo.Record{Topic: c.Rejects.TopicFor(rec.Topic), Key: rec.Key, Value: rec.Value, Headers: headers}
 }
 
@@ -152,7 +155,7 @@ const CodeDeadLetterLoop = "dead_letter_loop"
 // loopAttempts is the attempt from which on that holds.
 const loopAttempts = 3
 
-const loopRemedy = "check whether the dead-letter topic of this bridge is read by another whose own is read here; the records stay in the topic they were read from"
+const loopRemedy = "check whether the dead-letter topic of this integration is read by another, here or in another bridge, whose own is read by this one; the records stay in the topic they were read from"
 
 // attemptsOf returns how often the bridge gave up on the record before, as its
 // headers say; 0 where they say nothing that can be.
@@ -347,7 +350,7 @@ func partOf(rec *kgo.Record, piece []byte, n, of int, name string) *kgo.Record {
 	part := &kgo.Record{Topic: rec.Topic, Value: piece, Headers: []kgo.RecordHeader{
 		{Key: HeaderPart, Value: fmt.Appendf(nil, "%d/%d", n, of)}, {Key: HeaderPartOf, Value: []byte(name)},
 	}}
-	for _, key := range []string{HeaderTopic, HeaderTopicID, HeaderPartition, HeaderOffset, HeaderTimestamp, HeaderFailedAt, HeaderGroup} {
+	for _, key := range []string{HeaderTopic, HeaderTopicID, HeaderPartition, HeaderOffset, HeaderTimestamp, HeaderFailedAt, HeaderGroup, HeaderIntegration} {
 		if value := HeaderOf(rec, key); value != "" {
 			part.Headers = append(part.Headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
 		}

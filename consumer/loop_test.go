@@ -14,14 +14,15 @@ import (
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
-// Two bridges may be each other's dead-letter topic: a dead letter is not written for
-// the third time, and that shows.
-func TestTwoBridgesAsEachOthersDeadLetterTopic(t *testing.T) {
+// Two integrations may read each other's dead-letter topic, in one bridge or in two. A dead
+// letter is not written for the third time, and that shows.
+func TestTwoIntegrationsAsEachOthersDeadLetterTopic(t *testing.T) {
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
 		here, there := kafkatest.Topic(t, b, 1), kafkatest.Topic(t, b, 1)
 		one, two := config(t, b, here), config(t, b, there)
 		one.Rejects.Topic, two.Rejects.Topic = there, here
+		one.Rejects.Integration, two.Rejects.Integration = "orders", "refunds"
 		produce(t, b, here, 1, "e1", "bad2", "many bad3 bad4 e5")
 		tabOne, tabTwo := newTable(t), newTable(t)
 		first, second := start(t, one, tabOne), start(t, two, tabTwo)
@@ -41,12 +42,15 @@ func TestTwoBridgesAsEachOthersDeadLetterTopic(t *testing.T) {
 		if l := first.Status().Ledger; l.DeadLettered != 3 || l.Skipped != 3 {
 			t.Errorf("ledger of the first: %+v, want 3 dead-lettered and 3 skipped", l)
 		}
-		if got := first.logged(0, "dead-letter topic of this bridge is read by another"); got != 1 {
+		if got := first.logged(0, "dead-letter topic of this integration is read by another"); got != 1 {
 			t.Errorf("got %d lines about the loop, want 1", got)
 		}
 		for i, rec := range readAll(t, b, here, 5)[3:] {
 			if got := header(rec, consumer.HeaderAttempts); got != "2" {
 				t.Errorf("dead letter %d was given up %s times, want 2", i, got)
+			}
+			if got := header(rec, consumer.HeaderIntegration); got != "refunds" {
+				t.Errorf("dead letter %d: got integration %q, want the last that gave up, refunds", i, got)
 			}
 		}
 	})

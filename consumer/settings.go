@@ -1,6 +1,9 @@
 package consumer
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"slices"
@@ -91,8 +94,8 @@ type Rejects struct {
 	// Policy is dead_letter (copy the event to a topic), skip (count it only: the
 	// event is gone once its topic expires) or stop (end with an error).
 	Policy string `yaml:"policy" default:"dead_letter" choices:"dead_letter,skip,stop"`
-	// Topic for the dead letters of all source topics; empty is one for each, with
-	// "-dlq" appended.
+	// Topic for the dead letters of all source topics; empty is one for each, whose
+	// name TopicFor derives.
 	Topic string `yaml:"topic" when:"policy=dead_letter"`
 	// Create allows a missing dead-letter topic to be created.
 	Create bool `yaml:"create" default:"true" when:"policy=dead_letter"`
@@ -102,12 +105,30 @@ type Rejects struct {
 	ReplicationFactor int `yaml:"replication_factor" default:"-1" when:"policy=dead_letter;create=true"`
 }
 
-// TopicFor returns the dead-letter topic for events of the source topic.
+// DefaultIntegration is the name of the integration of a configuration without others.
+const DefaultIntegration = "default"
+
+// Name returns the name of the integration.
+func (r Rejects) Name() string { return cmp.Or(r.Integration, DefaultIntegration) }
+
+// TopicFor returns the dead-letter topic for events of the source topic: Topic, or the
+// name of the source with -dlq and, unless that is default, the name of the integration.
+// A result that Kafka refuses as too long, or that another source and integration could
+// have too, is shortened and ends with a hash of both names instead.
 func (r Rejects) TopicFor(source string) string {
 	if r.Topic != "" {
 		return r.Topic
 	}
-	return source + "-dlq"
+	name, suffix := r.Name(), "-dlq"
+	if name != DefaultIntegration {
+		suffix += "-" + name
+	}
+	if len(source)+len(suffix) > maxTopicName || strings.Contains("-"+name+"-", "-dlq-") {
+		sum := sha256.Sum256([]byte(source + "/" + name)) // no topic has a slash
+		suffix += "-" + hex.EncodeToString(sum[:8])
+		source = source[:max(min(len(source), maxTopicName-len(suffix)), 0)]
+	}
+	return source + suffix
 }
 
 // Check implements the rules that involve several keys or the form of a name.
@@ -196,6 +217,9 @@ func (k *Kafka) checkLogin(c *setting.Check) {
 	}
 }
 
+// maxTopicName is how long Kafka allows the name of a topic to be, in characters.
+const maxTopicName = 249
+
 // topicRule returns what Kafka has against a topic name, or ""
 // (org.apache.kafka.common.internals.Topic: up to 249 of a-z A-Z 0-9 . _ -).
 func topicRule(name string) string {
@@ -203,8 +227,8 @@ func topicRule(name string) string {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
 	}
 	switch {
-	case len(name) > 249:
-		return "must not be longer than 249 characters"
+	case len(name) > maxTopicName:
+		return fmt.Sprintf("must not be longer than %d characters", maxTopicName)
 	case name == "" || name == "." || name == "..":
 		return "must be more than dots"
 	case strings.ContainsFunc(name, func(r rune) bool { return !legal(r) }):
@@ -248,8 +272,6 @@ func CheckTogether(c *setting.Check, k *Kafka, d *Delivery, r *Rejects) {
 		if slices.Contains(k.Topics, topic) {
 			c.FailValue("rejects.topic", topic, "must not be one of kafka.topics, or every reject would be read and rejected again, for ever",
 				"name another topic for dead letters, or take it out of kafka.topics")
-		} else if rule := topicRule(topic); rule != "" {
-			c.FailValue("rejects.topic", topic, rule, "name a shorter topic for dead letters")
 		}
 	}
 }

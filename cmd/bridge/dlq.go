@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -49,18 +46,15 @@ the dead letters, names those that are resolved.`,
 
 // deadLetterFlags select dead letters.
 type deadLetterFlags struct {
-	topics, codes, partitions   []string
-	column, since, until, group string
-	all                         bool
-	from, to                    time.Time
-	parts                       []int32
-	skipped                     skipCounts
+	deadletter.Filter
+	topics, partitions []string
+	since, until       string
 }
 
 // skipCounts counts the dead letters that a report leaves out.
 type skipCounts struct {
 	Resolved   int `json:"resolved"`                     // among those asked for
-	Elsewhere  int `json:"elsewhere"`                    // of topics or groups that are not configured
+	Elsewhere  int `json:"elsewhere"`                    // of topics, groups or integrations that were not asked for
 	Unverified int `json:"unverified_markers,omitempty"` // markers that are not trusted
 	Older      int `json:"older_copies,omitempty"`       // of those that matched
 	Uncompared int `json:"uncompared,omitempty"`         // may be copies of others
@@ -72,8 +66,8 @@ func (f *deadLetterFlags) addTopics(cmd *cobra.Command) {
 
 func (f *deadLetterFlags) add(cmd *cobra.Command) {
 	f.addTopics(cmd)
-	cmd.Flags().StringArrayVar(&f.codes, "code", nil, "only dead letters with this error code; repeatable")
-	cmd.Flags().StringVar(&f.column, "column", "", "only dead letters with this column at fault")
+	cmd.Flags().StringArrayVar(&f.Codes, "code", nil, "only dead letters with this error code; repeatable")
+	cmd.Flags().StringVar(&f.Column, "column", "", "only dead letters with this column at fault")
 	cmd.Flags().StringVar(&f.since, "since", "", "only dead letters that failed then or later: an RFC 3339 time, or a time before now (-2h)")
 	cmd.Flags().StringVar(&f.until, "until", "", "only dead letters that failed before then")
 	cmd.Flags().StringArrayVar(&f.partitions, "partition", nil, "only dead letters from these partitions of the source topic, as in 0,3-5; repeatable")
@@ -86,7 +80,7 @@ func (f *deadLetterFlags) read(cmd *cobra.Command, table bool) (*config.Config, 
 	for _, bound := range []struct {
 		flag, text string
 		at         *time.Time
-	}{{"--since", f.since, &f.from}, {"--until", f.until, &f.to}} {
+	}{{"--since", f.since, &f.From}, {"--until", f.until, &f.To}} {
 		if bound.text == "" {
 			continue
 		}
@@ -98,42 +92,18 @@ func (f *deadLetterFlags) read(cmd *cobra.Command, table bool) (*config.Config, 
 			*bound.at = now
 		}
 	}
-	if !f.from.IsZero() && !f.to.IsZero() && !f.from.Before(f.to) {
+	if !f.From.IsZero() && !f.To.IsZero() && !f.From.Before(f.To) {
 		return nil, &usageError{fmt.Errorf("--until %s is not after --since %s; exchange them", f.until, f.since)}
 	}
 	var err error
-	if f.parts, err = kafka.ParsePartitions(f.partitions); err != nil {
+	if f.Partitions, err = kafka.ParsePartitions(f.partitions); err != nil {
 		return nil, &usageError{err}
 	}
 	cfg, err := loadTopics(cmd, f.topics, !table)
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	f.topics, f.group = cfg.Kafka.Topics, cfg.Kafka.Group
 	return cfg, nil
-}
-
-// match reports whether the dead letter is selected, and counts those that are
-// resolved or not ours: a dead-letter topic may be shared with bridges that write
-// to other tables, so those of other topics and groups are left out.
-func (f *deadLetterFlags) match(l *deadletter.Record) bool {
-	if l.Original.Topic != "" && !slices.Contains(f.topics, l.Original.Topic) || !l.OfGroup(f.group) {
-		f.skipped.Elsewhere++
-		return false
-	}
-	switch {
-	case len(f.codes) > 0 && !slices.Contains(f.codes, l.Code),
-		f.column != "" && f.column != l.Column,
-		!f.from.IsZero() && l.FailedAt.Before(f.from),
-		!f.to.IsZero() && (l.FailedAt.IsZero() || !l.FailedAt.Before(f.to)),
-		len(f.parts) > 0 && (l.Original.Topic == "" || !slices.Contains(f.parts, l.Original.Partition)):
-		return false
-	}
-	if l.Resolved {
-		f.skipped.Resolved++
-		return f.all
-	}
-	return true
 }
 
 // deadLetterReader is the dead-letter topics of the configuration, and a bar that
@@ -174,9 +144,7 @@ func (r *deadLetterReader) count(more func() string) {
 
 // skipped returns the counts of what the report leaves out.
 func (r *deadLetterReader) skipped(f *deadLetterFlags, older int) skipCounts {
-	s := f.skipped
-	s.Older, s.Unverified, s.Uncompared = older, r.UnverifiedMarkers(), r.Uncompared()
-	return s
+	return skipCounts{f.Resolved, r.Elsewhere(), r.UnverifiedMarkers(), older, r.Uncompared()}
 }
 
 // writeSkipped adds what the counts leave out.
@@ -188,7 +156,7 @@ func (r *deadLetterReader) writeSkipped(b *strings.Builder, s skipCounts) {
 		n    int
 		text string
 	}{
-		{s.Elsewhere, "dead letters of other topics or consumer groups are left out"},
+		{s.Elsewhere, "dead letters of other topics, consumer groups or integrations are left out"},
 		{s.Older, "more are older dead letters of the same events"},
 		{s.Uncompared, "were not compared with the others, for lack of memory: some may be of the same event"},
 		{s.Unverified, "markers are ignored: they cannot be read, or were copied from another topic"},
@@ -203,25 +171,6 @@ func (r *deadLetterReader) writeSkipped(b *strings.Builder, s skipCounts) {
 func commandLogger(cmd *cobra.Command, cfg config.Log, above *terminal.Bar) *zap.Logger {
 	stderr := cmd.ErrOrStderr()
 	return newLogger(logFor(cfg, stderr), zapcore.AddSync(above.Above(stderr)))
-}
-
-// deadLetterName is what `bridge dlq show` takes: partition/offset, with the
-// dead-letter topic in front where there are several.
-func deadLetterName(l *deadletter.Record, topics int) string {
-	name := fmt.Sprintf("%d/%d", l.Partition, l.Offset)
-	if topics > 1 {
-		name = l.Topic + "/" + name
-	}
-	return name
-}
-
-// legible is text from a topic for a terminal: on one line, without control
-// characters, and cut to so many bytes.
-func legible(text string, most int) string {
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "..."
-	}
-	return plaintext.VisibleLine(text)
 }
 
 // timeText is a time in UTC; otherwise if it is not known.
@@ -264,7 +213,7 @@ configuration, and READ on the dead-letter topics.`,
 			if err != nil {
 				return err
 			}
-			list := &deadLetterList{DeadLetters: []listedDeadLetter{}, groups: deadLetterGroups{}, all: f.all}
+			list := &deadLetterList{all: f.All}
 			list.bar = terminal.NewBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
 			cl, err := pipeline.NewKafkaClient(cfg, version(), commandLogger(cmd, cfg.Log, list.bar))
 			if err != nil {
@@ -274,10 +223,11 @@ configuration, and READ on the dead-letter topics.`,
 			if err := list.open(cmd.Context(), cl, cfg); err != nil {
 				return err
 			}
+			list.List = deadletter.NewList(limit, len(list.Topics))
 			err = list.Each(cmd.Context(), func(l *deadletter.Record) error {
 				list.count(func() string { return "" })
-				if f.match(l) {
-					list.add(l, limit)
+				if f.Match(l) {
+					list.Add(l)
 				}
 				return nil
 			})
@@ -285,148 +235,26 @@ configuration, and READ on the dead-letter topics.`,
 			if err != nil {
 				return err
 			}
-			list.newest(limit)
-			list.skipCounts = list.skipped(&f, list.Older)
-			list.Groups = list.groups.sorted()
+			list.Done()
+			list.skipCounts = list.skipped(&f, list.List.Older)
 			return output.write(cmd, list, list.text)
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().BoolVar(&f.all, "all", false, "include resolved dead letters")
+	cmd.Flags().BoolVar(&f.All, "all", false, "include resolved dead letters")
 	cmd.Flags().IntVar(&limit, "limit", limit, "how many dead letters to show, the newest first; all are counted")
 	output = addOutput(cmd)
 	return cmd
 }
 
-// codeUnreadable is the code of dead letters without an error code.
-const codeUnreadable = "unreadable"
-
-// listedDeadLetter is a dead letter without its event.
-type listedDeadLetter struct {
-	Name     string          `json:"dead_letter"` // what dlq show takes
-	Topic    string          `json:"topic"`
-	Source   string          `json:"source"` // topic/partition/offset
-	Events   consumer.Events `json:"events"` // those that failed, as runs: "0,3-5"
-	Code     string          `json:"code"`
-	Column   string          `json:"column,omitempty"`
-	Reason   string          `json:"reason"`
-	Attempts int             `json:"attempts"`         // in all copies
-	Copies   int             `json:"copies,omitempty"` // dead letters of the event
-	Parts    int             `json:"parts,omitempty"`  // records of the dead letter, if several
-	FailedAt *time.Time      `json:"failed_at,omitempty"`
-	Fault    string          `json:"fault,omitempty"` // why it cannot be redriven
-	Resolved bool            `json:"resolved,omitempty"`
-	// Delivered are the events that a redrive delivered.
-	Delivered consumer.Events `json:"delivered,omitempty"`
-	Replaced  bool            `json:"replaced,omitempty"` // by a newer copy
-
-	partition int32
-	offset    int64
-}
-
-// describe returns the dead letter with its texts fit for a terminal.
-func describe(l *deadletter.Record, topics int) listedDeadLetter {
-	x := listedDeadLetter{Name: deadLetterName(l, topics), Topic: l.Topic, Source: "unknown", Events: l.Events,
-		Code: legible(cmp.Or(l.Code, codeUnreadable), 64), Column: legible(l.Column, 255), Reason: legible(l.Reason, maxReason),
-		Attempts: l.Attempts, Copies: l.Copies, Parts: l.Parts, Fault: legible(l.Fault, maxReason), Resolved: l.Resolved, Delivered: l.Delivered,
-		Replaced: l.Replaced, partition: l.Partition, offset: l.Offset}
-	if l.Original.Topic != "" {
-		x.Source = fmt.Sprintf("%s/%d/%d", legible(l.Original.Topic, 249), l.Original.Partition, l.Original.Offset)
-	}
-	if at := l.FailedAt; !at.IsZero() {
-		x.FailedAt = &at
-	}
-	return x
-}
-
-// deadLetterGroup counts the dead letters of one outcome, code and column. list
-// has times, redrive has an outcome and an example.
-type deadLetterGroup struct {
-	Outcome string     `json:"outcome,omitempty"` // rejected, filtered or failed
-	Code    string     `json:"code,omitempty"`
-	Column  string     `json:"column,omitempty"`
-	Count   int        `json:"dead_letters"`
-	First   *time.Time `json:"first,omitempty"` // failed at
-	Last    *time.Time `json:"last,omitempty"`
-	Example string     `json:"example,omitempty"` // a dead letter
-	Reason  string     `json:"reason,omitempty"`
-}
-
-type groupKey struct{ outcome, code, column string }
-
-type deadLetterGroups map[groupKey]*deadLetterGroup
-
-// maxGroups bounds the groups that headers of others can make.
-const maxGroups = 1000
-
-// count counts a dead letter and returns its group, and whether that is new.
-func (g deadLetterGroups) count(outcome, code, column string) (group *deadLetterGroup, added bool) {
-	key := groupKey{outcome, legible(cmp.Or(code, codeUnreadable), 64), legible(column, 255)}
-	if g[key] == nil && len(g) >= maxGroups {
-		key = groupKey{code: "others"}
-	}
-	if added = g[key] == nil; added {
-		g[key] = &deadLetterGroup{Outcome: outcome, Code: key.code, Column: key.column}
-	}
-	g[key].Count++
-	return g[key], added
-}
-
-// sorted returns the largest groups first.
-func (g deadLetterGroups) sorted() []*deadLetterGroup {
-	return slices.SortedFunc(maps.Values(g), func(a, b *deadLetterGroup) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Outcome, b.Outcome), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Column, b.Column))
-	})
-}
-
 // deadLetterList is the answer of bridge dlq list.
 type deadLetterList struct {
 	deadLetterReader
-	Matched int `json:"matched"`
+	*deadletter.List
 	skipCounts
-	Groups      []*deadLetterGroup `json:"groups"`
-	DeadLetters []listedDeadLetter `json:"dead_letters"`
 
-	groups deadLetterGroups
-	all    bool
+	all bool
 }
-
-func (s *deadLetterList) add(l *deadletter.Record, limit int) {
-	s.Matched++
-	g, _ := s.groups.count("", l.Code, l.Column)
-	if at := l.FailedAt; !at.IsZero() {
-		if g.First == nil || at.Before(*g.First) {
-			g.First = &at
-		}
-		if g.Last == nil || at.After(*g.Last) {
-			g.Last = &at
-		}
-	}
-	s.Older += max(l.Copies-1, 0)
-	if s.DeadLetters = append(s.DeadLetters, describe(l, len(s.Topics))); len(s.DeadLetters) >= 2*limit {
-		s.newest(limit)
-	}
-}
-
-// newest keeps so many dead letters, the newest first. Those without a time are
-// the oldest.
-func (s *deadLetterList) newest(limit int) {
-	failedAt := func(x listedDeadLetter) int64 {
-		if x.FailedAt == nil {
-			return math.MinInt64
-		}
-		return x.FailedAt.UnixMilli()
-	}
-	slices.SortStableFunc(s.DeadLetters, func(a, b listedDeadLetter) int {
-		return cmp.Or(cmp.Compare(failedAt(b), failedAt(a)), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.partition, b.partition), cmp.Compare(b.offset, a.offset))
-	})
-	n := min(len(s.DeadLetters), limit)
-	clear(s.DeadLetters[n:])
-	s.DeadLetters = s.DeadLetters[:n]
-}
-
-// maxReason is how much of a reason is shown, in bytes.
-const maxReason = 2000
 
 func (s *deadLetterList) text(b *strings.Builder, look terminal.Style) {
 	var out strings.Builder
@@ -508,7 +336,7 @@ when one was not.`,
 				return err
 			}
 			stoppingOf(cmd.Context()).allow(cfg.Delivery.Drain + stopGrace)
-			r := &redriveReport{By: operator(), Reason: reason, Executed: execute, groups: deadLetterGroups{}, logged: time.Now()}
+			r := &redriveReport{By: operator(), Reason: reason, Executed: execute, groups: deadletter.Groups{}, logged: time.Now()}
 			r.bar = terminal.NewBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
 			r.log = commandLogger(cmd, cfg.Log, r.bar)
 			defer func() { _ = r.log.Sync() }() // standard error cannot always be synced
@@ -562,10 +390,10 @@ type redriveReport struct {
 	Failed    int    `json:"failed"`
 	Unmarked  int    `json:"unmarked"` // delivered, and written again by the next redrive
 	skipCounts
-	Groups []*deadLetterGroup `json:"not_delivered"`
-	Error  string             `json:"error,omitempty"` // why it ended early
+	Groups []*deadletter.Group `json:"not_delivered"`
+	Error  string              `json:"error,omitempty"` // why it ended early
 
-	groups deadLetterGroups
+	groups deadletter.Groups
 	log    *zap.Logger
 	logged time.Time
 }
@@ -590,14 +418,14 @@ func (r *redriveReport) run(ctx context.Context, cfg *config.Config, b *pipeline
 			r.count(func() string {
 				return fmt.Sprintf("  %d delivered  %d rejected  %d failed", r.Delivered, r.Rejected, r.Failed)
 			})
-			return f.match(l)
+			return f.Match(l)
 		}}
 	if r.Executed {
 		o.Sink = b.Client
 	}
 	err = r.Redrive(ctx, o)
 	r.skipCounts = r.skipped(f, r.Older)
-	r.Groups = r.groups.sorted()
+	r.Groups = r.groups.Sorted()
 	switch {
 	case err != nil && ctx.Err() != nil:
 		r.Error = "stopped before the end; the delivered dead letters are resolved, redrive again for the rest"
@@ -643,8 +471,8 @@ func (r *redriveReport) add(result *deadletter.RedriveResult) {
 }
 
 func (r *redriveReport) explain(result *deadletter.RedriveResult, code, column, reason string) {
-	if g, added := r.groups.count(result.Outcome, code, column); added {
-		g.Example, g.Reason = deadLetterName(result.Record, len(r.Topics)), legible(reason, maxReason)
+	if g, added := r.groups.Count(result.Record.Integration, result.Outcome, code, column); added {
+		g.Example, g.Reason = result.Record.Name(len(r.Topics)), plaintext.ShortLine(reason, deadletter.MaxReason)
 	}
 }
 

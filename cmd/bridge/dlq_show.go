@@ -35,7 +35,7 @@ read, show maps with the blueprint alone and reports that.`,
   bridge dlq show delivery-int_xyz789-dlq/0/17 --set mapping.blueprint=new.yaml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topic, partition, offset, err := parseDeadLetterName(args[0])
+			topic, partition, offset, err := deadletter.ParseName(args[0])
 			if err != nil {
 				return &usageError{err}
 			}
@@ -58,7 +58,7 @@ read, show maps with the blueprint alone and reports that.`,
 			case topic == "":
 				topic = r.Topics[0]
 			case !slices.Contains(r.Topics, topic):
-				return &usageError{fmt.Errorf("%s is not the dead-letter topic of a configured topic; use %s", legible(topic, 249), strings.Join(r.Topics, " or "))}
+				return &usageError{fmt.Errorf("%s is not the dead-letter topic of a configured topic; use %s", plaintext.ShortLine(topic, 249), strings.Join(r.Topics, " or "))}
 			}
 			l, err := r.At(cmd.Context(), topic, partition, offset)
 			if err != nil {
@@ -78,25 +78,9 @@ read, show maps with the blueprint alone and reports that.`,
 	return cmd
 }
 
-// parseDeadLetterName is the reverse of deadLetterName.
-func parseDeadLetterName(name string) (topic string, partition int32, offset int64, err error) {
-	parts := strings.Split(name, "/")
-	if len(parts) == 3 {
-		topic, parts = parts[0], parts[1:]
-	}
-	if len(parts) == 2 {
-		p, perr := strconv.ParseUint(parts[0], 10, 31)
-		o, oerr := strconv.ParseUint(parts[1], 10, 63)
-		if perr == nil && oerr == nil {
-			return topic, int32(p), int64(o), nil
-		}
-	}
-	return "", 0, 0, fmt.Errorf("%q names no dead letter; use partition/offset as in 0/17, or topic/0/17 where there are several dead-letter topics", legible(name, 300))
-}
-
 // shownDeadLetter is the answer of bridge dlq show.
 type shownDeadLetter struct {
-	listedDeadLetter
+	deadletter.Listed
 	SourceTime string              `json:"source_timestamp,omitempty"`
 	Version    string              `json:"bridge_version,omitempty"`
 	Headers    []shownHeader       `json:"headers"` // of the original
@@ -116,7 +100,7 @@ type shownHeader struct {
 }
 
 func newShownDeadLetter(l *deadletter.Record, topics int) *shownDeadLetter {
-	s := &shownDeadLetter{listedDeadLetter: describe(l, topics), record: l, SourceTime: timeText(l.Original.Timestamp, ""), Version: legible(l.Version, 64),
+	s := &shownDeadLetter{Listed: l.Listed(topics), record: l, SourceTime: timeText(l.Original.Timestamp, ""), Version: plaintext.ShortLine(l.Version, 64),
 		Headers: []shownHeader{}, Key: l.Original.Key, Value: l.Original.Value, Bytes: len(l.Original.Value), Now: []mapping.Explained{}}
 	for _, h := range l.Original.Headers {
 		s.Headers = append(s.Headers, shownHeader{h.Key, h.Value})
@@ -170,6 +154,7 @@ func (s *shownDeadLetter) text(b *strings.Builder, _ terminal.Style) {
 		}
 	}
 	line("dead letter", fmt.Sprintf("%s/%d/%d", l.Topic, l.Partition, l.Offset))
+	line("integration", s.Integration)
 	line("code", s.Code)
 	line("column", s.Column)
 	line("reason", s.Reason)
@@ -192,7 +177,7 @@ func (s *shownDeadLetter) text(b *strings.Builder, _ terminal.Style) {
 	}
 	line("state", state)
 	for _, h := range s.Headers {
-		line("header", legible(h.Key, 255)+" = "+h.Value.short())
+		line("header", plaintext.ShortLine(h.Key, 255)+" = "+h.Value.short())
 	}
 	line("key", s.Key.short())
 	line("value", fmt.Sprintf("%d bytes\n%s", s.Bytes, s.Value.long()))

@@ -17,6 +17,7 @@ import (
 
 	documents "github.com/datafly/bridge"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/terminal"
 )
 
@@ -193,7 +194,7 @@ func (t *topic) write(w io.Writer, words []string, look terminal.Style) error {
 	word := strings.Join(words, " ") // one at most
 	text := terminal.Markdown(page, word, terminal.Width(w), look)
 	if text == "" {
-		return &usageError{suggest(fmt.Errorf("the topic %s has nothing on %q; read all of it, or try another word", t.name, legible(word, 100)), "bridge help "+t.name)}
+		return &usageError{suggest(fmt.Errorf("the topic %s has nothing on %q; read all of it, or try another word", t.name, plaintext.ShortLine(word, 100)), "bridge help "+t.name)}
 	}
 	return printText(w, text)
 }

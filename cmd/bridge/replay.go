@@ -18,6 +18,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/terminal"
 )
 
@@ -355,7 +356,7 @@ func (r *replayReport) membersText(b *strings.Builder) {
 	static := false
 	for _, m := range r.Members {
 		static = static || m.InstanceID != ""
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%d", legible(m.ID, maxMemberName), legible(m.ClientID, maxMemberName), legible(m.Host, maxMemberName), legible(cmp.Or(m.InstanceID, "-"), maxMemberName), m.Partitions))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%d", plaintext.ShortLine(m.ID, maxMemberName), plaintext.ShortLine(m.ClientID, maxMemberName), plaintext.ShortLine(m.Host, maxMemberName), plaintext.ShortLine(cmp.Or(m.InstanceID, "-"), maxMemberName), m.Partitions))
 	}
 	tabulate(b, rows...)
 	b.WriteString("\nStop them in the way they were started:\n  kubectl scale deployment/bridge --replicas=0\n  docker compose stop bridge\n  systemctl stop bridge\n")

@@ -137,7 +137,7 @@ func notEnded(stages []string, grace time.Duration) string {
 	}
 	text += fmt.Sprintf(" did not end within %s", grace)
 	if files := plaintext.Hanging(); len(files) > 0 {
-		text += "; reading " + legible(strings.Join(files, ", "), 1000) + " hangs"
+		text += "; reading " + plaintext.ShortLine(strings.Join(files, ", "), 1000) + " hangs"
 	}
 	return text
 }

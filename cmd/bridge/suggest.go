@@ -131,7 +131,7 @@ func shellWord(word string) string {
 	if plainWord.MatchString(word) {
 		return word
 	}
-	return "'" + strings.ReplaceAll(legible(word, 1000), "'", `'\''`) + "'"
+	return "'" + strings.ReplaceAll(plaintext.ShortLine(word, 1000), "'", `'\''`) + "'"
 }
 
 // wrongFlag completes an error of the command line's flags.

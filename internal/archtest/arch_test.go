@@ -46,7 +46,7 @@ var arrows = map[string][]string{
 	"internal/ops":           {"consumer", "zerobus", "internal/memory", "internal/plaintext", "internal/setting"}, // their status types and state constants
 	"internal/tracing":       {"consumer"},
 	"internal/traffic":       {},
-	"internal/deadletter":    {"consumer", "internal/kafka"},
+	"internal/deadletter":    {"consumer", "internal/kafka", "internal/plaintext"},
 	"internal/kafka":         {"internal/memory", "internal/oauthtoken", "internal/plaintext", "internal/setting"},
 	"internal/kafkatest":     {"internal/buildtest"},
 	"internal/buildtest":     {},

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 )
 
@@ -244,14 +243,5 @@ func TestPartialAsksForNothingButHoldsWhatIsThere(t *testing.T) {
 	o.Sets = []string{"mapping.input=automatic"}
 	if _, err := config.Load(o); len(config.Problems(err)) != 1 {
 		t.Errorf("got %v, want one problem about mapping.input", err)
-	}
-}
-
-func TestTopicFor(t *testing.T) {
-	if got, want := (consumer.Rejects{}).TopicFor("a"), "a-dlq"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	if got, want := (consumer.Rejects{Topic: "b"}).TopicFor("a"), "b"; got != want {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -32,13 +32,12 @@ func TestOneEntryPerEvent(t *testing.T) {
 		box.copyOf(rec(4), "many bad0 good1", g, 0)                 // and two that have no event in common
 		box.copyOf(rec(4), "many good0 bad1", g, time.Minute)
 		wantList(t, "entries", entriesOf(box.collect()), []string{
-			"1 0 bad1-newest 3 3", "1 0 bad1-of-another-group 1 1", "2 0 bad2 1 1", "3 2 many good0 good1 bad2 2 2", "4 0 many bad0 good1 1 1", "4 1 many good0 bad1 1 1",
+			"1 0 bad1-newest 3 3", "2 0 bad2 1 1", "3 2 many good0 good1 bad2 2 2", "4 0 many bad0 good1 1 1", "4 1 many good0 bad1 1 1",
 		})
 
 		// A redrive writes each once and resolves it for good.
-		ours := func(l *deadletter.Record) bool { return l.OfGroup(g) }
 		tab := newTable(t)
-		if did := box.mustRedrive(deadletter.RedriveOptions{Match: ours, Mapper: refusing("nothing"), Sink: tab}); did.count(deadletter.Delivered) != 5 || len(did.all) != 5 {
+		if did := box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab}); did.count(deadletter.Delivered) != 5 || len(did.all) != 5 {
 			t.Errorf("got %v, want five that were delivered", did.all)
 		}
 		rows := map[string]int{}
@@ -48,7 +47,7 @@ func TestOneEntryPerEvent(t *testing.T) {
 		if want := map[string]int{"bad1-newest": 1, "bad2": 2, "bad0": 1, "bad1": 1}; fmt.Sprint(rows) != fmt.Sprint(want) { // bad2 of the offsets 2 and 3
 			t.Errorf("got rows %v, want %v", rows, want)
 		}
-		if did := box.mustRedrive(deadletter.RedriveOptions{Match: ours, Mapper: refusing("nothing"), Sink: tab}); len(did.all) != 0 {
+		if did := box.mustRedrive(deadletter.RedriveOptions{Mapper: refusing("nothing"), Sink: tab}); len(did.all) != 0 {
 			t.Errorf("got %v of a second redrive, want nothing left", did.all)
 		}
 
@@ -56,7 +55,7 @@ func TestOneEntryPerEvent(t *testing.T) {
 		box.copyOf(rec(2), "bad2-again", g, time.Hour)
 		open := 0
 		for _, l := range box.collect() {
-			if ours(l) && !l.Resolved {
+			if !l.Resolved {
 				open++
 				if string(l.Original.Value) != "bad2-again" || l.Copies != 2 {
 					t.Errorf("got %s of %d copies open, want the one that came last", l.Original.Value, l.Copies)
@@ -173,7 +172,7 @@ func TestHeadersAreBounded(t *testing.T) {
 	} {
 		var failed []int
 		rec := &kgo.Record{Topic: "events", Value: []byte("["), Headers: []kgo.RecordHeader{{Key: "own", Value: []byte("1")}}}
-		deadLetter := makeDeadLetterOf(consumer.Config{Version: huge, Kafka: consumer.Kafka{Group: huge}}, rec, func(_ *kgo.Record, out *consumer.Batch) {
+		deadLetter := makeDeadLetterOf(consumer.Config{Version: huge, Kafka: consumer.Kafka{Group: huge}, Rejects: consumer.Rejects{Integration: huge}}, rec, func(_ *kgo.Record, out *consumer.Batch) {
 			for event := range 400_000 {
 				if !fails(event) {
 					out.Row(out.Buf())
@@ -194,8 +193,8 @@ func TestHeadersAreBounded(t *testing.T) {
 			t.Errorf("%s: got %d bytes of headers, want at most 18 KiB", name, size)
 		}
 		l := deadletter.Parse(deadLetter)
-		if l.Fault != "" || l.EventCount != 400_000 || !l.OfGroup(huge) || l.OfGroup("another") {
-			t.Errorf("%s: got fault %q, %d events, of the group %v", name, l.Fault, l.EventCount, l.OfGroup(huge))
+		if l.Fault != "" || l.EventCount != 400_000 || l.Group != consumer.CutText(huge, consumer.MaxHeaderText) || l.Integration != l.Group {
+			t.Errorf("%s: got fault %q, %d events, of the group %.20q and the integration %.20q", name, l.Fault, l.EventCount, l.Group, l.Integration)
 		}
 		for _, event := range failed {
 			if !l.Events.Has(event) {

@@ -90,6 +90,11 @@ func (m *member) DeadLettered(_ string, n int)                         { m.deadL
 // start runs a member until the test ends or stop is called.
 func start(t *testing.T, cfg consumer.Config, sink consumer.Sink) *member {
 	t.Helper()
+	return startMapping(t, cfg, sink, toRow)
+}
+
+func startMapping(t *testing.T, cfg consumer.Config, sink consumer.Sink, mapper consumer.Mapper) *member {
+	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
 	log := zap.New(core)
 	cluster, err := consumer.NewCluster(cfg, log)
@@ -103,7 +108,7 @@ func start(t *testing.T, cfg consumer.Config, sink consumer.Sink) *member {
 		t.Fatal(err)
 	}
 	m := &member{t: t, logs: logs}
-	group := consumer.NewGroup(cfg, cluster, sink, func() consumer.Mapper { return toRow }, m, log)
+	group := consumer.NewGroup(cfg, cluster, sink, func() consumer.Mapper { return mapper }, m, log)
 	running, end := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- group.Run(running) }()

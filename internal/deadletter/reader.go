@@ -24,11 +24,13 @@ import (
 // up to 64 MiB. It is for one goroutine.
 type Reader struct {
 	cl         *kafka.Client
-	cfg        consumer.Config
+	cfg        *consumer.Config  // the first, for what all have in common
+	cfgs       []consumer.Config // of the integrations whose dead letters it hands over
 	clusterID  string
 	parts      []*partition
 	topics     []kafka.Topic
 	unverified int
+	elsewhere  int
 	entries    *entries
 }
 
@@ -41,18 +43,23 @@ type partition struct {
 	redriven   *redriven // nil until the markers were read
 }
 
-// Open looks up the dead-letter topics of the configured topics, under any reject
+// Open looks up the dead-letter topics of integrations, one at least, under any reject
 // policy. The error is a *[kafka.Error].
-func Open(ctx context.Context, cl *kafka.Client, cfg consumer.Config) (*Reader, error) {
+func Open(ctx context.Context, cl *kafka.Client, cfgs ...consumer.Config) (*Reader, error) {
 	id, err := cl.ID(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l := &Reader{cl: cl, cfg: cfg, clusterID: id, entries: newEntries(maxEntries)}
-	if l.topics, err = cl.LookUp(ctx, kafka.Read, slices.Sorted(slices.Values(cfg.DeadLetterTopics()))...); err != nil {
+	l := &Reader{cl: cl, cfg: &cfgs[0], cfgs: cfgs, clusterID: id, entries: newEntries(maxEntries)}
+	var names []string
+	for i := range cfgs {
+		names = append(names, cfgs[i].DeadLetterTopics()...)
+	}
+	slices.Sort(names)
+	if l.topics, err = cl.LookUp(ctx, kafka.Read, slices.Compact(names)...); err != nil {
 		return nil, err
 	}
-	var names []string
+	names = nil
 	for _, t := range l.topics {
 		if t.Exists {
 			names = append(names, t.Name)
@@ -100,14 +107,28 @@ func (l *Reader) Records() int64 {
 // or are about another topic.
 func (l *Reader) UnverifiedMarkers() int { return l.unverified }
 
+// Elsewhere is how many dead letters of other topics, consumer groups or integrations
+// were left out so far.
+func (l *Reader) Elsewhere() int { return l.elsewhere }
+
+// own reports whether a dead letter belongs to an integration of the reader, and
+// names that.
+func (l *Reader) own(r *Record) bool {
+	i := slices.IndexFunc(l.cfgs, func(cfg consumer.Config) bool { return r.of(&cfg) })
+	if i >= 0 {
+		r.Integration = l.cfgs[i].Rejects.Name()
+	}
+	return i >= 0
+}
+
 // Uncompared is how many dead letters were not compared with others, since that
 // would have taken more than 64 MiB: some may be of the same event.
 func (l *Reader) Uncompared() int { return l.entries.left }
 
-// Each hands over the newest dead letter of every event, redriven or not, by topic,
-// partition and offset, until take returns an error, which it returns. Those of which
-// parts are missing come at the end of their partition. A dead letter is valid until
-// take returns.
+// Each hands over the newest dead letter of every event of the integrations, redriven
+// or not, by topic, partition and offset, until take returns an error, which it returns.
+// Those of which parts are missing come at the end of their partition. A dead letter is
+// valid until take returns.
 func (l *Reader) Each(ctx context.Context, take func(*Record) error) error {
 	if err := l.prepare(ctx, l.parts...); err != nil {
 		return err
@@ -123,7 +144,7 @@ func (l *Reader) Each(ctx context.Context, take func(*Record) error) error {
 // errEnough ends a reading that has found what it looked for.
 var errEnough = errors.New("enough was read")
 
-// At returns the dead letter at an offset, also where a newer one of its event is
+// At returns the dead letter at an offset, of whatever integration, also where a newer one of its event is
 // found in the same partition; nil if there is none. Of one in parts, any offset of
 // them is valid.
 func (l *Reader) At(ctx context.Context, topic string, id int32, offset int64) (*Record, error) {
@@ -163,6 +184,7 @@ func (l *Reader) At(ctx context.Context, topic string, id int32, offset int64) (
 	if found != nil {
 		found.Resolved, found.Delivered = p.redriven.has(found.Offset)
 		found.Replaced = !l.entries.newest(found, p)
+		l.own(found) // any is shown
 	}
 	return found, nil
 }
@@ -197,6 +219,9 @@ func (l *Reader) Newest(ctx context.Context, limit int) ([]*Record, error) {
 		}, func(r *Record) error {
 			if from > p.start && r.Fault != "" && r.Parts > 0 {
 				return nil // its first parts may be before
+			}
+			if !l.own(r) {
+				return nil
 			}
 			events.note(r, p)
 			newest = append(newest, r)
@@ -261,6 +286,10 @@ func newestOf(records []*Record, limit int) (newest []*Record, held int) {
 func (l *Reader) each(ctx context.Context, p *partition, take func(*Record) error) error {
 	return l.read(ctx, p, p.start, nil, func(r *Record) error {
 		if !l.entries.newest(r, p) {
+			return nil
+		}
+		if !l.own(r) {
+			l.elsewhere++
 			return nil
 		}
 		r.Resolved, r.Delivered = p.redriven.has(r.Offset)

@@ -31,6 +31,9 @@ type Record struct {
 	FailedAt time.Time
 	Version  string // of the bridge that wrote it
 	Group    string // consumer group that rejected it; empty where older bridges left it out
+	// Integration is the one of the Reader's to which the dead letter belongs; from
+	// Parse, the one that rejected it, and empty where older bridges left that out.
+	Integration string
 
 	// Events are those of the record that failed. The others were delivered.
 	Events consumer.Events
@@ -62,10 +65,22 @@ type Record struct {
 	written time.Time // as Kafka has it
 }
 
-// OfGroup reports whether the consumer group rejected the event, as far as that is
-// known.
-func (r *Record) OfGroup(group string) bool {
-	return r.Group == "" || r.Group == consumer.CutText(group, consumer.MaxHeaderText)
+// of reports whether a dead letter belongs to an integration. Its consumer group
+// decides, which is no other's: an integration that continues with the group of one
+// that it replaces has the dead letters of that, too. Where an older bridge left the
+// group out, the name decides. One without either belongs to default, or to the
+// integration that shares its dead-letter topic with no other.
+func (r *Record) of(cfg *consumer.Config) bool {
+	name := cfg.Rejects.Name()
+	switch {
+	case r.Original.Topic != "" && !slices.Contains(cfg.Topics, r.Original.Topic):
+		return false
+	case r.Group != "":
+		return r.Group == consumer.CutText(cfg.Group, consumer.MaxHeaderText)
+	case r.Integration != "":
+		return r.Integration == name
+	}
+	return (name == consumer.DefaultIntegration || cfg.Rejects.Topic == "") && slices.Contains(cfg.DeadLetterTopics(), r.Topic)
 }
 
 // bytes is the memory a dead letter takes.
@@ -91,6 +106,7 @@ func Parse(rec *kgo.Record) *Record {
 	}
 	r.Code, r.Column, r.Reason = text[consumer.HeaderCode], text[consumer.HeaderColumn], text[consumer.HeaderReason]
 	r.Version, r.Group = text[consumer.HeaderVersion], text[consumer.HeaderGroup]
+	r.Integration = text[consumer.HeaderIntegration]
 	if n, err := strconv.Atoi(text[consumer.HeaderAttempts]); err == nil && n > 0 && n < 1<<30 {
 		r.Attempts = n
 	}
@@ -139,6 +155,7 @@ var bridgeHeaders = map[string]bool{
 	consumer.HeaderCode: true, consumer.HeaderReason: true, consumer.HeaderColumn: true, consumer.HeaderEvents: true, consumer.HeaderEventCount: true,
 	consumer.HeaderTopic: true, consumer.HeaderTopicID: true, consumer.HeaderPartition: true, consumer.HeaderOffset: true, consumer.HeaderTimestamp: true,
 	consumer.HeaderAttempts: true, consumer.HeaderFailedAt: true, consumer.HeaderVersion: true, consumer.HeaderGroup: true,
+	consumer.HeaderIntegration: true,
 }
 
 // splitHeaders separates the headers of the original from those a bridge appended,

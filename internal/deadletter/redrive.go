@@ -15,7 +15,7 @@ import (
 
 // RedriveOptions select the dead letters to redrive.
 type RedriveOptions struct {
-	Match    func(*Record) bool // called for every dead letter; redriven ones are left out whatever it returns
+	Match    func(*Record) bool // called for every dead letter of the integration; redriven ones are left out whatever it returns
 	Limit    int                // at most so many matching dead letters; 0: all
 	Mapper   consumer.Mapper
 	Sink     consumer.Sink        // nil: a dry run, in which every row is delivered
@@ -45,8 +45,9 @@ type RedriveResult struct {
 // errNoMarker is behind the Err of dead letters that were delivered without a marker.
 var errNoMarker = errors.New("the rows were delivered, but the marker could not be written")
 
-// Redrive maps the dead letters again and writes their rows, a Write's worth at a
-// time. When rows are acknowledged a marker is added to the dead letters' partition,
+// Redrive maps the dead letters of the reader's integration again and writes their rows
+// to its sink, a Write's worth at a time. Nothing goes to the source topic, so that no
+// other integration that reads it gets the events again. When rows are acknowledged a marker is added to the dead letters' partition,
 // acknowledged by all in-sync replicas, before anything else is written. After a crash
 // in between, the next redrive writes the rows again, under the same message_id.
 //
@@ -138,7 +139,7 @@ func (r *redrive) add(ctx context.Context, rec *Record) error {
 	}
 	r.batch.Reset(rec.TopicID)
 	r.batch.Add(rec.Original, r.o.Mapper)
-	cfg, size := &r.l.cfg, consumer.Cost(rec.Original)
+	cfg, size := r.l.cfg, consumer.Cost(rec.Original)
 	// Events that are no rows count, too: many rejects take memory.
 	full := len(r.rows) >= cfg.MaxRows || max(len(r.pending), r.events) >= 2*cfg.MaxRows || max(r.held, r.size)+size > int64(cfg.MaxBytes)
 	if len(r.pending) > 0 && (full || r.batch.SchemaVersion() != r.version) {
@@ -242,7 +243,7 @@ func (r *redrive) write(ctx context.Context) error {
 		}
 		return nil
 	}
-	cfg := &r.l.cfg
+	cfg := r.l.cfg
 	var cancel context.CancelCauseFunc
 	r.ctx, cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)

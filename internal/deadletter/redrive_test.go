@@ -56,6 +56,7 @@ func newDeadLetterBox(t *testing.T, b kafkatest.Broker, partitions int32, recs .
 	topic := kafkatest.Topic(t, b, partitions)
 	b.CreateTopic(t, topic+"-dlq", partitions, nil)
 	box := &deadLetterBox{t: t, b: b, cfg: config(t, b, topic)}
+	box.cfg.Group = "g"
 	box.cl, _ = newClient(t, box.cfg)
 	box.add(refusing("bad"), recs...)
 	return box

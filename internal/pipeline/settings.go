@@ -46,9 +46,13 @@ func NewKafkaClient(c *config.Config, version string, log *zap.Logger) (*kafka.C
 	return kafka.NewClient(cfg.Connection(), log)
 }
 
-// OpenDeadLetters opens the dead-letter topics of an integration.
-func OpenDeadLetters(ctx context.Context, cl *kafka.Client, c *config.Config) (*deadletter.Reader, error) {
-	return deadletter.Open(ctx, cl, consumer.Config{Kafka: c.Kafka, Delivery: c.Delivery, Rejects: c.Rejects})
+// OpenDeadLetters opens the dead-letter topics of integrations, one at least.
+func OpenDeadLetters(ctx context.Context, cl *kafka.Client, integrations ...*config.Config) (*deadletter.Reader, error) {
+	cfgs := make([]consumer.Config, len(integrations))
+	for i, c := range integrations {
+		cfgs[i] = consumer.Config{Kafka: c.Kafka, Delivery: c.Delivery, Rejects: c.Rejects}
+	}
+	return deadletter.Open(ctx, cl, cfgs...)
 }
 
 // NewClient returns the sink client of an integration, for commands that run no

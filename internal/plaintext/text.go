@@ -65,6 +65,15 @@ func VisibleLine(text string) string {
 	return lineBreaks.Replace(Visible(text))
 }
 
+// ShortLine is VisibleLine for at most so many bytes of text; what is cut ends with
+// three dots.
+func ShortLine(text string, most int) string {
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return VisibleLine(text)
+}
+
 var lineBreaks = strings.NewReplacer("\n", `\n`, "\t", `\t`)
 
 // AppendVisible appends what Visible makes of text.
