@@ -27,12 +27,8 @@ const (
 	untilForms = kafka.FormNow
 )
 
-// read returns the integration with the range of the flags. cfg was loaded from o.
-func (f *rangeFlags) read(cfg *config.Config, o config.Options, now time.Time) (pipeline.Config, error) {
-	w := pipeline.Config{Settings: cfg}
-	if f.from == "" && f.until == "" {
-		return w, nil
-	}
+// read returns the range of the flags. cfg was loaded from o.
+func (f *rangeFlags) read(cfg *config.Config, o config.Options, now time.Time) (w pipeline.Range, err error) {
 	if f.from != "" {
 		p, err := kafka.ParsePosition(f.from, fromForms, now)
 		if err != nil {
@@ -80,15 +76,24 @@ func ownGroup(cfg *config.Config, o config.Options) error {
 	return nil
 }
 
-// load reads the configuration and the range of `bridge run`.
-func (f *rangeFlags) load(cmd *cobra.Command) (pipeline.Config, error) {
+// load reads the configuration and the range of `bridge run`. With a range, it is
+// that of one integration.
+func (f *rangeFlags) load(cmd *cobra.Command) (*config.Deployment, pipeline.Range, error) {
+	o := config.FromFlags(cmd.Flags(), os.Environ())
+	if f.from == "" && f.until == "" {
+		d, err := config.LoadDeployment(o)
+		if err != nil {
+			return nil, pipeline.Range{}, &usageError{err}
+		}
+		return d, pipeline.Range{}, nil
+	}
 	cfg, err := loadConfig(cmd)
 	if err != nil {
-		return pipeline.Config{}, err
+		return nil, pipeline.Range{}, err
 	}
-	w, err := f.read(cfg, config.FromFlags(cmd.Flags(), os.Environ()), time.Now())
+	w, err := f.read(cfg, o, time.Now())
 	if err != nil {
-		return w, &usageError{err}
+		return nil, w, &usageError{err}
 	}
-	return w, nil
+	return config.Single(cfg), w, nil
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/datafly/bridge/internal/app"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/hangup"
-	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/terminal"
 )
 
@@ -55,11 +54,11 @@ the state of the bridge.`,
 			stops := stoppingOf(cmd.Context())
 			stderr, lines := stops.log(cmd.ErrOrStderr())
 			defer lines.Flush(lastFlush)
-			integration, err := limits.load(cmd)
+			deployment, bounds, err := limits.load(cmd)
 			if err != nil {
 				return err
 			}
-			cfg := integration.Settings
+			cfg := deployment.Base
 			stops.allow(cfg.Delivery.Drain + stopGrace)
 			look := styleOf(cmd, stderr)
 			logging := logFor(cfg.Log, stderr)
@@ -70,17 +69,23 @@ the state of the bridge.`,
 			level := zap.NewAtomicLevelAt(app.LogLevel(logging))
 			log := newLoggerAt(level, logging, zapcore.AddSync(stderr))
 			reportGaps(lines, logging)
-			for _, i := range settingsWithoutEffect(cfg) {
-				log.Warn("setting has no effect", zap.String("key", i.Key), zap.String("because", i.Why), zap.String("remedy", i.Remedy))
+			warned := make(map[string]bool)
+			for _, one := range deployment.Integrations {
+				for _, i := range settingsWithoutEffect(one.Config) {
+					if !warned[i.String()] { // once for a key of the base
+						warned[i.String()] = true
+						log.Warn("setting has no effect", zap.String("integration", one.Name), zap.String("key", i.Key), zap.String("because", i.Why), zap.String("remedy", i.Remedy))
+					}
+				}
 			}
 			live := &summary{screen: screen}
 			defer live.end()
 			return serve(cmd.Context(), app.Options{
-				Pipelines: []pipeline.Config{integration}, Log: log, Level: &level, LimitMemory: true, DroppedLogLines: lines.Dropped,
+				Deployment: deployment, Range: bounds, Log: log, Level: &level, LimitMemory: true, DroppedLogLines: lines.Dropped,
 				Reload:       &app.Reload{Options: config.FromFlags(cmd.Flags(), os.Environ()), Signals: hup},
 				ShowProgress: func(ctx context.Context, progress func() consumer.Progress) { follow(ctx, progress, screen, log) },
 			}, func(a *app.App) {
-				if integration.Until == nil { // a bounded run shows its progress
+				if bounds.Until == nil { // a bounded run shows its progress
 					live.begin(cmd.Context(), a.Status)
 				}
 			})

@@ -15,7 +15,6 @@ import (
 
 	"github.com/datafly/bridge/internal/app"
 	"github.com/datafly/bridge/internal/config"
-	"github.com/datafly/bridge/internal/pipeline"
 )
 
 // net/http writes bytes of answers that nothing asked for to the standard
@@ -41,7 +40,7 @@ ops: {address: "127.0.0.1:0"}
 	core, logged := observer.New(zap.DebugLevel)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	err = serve(ctx, app.Options{Pipelines: []pipeline.Config{{Settings: cfg}}, Log: zap.New(core)}, func(*app.App) {
+	err = serve(ctx, app.Options{Deployment: config.Single(cfg), Log: zap.New(core)}, func(*app.App) {
 		_, _ = io.WriteString(log.Writer(), "Unsolicited response starting with \"user 7\"\n")
 		cancel()
 	})

@@ -1,10 +1,9 @@
 // Package app is one process: the ops endpoints, the tracer, reloads of the
-// configuration, the memory limit, and the pipelines that share them. Pipelines
-// share nothing else: one that is blocked does not delay the others.
+// configuration, the memory limit, and the integrations that share them.
+// Integrations share nothing else: one that is blocked does not delay the others.
 package app
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/integrations"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/ops/live"
@@ -25,15 +25,15 @@ import (
 	"github.com/datafly/bridge/internal/tracing"
 )
 
-// Options describe a process. Pipelines, Log and Version are required.
+// Options describe a process. Deployment, Log and Version are required.
 type Options struct {
-	// Pipelines are the integrations. The settings of the first are those of the
-	// process as well: its ops, log and tracing sections.
-	Pipelines []pipeline.Config
-	Log       *zap.Logger
-	Level     *zap.AtomicLevel // of Log, set by a reload; nil: fixed
-	Version   string
-	// Reload follows the configuration of the first pipeline. Nil: none.
+	Deployment *config.Deployment
+	// Range bounds the run of the only integration: the process ends with it.
+	Range   pipeline.Range
+	Log     *zap.Logger
+	Level   *zap.AtomicLevel // of Log, set by a reload; nil: fixed
+	Version string
+	// Reload follows the configuration. Nil: none.
 	Reload *Reload
 	// DroppedLogLines counts the lines of the log that were dropped. Nil: none.
 	DroppedLogLines func() int64
@@ -48,19 +48,21 @@ type Options struct {
 // App is one process. Call New, Listen, Run and Close in this order; the other
 // methods are safe for concurrent use.
 type App struct {
-	o           Options
-	log         *zap.Logger
-	metrics     *ops.Metrics
-	pipelines   []*pipeline.Pipeline
-	server      *ops.Server
-	page        *live.Page // nil without live events
-	started     time.Time
-	tracer      *tracing.Tracer // nil without traces
-	memory      *memoryLimit
-	descriptors descriptorWatch
-	reloads     reloads
-	watcher     *reload.Watcher // nil without Options.Reload
-	stopAsked   atomic.Pointer[time.Time]
+	o            Options
+	log          *zap.Logger
+	base         atomic.Pointer[config.Config] // in force, for what is of the process
+	metrics      *ops.Metrics
+	budget       *consumer.Budget
+	started      time.Time
+	page         *live.Page // nil without live events
+	integrations *integrations.Reconciler
+	server       *ops.Server
+	tracer       *tracing.Tracer // nil without traces
+	memory       *memoryLimit
+	descriptors  descriptorWatch
+	reloads      reloads
+	watcher      *reload.Watcher // nil without Options.Reload
+	stopAsked    atomic.Pointer[time.Time]
 }
 
 // New builds the process. It does no I/O beyond reading files. An error is about
@@ -69,8 +71,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if o.Stage == nil {
 		o.Stage = func(_ string, f func()) { f() }
 	}
-	cfg := o.Pipelines[0].Settings
-	a := &App{o: o, log: o.Log, started: time.Now(), memory: newMemoryLimit(o.Log, o.Pipelines)}
+	cfg, wanted := o.Deployment.Base, o.Deployment.Integrations
+	a := &App{o: o, log: o.Log, started: time.Now(), memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered))}
+	a.base.Store(cfg)
 	a.metrics = ops.NewMetrics(o.Version, a.Status)
 	defer func() {
 		if err != nil {
@@ -86,36 +89,60 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
-	authority := a.access(cfg)
+	endpoints := ops.Config{Settings: cfg.Ops, Access: a.access(cfg)}
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
-		a.page = live.New(live.Config{Mode: mode, Access: authority, DeadLetters: a.deadLetters}, a.Status, o.Log)
+		a.page = live.New(live.Config{Mode: mode, Access: endpoints.Access, DeadLetters: a.deadLetters}, a.Status, o.Log)
+		endpoints.Live = a.page
 	}
-	budget := consumer.NewBudget(int64(cfg.Delivery.MaxBuffered))
-	for i, c := range o.Pipelines {
-		name := cmp.Or(c.Name, config.DefaultIntegration)
-		var events *live.EventLog
-		if a.page != nil {
-			events = a.page.Events(name)
-		}
-		p, err := pipeline.New(c, pipeline.Deps{
-			Log: o.Log, Metrics: a.metrics.Integration(name, pipeline.KnownLabels(c.Settings)), Budget: budget, Version: o.Version, Events: events, Tracer: a.tracer, Observer: o.Observer,
-			Resized: func(brokers, partitions int) { a.memory.resize(i, brokers, partitions) }, ShowProgress: o.ShowProgress, Stage: o.Stage,
-		})
+	bounded := o.Range != pipeline.Range{}
+	a.integrations = integrations.New(integrations.Options{New: a.build, Removed: a.removed, Bounded: bounded, Log: o.Log}, wanted)
+	a.plan(wanted)
+	if len(wanted) == 1 {
+		// What is wrong with one of several is its own matter.
+		one, err := a.build(wanted[0])
 		if err != nil {
 			return nil, err
 		}
-		a.pipelines = append(a.pipelines, p)
+		one.Close()
 	}
 	a.reloads.begin(a)
 	if o.Reload != nil {
 		a.watcher = a.newWatcher(*o.Reload)
 	}
-	c := ops.Config{Settings: cfg.Ops, Access: authority}
-	if a.page != nil {
-		c.Live = a.page
-	}
-	a.server = ops.New(c, a.metrics, a.Status, a.log)
+	a.server = ops.New(endpoints, a.metrics, a.Status, o.Log)
 	return a, nil
+}
+
+// plan adapts what the process keeps of each integration to those that are wanted.
+func (a *App) plan(wanted []config.Integration) {
+	for _, i := range wanted {
+		a.metrics.Integration(i.Name, pipeline.KnownLabels(i.Config))
+	}
+	a.memory.plan(wanted)
+}
+
+// removed forgets an integration.
+func (a *App) removed(name string) {
+	if a.page != nil {
+		a.page.Forget(name)
+	}
+}
+
+// build returns the pipeline of an integration.
+func (a *App) build(i config.Integration) (integrations.Runner, error) {
+	var events *live.EventLog
+	if a.page != nil {
+		events = a.page.Events(i.Name)
+	}
+	p, err := pipeline.New(pipeline.Config{Name: i.Name, Settings: i.Config, Range: a.o.Range}, pipeline.Deps{
+		Log: a.log.With(zap.String("integration", i.Name)), Metrics: a.metrics.Integration(i.Name, pipeline.KnownLabels(i.Config)),
+		Budget: a.budget, Version: a.o.Version, Events: events, Tracer: a.tracer, Observer: a.o.Observer,
+		Resized: func(brokers, partitions int) { a.memory.resize(i.Name, brokers, partitions) }, ShowProgress: a.o.ShowProgress, Stage: a.o.Stage,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // access returns who may read the ops endpoints. It reads the token of the settings in
@@ -124,21 +151,11 @@ func (a *App) access(cfg *config.Config) *access.Control {
 	var token func() (string, error)
 	if _, given := cfg.Ops.TokenSource(); given {
 		token = func() (string, error) {
-			token, _ := a.pipelines[0].Settings().Ops.TokenSource()
+			token, _ := a.base.Load().Ops.TokenSource()
 			return token.Read()
 		}
 	}
 	return access.New(token, cfg.Ops.Loopback())
-}
-
-// deadLetters returns what reads the dead letters of an integration; nil without.
-func (a *App) deadLetters(integration string) live.DeadLetters {
-	for i, p := range a.pipelines {
-		if cmp.Or(a.o.Pipelines[i].Name, config.DefaultIntegration) == integration {
-			return p.DeadLetters()
-		}
-	}
-	return nil
 }
 
 // TraceSettings returns what the configuration and the environment set of traces.
@@ -156,8 +173,8 @@ func (a *App) Listen(ctx context.Context) error { return a.server.Start(ctx) }
 // Addr returns where the ops endpoints listen, with the real port after Listen.
 func (a *App) Addr() string { return a.server.Addr() }
 
-// Run runs the pipelines until ctx ends or all of them have ended. An error of one
-// ends the others.
+// Run runs the integrations until ctx ends, or one of them ends the process: see
+// integrations.Reconciler.
 func (a *App) Run(ctx context.Context) error {
 	if a.o.LimitMemory {
 		a.memory.keeper.Enforce()
@@ -174,13 +191,7 @@ func (a *App) Run(ctx context.Context) error {
 		watch.Go(func() error { a.watcher.Run(watching); return nil })
 	}
 	var err error
-	a.o.Stage("delivery", func() {
-		all, running := errgroup.WithContext(ctx)
-		for _, p := range a.pipelines {
-			all.Go(func() error { return p.Run(running) })
-		}
-		err = all.Wait()
-	})
+	a.o.Stage("delivery", func() { err = a.integrations.Run(ctx) })
 	stop()
 	a.o.Stage("following the configuration", func() { _ = watch.Wait() }) // it returns nil
 	return err
@@ -194,14 +205,14 @@ const (
 	maxFlush, minFlush = 5 * time.Second, 500 * time.Millisecond
 )
 
-// Close sends the last spans, ends the ops endpoints and closes the connections.
+// Close sends the last spans and ends the ops endpoints.
 func (a *App) Close(ctx context.Context) (err error) {
 	ctx = context.WithoutCancel(ctx)
 	if a.tracer != nil {
 		a.o.Stage("sending spans", func() {
 			left := maxFlush
 			if asked := a.stopAsked.Load(); asked != nil {
-				left = max(min(left, a.o.Pipelines[0].Settings.Delivery.Drain-time.Since(*asked)), minFlush)
+				left = max(min(left, a.base.Load().Delivery.Drain-time.Since(*asked)), minFlush)
 			}
 			flushing, cancel := context.WithTimeout(ctx, left)
 			defer cancel()
@@ -217,30 +228,7 @@ func (a *App) Close(ctx context.Context) (err error) {
 			}
 		})
 	}
-	a.o.Stage("closing the connections to Kafka and the workspace", func() {
-		for _, p := range a.pipelines {
-			p.Close()
-		}
-	})
 	return err
-}
-
-// Status returns what /status shows. A process that runs out of file descriptors is not
-// ready.
-func (a *App) Status() ops.Status {
-	var all []ops.IntegrationStatus
-	partitions := 0
-	for _, p := range a.pipelines {
-		all = append(all, p.Status())
-		partitions += len(all[len(all)-1].Partitions)
-	}
-	first := a.o.Pipelines[0].Settings
-	s := ops.Status{Version: a.o.Version, Started: a.started, BufferedLimit: int64(first.Delivery.MaxBuffered),
-		Memory: a.memory.keeper.State(), Reload: a.reloads.now(), LogLinesDropped: a.droppedLogLines()}
-	if short := a.descriptors.short(time.Now(), descriptorsNeeded(a.o.Pipelines, partitions)); short != nil {
-		s.NotReady = append(s.NotReady, *short)
-	}
-	return ops.NewStatus(s, all)
 }
 
 func (a *App) droppedLogLines() int64 {

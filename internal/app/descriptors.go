@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/datafly/bridge/consumer"
-	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -66,15 +66,12 @@ func (d *descriptorWatch) short(now time.Time, needed int) *consumer.NotReady {
 	return &reason
 }
 
-// descriptorsNeeded estimates how many file descriptors the process needs: each
+// descriptorsOf estimates how many file descriptors an integration needs: each
 // partition has one write in flight, on a connection of its own unless they share
 // streams.
-func descriptorsNeeded(pipelines []pipeline.Config, partitions int) int {
-	n := ownDescriptors
-	for _, p := range pipelines {
-		if z := p.Settings.Zerobus; z.Transport == zerobus.TransportGRPC {
-			return n + max(z.Streams, 1)*len(pipelines)
-		}
+func descriptorsOf(c *config.Config, partitions int) int {
+	if c.Zerobus.Transport == zerobus.TransportGRPC {
+		return max(c.Zerobus.Streams, 1)
 	}
-	return n + partitions
+	return partitions
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafkatest"
-	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -53,7 +53,7 @@ func newStage(t *testing.T) *stage {
 }
 
 // integration is one from a topic to a table, in a group of its own.
-func (s *stage) integration(name, topic, table string, sets ...string) pipeline.Config {
+func (s *stage) integration(name, topic, table string, sets ...string) config.Integration {
 	s.t.Helper()
 	cfg, err := config.Load(config.Options{File: s.t.TempDir() + "/none.yaml", Sets: append([]string{
 		"kafka.brokers=" + strings.Join(s.kafka.Addrs(), ","), "kafka.topics=" + topic, "kafka.group=" + topic,
@@ -63,13 +63,24 @@ func (s *stage) integration(name, topic, table string, sets ...string) pipeline.
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return pipeline.Config{Name: name, Settings: cfg}
+	return config.Integration{Name: name, Enabled: true, Config: cfg}
+}
+
+// deployment is one of integrations that share the process settings of the first.
+func deployment(all ...config.Integration) *config.Deployment {
+	return &config.Deployment{Base: all[0].Config, Integrations: all}
 }
 
 // run starts an app; the returned func stops it.
-func (s *stage) run(pipelines ...pipeline.Config) (a *App, stop func()) {
+func (s *stage) run(all ...config.Integration) (a *App, stop func()) {
 	s.t.Helper()
-	a, err := New(s.t.Context(), Options{Pipelines: pipelines, Log: zap.NewNop(), Version: "test"})
+	return s.start(Options{Deployment: deployment(all...), Log: zap.NewNop(), Version: "test"})
+}
+
+// start is run with options.
+func (s *stage) start(o Options) (a *App, stop func()) {
+	s.t.Helper()
+	a, err := New(s.t.Context(), o)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -122,4 +133,12 @@ func (s *stage) get(a *App, path string) string {
 		s.t.Fatal(err)
 	}
 	return string(body)
+}
+
+// of returns the state of an integration; empty if it is not known.
+func (a *App) of(name string) ops.IntegrationStatus {
+	if s, ok := a.Status().Only(name); ok {
+		return s.Integrations[0]
+	}
+	return ops.IntegrationStatus{}
 }

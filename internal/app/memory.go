@@ -5,47 +5,63 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/internal/pipeline"
 )
 
-// memoryLimit keeps the process within the memory bound of its pipelines.
+// memoryLimit keeps the process within the memory bound of its integrations.
 type memoryLimit struct {
 	log    *zap.Logger
 	keeper *memory.Keeper
 
-	mu    sync.Mutex // guards the fields below
-	plans []memory.Plan
+	mu     sync.Mutex // guards the fields below
+	wanted []config.Integration
+	plans  map[string]memory.Plan // of each that is enabled
 }
 
-func newMemoryLimit(log *zap.Logger, pipelines []pipeline.Config) *memoryLimit {
-	l := &memoryLimit{log: log, keeper: memory.NewKeeper()}
-	for _, p := range pipelines {
-		l.plans = append(l.plans, pipeline.MemoryPlan(p.Settings, 0, 0))
+func newMemoryLimit(log *zap.Logger) *memoryLimit {
+	return &memoryLimit{log: log, keeper: memory.NewKeeper()}
+}
+
+// plan plans for the integrations that are enabled.
+func (l *memoryLimit) plan(wanted []config.Integration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	plans := make(map[string]memory.Plan)
+	for _, i := range wanted {
+		if i.Enabled {
+			was := l.plans[i.Name]
+			plans[i.Name] = pipeline.MemoryPlan(i.Config, was.Brokers, was.Partitions)
+		}
 	}
+	l.wanted, l.plans = wanted, plans
 	l.keeper.SetPlan(l.total())
-	return l
 }
 
-// total sums the plans: the pipelines share a buffer, and each has fetches of its own.
+// total sums the plans: the integrations share a buffer, and each has fetches of its own.
 func (l *memoryLimit) total() (sum memory.Plan) {
-	sum.MaxBuffered = l.plans[0].MaxBuffered
-	if len(l.plans) > 1 {
-		sum.MaxBuffered += sum.MaxBuffered / 2 // see consumer.Budget
-	}
 	for _, p := range l.plans {
 		sum.Brokers += p.Brokers
 		sum.Partitions += p.Partitions
-		sum.MaxBytes, sum.FetchMaxBytes = max(sum.MaxBytes, p.MaxBytes), max(sum.FetchMaxBytes, p.FetchMaxBytes)
+		sum.MaxBuffered, sum.MaxBytes, sum.FetchMaxBytes = max(sum.MaxBuffered, p.MaxBuffered), max(sum.MaxBytes, p.MaxBytes), max(sum.FetchMaxBytes, p.FetchMaxBytes)
+	}
+	if len(l.plans) > 1 {
+		sum.MaxBuffered += sum.MaxBuffered / 2 // see consumer.Budget
 	}
 	return sum
 }
 
-// resize adapts the limit to the brokers and assigned partitions of one pipeline.
-func (l *memoryLimit) resize(i, brokers, partitions int) {
+// resize adapts the limit to the brokers and assigned partitions of one integration.
+func (l *memoryLimit) resize(name string, brokers, partitions int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.plans[i].Brokers, l.plans[i].Partitions = brokers, partitions
+	one, enabled := l.plans[name]
+	if !enabled {
+		return // it drains
+	}
+	one.Brokers, one.Partitions = brokers, partitions
+	l.plans[name] = one
 	plan := l.total()
 	if !l.keeper.SetPlan(plan) {
 		return
@@ -58,4 +74,17 @@ func (l *memoryLimit) resize(i, brokers, partitions int) {
 		return
 	}
 	l.log.Info("memory planned", fields...)
+}
+
+// descriptorsNeeded estimates how many file descriptors the process needs.
+func (l *memoryLimit) descriptorsNeeded() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := ownDescriptors
+	for _, i := range l.wanted {
+		if i.Enabled {
+			n += descriptorsOf(i.Config, l.plans[i.Name].Partitions)
+		}
+	}
+	return n
 }

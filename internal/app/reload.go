@@ -15,7 +15,9 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/integrations"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/reload"
 )
@@ -28,7 +30,7 @@ type Reload struct {
 
 // newWatcher returns the watcher of the files of the configuration.
 func (a *App) newWatcher(from Reload) *reload.Watcher {
-	src := &source{options: from.Options, inForce: func() string { return a.pipelines[0].Settings().Mapping.Blueprint }}
+	src := &source{options: from.Options, bounded: a.o.Range != pipeline.Range{}, inForce: a.blueprints}
 	return &reload.Watcher{
 		Files: src.files, Signals: from.Signals, Log: a.log,
 		Failed: func() bool { return a.reloads.now().State == ops.ReloadFailed },
@@ -41,7 +43,7 @@ func (a *App) newWatcher(from Reload) *reload.Watcher {
 			switch {
 			case ctx.Err() != nil: // the bridge is stopping
 			case err != nil:
-				a.reloadFailed(why, err)
+				a.reloadFailed(why, err, changed)
 			default:
 				a.reloaded(why, changed, pending)
 			}
@@ -49,14 +51,27 @@ func (a *App) newWatcher(from Reload) *reload.Watcher {
 	}
 }
 
-// reload applies next to the process and its first pipeline: all of it that needs
-// no restart, or nothing and an error.
-func (a *App) reload(ctx context.Context, next *config.Config, reread bool) (changed, pending []string, err error) {
-	p := a.pipelines[0]
-	if changed, pending, err = p.Apply(ctx, next, reread); err == nil && a.o.Level != nil {
-		a.o.Level.SetLevel(LogLevel(p.Settings().Log))
+// reload applies next to the process and its integrations. What is refused of an
+// integration leaves that one as it is, and the process, and is an error.
+func (a *App) reload(ctx context.Context, next *config.Deployment, reread bool) (changed, pending []string, err error) {
+	base, taken, waiting := a.base.Load().Follow(next.Base)
+	ofIntegration := func(key string) bool { return !config.OfProcess(key) }
+	changed, pending = slices.DeleteFunc(taken, ofIntegration), slices.DeleteFunc(waiting, ofIntegration)
+	var wanted []config.Integration
+	for _, i := range next.Integrations {
+		i.Config = i.Config.WithProcess(base)
+		wanted = append(wanted, i)
 	}
-	return changed, pending, err
+	a.plan(wanted)
+	c, err := a.integrations.Reconcile(ctx, wanted, reread)
+	if err != nil {
+		return c.Changed, nil, err
+	}
+	a.base.Store(base)
+	if a.o.Level != nil {
+		a.o.Level.SetLevel(LogLevel(base.Log))
+	}
+	return append(changed, c.Changed...), append(pending, c.Pending...), nil
 }
 
 // LogLevel returns the level of a validated log section.
@@ -68,20 +83,37 @@ func LogLevel(c config.Log) zapcore.Level {
 
 // digest identifies the configuration in force, without the secrets.
 func (a *App) digest() string {
-	p := a.pipelines[0]
-	text, err := p.Settings().YAML()
-	if err != nil {
-		return "" // every value of ours can be written
+	sum := sha256.New()
+	for _, s := range a.integrations.Status() {
+		settings, digest := settingsOf(s), ""
+		if p := pipelineOf(s); p != nil && s.State == integrations.Running {
+			digest = p.BlueprintDigest()
+		} else {
+			_, digest, _ = pipeline.ReadBlueprint(settings.Mapping.Blueprint)
+		}
+		text, err := settings.YAML()
+		if err != nil {
+			return "" // every value of ours can be written
+		}
+		fmt.Fprintf(sum, "%s %t %s\n%s", s.Name, s.Enabled, digest, text)
 	}
-	sum := sha256.Sum256(append(text, p.BlueprintDigest()...))
-	return hex.EncodeToString(sum[:6])
+	return hex.EncodeToString(sum.Sum(nil)[:6])
+}
+
+// blueprints returns the files of the blueprints in force.
+func (a *App) blueprints() (files []string) {
+	for _, s := range a.integrations.Status() {
+		files = append(files, settingsOf(s).Mapping.Blueprint)
+	}
+	return files
 }
 
 // source loads the configuration.
 type source struct {
 	options config.Options
-	inForce func() string // the blueprint file in force
-	seen    bool          // the file was there once, with something in it
+	bounded bool            // it is of one integration
+	inForce func() []string // the blueprint files in force
+	seen    bool            // the file was there once, with something in it
 }
 
 func (s *source) file() string {
@@ -93,7 +125,7 @@ func (s *source) file() string {
 
 // load loads the configuration. A start may do without a file. Where there was
 // one, a missing or empty file is an accident, or a writer at work.
-func (s *source) load() (*config.Config, error) {
+func (s *source) load() (*config.Deployment, error) {
 	o := s.options
 	info, err := plaintext.Stat(s.file())
 	switch {
@@ -103,18 +135,32 @@ func (s *source) load() (*config.Config, error) {
 		return nil, fmt.Errorf("%s is empty; write it again, or restart the bridge to run without it", s.file())
 	}
 	o.FileRequired = o.FileRequired || s.seen
-	return config.Load(o)
+	return s.read(o)
 }
 
-// files lists the files to follow: the configuration, the blueprint in force, and
-// the one that the configuration names now, whether it is valid or not.
+func (s *source) read(o config.Options) (*config.Deployment, error) {
+	if !s.bounded {
+		return config.LoadDeployment(o)
+	}
+	c, err := config.Load(o)
+	if err != nil {
+		return nil, err
+	}
+	return config.Single(c), nil
+}
+
+// files lists the files to follow: the configuration, the folder of integrations, the
+// blueprints in force, and those that the configuration names now, whether it is valid
+// or not.
 func (s *source) files() []string {
 	files := []string{s.file()}
-	blueprints := []string{s.inForce()}
+	blueprints := s.inForce()
 	o := s.options
 	o.Partial = true
-	if next, err := config.Load(o); err == nil {
-		blueprints = append(blueprints, next.Mapping.Blueprint)
+	if next, err := s.read(o); err == nil {
+		for _, i := range next.Integrations {
+			blueprints = append(blueprints, i.Config.Mapping.Blueprint)
+		}
 	}
 	for _, b := range blueprints {
 		if b != "" && !slices.Contains(files, b) {
@@ -144,19 +190,23 @@ func (r *reloads) now() ops.ReloadStatus {
 	return s
 }
 
-// reloadFailed records, and logs once, why what is on disk is not in force.
-func (a *App) reloadFailed(why string, err error) {
-	text := firstProblems(err)
+// reloadFailed records, and logs once, why what is on disk is not in force. changed are
+// the keys of other integrations that are.
+func (a *App) reloadFailed(why string, err error, changed []string) {
+	text, hash := firstProblems(err), a.digest()
 	r := &a.reloads
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.status.State == ops.ReloadFailed && r.status.Error == text && why != reload.Signal {
+	if r.status.State == ops.ReloadFailed && r.status.Error == text && why != reload.Signal && len(changed) == 0 {
 		return // tried again, with the same outcome
 	}
 	at := time.Now()
-	r.status.State, r.status.Error, r.status.At = ops.ReloadFailed, text, at
+	r.status.State, r.status.Error, r.status.At, r.status.Hash = ops.ReloadFailed, text, at, hash
+	if len(changed) > 0 {
+		r.status.Generation++
+	}
 	a.metrics.ConfigReloaded(at, err)
-	a.log.Error("the configuration was not reloaded; the one in force stays", zap.String("because", why), zap.String("error", text))
+	a.log.Error("the configuration was not reloaded; the one in force stays", zap.String("because", why), zap.String("error", text), zap.Strings("changed", changed))
 }
 
 // maxReported bounds the problems of one configuration in a log line and on a page.

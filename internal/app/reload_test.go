@@ -15,7 +15,6 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
-	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/reload"
 )
 
@@ -29,7 +28,7 @@ func reloadable(t *testing.T) (a *App, cfg *config.Config, logs *observer.Observ
 	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
 	core, logs := observer.New(zap.InfoLevel)
 	level := zap.NewAtomicLevel()
-	a, err := New(t.Context(), Options{Pipelines: []pipeline.Config{{Settings: &c}}, Log: zap.New(core), Level: &level})
+	a, err := New(t.Context(), Options{Deployment: config.Single(&c), Log: zap.New(core), Level: &level})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +41,7 @@ func TestReloadsAreLoggedOnce(t *testing.T) {
 	a, _, logs := reloadable(t)
 	bad := errors.New("config.yaml:3: one\nconfig.yaml:4: two")
 	for range 3 {
-		a.reloadFailed(reload.Retry, bad)
+		a.reloadFailed(reload.Retry, bad, nil)
 	}
 	if got := logs.FilterMessageSnippet("was not reloaded").Len(); got != 1 {
 		t.Errorf("got %d lines about one refusal, want 1", got)
@@ -50,7 +49,7 @@ func TestReloadsAreLoggedOnce(t *testing.T) {
 	if got := a.reloads.now(); got.State != ops.ReloadFailed || got.Error != "config.yaml:3: one | config.yaml:4: two" || got.Generation != 1 {
 		t.Errorf("got %+v, want it failed for both", got)
 	}
-	a.reloadFailed(reload.File, errors.New(strings.Repeat("x\n", 400)))
+	a.reloadFailed(reload.File, errors.New(strings.Repeat("x\n", 400)), nil)
 	if got := a.reloads.now().Error; got != "x | x | x | x | x | and 395 more; bridge check lists them all" {
 		t.Errorf("got %q, want the first five", got)
 	}
@@ -73,14 +72,14 @@ func TestReloadsAreLoggedOnce(t *testing.T) {
 // not fall back to flags and environment alone: to another blueprint, say.
 func TestSourceRequiresItsFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
-	s := &source{inForce: func() string { return "" },
+	s := &source{inForce: func() []string { return nil },
 		options: config.Options{File: path, Env: []string{"BRIDGE_KAFKA_TOPICS=events", "BRIDGE_ZEROBUS_WORKSPACE_URL=https://a.example",
 			"BRIDGE_ZEROBUS_CLIENT_ID=id", "BRIDGE_ZEROBUS_CLIENT_SECRET=s", "BRIDGE_ZEROBUS_TABLE=c.s.t"}}}
 	level := func(when, want, fault string) {
 		t.Helper()
 		got, err := s.load()
 		switch {
-		case fault == "" && (err != nil || got.Log.Level != want):
+		case fault == "" && (err != nil || got.Base.Log.Level != want):
 			t.Errorf("%s: got %v, want level %s", when, err, want)
 		case fault != "" && (err == nil || !strings.Contains(err.Error(), fault) || !strings.Contains(err.Error(), path)):
 			t.Errorf("%s: got %v, want it refused, with %q", when, err, fault)
@@ -111,7 +110,7 @@ func TestReloadSetsTheLogLevel(t *testing.T) {
 	before := a.digest()
 	next := new(*cfg)
 	next.Zerobus.ClientSecret, next.Log.Level = "s2", "debug"
-	if _, _, err := a.reload(t.Context(), next, false); err != nil {
+	if _, _, err := a.reload(t.Context(), config.Single(next), false); err != nil {
 		t.Fatal(err)
 	}
 	if got := a.o.Level.Level(); got != zap.DebugLevel {

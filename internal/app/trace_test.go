@@ -139,7 +139,7 @@ func traceContinues(t *testing.T, protocol string) {
 	s.produce(`{"type":"track","event":"Secret Deed","message_id":"m-2","user_id":"jane@example.com"}`, quiet)
 	s.produce(`{"type":"track","event":"Secret Deed","message_id":"m-3","user_id":"jane@example.com"}`, "")
 	s.produce(`no json of jane@example.com`, poison)
-	b, stop := s.run(s.integration("", s.topic, tableName, "tracing.enabled=true"))
+	b, stop := s.run(s.integration("default", s.topic, tableName, "tracing.enabled=true"))
 	s.eventually("three rows and a reject", func() bool {
 		now := b.Status().Totals
 		return now.RowsDelivered == 3 && now.EventsRejected == 1
@@ -227,7 +227,7 @@ func TestHangingCollectorDelaysNothing(t *testing.T) {
 	for k, v := range map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": hung.URL, "OTEL_TRACES_SAMPLER": "always_on", "OTEL_BSP_MAX_QUEUE_SIZE": "128", "OTEL_BSP_SCHEDULE_DELAY": "10"} {
 		t.Setenv(k, v)
 	}
-	b, stop := s.run(s.integration("", s.topic, tableName, "tracing.enabled=true"))
+	b, stop := s.run(s.integration("default", s.topic, tableName, "tracing.enabled=true"))
 	s.produce(`{"type":"track","event":"a","message_id":"first"}`, "")
 	<-asked
 	const events = 500

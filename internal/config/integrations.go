@@ -32,5 +32,5 @@ func LoadDeployment(o Options) (*Deployment, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Deployment{Base: c, Integrations: []Integration{{Name: DefaultIntegration, Enabled: true, Config: c}}}, nil
+	return Single(c), nil
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -25,4 +26,11 @@ func (c *Config) WithProcess(base *Config) *Config {
 		}
 	}
 	return &merged
+}
+
+// Single returns the deployment of one integration, for a run that is not of a whole
+// deployment.
+func Single(c *Config) *Deployment {
+	name := cmp.Or(c.Rejects.Integration, DefaultIntegration)
+	return &Deployment{Base: c, Integrations: []Integration{{Name: name, Enabled: true, Config: c}}}
 }

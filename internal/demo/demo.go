@@ -173,7 +173,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	go func() { // ends with running; waited for below, and closed for who has the error already
 		defer close(ended)
 		ended <- o.Serve(running, app.Options{
-			Pipelines: []pipeline.Config{{Settings: cfg}}, Log: log,
+			Deployment: config.Single(cfg), Log: log,
 			Observer: func(next consumer.Observer) consumer.Observer { return &ackObserver{Observer: next, acks: &d.acks} },
 		}, func(a *app.App) {
 			d.bridge = a

@@ -41,7 +41,7 @@ func TestStartIsCommittedOnce(t *testing.T) {
 	z := &c.Zerobus
 	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
 	core, logs := observer.New(zap.InfoLevel)
-	p, err := New(Config{Settings: &c, From: &kafka.Position{Kind: kafka.Earliest}, Until: &kafka.Position{Kind: kafka.Latest}},
+	p, err := New(Config{Settings: &c, Range: Range{From: &kafka.Position{Kind: kafka.Earliest}, Until: &kafka.Position{Kind: kafka.Latest}}},
 		Deps{Log: zap.New(core), Metrics: ops.NewMetrics("", nil).Integration("default", KnownLabels(&c))})
 	if err != nil {
 		t.Fatal(err)

@@ -28,10 +28,12 @@ type Config struct {
 	// Settings are its kafka, zerobus, mapping, delivery and rejects sections. They
 	// are not changed.
 	Settings *config.Config
-	// From and Until bound the run; nil fields are open. A run with Until ends
-	// when everything before it is delivered.
-	From, Until *kafka.Position
+	Range
 }
+
+// Range bounds a run; nil fields are open. A run with Until ends when everything
+// before it is delivered.
+type Range struct{ From, Until *kafka.Position }
 
 // Deps is what the process owns and lends. Log, Metrics and Version are required.
 type Deps struct {

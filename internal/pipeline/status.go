@@ -33,13 +33,27 @@ func (p *Pipeline) Status() ops.IntegrationStatus {
 	if g := p.group.Load(); g != nil {
 		st := g.Status()
 		s.MemberID, s.BufferedBytes, s.LastPoll = st.MemberID, st.BufferedBytes, st.Polled
-		if st.Running && st.BufferedBytes < st.BufferedLimit && time.Since(st.Polled) > pollTimeout {
-			s.LiveReason = "the poll loop makes no progress"
-		}
+		s.LiveReason = stuck(st)
 		s.NotReady = append(s.NotReady, st.NotReady...)
 		s.Partitions, s.Ledger = st.Partitions, st.Ledger
 	}
 	return s
+}
+
+// Stuck returns why only another pipeline can deliver; empty while this one can, or
+// cannot for another reason.
+func (p *Pipeline) Stuck() string {
+	if g := p.group.Load(); g != nil {
+		return stuck(g.Status())
+	}
+	return ""
+}
+
+func stuck(s consumer.Status) string {
+	if s.Running && s.BufferedBytes < s.BufferedLimit && time.Since(s.Polled) > pollTimeout {
+		return "the poll loop makes no progress"
+	}
+	return ""
 }
 
 // sinkProblem describes why the sink is not ready; empty while it is.

@@ -1,0 +1,72 @@
+package app
+
+import (
+	"time"
+
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/integrations"
+	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/live"
+	"github.com/datafly/bridge/internal/pipeline"
+)
+
+// Status returns what /status shows. A process that runs out of file descriptors is not
+// ready.
+func (a *App) Status() ops.Status {
+	known := a.integrations.Status()
+	var all []ops.IntegrationStatus
+	for _, i := range known {
+		s := statusOf(i)
+		if len(known) > 1 {
+			s.LiveReason = "" // one that is stuck is started again, without the process
+		}
+		all = append(all, s)
+	}
+	s := ops.Status{Version: a.o.Version, Started: a.started, BufferedLimit: int64(a.base.Load().Delivery.MaxBuffered),
+		Memory: a.memory.keeper.State(), Reload: a.reloads.now(), LogLinesDropped: a.droppedLogLines()}
+	if short := a.descriptors.short(time.Now(), a.memory.descriptorsNeeded()); short != nil {
+		s.NotReady = append(s.NotReady, *short)
+	}
+	return ops.NewStatus(s, all)
+}
+
+// statusOf returns the state of an integration. One that does not run has the counts of
+// its last pipeline.
+func statusOf(i integrations.Status) ops.IntegrationStatus {
+	z := i.Config.Zerobus
+	s := ops.IntegrationStatus{Integration: i.Name, Group: i.Config.Kafka.Group, Table: z.Catalog + "." + z.Schema + "." + z.Table, Config: i.Config.Redacted()}
+	if p := pipelineOf(i); p != nil {
+		s = p.Status()
+	}
+	s.Reason, s.NextTry = i.Reason, i.NextTry
+	if i.State != integrations.Running && i.State != integrations.Draining {
+		s.State, s.NotReady, s.LiveReason = i.State, nil, ""
+	}
+	return s
+}
+
+// pipelineOf returns the present pipeline of an integration, or the last one; nil
+// without.
+func pipelineOf(i integrations.Status) *pipeline.Pipeline {
+	p, _ := i.Runner.(*pipeline.Pipeline)
+	return p
+}
+
+// settingsOf returns the settings in force of an integration; of one that does not
+// run, those it would run with.
+func settingsOf(i integrations.Status) *config.Config {
+	if p := pipelineOf(i); p != nil && i.State == integrations.Running {
+		return p.Settings()
+	}
+	return i.Config
+}
+
+// deadLetters returns what reads the dead letters of an integration; nil without.
+func (a *App) deadLetters(integration string) live.DeadLetters {
+	for _, i := range a.integrations.Status() {
+		if p := pipelineOf(i); p != nil && i.Name == integration {
+			return p.DeadLetters()
+		}
+	}
+	return nil
+}
