@@ -29,8 +29,10 @@ flight may finish within delivery.drain, what is delivered is committed, the
 member leaves its group, and the exit code is 0.
 
 Settings come from the file, then BRIDGE_<SECTION>_<KEY> variables, then flags.
-The file and the blueprint are watched: blueprint, log level, rate limit and
-secrets take effect when they change, or on SIGHUP; the rest after a restart.
+The file, integrations_dir and the blueprints are watched, and read on SIGHUP. A
+changed blueprint, log level, rate limit or secret takes effect at once. Another
+changed key of an integration makes that one drain and start again; keys of the
+process take effect after a restart.
 The exit code is 2 when the configuration is wrong, 1 when Kafka or the
 workspace refuses for a reason that waiting cannot resolve.
 

@@ -241,12 +241,12 @@ func TestReloadSettings(t *testing.T) {
 			t.Errorf("got %d lines at debug level after log.level was set back, want none", got-quiet)
 		}
 
-		replace(t, s.config, strings.Replace(plain, "topics: [", "topics: [another, ", 1))
+		s.amend("ops", "pprof: true")
 		r := m.reload("a change that waits", func(r ops.ReloadStatus) bool { return len(r.PendingRestart) > 0 })
-		if r.State != ops.ReloadOK || r.Generation != 4 || !slices.Equal(r.PendingRestart, []string{"kafka.topics"}) {
-			t.Errorf("got %+v, want kafka.topics to wait for a restart and nothing else to change", r)
+		if r.State != ops.ReloadOK || r.Generation != 4 || !slices.Equal(r.PendingRestart, []string{"ops.pprof"}) {
+			t.Errorf("got %+v, want ops.pprof to wait for a restart and nothing else to change", r)
 		}
-		if got := m.logged("kafka.topics changed; takes effect after a restart"); got != 1 {
+		if got := m.logged("ops.pprof changed; takes effect after a restart"); got != 1 {
 			t.Errorf("got %d lines that say so, want 1", got)
 		}
 		replace(t, s.config, strings.Replace(plain, "delivery:\n", "delivery:\n  max_row: 7\n", 1))
