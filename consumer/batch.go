@@ -63,11 +63,11 @@ type batches struct {
 	// spare is how much larger than their rows the buffers in use may be, all
 	// together: partitions that wait with a few rows each must not hold the
 	// buffers of those that wrote full batches before.
-	spare int64
+	spare func() int64
 	used  atomic.Int64 // capacity of the buffers in use, as they were taken
 }
 
-func newBatches(maxBytes, spare int64) *batches {
+func newBatches(maxBytes int64, spare func() int64) *batches {
 	return &batches{pool: sync.Pool{New: func() any { return new(Batch) }}, keep: int(2 * maxBytes), spare: spare}
 }
 
@@ -80,7 +80,7 @@ func (bs *batches) take() *Batch {
 
 // give takes a batch back whose rows nobody uses any more.
 func (bs *batches) give(b *Batch) {
-	oversized := cap(b.buf) > 4*len(b.buf) && bs.used.Load() > bs.spare
+	oversized := cap(b.buf) > 4*len(b.buf) && bs.used.Load() > bs.spare()
 	bs.used.Add(-int64(b.capacity))
 	b.reset()
 	if cap(b.buf) > bs.keep || oversized {

@@ -8,25 +8,60 @@ import (
 
 // Budget bounds, in bytes, the events that groups have polled and not yet
 // delivered. Hand one Budget to several groups by [Config.Budget] to bound them
-// together. Each group that runs may always hold its even share of the limit, so a
-// stalled group cannot stop the others. Beyond that share a group takes
-// what is free of the limit, up to twice its share while others run. All groups
-// together hold at most one and a half times the limit, and one fetch answer each.
-// It can be more after a third group has joined: it takes its even share even if the
-// first two hold all they could. That lasts until they have delivered it.
+// together. The even share is the limit divided by the number of groups: those that
+// run, or those that [Budget.Reserve] announced, if these are more.
+//
+// Each group may always hold its even share, so a stalled group cannot stop the
+// others. Beyond that share a group takes what is free of the limit, up to twice its
+// share. All groups together hold at most one and a half times the limit, and one
+// poll each. One group alone holds the limit and one poll. A poll is sized by the
+// room there is, and by the events before it.
+//
+// Groups that are added while others are stalled make the even share smaller, and
+// what the others hold stays. The bound does not change. Once one and a half times
+// the limit is held, an empty group may take one event at a time until the stalled
+// groups deliver.
+//
+// An event that is larger than the share is admitted alone.
+//
 // A Budget is safe for concurrent use.
 type Budget struct {
 	limit int64
+	most  int64        // that all groups hold together
 	used  atomic.Int64 // by all groups
-	count atomic.Int64 // of groups
+	count atomic.Int64 // of groups that the limit is divided among
 
-	mu     sync.Mutex // guards groups
-	groups map[*groupBudget]bool
+	mu       sync.Mutex // guards the fields below
+	reserved int
+	groups   map[*groupBudget]bool // those that run
 }
 
 // NewBudget returns a Budget of limit bytes.
 func NewBudget(limit int64) *Budget {
-	return &Budget{limit: limit, groups: make(map[*groupBudget]bool)}
+	return &Budget{limit: limit, most: limit + limit/2, groups: make(map[*groupBudget]bool)}
+}
+
+// Reserve divides the limit among n groups from now on, even before they run. Call
+// it with the number of configured groups before they start, and when it changes:
+// then the order in which they start does not matter.
+func (b *Budget) Reserve(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reserved = n
+	b.divide()
+}
+
+// divide counts the groups again. The caller holds mu.
+func (b *Budget) divide() {
+	b.count.Store(int64(max(b.reserved, len(b.groups))))
+	b.signalAll()
+}
+
+// signalAll has every group that waits look for room. The caller holds mu.
+func (b *Budget) signalAll() {
+	for g := range b.groups {
+		g.signal()
+	}
 }
 
 // groupBudget is the part of a Budget that one group uses. Only the group's poll
@@ -54,10 +89,7 @@ func (g *groupBudget) setRunning(running bool) {
 	} else {
 		delete(g.groups, g)
 	}
-	g.count.Store(int64(len(g.groups)))
-	for other := range g.groups {
-		other.signal()
-	}
+	g.divide()
 }
 
 func (g *groupBudget) signal() {
@@ -67,44 +99,61 @@ func (g *groupBudget) signal() {
 	}
 }
 
+// shared is how many groups the limit is divided among.
+func (g *groupBudget) shared() int64 { return max(g.count.Load(), 1) }
+
 // even is the group's even share of the limit.
-func (g *groupBudget) even() int64 { return g.limit / max(g.count.Load(), 1) }
+func (g *groupBudget) even() int64 { return g.limit / g.shared() }
 
 func (g *groupBudget) take(n int64) {
 	g.used.Add(n)
 	g.own.Add(n)
 }
 
+// give returns what take took. Room for other groups appears only where the sum
+// falls below a level that room compares it with, and one of those who give back
+// sees that.
 func (g *groupBudget) give(n int64) {
-	own, all := g.own.Add(-n), g.used.Add(-n)
-	if all < g.limit && all+n >= g.limit {
-		g.mu.Lock()
-		for other := range g.groups {
-			other.signal()
+	g.own.Add(-n)
+	all := g.used.Add(-n)
+	g.signal()
+	for _, level := range []int64{g.limit, g.most} {
+		if all < level && all+n >= level {
+			g.mu.Lock()
+			g.signalAll()
+			g.mu.Unlock()
 		}
-		g.mu.Unlock()
-	}
-	if even := g.even(); own < 2*even && own+n >= even {
-		g.signal()
 	}
 }
 
 // room returns how many bytes the group may still take; 0 or less when it has to
 // wait.
 func (g *groupBudget) room() int64 {
-	even, own := g.even(), g.own.Load()
-	free := g.limit - g.used.Load()
-	if g.count.Load() > 1 {
-		free = min(free, 2*even-own)
+	even, own, used := g.even(), g.own.Load(), g.used.Load()
+	room := max(min(even-own, g.most-used), min(2*even-own, g.limit-used))
+	if own == 0 {
+		room = max(room, 1)
 	}
-	return max(free, even-own)
+	return room
+}
+
+// prefetch returns how many bytes of what is polled next the client may hold
+// beside its fetches. It is what is left of the even share: the groups do not wait
+// for each other when they fetch, so what is free would be counted once for each.
+// It is less than 0 by what the group holds too much.
+func (g *groupBudget) prefetch() int64 {
+	even, own := g.even(), g.own.Load()
+	over := min(min(2*even, g.limit)-own, 0)
+	return min(max(g.room(), over), max(even-own, over))
 }
 
 // wait returns when there is room, or with the context's error. Not polling is
 // the backpressure: the client stops fetching when its own small buffer is full,
-// and heartbeats and rebalances continue.
-func (g *groupBudget) wait(ctx context.Context) error {
+// and heartbeats and rebalances continue. It calls divided before each pause: the
+// share may have changed.
+func (g *groupBudget) wait(ctx context.Context, divided func()) error {
 	for g.room() <= 0 {
+		divided()
 		select {
 		case <-g.freed:
 		case <-ctx.Done():

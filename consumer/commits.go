@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/kafka"
+	"github.com/datafly/bridge/internal/panics"
 )
 
 // A group that has committed nothing begins anywhere else after a restart. Its
@@ -151,6 +152,7 @@ func retryMissing(err error) error {
 // were committed under for startOffsets, which the client calls next in the same
 // goroutine.
 func (g *Group) offsetsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
+	defer panics.Catch(g.panicked)
 	g.fetched = make(map[topicPartition][16]byte)
 	for _, group := range resp.Groups {
 		for _, t := range group.Topics {
@@ -172,6 +174,7 @@ func (g *Group) offsetsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Offs
 // name that has been deleted since, begin at the start of their log, which
 // commitEarly commits: until then, whoever is given the partition begins there.
 func (g *Group) startOffsets(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	defer panics.Catch(g.panicked)
 	defer g.noteBegins(offsets)
 	if err := g.dropDeleted(ctx, offsets); err != nil {
 		return nil, err
@@ -308,7 +311,11 @@ func (g *Group) commitStarts(ctx context.Context, cl *kgo.Client) {
 // partitions that have delivered since, or that the membership which commits was
 // not given: it would set them, or their new owner, back. The client may hold the
 // commit until it has joined again.
-func (g *Group) dropPassed(req *kmsg.OffsetCommitRequest) error {
+func (g *Group) dropPassed(req *kmsg.OffsetCommitRequest) (err error) {
+	defer panics.Catch(func(crash error) {
+		g.panicked(crash)
+		err = crash // or all of them would be committed
+	})
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := range req.Topics {
@@ -396,7 +403,7 @@ func (g *Group) aside(ctx context.Context, do func()) {
 	done := make(chan struct{})
 	g.asides.Go(func() {
 		defer close(done)
-		do()
+		g.guard(do)
 	})
 	select {
 	case <-done:

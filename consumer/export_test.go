@@ -145,18 +145,21 @@ func (b *Budget) Group() GroupBudget {
 func (b GroupBudget) Leave()                         { b.b.leave() }
 func (b GroupBudget) Take(n int64)                   { b.b.take(n) }
 func (b GroupBudget) Give(n int64)                   { b.b.give(n) }
-func (b GroupBudget) Wait(ctx context.Context) error { return b.b.wait(ctx) }
+func (b GroupBudget) Wait(ctx context.Context) error { return b.b.wait(ctx, func() {}) }
 func (b GroupBudget) Share(n int) int64              { return b.b.share(n) }
 func (b GroupBudget) Tight() bool                    { return b.b.tight() }
 func (b GroupBudget) Room() int64                    { return b.b.room() }
+func (b GroupBudget) Prefetch() int64                { return b.b.prefetch() }
 
 // Batches hands out batches.
 type Batches struct{ bs *batches }
 
-func NewBatches(maxBytes, spare int64) Batches { return Batches{newBatches(maxBytes, spare)} }
-func (bs Batches) Take() *Batch                { return bs.bs.take() }
-func (bs Batches) Give(b *Batch)               { bs.bs.give(b) }
-func (bs Batches) Used() int64                 { return bs.bs.used.Load() }
+func NewBatches(maxBytes, spare int64) Batches {
+	return Batches{newBatches(maxBytes, func() int64 { return spare })}
+}
+func (bs Batches) Take() *Batch  { return bs.bs.take() }
+func (bs Batches) Give(b *Batch) { bs.bs.give(b) }
+func (bs Batches) Used() int64   { return bs.bs.used.Load() }
 
 // Incarnations knows the topics of one name one after the other.
 type Incarnations struct{ in topicIDs }

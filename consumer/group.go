@@ -18,6 +18,7 @@ import (
 
 	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/memory"
+	"github.com/datafly/bridge/internal/panics"
 )
 
 // Group is one member of a consumer group.
@@ -39,7 +40,7 @@ type Group struct {
 	// rebalance callbacks can run earlier: they use the client that they get, and
 	// partitions need none before something is pushed.
 	cl     *kgo.Client
-	stop   context.CancelCauseFunc // set by Run, too
+	stop   context.CancelCauseFunc // set by Run before the client is made
 	stopAt *StopOffsets            // of a bounded run; else nil
 
 	mu        sync.Mutex // guards the fields below
@@ -58,6 +59,8 @@ type Group struct {
 	polled   atomic.Int64 // when the poll loop last began a poll, Unix nanoseconds
 	arrived  atomic.Int64 // records polled and handed over
 	running  atomic.Bool
+	brokers  atomic.Int64            // of the cluster, as far as known
+	crashed  atomic.Pointer[failure] // the first panic
 	commits  commitLog
 
 	fetched  map[topicPartition][16]byte // see offsetsFetched
@@ -81,7 +84,7 @@ func partitionKey(topic string, id int32) topicPartition {
 func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, obs Observer, log *zap.Logger) *Group {
 	g := &Group{
 		cfg: cfg, conn: cfg.Connection(), log: log, cluster: cluster, sink: sink, newMapper: newMapper, obs: obs,
-		batches: newBatches(int64(cfg.MaxBytes), int64(cfg.MaxBuffered)/4), probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
+		probe: probeInterval, heartbeat: min(3*time.Second, cfg.SessionTimeout/3),
 		parts: make(map[topicPartition]*partition), ledgers: make(map[topicPartition]*partitionLedger),
 		owned: make(map[topicPartition]bool), halted: make(map[topicPartition]bool), purged: make(map[string]time.Time),
 		starts: make(map[topicPartition]int64), begins: make(map[topicPartition]kgo.EpochOffset), reading: make(map[string][16]byte),
@@ -92,7 +95,8 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 		shared = NewBudget(int64(cfg.MaxBuffered))
 	}
 	g.budget = shared.group()
-	g.limiter = &kafka.FetchLimiter{Room: g.budget.room}
+	g.batches = newBatches(int64(cfg.MaxBytes), func() int64 { return g.budget.even() / 4 })
+	g.limiter = &kafka.FetchLimiter{Room: g.budget.prefetch, Panicked: g.panicked}
 	g.problems.log, g.stuckLog.log, g.commits.log = log, log, log
 	return g
 }
@@ -100,8 +104,12 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 // Run joins the group and delivers until ctx ends, then drains, commits and leaves
 // within Drain and a second. It returns nil when ctx ended it, whatever its cause,
 // and the reason when the member cannot continue, such as an event rejected under
-// the stop policy. Run may be called once.
-func (g *Group) Run(ctx context.Context) error {
+// the stop policy. A panic in a goroutine of the group, or in what the Kafka client
+// calls for it, ends the run in the same way, also during a stop: the error has
+// its stack, see [panics.Stack], and the batch at hand is not committed. Run may be
+// called once.
+func (g *Group) Run(ctx context.Context) (err error) {
+	defer panics.To(&err)
 	opts, err := g.options()
 	if err != nil {
 		return err
@@ -115,20 +123,27 @@ func (g *Group) Run(ctx context.Context) error {
 	clientCtx = kgo.PreCommitFnContext(clientCtx, kafka.AddTopicIDs)
 	g.budget.join() // before the client may fetch: it asks for room
 	defer g.budget.leave()
-	if g.cl, err = kgo.NewClient(append(opts, kgo.WithContext(clientCtx))...); err != nil {
-		return fmt.Errorf("preparing the kafka consumer: %w", err)
-	}
 	ctx, g.stop = context.WithCancelCause(ctx)
 	defer g.stop(nil)
+	total, each := g.fetchSizes()
+	if g.cl, err = kgo.NewClient(append(opts, kgo.FetchMaxBytes(total), kgo.FetchMaxPartitionBytes(each), kgo.WithContext(clientCtx))...); err != nil {
+		return fmt.Errorf("preparing the kafka consumer: %w", err)
+	}
 
 	g.running.Store(true)
 	eg, egCtx := errgroup.WithContext(ctx)
-	eg.Go(func() error { return g.poll(egCtx) })
-	eg.Go(func() error { return g.watch(egCtx) })
-	eg.Go(func() error { return g.commitEarly(egCtx, clientCtx) })
-	eg.Go(func() error { return g.stopAll(egCtx) })
+	run := func(do func(context.Context) error) {
+		eg.Go(func() error {
+			defer panics.Catch(g.panicked)
+			return do(egCtx)
+		})
+	}
+	run(g.poll)
+	run(g.watch)
+	run(func(ctx context.Context) error { return g.commitEarly(ctx, clientCtx) })
+	run(g.stopAll)
 	if g.stopAt != nil {
-		eg.Go(func() error { return g.awaitStopOffsets(egCtx) })
+		run(g.awaitStopOffsets)
 	}
 	_ = eg.Wait() // they end with ctx only; why it ended is its cause
 	g.running.Store(false)
@@ -142,8 +157,8 @@ func (g *Group) Run(ctx context.Context) error {
 	<-committed
 	g.asides.Wait()
 
-	var failed *failure
-	if errors.As(context.Cause(ctx), &failed) {
+	failed := g.crashed.Load()
+	if failed != nil || errors.As(context.Cause(ctx), &failed) {
 		return failed.err
 	}
 	return nil
@@ -157,6 +172,19 @@ func (f *failure) Error() string { return f.err.Error() }
 
 // fail ends the run with err.
 func (g *Group) fail(err error) { g.stop(&failure{err}) }
+
+// panicked ends the run with the error of a panic, also a run that is ending.
+func (g *Group) panicked(err error) {
+	g.crashed.CompareAndSwap(nil, &failure{err})
+	g.fail(err)
+}
+
+// guard calls f. After a panic in f the run ends, and what follows here is still
+// done.
+func (g *Group) guard(f func()) {
+	defer panics.Catch(g.panicked)
+	f()
+}
 
 func (g *Group) options() ([]kgo.Opt, error) {
 	opts, err := g.conn.Options(g.log)
@@ -180,8 +208,6 @@ func (g *Group) options() ([]kgo.Opt, error) {
 		kgo.SessionTimeout(g.cfg.SessionTimeout),
 		kgo.RebalanceTimeout(g.cfg.RebalanceTimeout),
 		kgo.HeartbeatInterval(g.heartbeat),
-		kgo.FetchMaxBytes(int32(g.cfg.FetchMaxBytes)),
-		kgo.FetchMaxPartitionBytes(int32(g.cfg.FetchMaxPartitionBytes)),
 		kgo.FetchMaxWait(kafka.FetchMaxWait),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commitInterval),
@@ -207,17 +233,18 @@ func (g *Group) options() ([]kgo.Opt, error) {
 // poll hands what is fetched to the partitions. It never waits for a sink: when the
 // budget is spent it stops polling, which stops the fetching.
 func (g *Group) poll(ctx context.Context) error {
+	var cost float64 // of a record, by the budget; recent
 	for {
 		g.polled.Store(time.Now().UnixNano())
-		if err := g.budget.wait(ctx); err != nil {
+		if err := g.budget.wait(ctx, g.updateFetchSizes); err != nil {
 			return err
 		}
 		// An idle topic must not look like a loop that is stuck.
 		polling, cancel := context.WithTimeout(ctx, pollTimeout)
-		fetches := g.cl.PollRecords(polling, g.cfg.maxPoll())
+		fetches := g.cl.PollRecords(polling, g.maxPoll(cost))
 		cancel()
 		counted := g.limiter.Polled(g.cl)
-		g.cl.UpdateFetchMaxBytes(g.limiter.Size(int32(g.cfg.FetchMaxBytes)), g.limiter.Size(int32(g.cfg.FetchMaxPartitionBytes)))
+		g.updateFetchSizes()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -225,7 +252,7 @@ func (g *Group) poll(ctx context.Context) error {
 		fetches.EachError(func(topic string, id int32, err error) {
 			failed = g.fetchFailed(topic, id, err) || failed
 		})
-		share, ids := g.share(), fetchedTopicIDs(fetches)
+		share, ids, size := g.share(), fetchedTopicIDs(fetches), 0
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			if len(f.Records) == 0 {
 				return
@@ -236,10 +263,14 @@ func (g *Group) poll(ctx context.Context) error {
 			}
 			p.end.Store(g.cfg.readableEnd(f))
 			p.setTopicID(ids[f.Topic])
-			g.arrive(p, f, share)
+			size += g.arrive(p, f, share)
 		})
 		counted()
-		g.arrived.Add(int64(fetches.NumRecords()))
+		if n := fetches.NumRecords(); n > 0 {
+			now := float64(size) / float64(n)
+			cost = max(now, cost+(now-cost)/8) // rises at once, falls slowly
+			g.arrived.Add(int64(n))
+		}
 		g.cl.AllowRebalance()
 		if failed {
 			// A loop of immediate errors must not become a busy loop. One wait for all
@@ -252,6 +283,16 @@ func (g *Group) poll(ctx context.Context) error {
 	}
 }
 
+// maxPoll returns how many records to poll at most, given what one takes of the
+// budget: as many as there is room for, and one at least.
+func (g *Group) maxPoll(cost float64) int {
+	n := g.cfg.maxPoll()
+	if cost > 0 {
+		n = min(n, max(int(float64(g.budget.room())/cost), 1))
+	}
+	return n
+}
+
 // fetchFailed reports whether polling again at once would return the same error.
 func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 	var loss *kgo.ErrDataLoss
@@ -261,6 +302,8 @@ func (g *Group) fetchFailed(topic string, id int32, err error) bool {
 		g.enterDataLoss(loss)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
 	case errors.Is(err, kafka.ErrNoRoom):
+	case panics.Is(err):
+		g.panicked(err)
 	case errors.As(err, &large):
 		g.halt(large)
 	case errors.Is(err, kerr.UnknownTopicID):
@@ -322,25 +365,64 @@ func (g *Group) markOffset(topic string, id int32, at kgo.EpochOffset) {
 // updateSize takes over the number of brokers and of assigned partitions, which
 // determine how much memory there may be.
 func (g *Group) updateSize(cl *kgo.Client) {
-	g.mu.Lock()
-	p := memory.Plan{FetchMaxBytes: int64(g.cfg.FetchMaxBytes), Brokers: len(cl.DiscoveredBrokers()), Partitions: len(g.parts)}
-	g.mu.Unlock()
-	g.limiter.SetPlan(p)
+	brokers := len(cl.DiscoveredBrokers())
+	g.brokers.Store(int64(brokers))
+	g.limiter.SetPlan(g.plan())
 	if g.cfg.OnSizeChange != nil {
-		g.cfg.OnSizeChange(p.Brokers, p.Partitions)
+		g.cfg.OnSizeChange(brokers, len(g.partitions()))
 	}
+}
+
+// plan is what the prefetch of this group's client depends on.
+func (g *Group) plan() memory.Plan {
+	return memory.Plan{FetchMaxBytes: int64(g.cfg.FetchMaxBytes), Brokers: int(g.brokers.Load()), Integrations: int(g.budget.shared())}
+}
+
+// fetchSizes returns how many bytes to request of a broker at a time, and of each
+// partition. They shrink with the number of groups that share the budget.
+func (g *Group) fetchSizes() (total, partition int32) {
+	most := int32(g.plan().FetchMax())
+	return g.limiter.Size(most), g.limiter.Size(min(int32(g.cfg.FetchMaxPartitionBytes), most))
+}
+
+// updateFetchSizes applies the fetch sizes. Only the poll loop calls it.
+func (g *Group) updateFetchSizes() {
+	g.limiter.SetPlan(g.plan())
+	g.cl.UpdateFetchMaxBytes(g.fetchSizes())
 }
 
 // The callbacks of a rebalance. The client never calls two of them at once, nor one
 // of them between a poll and its AllowRebalance.
 
 func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	defer panics.Catch(g.panicked)
 	// The client hands a partition over once; should it ever do so twice, two
 	// goroutines must not write the same events.
 	g.drain(g.assignedAmong(partitions), 0, errLost)
+	started := g.begin(cl, partitions)
+	g.updateSize(cl)
+	if len(started) == 0 {
+		return
+	}
+	// A pause outlives a revoke in the client.
+	cl.ResumeFetchPartitions(started)
 	n := 0
+	for topic, ids := range started {
+		n += len(ids)
+		for _, id := range ids {
+			g.obs.OffsetsPassed(topic, id, 0, 0)
+		}
+	}
+	g.obs.Rebalanced("assigned", n)
+	g.log.Info("partitions assigned", zap.Any("partitions", started))
+}
+
+// begin starts the partitions that were assigned, and returns them: none while the
+// run ends.
+func (g *Group) begin(cl *kgo.Client, partitions map[string][]int32) map[string][]int32 {
 	member, _ := cl.GroupMetadata()
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.setOwned(partitions, true)
 	if g.stopping {
 		partitions = nil // nothing polls any more
@@ -357,36 +439,33 @@ func (g *Group) assigned(_ context.Context, cl *kgo.Client, partitions map[strin
 			g.parts[partitionKey(topic, id)] = p
 			delete(g.starts, partitionKey(topic, id)) // of an earlier assignment
 			p.start()
-			g.obs.OffsetsPassed(topic, id, 0, 0)
-			n++
 		}
 	}
-	g.mu.Unlock()
-	g.updateSize(cl)
-	if n == 0 {
-		return
-	}
-	// A pause outlives a revoke in the client.
-	cl.ResumeFetchPartitions(partitions)
-	g.obs.Rebalanced("assigned", n)
-	g.log.Info("partitions assigned", zap.Any("partitions", partitions))
+	return partitions
+}
+
+// rebalanced notes partitions that went away. Whatever the observer does, what is
+// marked is still committed.
+func (g *Group) rebalanced(kind string, n int) {
+	g.guard(func() { g.obs.Rebalanced(kind, n) })
 }
 
 // revoked ends partitions: what is in flight may finish, what is not mapped is
 // released, what is marked is committed.
 func (g *Group) revoked(ctx context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	defer panics.Catch(g.panicked)
 	defer g.updateSize(cl)
 	defer g.disown(partitions)
 	gone, foreign := g.byMembership(cl, g.assignedAmong(partitions))
 	if len(foreign) > 0 {
 		g.drain(foreign, 0, errLost)
-		g.obs.Rebalanced("lost", len(foreign))
+		g.rebalanced("lost", len(foreign))
 		g.log.Warn("partitions lost: the group no longer knew this member, which has joined again; what it had not committed by then is read again by the new owners", zap.Any("partitions", partitions))
 	}
 	if len(gone) > 0 {
 		began := time.Now()
 		g.drain(gone, g.cfg.Drain, errDrained)
-		g.obs.Rebalanced("revoked", len(gone))
+		g.rebalanced("revoked", len(gone))
 		g.log.Info("partitions revoked", zap.Any("partitions", partitions), zap.Duration("drained_in", time.Since(began)))
 	}
 	// Also when nothing is revoked: the callback ends a generation.
@@ -414,6 +493,7 @@ func (g *Group) byMembership(cl *kgo.Client, all []*partition) (ours, foreign []
 // lost ends partitions that another member may already own: nothing of theirs can
 // be committed any more.
 func (g *Group) lost(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	defer panics.Catch(g.panicked)
 	defer g.updateSize(cl)
 	defer g.disown(partitions)
 	gone := g.assignedAmong(partitions)
@@ -421,7 +501,7 @@ func (g *Group) lost(_ context.Context, cl *kgo.Client, partitions map[string][]
 		return
 	}
 	g.drain(gone, 0, errLost)
-	g.obs.Rebalanced("lost", len(gone))
+	g.rebalanced("lost", len(gone))
 	g.log.Warn("partitions lost: the group expelled this member, or its brokers could not be reached; what was not committed is read again by the new owners", zap.Any("partitions", partitions))
 }
 
@@ -455,7 +535,7 @@ func (g *Group) drain(gone []*partition, limit time.Duration, cause error) {
 	defer hard.Stop()
 	for _, p := range gone {
 		p.wait()
-		g.obs.Forget(p.topic, p.id)
+		g.guard(func() { g.obs.Forget(p.topic, p.id) })
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -557,6 +637,7 @@ func (g *Group) commit(ctx context.Context, cl *kgo.Client, but ...*partition) {
 
 // committed is called with the outcome of every commit.
 func (g *Group) committed(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+	defer panics.Catch(g.panicked)
 	request := kafka.Request{Group: g.cfg.Group}
 	if err == nil && resp != nil {
 		for _, t := range resp.Topics {

@@ -9,6 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/datafly/bridge/internal/kafka"
 )
 
 // Ledger accounts for every event of a partition since this process first owned
@@ -163,9 +165,9 @@ const (
 )
 
 // arrive accounts for every offset from the partition's position to the last record
-// polled, and queues the events among the records. The fetch holds at least one
-// record.
-func (g *Group) arrive(p *partition, f kgo.FetchTopicPartition, share int64) {
+// polled, and queues the events among the records. It returns what they take of the
+// budget. The fetch holds at least one record.
+func (g *Group) arrive(p *partition, f kgo.FetchTopicPartition, share int64) (size int) {
 	p.arriving.Lock()
 	defer p.arriving.Unlock()
 	from := g.position(p, f)
@@ -180,7 +182,7 @@ func (g *Group) arrive(p *partition, f kgo.FetchTopicPartition, share int64) {
 			recs, to.Offset, first, start = recs[:n], end, min(first, end), min(start, end)
 		}
 		if to.Offset <= from {
-			return
+			return 0
 		}
 	}
 	var gap gaps
@@ -201,6 +203,7 @@ func (g *Group) arrive(p *partition, f kgo.FetchTopicPartition, share int64) {
 	if events > 0 {
 		g.obs.EventsRead(p.topic, p.id, events, bytes)
 	}
+	return bytes + kafka.RecordCost*events
 }
 
 // position returns the offset that the poll should begin at: where the last one

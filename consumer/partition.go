@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/kafka"
+	"github.com/datafly/bridge/internal/panics"
 )
 
 // partition delivers the events of one assigned partition, in order, one batch at
@@ -119,6 +120,7 @@ func (p *partition) enter(name, reason, remedy string) {
 func (p *partition) start() {
 	go func() {
 		defer close(p.done)
+		defer panics.Catch(func(err error) { p.g.panicked(fmt.Errorf("delivering %s/%d: %w", p.topic, p.id, err)) })
 		p.run()
 	}()
 }
@@ -229,14 +231,7 @@ func (p *partition) run() {
 	defer p.logRejectCounts()
 	for p.await() {
 		p.enter(StateWriting, "", "")
-		p.fill()
-		p.observeMapped()
-		err := p.deliver()
-		for old := stale(nil); errors.As(err, &old) && old.Stale(); {
-			p.enter(StateWriting, "", "") // it may have been blocked for the old rows
-			p.refill()
-			err = p.deliver()
-		}
+		err := p.process()
 		n := len(p.batch.recs)
 		p.observeDone(err)
 		if err != nil {
@@ -249,9 +244,23 @@ func (p *partition) run() {
 		p.mark(p.batch.recs[n-1])
 		p.release(n)
 		p.g.batches.give(p.batch) // what is given back to the budget must not be held on to
-		p.batch = nil
+		p.batch, p.resolved, p.refusedRows = nil, p.resolved[:0], p.refusedRows[:0]
 		p.enter(StateWaiting, "", "")
 	}
+}
+
+// process maps a batch and delivers it. A panic on the way is an error.
+func (p *partition) process() (err error) {
+	defer panics.To(&err)
+	p.fill()
+	p.observeMapped()
+	err = p.deliver()
+	for old := stale(nil); errors.As(err, &old) && old.Stale(); {
+		p.enter(StateWriting, "", "") // it may have been blocked for the old rows
+		p.refill()
+		err = p.deliver()
+	}
+	return err
 }
 
 // await returns true when there is something to map and false when the partition
@@ -394,8 +403,13 @@ func (p *partition) abandon(err error) {
 	if errors.Is(err, errStopped) {
 		cause = err
 	}
-	if cause == nil {
-		p.g.fail(fmt.Errorf("delivering %s/%d offsets %d to %d: %w", p.topic, p.id, first, last, err))
+	failed := fmt.Errorf("delivering %s/%d offsets %d to %d: %w", p.topic, p.id, first, last, err)
+	switch {
+	case panics.Is(err):
+		p.g.panicked(failed)
+		return
+	case cause == nil:
+		p.g.fail(failed)
 		return
 	}
 	p.log.Warn("batch abandoned unmarked; its rows will be written again",
@@ -501,7 +515,11 @@ func (p *partition) status(now time.Time) PartitionStatus {
 	}
 	first := int64(-1)
 	if len(p.pending) > 0 {
-		first = p.pending[0].recs[0].Offset
+		oldest := p.pending[0].recs[0]
+		first = oldest.Offset
+		if oldest.Timestamp.UnixMilli() > 0 { // else it has none
+			s.Behind = Seconds(max(now.Sub(oldest.Timestamp), 0))
+		}
 	}
 	p.mu.Unlock()
 	if s.Marked < 0 {
@@ -559,7 +577,7 @@ func (p *partition) observeMapped() {
 }
 
 func (p *partition) observeDone(err error) {
-	if p.g.cfg.BatchObserver == nil {
+	if p.view.Mapped.IsZero() { // also where a panic kept it from being mapped
 		return
 	}
 	p.fillView()

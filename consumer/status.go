@@ -25,7 +25,7 @@ type Status struct {
 	Running       bool      // the poll loop is alive
 	Polled        time.Time // when the poll loop last began a poll; it waits while the budget is spent
 	BufferedBytes int64
-	BufferedLimit int64
+	BufferedLimit int64     // that the group may hold now; it waits while it holds as much
 	LastCommit    time.Time // zero before the first
 	Partitions    []PartitionStatus
 	// Ledger is the sum over all partitions this process ever owned.
@@ -57,18 +57,32 @@ type PartitionStatus struct {
 	Partition int32     `json:"partition"`
 	State     string    `json:"state"` // one of the State constants
 	Since     time.Time `json:"-"`
-	Paused    bool      `json:"paused"`         // fetches are paused: it holds more than its share while memory is short
-	Committed int64     `json:"committed"`      // offset a new owner would begin at
-	Marked    int64     `json:"marked"`         // offset after the last delivered event and those after it that hold none
-	End       int64     `json:"end_offset"`     // offset after the last one that can be read
-	Lag       int64     `json:"lag"`            // offsets to read and deliver until End
-	Pending   int       `json:"pending_events"` // records polled and not delivered yet
-	Buffered  int64     `json:"buffered_bytes"` // of them
-	Oldest    Seconds   `json:"oldest_unacked_seconds"`
-	Reason    string    `json:"reason,omitempty"` // why it is blocked
-	Rows      int64     `json:"rows_delivered"`   // since the partition was assigned
+	Paused    bool      `json:"paused"`                 // fetches are paused: it holds more than its share while memory is short
+	Committed int64     `json:"committed"`              // offset a new owner would begin at
+	Marked    int64     `json:"marked"`                 // offset after the last delivered event and those after it that hold none
+	End       int64     `json:"end_offset"`             // offset after the last one that can be read
+	Lag       int64     `json:"lag"`                    // offsets to read and deliver until End
+	Pending   int       `json:"pending_events"`         // records polled and not delivered yet
+	Buffered  int64     `json:"buffered_bytes"`         // of them
+	Oldest    Seconds   `json:"oldest_unacked_seconds"` // since the first of them was polled
+	Behind    Seconds   `json:"behind_seconds"`         // since the timestamp of the first of them; 0 without any
+	Reason    string    `json:"reason,omitempty"`       // why it is blocked
+	Rows      int64     `json:"rows_delivered"`         // since the partition was assigned
 	// Ledger accounts for every event since this process first owned it.
 	Ledger LedgerStatus `json:"ledger"`
+}
+
+// Behind returns the age of the oldest unacknowledged event by its timestamp, over
+// the partitions that are not blocked; 0 if there is none. It is for autoscalers:
+// more members cannot help a partition that is blocked. A sink that is blocked does
+// not show here: all its partitions wait then.
+func Behind(partitions []PartitionStatus) (behind time.Duration) {
+	for _, p := range partitions {
+		if p.State != StateBlocked {
+			behind = max(behind, time.Duration(p.Behind))
+		}
+	}
+	return behind
 }
 
 // Seconds is a duration that JSON has in seconds.
@@ -109,8 +123,8 @@ func (g *Group) Status() Status {
 		Running:       g.running.Load(),
 		Polled:        time.Unix(0, g.polled.Load()),
 		BufferedBytes: g.budget.own.Load(),
-		BufferedLimit: g.budget.limit,
 	}
+	s.BufferedLimit = s.BufferedBytes + g.budget.room()
 	var committed map[string]map[int32]kgo.EpochOffset
 	g.commits.mu.Lock()
 	s.LastCommit = g.commits.last

@@ -118,7 +118,7 @@ func (a *App) plan(wanted []config.Integration) {
 	for _, i := range wanted {
 		a.metrics.Integration(i.Name, pipeline.KnownLabels(i.Config))
 	}
-	a.memory.plan(wanted)
+	a.budget.Reserve(a.memory.plan(wanted))
 }
 
 // removed forgets an integration.

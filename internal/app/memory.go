@@ -1,6 +1,7 @@
 package app
 
 import (
+	"maps"
 	"sync"
 
 	"go.uber.org/zap"
@@ -24,8 +25,8 @@ func newMemoryLimit(log *zap.Logger) *memoryLimit {
 	return &memoryLimit{log: log, keeper: memory.NewKeeper()}
 }
 
-// plan plans for the integrations that are enabled.
-func (l *memoryLimit) plan(wanted []config.Integration) {
+// plan plans for the integrations that are enabled, and returns how many these are.
+func (l *memoryLimit) plan(wanted []config.Integration) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	plans := make(map[string]memory.Plan)
@@ -36,20 +37,8 @@ func (l *memoryLimit) plan(wanted []config.Integration) {
 		}
 	}
 	l.wanted, l.plans = wanted, plans
-	l.keeper.SetPlan(l.total())
-}
-
-// total sums the plans: the integrations share a buffer, and each has fetches of its own.
-func (l *memoryLimit) total() (sum memory.Plan) {
-	for _, p := range l.plans {
-		sum.Brokers += p.Brokers
-		sum.Partitions += p.Partitions
-		sum.MaxBuffered, sum.MaxBytes, sum.FetchMaxBytes = max(sum.MaxBuffered, p.MaxBuffered), max(sum.MaxBytes, p.MaxBytes), max(sum.FetchMaxBytes, p.FetchMaxBytes)
-	}
-	if len(l.plans) > 1 {
-		sum.MaxBuffered += sum.MaxBuffered / 2 // see consumer.Budget
-	}
-	return sum
+	l.keeper.SetPlan(memory.Total(maps.Values(l.plans)))
+	return len(plans)
 }
 
 // resize adapts the limit to the brokers and assigned partitions of one integration.
@@ -62,12 +51,12 @@ func (l *memoryLimit) resize(name string, brokers, partitions int) {
 	}
 	one.Brokers, one.Partitions = brokers, partitions
 	l.plans[name] = one
-	plan := l.total()
+	plan := memory.Total(maps.Values(l.plans))
 	if !l.keeper.SetPlan(plan) {
 		return
 	}
 	s := l.keeper.State()
-	fields := []zap.Field{zap.Int("partitions", plan.Partitions), zap.Int("brokers", plan.Brokers),
+	fields := []zap.Field{zap.Int("integrations", plan.Integrations), zap.Int("partitions", plan.Partitions), zap.Int("brokers", plan.Brokers),
 		zap.Int64("bound_mib", memory.MiB(s.Bound)), zap.Int64("soft_limit_mib", memory.MiB(s.SoftLimit))}
 	if s.Warning != "" {
 		l.log.Warn("the memory limit is below what this member may need", append(fields, zap.String("error", s.Warning))...)

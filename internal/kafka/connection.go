@@ -29,6 +29,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 
 	"github.com/datafly/bridge/internal/oauthtoken"
+	"github.com/datafly/bridge/internal/panics"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/setting"
 )
@@ -99,7 +100,7 @@ func (c *Connection) Options(log *zap.Logger) ([]kgo.Opt, error) {
 		return nil, err
 	}
 	if mechanism != nil {
-		opts = append(opts, kgo.SASL(mechanism))
+		opts = append(opts, kgo.SASL(contained{mechanism}))
 	}
 	return opts, nil
 }
@@ -300,6 +301,14 @@ func (s *SASL) mechanism() (sasl.Mechanism, error) {
 func (s *SASL) scram(context.Context) (scram.Auth, error) {
 	pass, err := s.readPassword()
 	return scram.Auth{User: s.Username, Pass: pass}, err
+}
+
+// contained makes a panic on the way to credentials an error of the connection.
+type contained struct{ sasl.Mechanism }
+
+func (c contained) Authenticate(ctx context.Context, host string) (_ sasl.Session, _ []byte, err error) {
+	defer panics.To(&err)
+	return c.Mechanism.Authenticate(ctx, host)
 }
 
 // bearer gives a refused token the same error as other refused credentials. A

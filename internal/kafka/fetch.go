@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/internal/memory"
+	"github.com/datafly/bridge/internal/panics"
 )
 
 // RecordCost is the client's overhead for a record, in bytes.
@@ -54,10 +55,13 @@ type FetchLimiter struct {
 	// Room returns how many bytes of what is polled there is room for. Set it
 	// before the client is made.
 	Room func() int64
+	// Panicked takes the error of a panic in the decompressor, which is the fetch's
+	// error, too. Nil is allowed.
+	Panicked func(error)
 
 	inner kgo.Decompressor
 	most  int          // bytes that a batch may take with its records
-	limit atomic.Int64 // bytes beside Room; see memory.Plan.Fetched
+	limit atomic.Int64 // bytes beside Room of this client; see memory.Plan.Fetched
 
 	unpolled atomic.Int64 // bytes the client held after the last poll
 	since    atomic.Int64 // bytes of the batches read since the last poll
@@ -89,14 +93,20 @@ func (f *FetchLimiter) SetPlan(p memory.Plan) { f.limit.Store(p.Fetched()) }
 // Decompress implements [kgo.Decompressor]. It must not wait for room, since a
 // rebalance waits for it. Brokers answer at the same time, and each may pass the
 // limit by one batch.
-func (f *FetchLimiter) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+func (f *FetchLimiter) Decompress(src []byte, codec kgo.CompressionCodecType) (out []byte, err error) {
+	defer panics.Catch(func(crash error) {
+		out, err = nil, crash
+		if f.Panicked != nil {
+			f.Panicked(crash)
+		}
+	})
 	if codec == kgo.CodecNone {
 		return src, nil
 	}
 	if f.unpolled.Load()+f.since.Load() >= f.Room()+f.limit.Load() {
 		return nil, ErrNoRoom
 	}
-	out, err := f.inner.Decompress(src, codec)
+	out, err = f.inner.Decompress(src, codec)
 	if err == nil && overcrowded(out, (f.most-len(out))/RecordCost) {
 		out, err = nil, kgo.ErrMaxDecompress
 	}

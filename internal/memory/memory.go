@@ -6,6 +6,7 @@ package memory
 import (
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"runtime/debug"
@@ -24,8 +25,14 @@ const (
 	// perPartition is the goroutine, mapper, connection and share of batches of one
 	// partition.
 	perPartition = mebi / 5
-	// base is the memory of an idle process.
-	base = 96 * mebi
+	// base is the memory of an idle process with one integration, and perIntegration
+	// that of each further one: its Kafka clients, goroutines and metrics.
+	base           = 96 * mebi
+	perIntegration = 2 * mebi
+	// fetchFloor is the least that a client requests from a broker at a time, where
+	// many integrations share the process. An event that is larger arrives all the
+	// same: brokers return one batch at least.
+	fetchFloor = 64 << 10
 	// outside is what the resident set may hold above the soft limit: program code,
 	// which the Go runtime does not count, and allocations during a GC cycle.
 	outside = 64 * mebi
@@ -34,25 +41,54 @@ const (
 	unlimited = 1 << 60
 )
 
-// Plan holds what the memory of one group member depends on, sizes in bytes.
+// Plan holds what the memory of one process depends on, sizes in bytes.
 type Plan struct {
 	MaxBuffered   int64 // delivery.max_buffered
-	MaxBytes      int64 // delivery.max_bytes
+	MaxBytes      int64 // delivery.max_bytes; of several integrations the largest
 	FetchMaxBytes int64 // kafka.fetch_max_bytes
 	Brokers       int   // of the cluster; 0 counts as 1
-	Partitions    int   // assigned to this member
+	Partitions    int   // assigned to this process, of all integrations
+	Integrations  int   // that share the process, running or not; 0 counts as 1
+}
+
+// Total returns the plan of a process that runs the integrations of plans. They
+// share one buffer and one cluster.
+func Total(plans iter.Seq[Plan]) (sum Plan) {
+	for p := range plans {
+		sum.MaxBuffered, sum.MaxBytes = max(sum.MaxBuffered, p.MaxBuffered), max(sum.MaxBytes, p.MaxBytes)
+		sum.FetchMaxBytes, sum.Brokers = max(sum.FetchMaxBytes, p.FetchMaxBytes), max(sum.Brokers, p.Brokers)
+		sum.Partitions += p.Partitions
+		sum.Integrations += max(p.Integrations, 1)
+	}
+	return sum
 }
 
 // Bound returns the resident memory to plan with, in bytes. Rows in flight are at
 // most one full write per partition, and at most what all buffered events make.
 func (p Plan) Bound() int64 {
-	rows := min(int64(p.Partitions)*p.MaxBytes, p.MaxBuffered*45/100)
-	return 2*(p.MaxBuffered+rows) + 2*p.Fetched() + int64(p.Partitions)*perPartition + base
+	integrations := int64(max(p.Integrations, 1))
+	rows := min(int64(p.Partitions)*p.MaxBytes, p.Buffered()*45/100)
+	return 2*(p.Buffered()+rows) + 2*integrations*p.Fetched() + int64(p.Partitions)*perPartition + base + (integrations-1)*perIntegration
 }
 
-// Fetched returns the bytes of events, decompressed, that the Kafka client may
-// hold besides the buffered ones.
-func (p Plan) Fetched() int64 { return int64(max(p.Brokers, 1)) * p.FetchMaxBytes * Ratio }
+// Buffered returns the most bytes of events that are polled and not yet durable.
+// Several integrations may hold half of MaxBuffered more: see consumer.Budget.
+func (p Plan) Buffered() int64 {
+	if p.Integrations > 1 {
+		return p.MaxBuffered + p.MaxBuffered/2
+	}
+	return p.MaxBuffered
+}
+
+// FetchMax returns how many bytes the client of one integration requests from a
+// broker at a time: its share of FetchMaxBytes, and 64 KiB at least.
+func (p Plan) FetchMax() int64 {
+	return max(p.FetchMaxBytes/int64(max(p.Integrations, 1)), min(fetchFloor, p.FetchMaxBytes))
+}
+
+// Fetched returns the bytes of events, decompressed, that the Kafka client of one
+// integration may hold besides the buffered ones.
+func (p Plan) Fetched() int64 { return int64(max(p.Brokers, 1)) * p.FetchMax() * Ratio }
 
 // SoftLimit returns the limit for the Go runtime that keeps the process within the
 // bound and within the limit of its control group; cgroup is 0 without one.
@@ -71,9 +107,13 @@ func (p Plan) Fits(cgroup int64) error {
 	if cgroup <= 0 || bound <= cgroup {
 		return nil
 	}
-	return fmt.Errorf("up to %d MiB are needed for %d partitions and %d brokers, and the memory limit of the control group is %d MiB; "+
+	shared := ""
+	if p.Integrations > 1 {
+		shared = fmt.Sprintf(" of %d integrations", p.Integrations)
+	}
+	return fmt.Errorf("up to %d MiB are needed for %d partitions%s and %d brokers, and the memory limit of the control group is %d MiB; "+
 		"raise the limit, or lower delivery.max_buffered (%d MiB) or kafka.fetch_max_bytes (%.3g MiB)",
-		MiB(bound), p.Partitions, max(p.Brokers, 1), MiB(cgroup), MiB(p.MaxBuffered), float64(p.FetchMaxBytes)/mebi)
+		MiB(bound), p.Partitions, shared, max(p.Brokers, 1), MiB(cgroup), MiB(p.MaxBuffered), float64(p.FetchMaxBytes)/mebi)
 }
 
 // MiB rounds bytes up to MiB.

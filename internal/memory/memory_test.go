@@ -3,6 +3,7 @@ package memory_test
 import (
 	"math"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -17,6 +18,51 @@ func defaults(partitions int) memory.Plan {
 	return memory.Plan{MaxBuffered: 64 * mib, MaxBytes: 4 * mib, FetchMaxBytes: 4 * mib, Brokers: 1, Partitions: partitions}
 }
 
+// shared are the defaults for several integrations, with one broker.
+func shared(integrations, partitions int) memory.Plan {
+	p := defaults(partitions)
+	p.Integrations = integrations
+	return p
+}
+
+// One integration needs what a bridge without others needs.
+func TestBoundOfOneIntegration(t *testing.T) {
+	for partitions, want := range map[int]int64{4: 313, 16: 341, 300: 398} {
+		if one, none := shared(1, partitions), defaults(partitions); memory.MiB(one.Bound()) != want || one.Bound() != none.Bound() || one.FetchMax() != 4*mib || one.Fetched() != 28*mib {
+			t.Errorf("%d partitions: got a bound of %d MiB and fetches of %d bytes, want %d MiB and 4 MiB", partitions, memory.MiB(one.Bound()), one.FetchMax(), want)
+		}
+	}
+}
+
+// The clients of all integrations together prefetch no more than one client would,
+// until each has the least that there is.
+func TestFetchesShrinkWithTheIntegrations(t *testing.T) {
+	for _, n := range []int{1, 2, 5, 20, 64} {
+		if got := int64(n) * shared(n, n).Fetched(); got > 28*mib || got < 27*mib {
+			t.Errorf("%d integrations: the clients may hold %d bytes, want 28 MiB", n, got)
+		}
+	}
+	if got := shared(1000, 1000).FetchMax(); got != 64<<10 {
+		t.Errorf("1000 integrations: got fetches of %d bytes, want 64 KiB", got)
+	}
+	small := shared(1000, 1000)
+	if small.FetchMaxBytes = 4096; small.FetchMax() != 4096 {
+		t.Errorf("got fetches of %d bytes, want no more than the 4096 configured", small.FetchMax())
+	}
+}
+
+func TestTotal(t *testing.T) {
+	one, two := defaults(4), defaults(6)
+	one.MaxBytes, one.Brokers, two.Brokers = 8*mib, 3, 0 // the second has not found them yet
+	want := memory.Plan{MaxBuffered: 64 * mib, MaxBytes: 8 * mib, FetchMaxBytes: 4 * mib, Brokers: 3, Partitions: 10, Integrations: 2}
+	if got := memory.Total(slices.Values([]memory.Plan{one, two})); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := memory.Total(slices.Values([]memory.Plan{one})); got.Bound() != one.Bound() {
+		t.Errorf("a single integration: got %d bytes, want its own %d", got.Bound(), one.Bound())
+	}
+}
+
 func TestBoundGrowsWithWhatIsToDo(t *testing.T) {
 	base := defaults(16)
 	for name, more := range map[string]func(*memory.Plan){
@@ -24,6 +70,7 @@ func TestBoundGrowsWithWhatIsToDo(t *testing.T) {
 		"fetch_max_bytes": func(p *memory.Plan) { p.FetchMaxBytes *= 2 },
 		"brokers":         func(p *memory.Plan) { p.Brokers = 3 },
 		"partitions":      func(p *memory.Plan) { p.Partitions = 300 },
+		"integrations":    func(p *memory.Plan) { p.Integrations = 2 },
 	} {
 		p := base
 		if more(&p); p.Bound() <= base.Bound() {
@@ -50,6 +97,9 @@ func TestSoftLimitLeavesRoomBelowBothBounds(t *testing.T) {
 }
 
 func TestFits(t *testing.T) {
+	if err := shared(20, 300).Fits(512 * mib); err == nil || !strings.Contains(err.Error(), "300 partitions of 20 integrations") {
+		t.Errorf("20 integrations: got %v, want them named", err)
+	}
 	p := defaults(300)
 	for _, limit := range []int64{0, p.Bound(), 512 * mib} {
 		if err := p.Fits(limit); err != nil {
