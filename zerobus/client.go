@@ -90,14 +90,17 @@ type Client struct {
 
 // New checks cfg and returns a Client. It does no I/O. obs may be nil.
 func New(cfg Config, log *zap.Logger, obs Observer) (*Client, error) {
-	return newClient(cfg, log, obs, &roundTripper{caFile: cfg.CAFile}, nil)
+	return newClient(cfg, log, obs, nil)
 }
 
-// newClient takes replacements of the network for tests; a nil dial is the network.
-func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, dial dialer) (*Client, error) {
+// newClient takes a replacement of the network for tests; nil is the network.
+func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) (*Client, error) {
 	set, err := cfg.parse()
 	if err != nil {
 		return nil, err
+	}
+	if rt == nil {
+		rt = &roundTripper{all: set.Connections, caFile: set.CAFile}
 	}
 	if obs == nil {
 		obs = nopObserver{}
@@ -117,7 +120,7 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper, 
 	c.breaker = newBreaker(log, set.ProbeEvery, c.tokens.secretReplaced)
 	switch set.Transport {
 	case TransportGRPC:
-		c.grpc = newGRPCTransport(c, dial)
+		c.grpc = newGRPCTransport(c)
 		c.transport = c.grpc
 	case TransportREST:
 		c.transport = newREST(c)
@@ -152,8 +155,8 @@ func (c *Client) State() State {
 	return s
 }
 
-// Close ends the streams, waits half a second for the last acks, and closes connections.
-// It does not end Writes in flight: their contexts do.
+// Close ends the streams, waits half a second for the last acks, and closes connections
+// that no other client uses. It does not end Writes in flight: their contexts do.
 func (c *Client) Close() {
 	c.transport.close()
 	c.http.CloseIdleConnections()

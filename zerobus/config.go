@@ -46,6 +46,8 @@ type Config struct {
 	// secret replaced in its file is used without a restart. It must be safe for
 	// concurrent use.
 	ReadClientSecret func() (string, error)
+	// Connections are shared with other clients. Nil: the client has its own.
+	Connections *Connections
 	// ProbeEvery is the time between attempts while a configuration fault blocks
 	// writing. Lower values notice the fix sooner. Default 30s.
 	ProbeEvery time.Duration
@@ -94,6 +96,7 @@ func (c Config) parse() (settings, error) {
 	if s.ReadClientSecret == nil {
 		s.ReadClientSecret = s.ClientSecretSource().Read
 	}
+	s.Connections = cmp.Or(c.Connections, NewConnections())
 	if s.ProbeEvery, s.UserAgent = cmp.Or(c.ProbeEvery, DefaultProbeEvery), cmp.Or(c.UserAgent, DefaultUserAgent); s.ProbeEvery < 0 {
 		problems = append(problems, fmt.Errorf("probe_every %v is negative; set a duration such as 30s", c.ProbeEvery))
 	}

@@ -2,97 +2,15 @@ package zerobus
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
-	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/datafly/bridge/internal/plaintext"
 )
-
-// headersMax bounds the headers of an answer, and the trailers of a stream.
-const headersMax = 256 << 10
-
-// newHTTPClient returns a client that follows no redirect: requests carry credentials.
-func newHTTPClient(rt http.RoundTripper) *http.Client {
-	return &http.Client{
-		Transport:     rt,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-// roundTripper makes its http.Transports at the first request, so that New reads no file.
-type roundTripper struct {
-	caFile string
-
-	mu      sync.Mutex // guards the fields below
-	shared  *http.Transport
-	ownConn *http.Transport // makes a connection for each request
-}
-
-// RoundTrip sends a request that has Close set on a connection of its own.
-func (r *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	if err := r.connect(); err != nil {
-		if req.Body != nil {
-			req.Body.Close()
-		}
-		return nil, rootsError{err}
-	}
-	if req.Close {
-		return r.ownConn.RoundTrip(req)
-	}
-	return r.shared.RoundTrip(req)
-}
-
-// rootsError reports that the certificate authorities could not be read.
-type rootsError struct{ error }
-
-// CloseIdleConnections is what http.Client.CloseIdleConnections looks for.
-func (r *roundTripper) CloseIdleConnections() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.shared != nil {
-		r.shared.CloseIdleConnections()
-	}
-}
-
-// connect makes the transports, once they are needed. They do not change afterwards.
-func (r *roundTripper) connect() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.shared != nil {
-		return nil
-	}
-	roots, err := readRoots(r.caFile)
-	if err != nil {
-		return err
-	}
-	// HTTP/1.1: one connection per write in flight. A dead connection then costs one batch
-	// its timeout, and batches do not share flow control. A connection holds the two buffers.
-	r.shared = &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialTracked,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 512,
-		IdleConnTimeout:     90 * time.Second,
-		WriteBufferSize:     32 << 10,
-		ReadBufferSize:      4 << 10,
-
-		MaxResponseHeaderBytes: headersMax,
-	}
-	r.ownConn = r.shared.Clone()
-	r.ownConn.DisableKeepAlives = true
-	return nil
-}
 
 func dialTracked(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext(ctx, network, address)
@@ -100,25 +18,6 @@ func dialTracked(ctx context.Context, network, address string) (net.Conn, error)
 		return nil, err
 	}
 	return track(conn), nil
-}
-
-// readRoots returns the system's authorities and those of the file; nil: only the system's.
-func readRoots(caFile string) (*x509.CertPool, error) {
-	if caFile == "" {
-		return nil, nil
-	}
-	pem, err := plaintext.ReadPEM(caFile)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form", caFile)
-	}
-	return pool, nil
 }
 
 // innermost strips the method and URL that http.Client wraps around an error.

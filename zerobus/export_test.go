@@ -2,6 +2,7 @@ package zerobus
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"time"
@@ -17,14 +18,31 @@ func NewOver(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) (*
 	return NewDialed(cfg, log, obs, rt, nil)
 }
 
-// NewDialed is NewOver with gRPC's sockets replaced, too.
+// NewDialed is NewOver with gRPC's sockets replaced, too. A nil dial leaves them, or those
+// of cfg.Connections.
 func NewDialed(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper,
 	dial func(context.Context, string) (net.Conn, error)) (*Client, error) {
-	c, err := newClient(cfg, log, obs, rt, dial)
+	if dial != nil {
+		cfg.Connections = DialedConnections(dial)
+	}
+	c, err := newClient(cfg, log, obs, rt)
 	if err == nil {
 		c.jitter = func(d time.Duration) time.Duration { return d }
 	}
 	return c, err
+}
+
+// DialedConnections returns Connections with gRPC's sockets replaced.
+func DialedConnections(dial func(context.Context, string) (net.Conn, error)) *Connections {
+	c := NewConnections()
+	c.dial = dial
+	return c
+}
+
+// ReadRoots returns the authorities of a file.
+func ReadRoots(caFile string) (*x509.CertPool, error) {
+	ca, err := readAuthorities(caFile)
+	return ca.pool, err
 }
 
 // WriteLatest is Write for rows of the latest schema version.
@@ -44,8 +62,8 @@ var (
 	DecodeColumns   = decodeColumns
 	ParseRetryAfter = retryAfter
 	Confirm         = confirm
-	ReadRoots       = readRoots
 	StreamCodec     = codec{}
+	ErrClosed       = errClosed
 )
 
 // StreamFault returns the error and the reason of a stream that ended so, and whether it is

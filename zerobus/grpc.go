@@ -2,10 +2,8 @@ package zerobus
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,10 +11,6 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/semaphore"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 )
 
 // grpcTransport writes over databricks.zerobus.Zerobus/EphemeralStream.
@@ -30,7 +24,7 @@ import (
 // clients: https://github.com/databricks/zerobus-sdk
 type grpcTransport struct {
 	c        *Client
-	conns    *conns
+	conns    *lease
 	slots    []*slot
 	probes   *probeStreams
 	encoding atomic.Pointer[encoding] // of rows; streams of another are replaced
@@ -49,6 +43,7 @@ type grpcTransport struct {
 
 const (
 	openTimeout  = 15 * time.Second       // for a stream to be confirmed
+	roomTimeout  = time.Second            // for an established connection to take a stream
 	ackTimeout   = 60 * time.Second       // for the next ack, while something is in flight
 	closeGrace   = 500 * time.Millisecond // for the last acks after the client closed its side
 	idleRotation = 2                      // resends in a row over streams that ended as announced without an ack
@@ -61,8 +56,8 @@ var errClosed = errors.New("the client is closed")
 // encoding. Such rows are never sent: their fields would be misread or lost.
 var errOldEncoding = errors.New("streams have another encoding by now")
 
-func newGRPCTransport(c *Client, dial dialer) *grpcTransport {
-	t := &grpcTransport{c: c, conns: &conns{set: c.set, dial: dial}}
+func newGRPCTransport(c *Client) *grpcTransport {
+	t := &grpcTransport{c: c, conns: &lease{all: c.set.Connections, set: c.set}}
 	//nolint:forbidigo // ends with Close; streams outlive the Write that opened them
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	for range t.c.set.Streams {
@@ -367,148 +362,4 @@ func (p *probeStreams) put(st *stream) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.idle = append(p.idle, &idleStream{stream: st, expiry: time.AfterFunc(probeIdle, func() { st.drain(0, StreamLeft) })})
-}
-
-// dialer replaces the network in tests.
-type dialer func(ctx context.Context, address string) (net.Conn, error)
-
-// conns holds the one connection that all streams share. A connection that swallows what is
-// sent is replaced: gRPC itself would use it until the kernel gives it up, after 15 minutes.
-type conns struct {
-	set  settings
-	dial dialer
-
-	mu     sync.Mutex // guards the fields below and those of every conn
-	cur    *conn      // nil: the next stream makes one
-	closed bool
-}
-
-// conn is one grpc.ClientConn and how many streams use it.
-type conn struct {
-	*grpc.ClientConn
-	creds   *watchedTLS
-	streams int
-	retired bool // closed with its last stream
-}
-
-// get returns the connection for a new stream, with own one that nothing else uses; put
-// gives it back. It reads the certificate authorities but does not connect yet.
-func (c *conns) get(own bool) (*conn, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return nil, errClosed
-	}
-	used := c.cur
-	if own || used == nil {
-		var err error
-		if used, err = c.connect(); err != nil {
-			return nil, err
-		}
-		if used.retired = own; !own {
-			c.cur = used
-		}
-	}
-	used.streams++
-	return used, nil
-}
-
-func (c *conns) put(used *conn) {
-	c.mu.Lock()
-	used.streams--
-	last := used.retired && used.streams == 0
-	c.mu.Unlock()
-	if last {
-		_ = used.Close() // nothing to do about it
-	}
-}
-
-// retire keeps new streams off the connection.
-func (c *conns) retire(bad *conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	bad.retired = true
-	if c.cur == bad {
-		c.cur = nil
-	}
-}
-
-// close ends all streams that are open on the present connection.
-func (c *conns) close() {
-	c.mu.Lock()
-	c.closed = true
-	last := c.cur
-	c.cur = nil
-	c.mu.Unlock()
-	if last != nil {
-		_ = last.Close()
-	}
-}
-
-func (c *conns) connect() (*conn, error) {
-	used := &conn{}
-	creds := insecure.NewCredentials()
-	if !c.set.native.clear {
-		roots, err := readRoots(c.set.CAFile)
-		if err != nil {
-			return nil, rootsError{err}
-		}
-		used.creds = &watchedTLS{TransportCredentials: credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots})}
-		creds = used.creds
-	}
-	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(creds),
-		grpc.WithUserAgent(c.set.UserAgent),
-		// Answers are a few bytes, so the receive windows stay small and fixed: measuring
-		// them would cost a ping per answer. The service sets the windows for sending.
-		grpc.WithStaticStreamWindowSize(64 << 10),
-		grpc.WithStaticConnWindowSize(1 << 20),
-		grpc.WithWriteBufferSize(128 << 10),
-		grpc.WithMaxHeaderListSize(headersMax),
-		grpc.WithDisableRetry(), // the client retries; gRPC would keep copies of messages for it
-		grpc.WithDisableServiceConfig(),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(answerMax), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 10 * time.Second,
-			Backoff: backoff.Config{BaseDelay: backoffBase, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}}),
-	}
-	if c.dial != nil {
-		options = append(options, grpc.WithContextDialer(c.dial))
-	}
-	var err error
-	used.ClientConn, err = grpc.NewClient("dns:///"+c.set.native.target, options...)
-	return used, err
-}
-
-// watchedTLS remembers how the last handshake failed: gRPC passes on its text only, and the
-// remedy depends on the error.
-type watchedTLS struct {
-	credentials.TransportCredentials
-
-	mu    sync.Mutex // guards the fields below
-	fault error
-	at    time.Time
-}
-
-func (w *watchedTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	secure, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.fault, w.at = err, time.Now()
-	return secure, info, err
-}
-
-// handshakeLife is how long a failed handshake explains failures: gRPC tries again sooner.
-const handshakeLife = 10 * time.Second
-
-// last returns how the last handshake failed; nil: it did not, or long ago.
-func (w *watchedTLS) last() error {
-	if w == nil {
-		return nil
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if time.Since(w.at) > handshakeLife {
-		return nil
-	}
-	return w.fault
 }

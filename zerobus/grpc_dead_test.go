@@ -23,8 +23,9 @@ type recordingDialer struct {
 
 type recordedConn struct {
 	net.Conn
-	mu     sync.Mutex // guards silent
+	mu     sync.Mutex // guards the fields below
 	silent bool
+	closed bool
 }
 
 func (w *recordingDialer) Dial(ctx context.Context, _ string) (net.Conn, error) {
@@ -45,6 +46,20 @@ func (w *recordingDialer) dialed() int {
 	return len(w.conns)
 }
 
+// open returns how many connections the client has not closed.
+func (w *recordingDialer) open() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		c.mu.Lock()
+		if !c.closed {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
 // swallow makes the connections there are dead without a sign of it.
 func (w *recordingDialer) swallow() {
 	w.mu.Lock()
@@ -54,6 +69,13 @@ func (w *recordingDialer) swallow() {
 		c.silent = true
 		c.mu.Unlock()
 	}
+}
+
+func (c *recordedConn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	return c.Conn.Close()
 }
 
 func (c *recordedConn) Write(p []byte) (int, error) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
@@ -35,15 +36,16 @@ type stream struct {
 	halfClose chan struct{} // closed when the client's side is to be closed
 	over      chan struct{} // closed when the stream has ended
 
-	mu         sync.Mutex // guards the fields below
-	next       int64      // offset of the next message
-	acked      int64      // everything up to here is durable; -1: nothing
-	claimed    int64      // the highest offset in an ack; beyond acked only while its message is being sent
-	inFlight   []*message // sent and not resolved, by offset
-	planned    string     // why draining is closed: a reason of StreamEnded; empty: it is not
-	halfClosed bool       // halfClose is closed
-	finished   bool       // nothing will be resolved any more
-	broken     bool       // an answer was not the service's; no ack counts any more
+	mu         sync.Mutex  // guards the fields below
+	next       int64       // offset of the next message
+	acked      int64       // everything up to here is durable; -1: nothing
+	claimed    int64       // the highest offset in an ack; beyond acked only while its message is being sent
+	inFlight   []*message  // sent and not resolved, by offset
+	planned    string      // why draining is closed: a reason of StreamEnded; empty: it is not
+	halfClosed bool        // halfClose is closed
+	finished   bool        // nothing will be resolved any more
+	broken     bool        // an answer was not the service's; no ack counts any more
+	room       *time.Timer // nil: the connection has taken the stream
 	watchdog   *time.Timer
 	since      time.Time   // when the watchdog was last reset
 	halfAt     *time.Timer // closes halfClose; nil: not needed
@@ -54,6 +56,7 @@ type stream struct {
 // Reasons for which the client cancels a stream.
 var (
 	errUnconfirmed = fmt.Errorf("the stream was not confirmed within %v", openTimeout)
+	errNoRoom      = errors.New("the service allows no more streams on the connection")
 	errSilent      = fmt.Errorf("no ack came within %v", ackTimeout)
 	errGraceOver   = errors.New("the stream was left with messages unacknowledged") // after an announced end
 )
@@ -74,14 +77,26 @@ func (t *grpcTransport) open(ctx context.Context, in *slot, ownConn bool) (*stre
 	if err != nil {
 		return nil, err
 	}
-	encoding := t.encoding.Load()
-	conn, err := t.conns.get(ownConn)
-	if err != nil {
-		return nil, t.c.rem.network(opInsert, err)
+	s, err := t.openOnce(ctx, in, ownConn, token)
+	if err != nil && errors.Is(context.Cause(s.ctx), errNoRoom) {
+		s, err = t.openOnce(ctx, in, ownConn, token)
 	}
-	s := &stream{t: t, conn: conn, encoding: encoding, token: token, slot: in, acked: -1, claimed: -1,
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openOnce is open on one connection. It returns the stream also if that did not open.
+func (t *grpcTransport) openOnce(ctx context.Context, in *slot, ownConn bool, token string) (*stream, error) {
+	s := &stream{t: t, encoding: t.encoding.Load(), token: token, slot: in, acked: -1, claimed: -1,
 		queue: make(chan *message), draining: make(chan struct{}), halfClose: make(chan struct{}), over: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(t.ctx)
+	var err error
+	if s.conn, err = t.conns.get(ownConn); err != nil {
+		s.cancel(err)
+		return s, t.c.rem.network(opInsert, err)
+	}
 	if err = s.create(ctx); err == nil {
 		if err = t.register(s); err == nil {
 			return s, nil
@@ -89,8 +104,8 @@ func (t *grpcTransport) open(ctx context.Context, in *slot, ownConn bool) (*stre
 		err = t.c.rem.network(opInsert, err)
 	}
 	s.cancel(err)
-	t.conns.put(conn)
-	return nil, err
+	s.conn.put(s.rpc != nil)
+	return s, err
 }
 
 // create does the handshake. ctx and openTimeout bound it, but not the stream itself.
@@ -103,10 +118,13 @@ func (s *stream) create(ctx context.Context) error {
 	table := s.t.c.set.table.String()
 	call := metadata.AppendToOutgoingContext(s.ctx, "authorization", "Bearer "+s.token, tableHeader, table)
 	var err error
+	s.awaitRoom()
 	s.rpc, err = s.conn.NewStream(call, &zerobuspb.Zerobus_ServiceDesc.Streams[0], zerobuspb.Zerobus_EphemeralStream_FullMethodName)
+	s.taken()
 	if err != nil {
 		return s.refusedToOpen(ctx, err)
 	}
+	s.conn.admit()
 	create := &zerobuspb.CreateIngestStreamRequest{TableName: proto.String(table), RecordType: zerobuspb.RecordType_JSON.Enum()}
 	if s.encoding.format == FormatProtobuf {
 		create.RecordType, create.DescriptorProto = zerobuspb.RecordType_PROTO.Enum(), s.encoding.descriptor
@@ -124,6 +142,33 @@ func (s *stream) create(ctx context.Context) error {
 		return s.refusedToOpen(ctx, context.Cause(s.ctx)) // it was cancelled at the last moment
 	}
 	return nil
+}
+
+// awaitRoom cancels the stream if the connection is established and does not take it: the
+// service allows no more streams on it, and gRPC waits until one of them ends.
+func (s *stream) awaitRoom() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room = time.AfterFunc(roomTimeout, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		switch {
+		case s.room == nil: // it was taken just now
+		case s.conn.GetState() != connectivity.Ready:
+			s.room.Reset(roomTimeout)
+		default:
+			s.conn.full()
+			s.cancel(errNoRoom)
+		}
+	})
+}
+
+// taken ends awaitRoom.
+func (s *stream) taken() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room.Stop()
+	s.room = nil
 }
 
 // refusedToOpen explains a stream that did not open.
@@ -400,8 +445,11 @@ func (s *stream) finish(err error) {
 		m.release()
 		m.done <- outcomeOf(why, m, len(left))
 	}
+	if acked && !errors.Is(context.Cause(s.ctx), errSilent) {
+		s.t.conns.works()
+	}
 	s.cancel(err)
-	s.t.conns.put(s.conn)
+	s.conn.put(true)
 }
 
 // streamRotated reports that a batch was not acknowledged by a stream that ended as announced.

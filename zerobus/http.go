@@ -73,7 +73,7 @@ func newREST(c *Client) *httpTransport {
 
 const answerMax = 1 << 20 // bytes of an answer
 
-func (p *httpTransport) close() { p.c.http.CloseIdleConnections() }
+func (p *httpTransport) close() {} // Client.Close closes the connections
 
 func (p *httpTransport) probe(ctx context.Context, b *batch) error { return p.send(ctx, b) }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/reload"
 	"github.com/datafly/bridge/internal/tracing"
+	"github.com/datafly/bridge/zerobus"
 )
 
 // Options describe a process. Deployment, Log and Version are required.
@@ -53,6 +54,7 @@ type App struct {
 	base         atomic.Pointer[config.Config] // in force, for what is of the process
 	metrics      *ops.Metrics
 	budget       *consumer.Budget
+	connections  *zerobus.Connections
 	started      time.Time
 	page         *live.Page // nil without live events
 	integrations *integrations.Reconciler
@@ -72,7 +74,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		o.Stage = func(_ string, f func()) { f() }
 	}
 	cfg, wanted := o.Deployment.Base, o.Deployment.Integrations
-	a := &App{o: o, log: o.Log, started: time.Now(), memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered))}
+	a := &App{o: o, log: o.Log, started: time.Now(), memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered)),
+		connections: zerobus.NewConnections()}
 	a.base.Store(cfg)
 	a.metrics = ops.NewMetrics(o.Version, a.Status)
 	defer func() {
@@ -136,7 +139,7 @@ func (a *App) build(i config.Integration) (integrations.Runner, error) {
 	}
 	p, err := pipeline.New(pipeline.Config{Name: i.Name, Settings: i.Config, Range: a.o.Range}, pipeline.Deps{
 		Log: a.log.With(zap.String("integration", i.Name)), Metrics: a.metrics.Integration(i.Name, pipeline.KnownLabels(i.Config)),
-		Budget: a.budget, Version: a.o.Version, Events: events, Tracer: a.tracer, Observer: a.o.Observer,
+		Budget: a.budget, Connections: a.connections, Version: a.o.Version, Events: events, Tracer: a.tracer, Observer: a.o.Observer,
 		Resized: func(brokers, partitions int) { a.memory.resize(i.Name, brokers, partitions) }, ShowProgress: a.o.ShowProgress, Stage: a.o.Stage,
 	})
 	if err != nil {

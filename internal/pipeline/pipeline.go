@@ -43,6 +43,9 @@ type Deps struct {
 	// Budget bounds the events that are polled and not yet durable, together with
 	// those of other pipelines. Nil: delivery.max_buffered of this one alone.
 	Budget *consumer.Budget
+	// Connections to the workspace are shared with those of other pipelines. Nil:
+	// this one has its own.
+	Connections *zerobus.Connections
 	// Events takes a sample of the events for the live page; nil without one.
 	Events *live.EventLog
 	// Tracer makes spans of sampled events; nil without traces.
@@ -96,7 +99,9 @@ func New(cfg Config, deps Deps) (*Pipeline, error) {
 		}
 	}
 	var err error
-	if p.client, err = zerobus.New(zerobusConfig(cfg.Settings, s, deps.Version), p.log, deps.Metrics); err != nil {
+	target := zerobusConfig(cfg.Settings, s, deps.Version)
+	target.Connections = deps.Connections
+	if p.client, err = zerobus.New(target, p.log, deps.Metrics); err != nil {
 		return nil, err
 	}
 	p.kafka.BatchObserver = p.batchObserver()
