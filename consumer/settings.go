@@ -21,14 +21,14 @@ type Kafka struct {
 	// The others are discovered.
 	Brokers []string `yaml:"brokers" default:"localhost:9092"`
 	// Topics to read, by exact name. A topic may be created later.
-	Topics []string `yaml:"topics" required:"the topic Signal writes its events to" unique:"true"`
+	Topics []string `yaml:"topics" required:"the topic Signal writes its events to" unique:"true" scope:"integration"`
 	// Group is the consumer group, shared by every replica of one bridge and by
 	// nobody else. A new group begins at Start.
-	Group string `yaml:"group" default:"zerobus-bridge"`
+	Group string `yaml:"group" default:"zerobus-bridge" scope:"integration"`
 	// Start is where a topic begins in which the group has committed nothing. It is
 	// committed at the first start. Partitions that are added later begin at their
 	// start. With latest, events that were produced before are never delivered.
-	Start string `yaml:"start" default:"earliest" choices:"earliest,latest"`
+	Start string `yaml:"start" default:"earliest" choices:"earliest,latest" scope:"integration"`
 	// Isolation: read_committed, or empty, skips the events of aborted transactions,
 	// and those behind an open transaction wait for its end. read_uncommitted
 	// delivers all of them.
@@ -69,8 +69,8 @@ type Delivery struct {
 	// MaxRows and MaxBytes cap one Write in rows and in encoded bytes; a larger row
 	// is written alone. Higher: more throughput per partition, more duplicates
 	// after a crash, and a buffer of MaxBytes for each busy partition.
-	MaxRows  int          `yaml:"max_rows" default:"5000" min:"1" max:"1000000"`
-	MaxBytes setting.Size `yaml:"max_bytes" default:"4MiB" min:"1KiB" max:"1GiB"`
+	MaxRows  int          `yaml:"max_rows" default:"5000" min:"1" max:"1000000" scope:"integration"`
+	MaxBytes setting.Size `yaml:"max_bytes" default:"4MiB" min:"1KiB" max:"1GiB" scope:"integration"`
 	// MaxBuffered caps the bytes of events polled and not yet durable, over all
 	// partitions; beyond it fetching pauses. A poll may exceed it by one fetch
 	// response.

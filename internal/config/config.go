@@ -10,6 +10,7 @@ package config
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,14 +29,19 @@ import (
 // dotted into paths such as kafka.tls.ca_file. A Config from Load is complete and
 // consistent; treat it as read-only, it is shared.
 type Config struct {
-	Kafka    consumer.Kafka    `yaml:"kafka"`
+	Kafka    consumer.Kafka    `yaml:"kafka" scope:"process"`
 	Zerobus  zerobus.Settings  `yaml:"zerobus"`
 	Mapping  mapping.Settings  `yaml:"mapping"`
-	Delivery consumer.Delivery `yaml:"delivery"`
+	Delivery consumer.Delivery `yaml:"delivery" scope:"process"`
 	Rejects  consumer.Rejects  `yaml:"rejects"`
-	Ops      ops.Settings      `yaml:"ops"`
-	Tracing  tracing.Settings  `yaml:"tracing"`
-	Log      Log               `yaml:"log"`
+	Ops      ops.Settings      `yaml:"ops" scope:"process"`
+	Tracing  tracing.Settings  `yaml:"tracing" scope:"process"`
+	Log      Log               `yaml:"log" scope:"process"`
+	// Deployment is what the names of consumer groups begin with. It differs between
+	// the deployments of one cluster.
+	Deployment string `yaml:"deployment" default:"zerobus-bridge" scope:"process"`
+	// IntegrationsDir is a folder of files that describe integrations; see overlay.go.
+	IntegrationsDir string `yaml:"integrations_dir" scope:"process" live:"true"`
 }
 
 // Log is the log of the process; always on standard error.
@@ -56,6 +62,19 @@ var aliases = map[string]string{
 	"kafka.topic":             "kafka.topics",
 }
 
+// enabled is the one key that only integrations have.
+var enabled = setting.SchemaOf[struct {
+	Enabled bool `yaml:"enabled" default:"true"`
+}]().Keys[0]
+
+// lookup is the function lookup, and finds the keys that only integrations have.
+func (l *loader) lookup(path string) *setting.Key {
+	if l.base != nil && path == enabled.Path {
+		return enabled
+	}
+	return lookup(path)
+}
+
 // lookup finds a key by its path or another spelling of it; nil without one.
 func lookup(path string) *setting.Key {
 	if to, ok := aliases[path]; ok {
@@ -72,8 +91,15 @@ func Defaults() Config {
 	return c
 }
 
-// Check compares the sections with each other.
+// deploymentName leaves room for what is appended, within Kafka's 249 characters.
+var deploymentName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,200}$`)
+
+// Check implements the rules that involve several sections.
 func (c *Config) Check(check *setting.Check) {
+	if check.OK("deployment") && !deploymentName.MatchString(c.Deployment) {
+		check.Fail("deployment", "must be 1 to 200 letters, digits, dots, hyphens and underscores, since the names of groups begin with it",
+			"leave it out for zerobus-bridge")
+	}
 	consumer.CheckTogether(check, &c.Kafka, &c.Delivery, &c.Rejects)
 	if check.OK("delivery.max_bytes", "zerobus.max_request_bytes") && c.Delivery.MaxBytes > c.Zerobus.MaxRequestBytes {
 		check.Fail("delivery.max_bytes", fmt.Sprintf("must not be larger than zerobus.max_request_bytes (%v), or full batches would be refused and split",
@@ -171,11 +197,13 @@ func (c *Config) Ignored() []Ignored {
 	return all
 }
 
-// keysOf lists the names that a section holds, "" for a section that does not exist.
-func keysOf(section string) string {
+// keysOf lists the names that may be set in a section, "" for a section that does not
+// exist.
+func (l *loader) keysOf(section string) string {
 	var names []string
 	for _, k := range schema.Keys {
 		rest, within := strings.CutPrefix(k.Path, section+".")
+		within = within && (l.base == nil || !k.Process)
 		if name, _, _ := strings.Cut(rest, "."); within && !slices.Contains(names, name) {
 			names = append(names, name)
 		}

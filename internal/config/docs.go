@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,8 +38,13 @@ func Page(example string) (string, error) {
 		} else if k.Default != "" {
 			about += ", default " + k.Default
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n`%s`, %s\n\n%s\n", k.Path, k.Env, about, comments[k.Path])
+		level := "###"
+		if section == "" {
+			level = "##"
+		}
+		fmt.Fprintf(&b, "\n%s %s\n\n`%s`, %s\n\n%s\n", level, k.Path, k.Env, about, comments[k.Path])
 	}
+	fmt.Fprintf(&b, "\n## %s\n\n%s\n", overlaysKey, comments[overlaysKey])
 	return b.String(), nil
 }
 
@@ -95,30 +101,63 @@ func JSONSchema(example string) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What an integration may set refers to the same keys of the base.
+	overlay := sectionSchema("The keys in which an integration differs from the base.")
+	overlays := map[string]any{"type": []string{"object", "null"}, "description": strings.TrimSpace(comments[overlaysKey]), "maxProperties": maxIntegrations,
+		"propertyNames": map[string]any{"pattern": slug.String(), "not": map[string]any{"enum": reserved()}}, "additionalProperties": map[string]any{"$ref": "#/$defs/overlay"}}
 	root := sectionSchema("The configuration of the bridge. Every key may also come from the environment or the command line.")
 	root["title"] = "Configuration of the bridge"
 	for _, k := range Keys() {
-		at, path := root, strings.Split(k.Path, ".")
-		for i, name := range path[:len(path)-1] {
-			inner, _ := at["properties"].(map[string]any)
-			if inner[name] == nil {
-				inner[name] = sectionSchema(comments[strings.Join(path[:i+1], ".")])
-			}
-			at, _ = inner[name].(map[string]any)
-		}
-		properties, _ := at["properties"].(map[string]any)
 		shape := keySchema(k)
 		shape["description"] = strings.TrimSpace(comments[k.Path]) + "\n\nEnvironment: " + k.Env
-		properties[path[len(path)-1]] = shape
+		add := func(path string, shape map[string]any) {
+			addSchema(root, path, comments, shape)
+			if !k.Process {
+				ref := "#/properties/" + strings.ReplaceAll(path, ".", "/properties/")
+				addSchema(overlay, path, comments, map[string]any{"$ref": ref})
+			}
+		}
+		add(k.Path, shape)
 		for other, to := range Aliases() {
 			if to == k.Path {
 				same := maps.Clone(shape)
 				same["description"] = "Another name of " + k.Path + "."
-				properties[other[strings.LastIndexByte(other, '.')+1:]] = same
+				add(other, same)
 			}
 		}
 	}
+	shape := keySchema(enabled)
+	shape["description"] = "Whether the integration runs."
+	addSchema(overlay, enabled.Path, comments, shape)
+	addSchema(root, overlaysKey, comments, map[string]any{"$ref": "#/$defs/integrations"})
+	root["$defs"] = map[string]any{"overlay": overlay, "integrations": overlays}
 	return root, nil
+}
+
+// reserved returns the names that no integration may have.
+func reserved() []string {
+	names := []string{DefaultIntegration, overlaysKey}
+	for _, k := range Keys() {
+		if name, _, _ := strings.Cut(k.Path, "."); slug.MatchString(name) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// addSchema adds the schema of a key to that of a section, and the sections between.
+func addSchema(at map[string]any, path string, comments map[string]string, shape map[string]any) {
+	names := strings.Split(path, ".")
+	last := len(names) - 1
+	for i, name := range names[:last] {
+		inner, _ := at["properties"].(map[string]any)
+		if inner[name] == nil {
+			inner[name] = sectionSchema(comments[strings.Join(names[:i+1], ".")])
+		}
+		at, _ = inner[name].(map[string]any)
+	}
+	properties, _ := at["properties"].(map[string]any)
+	properties[names[last]] = shape
 }
 
 func sectionSchema(about string) map[string]any {

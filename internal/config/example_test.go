@@ -90,6 +90,7 @@ func TestExampleFileHoldsEveryKeyExplained(t *testing.T) {
 			t.Errorf("%s is missing from config.example.yaml", path)
 		}
 	}
+	delete(got, "integrations") // no key, but what holds keys
 	if len(got) != len(want) {
 		t.Errorf("got %d keys, want %d", len(got), len(want))
 	}

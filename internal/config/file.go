@@ -29,7 +29,7 @@ func (l *loader) readFile(name string, needed bool) {
 	}
 	whole := func(rule, remedy string) {
 		l.problem(origin{source: name}, "", "", rule, remedy)
-		l.faulty[""] = true // what it would have set is not known: nothing is missing yet
+		l.faulty[""], l.incomplete = true, true // what it would have set is not known: nothing is missing yet
 	}
 	if pe, ok := errors.AsType[*fs.PathError](err); ok && pe.Op == "open" {
 		whole("cannot be opened: "+setting.Cause(err), "name an existing file with --config")
@@ -39,23 +39,26 @@ func (l *loader) readFile(name string, needed bool) {
 		whole("cannot be read: "+setting.Cause(err), "name a readable file with --config")
 		return
 	}
-	l.parseFile(name, data)
+	w := walk{l: l, file: name, given: layer{}, seen: map[string]int{}}
+	if !l.parseFile(name, data, func(root *yaml.Node) { w.section(root, "") }) {
+		l.faulty[""], l.incomplete = true, true
+	}
 }
 
-func (l *loader) parseFile(name string, data []byte) {
+// parseFile calls read with the content of a file, unless it is empty. It returns false
+// where the file is not YAML.
+func (l *loader) parseFile(name string, data []byte, read func(root *yaml.Node)) bool {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		return
+		return true
 	case err != nil:
 		l.syntax(name, err)
-		l.faulty[""] = true
-		return
+		return false
 	}
-	w := walk{l: l, file: name, given: layer{}, seen: map[string]int{}}
 	for _, root := range doc.Content {
-		w.section(root, "")
+		read(root)
 	}
 	switch err := dec.Decode(&second); {
 	case errors.Is(err, io.EOF):
@@ -64,6 +67,7 @@ func (l *loader) parseFile(name string, data []byte) {
 	default:
 		l.problem(origin{name, second.Line}, "", "", "a second YAML document is not read", "keep one document and take out the line ---")
 	}
+	return true
 }
 
 var (
@@ -131,7 +135,11 @@ func (w *walk) entry(key, value *yaml.Node, prefix string) {
 		w.section(value, path)
 		return
 	}
-	if lookup(path) == nil {
+	if w.l.base == nil && path == overlaysKey {
+		w.l.inline, w.l.file = value, w.file
+		return
+	}
+	if w.l.lookup(path) == nil {
 		w.l.unknown(w.at(key), path)
 		return
 	}
@@ -146,7 +154,7 @@ func (w *walk) entry(key, value *yaml.Node, prefix string) {
 	for _, item := range items {
 		if item = target(item); item.Kind != yaml.ScalarNode {
 			w.l.problem(w.at(value), path, "", "must be a plain value, not a structure", "see config.example.yaml")
-			w.l.faulty[lookup(path).Path] = true
+			w.l.faulty[w.l.lookup(path).Path] = true
 			return
 		}
 		if isNull(item) {

@@ -1,5 +1,13 @@
 package config
 
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/datafly/bridge/consumer"
+)
+
 // DefaultIntegration is the name of the integration that the base of the
 // configuration describes. It exists exactly when the base names zerobus.table.
 const DefaultIntegration = "default"
@@ -12,6 +20,8 @@ type Deployment struct {
 	Base *Config
 	// Integrations, in the order of their names. None has a name twice.
 	Integrations []Integration
+
+	origins map[string]origin // of the base
 }
 
 // Integration is one integration of a deployment.
@@ -22,15 +32,129 @@ type Integration struct {
 	Config *Config
 	Source string // the file that describes it; empty where only the environment or flags do
 	Line   int    // in Source; 0: unknown
+
+	origins map[string]origin
 }
 
 // LoadDeployment reads all sources and returns the validated integrations, or an
 // error that joins one *Problem for each mistake. No error holds the value of a
-// secret.
+// secret. Options.Integration is ignored.
 func LoadDeployment(o Options) (*Deployment, error) {
-	c, err := Load(o)
-	if err != nil {
-		return nil, err
+	l := read(o)
+	d := &Deployment{origins: l.origins}
+	if all := l.all(); len(all) > 0 {
+		d.Integrations = l.complete(o, all...)
+		l.checkTogether(d.Integrations)
 	}
-	return Single(c), nil
+	if len(l.problems) > 0 {
+		return nil, joined(l.problems)
+	}
+	for _, i := range d.Integrations {
+		if i.Name == DefaultIntegration {
+			d.Base = i.Config
+			return d, nil
+		}
+	}
+	o.Partial = true
+	d.Base = l.config(o, func(Problem) {}) // those of the process were reported with the integrations
+	return d, nil
+}
+
+func joined(problems []*Problem) error {
+	var all []error
+	for _, p := range problems {
+		all = append(all, p)
+	}
+	return errors.Join(all...)
+}
+
+// complete returns the validated integrations. What several have in common is
+// reported once.
+func (l *loader) complete(o Options, some ...*loader) []Integration {
+	type found struct {
+		problem Problem
+		names   []string
+		at      origin // of the first integration
+		own     bool   // the value is not of the base
+	}
+	var order []*found
+	same := map[Problem]*found{}
+	var all []Integration
+	for _, one := range some {
+		c := one.config(o, func(p Problem) {
+			if one.base != nil && p.Key == "zerobus.table" && p.Rule == "is required" {
+				p.Remedy = "set it in the integration to the table that receives the events"
+			}
+			f := same[p]
+			if f == nil {
+				f = &found{problem: p, at: one.at}
+				same[p], order = f, append(order, f)
+			}
+			f.names = append(f.names, one.name)
+			f.own = f.own || one.base != nil && one.origins[p.Key] != one.base.origins[p.Key]
+		})
+		at := one.at
+		if table := one.origins["zerobus.table"]; one.base == nil && table.line > 0 {
+			at = table
+		}
+		on, given := one.values[enabled.Path].(bool)
+		all = append(all, Integration{Name: one.name, Enabled: on || !given, Config: c, Source: at.source, Line: at.line, origins: one.origins})
+	}
+	for _, f := range order {
+		p := &f.problem
+		everywhere := len(f.names) == len(some) && !f.own
+		if !everywhere || len(some) == 1 && some[0].base != nil && p.Source == "" {
+			p.Integration = listed(f.names)
+			if p.Source == "" {
+				p.Source, p.Line = f.at.source, f.at.line
+			}
+		}
+		l.problems = append(l.problems, p)
+	}
+	return all
+}
+
+// checkTogether compares the enabled integrations with each other.
+func (l *loader) checkTogether(all []Integration) {
+	groups, readers, written := map[string]string{}, map[string]string{}, map[string]string{}
+	fail := func(i Integration, key, value, rule, remedy string) {
+		from := i.origins[key]
+		if from == (origin{}) {
+			from = origin{i.Source, i.Line}
+		}
+		p := from.problem(key, value, rule, remedy)
+		p.Integration = i.Name
+		l.problems = append(l.problems, p)
+	}
+	for _, i := range all {
+		if !i.Enabled {
+			continue
+		}
+		k, z := i.Config.Kafka, i.Config.Zerobus
+		if other := groups[k.Group]; other != "" {
+			fail(i, "kafka.group", k.Group, "is the group of the integration "+other+" too, and each would receive only some of the events",
+				"leave it out for <deployment>-"+i.Name)
+		}
+		groups[k.Group] = i.Name
+		for _, topic := range k.Topics {
+			readers[topic] = i.Name
+			table := strings.ToLower(z.WorkspaceURL + " " + z.Catalog + "." + z.Schema + "." + z.Table)
+			if other := written[topic+" "+table]; other != "" {
+				fail(i, "kafka.topics", topic, fmt.Sprintf("is read by the integration %s too, into the same table %s.%s.%s: every event would be in the table twice",
+					other, z.Catalog, z.Schema, z.Table), "read the topic in one of them only, or set another zerobus.table")
+				break
+			}
+			written[topic+" "+table] = i.Name
+		}
+	}
+	for _, i := range all {
+		for _, source := range i.Config.Kafka.Topics {
+			topic := i.Config.Rejects.TopicFor(source)
+			if other := readers[topic]; i.Enabled && i.Config.Rejects.Policy == consumer.PolicyDeadLetter && other != "" && other != i.Name {
+				fail(i, "rejects.topic", topic, "is a source topic of the integration "+other+", which would read the dead letters as events",
+					"name another topic for dead letters, or take it out of kafka.topics of "+other)
+				break
+			}
+		}
+	}
 }

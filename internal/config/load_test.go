@@ -112,6 +112,7 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		"delivery.max_rows": "7", "delivery.max_bytes": "2MiB", "delivery.max_buffered": "8MiB", "delivery.linger": "20ms", "delivery.drain": "3s", "delivery.stuck_after": "90s",
 		"rejects.policy": "skip", "rejects.topic": "bad", "rejects.create": "false", "rejects.partitions": "3", "rejects.replication_factor": "2",
 		"ops.address": ":9400", "ops.pprof": "true", "ops.live_events": "full", "ops.peers": "a,b:1", "tracing.enabled": "true", "tracing.max_per_second": "7", "log.level": "debug", "log.format": "console",
+		"deployment": "dep", "integrations_dir": dir,
 	}
 	variants := []map[string]string{
 		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "u", "kafka.sasl.password": "p"},

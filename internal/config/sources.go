@@ -47,10 +47,21 @@ func RefuseSecrets(sets []string) error {
 	var all []error
 	for _, set := range sets {
 		path, value, _ := strings.Cut(set, "=")
-		if f := lookup(strings.TrimSpace(path)); f != nil && f.Type == "secret" && value != "" {
-			all = append(all, origin{source: "--set"}.problem(f.Path, "", "is a secret, and other users of this machine can read the command line",
-				"name a file that holds it with --set "+f.Path+"_file=FILE, or put it into the variable "+f.Env))
+		path = strings.TrimSpace(path)
+		key, instead := path, ""
+		if name, rest, overlaid := cutOverlay(path); overlaid {
+			key = rest
+			instead = ", or put it into the file that describes " + name
 		}
+		f := lookup(key)
+		if f == nil || f.Type != "secret" || value == "" {
+			continue
+		}
+		if instead == "" {
+			path, instead = f.Path, ", or put it into the variable "+f.Env
+		}
+		all = append(all, origin{source: setFlag}.problem(path, "", "is a secret, and other users of this machine can read the command line",
+			"name a file that holds it with --set "+path+"_file=FILE"+instead))
 	}
 	return errors.Join(all...)
 }
@@ -98,15 +109,19 @@ func (l *loader) readFlags(flags map[string]string) {
 	}
 }
 
-func (l *loader) readSets(sets []string) {
-	from := origin{source: "--set"}
+// readSets takes the pairs of --set that are of the base, and returns those of
+// integrations.
+func (l *loader) readSets(sets []string) (overlaid []string) {
+	from := origin{source: setFlag}
 	for _, set := range sets {
 		// Text that is not understood is not repeated: it may hold a secret.
 		path, value, ok := strings.Cut(set, "=")
 		path = strings.TrimSpace(path)
 		switch {
 		case !ok || path == "":
-			l.problem(origin{}, "--set", "", "must have the form section.key=value", "as in --set delivery.drain=10s")
+			l.problem(origin{}, setFlag, "", "must have the form section.key=value", "as in --set delivery.drain=10s")
+		case path == overlaysKey || strings.HasPrefix(path, overlaysKey+"."):
+			overlaid = append(overlaid, set)
 		case schema.Sections[path]:
 			l.problem(from, path, "", "is a section, not a key", "name the key too, as in --set delivery.drain=10s")
 		case lookup(path) == nil:
@@ -115,7 +130,11 @@ func (l *loader) readSets(sets []string) {
 			l.take(from, layer{}, path, value, nil) // a layer for each, so that the last one wins
 		}
 	}
+	return overlaid
 }
+
+// setFlag is the flag of keys without a flag of their own.
+const setFlag = "--set"
 
 const envPrefix = "BRIDGE_"
 

@@ -14,7 +14,7 @@ var tagName = regexp.MustCompile(`(\w+):"`)
 
 // A tag with a typing mistake would be a rule that never runs.
 func TestTagsAreKnown(t *testing.T) {
-	known := strings.Fields("yaml json default choices min max zero unique readable required when only_when remedy live with")
+	known := strings.Fields("yaml json default choices min max zero unique readable required when only_when remedy live with scope")
 	var walk func(typ reflect.Type, path string)
 	walk = func(typ reflect.Type, path string) {
 		for i := range typ.NumField() {

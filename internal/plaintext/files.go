@@ -92,6 +92,36 @@ func ReadInput(name string, limit int64) ([]byte, error) {
 	return Clean(data), err
 }
 
+// List returns the sorted names of a folder that are kept, within Patience. More than
+// limit of them are an error.
+func List(folder string, keep func(name string) bool, limit int) ([]string, error) {
+	return look(&system, folder, "list", Patience, func(*path, time.Time) ([]string, error) {
+		f, err := os.Open(folder)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		var kept []string
+		for {
+			names, err := f.Readdirnames(limit)
+			for _, name := range names {
+				if keep(name) {
+					kept = append(kept, name)
+				}
+			}
+			switch {
+			case len(kept) > limit:
+				return nil, &fs.PathError{Op: "list", Path: folder, Err: fmt.Errorf("it holds more than %d such files; divide them, or name another folder", limit)}
+			case errors.Is(err, io.EOF):
+				slices.Sort(kept)
+				return kept, nil
+			case err != nil:
+				return nil, err
+			}
+		}
+	})
+}
+
 // Stat is os.Stat within Patience.
 func Stat(name string) (fs.FileInfo, error) {
 	return look(&system, name, "stat", Patience, func(*path, time.Time) (fs.FileInfo, error) { return os.Stat(name) })

@@ -326,6 +326,9 @@ type Problem struct {
 	Remedy string // what to do
 	Source string // where the value came from: file name, environment variable, flag; empty for a default
 	Line   int    // line in Source when that is the file, from 1; else 0
+	// Integration names the integrations that have it; empty where it is of no one in
+	// particular.
+	Integration string
 }
 
 // UnknownKey is the rule about a key that does not exist.
@@ -340,6 +343,13 @@ func (p *Problem) Error() string {
 			fmt.Fprintf(&b, ":%d", p.Line)
 		}
 		b.WriteString(": ")
+	}
+	if p.Integration != "" {
+		what := "integration "
+		if strings.Contains(p.Integration, " ") {
+			what = "integrations "
+		}
+		b.WriteString(what + p.Integration + ": ")
 	}
 	key := Shortened(p.Key) // what is no key can be as long as anybody likes
 	switch {

@@ -27,9 +27,12 @@
 //	                keys need a restart, except secrets
 //	with            of a secret: it is replaced while the process runs unless one of
 //	                these keys has changed as well
+//	scope           process: the key is of the process and not of one integration. On a
+//	                section, for all its keys but those with the scope integration
 package setting
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -48,6 +51,7 @@ type Key struct {
 	Default  string   // as a person would write it; empty where there is none
 	Choices  []string // nil unless the set is closed
 	Required bool     // nothing can be delivered without it
+	Process  bool     // of the process: all integrations of a deployment share its value
 
 	tag        reflect.StructTag
 	typ        reflect.Type
@@ -75,11 +79,11 @@ type Schema struct {
 // does not fit the field.
 func SchemaOf[T any]() *Schema {
 	s := &Schema{Sections: map[string]bool{}, byPath: map[string]*Key{}}
-	s.add(reflect.TypeFor[T](), "", nil, nil)
+	s.add(reflect.TypeFor[T](), "", nil, nil, "")
 	return s
 }
 
-func (s *Schema) add(t reflect.Type, prefix string, index []int, only []condition) {
+func (s *Schema) add(t reflect.Type, prefix string, index []int, only []condition, scope string) {
 	for i := range t.NumField() {
 		field := t.Field(i)
 		name := field.Tag.Get("yaml")
@@ -87,14 +91,15 @@ func (s *Schema) add(t reflect.Type, prefix string, index []int, only []conditio
 			continue
 		}
 		path, at := prefix+name, append(index[:len(index):len(index)], i)
+		within := cmp.Or(field.Tag.Get("scope"), scope)
 		refusing := append(only[:len(only):len(only)], conditions(field.Tag.Get("only_when"), prefix)...)
 		if field.Type.Kind() == reflect.Struct {
 			s.Sections[path] = true
 			s.structs = append(s.structs, at)
-			s.add(field.Type, path+".", at, refusing)
+			s.add(field.Type, path+".", at, refusing, within)
 			continue
 		}
-		k := &Key{Path: path, Env: EnvName(path), Type: typeName(field.Type), tag: field.Tag, typ: field.Type, index: at,
+		k := &Key{Path: path, Env: EnvName(path), Type: typeName(field.Type), Process: within == "process", tag: field.Tag, typ: field.Type, index: at,
 			conditions: append(refusing, conditions(field.Tag.Get("when"), prefix)...), refused: len(refusing) > 0}
 		if words := k.tag.Get("choices"); words != "" {
 			k.Choices = strings.Split(words, ",")
