@@ -165,6 +165,36 @@ func (c *Config) Follow(next *Config) (now *Config, taken, waiting []string) {
 	return &merged, taken, waiting
 }
 
+// OfProcess reports whether a key belongs to the process: all integrations have the
+// same value, and another one takes effect after a restart unless it is live.
+func OfProcess(path string) bool {
+	k := schema.Key(path)
+	return k != nil && k.Process
+}
+
+// WithProcess returns c with the keys of the process as they are in base, and the group
+// that follows from them. Neither is changed.
+func (c *Config) WithProcess(base *Config) *Config {
+	merged := *c
+	for _, k := range schema.Keys {
+		if k.Process {
+			k.In(&merged).Set(k.In(base))
+		}
+	}
+	if c.Kafka.Group == c.defaultGroup() {
+		merged.Kafka.Group = merged.defaultGroup()
+	}
+	return &merged
+}
+
+// defaultGroup returns the consumer group of an integration that names none.
+func (c *Config) defaultGroup() string {
+	if i := c.Rejects.Integration; i == "" || i == DefaultIntegration {
+		return c.Deployment
+	}
+	return c.Deployment + "-" + c.Rejects.Integration
+}
+
 // replaces reports whether a secret of next may replace that of c: both have one, and
 // it belongs to the same party, or the old party would be shown the new one's secret.
 func (c *Config) replaces(k *Key, next *Config) bool {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -34,6 +35,13 @@ type Integration struct {
 	Line   int    // in Source; 0: unknown
 
 	origins map[string]origin
+}
+
+// Single returns the deployment of one integration, for a run that is not of a whole
+// deployment.
+func Single(c *Config) *Deployment {
+	name := cmp.Or(c.Rejects.Integration, DefaultIntegration)
+	return &Deployment{Base: c, Integrations: []Integration{{Name: name, Enabled: true, Config: c}}}
 }
 
 // LoadDeployment reads all sources and returns the validated integrations, or an

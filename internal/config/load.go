@@ -113,8 +113,10 @@ func (l *loader) config(o Options, report func(p Problem)) *Config {
 			k.In(&c).Set(reflect.ValueOf(value))
 		}
 	}
-	l.setGroup(&c)
 	c.Rejects.Integration = l.name
+	if _, given := l.origins["kafka.group"]; !given && c.Deployment != "" {
+		c.Kafka.Group = c.defaultGroup()
+	}
 	check := &setting.Check{Schema: schema, Root: &c, Partial: o.Partial, Files: !o.Partial, Faulty: maps.Clone(l.faulty),
 		Report: func(key, value, rule, remedy string) {
 			from := l.origins[key]
@@ -125,16 +127,6 @@ func (l *loader) config(o Options, report func(p Problem)) *Config {
 		}}
 	check.Run()
 	return &c
-}
-
-// setGroup sets the consumer group where no source gave it.
-func (l *loader) setGroup(c *Config) {
-	if _, given := l.origins["kafka.group"]; !given && c.Deployment != "" {
-		c.Kafka.Group = c.Deployment
-		if l.base != nil {
-			c.Kafka.Group += "-" + l.name
-		}
-	}
 }
 
 // origin is where a value came from.
