@@ -100,7 +100,7 @@ func (l *loader) readOverlays(file string, n *yaml.Node) {
 		one := l.overlay(key.Value, origin{file, key.Line})
 		w := walk{l: one, file: file, given: layer{}, seen: map[string]int{}}
 		w.section(n.Content[i+1], "")
-		one.settle(w.given)
+		one.dropReplaced(w.given)
 		l.overlays = append(l.overlays, one)
 	}
 }
@@ -120,7 +120,7 @@ func (l *loader) nameRule(key *yaml.Node) (rule, remedy string) {
 	case name == DefaultIntegration:
 		return "is reserved for the integration that the top of the configuration file describes", "choose another name"
 	case !slug.MatchString(name):
-		return "must be 1 to 40 of a-z, 0-9 and hyphens, with a letter or digit at both ends", "choose another name; it becomes a part of the group's name"
+		return "must be 1 to 40 of a-z, 0-9 and hyphens, beginning and ending with a letter or digit", "choose another name; it becomes a part of the group's name"
 	case first != nil && first.at.source != "":
 		return fmt.Sprintf("is given twice, first in %s:%d", first.at.source, first.at.line), "keep one of them, or rename one"
 	}
@@ -157,9 +157,9 @@ func (l *loader) drop(path string) {
 	delete(l.faulty, path)
 }
 
-// settle drops values that the given ones replace although they have other keys: a
+// dropReplaced drops values that the given ones replace although they have other keys: a
 // secret or the file that holds it, and the parts of a full table name.
-func (l *loader) settle(given layer) {
+func (l *loader) dropReplaced(given layer) {
 	sets := func(path string) bool {
 		v := l.values[path]
 		return given[path] != "" && v != nil && reflect.ValueOf(v).Len() > 0
@@ -214,7 +214,7 @@ func (l *loader) setOverlays(sets []string) {
 		default:
 			given := layer{}
 			one.take(from, given, key, value, nil)
-			one.settle(given)
+			one.dropReplaced(given)
 		}
 	}
 }
