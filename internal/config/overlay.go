@@ -120,7 +120,7 @@ func (l *loader) nameRule(key *yaml.Node) (rule, remedy string) {
 	case name == DefaultIntegration:
 		return "is reserved for the integration that the top of the configuration file describes", "choose another name"
 	case !slug.MatchString(name):
-		return "must be 1 to 40 of a-z, 0-9 and hyphens, beginning and ending with a letter or digit", "choose another name; it becomes a part of the group's name"
+		return "must be 1 to 40 of a-z, 0-9 and hyphens, and begin and end with one of a-z or 0-9", "choose another name; it becomes a part of the group's name"
 	case first != nil && first.at.source != "":
 		return fmt.Sprintf("is given twice, first in %s:%d", first.at.source, first.at.line), "keep one of them, or rename one"
 	}
