@@ -590,9 +590,9 @@ func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 		g.log.Warn("left without notifying the group; its partitions move when the session times out", zap.Error(err), zap.Duration("session_timeout", g.cfg.SessionTimeout))
 	}
 	g.mu.Lock()
-	ledger := g.sumLedgers().Ledger
+	ledger, _ := g.sumLedgers()
 	g.mu.Unlock()
-	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)), zap.Object("events", ledger))
+	g.log.Info("stopped", zap.Int("partitions", len(all)), zap.Duration("drained_in", time.Since(began)), zap.Object("events", ledger.Ledger))
 	return committed
 }
 

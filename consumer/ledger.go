@@ -138,14 +138,20 @@ func (g *Group) ledgerOf(tp topicPartition) *partitionLedger {
 	return a
 }
 
-// sumLedgers sums up the ledgers of the process. The caller holds g.mu.
-func (g *Group) sumLedgers() (sum LedgerStatus) {
-	for _, a := range g.ledgers {
+// sumLedgers sums up the ledgers of the process, in all and by topic. The caller holds
+// g.mu.
+func (g *Group) sumLedgers() (sum LedgerStatus, topics map[string]LedgerStatus) {
+	topics = make(map[string]LedgerStatus)
+	for tp, a := range g.ledgers {
 		l := a.snapshot()
-		sum.Ledger = sum.Add(l)
-		sum.Unaccounted += l.Unaccounted()
+		topics[tp.Topic] = topics[tp.Topic].plus(l)
+		sum = sum.plus(l)
 	}
-	return sum
+	return sum, topics
+}
+
+func (s LedgerStatus) plus(l Ledger) LedgerStatus {
+	return LedgerStatus{s.Add(l), s.Unaccounted + l.Unaccounted()}
 }
 
 // Kafka removes records: by retention, by DeleteRecords, by an unclean leader

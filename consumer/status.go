@@ -29,8 +29,10 @@ type Status struct {
 	LastCommit    time.Time // zero before the first
 	Partitions    []PartitionStatus
 	// Ledger is the sum over all partitions this process ever owned.
-	Ledger   LedgerStatus
-	NotReady []NotReady
+	Ledger LedgerStatus
+	// TopicLedgers are its parts, by topic.
+	TopicLedgers map[string]LedgerStatus
+	NotReady     []NotReady
 }
 
 // NotReady is one reason why events are not delivered.
@@ -139,7 +141,7 @@ func (g *Group) Status() Status {
 
 	parts := g.partitions()
 	g.mu.Lock()
-	s.Ledger = g.sumLedgers()
+	s.Ledger, s.TopicLedgers = g.sumLedgers()
 	g.mu.Unlock()
 	for _, p := range parts {
 		ps := p.status(now)

@@ -33,7 +33,7 @@ func status(t *testing.T, args ...string) (code int, stdout, stderr string) {
 // their address.
 func serveStatus(t *testing.T, s ops.Status) string {
 	t.Helper()
-	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics("", nil),
+	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics("", nil, true),
 		func() ops.Status { return s }, zaptest.NewLogger(t))
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -195,7 +195,7 @@ func TestStatusFollowsNoRedirect(t *testing.T) {
 func serveAsking(t *testing.T, s ops.Status, token string) string {
 	t.Helper()
 	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}, Access: access.New(func() (string, error) { return token, nil }, true)},
-		ops.NewMetrics("", nil), func() ops.Status { return s }, zaptest.NewLogger(t))
+		ops.NewMetrics("", nil, true), func() ops.Status { return s }, zaptest.NewLogger(t))
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

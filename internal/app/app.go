@@ -77,7 +77,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a := &App{o: o, log: o.Log, started: time.Now(), memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered)),
 		connections: zerobus.NewConnections()}
 	a.base.Store(cfg)
-	a.metrics = ops.NewMetrics(o.Version, a.Status)
+	a.metrics = ops.NewMetrics(o.Version, a.Status, cfg.Ops.PartitionMetrics)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close(ctx))
@@ -126,6 +126,7 @@ func (a *App) plan(wanted []config.Integration) {
 
 // removed forgets an integration.
 func (a *App) removed(name string) {
+	a.metrics.Remove(name)
 	if a.page != nil {
 		a.page.Forget(name)
 	}

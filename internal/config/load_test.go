@@ -111,7 +111,7 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		"mapping.timestamp_fallback": "kafka", "mapping.on_bad_timestamp": "next", "mapping.require_consent": "analytics,marketing", "mapping.on_missing_consent": "drop", "mapping.max_events_per_record": "500",
 		"delivery.max_rows": "7", "delivery.max_bytes": "2MiB", "delivery.max_buffered": "8MiB", "delivery.linger": "20ms", "delivery.drain": "3s", "delivery.stuck_after": "90s",
 		"rejects.policy": "skip", "rejects.topic": "bad", "rejects.create": "false", "rejects.partitions": "3", "rejects.replication_factor": "2",
-		"ops.address": ":9400", "ops.pprof": "true", "ops.live_events": "full", "ops.peers": "a,b:1", "tracing.enabled": "true", "tracing.max_per_second": "7", "log.level": "debug", "log.format": "console",
+		"ops.address": ":9400", "ops.pprof": "true", "ops.partition_metrics": "false", "ops.live_events": "full", "ops.peers": "a,b:1", "tracing.enabled": "true", "tracing.max_per_second": "7", "log.level": "debug", "log.format": "console",
 		"deployment": "dep", "integrations_dir": dir,
 	}
 	variants := []map[string]string{

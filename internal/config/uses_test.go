@@ -163,7 +163,7 @@ func TestSuggestions(t *testing.T) {
 		"kafka.tls.ca":              "did you mean kafka.tls.ca_file?",
 		"log.output":                "the keys of log are level, format",
 		"tracing.exporter":          "the keys of tracing are enabled, max_per_second",
-		"ops.frobnicate":            "the keys of ops are address, pprof, live_events, token, token_file, peers",
+		"ops.frobnicate":            "the keys of ops are address, pprof, partition_metrics, live_events, token, token_file, peers",
 		"brokers":                   "did you mean kafka.brokers?",
 		"kafak":                     "did you mean kafka?",
 		"BRIDGE_BROKERS":            "did you mean BRIDGE_KAFKA_BROKERS?",

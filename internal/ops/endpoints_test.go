@@ -122,7 +122,7 @@ func parseJSON(t *testing.T, text string) any {
 }
 
 func TestStatusIsWhatTheSourceReturns(t *testing.T) {
-	all := ops.NewMetrics("v0.1.0", nil)
+	all := ops.NewMetrics("v0.1.0", nil, true)
 	m := all.Integration("default", known)
 	exercise(m)
 	i := refused()
@@ -207,7 +207,7 @@ func TestNoSecretComesOut(t *testing.T) {
 			i := refused()
 			i.Config = config
 			s := process(i)
-			metrics := ops.NewMetrics("v0.1.0", fixed(s))
+			metrics := ops.NewMetrics("v0.1.0", fixed(s), true)
 			m := metrics.Integration("default", known)
 			url := start(t, ops.Config{Settings: ops.Settings{Pprof: true}}, metrics, fixed(s), log)
 			m.TokenMinted(errors.New("invalid_client: " + secret))

@@ -14,8 +14,9 @@ import (
 // gauges collects the metrics that are states. Those of one scrape come from one
 // snapshot, so they are consistent, and none has to be updated or removed.
 type gauges struct {
-	source Source
-	descs  sync.Map // of *prometheus.Desc, by name
+	source      Source
+	byPartition bool
+	descs       sync.Map // of *prometheus.Desc, by name
 }
 
 // Describe implements prometheus.Collector. The collector is unchecked: it creates
@@ -45,17 +46,33 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	send(prometheus.GaugeValue, "bridge_buffered_limit_bytes", "Budget in bytes for bridge_buffered_bytes over all integrations; fetching pauses when it is used up.", float64(s.BufferedLimit))
 	send(prometheus.CounterValue, "bridge_log_lines_dropped_total", "Log lines dropped because standard error was not read in time or could not be written.", float64(s.LogLinesDropped))
+	of := make(map[string]int)
 	for _, i := range s.Integrations {
-		collectIntegration(i, s.Time, func(t prometheus.ValueType, name, help string, value float64, labels ...string) {
+		of[i.State]++
+	}
+	for _, state := range integrationStates {
+		send(prometheus.GaugeValue, "bridge_integrations", "Integrations of this member, by state.", float64(of[state]), "state", state)
+	}
+	for _, i := range s.Integrations {
+		g.collect(i, s.Time, func(t prometheus.ValueType, name, help string, value float64, labels ...string) {
 			send(t, name, help, value, append([]string{"integration", i.Integration}, labels...)...)
 		})
 	}
 }
 
-// collectIntegration sends the states of one integration.
-func collectIntegration(s IntegrationStatus, now time.Time, send emit) {
+// integrationStates are the values of the label state of an integration.
+var integrationStates = []string{StateStarting, StateRunning, StateDraining, StateStopped, StateFailed, StateDisabled}
+
+// collect sends what one integration shows.
+func (g *gauges) collect(s IntegrationStatus, now time.Time, send emit) {
 	gauge := func(name, help string, value float64, labels ...string) {
 		send(prometheus.GaugeValue, name, help, value, labels...)
+	}
+	for _, state := range integrationStates {
+		gauge("bridge_integration_state", "1 for the present state of the integration, 0 for the others. A disabled one has no other gauges.", oneIf(s.State == state), "state", state)
+	}
+	if s.State == StateDisabled {
+		return
 	}
 	gauge("bridge_group_info", "Always 1; the label names the consumer group.", 1, "group", s.Group)
 	gauge("bridge_ready", "1 if events are being delivered, else 0; /readyz shows the reasons.", oneIf(s.Ready))
@@ -73,15 +90,6 @@ func collectIntegration(s IntegrationStatus, now time.Time, send emit) {
 		if p.Paused {
 			paused++
 		}
-		id := strconv.Itoa(int(p.Partition))
-		if p.Lag >= 0 {
-			gauge("bridge_lag_events", "Offsets from the partition's last delivered event to the end of what can be read; absent while unknown. "+
-				"Offsets without an event count until they are passed.", float64(p.Lag), "topic", p.Topic, "partition", id)
-		}
-		gauge("bridge_oldest_unacked_age_seconds", "Age in seconds of the oldest event read and not yet acknowledged by the sink; 0 if there is none.",
-			time.Duration(p.Oldest).Seconds(), "topic", p.Topic, "partition", id)
-		collectLedger(send, "bridge_partition_ledger_", " Per partition; the series ends when the partition is revoked and continues when it is assigned again.",
-			p.Ledger, "topic", p.Topic, "partition", id)
 	}
 	for _, state := range []string{consumer.StateWaiting, consumer.StateWriting, consumer.StateRejecting, consumer.StateBlocked, consumer.StateDraining} {
 		gauge("bridge_assigned_partitions", "Partitions assigned to this member, by state.", float64(inState[state]), "state", state)
@@ -89,6 +97,20 @@ func collectIntegration(s IntegrationStatus, now time.Time, send emit) {
 	gauge("bridge_paused_partitions", "Partitions whose fetches are paused because of the buffer budget.", float64(paused))
 	gauge("bridge_pending_events", "Events read from Kafka and not yet acknowledged by the sink.", float64(pending))
 	collectLedger(send, "bridge_ledger_", " Over all partitions this process was ever assigned.", s.Ledger)
+	for _, p := range g.assigned(s) {
+		labels := []string{"topic", p.Topic}
+		if g.byPartition {
+			labels = append(labels, "partition", strconv.Itoa(int(p.Partition)))
+		}
+		if p.Lag >= 0 {
+			gauge("bridge_lag_events", "Offsets from the partition's last delivered event to the end of what can be read; absent while unknown. "+
+				"Offsets without an event count until they are passed.", float64(p.Lag), labels...)
+		}
+		gauge("bridge_oldest_unacked_age_seconds", "Age in seconds of the oldest event read and not yet acknowledged by the sink; 0 if there is none.",
+			time.Duration(p.Oldest).Seconds(), labels...)
+		collectLedger(send, "bridge_partition_ledger_", " Per partition; the series ends when the partition is revoked and continues when it is assigned again.",
+			p.Ledger, labels...)
+	}
 
 	for _, state := range []string{zerobus.Ready, zerobus.Retrying, zerobus.Blocked} {
 		gauge("bridge_sink_state", "1 for the present state of the sink, 0 for the others.", oneIf(s.Sink.Name == state), "state", state)
@@ -104,6 +126,35 @@ func collectIntegration(s IntegrationStatus, now time.Time, send emit) {
 		gauge("bridge_token_expires_in_seconds", "Seconds until the present access token expires, negative once it has; absent without a token.",
 			s.Sink.TokenExpiresAt.Sub(now).Seconds())
 	}
+}
+
+// assigned returns what is shown of the partitions: each of them, or one for each topic
+// with the sum of the known lags, the age of the oldest event, and the ledger of every
+// partition of the topic that was ever assigned, so that its counters only grow.
+func (g *gauges) assigned(s IntegrationStatus) []consumer.PartitionStatus {
+	if g.byPartition {
+		return s.Partitions
+	}
+	all := make(map[string]*consumer.PartitionStatus)
+	for topic, ledger := range s.TopicLedgers {
+		all[topic] = &consumer.PartitionStatus{Topic: topic, Lag: -1, Ledger: ledger}
+	}
+	for _, p := range s.Partitions {
+		t := all[p.Topic]
+		if t == nil {
+			t = &consumer.PartitionStatus{Topic: p.Topic, Lag: -1}
+			all[p.Topic] = t
+		}
+		t.Oldest = max(t.Oldest, p.Oldest)
+		if p.Lag >= 0 {
+			t.Lag = max(t.Lag, 0) + p.Lag
+		}
+	}
+	topics := make([]consumer.PartitionStatus, 0, len(all))
+	for _, t := range all {
+		topics = append(topics, *t)
+	}
+	return topics
 }
 
 func collectLedger(send emit, prefix, scope string, l consumer.LedgerStatus, labels ...string) {

@@ -16,7 +16,8 @@ import (
 // Metrics is the registry of one process: its own metrics and those of each
 // [Metrics.Integration]. It is safe for concurrent use.
 type Metrics struct {
-	registry *prometheus.Registry
+	registry    *prometheus.Registry
+	byPartition bool
 
 	reloadSuccess, reloadTime prometheus.Gauge
 	reloadsOK, reloadsFailed  prometheus.Counter
@@ -26,9 +27,10 @@ type Metrics struct {
 }
 
 // NewMetrics returns a registry with the metrics of the process. Gauges, and counters
-// that the status has, show what source returns; each scrape calls it once.
-func NewMetrics(version string, source Source) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), integrations: make(map[string]*IntegrationMetrics)}
+// that the status has, show what source returns; each scrape calls it once. Without
+// byPartition the families with the label partition have a series for each topic.
+func NewMetrics(version string, source Source, byPartition bool) *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry(), byPartition: byPartition, integrations: make(map[string]*IntegrationMetrics)}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -36,7 +38,7 @@ func NewMetrics(version string, source Source) *Metrics {
 	reg := promauto.With(m.registry)
 	reg.NewGaugeVec(prometheus.GaugeOpts{Name: "bridge_build_info", Help: "Always 1; the labels name the build."},
 		[]string{"version", "revision", "goversion"}).WithLabelValues(valid(version), revision(), runtime.Version()).Set(1)
-	m.registry.MustRegister(&gauges{source: source})
+	m.registry.MustRegister(&gauges{source: source, byPartition: byPartition})
 
 	reloads := reg.NewCounterVec(prometheus.CounterOpts{Name: "bridge_config_reloads_total",
 		Help: "Attempts to load a changed configuration or blueprint, by result. Repeated attempts with the same error count once."}, []string{"result"})
@@ -106,6 +108,9 @@ const (
 // zerobus declare. They are safe for concurrent use, do not block and do not
 // allocate once a label value has been seen.
 type IntegrationMetrics struct {
+	registered  *registered
+	byPartition bool
+
 	eventsRead, eventBytes, rowsDelivered, rowBytes *prometheus.CounterVec // topic, partition
 
 	partitions *series[topicPartition, partitionCounters]
@@ -135,7 +140,26 @@ type IntegrationMetrics struct {
 
 type topicPartition struct {
 	topic     string
-	partition int32
+	partition int32 // allPartitions: of the topic
+}
+
+// allPartitions stands for all partitions of a topic.
+const allPartitions = -1
+
+// key returns whose counters count what one partition does.
+func (m *IntegrationMetrics) key(topic string, partition int32) topicPartition {
+	if !m.byPartition {
+		partition = allPartitions
+	}
+	return topicPartition{topic, partition}
+}
+
+// values returns the values of the labels topic and partition.
+func (k topicPartition) values() []string {
+	if k.partition == allPartitions {
+		return []string{valid(k.topic)}
+	}
+	return []string{valid(k.topic), strconv.Itoa(int(k.partition))}
 }
 
 type topicLabel struct{ topic, value string }
@@ -163,15 +187,42 @@ func (m *Metrics) Integration(name string, known Known) *IntegrationMetrics {
 	defer m.mu.Unlock()
 	i := m.integrations[name]
 	if i == nil {
-		i = newIntegrationMetrics(prometheus.WrapRegistererWith(prometheus.Labels{"integration": valid(name)}, m.registry))
+		i = newIntegrationMetrics(&registered{Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"integration": valid(name)}, m.registry)}, m.byPartition)
 		m.integrations[name] = i
 	}
 	i.create(known)
 	return i
 }
 
-func newIntegrationMetrics(registerer prometheus.Registerer) *IntegrationMetrics {
-	reg := promauto.With(registerer)
+// Remove removes the metrics of an integration. What it still reports is not shown;
+// added again, it starts at 0.
+func (m *Metrics) Remove(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := m.integrations[name]
+	if i == nil {
+		return
+	}
+	delete(m.integrations, name)
+	for _, c := range i.registered.all {
+		i.registered.Unregister(c)
+	}
+}
+
+// registered remembers what it registers.
+type registered struct {
+	prometheus.Registerer
+	all []prometheus.Collector
+}
+
+// MustRegister implements prometheus.Registerer.
+func (r *registered) MustRegister(all ...prometheus.Collector) {
+	r.Registerer.MustRegister(all...)
+	r.all = append(r.all, all...)
+}
+
+func newIntegrationMetrics(registered *registered, byPartition bool) *IntegrationMetrics {
+	reg := promauto.With(registered)
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return reg.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -193,14 +244,19 @@ func newIntegrationMetrics(registerer prometheus.Registerer) *IntegrationMetrics
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160})
 	}
 
+	labels := []string{"topic", "partition"}
+	if !byPartition {
+		labels = labels[:1]
+	}
 	m := &IntegrationMetrics{
+		registered: registered, byPartition: byPartition,
 		eventsRead: counters("bridge_events_read_total",
-			"Events read from Kafka. The series of a partition ends when the partition is revoked.", "topic", "partition"),
+			"Events read from Kafka. The series of a partition ends when the partition is revoked.", labels...),
 		eventBytes: counters("bridge_events_read_bytes_total",
-			"Uncompressed bytes of the keys, values and headers of the events read from Kafka.", "topic", "partition"),
+			"Uncompressed bytes of the keys, values and headers of the events read from Kafka.", labels...),
 		rowsDelivered: counters("bridge_rows_delivered_total",
-			"Rows acknowledged by the sink as durable. A row that is written again after a restart counts again.", "topic", "partition"),
-		rowBytes: counters("bridge_rows_delivered_bytes_total", "Bytes of the encoded rows acknowledged by the sink.", "topic", "partition"),
+			"Rows acknowledged by the sink as durable. A row that is written again after a restart counts again.", labels...),
+		rowBytes: counters("bridge_rows_delivered_bytes_total", "Bytes of the encoded rows acknowledged by the sink.", labels...),
 
 		rejected:   byTopicAnd("bridge_events_rejected_total", "Events that can never become a row, by error code.", "code"),
 		filtered:   byTopicAnd("bridge_events_filtered_total", "Events dropped by a filter rule, by reason; their offsets are committed.", "reason"),
@@ -228,21 +284,21 @@ func newIntegrationMetrics(registerer prometheus.Registerer) *IntegrationMetrics
 	}
 	m.recentAcks = prometheus.NewSummary(prometheus.SummaryOpts{MaxAge: 10 * time.Second, Objectives: map[float64]float64{0.5: 0.01, 0.99: 0.001}})
 	m.partitions = newSeries(0, topicPartition{}, func(k topicPartition) partitionCounters {
-		topic, id := valid(k.topic), strconv.Itoa(int(k.partition))
+		values := k.values()
 		return partitionCounters{
-			events:     m.eventsRead.WithLabelValues(topic, id),
-			eventBytes: m.eventBytes.WithLabelValues(topic, id),
-			rows:       m.rowsDelivered.WithLabelValues(topic, id),
-			rowBytes:   m.rowBytes.WithLabelValues(topic, id),
+			events:     m.eventsRead.WithLabelValues(values...),
+			eventBytes: m.eventBytes.WithLabelValues(values...),
+			rows:       m.rowsDelivered.WithLabelValues(values...),
+			rowBytes:   m.rowBytes.WithLabelValues(values...),
 		}
 	})
 	lost := counters("bridge_lost_offsets_total",
-		"Offsets that Kafka removed before the group had passed them, by retention, deleted records or truncation.", "topic", "partition")
+		"Offsets that Kafka removed before the group had passed them, by retention, deleted records or truncation.", labels...)
 	skipped := counters("bridge_skipped_offsets_total",
-		"Offsets without an event: transaction markers, events of aborted transactions, and offsets removed by compaction.", "topic", "partition")
+		"Offsets without an event: transaction markers, events of aborted transactions, and offsets removed by compaction.", labels...)
 	m.offsets = newSeries(0, topicPartition{}, func(k topicPartition) offsetCounters {
-		topic, id := valid(k.topic), strconv.Itoa(int(k.partition))
-		return offsetCounters{lost.WithLabelValues(topic, id), skipped.WithLabelValues(topic, id)}
+		values := k.values()
+		return offsetCounters{lost.WithLabelValues(values...), skipped.WithLabelValues(values...)}
 	})
 	mints := counters("bridge_token_mints_total", "Requests for an access token, by result.", "result")
 	m.mintsOK, m.mintsFailed = mints.WithLabelValues("ok"), mints.WithLabelValues("error")

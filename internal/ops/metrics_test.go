@@ -209,7 +209,7 @@ func TestLostOffsetsOutliveTheAssignment(t *testing.T) {
 // Two integrations of one process share a registry and nothing else.
 func TestIntegrationsAreCountedSeparately(t *testing.T) {
 	other := ops.IntegrationStatus{Integration: "orders", Group: "other", Partitions: []consumer.PartitionStatus{{Topic: "events", Partition: 2, Lag: 7}}}
-	all := ops.NewMetrics("v0.1.0", fixed(process(integration(), other)))
+	all := ops.NewMetrics("v0.1.0", fixed(process(integration(), other)), true)
 	first := all.Integration("default", known)
 	second := all.Integration("orders", known)
 	if all.Integration("orders", known) != second {
@@ -246,7 +246,7 @@ func TestIntegrationsAreCountedSeparately(t *testing.T) {
 		t.Error("the second has acknowledgements of the first")
 	}
 	// What is not the process's has the label, and what is has not.
-	ofProcess := map[string]bool{"bridge_build_info": true, "bridge_buffered_limit_bytes": true, "bridge_log_lines_dropped_total": true}
+	ofProcess := map[string]bool{"bridge_build_info": true, "bridge_buffered_limit_bytes": true, "bridge_integrations": true, "bridge_log_lines_dropped_total": true}
 	for name, f := range families {
 		want := strings.HasPrefix(name, "bridge_") && !ofProcess[name] && !strings.HasPrefix(name, "bridge_config_")
 		for _, metric := range f.GetMetric() {
@@ -255,6 +255,142 @@ func TestIntegrationsAreCountedSeparately(t *testing.T) {
 				t.Errorf("%s %v: label integration %v, want %v", name, metric.GetLabel(), has, want)
 			}
 		}
+	}
+}
+
+// After a removal nothing of an integration is left, and one of the same name that is
+// added later counts from 0. The others stay.
+func TestRemovedIntegrationsHaveNoSeries(t *testing.T) {
+	all := []ops.IntegrationStatus{integration(), named("orders", integration())}
+	var mu sync.Mutex // guards all
+	source := func() ops.Status {
+		mu.Lock()
+		defer mu.Unlock()
+		return process(all...)
+	}
+	m := ops.NewMetrics("v0.1.0", source, true)
+	exercise(m.Integration("default", known))
+	old := m.Integration("orders", known)
+	exercise(old)
+	url := start(t, ops.Config{}, m, source, zaptest.NewLogger(t))
+	if _, text := scrape(t, url); !strings.Contains(text, `integration="orders"`) {
+		t.Fatal("no series of orders, want some before the removal")
+	}
+	mu.Lock()
+	all = all[:1]
+	mu.Unlock()
+	m.Remove("orders")
+	m.Remove("orders")
+	m.Remove("unknown")
+	exercise(old) // the last reports of what is being stopped
+	_, text := scrape(t, url)
+	if strings.Contains(text, "orders") {
+		t.Error("series of orders are left after its removal")
+	}
+	hasLine(t, text, `bridge_events_read_total{integration="default",partition="2",topic="events"} 300`)
+	hasLine(t, text, `bridge_integrations{state="running"} 1`)
+
+	again := m.Integration("orders", known)
+	if again == old {
+		t.Error("added again, it has the counters of before")
+	}
+	again.EventsRead("events", 2, 4, 40)
+	_, text = scrape(t, url)
+	hasLine(t, text, `bridge_events_read_total{integration="orders",partition="2",topic="events"} 4`)
+	hasLine(t, text, `bridge_commits_total{integration="orders",result="ok"} 0`)
+}
+
+func TestScrapesDuringRemovals(t *testing.T) {
+	m := ops.NewMetrics("v0.1.0", fixed(healthy()), true)
+	url := start(t, ops.Config{}, m, fixed(healthy()), zaptest.NewLogger(t))
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		name := fmt.Sprintf("i%d", i)
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					exercise(m.Integration(name, known))
+					m.Remove(name)
+				}
+			}
+		})
+	}
+	for range 10 {
+		scrape(t, url) // fails unless it is complete
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func TestIntegrationStates(t *testing.T) {
+	failed := ops.IntegrationStatus{Integration: "clicks", State: ops.StateFailed, Reason: "no such table"}
+	disabled := ops.IntegrationStatus{Integration: "archive", State: ops.StateDisabled}
+	_, url := serve(t, known, fixed(process(integration(), named("orders", refused()), failed, disabled)))
+	_, text := scrape(t, url)
+	for _, line := range []string{
+		`bridge_integration_state{integration="default",state="running"} 1`,
+		`bridge_integration_state{integration="default",state="failed"} 0`,
+		`bridge_integration_state{integration="orders",state="running"} 1`,
+		`bridge_integration_state{integration="clicks",state="failed"} 1`,
+		`bridge_integration_state{integration="clicks",state="running"} 0`,
+		`bridge_integration_state{integration="archive",state="disabled"} 1`,
+		`bridge_integrations{state="running"} 2`,
+		`bridge_integrations{state="failed"} 1`,
+		`bridge_integrations{state="disabled"} 1`,
+		`bridge_integrations{state="starting"} 0`,
+		`bridge_ready{integration="orders"} 0`,
+		`bridge_ready{integration="clicks"} 0`,
+	} {
+		hasLine(t, text, line)
+	}
+	if strings.Contains(text, `bridge_ready{integration="archive"}`) {
+		t.Error("a disabled integration counts as not ready")
+	}
+}
+
+// Without the label partition the series of a topic have sums, which only grow.
+func TestWithoutPartitionLabels(t *testing.T) {
+	i := integration()
+	i.Partitions = append(i.Partitions, consumer.PartitionStatus{Topic: "events", Partition: 3, Lag: 7, Oldest: consumer.Seconds(3 * time.Second)},
+		consumer.PartitionStatus{Topic: "other", Lag: -1})
+	i.TopicLedgers = map[string]consumer.LedgerStatus{"events": {Ledger: consumer.Ledger{Read: 1900, Delivered: 1100, InFlight: 300}, Unaccounted: 2}}
+	source := fixed(process(i))
+	all := ops.NewMetrics("v0.1.0", source, false)
+	m := all.Integration("default", known)
+	url := start(t, ops.Config{}, all, source, zaptest.NewLogger(t))
+	for partition := range int32(3) {
+		m.EventsRead("events", partition, 10, 100)
+		m.RowsDelivered("events", partition, 9, 90, time.Millisecond)
+		m.OffsetsPassed("events", partition, 1, 2)
+	}
+	m.Forget("events", 1) // revoked
+	_, text := scrape(t, url)
+	for _, line := range []string{
+		`bridge_events_read_total{integration="default",topic="events"} 30`,
+		`bridge_events_read_bytes_total{integration="default",topic="events"} 300`,
+		`bridge_rows_delivered_total{integration="default",topic="events"} 27`,
+		`bridge_rows_delivered_bytes_total{integration="default",topic="events"} 270`,
+		`bridge_lost_offsets_total{integration="default",topic="events"} 3`,
+		`bridge_skipped_offsets_total{integration="default",topic="events"} 6`,
+		`bridge_lag_events{integration="default",topic="events"} 4007`,
+		`bridge_oldest_unacked_age_seconds{integration="default",topic="events"} 3`,
+		`bridge_oldest_unacked_age_seconds{integration="default",topic="other"} 0`,
+		`bridge_partition_ledger_events_read_total{integration="default",topic="events"} 1900`,
+		`bridge_partition_ledger_events_total{integration="default",outcome="delivered",topic="events"} 1100`,
+		`bridge_partition_ledger_in_flight_events{integration="default",topic="events"} 300`,
+		`bridge_partition_ledger_unaccounted_events{integration="default",topic="events"} 2`,
+	} {
+		hasLine(t, text, line)
+	}
+	if strings.Contains(text, `partition="`) {
+		t.Error("a series has the label partition")
+	}
+	if strings.Contains(text, `bridge_lag_events{integration="default",topic="other"}`) {
+		t.Error("an unknown lag has a series")
 	}
 }
 
@@ -367,7 +503,7 @@ var hotPath = []struct {
 func TestReportsDoNotAllocate(t *testing.T) {
 	for _, c := range hotPath {
 		t.Run(c.name, func(t *testing.T) {
-			m := ops.NewMetrics("v0.1.0", fixed(healthy())).Integration("default", known)
+			m := ops.NewMetrics("v0.1.0", fixed(healthy()), true).Integration("default", known)
 			exercise(m)
 			if got := testing.AllocsPerRun(1000, func() { c.report(m) }); got != 0 {
 				t.Errorf("allocations: got %v, want 0", got)
@@ -379,7 +515,7 @@ func TestReportsDoNotAllocate(t *testing.T) {
 func BenchmarkReports(b *testing.B) {
 	for _, c := range hotPath {
 		b.Run(c.name, func(b *testing.B) {
-			m := ops.NewMetrics("v0.1.0", fixed(healthy())).Integration("default", known)
+			m := ops.NewMetrics("v0.1.0", fixed(healthy()), true).Integration("default", known)
 			b.ReportAllocs()
 			for b.Loop() {
 				c.report(m)

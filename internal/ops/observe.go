@@ -2,16 +2,16 @@ package ops
 
 import (
 	"math"
-	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
 
 // EventsRead counts events polled from one partition and the bytes of their
 // keys, values and headers.
 func (m *IntegrationMetrics) EventsRead(topic string, partition int32, events int, bytes int) {
-	c := m.partitions.get(topicPartition{topic, partition})
+	c := m.partitions.get(m.key(topic, partition))
 	c.events.Add(float64(events))
 	c.eventBytes.Add(float64(bytes))
 	m.count(func(t *Totals) {
@@ -24,7 +24,7 @@ func (m *IntegrationMetrics) EventsRead(topic string, partition int32, events in
 // which Kafka had removed, and skipped ones, which hold none. With both 0 it
 // creates the counters of a partition that has just been assigned.
 func (m *IntegrationMetrics) OffsetsPassed(topic string, partition int32, lost, skipped int64) {
-	c := m.offsets.get(topicPartition{topic, partition})
+	c := m.offsets.get(m.key(topic, partition))
 	c.lost.Add(float64(lost))
 	c.skipped.Add(float64(skipped))
 }
@@ -32,7 +32,7 @@ func (m *IntegrationMetrics) OffsetsPassed(topic string, partition int32, lost, 
 // RowsDelivered counts one acknowledged batch: its rows, their encoded bytes,
 // and how long its write took.
 func (m *IntegrationMetrics) RowsDelivered(topic string, partition int32, rows int, bytes int, ack time.Duration) {
-	c := m.partitions.get(topicPartition{topic, partition})
+	c := m.partitions.get(m.key(topic, partition))
 	c.rows.Add(float64(rows))
 	c.rowBytes.Add(float64(bytes))
 	m.batchRows.Observe(float64(rows))
@@ -130,12 +130,14 @@ func (m *IntegrationMetrics) TokenMinted(err error) {
 // partition's last report: a later one creates the series again, from 0, which
 // Prometheus takes for a counter reset. Totals keep the counts.
 func (m *IntegrationMetrics) Forget(topic string, partition int32) {
-	m.partitions.remove(topicPartition{topic, partition}, func() {
-		topic, id := valid(topic), strconv.Itoa(int(partition))
-		m.eventsRead.DeleteLabelValues(topic, id)
-		m.eventBytes.DeleteLabelValues(topic, id)
-		m.rowsDelivered.DeleteLabelValues(topic, id)
-		m.rowBytes.DeleteLabelValues(topic, id)
+	if !m.byPartition {
+		return // the topic's counters go on
+	}
+	key := m.key(topic, partition)
+	m.partitions.remove(key, func() {
+		for _, family := range []*prometheus.CounterVec{m.eventsRead, m.eventBytes, m.rowsDelivered, m.rowBytes} {
+			family.DeleteLabelValues(key.values()...)
+		}
 	})
 }
 

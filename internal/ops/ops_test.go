@@ -102,14 +102,14 @@ func fixed(s ops.Status) ops.Source { return func() ops.Status { return s } }
 // serve runs a server for one integration and returns its metrics and its URL.
 func serve(t *testing.T, known ops.Known, source ops.Source) (m *ops.IntegrationMetrics, url string) {
 	t.Helper()
-	all := ops.NewMetrics("v0.1.0", source)
+	all := ops.NewMetrics("v0.1.0", source, true)
 	m = all.Integration("default", known)
 	return m, start(t, ops.Config{}, all, source, zaptest.NewLogger(t))
 }
 
 // registry returns the metrics of a process with one integration.
 func registry(source ops.Source) *ops.Metrics {
-	all := ops.NewMetrics("v0.1.0", source)
+	all := ops.NewMetrics("v0.1.0", source, true)
 	all.Integration("default", known)
 	return all
 }

@@ -35,7 +35,7 @@ func TestReloadIsShown(t *testing.T) {
 			[]string{"last_reload_successful 1", "reloads_total{result=\"ok\"} 1", "reloads_total{result=\"error\"} 1"}, nil, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m := ops.NewMetrics("", fixed(healthy()))
+			m := ops.NewMetrics("", fixed(healthy()), true)
 			m.ConfigLoaded(began)
 			for _, err := range tc.attempt {
 				m.ConfigReloaded(now, err)

@@ -92,7 +92,7 @@ func TestAddrBeforeStartIsTheConfiguredOne(t *testing.T) {
 
 func TestCloseLetsARequestFinish(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
-	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics("", nil), func() ops.Status {
+	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics("", nil, true), func() ops.Status {
 		close(entered)
 		<-release
 		return healthy()

@@ -17,6 +17,10 @@ type Settings struct {
 	// Pprof serves Go profiles under /debug/pprof/, over the loopback only. A profile
 	// costs a few per cent of CPU while it is taken, and names what the code handles.
 	Pprof bool `yaml:"pprof"`
+	// PartitionMetrics gives metrics the label partition. Trade-off of false: the series
+	// of a topic show sums, so a single partition that lags is found at /status only;
+	// of true: some 15 series for each partition of each integration.
+	PartitionMetrics bool `yaml:"partition_metrics" default:"true"`
 	// LiveEvents is what the page of live events shows: off is no page, metadata
 	// names, ids and states but no value of a field, full the events and their rows.
 	// Trade-off of full: personal data on a page and up to 4 MiB of memory; Token is

@@ -100,8 +100,11 @@ type IntegrationStatus struct {
 	// Ledger has the outcomes of all events read since the integration was started in
 	// this process, over all partitions it was ever assigned.
 	Ledger consumer.LedgerStatus `json:"ledger"`
-	Totals Totals                `json:"totals"`
-	Ack    *Acks                 `json:"ack,omitempty"` // nil without an acknowledgement in the last 10 seconds
+	// TopicLedgers are the parts of Ledger, by topic.
+	TopicLedgers map[string]consumer.LedgerStatus `json:"-"`
+
+	Totals Totals `json:"totals"`
+	Ack    *Acks  `json:"ack,omitempty"` // nil without an acknowledgement in the last 10 seconds
 
 	// Config is the effective configuration, with secrets redacted.
 	Config any `json:"config,omitempty"`

@@ -26,7 +26,7 @@ func unconnected(t *testing.T) (p *Pipeline, cfg *config.Config) {
 	c.Kafka.SASL = kafka.SASL{Mechanism: "plain", Username: "bridge", Password: "p1"}
 	z := &c.Zerobus
 	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
-	p, err := New(Config{Settings: &c}, Deps{Log: zap.NewNop(), Metrics: ops.NewMetrics("", nil).Integration("default", KnownLabels(&c))})
+	p, err := New(Config{Settings: &c}, Deps{Log: zap.NewNop(), Metrics: ops.NewMetrics("", nil, true).Integration("default", KnownLabels(&c))})
 	if err != nil {
 		t.Fatal(err)
 	}

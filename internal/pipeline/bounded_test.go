@@ -42,7 +42,7 @@ func TestStartIsCommittedOnce(t *testing.T) {
 	z.WorkspaceURL, z.ClientID, z.ClientSecret, z.Catalog, z.Schema, z.Table = "http://127.0.0.1:1", "id", "s1", "c", "s", "t"
 	core, logs := observer.New(zap.InfoLevel)
 	p, err := New(Config{Settings: &c, Range: Range{From: &kafka.Position{Kind: kafka.Earliest}, Until: &kafka.Position{Kind: kafka.Latest}}},
-		Deps{Log: zap.New(core), Metrics: ops.NewMetrics("", nil).Integration("default", KnownLabels(&c))})
+		Deps{Log: zap.New(core), Metrics: ops.NewMetrics("", nil, true).Integration("default", KnownLabels(&c))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func (p *Pipeline) Status() ops.IntegrationStatus {
 		s.MemberID, s.BufferedBytes, s.LastPoll = st.MemberID, st.BufferedBytes, st.Polled
 		s.LiveReason = stuck(st)
 		s.NotReady = append(s.NotReady, st.NotReady...)
-		s.Partitions, s.Ledger = st.Partitions, st.Ledger
+		s.Partitions, s.Ledger, s.TopicLedgers = st.Partitions, st.Ledger, st.TopicLedgers
 	}
 	return s
 }

@@ -47,7 +47,7 @@ func metrics(t *testing.T) string {
 	idle := func() ops.Status {
 		return ops.NewStatus(ops.Status{}, []ops.IntegrationStatus{{Integration: "default"}})
 	}
-	registry := ops.NewMetrics("", idle)
+	registry := ops.NewMetrics("", idle, true)
 	registry.Integration("default", ops.Known{})
 	s := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, registry, idle, zaptest.NewLogger(t))
 	if err := s.Start(t.Context()); err != nil {

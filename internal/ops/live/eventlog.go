@@ -88,11 +88,12 @@ type Column struct {
 	Why    string `json:"why,omitempty"` // why it is NULL or was refused
 }
 
-// Bounds of an EventLog.
+// Bounds of an EventLog, and of all logs of a page.
 const (
-	maxEvents   = 500     // kept
-	maxRejected = 150     // of those, rejected ones, which are evicted last
-	maxContent  = 4 << 20 // bytes of event content kept; ModeFull only
+	maxEvents    = 500     // kept by one log
+	maxAllEvents = 5000    // kept by all logs
+	rejectedPart = 0.3     // of the events of one log: rejected ones, which are evicted last
+	maxContent   = 4 << 20 // bytes of event content kept by all logs; ModeFull only
 
 	// Events added per second with and without viewers, and at once.
 	watchedRate, idleRate = 100, 5
@@ -107,13 +108,15 @@ type EventLog struct {
 	seen    atomic.Int64 // all events
 	kept    atomic.Int64 // events added
 
-	mu       sync.Mutex // guards the fields below
-	entries  []*entry   // by ID
-	rejected int        // of entries
-	content  int        // bytes
-	lastID   uint64
-	rev      uint64 // of the last change
-	limiter  *rate.Limiter
+	mu         sync.Mutex // guards the fields below
+	maxEvents  int
+	maxContent int      // bytes
+	entries    []*entry // by ID
+	rejected   int      // of entries
+	content    int      // bytes
+	lastID     uint64
+	rev        uint64 // of the last change
+	limiter    *rate.Limiter
 }
 
 // entry is one kept event. It does not change after its eviction.
@@ -126,7 +129,23 @@ type entry struct {
 
 // NewEventLog returns an EventLog for ModeMetadata or ModeFull.
 func NewEventLog(mode string) *EventLog {
-	return &EventLog{mode: mode, limiter: rate.NewLimiter(idleRate, mostAtOnce)}
+	f := &EventLog{mode: mode, limiter: rate.NewLimiter(idleRate, mostAtOnce)}
+	f.share(1)
+	return f
+}
+
+// share bounds what the log keeps, as one of so many logs.
+func (f *EventLog) share(logs int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.maxEvents, f.maxContent = min(maxEvents, maxAllEvents/logs), maxContent/logs
+	f.trim()
+}
+
+func (f *EventLog) trim() {
+	for len(f.entries) > f.maxEvents || f.content > f.maxContent {
+		f.evict()
+	}
 }
 
 // Full reports whether the content of events may be kept and shown.
@@ -154,7 +173,8 @@ func (f *EventLog) Admit(n int) int {
 }
 
 // Add adds an event and returns its ID. open, which may be nil, returns its content
-// on demand; it is kept only in ModeFull and counts size bytes.
+// on demand; it is kept only in ModeFull, counts size bytes, and is not kept if these
+// are more than the log may keep in all.
 func (f *EventLog) Add(e Event, size int, open func() Content) uint64 {
 	f.kept.Add(1)
 	f.mu.Lock()
@@ -163,26 +183,24 @@ func (f *EventLog) Add(e Event, size int, open func() Content) uint64 {
 	f.rev++
 	e.ID = f.lastID
 	n := &entry{Event: e, rev: f.rev}
-	if f.mode == ModeFull {
-		n.size, n.open = size, open
-	} else {
+	if f.mode != ModeFull {
 		n.Reason = ""
+	} else if size <= f.maxContent {
+		n.size, n.open = size, open
 	}
 	f.entries = append(f.entries, n)
 	f.content += n.size
 	if e.Status == Rejected {
 		f.rejected++
 	}
-	for len(f.entries) > maxEvents || f.content > maxContent && len(f.entries) > 1 {
-		f.evict()
-	}
+	f.trim()
 	return e.ID
 }
 
 // evict removes the oldest event; a rejected one only if there are many.
 func (f *EventLog) evict() {
 	at := 0
-	if f.rejected <= maxRejected && f.rejected < len(f.entries)-1 {
+	if float64(f.rejected) <= rejectedPart*float64(f.maxEvents) && f.rejected < len(f.entries)-1 {
 		at = max(slices.IndexFunc(f.entries, func(e *entry) bool { return e.Status != Rejected }), 0)
 	}
 	gone := f.entries[at]

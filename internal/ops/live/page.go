@@ -103,7 +103,8 @@ func New(cfg Config, source ops.Source, log *zap.Logger) *Page {
 	return p
 }
 
-// Events returns the event log of an integration, made on first use.
+// Events returns the event log of an integration, made on first use. All logs together
+// keep a bounded number of events and bytes of content.
 func (p *Page) Events(integration string) *EventLog { return p.view(integration).events }
 
 // Forget drops the event log of an integration that was removed.
@@ -111,6 +112,14 @@ func (p *Page) Forget(integration string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.views, integration)
+	p.share()
+}
+
+// share divides the bounds among the logs. The caller holds p.mu.
+func (p *Page) share() {
+	for _, v := range p.views {
+		v.events.share(len(p.views))
+	}
 }
 
 func (p *Page) view(integration string) *view {
@@ -120,6 +129,7 @@ func (p *Page) view(integration string) *view {
 	if v == nil {
 		v = &view{name: integration, events: NewEventLog(p.cfg.Mode), epoch: strconv.FormatInt(time.Now().UnixNano(), 36)}
 		p.views[integration] = v
+		p.share()
 	}
 	return v
 }

@@ -36,7 +36,7 @@ const (
 type hello struct {
 	Mode        string `json:"mode"`
 	DeadLetters bool   `json:"dead_letters"` // there is a dead-letter topic
-	MaxEvents   int    `json:"max_events"`   // kept
+	MaxEvents   int    `json:"max_events"`   // most that are kept
 	Rate        int    `json:"rate"`         // most events shown per second
 	Login       bool   `json:"login"`        // a token is needed, so logging out is possible
 }
