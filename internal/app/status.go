@@ -22,7 +22,8 @@ func (a *App) Status() ops.Status {
 		}
 		all = append(all, s)
 	}
-	s := ops.Status{Version: a.o.Version, Started: a.started, BufferedLimit: int64(a.base.Load().Delivery.MaxBuffered),
+	base := a.base.Load()
+	s := ops.Status{Version: a.o.Version, Deployment: base.Deployment, Started: a.started, BufferedLimit: int64(base.Delivery.MaxBuffered),
 		Memory: a.memory.keeper.State(), Reload: a.reloads.now(), LogLinesDropped: a.droppedLogLines()}
 	if short := a.descriptors.short(time.Now(), a.memory.descriptorsNeeded()); short != nil {
 		s.NotReady = append(s.NotReady, *short)

@@ -97,6 +97,10 @@ func (g *gauges) collect(s IntegrationStatus, now time.Time, send emit) {
 	gauge("bridge_paused_partitions", "Partitions whose fetches are paused because of the buffer budget.", float64(paused))
 	gauge("bridge_pending_events", "Events read from Kafka and not yet acknowledged by the sink.", float64(pending))
 	collectLedger(send, "bridge_ledger_", " Over all partitions this process was ever assigned.", s.Ledger)
+	if s.State == StateRunning && s.Sink.Name != zerobus.Blocked {
+		gauge("bridge_seconds_behind", "Age in seconds, by its timestamp, of the oldest event read and not yet acknowledged by the sink; 0 if there is none. "+
+			"For autoscalers: blocked partitions do not count, and it is absent while the sink is blocked.", consumer.Behind(s.Partitions).Seconds())
+	}
 	for _, p := range g.assigned(s) {
 		labels := []string{"topic", p.Topic}
 		if g.byPartition {

@@ -108,6 +108,7 @@ func TestGaugesComeFromTheSnapshot(t *testing.T) {
 		`bridge_partition_ledger_events_total{integration="default",outcome="delivered",partition="2",topic="events"} 1190`,
 		`bridge_partition_ledger_in_flight_events{integration="default",partition="2",topic="events"} 300`,
 		`bridge_partition_ledger_unaccounted_events{integration="default",partition="2",topic="events"} 1`,
+		`bridge_seconds_behind{integration="default"} 42`,
 		`bridge_sink_state{integration="default",state="ready"} 1`,
 		`bridge_sink_state{integration="default",state="retrying"} 0`,
 		`bridge_sink_state{integration="default",state="blocked"} 0`,
@@ -349,6 +350,26 @@ func TestIntegrationStates(t *testing.T) {
 	}
 	if strings.Contains(text, `bridge_ready{integration="archive"}`) {
 		t.Error("a disabled integration counts as not ready")
+	}
+}
+
+// More members cannot help what is blocked, so an autoscaler does not see it.
+func TestSecondsBehindIgnoreWhatIsBlocked(t *testing.T) {
+	half := named("half", integration())
+	half.Partitions[1].State = consumer.StateBlocked
+	half.Partitions[0].Behind = consumer.Seconds(3 * time.Second)
+	idle := named("idle", integration())
+	idle.Partitions = nil
+	failed := ops.IntegrationStatus{Integration: "clicks", State: ops.StateFailed, Partitions: integration().Partitions}
+	_, url := serve(t, known, fixed(process(integration(), half, idle, named("orders", refused()), failed)))
+	_, text := scrape(t, url)
+	for _, line := range []string{`bridge_seconds_behind{integration="default"} 42`, `bridge_seconds_behind{integration="half"} 3`, `bridge_seconds_behind{integration="idle"} 0`} {
+		hasLine(t, text, line)
+	}
+	for _, name := range []string{"orders", "clicks"} {
+		if strings.Contains(text, `bridge_seconds_behind{integration="`+name) {
+			t.Errorf("%s is blocked or failed, and has seconds behind", name)
+		}
 	}
 }
 

@@ -87,7 +87,9 @@ func (s series) of(integrations, topics, partitions int) int {
 // happened, with every label value that the bridge knows.
 func seriesBound(t *testing.T, byPartition bool) series {
 	t.Helper()
-	count := func(integrations, topics, partitions int) int { return countSeries(t, integrations, topics, partitions, byPartition) }
+	count := func(integrations, topics, partitions int) int {
+		return countSeries(t, integrations, topics, partitions, byPartition)
+	}
 	none, one := count(0, 0, 0), count(1, 0, 0)
 	s := series{process: none, integration: one - none}
 	s.topic = count(1, 1, 0) - one
@@ -218,6 +220,7 @@ The alerts are those of [deploy/prometheus/rules.yaml](../deploy/prometheus/rule
 | Is the buffer budget used up? | 'sum by (instance) (bridge_buffered_bytes) / on (instance) bridge_buffered_limit_bytes' | BridgeBufferFull: for 30 minutes; the sink is slower than the topic |
 | Will the token be refreshed? | 'bridge_token_expires_in_seconds', 'rate(bridge_token_mints_total{result="error"}[5m])' | BridgeTokenNotRefreshed: below 150 while minting fails |
 | Is the configuration on disk in force? | 'bridge_config_last_reload_successful' | BridgeReloadFailed: 0 for 10 minutes |
+| How far behind is it, for an autoscaler? | 'max by (integration) (bridge_seconds_behind)' | - |
 | Does every integration run? | 'bridge_integration_state{state="failed"}', 'bridge_integrations' | - |
 | Is the group stable? | 'sum by (kind) (increase(bridge_rebalances_total[30m]))' | BridgeExpelled: lost more than twice |
 

@@ -58,7 +58,7 @@ func integration() ops.IntegrationStatus {
 			},
 			{
 				Topic: "events", Partition: 2, State: consumer.StateWriting, Paused: true, Committed: 1000, Marked: 1200,
-				End: 5000, Lag: 4000, Pending: 300, Buffered: 64 << 20, Oldest: consumer.Seconds(1500 * time.Millisecond),
+				End: 5000, Lag: 4000, Pending: 300, Buffered: 64 << 20, Oldest: consumer.Seconds(1500 * time.Millisecond), Behind: consumer.Seconds(42 * time.Second),
 				Rows:   1190,
 				Ledger: consumer.LedgerStatus{Ledger: consumer.Ledger{Read: 1500, Delivered: 1190, DeadLettered: 4, Filtered: 5, InFlight: 300}, Unaccounted: 1},
 			},
