@@ -68,6 +68,11 @@ func TestPanelsCanBeRead(t *testing.T) {
 				(l.DisplayMode != "table" || l.SortBy != "Max" || !l.SortDesc) {
 				t.Errorf("%s: got the legend %+v, want a table that begins with the highest member", p.Title, l)
 			}
+			// With twenty integrations, a line has to name its own.
+			if strings.Contains(target.Expr, "$integration") && p.Type == "timeseries" && strings.Contains(target.LegendFormat, "{{instance}}") &&
+				!strings.Contains(target.LegendFormat, "{{integration}}") && !strings.Contains(target.Expr, "without (integration)") {
+				t.Errorf("%s: the lines of integrations look the same: %s", p.Title, target.LegendFormat)
+			}
 			// A line for each topic or partition must end when another topic is chosen.
 			if strings.Contains(target.LegendFormat, "topic") && !strings.Contains(target.Expr, "$topic") {
 				t.Errorf("%s: the choice of topic does not matter: %s", p.Title, target.Expr)
@@ -83,7 +88,7 @@ func TestPanelsCanBeRead(t *testing.T) {
 			t.Errorf("%s ends at column %d of 24", p.Title, p.GridPos.X+p.GridPos.W)
 		}
 	}
-	want := []string{"Is it healthy?", "Is it keeping up?", "Is it losing?", "Is the sink slow?", "Partitions", "Process"}
+	want := []string{"Is it healthy?", "Which integration?", "Is it keeping up?", "Is it losing?", "Is the sink slow?", "Partitions", "Process"}
 	if !slices.Equal(questions, want) {
 		t.Errorf("rows: got %q, want %q", questions, want)
 	}

@@ -17,7 +17,7 @@ type known map[string][]string
 var (
 	target   = []string{"namespace", "job", "instance"}
 	outsider = known{
-		"ALERTS":                        {"alertname", "alertstate", "severity"},
+		"ALERTS":                        {"alertname", "alertstate", "severity", "integration"},
 		"up":                            nil,
 		"process_cpu_seconds_total":     nil,
 		"process_max_fds":               nil,

@@ -32,6 +32,7 @@ func TestPromtool(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
+	t.Run("computes the replicas of the autoscaler", func(t *testing.T) { scaling(t, promtool) })
 	t.Run("gets an answer for each panel", func(t *testing.T) {
 		// A test of promtool's, in JSON, which is YAML. absent(x) has a result
 		// exactly when x has none.
@@ -143,7 +144,7 @@ func samples(t *testing.T) []string {
 	t.Helper()
 	words := map[string][]string{
 		"instance": {"i"}, "topic": {"t"}, "group": {"g"}, "le": {"0.1", "+Inf"},
-		"state": {"blocked", "retrying"}, "outcome": {"delivered", "released"},
+		"state": {"blocked", "retrying", "failed"}, "outcome": {"delivered", "released"},
 	}
 	all := []string{}
 	have := series(t)

@@ -8,7 +8,7 @@ const (
 )
 
 func rows() []row {
-	return []row{healthy(), keepingUp(), losing(), sink(), partitions(), processes()}
+	return []row{healthy(), integrations(), keepingUp(), losing(), sink(), partitions(), processes()}
 }
 
 func healthy() row {
@@ -32,9 +32,32 @@ func healthy() row {
 			"percentunit", `sum(increase(bridge_events_rejected_total{`+topics+`}[1h])) / (sum(increase(bridge_partition_ledger_events_total{`+topics+`, outcome=~"delivered|dead_lettered|skipped|filtered"}[1h])) > 0)`,
 			step{0.001, "orange"}, step{0.05, "red"}).empty("no event in an hour"),
 		timeline("Alerts", "Firing alerts of deploy/prometheus/rules.yaml about these members. Each has a section in docs/operations.md.",
-			`max by (alertname) (ALERTS{alertname=~"Bridge.+", alertstate="firing", namespace=~"$namespace", job=~"$job|"})`, "{{alertname}}", word{1, "firing", "red"}).empty("no alert fires"),
+			`max by (integration, alertname) (ALERTS{alertname=~"Bridge.+", alertstate="firing", namespace=~"$namespace", job=~"$job|", integration=~"$integration|"})`, "{{integration}} {{alertname}}", word{1, "firing", "red"}).empty("no alert fires"),
 		timeline("Members", "When each member delivered. A gap is a member that was down; the same gap at all members is Kafka or the workspace.",
-			`bridge_ready{`+member+`}`, "{{instance}}", word{0, "not ready", "red"}, word{1, "ready", "green"}),
+			`bridge_ready{`+member+`}`, "{{integration}} {{instance}}", word{0, "not ready", "red"}, word{1, "ready", "green"}),
+	}}
+}
+
+func integrations() row {
+	return row{"Which integration?", []panel{
+		table("Integrations", "One line for each integration. Choose one above to see the other rows for it alone. Failed: `bridge status` shows the reason and the next try.",
+			"Seconds behind", map[string]string{"integration": "Integration", "Value #A": "Members that deliver", "Value #B": "Members that do not", "Value #C": "Members on which it failed", "Value #D": "Seconds behind",
+				"Value #E": "Lag", "Value #F": "Oldest unacknowledged, s", "Value #G": "Rows per second", "Value #H": "Rejected in an hour", "Value #I": "Dead letters in an hour"},
+			q(`sum by (integration) (bridge_ready{`+member+`})`, ""),
+			q(`sum by (integration) (1 - bridge_ready{`+member+`})`, ""),
+			q(`sum by (integration) (bridge_integration_state{`+member+`, state="failed"})`, ""),
+			q(`max by (integration) (bridge_seconds_behind{`+member+`})`, ""),
+			q(`sum by (integration) (bridge_lag_events{`+topics+`})`, ""),
+			q(`max by (integration) (bridge_oldest_unacked_age_seconds{`+topics+`})`, ""),
+			q(`sum by (integration) (rate(bridge_rows_delivered_total{`+topics+`}[$__rate_interval]))`, ""),
+			q(`sum by (integration) (increase(bridge_events_rejected_total{`+topics+`}[1h]))`, ""),
+			q(`sum by (integration) (increase(bridge_dead_letters_total{`+topics+`}[1h]))`, "")),
+		graph("Seconds behind", "What autoscalers scale by; blocked integrations are left out. If it stays above a minute, see `Is it keeping up?` for that integration.",
+			"s", q(`max by (integration) (bridge_seconds_behind{`+member+`})`, "{{integration}}")).empty("all are blocked, or none has read anything"),
+		graph("Members by state", "failed: the integration ended with an error and is started again after a pause; /status shows the reason.",
+			"short", q(`sum by (integration, state) (bridge_integration_state{`+member+`}) > 0`, "{{integration}} {{state}}")).empty("no integration"),
+		graph("Integrations by state", "The most that any member has. Members differ while a change of the configuration reaches them; if that lasts, see Configuration.",
+			"short", q(`max by (state) (bridge_integrations{`+process+`}) > 0`, "{{state}}")).empty("no integration"),
 	}}
 }
 
@@ -50,11 +73,11 @@ func keepingUp() row {
 			q(`sum(rate(bridge_events_filtered_total{`+topics+`}[$__rate_interval]))`, "filtered"),
 			q(`sum(rate(bridge_events_rejected_total{`+topics+`}[$__rate_interval]))`, "rejected")),
 		graph("Lag", "Events from the last delivered one to the end of the log. Steady growth: too few members or a slow sink. Growth on one partition: see the row Partitions.",
-			"short", q(`sum by (topic) (bridge_lag_events{`+topics+`})`, "{{topic}}")),
+			"short", q(`sum by (integration, topic) (bridge_lag_events{`+topics+`})`, "{{integration}} {{topic}}")),
 		graph("Time to catch up", "Lag divided by the present rate. If it rises, add members up to the number of partitions, or find out why the sink is slow.",
-			"s", q(`sum by (topic) (bridge_lag_events{`+topics+`}) / (sum by (topic) (`+completed+`) > 0) or sum by (topic) (bridge_lag_events{`+topics+`}) == 0`, "{{topic}}")).empty("no progress"),
+			"s", q(`sum by (integration, topic) (bridge_lag_events{`+topics+`}) / (sum by (integration, topic) (`+completed+`) > 0) or sum by (integration, topic) (bridge_lag_events{`+topics+`}) == 0`, "{{integration}} {{topic}}")).empty("no progress"),
 		graph("Oldest unacknowledged event", "How long an event waits for its acknowledgement. An alert fires above five minutes.",
-			"s", q(`max by (topic) (bridge_oldest_unacked_age_seconds{`+topics+`})`, "{{topic}}")),
+			"s", q(`max by (integration, topic) (bridge_oldest_unacked_age_seconds{`+topics+`})`, "{{integration}} {{topic}}")),
 		graph("Buffer", "Share of delivery.max_buffered in use. Full while catching up is normal; full for long means that the sink is slower than the topics.",
 			"percentunit", q(`sum without (integration) (bridge_buffered_bytes{`+member+`}) / bridge_buffered_limit_bytes{`+process+`}`, "{{instance}}")),
 		graph("Bytes per second", "Bytes of events as read and of rows as encoded. Use it to size networks and to estimate cost.",
@@ -72,12 +95,12 @@ func losing() row {
 			q(`sum by (outcome) (rate(bridge_ledger_events_total{`+member+`}[$__rate_interval]))`, "{{outcome}}")),
 		graph("Unaccounted for", "Always 0. Any other value is a bug in the bridge: keep the log and report it.",
 			"short",
-			q(`bridge_ledger_unaccounted_events{`+member+`}`, "{{instance}}"),
-			q(`bridge_partition_ledger_unaccounted_events{`+topics+`} != 0`, "{{topic}}/{{partition}}")),
+			q(`bridge_ledger_unaccounted_events{`+member+`}`, "{{integration}} {{instance}}"),
+			q(`bridge_partition_ledger_unaccounted_events{`+topics+`} != 0`, "{{integration}} {{topic}}/{{partition}}")),
 		graph("Lost by Kafka", "Offsets removed before the group had passed them, per hour. Above 0: raise the retention of the topic. The members' logs list the ranges.",
-			"short", q(`sum by (topic) (increase(bridge_lost_offsets_total{`+topics+`}[1h]))`, "{{topic}}")),
+			"short", q(`sum by (integration, topic) (increase(bridge_lost_offsets_total{`+topics+`}[1h]))`, "{{integration}} {{topic}}")),
 		graph("Offsets without an event", "Transaction markers, aborted events and compacted offsets passed, per hour. They are no loss. Without transactions and compaction there are none.",
-			"short", q(`sum by (topic) (increase(bridge_skipped_offsets_total{`+topics+`}[1h]))`, "{{topic}}")),
+			"short", q(`sum by (integration, topic) (increase(bridge_skipped_offsets_total{`+topics+`}[1h]))`, "{{integration}} {{topic}}")),
 		graph("In flight", "Events read without an outcome, and events waiting for an acknowledgement. If only the first rises, look at Unaccounted for.",
 			"short",
 			q(`sum(bridge_ledger_in_flight_events{`+member+`})`, "in flight"),
@@ -85,15 +108,15 @@ func losing() row {
 		graph("Rejected, by code", "Events that can never become a row. A step up means that a producer, the blueprint or the table changed: run `bridge dlq list`, then `bridge dlq redrive`.",
 			"eps", q(`sum by (code) (rate(bridge_events_rejected_total{`+topics+`}[$__rate_interval])) > 0`, "{{code}}")).empty("no event is rejected"),
 		graph("Dead letters", "Dead letters acknowledged by the dead-letter topic, per hour. Redrive them within that topic's retention.",
-			"short", q(`sum by (topic) (increase(bridge_dead_letters_total{`+topics+`}[1h]))`, "{{topic}}")),
+			"short", q(`sum by (integration, topic) (increase(bridge_dead_letters_total{`+topics+`}[1h]))`, "{{integration}} {{topic}}")),
 		graph("Filtered, by reason", "Events dropped by a filter rule. If a reason is unexpected, check filter in the blueprint with `bridge map`.",
 			"eps", q(`sum by (reason) (rate(bridge_events_filtered_total{`+topics+`}[$__rate_interval])) > 0`, "{{reason}}")).empty("no event is filtered"),
 		graph("Commits", "Offset commits per second. Errors without successes for minutes: a restart would redeliver the rows since. Check brokers and ACLs.",
 			"ops", q(`sum by (result) (rate(bridge_commits_total{`+member+`}[$__rate_interval]))`, "{{result}}")),
 		graph("Since the last commit", "A crash now would redeliver the events of this time. It also grows, harmlessly, while no events arrive.",
-			"s", q(`time() - (bridge_last_commit_timestamp_seconds{`+member+`} > 0)`, "{{instance}}")).empty("no commit yet"),
+			"s", q(`time() - (bridge_last_commit_timestamp_seconds{`+member+`} > 0)`, "{{integration}} {{instance}}")).empty("no commit yet"),
 		graph("Batch splits", "The table refused a row, and its batch was split to find it. Many: most rows are refused; compare blueprint and table.",
-			"ops", q(`sum by (topic) (rate(bridge_batch_splits_total{`+topics+`}[$__rate_interval]))`, "{{topic}}")),
+			"ops", q(`sum by (integration, topic) (rate(bridge_batch_splits_total{`+topics+`}[$__rate_interval]))`, "{{integration}} {{topic}}")),
 	}}
 }
 
@@ -106,7 +129,7 @@ func sink() row {
 	}
 	return row{"Is the sink slow?", []panel{
 		timeline("Sink", "retrying resolves automatically. blocked needs someone to act; /readyz shows the remedy.",
-			`2 * bridge_sink_state{`+member+`, state="blocked"} + ignoring (state) bridge_sink_state{`+member+`, state="retrying"}`, "{{instance}}",
+			`2 * bridge_sink_state{`+member+`, state="blocked"} + ignoring (state) bridge_sink_state{`+member+`, state="retrying"}`, "{{integration}} {{instance}}",
 			word{0, "ready", "green"}, word{1, "retrying", "orange"}, word{2, "blocked", "red"}),
 		graph("Retries, by reason", "throttled: request a higher quota or lower zerobus.rate_limit. timeout, network: check the network path. unavailable: wait for the workspace.",
 			"ops", q(`sum by (reason) (rate(bridge_sink_retries_total{`+member+`}[$__rate_interval])) > 0`, "{{reason}}")).empty("no retries").sized(12, 7),
@@ -144,20 +167,20 @@ func sink() row {
 func partitions() row {
 	return row{"Partitions", []panel{
 		table("Partitions", "Sort by age to find a stuck partition, by lag to find one that is behind. One far above the others is a hot key or a slow member.",
-			"Lag", map[string]string{"topic": "Topic", "partition": "Partition", "instance": "Instance", "Value #A": "Lag", "Value #B": "Oldest unacknowledged, s", "Value #C": "Completed per second", "Value #D": "In flight", "Value #E": "Read per second"},
+			"Lag", map[string]string{"integration": "Integration", "topic": "Topic", "partition": "Partition", "instance": "Instance", "Value #A": "Lag", "Value #B": "Oldest unacknowledged, s", "Value #C": "Completed per second", "Value #D": "In flight", "Value #E": "Read per second"},
 			q(`bridge_lag_events{`+topics+`}`, ""),
 			q(`bridge_oldest_unacked_age_seconds{`+topics+`}`, ""),
 			q(`sum without (outcome) (`+completed+`)`, ""),
 			q(`bridge_partition_ledger_in_flight_events{`+topics+`}`, ""),
 			q(`rate(bridge_partition_ledger_events_read_total{`+topics+`}[$__rate_interval])`, "")),
 		graph("Greatest lag", "The ten furthest behind. One alone: a hot key or a stuck partition. All: check the sink.",
-			"short", q(`topk(10, bridge_lag_events{`+topics+`})`, "{{topic}}/{{partition}}")),
+			"short", q(`topk(10, bridge_lag_events{`+topics+`})`, "{{integration}} {{topic}}/{{partition}}")),
 		graph("Oldest unacknowledged", "The ten oldest. A slope of one second per second is a stuck partition; /readyz shows its offset.",
-			"s", q(`topk(10, bridge_oldest_unacked_age_seconds{`+topics+`})`, "{{topic}}/{{partition}}")),
+			"s", q(`topk(10, bridge_oldest_unacked_age_seconds{`+topics+`})`, "{{integration}} {{topic}}/{{partition}}")),
 		graph("States", "blocked: someone has to act. rejecting for long: the dead-letter topic is slow.",
 			"short", q(`sum by (state) (bridge_assigned_partitions{`+member+`})`, "{{state}}")),
 		graph("Paused", "Partitions whose fetches are paused by the buffer budget. Normal while catching up.",
-			"short", q(`bridge_paused_partitions{`+member+`}`, "{{instance}}")),
+			"short", q(`bridge_paused_partitions{`+member+`}`, "{{integration}} {{instance}}")),
 		graph("Rebalances", "Rebalances in ten minutes. Without a rollout or scaling: members that restart. lost: members evicted after the session timeout.",
 			"short", q(`sum by (kind) (increase(bridge_rebalances_total{`+member+`}[10m]))`, "{{kind}}")),
 		graph("Partitions moved", "Partitions assigned or revoked in ten minutes. If all of them move in each rollout, set kafka.instance_id.",
@@ -183,8 +206,8 @@ func processes() row {
 			"percentunit", q(`process_open_fds{`+process+`} / process_max_fds{`+process+`}`, "{{instance}}")),
 		graph("Poll loop", "Time since its last iteration. It stops while the buffer is full; otherwise /livez fails after two minutes.",
 			"s",
-			q(`bridge_poll_age_seconds{`+member+`}`, "{{instance}}"),
-			q(`120 * (1 - bridge_live{`+member+`})`, "{{instance}} stopped")),
+			q(`bridge_poll_age_seconds{`+member+`}`, "{{integration}} {{instance}}"),
+			q(`120 * (1 - bridge_live{`+member+`})`, "{{integration}} {{instance}} stopped")),
 		graph("Restarts", "Restarts per hour. Each one triggers a rebalance. If there are more than rollouts, check the last lines of the log.",
 			"short", q(`changes(process_start_time_seconds{`+process+`}[1h])`, "{{instance}}")),
 		graph("Dropped log lines", "Lines per hour. Standard error is not read in time or cannot be written: check the container's log driver and its disk.",

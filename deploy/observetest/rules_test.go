@@ -2,9 +2,11 @@ package observetest_test
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -45,6 +47,45 @@ func TestAlertsTellWhatToDo(t *testing.T) {
 			}
 		}
 	}
+}
+
+// ofProcesses are the alerts about a process, which carries all integrations.
+var ofProcesses = []string{"BridgeMemberDown", "BridgeRestarting", "BridgeReloadFailed", "BridgeBufferFull"}
+
+// An alert is one for each integration, not one for each member, and names it.
+func TestAlertsAreByIntegration(t *testing.T) {
+	for _, r := range rules(t) {
+		if r.Alert == "" || slices.Contains(ofProcesses, r.Alert) {
+			continue
+		}
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(r.Expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Recordings are grouped like the alerts; their series have no label of a member.
+		for _, series := range []string{"bridge:group_seen_timestamp_seconds", "bridge:lag_events:sum", "bridge:ack_latency_seconds:p99_5m"} {
+			if strings.Contains(r.Expr, series) {
+				expr = nil
+			}
+		}
+		if agg, is := outermost(expr).(*parser.AggregateExpr); expr != nil && (!is || !slices.Contains(agg.Grouping, "integration") || slices.Contains(agg.Grouping, "instance") || slices.Contains(agg.Grouping, "partition")) {
+			t.Errorf("%s: %s is not grouped by integration alone", r.Alert, r.Expr)
+		}
+		if !strings.HasPrefix(r.Annotations["summary"], "{{ $labels.integration }}: ") {
+			t.Errorf("%s: summary %q; begin it with the integration", r.Alert, r.Annotations["summary"])
+		}
+	}
+}
+
+// outermost is the left-hand aggregation of an expression, which decides the labels.
+func outermost(expr parser.Expr) parser.Expr {
+	switch e := expr.(type) {
+	case *parser.BinaryExpr:
+		return outermost(e.LHS)
+	case *parser.ParenExpr:
+		return outermost(e.Expr)
+	}
+	return expr
 }
 
 // anchor is what GitHub makes of a heading.

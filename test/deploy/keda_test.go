@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 
 // scaledObject is the part of KEDA's resource that the file may use, as
 // https://keda.sh/docs/latest/reference/scaledobject-spec/ and
-// https://keda.sh/docs/latest/scalers/apache-kafka/ describe it.
+// https://keda.sh/docs/latest/scalers/prometheus/ describe it.
 type scaledObject struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string
@@ -23,11 +24,7 @@ type scaledObject struct {
 		MinReplicaCount int                   `yaml:"minReplicaCount"`
 		MaxReplicaCount int                   `yaml:"maxReplicaCount"`
 		PollingInterval int                   `yaml:"pollingInterval"`
-		Fallback        struct {
-			FailureThreshold int `yaml:"failureThreshold"`
-			Replicas         int
-		}
-		Advanced struct {
+		Advanced        struct {
 			HPA struct {
 				Behavior map[string]struct {
 					Window   int `yaml:"stabilizationWindowSeconds"`
@@ -40,7 +37,8 @@ type scaledObject struct {
 			} `yaml:"horizontalPodAutoscalerConfig"`
 		}
 		Triggers []struct {
-			Type string
+			Type       string
+			MetricType string `yaml:"metricType"`
 			// KEDA takes text only: a bare number or true is refused by the
 			// API server. The kinds of the nodes are checked below.
 			Metadata map[string]yaml.Node
@@ -48,11 +46,9 @@ type scaledObject struct {
 	}
 }
 
-// kafkaTrigger are the fields of KEDA's kafka scaler.
-var kafkaTrigger = []string{
-	"bootstrapServers", "consumerGroup", "topic", "lagThreshold", "activationLagThreshold", "offsetResetPolicy",
-	"allowIdleConsumers", "scaleToZeroOnInvalidOffset", "excludePersistentLag", "limitToPartitionsWithLag", "version", "partitionLimitation",
-	"ensureEvenDistributionOfPartitions", "tls", "sasl",
+// prometheusTrigger are the fields of KEDA's prometheus scaler.
+var prometheusTrigger = []string{
+	"serverAddress", "query", "queryParameters", "threshold", "activationThreshold", "namespace", "customHeaders", "ignoreNullValues", "unsafeSsl", "timeout", "authModes",
 }
 
 func TestScaledObject(t *testing.T) {
@@ -69,59 +65,32 @@ func TestScaledObject(t *testing.T) {
 	if so.APIVersion != "keda.sh/v1alpha1" || so.Kind != "ScaledObject" || so.Metadata.Name == "" || so.Spec.ScaleTargetRef.Name != "bridge" {
 		t.Errorf("got %s %s %q for %q, want a ScaledObject for the Deployment bridge", so.APIVersion, so.Kind, so.Metadata.Name, so.Spec.ScaleTargetRef.Name)
 	}
-	if s := so.Spec; s.MinReplicaCount < 1 || s.MaxReplicaCount < s.MinReplicaCount || s.Fallback.Replicas < s.MinReplicaCount || s.Fallback.Replicas > s.MaxReplicaCount {
-		t.Errorf("got %d to %d replicas and %d to fall back on; nothing starts a bridge that is scaled to none but lag, so want at least 1, and the fallback in between",
-			s.MinReplicaCount, s.MaxReplicaCount, s.Fallback.Replicas)
+	if s := so.Spec; s.MinReplicaCount < 1 || s.MaxReplicaCount < s.MinReplicaCount {
+		t.Errorf("got %d to %d replicas; without a member nothing reports how far behind it is, so want at least 1", s.MinReplicaCount, s.MaxReplicaCount)
 	}
 	up, down := so.Spec.Advanced.HPA.Behavior["scaleUp"], so.Spec.Advanced.HPA.Behavior["scaleDown"]
 	if len(up.Policies) == 0 || len(down.Policies) == 0 || down.Window < 300 || down.Window < up.Window {
 		t.Errorf("got %+v and %+v; every step is a rebalance, so want bounded steps and a slow way down", up, down)
 	}
-	if len(so.Spec.Triggers) != 1 || so.Spec.Triggers[0].Type != "kafka" {
-		t.Fatalf("got triggers %+v, want one of type kafka", so.Spec.Triggers)
+	if len(so.Spec.Triggers) != 1 || so.Spec.Triggers[0].Type != "prometheus" || so.Spec.Triggers[0].MetricType != "Value" {
+		t.Fatalf("got triggers %+v, want one of type prometheus and metric type Value", so.Spec.Triggers)
 	}
 	got := map[string]string{}
 	for key, node := range so.Spec.Triggers[0].Metadata {
 		if node.Tag != "!!str" {
 			t.Errorf("%s: %s is %s, want a string: put it in quotes", key, node.Value, node.Tag)
 		}
-		known := false
-		for _, k := range kafkaTrigger {
-			known = known || k == key
-		}
-		if !known {
-			t.Errorf("%s is no field of KEDA's kafka scaler", key)
+		if !slices.Contains(prometheusTrigger, key) {
+			t.Errorf("%s is no field of KEDA's prometheus scaler", key)
 		}
 		got[key] = node.Value
 	}
-	for key, want := range map[string]string{
-		"allowIdleConsumers": "false", "excludePersistentLag": "true", "limitToPartitionsWithLag": "true",
-	} {
-		if got[key] != want {
-			t.Errorf("%s: got %q, want %q", key, got[key], want)
-		}
+	if got["ignoreNullValues"] != "false" {
+		t.Errorf("ignoreNullValues: got %q, want false: a Prometheus that lost its targets would scale down", got["ignoreNullValues"])
 	}
-	// KEDA sees committed offsets, which lag by a commit interval even where
-	// nothing is behind: below two seconds' worth it would scale on that.
-	if n, err := strconv.Atoi(got["lagThreshold"]); err != nil || n < 2*140_000 {
-		t.Errorf("lagThreshold: got %q, want a number above two seconds of what a member carries", got["lagThreshold"])
-	}
-	text, err = os.ReadFile(filepath.Join(root, "config.example.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var example struct {
-		Kafka struct {
-			Group, Start string
-			Topics       []string
-		}
-	}
-	if err := yaml.Unmarshal(text, &example); err != nil {
-		t.Fatal(err)
-	}
-	if got["consumerGroup"] != example.Kafka.Group || got["topic"] != example.Kafka.Topics[0] || got["offsetResetPolicy"] != example.Kafka.Start {
-		t.Errorf("group %q, topic %q and start %q are not those of config.example.yaml: %q, %q, %q", got["consumerGroup"], got["topic"], got["offsetResetPolicy"],
-			example.Kafka.Group, example.Kafka.Topics[0], example.Kafka.Start)
+	// A rebalance takes 3 s and an acknowledgement up to a second.
+	if n, err := strconv.Atoi(got["threshold"]); err != nil || n < 5 {
+		t.Errorf("threshold: got %q, want a number of seconds above a rebalance and an acknowledgement", got["threshold"])
 	}
 }
 
