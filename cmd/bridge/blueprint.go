@@ -138,7 +138,7 @@ configuration. The exit code is 1 if a file has a mistake.`,
 			return nil
 		},
 	}
-	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level")
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level", "integration")
 	cmd.Flags().BoolVar(&table, "table", false, "also compare the blueprints with the live table; needs the whole configuration")
 	output = addOutput(cmd)
 	return cmd
@@ -160,7 +160,7 @@ type validatedFile struct {
 	Problems []blueprinttest.Problem `json:"problems,omitempty"`
 	Note     string                  `json:"note,omitempty"`
 
-	columns string // columnsText
+	columns string // pipeline.ColumnsText
 }
 
 func validate(file string, compile func(*mapping.Blueprint) (*mapping.Mapping, error)) validatedFile {
@@ -178,7 +178,7 @@ func validate(file string, compile func(*mapping.Blueprint) (*mapping.Mapping, e
 		m, err = compile(plan)
 	}
 	if r.Problems = blueprinttest.Problems(err); err == nil {
-		r.OK, r.Columns, r.LeftOut, r.columns = true, len(m.Columns()), m.OmittedColumns(), columnsText(m)
+		r.OK, r.Columns, r.LeftOut, r.columns = true, len(m.Columns()), m.OmittedColumns(), pipeline.ColumnsText(m)
 	}
 	return r
 }
@@ -212,7 +212,7 @@ func readLiveTable(cmd *cobra.Command) (*liveTable, error) {
 		if !ok {
 			return nil, err
 		}
-		t.note = unreadColumns(hidden)
+		t.note = pipeline.UnreadColumns(hidden)
 	}
 	for _, i := range settingsWithoutEffect(cfg) {
 		t.warnings = append(t.warnings, i.String())
@@ -240,16 +240,6 @@ func (t *liveTable) compile(plan *mapping.Blueprint) (*mapping.Mapping, error) {
 		return nil, bad.Err // which has the lines
 	}
 	return m, err
-}
-
-// columnsText counts the columns of the rows and names the optional ones that are
-// left out, for bridge check and bridge blueprint validate.
-func columnsText(m *mapping.Mapping) string {
-	text := fmt.Sprintf("%d columns", len(m.Columns()))
-	if left := m.OmittedColumns(); len(left) > 0 {
-		text += fmt.Sprintf(" (without the optional %s)", strings.Join(left, ", "))
-	}
-	return text
 }
 
 func (v validation) text(b *strings.Builder, look terminal.Style) {

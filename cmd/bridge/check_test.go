@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -122,14 +123,14 @@ func TestColumnsThatCannotBeReadAreAWarning(t *testing.T) {
 	}
 	var report struct {
 		OK    bool
-		Steps []checkStep
+		Steps []pipeline.CheckStep
 	}
 	got = command(append([]string{"check", "--output", "json"}, flags...)...)
 	if err := json.Unmarshal([]byte(got.stdout), &report); err != nil || !report.OK {
 		t.Errorf("got %s, %v, want ok", got.stdout, err)
 	}
 	for _, s := range report.Steps {
-		if warned := s.Warning != ""; warned != (s.Status == stepWarning) || warned != (s.Step == "columns") {
+		if warned := s.Warning != ""; warned != (s.Status == pipeline.StepWarning) || warned != (s.Step == "columns") {
 			t.Errorf("got %+v, want a warning about the columns alone", s)
 		}
 	}

@@ -36,7 +36,7 @@ var flagValues = map[string][]string{
 // fileFlags take the name of a file with one of these endings; any file where
 // there is none.
 var fileFlags = map[string][]string{
-	"config": {"yaml", "yml"}, "blueprint": {"yaml", "yml"}, "ddl": {"sql"}, "jsonl": {"jsonl", "ndjson"}, "ca-out": {},
+	"config": {"yaml", "yml"}, "against": {"yaml", "yml"}, "blueprint": {"yaml", "yml"}, "ddl": {"sql"}, "jsonl": {"jsonl", "ndjson"}, "ca-out": {},
 }
 
 func choicesOf(path string) []string {
@@ -108,6 +108,10 @@ func flagCompletion(cmd *cobra.Command, f *pflag.Flag) cobra.CompletionFunc {
 		return cobra.FixedCompletions(endings, cobra.ShellCompDirectiveFilterFileExt)
 	case f.Name == "set":
 		return completeSet
+	case f.Name == "integration":
+		return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return integrationNames(cmd), cobra.ShellCompDirectiveNoFileComp
+		}
 	case f.Name == "topic" && cmd.Name() != "demo":
 		return completeTopics
 	case values != nil: // a tab precedes a description

@@ -28,6 +28,7 @@ given, which prints the difference to the live table.`,
 		Example: `  bridge ddl --config config.yaml
   bridge ddl --blueprint blueprint.yaml --set zerobus.table=datafly.events.stream
   bridge ddl --alter --config config.yaml     what the live table lacks
+  bridge ddl --integration orders             the table of one of several integrations
   bridge ddl --dedupe-view                    also a view that shows each message_id once`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := compileOffline(cmd, blueprint, optional)
@@ -50,7 +51,7 @@ given, which prints the difference to the live table.`,
 			return printText(cmd.OutOrStdout(), sql)
 		},
 	}
-	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level")
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level", "integration")
 	addBlueprint(cmd, &blueprint)
 	cmd.Flags().StringVar(&principal, "principal", "", "application id to grant to (default zerobus.client_id)")
 	cmd.Flags().BoolVar(&optional, "optional", false, "include the blueprint's optional columns")

@@ -25,8 +25,9 @@ func newDLQCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dlq",
 		Short: "List, show and redrive dead letters",
-		Long: `dlq works on the dead-letter topics of kafka.topics: rejects.topic, or each topic's
-name with -dlq. It reads what is in them when the command begins, without a group.
+		Long: `dlq works on the dead-letter topics of an integration: rejects.topic, or for each of
+kafka.topics its name with -dlq and the name of the integration, which default leaves
+out. It reads what is in them when the command begins, without a group.
 
 A replay or a restart can write the dead letter of an event again. Only the newest
 one counts: an event of an older one that it does not name was delivered since.
@@ -75,7 +76,8 @@ func (f *deadLetterFlags) add(cmd *cobra.Command) {
 
 // read parses the flags and loads the configuration. Without a table only its
 // kafka and rejects sections are required.
-func (f *deadLetterFlags) read(cmd *cobra.Command, table bool) (*config.Config, error) {
+// list is for all integrations unless one is named.
+func (f *deadLetterFlags) read(cmd *cobra.Command, table, all bool) ([]*config.Config, error) {
 	now := time.Now()
 	for _, bound := range []struct {
 		flag, text string
@@ -99,11 +101,11 @@ func (f *deadLetterFlags) read(cmd *cobra.Command, table bool) (*config.Config, 
 	if f.Partitions, err = kafka.ParsePartitions(f.partitions); err != nil {
 		return nil, &usageError{err}
 	}
-	cfg, err := loadTopics(cmd, f.topics, !table)
+	cfgs, err := loadTopics(cmd, f.topics, !table, all)
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	return cfg, nil
+	return cfgs, nil
 }
 
 // deadLetterReader is the dead-letter topics of the configuration, and a bar that
@@ -118,10 +120,10 @@ type deadLetterReader struct {
 	n   int64
 }
 
-func (r *deadLetterReader) open(ctx context.Context, cl *kafka.Client, cfg *config.Config) (err error) {
+func (r *deadLetterReader) open(ctx context.Context, cl *kafka.Client, cfgs ...*config.Config) (err error) {
 	looking, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	if r.Reader, err = pipeline.OpenDeadLetters(looking, cl, cfg); err != nil {
+	if r.Reader, err = pipeline.OpenDeadLetters(looking, cl, cfgs...); err != nil {
 		return err
 	}
 	r.of = r.Reader.Records()
@@ -200,27 +202,29 @@ func newDLQListCommand() *cobra.Command {
 		Long: `list counts the dead letters by error code and column, and shows the newest of them,
 newest first, without their events. Of an event that was dead-lettered several times
 it shows the newest dead letter, with the attempts and copies of all. It leaves out
-resolved dead letters unless --all is given. It needs the kafka section of the
-configuration, and READ on the dead-letter topics.`,
+resolved dead letters unless --all is given. Without --integration it lists the dead
+letters of all integrations. It needs the kafka section of the configuration, and READ
+on the dead-letter topics.`,
 		Example: `  bridge dlq list --config config.yaml
+  bridge dlq list --integration orders
   bridge dlq list --code type_mismatch --column revenue --since -2h
   bridge dlq list --limit 0 --output json                 the counts alone`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {
 				return &usageError{fmt.Errorf("--limit is %d; use 0 for the counts alone, or more", limit)}
 			}
-			cfg, err := f.read(cmd, false)
+			cfgs, err := f.read(cmd, false, true)
 			if err != nil {
 				return err
 			}
-			list := &deadLetterList{all: f.All}
+			list := &deadLetterList{all: f.All, several: len(cfgs) > 1}
 			list.bar = terminal.NewBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
-			cl, err := pipeline.NewKafkaClient(cfg, version(), commandLogger(cmd, cfg.Log, list.bar))
+			cl, err := pipeline.NewKafkaClient(cfgs[0], version(), commandLogger(cmd, cfgs[0].Log, list.bar))
 			if err != nil {
 				return &usageError{err}
 			}
 			defer cl.Close()
-			if err := list.open(cmd.Context(), cl, cfg); err != nil {
+			if err := list.open(cmd.Context(), cl, cfgs...); err != nil {
 				return err
 			}
 			list.List = deadletter.NewList(limit, len(list.Topics))
@@ -253,7 +257,15 @@ type deadLetterList struct {
 	*deadletter.List
 	skipCounts
 
-	all bool
+	all, several bool
+}
+
+// cell is the first cell of a row, which a list of one integration does not have.
+func (s *deadLetterList) cell(integration string) string {
+	if !s.several {
+		return ""
+	}
+	return integration + "\t"
 }
 
 func (s *deadLetterList) text(b *strings.Builder, look terminal.Style) {
@@ -273,14 +285,14 @@ func (s *deadLetterList) text(b *strings.Builder, look terminal.Style) {
 		return timeText(*at, "-")
 	}
 	if len(s.Groups) > 0 {
-		rows := []string{"\nCODE\tCOLUMN\tDEAD LETTERS\tFIRST FAILED\tLAST FAILED"}
+		rows := []string{"\n" + s.cell("INTEGRATION") + "CODE\tCOLUMN\tDEAD LETTERS\tFIRST FAILED\tLAST FAILED"}
 		for _, g := range s.Groups {
-			rows = append(rows, fmt.Sprintf("%s\t%s\t%d\t%s\t%s", g.Code, cmp.Or(g.Column, "-"), g.Count, timeOf(g.First), timeOf(g.Last)))
+			rows = append(rows, s.cell(g.Integration)+fmt.Sprintf("%s\t%s\t%d\t%s\t%s", g.Code, cmp.Or(g.Column, "-"), g.Count, timeOf(g.First), timeOf(g.Last)))
 		}
 		tabulate(&out, rows...)
 	}
 	if len(s.DeadLetters) > 0 {
-		rows := []string{"\nDEAD LETTER\tSOURCE\tEVENTS\tCODE\tCOLUMN\tATTEMPTS\tCOPIES\tFAILED AT\tREASON"}
+		rows := []string{"\n" + s.cell("INTEGRATION") + "DEAD LETTER\tSOURCE\tEVENTS\tCODE\tCOLUMN\tATTEMPTS\tCOPIES\tFAILED AT\tREASON"}
 		for _, l := range s.DeadLetters {
 			reason := l.Reason
 			switch {
@@ -291,7 +303,7 @@ func (s *deadLetterList) text(b *strings.Builder, look terminal.Style) {
 			case l.Fault != "":
 				reason = "[cannot be redriven: " + l.Fault + "] " + reason
 			}
-			rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s", l.Name, l.Source, cmp.Or(eventsText(l.Events), "-"), l.Code, cmp.Or(l.Column, "-"), l.Attempts, max(l.Copies, 1), timeOf(l.FailedAt), reason))
+			rows = append(rows, s.cell(l.Integration)+fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s", l.Name, l.Source, cmp.Or(eventsText(l.Events), "-"), l.Code, cmp.Or(l.Column, "-"), l.Attempts, max(l.Copies, 1), timeOf(l.FailedAt), reason))
 		}
 		tabulate(&out, rows...)
 		if more := s.Matched - len(s.DeadLetters); more > 0 {
@@ -326,17 +338,19 @@ The exit code is 0 when every selected dead letter was delivered, or would be, a
 when one was not.`,
 		Example: `  bridge dlq redrive --config config.yaml                               what would be delivered
   bridge dlq redrive --config config.yaml --execute --reason "revenue is a DECIMAL now"
+  bridge dlq redrive --integration orders --execute
   bridge dlq redrive --code type_mismatch --column revenue --limit 100 --execute`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {
 				return &usageError{fmt.Errorf("--limit is %d; use 0 for all dead letters, or how many", limit)}
 			}
-			cfg, err := f.read(cmd, true)
+			cfgs, err := f.read(cmd, true, false)
 			if err != nil {
 				return err
 			}
+			cfg := cfgs[0]
 			stoppingOf(cmd.Context()).allow(cfg.Delivery.Drain + stopGrace)
-			r := &redriveReport{By: operator(), Reason: reason, Executed: execute, groups: deadletter.Groups{}, logged: time.Now()}
+			r := &redriveReport{Integration: cfg.Rejects.Name(), By: operator(), Reason: reason, Executed: execute, groups: deadletter.Groups{}, logged: time.Now()}
 			r.bar = terminal.NewBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
 			r.log = commandLogger(cmd, cfg.Log, r.bar)
 			defer func() { _ = r.log.Sync() }() // standard error cannot always be synced
@@ -378,17 +392,18 @@ when one was not.`,
 // redriveReport is the answer of bridge dlq redrive: what it did, or would do.
 type redriveReport struct {
 	deadLetterReader
-	Executed  bool   `json:"executed"`
-	By        string `json:"by"`
-	Reason    string `json:"reason,omitempty"`
-	Table     string `json:"table"`
-	Matched   int    `json:"matched"`
-	Delivered int    `json:"delivered"` // or would be
-	Rows      int    `json:"rows"`
-	Rejected  int    `json:"rejected"`
-	Filtered  int    `json:"filtered"`
-	Failed    int    `json:"failed"`
-	Unmarked  int    `json:"unmarked"` // delivered, and written again by the next redrive
+	Integration string `json:"integration"`
+	Executed    bool   `json:"executed"`
+	By          string `json:"by"`
+	Reason      string `json:"reason,omitempty"`
+	Table       string `json:"table"`
+	Matched     int    `json:"matched"`
+	Delivered   int    `json:"delivered"` // or would be
+	Rows        int    `json:"rows"`
+	Rejected    int    `json:"rejected"`
+	Filtered    int    `json:"filtered"`
+	Failed      int    `json:"failed"`
+	Unmarked    int    `json:"unmarked"` // delivered, and written again by the next redrive
 	skipCounts
 	Groups []*deadletter.Group `json:"not_delivered"`
 	Error  string              `json:"error,omitempty"` // why it ended early
@@ -433,7 +448,7 @@ func (r *redriveReport) run(ctx context.Context, cfg *config.Config, b *pipeline
 		r.Error = err.Error()
 	}
 	if r.Executed {
-		r.log.Info("redrive ended", zap.String("by", r.By), zap.String("reason", r.Reason), zap.Strings("dead_letter_topics", r.Topics), zap.String("table", r.Table),
+		r.log.Info("redrive ended", zap.String("by", r.By), zap.String("reason", r.Reason), zap.String("integration", r.Integration), zap.Strings("dead_letter_topics", r.Topics), zap.String("table", r.Table),
 			zap.Int("matched", r.Matched), zap.Int("delivered", r.Delivered), zap.Int("rows", r.Rows), zap.Int("rejected", r.Rejected), zap.Int("filtered", r.Filtered), zap.Int("failed", r.Failed))
 	}
 	return nil

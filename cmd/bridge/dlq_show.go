@@ -32,6 +32,7 @@ would now: for each event that failed, the source of each column, or why it stil
 no row. Name the dead letter as dlq list does. If the columns of the table cannot be
 read, show maps with the blueprint alone and reports that.`,
 		Example: `  bridge dlq show --config config.yaml 0/17
+  bridge dlq show --integration orders 0/17
   bridge dlq show delivery-int_xyz789-dlq/0/17 --set mapping.blueprint=new.yaml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,10 +40,11 @@ read, show maps with the blueprint alone and reports that.`,
 			if err != nil {
 				return &usageError{err}
 			}
-			cfg, err := f.read(cmd, true)
+			cfgs, err := f.read(cmd, true, false)
 			if err != nil {
 				return err
 			}
+			cfg := cfgs[0]
 			b, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil))
 			if err != nil {
 				return &usageError{err}

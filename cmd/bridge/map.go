@@ -49,6 +49,7 @@ in place of the rows.`,
 		Example: `  bridge map < events.ndjson > rows.ndjson
   bridge map --blueprint blueprint.yaml --explain < event.json
   bridge map --blueprint blueprint.yaml --explain --watch event.json
+  bridge map --integration orders < events.ndjson
   kcat -C -t delivery-int_xyz789 -c 10 -e | bridge map --optional`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -79,7 +80,7 @@ in place of the rows.`,
 			return err
 		},
 	}
-	config.AddFlags(cmd.Flags())
+	config.AddFlags(cmd.Flags(), "integration")
 	addBlueprint(cmd, &f.blueprint)
 	cmd.Flags().BoolVar(&f.optional, "optional", false, "fill optional columns too, as for a table that has them")
 	cmd.Flags().BoolVar(&f.explain, "explain", false, "instead of the rows, show for each column its source, or why it is NULL")

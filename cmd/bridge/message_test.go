@@ -54,16 +54,17 @@ func TestTheCommandLineIsRefusedInItsOwnWords(t *testing.T) {
 // A flag that a command takes and does not heed misleads.
 func TestCommandsTakeTheFlagsTheyHeed(t *testing.T) {
 	heeded := map[string]string{
-		"bridge run":                "brokers topics topic group log-level ops-address",
-		"bridge check":              "brokers topics topic group",
-		"bridge map":                "",
-		"bridge ddl":                "brokers topics topic group log-level", // for --alter
-		"bridge blueprint validate": "brokers topics topic group log-level", // for --table
+		"bridge run":                "brokers topics topic group log-level ops-address integration",
+		"bridge check":              "brokers topics topic group integration",
+		"bridge map":                "integration",
+		"bridge ddl":                "brokers topics topic group log-level integration", // for --alter
+		"bridge blueprint validate": "brokers topics topic group log-level integration", // for --table
 		"bridge status":             "",
-		"bridge replay":             "brokers topics topic group log-level",
-		"bridge dlq list":           "brokers topics topic group log-level",
-		"bridge dlq show":           "brokers topics topic group log-level",
-		"bridge dlq redrive":        "brokers topics topic group log-level",
+		"bridge integrations list":  "", "bridge integrations show": "", "bridge integrations validate": "", "bridge integrations diff": "",
+		"bridge replay":      "brokers topics topic group log-level integration",
+		"bridge dlq list":    "brokers topics topic group log-level integration",
+		"bridge dlq show":    "brokers topics topic group log-level integration",
+		"bridge dlq redrive": "brokers topics topic group log-level integration",
 	}
 	var look func(*cobra.Command)
 	look = func(cmd *cobra.Command) {
@@ -77,7 +78,7 @@ func TestCommandsTakeTheFlagsTheyHeed(t *testing.T) {
 		if !known {
 			t.Errorf("%s reads the configuration; say here which of its flags it heeds", cmd.CommandPath())
 		}
-		for _, name := range strings.Fields("brokers topics topic group log-level ops-address") {
+		for _, name := range strings.Fields("brokers topics topic group log-level ops-address integration") {
 			given := cmd.Flags().Lookup(name) != nil
 			if heeds := strings.Contains(" "+want+" ", " "+name+" "); given != heeds {
 				t.Errorf("%s --%s: got %v, want %v", cmd.CommandPath(), name, given, heeds)

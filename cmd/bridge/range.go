@@ -14,7 +14,7 @@ import (
 	"github.com/datafly/bridge/internal/pipeline"
 )
 
-// rangeFlags are --from and --until of `bridge run`.
+// rangeFlags are --from, --until and --integration of `bridge run`.
 type rangeFlags struct{ from, until string }
 
 func (f *rangeFlags) add(cmd *cobra.Command) {
@@ -59,7 +59,7 @@ func ownGroup(cfg *config.Config, o config.Options) error {
 	delete(o.Flags, "group")
 	var sets []string
 	for _, set := range o.Sets {
-		if key, _, _ := strings.Cut(set, "="); strings.TrimSpace(key) == "kafka.group" {
+		if key, _, _ := strings.Cut(set, "="); strings.HasSuffix(strings.TrimSpace(key), "kafka.group") { // of the base or of an integration
 			given = true
 			continue
 		}
@@ -81,6 +81,9 @@ func ownGroup(cfg *config.Config, o config.Options) error {
 func (f *rangeFlags) load(cmd *cobra.Command) (*config.Deployment, pipeline.Range, error) {
 	o := config.FromFlags(cmd.Flags(), os.Environ())
 	if f.from == "" && f.until == "" {
+		if o.Integration != "" {
+			return nil, pipeline.Range{}, &usageError{errors.New("--integration needs --from or --until, since bridge run runs all integrations; set enabled: false in those that are not to run")}
+		}
 		d, err := config.LoadDeployment(o)
 		if err != nil {
 			return nil, pipeline.Range{}, &usageError{err}

@@ -53,6 +53,7 @@ section of the configuration is required. The exit code is 1 when it refuses.`,
 		Example: `  bridge replay --config config.yaml --to -2h                         what would happen
   bridge replay --config config.yaml --to 2026-11-22T06:00:00Z --execute --reason "blueprint fix"
   bridge replay --to earliest --topic delivery-int_xyz789 --partition 0,3-5
+  bridge replay --to -2h --integration orders
   bridge replay --to 1200 --partition 7 --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, r, err := f.read(cmd, time.Now())
@@ -75,36 +76,52 @@ section of the configuration is required. The exit code is 1 when it refuses.`,
 // addTopic adds the flags of the configuration that concern a topic's readers, and
 // --topic, which here selects some of kafka.topics.
 func addTopic(cmd *cobra.Command, topics *[]string, usage string) {
-	config.AddFlags(cmd.Flags(), "brokers", "topics", "group", "log-level")
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "group", "log-level", "integration")
 	cmd.Flags().StringArrayVar(topics, "topic", nil, usage)
 }
 
 // loadTopics loads the configuration with kafka.topics reduced to the selected
-// ones, if any. partial is config.Options.Partial. The log level is at least info,
-// since the audit line must not be suppressed.
-func loadTopics(cmd *cobra.Command, selected []string, partial bool) (*config.Config, error) {
+// ones, if any: of one integration, or with all of every one that has some of them.
+// partial is config.Options.Partial. The log level is at least info, since the audit
+// line must not be suppressed.
+func loadTopics(cmd *cobra.Command, selected []string, partial, all bool) (cfgs []*config.Config, err error) {
 	o := config.FromFlags(cmd.Flags(), os.Environ())
 	delete(o.Flags, "topic")
 	o.Partial = partial
-	cfg, err := config.Load(o)
+	var found []config.Integration
+	if all {
+		found, err = chosen(cmd, o)
+	} else if cfg, lerr := config.Load(o); lerr != nil {
+		err = lerr
+	} else {
+		found = config.Single(cfg).Integrations
+	}
 	if err != nil {
 		return nil, err
 	}
-	if len(cfg.Kafka.Topics) == 0 {
+	var topics []string
+	for _, i := range found {
+		cfg := i.Config
+		topics = append(topics, cfg.Kafka.Topics...)
+		if len(selected) > 0 {
+			cfg.Kafka.Topics = slices.DeleteFunc(slices.Clone(cfg.Kafka.Topics), func(t string) bool { return !slices.Contains(selected, t) })
+		}
+		if cfg.Log.Level != "debug" {
+			cfg.Log.Level = "info"
+		}
+		if len(cfg.Kafka.Topics) > 0 {
+			cfgs = append(cfgs, cfg)
+		}
+	}
+	if len(topics) == 0 {
 		return nil, errors.New("kafka.topics is required; set it in the file, by BRIDGE_KAFKA_TOPICS or --topics")
 	}
 	for _, t := range selected {
-		if !slices.Contains(cfg.Kafka.Topics, t) {
-			return nil, fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(cfg.Kafka.Topics, " or "))
+		if !slices.Contains(topics, t) {
+			return nil, fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(topics, " or "))
 		}
 	}
-	if len(selected) > 0 {
-		cfg.Kafka.Topics = slices.Compact(slices.Sorted(slices.Values(selected)))
-	}
-	if cfg.Log.Level != "debug" {
-		cfg.Log.Level = "info"
-	}
-	return cfg, nil
+	return cfgs, nil
 }
 
 const replayForms = kafka.FormEarliest | kafka.FormLatest | kafka.FormOffset
@@ -122,10 +139,11 @@ func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, k
 	if r.Partitions, err = kafka.ParsePartitions(f.partitions); err != nil {
 		return nil, r, err
 	}
-	cfg, err := loadTopics(cmd, f.topics, true) // it writes nothing to the table
+	cfgs, err := loadTopics(cmd, f.topics, true, false) // it writes nothing to the table
 	if err != nil {
 		return nil, r, err
 	}
+	cfg := cfgs[0]
 	r.Group, r.Topics = cfg.Kafka.Group, cfg.Kafka.Topics
 	if len(r.Partitions) > 0 && len(r.Topics) > 1 {
 		return nil, r, fmt.Errorf("--partition needs one topic; add --topic %s", strings.Join(r.Topics, " or --topic "))

@@ -40,14 +40,17 @@ With --until the run is bounded: it ends with exit code 0 when its
 group has delivered and committed everything before that position, and with 1
 when it is stopped earlier; started again with the same --group it resumes. With
 --from a group begins there. Both need a --group of their own, beside the live
-one; --set zerobus.table= sends the rows to another table.
+one; --set zerobus.table= sends the rows to another table. Of several integrations,
+--integration names the one that runs, and --set integrations.NAME.zerobus.table=
+its other table.
 
 On a terminal the log is for people (log.format: auto), and one line below it shows
 the state of the bridge.`,
 		Example: `  bridge run --config /etc/bridge/config.yaml
   BRIDGE_ZEROBUS_CLIENT_SECRET_FILE=/secrets/zerobus bridge run --topics delivery-int_xyz789
   bridge run --set delivery.max_rows=1000 --log-level debug
-  bridge run --group shadow-1 --from 2026-11-22T06:00:00Z --until 2026-11-22T07:00:00Z --set zerobus.table=stream_shadow`,
+  bridge run --group shadow-1 --from 2026-11-22T06:00:00Z --until 2026-11-22T07:00:00Z --set zerobus.table=stream_shadow
+  bridge run --integration orders --group orders-shadow --from -1h --until now --set integrations.orders.zerobus.table=orders_shadow`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// A log that nobody reads must not stop or end the delivery: a write to a
 			// closed pipe fails, and does not kill.
@@ -93,7 +96,7 @@ the state of the bridge.`,
 			})
 		},
 	}
-	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level", "ops-address")
+	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level", "ops-address", "integration")
 	limits.add(cmd)
 	return cmd
 }

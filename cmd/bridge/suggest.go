@@ -110,7 +110,7 @@ func configArgument(cmd *cobra.Command) string {
 	if _, err := plaintext.Stat(f.Value.String()); err == nil || f.Changed {
 		given = " --config " + shellWord(f.Value.String())
 	}
-	for _, name := range []string{"brokers", "topics", "group"} {
+	for _, name := range []string{"brokers", "topics", "group", "integration"} {
 		if f := cmd.Flag(name); f != nil && f.Changed {
 			given += " --" + name + " " + shellWord(f.Value.String())
 		}

@@ -24,7 +24,7 @@ var named = []struct{ flag, path, usage string }{
 
 // AddFlags adds --config and --set to fs, and of the flags of single keys those
 // that have an effect on the command: "brokers", "topics", "group", "log-level",
-// "ops-address", and "topic", another name of "topics" that no help shows. Their
+// "ops-address", "integration", and "topic", another name of "topics" that no help shows. Their
 // values are picked up by FromFlags after fs has been parsed.
 func AddFlags(fs *pflag.FlagSet, effective ...string) {
 	fs.StringP("config", "c", DefaultFile, "configuration file; may be absent unless named here")
@@ -33,6 +33,9 @@ func AddFlags(fs *pflag.FlagSet, effective ...string) {
 		if slices.Contains(effective, n.flag) {
 			fs.String(n.flag, "", n.usage+" ("+n.path+")")
 		}
+	}
+	if slices.Contains(effective, "integration") {
+		fs.String("integration", "", "name of one of several integrations in the configuration")
 	}
 	if slices.Contains(effective, "topic") {
 		fs.String("topic", "", "same as --topics")
@@ -76,6 +79,8 @@ func FromFlags(fs *pflag.FlagSet, environ []string) Options {
 			o.File, o.FileRequired = f.Value.String(), true
 		case "set":
 			o.Sets, _ = fs.GetStringArray("set")
+		case "integration":
+			o.Integration = f.Value.String()
 		default:
 			if flagPath(f.Name) != "" {
 				o.Flags[f.Name] = f.Value.String()

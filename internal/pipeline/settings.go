@@ -67,11 +67,13 @@ type Parts struct {
 	Cluster *consumer.Cluster
 	Client  *zerobus.Client
 	Schema  *Schema
+
+	settings *config.Config
 }
 
 // NewParts does no I/O. An error is about the configuration.
 func NewParts(c *config.Config, version string, log *zap.Logger) (*Parts, error) {
-	p := &Parts{}
+	p := &Parts{settings: c}
 	var err error
 	if p.Client, err = NewClient(c, version, log); err != nil {
 		return nil, err

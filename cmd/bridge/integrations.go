@@ -1,0 +1,258 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/plaintext"
+	"github.com/datafly/bridge/internal/terminal"
+)
+
+// chosen returns the integrations that a command is for: that of --integration, or all.
+// What flags set is of the only one.
+func chosen(cmd *cobra.Command, o config.Options) ([]config.Integration, error) {
+	if o.Integration == "" {
+		d, err := config.LoadDeployment(o)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		if len(d.Integrations) != 1 {
+			return d.Integrations, nil
+		}
+	}
+	cfg, err := config.Load(o)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return config.Single(cfg).Integrations, nil
+}
+
+func newIntegrationsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "integrations",
+		Short: "List, show, validate and compare the integrations of a configuration",
+		Long: `integrations reads a configuration as bridge run does: the file, integrations_dir,
+the environment and --set. It connects to nothing. A configuration without the keys
+integrations and integrations_dir has one integration, default.`,
+		Example: `  bridge integrations list --config config.yaml
+  bridge integrations show orders --config config.yaml
+  bridge integrations validate --config config.yaml
+  bridge integrations diff --config config.yaml --against old.yaml`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newIntegrationsListCommand(), newIntegrationsShowCommand(), newIntegrationsValidateCommand(), newIntegrationsDiffCommand())
+	return cmd
+}
+
+// listedIntegration is one line of bridge integrations list.
+type listedIntegration struct {
+	Integration string   `json:"integration"`
+	Enabled     bool     `json:"enabled"`
+	Group       string   `json:"group"`
+	Topics      []string `json:"topics"`
+	Table       string   `json:"table"`
+	DeadLetters []string `json:"dead_letter_topics"` // empty: rejects.policy is another
+	Source      string   `json:"source,omitempty"`   // file:line
+}
+
+func newIntegrationsListCommand() *cobra.Command {
+	var output *outputForm
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the integrations: topics, group, table, dead-letter topics",
+		Long: `list prints one line per integration, with the file and line that describe it. Keys
+may be missing, and files that keys name are not opened.`,
+		Example: `  bridge integrations list --config config.yaml
+  bridge integrations list --output json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := loadDeployment(cmd, "", true)
+			if err != nil {
+				return err
+			}
+			list := []listedIntegration{}
+			for _, i := range d.Integrations {
+				k, z := i.Config.Kafka, i.Config.Zerobus
+				x := listedIntegration{Integration: i.Name, Enabled: i.Enabled, Group: k.Group, Topics: append([]string{}, k.Topics...),
+					Table: strings.Join([]string{z.Catalog, z.Schema, z.Table}, "."), DeadLetters: []string{}, Source: i.Source}
+				if i.Config.Rejects.Policy == consumer.PolicyDeadLetter {
+					x.DeadLetters = append(x.DeadLetters, (&consumer.Config{Kafka: k, Rejects: i.Config.Rejects}).DeadLetterTopics()...)
+				}
+				if i.Line > 0 {
+					x.Source += fmt.Sprintf(":%d", i.Line)
+				}
+				list = append(list, x)
+			}
+			return output.write(cmd, map[string]any{"integrations": list}, func(b *strings.Builder, look terminal.Style) {
+				rows := []string{"INTEGRATION\tENABLED\tTOPICS\tGROUP\tTABLE\tDEAD-LETTER TOPICS\tSOURCE"}
+				for _, x := range list {
+					rows = append(rows, strings.Join([]string{x.Integration, yesNo(x.Enabled), orDash(x.Topics...), x.Group, x.Table, orDash(x.DeadLetters...),
+						plaintext.VisibleLine(orDash(x.Source))}, "\t"))
+				}
+				var table strings.Builder
+				tabulate(&table, rows...)
+				b.WriteString(look.Table(table.String()))
+			})
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	output = addOutput(cmd)
+	return cmd
+}
+
+func yesNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
+}
+
+// orDash joins what a cell of a table holds.
+func orDash(words ...string) string {
+	if text := strings.Join(words, ","); text != "" {
+		return text
+	}
+	return "-"
+}
+
+// loadDeployment loads the configuration of the command line, or that of another file
+// with the same environment and flags.
+func loadDeployment(cmd *cobra.Command, file string, partial bool) (*config.Deployment, error) {
+	o := config.FromFlags(cmd.Flags(), os.Environ())
+	o.Partial = partial
+	if file != "" {
+		o.File, o.FileRequired = file, true
+	}
+	d, err := config.LoadDeployment(o)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return d, nil
+}
+
+func newIntegrationsShowCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show INTEGRATION",
+		Short: "Show the settings of an integration, and where each comes from",
+		Long: `show prints the whole configuration of one integration as YAML. A comment behind a
+value names the source that set it; a value without one is the default. Secrets are
+redacted.`,
+		Example: `  bridge integrations show orders --config config.yaml
+  bridge integrations show default --config config.yaml | grep -v '[^ ]$'`,
+		Args: cobra.ExactArgs(1),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return integrationNames(cmd), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := loadDeployment(cmd, "", true)
+			if err != nil {
+				return err
+			}
+			var names []string
+			for _, i := range d.Integrations {
+				if names = append(names, i.Name); i.Name != args[0] {
+					continue
+				}
+				text, err := i.YAML()
+				if err != nil {
+					return err
+				}
+				return printText(cmd.OutOrStdout(), plaintext.Visible(string(text)))
+			}
+			return &usageError{suggest(fmt.Errorf("there is no integration %s; there is %s", plaintext.ShortLine(args[0], 100), orDash(names...)), "bridge integrations list"+configArgument(cmd))}
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// integrationNames completes to the integrations of the configuration.
+func integrationNames(cmd *cobra.Command) (names []string) {
+	d, err := loadDeployment(cmd, "", true)
+	if err != nil {
+		return nil
+	}
+	for _, i := range d.Integrations {
+		names = append(names, fmt.Sprintf("%s\t%s -> %s", i.Name, orDash(i.Config.Kafka.Topics...), orDash(i.Config.Zerobus.Table)))
+	}
+	return names
+}
+
+func newIntegrationsValidateCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "validate",
+		Short: "List every mistake in the configuration of the integrations",
+		Long: `validate reads the configuration as bridge run does, and opens the files that it
+names. It lists every mistake with its file and line. The exit code is 0 when there
+is none, else 2.`,
+		Example: `  bridge integrations validate --config config.yaml`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := loadDeployment(cmd, "", false)
+			if err != nil {
+				return err
+			}
+			count := fmt.Sprintf("%d integrations", len(d.Integrations))
+			if len(d.Integrations) == 1 {
+				count = "1 integration"
+			}
+			return printText(cmd.OutOrStdout(), count+", valid\n")
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func newIntegrationsDiffCommand() *cobra.Command {
+	var against string
+	var output *outputForm
+	cmd := &cobra.Command{
+		Use:   "diff --against FILE",
+		Short: "Show what a reload of the configuration would do to each integration",
+		Long: `diff compares the configuration with another file, the one that a running bridge
+uses. Of each integration it prints what a reload does, and the keys that differ:
+start, stop, replace (drain, then start), live (a change without either) or nothing.
+Keys of the process take effect after a restart. The environment and --set are the
+same for both. The content of blueprints and of files with secrets is not compared.
+Differences are no failure: the exit code is 0.`,
+		Example: `  bridge integrations diff --config config.yaml --against old.yaml
+  git show HEAD:config.yaml > old.yaml && bridge integrations diff --against old.yaml --output json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if against == "" {
+				return &usageError{errors.New("--against is required; name the configuration that the running bridge has")}
+			}
+			was, err := loadDeployment(cmd, against, true)
+			if err != nil {
+				return err
+			}
+			next, err := loadDeployment(cmd, "", true)
+			if err != nil {
+				return err
+			}
+			diff := config.Compare(was, next)
+			return output.write(cmd, diff, func(b *strings.Builder, look terminal.Style) {
+				rows := []string{"INTEGRATION\tACTION\tKEYS"}
+				for _, c := range diff.Integrations {
+					rows = append(rows, fmt.Sprintf("%s\t%s\t%s", c.Integration, c.Action, orDash(c.Keys...)))
+				}
+				var table strings.Builder
+				tabulate(&table, rows...)
+				b.WriteString(look.Table(table.String()))
+				if len(diff.Process.Live) > 0 {
+					fmt.Fprintf(b, "the process takes these over at once: %s\n", orDash(diff.Process.Live...))
+				}
+				if len(diff.Process.Restart) > 0 {
+					fmt.Fprintf(b, "the process needs a restart for: %s\n", orDash(diff.Process.Restart...))
+				}
+			})
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	cmd.Flags().StringVar(&against, "against", "", "the configuration file of the running bridge")
+	output = addOutput(cmd)
+	return cmd
+}

@@ -1,0 +1,254 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/datafly/bridge/internal/memory"
+	"github.com/datafly/bridge/mapping"
+	"github.com/datafly/bridge/zerobus"
+)
+
+// Outcomes of a step of a check.
+const (
+	StepOK      = "ok"
+	StepWarning = "warning" // bridge run starts, and something should be fixed
+	StepFailed  = "failed"
+	StepSkipped = "skipped" // what it needs has failed
+)
+
+// CheckStep is what one step of a check found.
+type CheckStep struct {
+	Step   string `json:"step"`
+	Status string `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Error  string `json:"error,omitempty"` // ends with the remedy
+	// Warning ends with the remedy; one line each if there are several.
+	Warning string `json:"warning,omitempty"`
+
+	Err error `json:"-"` // of Error
+}
+
+// Check tries, step by step, what integrations depend on. It joins no group, commits
+// nothing and creates nothing. It is for one goroutine.
+type Check struct {
+	Timeout time.Duration // of one step
+	Steps   []CheckStep   // in the order in which they were tried
+}
+
+// OK reports whether no step has failed.
+func (c *Check) OK() bool {
+	return !slices.ContainsFunc(c.Steps, func(s CheckStep) bool { return s.Status == StepFailed })
+}
+
+// Warning is the error of a step that passed with a warning.
+type Warning string
+
+func (w Warning) Error() string { return string(w) }
+
+// Try runs one step under its own deadline and returns whether it passed; a warning
+// passes. Without what the step needs it is skipped.
+func (c *Check) Try(ctx context.Context, name string, needs bool, try func(context.Context) (string, error)) bool {
+	s := CheckStep{Step: name, Status: StepSkipped}
+	switch {
+	case ctx.Err() != nil:
+		s.Detail = "not tried, since the check was interrupted"
+	case !needs:
+		s.Detail = "not tried, since " + c.lastFailed() + " failed"
+	default:
+		within, cancel := context.WithTimeout(ctx, c.Timeout)
+		defer cancel()
+		detail, err := try(within)
+		s.Status, s.Detail = StepOK, detail
+		caution, warned := errors.AsType[Warning](err)
+		if err != nil && !warned {
+			s.Detail = "" // it describes a success
+		}
+		switch {
+		case err == nil:
+		case warned:
+			s.Status, s.Warning = StepWarning, string(caution)
+		case ctx.Err() != nil: // the error of the step would sound like a fault
+			s.Status, s.Error, s.Err = StepFailed, "interrupted", ctx.Err()
+		default:
+			s.Status, s.Error, s.Err = StepFailed, err.Error(), err
+		}
+	}
+	c.Steps = append(c.Steps, s)
+	return s.Status == StepOK || s.Status == StepWarning
+}
+
+// lastFailed is the reason for a skipped step: steps follow those they need.
+func (c *Check) lastFailed() string {
+	for _, s := range slices.Backward(c.Steps) {
+		if s.Status == StepFailed {
+			return s.Step
+		}
+	}
+	return "an earlier step"
+}
+
+// Kafka reaches the cluster.
+func (c *Check) Kafka(ctx context.Context, p *Parts, configured bool) (clusterID string, reached bool) {
+	reached = c.Try(ctx, "kafka", configured, func(ctx context.Context) (_ string, err error) {
+		clusterID, err = p.Cluster.ID(ctx)
+		return "cluster " + clusterID, err
+	})
+	return clusterID, reached
+}
+
+// Topics checks the source topics.
+func (c *Check) Topics(ctx context.Context, p *Parts, reached bool) {
+	c.Try(ctx, "topic", reached, func(ctx context.Context) (string, error) {
+		topics, err := p.Cluster.Topics(ctx)
+		if err != nil {
+			return "", err
+		}
+		var found []string
+		for _, t := range topics {
+			if !t.Exists {
+				return "", fmt.Errorf("topic %s does not exist; create it or correct kafka.topics (bridge run would wait for it)", t.Name)
+			}
+			found = append(found, fmt.Sprintf("%s has %d partitions", t.Name, t.Partitions))
+		}
+		events, err := p.Cluster.Readable(ctx)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s, %d events", strings.Join(found, ", "), events), p.Cluster.CanRead(ctx)
+	})
+}
+
+// Memory compares what one member may need, given all partitions of the integrations,
+// with the limit of the control group that the check runs in.
+func (c *Check) Memory(ctx context.Context, reached bool, all ...*Parts) {
+	c.Try(ctx, "memory", reached, func(ctx context.Context) (string, error) {
+		var plans []memory.Plan
+		for _, p := range all {
+			brokers, partitions, err := p.Cluster.Size(ctx)
+			if err != nil {
+				return "", err
+			}
+			plans = append(plans, MemoryPlan(p.settings, brokers, partitions))
+		}
+		plan, cgroup := memory.Total(slices.Values(plans)), memory.CgroupLimit()
+		if err := plan.Fits(cgroup); err != nil {
+			return "", Warning(err.Error())
+		}
+		limit := "no memory limit here"
+		if cgroup > 0 {
+			limit = fmt.Sprintf("the limit here is %d MiB", memory.MiB(cgroup))
+		}
+		return fmt.Sprintf("up to %d MiB for a member with all %d partitions; %s", memory.MiB(plan.Bound()), plan.Partitions, limit), nil
+	})
+}
+
+// Group checks the consumer group and the dead-letter topics.
+func (c *Check) Group(ctx context.Context, p *Parts, reached bool) {
+	c.Try(ctx, "group", reached, func(ctx context.Context) (string, error) {
+		return p.settings.Kafka.Group + " may be joined and committed for", p.Cluster.CanJoin(ctx)
+	})
+	c.Try(ctx, "dead-letter topic", reached, func(ctx context.Context) (string, error) {
+		topics, err := p.Cluster.DeadLetterTopics(ctx)
+		if err != nil {
+			return "", err
+		}
+		if len(topics) == 0 {
+			return "not used: rejects.policy is " + p.settings.Rejects.Policy, nil
+		}
+		var found []string
+		for _, t := range topics {
+			if t.Exists {
+				found = append(found, t.Name+" exists and may be written to")
+			} else {
+				found = append(found, t.Name+" will be created by bridge run, which may")
+			}
+		}
+		return strings.Join(found, ", "), p.Cluster.CanReject(ctx, topics)
+	})
+}
+
+// Table checks the token, the table and its columns. With write it adds one row, which
+// stays in the table.
+func (c *Check) Table(ctx context.Context, p *Parts, configured bool, clusterID string, write bool) {
+	token := c.Try(ctx, "token", configured, func(ctx context.Context) (string, error) {
+		err := p.Client.Token(ctx)
+		at := p.Client.State().TokenExpiresAt
+		if at.IsZero() {
+			return "", err
+		}
+		return "expires " + at.UTC().Format(time.RFC3339), err
+	})
+	ingest := c.Try(ctx, "ingest", token, func(ctx context.Context) (string, error) {
+		return p.Client.Table().String() + " takes batches", p.Client.Reachable(ctx)
+	})
+	columns := c.Try(ctx, "columns", token, func(ctx context.Context) (string, error) {
+		table, unseen, err := ReadColumns(ctx, p.Client)
+		if err != nil {
+			return "", err
+		}
+		m, err := p.Schema.SetTable(clusterID, table)
+		if err != nil {
+			return "", err
+		}
+		if unseen != nil {
+			return "the blueprint has " + ColumnsText(m), Warning(UnreadColumns(unseen))
+		}
+		return fmt.Sprintf("the blueprint's %s fit the table's %d", ColumnsText(m), len(table)), p.Client.CheckColumns(ctx)
+	})
+	if write {
+		c.Try(ctx, "write probe", ingest && columns, p.probeRow)
+	}
+}
+
+// probeRow maps and writes one row as a pipeline does.
+func (p *Parts) probeRow(ctx context.Context) (string, error) {
+	now := time.Now().UTC()
+	id := fmt.Sprintf("bridge-check-%d", now.UnixNano())
+	event := fmt.Sprintf(`{"type":"track","event":"bridge_check","message_id":%q,"timestamp":%q}`, id, now.Format(time.RFC3339Nano))
+	rows, version := p.Schema.MapRows(p.settings.Kafka.Topics[0], []byte(event), now)
+	if len(rows) != 1 {
+		return "", errors.New("the blueprint maps a plain track event to no row, so nothing was written; ignore this if it filters or drops such events")
+	}
+	if _, err := p.Client.Write(ctx, version, rows); err != nil {
+		if s := p.Client.State(); s.Name != zerobus.Ready {
+			return "", fmt.Errorf("writing one row: %s; %s", s.Reason, s.Remedy)
+		}
+		return "", fmt.Errorf("writing one row: %w", err)
+	}
+	return "one row written, message_id " + id + p.confirmation(), nil
+}
+
+// confirmation returns the form in which the workspace confirmed the row, and the
+// setting for it. The other transports have one form.
+func (p *Parts) confirmation() string {
+	switch form := p.Client.State().Confirmation; {
+	case p.settings.Zerobus.Transport != zerobus.TransportWorkspace || form == "":
+		return ""
+	case form == zerobus.ConfirmedWithoutCount:
+		return "; the workspace confirms without a count of rows, which needs zerobus.confirm: lenient"
+	case p.settings.Zerobus.Confirm == zerobus.ConfirmLenient:
+		return "; the workspace confirms with the count of rows, so zerobus.confirm: strict would do"
+	}
+	return "; the workspace confirms with the count of rows"
+}
+
+// ColumnsText counts the columns of the rows and names the optional ones that are
+// left out.
+func ColumnsText(m *mapping.Mapping) string {
+	text := fmt.Sprintf("%d columns", len(m.Columns()))
+	if left := m.OmittedColumns(); len(left) > 0 {
+		text += fmt.Sprintf(" (without the optional %s)", strings.Join(left, ", "))
+	}
+	return text
+}
+
+// UnreadColumns is the warning that the blueprint is not compared with the table; it
+// names the missing grants.
+func UnreadColumns(unreadable *zerobus.ColumnsUnreadable) string {
+	return "the table's columns cannot be read, so the blueprint is not compared with them: " + unreadable.Error()
+}
