@@ -5,6 +5,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/datafly/bridge/internal/integrations"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/access"
+	"github.com/datafly/bridge/internal/ops/group"
 	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/reload"
@@ -56,8 +58,10 @@ type App struct {
 	budget       *consumer.Budget
 	connections  *zerobus.Connections
 	started      time.Time
+	instance     string     // random
 	page         *live.Page // nil without live events
 	integrations *integrations.Reconciler
+	group        *group.View
 	server       *ops.Server
 	tracer       *tracing.Tracer // nil without traces
 	memory       *memoryLimit
@@ -74,7 +78,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		o.Stage = func(_ string, f func()) { f() }
 	}
 	cfg, wanted := o.Deployment.Base, o.Deployment.Integrations
-	a := &App{o: o, log: o.Log, started: time.Now(), memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered)),
+	a := &App{o: o, log: o.Log, started: time.Now(), instance: rand.Text()[:12], memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered)),
 		connections: zerobus.NewConnections()}
 	a.base.Store(cfg)
 	a.metrics = ops.NewMetrics(o.Version, a.Status, cfg.Ops.PartitionMetrics)
@@ -92,9 +96,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
-	endpoints := ops.Config{Settings: cfg.Ops, Access: a.access(cfg)}
+	token := a.token(cfg)
+	a.group = group.New(group.Config{
+		Peers: cfg.Ops.Peers, Token: token, Self: a.Status, Address: a.Addr, Integrations: a.enabled,
+		Connect: func() (group.Kafka, error) { return pipeline.NewKafkaClient(cfg, o.Version, o.Log) },
+	})
+	endpoints := ops.Config{Settings: cfg.Ops, Access: access.New(token, cfg.Ops.Loopback()), Group: a.group.Status}
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
-		a.page = live.New(live.Config{Mode: mode, Access: endpoints.Access, DeadLetters: a.deadLetters}, a.Status, o.Log)
+		a.page = live.New(live.Config{Mode: mode, Access: endpoints.Access, Group: a.group.Status, DeadLetters: a.deadLetters}, a.Status, o.Log)
 		endpoints.Live = a.page
 	}
 	bounded := o.Range != pipeline.Range{}
@@ -149,17 +158,16 @@ func (a *App) build(i config.Integration) (integrations.Runner, error) {
 	return p, nil
 }
 
-// access returns who may read the ops endpoints. It reads the token of the settings in
-// force for each request.
-func (a *App) access(cfg *config.Config) *access.Control {
-	var token func() (string, error)
-	if _, given := cfg.Ops.TokenSource(); given {
-		token = func() (string, error) {
-			token, _ := a.base.Load().Ops.TokenSource()
-			return token.Read()
-		}
+// token returns what reads the token of the ops endpoints from the settings in force;
+// nil without one.
+func (a *App) token(cfg *config.Config) func() (string, error) {
+	if _, given := cfg.Ops.TokenSource(); !given {
+		return nil
 	}
-	return access.New(token, cfg.Ops.Loopback())
+	return func() (string, error) {
+		token, _ := a.base.Load().Ops.TokenSource()
+		return token.Read()
+	}
 }
 
 // TraceSettings returns what the configuration and the environment set of traces.
@@ -231,6 +239,9 @@ func (a *App) Close(ctx context.Context) (err error) {
 				err = nil // requests were cut off
 			}
 		})
+	}
+	if a.group != nil {
+		a.o.Stage("closing the connection for look-ups", a.group.Close)
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/integrations"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/group"
 	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/internal/pipeline"
 )
@@ -23,7 +24,7 @@ func (a *App) Status() ops.Status {
 		all = append(all, s)
 	}
 	base := a.base.Load()
-	s := ops.Status{Version: a.o.Version, Deployment: base.Deployment, Started: a.started, BufferedLimit: int64(base.Delivery.MaxBuffered),
+	s := ops.Status{Version: a.o.Version, Deployment: base.Deployment, Instance: a.instance, Started: a.started, BufferedLimit: int64(base.Delivery.MaxBuffered),
 		Memory: a.memory.keeper.State(), Reload: a.reloads.now(), LogLinesDropped: a.droppedLogLines()}
 	if short := a.descriptors.short(time.Now(), a.memory.descriptorsNeeded()); short != nil {
 		s.NotReady = append(s.NotReady, *short)
@@ -60,6 +61,16 @@ func settingsOf(i integrations.Status) *config.Config {
 		return p.Settings()
 	}
 	return i.Config
+}
+
+// enabled returns the integrations that the configuration enables.
+func (a *App) enabled() (all []group.Integration) {
+	for _, i := range a.integrations.Status() {
+		if i.State != integrations.Disabled {
+			all = append(all, group.Integration{Name: i.Name, Group: i.Config.Kafka.Group, Topics: i.Config.Kafka.Topics})
+		}
+	}
+	return all
 }
 
 // deadLetters returns what reads the dead letters of an integration; nil without.

@@ -26,12 +26,13 @@ var probes = []string{"/livez", "/healthz", "/health", "/readyz"}
 // endpoints serves the requests. It has no state.
 type endpoints struct {
 	source Source
+	group  GroupSource // may be nil
 	index  string
 	live   bool
 }
 
 func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) http.Handler {
-	e := &endpoints{source: source, index: indexText}
+	e := &endpoints{source: source, group: cfg.Group, index: indexText}
 	mux := http.NewServeMux()
 	if cfg.Live != nil {
 		e.index, e.live = e.index+indexLive, true
@@ -141,7 +142,8 @@ const indexText = `bridge: Signal events from Kafka to Databricks Zerobus
 /metrics   Prometheus metrics
 /livez     200 while the poll loop is alive, else 503 (also /healthz, /health)
 /readyz    200 while events are being delivered, else 503 with the reasons
-/status    the whole state as JSON; bridge status prints it
+/status    the whole state as JSON; bridge status prints it. ?scope=group is that
+           of all members of the deployment
 `
 
 const indexLive = "/live/     live events, for a browser\n"
@@ -220,8 +222,16 @@ func (r Readiness) label(reason consumer.NotReady) string {
 	return reason.Integration + ": " + reason.Code
 }
 
-func (e *endpoints) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, e.source())
+// serveStatus serves the state of this process or, with scope=group, of the group.
+func (e *endpoints) serveStatus(w http.ResponseWriter, r *http.Request) {
+	switch scope := r.URL.Query().Get("scope"); {
+	case scope == "" || scope == ScopeProcess:
+		writeJSON(w, http.StatusOK, e.source())
+	case scope == ScopeGroup && e.group != nil:
+		writeJSON(w, http.StatusOK, e.group(r.Context()))
+	default:
+		writeText(w, http.StatusBadRequest, "scope must be process or group\n")
+	}
 }
 
 // localOnly serves requests of this machine alone: they come over the loopback and

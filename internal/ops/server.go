@@ -30,6 +30,9 @@ type Config struct {
 	// /metrics. Default nil: everyone, any Host.
 	Access *access.Control
 
+	// Group answers /status?scope=group. Default nil: that scope is refused.
+	Group GroupSource
+
 	// Live serves everything under LivePath; browsers are redirected there from /.
 	// Default nil: no page.
 	Live Live

@@ -40,7 +40,8 @@ type Status struct {
 	Time       time.Time `json:"time"`
 	Version    string    `json:"version"`
 	Deployment string    `json:"deployment"`
-	State      string    `json:"state"` // one of the State constants
+	Instance   string    `json:"instance"` // random, of this process
+	State      string    `json:"state"`    // one of the State constants
 	Started    time.Time `json:"started,omitzero"`
 
 	// Live is false if the poll loop of an integration has stopped for good and only a
@@ -131,7 +132,7 @@ func NewStatus(s Status, integrations []IntegrationStatus) Status {
 		s.Integrations = append(s.Integrations, i)
 		of[i.State]++
 		s.BufferedBytes += i.BufferedBytes
-		s.Totals.add(i.Totals)
+		s.Totals.Add(i.Totals)
 		if !i.Live && s.LiveReason == "" {
 			s.LiveReason = "integration " + i.Integration + ": " + i.LiveReason
 		}
@@ -245,8 +246,8 @@ type Totals struct {
 	Rebalances        int64 `json:"rebalances"`
 }
 
-// add adds the counts of o.
-func (t *Totals) add(o Totals) {
+// Add adds the counts of o.
+func (t *Totals) Add(o Totals) {
 	sum, more := reflect.ValueOf(t).Elem(), reflect.ValueOf(o)
 	for i := range sum.NumField() {
 		sum.Field(i).SetInt(sum.Field(i).Int() + more.Field(i).Int())

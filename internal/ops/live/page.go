@@ -43,6 +43,8 @@ type Config struct {
 	// Access authenticates viewers. Use that of the server, so that wrong tokens are
 	// counted together. Default nil: everyone, under any name.
 	Access *access.Control
+	// Group returns the state of all members. Default nil: the page does not show it.
+	Group ops.GroupSource
 	// DeadLetters returns what reads the dead letters of an integration; nil if it has no
 	// dead-letter topic.
 	DeadLetters func(integration string) DeadLetters
@@ -95,6 +97,7 @@ func New(cfg Config, source ops.Source, log *zap.Logger) *Page {
 		"GET " + base + "events":                p.serveEvents,
 		"GET " + base + "events/{id}":           p.serveEvent,
 		"GET " + base + "config":                p.serveConfig,
+		"GET " + base + "group":                 p.serveGroup,
 		"GET " + base + "dead-letters":          p.serveDeadLetters,
 		"POST " + base + "dead-letters/dry-run": p.serveDryRun,
 	} {
