@@ -29,12 +29,20 @@ const (
 func newStatusCommand() *cobra.Command {
 	var address string
 	var ready bool
+	var integration string
+	scope := &choice{ops.ScopeProcess, []string{ops.ScopeProcess, ops.ScopeGroup}}
 	var output *outputForm
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the state of a running bridge",
 		Long: `status shows whether a running bridge delivers and, if not, why and what to do, then
 its sink, its buffer and its partitions. The exit code is 0 when it is ready, else 1.
+
+With --scope group, it shows all members of the deployment: the problems first, then
+a table of the processes and one of the integrations. With --integration as well, the
+members and the partitions of that one follow. The exit code is 1 if a member does not
+answer, if no member delivers an integration, or if Kafka does not answer. The members
+must be in ops.peers; without it, the others are shown as Kafka knows them.
 
 A bridge with ops.token or ops.token_file requires that token. status reads it from
 the configuration: --config, BRIDGE_OPS_TOKEN, BRIDGE_OPS_TOKEN_FILE or
@@ -43,7 +51,8 @@ configuration unless --address is given.`,
 		Example: `  bridge status
   bridge status --address bridge-0.bridge:9400 --output json
   bridge status --set ops.token_file=token
-  bridge status --ready`,
+  bridge status --ready
+  bridge status --scope group --integration default`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags := cmd.Flags(); !flags.Changed("address") && (flags.Changed("config") || flags.Changed("set")) {
@@ -53,15 +62,22 @@ configuration unless --address is given.`,
 				}
 				address = cfg.Ops.Address
 			}
+			if ready && (integration != "" || scope.value != ops.ScopeProcess) {
+				return &usageError{errors.New("--ready is about one process and all its integrations; leave out --ready, or --scope and --integration")}
+			}
 			target, err := statusURL(address)
 			if err != nil {
 				return err
 			}
 			var answer statusAnswer
-			if ready {
+			token := func() (string, error) { return statusToken(cmd) }
+			switch {
+			case ready:
 				answer, err = fetchReady(cmd.Context(), target)
-			} else {
-				answer, err = fetchStatus(cmd.Context(), target, func() (string, error) { return statusToken(cmd) })
+			case scope.value == ops.ScopeGroup:
+				answer, err = fetchGroup(cmd.Context(), target, integration, token)
+			default:
+				answer, err = fetchStatus(cmd.Context(), target, integration, token)
 			}
 			if err != nil {
 				return suggest(err, "bridge help config ops.address")
@@ -81,6 +97,8 @@ configuration unless --address is given.`,
 	}
 	cmd.Flags().StringVar(&address, "address", ops.DefaultAddress, "ops.address of the bridge: host:port or a URL")
 	cmd.Flags().BoolVar(&ready, "ready", false, "show only whether it is ready, and why not; needs no token")
+	cmd.Flags().Var(scope, "scope", "what to show: process, or group for all members of the deployment")
+	cmd.Flags().StringVar(&integration, "integration", "", "show only this integration")
 	config.AddFlags(cmd.Flags())
 	output = addOutput(cmd)
 	return cmd
@@ -134,30 +152,59 @@ type statusAnswer struct {
 	status ops.Status
 }
 
-// fetchStatus returns the answer of /status. It calls token, and sends the token, only
-// if the bridge asks for one.
-func fetchStatus(ctx context.Context, target *url.URL, token func() (string, error)) (a statusAnswer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	at := target.JoinPath("status")
-	code, body, err := askStatus(ctx, at, "")
-	if err == nil && code == http.StatusUnauthorized {
-		var secret string
-		if secret, err = token(); err != nil {
-			return a, fmt.Errorf("%s asks for the token of its ops.token: %w", at.Host, err)
-		}
-		code, body, err = askStatus(ctx, at, secret)
-	}
-	if err == nil && code != http.StatusOK {
-		err = refusedStatus(at, code)
-	}
+// fetchStatus returns the answer of /status; integration may be empty.
+func fetchStatus(ctx context.Context, target *url.URL, integration string, token func() (string, error)) (a statusAnswer, err error) {
+	body, err := askScope(ctx, target, ops.ScopeProcess, integration, token)
 	if err == nil && (json.Unmarshal(body, &a.status) != nil || a.status.State == "") {
-		err = errNoBridge(at)
+		err = errNoBridge(target)
 	}
 	var b strings.Builder
 	_ = a.status.WriteText(&b) // into memory
 	a.body, a.text = body, b.String()
 	return a, err
+}
+
+// fetchGroup returns the answer of /status?scope=group. Its status has the problems as
+// reasons.
+func fetchGroup(ctx context.Context, target *url.URL, integration string, token func() (string, error)) (a statusAnswer, err error) {
+	body, err := askScope(ctx, target, ops.ScopeGroup, integration, token)
+	var group ops.GroupStatus
+	if err == nil && (json.Unmarshal(body, &group) != nil || group.Scope != ops.ScopeGroup) {
+		err = fmt.Errorf("%s did not answer with the status of a group; check that --address is the ops.address of a bridge of this version", target.Host)
+	}
+	var b strings.Builder
+	_ = group.WriteText(&b, integration != "") // into memory
+	return statusAnswer{body, b.String(), ops.Status{Ready: group.Ready, NotReady: group.Problems}}, err
+}
+
+// askScope returns the body of /status. It calls token, and sends the token, only if the
+// bridge asks for one.
+func askScope(ctx context.Context, target *url.URL, scope, integration string, token func() (string, error)) (body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	at, query := target.JoinPath("status"), url.Values{}
+	if scope != ops.ScopeProcess {
+		query.Set("scope", scope)
+	}
+	if integration != "" {
+		query.Set("integration", integration)
+	}
+	at.RawQuery = query.Encode()
+	code, body, err := askStatus(ctx, at, "")
+	if err == nil && code == http.StatusUnauthorized {
+		var secret string
+		if secret, err = token(); err != nil {
+			return nil, fmt.Errorf("%s asks for the token of its ops.token: %w", at.Host, err)
+		}
+		code, body, err = askStatus(ctx, at, secret)
+	}
+	if err == nil && code != http.StatusOK {
+		err = refusedStatus(at, code)
+		if code == http.StatusNotFound && integration != "" {
+			err = fmt.Errorf("the bridge at %s has no integration %s; see bridge status", at.Host, shellWord(integration))
+		}
+	}
+	return body, err
 }
 
 // fetchReady returns the answer of /readyz, with the part of a status that is in it. It

@@ -222,16 +222,34 @@ func (r Readiness) label(reason consumer.NotReady) string {
 	return reason.Integration + ": " + reason.Code
 }
 
-// serveStatus serves the state of this process or, with scope=group, of the group.
+// serveStatus serves the state of this process or, with scope=group, of the group; with
+// integration, of that one alone.
 func (e *endpoints) serveStatus(w http.ResponseWriter, r *http.Request) {
+	var answer any
+	ok := true
+	integration := r.URL.Query().Get("integration")
 	switch scope := r.URL.Query().Get("scope"); {
 	case scope == "" || scope == ScopeProcess:
-		writeJSON(w, http.StatusOK, e.source())
+		s := e.source()
+		if integration != "" {
+			s, ok = s.Only(integration)
+		}
+		answer = s
 	case scope == ScopeGroup && e.group != nil:
-		writeJSON(w, http.StatusOK, e.group(r.Context()))
+		s := e.group(r.Context())
+		if integration != "" {
+			s, ok = s.Only(integration)
+		}
+		answer = s
 	default:
 		writeText(w, http.StatusBadRequest, "scope must be process or group\n")
+		return
 	}
+	if !ok {
+		writeText(w, http.StatusNotFound, "there is no integration of this name; /status lists them\n")
+		return
+	}
+	writeJSON(w, http.StatusOK, answer)
 }
 
 // localOnly serves requests of this machine alone: they come over the loopback and

@@ -133,7 +133,12 @@ type member struct {
 // begin starts `bridge run`; sets are key=value.
 func (s *stage) begin(sets ...string) *member {
 	s.t.Helper()
-	address := freeAddress(s.t)
+	return s.beginAt(freeAddress(s.t), sets...)
+}
+
+// beginAt is begin with the address of the ops endpoints.
+func (s *stage) beginAt(address string, sets ...string) *member {
+	s.t.Helper()
 	p := start(s.t, s.e, command{args: append(s.args("run", sets...), "--ops-address", address), plain: s.plain, cgroup: s.cgroup})
 	m := &member{process: p, s: s, address: address}
 	s.t.Cleanup(m.audit)
