@@ -66,7 +66,7 @@ func (s *Settings) checkPeers(c *setting.Check) {
 		if _, rest, hasScheme := strings.Cut(peer, "://"); hasScheme {
 			c.FailValue(key, peer, "must be host or host:port without a scheme", "write "+rest)
 		} else if _, _, ok := PeerAddress(peer); !ok {
-			c.FailValue(key, peer, "must be host or host:port with a port from 1 to 65535", "write it as bridge-peers.signal.svc:9400, or [2001:db8::1]:9400 for IPv6")
+			c.FailValue(key, peer, "must be host or host:port with a port from 1 to 65535", "write it as bridge.signal.svc:9400, or [2001:db8::1]:9400 for IPv6")
 		}
 	}
 }

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	t     *testing.T
 	mu    sync.Mutex // guards the fields below
-	doors map[string]pipes
+	listeners map[string]pipes
 	asked map[string]int // connections by address
 	looks int            // look-ups in Kafka
 	kafka func(ctx context.Context) error
@@ -48,19 +48,19 @@ func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 9400} }
 
 func newWorld(t *testing.T) *world {
-	return &world{t: t, doors: make(map[string]pipes), asked: make(map[string]int)}
+	return &world{t: t, listeners: make(map[string]pipes), asked: make(map[string]int)}
 }
 
 func (w *world) serve(address string, h http.HandlerFunc) {
-	door := make(pipes)
+	listener := make(pipes)
 	server := &http.Server{Handler: h}
 	var done sync.WaitGroup
-	done.Go(func() { _ = server.Serve(door) }) // it ends with the door
+	done.Go(func() { _ = server.Serve(listener) }) // it ends with the listener
 	w.mu.Lock()
-	w.doors[address] = door
+	w.listeners[address] = listener
 	w.mu.Unlock()
 	w.t.Cleanup(func() {
-		close(door)
+		close(listener)
 		_ = server.Close()
 		done.Wait()
 	})
@@ -83,7 +83,7 @@ func (w *world) bridge(address string, s ops.Status, token string) {
 
 func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	w.mu.Lock()
-	door, open := w.doors[address]
+	listener, open := w.listeners[address]
 	w.asked[address]++
 	w.mu.Unlock()
 	if !open {
@@ -91,7 +91,7 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	}
 	here, there := net.Pipe()
 	select {
-	case door <- there:
+	case listener <- there:
 		return here, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()

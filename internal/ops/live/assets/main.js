@@ -7,6 +7,7 @@ import * as partitions from "./partitions.js";
 import * as events from "./events.js";
 import * as detail from "./detail.js";
 import * as deadLetters from "./deadletters.js";
+import * as group from "./group.js";
 import * as config from "./config.js";
 
 events.setup(detail.show, detail.changed);
@@ -61,7 +62,7 @@ function integrations(s) {
 
 function views() {
   const tabs = [...document.querySelectorAll('[role="tab"]')];
-  const opened = { "dead-letters": deadLetters.opened, config: config.opened };
+  const opened = { "dead-letters": deadLetters.opened, group: group.opened, config: config.opened };
   function choose(tab, focus) {
     for (const t of tabs) {
       const on = t === tab;
