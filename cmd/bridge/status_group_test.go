@@ -18,7 +18,7 @@ import (
 func serveGroup(t *testing.T, g ops.GroupStatus) string {
 	t.Helper()
 	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}, Group: func(context.Context) ops.GroupStatus { return g }},
-		ops.NewMetrics("", nil), readyStatus, zaptest.NewLogger(t))
+		ops.NewMetrics("", nil, true), readyStatus, zaptest.NewLogger(t))
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

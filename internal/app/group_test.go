@@ -56,14 +56,20 @@ func groupText(g ops.GroupStatus) string {
 }
 
 func TestEachMemberAnswersForTheGroup(t *testing.T) {
-	s := newStage(t)
+	for _, protocol := range []string{"classic", "consumer"} {
+		t.Run(protocol, func(t *testing.T) { eachAnswers(t, newStage(t), "kafka.protocol="+protocol) })
+	}
+}
+
+func eachAnswers(t *testing.T, s *stage, protocol string) {
+	t.Helper()
 	topic := kafkatest.Topic(t, s.kafka, 2)
 	addresses := []string{freeAddress(t), freeAddress(t)}
 	peers := "ops.peers=" + strings.Join(addresses, ",")
 	var apps []*App
 	var stops []func()
 	for _, address := range addresses {
-		a, stop := s.run(s.integration("default", topic, tableName, "ops.address="+address, peers))
+		a, stop := s.run(s.integration("default", topic, tableName, "ops.address="+address, peers, protocol))
 		apps, stops = append(apps, a), append(stops, stop)
 	}
 	defer func() { stops[0]() }()
