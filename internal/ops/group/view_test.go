@@ -27,12 +27,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is a network in memory, with servers at addresses, and a Kafka. It lives in a
 // synctest bubble, so time passes only while everything waits.
 type world struct {
-	t     *testing.T
-	mu    sync.Mutex // guards the fields below
+	t         *testing.T
+	mu        sync.Mutex // guards the fields below
 	listeners map[string]pipes
-	asked map[string]int // connections by address
-	looks int            // look-ups in Kafka
-	kafka func(ctx context.Context) error
+	asked     map[string]int // connections by address
+	looks     int            // look-ups in Kafka
+	kafka     func(ctx context.Context) error
 }
 
 // pipes is a listener.
