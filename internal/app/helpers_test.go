@@ -63,6 +63,7 @@ func (s *stage) integration(name, topic, table string, sets ...string) config.In
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	cfg.Rejects.Integration = name
 	return config.Integration{Name: name, Enabled: true, Config: cfg}
 }
 

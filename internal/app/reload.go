@@ -30,7 +30,7 @@ type Reload struct {
 
 // newWatcher returns the watcher of the files of the configuration.
 func (a *App) newWatcher(from Reload) *reload.Watcher {
-	src := &source{options: from.Options, bounded: a.o.Range != pipeline.Range{}, inForce: a.blueprints}
+	src := &source{options: from.Options, bounded: a.o.Range != pipeline.Range{}, inForce: a.files}
 	return &reload.Watcher{
 		Files: src.files, Signals: from.Signals, Log: a.log,
 		Failed: func() bool { return a.reloads.now().State == ops.ReloadFailed },
@@ -100,19 +100,20 @@ func (a *App) digest() string {
 	return hex.EncodeToString(sum.Sum(nil)[:6])
 }
 
-// blueprints returns the files of the blueprints in force.
-func (a *App) blueprints() (files []string) {
+// files returns the files that are named by what is in force.
+func (a *App) files() []string {
+	d := &config.Deployment{Base: a.base.Load()}
 	for _, s := range a.integrations.Status() {
-		files = append(files, settingsOf(s).Mapping.Blueprint)
+		d.Integrations = append(d.Integrations, config.Integration{Config: settingsOf(s)})
 	}
-	return files
+	return filesOf(d)
 }
 
 // source loads the configuration.
 type source struct {
 	options config.Options
 	bounded bool            // it is of one integration
-	inForce func() []string // the blueprint files in force
+	inForce func() []string // the blueprint files in force, and the folder of integrations
 	seen    bool            // the file was there once, with something in it
 }
 
@@ -154,18 +155,28 @@ func (s *source) read(o config.Options) (*config.Deployment, error) {
 // or not.
 func (s *source) files() []string {
 	files := []string{s.file()}
-	blueprints := s.inForce()
+	more := s.inForce()
 	o := s.options
 	o.Partial = true
 	if next, err := s.read(o); err == nil {
-		for _, i := range next.Integrations {
-			blueprints = append(blueprints, i.Config.Mapping.Blueprint)
+		more = append(more, filesOf(next)...)
+	}
+	for _, f := range more {
+		if f != "" && !slices.Contains(files, f) {
+			files = append(files, f)
 		}
 	}
-	for _, b := range blueprints {
-		if b != "" && !slices.Contains(files, b) {
-			files = append(files, b)
-		}
+	return files
+}
+
+// filesOf returns the files that a deployment names: the blueprints, and the folder of
+// its integrations. Some may be empty.
+func filesOf(d *config.Deployment) (files []string) {
+	for _, i := range d.Integrations {
+		files = append(files, i.Config.Mapping.Blueprint)
+	}
+	if dir := d.Base.IntegrationsDir; dir != "" {
+		files = append(files, strings.TrimSuffix(dir, "/")+"/")
 	}
 	return files
 }

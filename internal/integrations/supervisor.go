@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/panics"
 )
 
 const (
@@ -41,7 +41,7 @@ type supervisor struct {
 	runner  Runner
 }
 
-// compare decides what becomes of an integration that is known. Called with the lock.
+// compare decides what to do with an integration that is known. Called with the lock.
 func (s *supervisor) compare(w config.Integration, reread bool, p *plan) {
 	was := s.spec
 	start := func() {
@@ -183,24 +183,9 @@ func (s *supervisor) logRemoved() {
 	s.r.o.Log.Info("integration removed; its group and its dead letters remain", zap.String("integration", s.name), zap.String("remedy", remedy))
 }
 
-// panicError is a panic of a Runner.
-type panicError struct {
-	value any
-	stack string
-}
-
-func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
-
-// Stack returns the stack of the goroutine that panicked.
-func (p *panicError) Stack() string { return p.stack }
-
 // guarded calls f and returns its panic as an error.
 func guarded(f func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &panicError{v, string(debug.Stack())}
-		}
-	}()
+	defer panics.To(&err)
 	return f()
 }
 
@@ -295,6 +280,9 @@ func (s *supervisor) endsProcess(err error) bool {
 	if !s.r.o.Bounded && (err == nil || !sole || !s.first) {
 		return false
 	}
+	if stack := panics.Stack(err); stack != "" { // which the error of the process lacks
+		s.r.o.Log.Error("integration failed", zap.String("integration", s.name), zap.Error(err), zap.String("stack", stack))
+	}
 	s.r.err = err
 	s.r.stop()
 	return true
@@ -310,9 +298,8 @@ func (s *supervisor) failed(err error, failures int) time.Duration {
 	s.state, s.reason, s.nextTry = Failed, err.Error(), time.Now().Add(pause)
 	s.r.mu.Unlock()
 	fields := []zap.Field{zap.String("integration", s.name), zap.Error(err), zap.Duration("next_try_in", pause.Round(time.Millisecond))}
-	var panicked interface{ Stack() string }
-	if errors.As(err, &panicked) {
-		fields = append(fields, zap.String("stack", panicked.Stack()))
+	if stack := panics.Stack(err); stack != "" {
+		fields = append(fields, zap.String("stack", stack))
 	}
 	s.r.o.Log.Error("integration failed", fields...)
 	return pause

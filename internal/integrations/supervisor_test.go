@@ -200,6 +200,9 @@ func TestErrorsThatEndTheProcess(t *testing.T) {
 				}
 				w.runner(tc.of).ends <- tc.err
 				w.pass(time.Second)
+				if lines := w.logs.FilterField(zap.String("integration", tc.of)).FilterMessage("integration failed").All(); errors.Is(tc.err, errPanic) && (len(lines) != 1 || lines[0].ContextMap()["stack"] == nil) {
+					t.Errorf("got %v, want one line with the stack", lines)
+				}
 				select {
 				case err := <-w.ended:
 					if !tc.ends || (err == nil) != (tc.err == nil) || err != nil && !strings.Contains(err.Error(), tc.err.Error()) {

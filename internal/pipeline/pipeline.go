@@ -18,6 +18,7 @@ import (
 	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/live"
+	"github.com/datafly/bridge/internal/panics"
 	"github.com/datafly/bridge/internal/tracing"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -157,19 +158,30 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { p.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })()
 	p.log.Info("joining the group", zap.String("group", p.kafka.Group), zap.Strings("topics", p.kafka.Topics),
 		zap.String("table", p.Table()), zap.String("version", p.deps.Version))
-	watching, stop := context.WithCancel(ctx)
+	running, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	watching, stop := context.WithCancel(running)
 	defer stop()
 	var watch sync.WaitGroup
-	watch.Go(func() { p.client.Watch(watching, p.schema.OnColumnsChanged) })
+	beside := func(f func()) {
+		watch.Go(func() {
+			defer panics.Catch(fail)
+			f()
+		})
+	}
+	beside(func() { p.client.Watch(watching, p.schema.OnColumnsChanged) })
 	if ends != nil {
 		group.StopAt(ends)
 		if p.deps.ShowProgress != nil {
-			watch.Go(func() { p.deps.ShowProgress(watching, ends.Progress) })
+			beside(func() { p.deps.ShowProgress(watching, ends.Progress) })
 		}
 	}
-	p.deps.Stage("the group and its partitions", func() { err = group.Run(ctx) })
+	p.deps.Stage("the group and its partitions", func() { err = group.Run(running) })
 	stop()
 	p.deps.Stage("watching the table's columns", watch.Wait)
+	if cause := context.Cause(running); err == nil && panics.Is(cause) {
+		err = cause
+	}
 	if err == nil && ends != nil {
 		err = p.finishBounded(ends)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -39,7 +40,10 @@ const (
 // Watcher calls Changed at the start, when the files have other contents, and when
 // a signal comes.
 type Watcher struct {
-	Files   func() []string // to watch; called before and after each Changed
+	// Files are those to watch. A name that ends with a slash is a folder, with the files
+	// in it that come and go; those whose names begin with a dot do not count. Called
+	// before and after each Changed.
+	Files   func() []string
 	Changed func(ctx context.Context, why string)
 	Failed  func() bool // Changed refused the files: it is called again at each poll
 	Signals <-chan os.Signal
@@ -125,9 +129,7 @@ func (w *Watcher) run(ctx context.Context, watcher *fsnotify.Watcher) {
 // they are the same as at the last look.
 func (w *Watcher) look() (changed, still bool) {
 	now := digestsOf(w.files)
-	for file, sum := range now {
-		changed = changed || sum != w.tried[file]
-	}
+	changed = !maps.Equal(now, w.tried)
 	still = changed && maps.Equal(now, w.latest)
 	w.latest = now
 	return changed, still
@@ -146,12 +148,30 @@ type digests map[string][sha256.Size]byte
 
 func digestsOf(files []string) digests {
 	all := make(digests)
-	for _, name := range files {
+	for _, name := range withFolders(files) {
 		var sum [sha256.Size]byte
 		if text, err := plaintext.Read(name, plaintext.MaxText); err == nil {
 			sum = sha256.Sum256(text)
 		}
 		all[name] = sum
+	}
+	return all
+}
+
+// maxInFolder bounds the files of a folder; of a folder with more, none is read.
+const maxInFolder = 10_000
+
+// withFolders adds the files that are in folders.
+func withFolders(files []string) (all []string) {
+	for _, name := range files {
+		all = append(all, name)
+		if !strings.HasSuffix(name, "/") {
+			continue
+		}
+		inside, _ := plaintext.List(name, func(name string) bool { return !strings.HasPrefix(name, ".") }, maxInFolder)
+		for _, file := range inside { // none in a folder that cannot be listed
+			all = append(all, filepath.Join(name, file))
+		}
 	}
 	return all
 }
@@ -166,7 +186,7 @@ func keepWatching(w *fsnotify.Watcher, files []string) {
 			folders = append(folders, folder)
 		}
 	}
-	for _, file := range files {
+	for _, file := range withFolders(files) {
 		real, err := plaintext.Resolve(file)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			continue // to watch its folder would hang as well

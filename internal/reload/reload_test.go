@@ -142,6 +142,56 @@ func TestWatcherObeysSignals(t *testing.T) {
 	})
 }
 
+// Files come into a folder and go, one by one or all at once by a link, as those of a
+// mounted ConfigMap do. Hidden ones do not count.
+func TestWatcherFollowsFolders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newWatched(t)
+		folder := filepath.Join(filepath.Dir(f.file), "integrations")
+		if err := os.MkdirAll(filepath.Join(folder, "..v1"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		f.Files = func() []string { return []string{f.file, folder + "/"} }
+		f.write(f.file, "first")
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); f.run(ctx, nil) }()
+		want := []string{Start}
+		calls := func(after int, changed bool) {
+			t.Helper()
+			if changed {
+				want = append(want, File)
+			}
+			f.at(time.Duration(after)*10*time.Second+time.Second, want...)
+		}
+		calls(0, false)
+		f.write(filepath.Join(folder, "a.yaml"), "a")
+		calls(1, true)
+		f.write(filepath.Join(folder, "a.yaml"), "other")
+		calls(2, true)
+		f.write(filepath.Join(folder, ".a.yaml.swp"), "half")
+		calls(3, false)
+		if err := os.Remove(filepath.Join(folder, "a.yaml")); err != nil {
+			t.Fatal(err)
+		}
+		calls(4, true)
+		f.write(filepath.Join(folder, "..v1", "b.yaml"), "b")
+		for _, link := range [][2]string{{"..v1", "..data"}, {"..data/b.yaml", "b.yaml"}} {
+			if err := os.Symlink(link[0], filepath.Join(folder, link[1])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		calls(5, true)
+		if err := os.RemoveAll(folder); err != nil {
+			t.Fatal(err)
+		}
+		calls(6, true)
+		calls(7, false)
+		stop()
+		<-done
+	})
+}
+
 // The folders of the files and of what links lead to are watched, and no more.
 func TestWatchedFolders(t *testing.T) {
 	w, err := fsnotify.NewWatcher()
@@ -179,4 +229,7 @@ func TestWatchedFolders(t *testing.T) {
 	link("..v2")
 	watched([]string{file}, mount, filepath.Join(mount, "..v2"))
 	watched([]string{filepath.Join(plain, "none", "config.yaml")}) // cannot be watched, is polled
+	// The folder above is where a link to the folder would change.
+	watched([]string{mount + "/"}, filepath.Dir(mount), mount, filepath.Join(mount, "..v2"))
+	watched([]string{plain + "/"}, filepath.Dir(plain), plain)
 }
