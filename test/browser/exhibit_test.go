@@ -93,6 +93,38 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 	p.text("#config-body", "a third")
 }
 
+// With several integrations the page shows one, and the URL has which.
+func TestOneOfSeveralIntegrationsIsShown(t *testing.T) {
+	e, p := newExhibit(t, live.Config{Mode: live.ModeMetadata})
+	e.add("OfDefault")
+	p.open()
+	p.text("#events-table", "OfDefault")
+	if !js[bool](p, "document.querySelector('#integrations').hidden") {
+		t.Error("the only integration can be chosen")
+	}
+	e.mu.Lock()
+	e.all = append(e.all, ops.IntegrationStatus{Integration: "orders", Group: "g-orders", State: ops.StateRunning, Sink: zerobus.State{Name: zerobus.Ready, Table: tableName},
+		NotReady: []consumer.NotReady{{Code: "topic_missing", Text: "no topic orders"}}, Config: map[string]any{"kafka": map[string]any{"group": "of orders"}}})
+	e.mu.Unlock()
+	e.page.Events("orders").Add(live.Event{Outcome: live.Outcome{Status: live.Delivered}, Name: "OfOrders", Topic: "t", Mapped: time.Now()}, 0, nil)
+	p.until("!document.querySelector('#integrations').hidden && document.querySelector('#integration').value === 'default'")
+	p.text("#integration", "orders (not delivering)")
+	p.look(400, 860, "light")
+	if wide := js[[]float64](p, "[document.documentElement.scrollWidth, window.innerWidth]"); wide[0] > wide[1] {
+		t.Errorf("got a page %v wide in a window of %v", wide[0], wide[1])
+	}
+	p.choose("#integration", "orders")
+	p.until("location.search === '?integration=orders' && document.querySelector('#integration').value === 'orders'")
+	p.text("#route", "group g-orders")
+	p.text("#reasons", "no topic orders")
+	p.text("#events-table", "OfOrders")
+	p.until("!document.querySelector('#events-table').textContent.includes('OfDefault')")
+	p.openRow("OfOrders")
+	p.click("#drawer-close")
+	p.click("#tab-config")
+	p.text("#config-body", "of orders")
+}
+
 // Event ids restart with the process, so what is open of the one
 // before closes.
 func TestRestartClosesWhatIsOpen(t *testing.T) {

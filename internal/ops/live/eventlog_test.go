@@ -1,11 +1,15 @@
 package live_test
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap/zaptest"
+
+	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/live"
 )
 
@@ -76,6 +80,60 @@ func TestEventLogIsBounded(t *testing.T) {
 	f.SetOutcome(1, live.Outcome{Status: live.Delivered}) // long gone
 	if _, _, ok := f.Get(1); ok {
 		t.Error("the first event is still there")
+	}
+}
+
+// However many integrations there are, their logs keep no more content than one, and a
+// bounded number of events.
+func TestLogsShareTheirBounds(t *testing.T) {
+	const many, size = 50, 60 << 10
+	page := live.New(live.Config{Mode: live.ModeFull}, func() ops.Status { return ops.Status{} }, zaptest.NewLogger(t))
+	defer page.Stop()
+	content := func() live.Content { return live.Content{Value: "kept"} }
+	first := page.Events("i0")
+	for range 600 {
+		first.Add(live.Event{}, size, content)
+	}
+	held := func() (events, bytes int) {
+		for i := range many {
+			log := page.Events(fmt.Sprintf("i%d", i))
+			all, _ := log.Since(0, 10_000)
+			events += len(all)
+			for _, e := range all {
+				if _, open, _ := log.Get(e.ID); open != nil {
+					bytes += size
+				}
+			}
+		}
+		return events, bytes
+	}
+	for i := range many {
+		page.Events(fmt.Sprintf("i%d", i))
+	}
+	if events, bytes := held(); bytes < size || bytes > 4<<20/many || events > 100 {
+		t.Errorf("got %d events and %d bytes, want what one of %d logs may keep", events, bytes, many)
+	}
+	for i := range many {
+		for range 600 {
+			page.Events(fmt.Sprintf("i%d", i)).Add(live.Event{}, size, content)
+		}
+	}
+	if events, bytes := held(); bytes > 4<<20 || bytes < 2<<20 || events > 5000 {
+		t.Errorf("got %d events and %d bytes in %d logs, want at most 5000 and 4 MiB", events, bytes, many)
+	}
+	// An event that is larger than the share is listed without its content.
+	id := first.Add(live.Event{}, 200<<10, content)
+	if _, open, ok := first.Get(id); !ok || open != nil {
+		t.Errorf("a large event: got %v with content %v, want it without", ok, open != nil)
+	}
+	for i := range many - 1 {
+		page.Forget(fmt.Sprintf("i%d", i+1))
+	}
+	for range 600 {
+		first.Add(live.Event{}, 0, nil)
+	}
+	if all, _ := first.Since(0, 10_000); len(all) != 500 {
+		t.Errorf("got %d events in the only log that is left, want 500", len(all))
 	}
 }
 

@@ -110,6 +110,8 @@ type watching struct {
 	id    string
 }
 
+// watch opens a stream; headers are name, value pairs, and the name integration is the
+// parameter.
 func (s *site) watch(headers ...string) *watching {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
@@ -119,6 +121,10 @@ func (s *site) watch(headers ...string) *watching {
 		s.t.Fatal(err)
 	}
 	for i := 0; i < len(headers); i += 2 {
+		if headers[i] == "integration" {
+			req.URL.RawQuery = "integration=" + headers[i+1]
+			continue
+		}
 		req.Header.Set(headers[i], headers[i+1])
 	}
 	resp, err := s.client.Do(req)
@@ -161,6 +167,11 @@ func (w *watching) events() (ids []uint64, status []string) {
 		ids, status = append(ids, e.ID), append(status, e.Status)
 	}
 	return ids, status
+}
+
+func (s *site) eventually(what string, done func() bool) {
+	s.t.Helper()
+	await.That(s.t, what, done)
 }
 
 func event(status, name string) live.Event {
@@ -211,6 +222,101 @@ func TestStreamTellsStateAndEvents(t *testing.T) {
 	}
 	if ids, _ := s.watch("Last-Event-ID", "other-99").events(); len(ids) != 2 {
 		t.Errorf("got events %v after another process, want both", ids)
+	}
+}
+
+// The page shows one integration: its events, state, configuration and dead letters,
+// and the names of the others.
+func TestEachIntegrationHasItsOwnView(t *testing.T) {
+	var mu sync.Mutex // guards all
+	orders := integration("orders")
+	orders.Config = map[string]any{"kafka": map[string]any{"group": "of orders"}}
+	orders.Partitions, orders.NotReady = orders.Partitions[:1], []consumer.NotReady{{Code: "sink_blocked", Text: "no grant"}}
+	all := []ops.IntegrationStatus{integration("default"), orders, {Integration: "clicks", State: ops.StateFailed, Reason: "no such table"}}
+	s := start(t, live.Config{Mode: live.ModeMetadata, DeadLetters: drawers}, func() ops.Status {
+		mu.Lock()
+		defer mu.Unlock()
+		return process(all...)
+	})
+	s.events.Add(event(live.Delivered, "of-default"), 0, nil)
+	s.page.Events("orders").Add(event(live.Delivered, "of-orders"), 0, nil)
+	for query, want := range map[string]string{"": "of-default", "?integration=default": "of-default", "?integration=orders": "of-orders", "?integration=clicks": ""} {
+		body := s.want(200, http.MethodGet, "/live/events"+query)
+		if got := strings.Count(body, `"message_id"`); want != "" && (got != 1 || !strings.Contains(body, "m-"+want)) || want == "" && got != 0 {
+			t.Errorf("/live/events%s: got %s, want the event %q alone", query, body, want)
+		}
+	}
+	if body := s.want(200, http.MethodGet, "/live/config?integration=orders"); !strings.Contains(body, "of orders") {
+		t.Errorf("/live/config?integration=orders: got %s", body)
+	}
+	s.want(200, http.MethodGet, "/live/dead-letters")
+	s.want(404, http.MethodGet, "/live/dead-letters?integration=orders")
+	s.want(200, http.MethodPost, "/live/dead-letters/dry-run?integration=default")
+	for _, path := range []string{"stream", "events", "events/1", "config", "dead-letters"} {
+		if body := s.want(404, http.MethodGet, "/live/"+path+"?integration=gone"); !strings.Contains(body, "no integration") {
+			t.Errorf("/live/%s of an unknown integration: got %s", path, body)
+		}
+	}
+
+	w := s.watch("integration", "orders")
+	if hello := w.next("hello"); !strings.Contains(hello, `"dead_letters":false`) {
+		t.Errorf("hello: got %s, want no dead letters of orders", hello)
+	}
+	var status struct {
+		Integration  string
+		Ready        bool
+		Partitions   int
+		NotReady     []consumer.NotReady `json:"not_ready"`
+		Integrations []struct {
+			Integration, State string
+			Ready              bool
+		}
+	}
+	if err := json.Unmarshal([]byte(w.next("status")), &status); err != nil {
+		t.Fatal(err)
+	}
+	if status.Integration != "orders" || status.Ready || status.Partitions != 1 || len(status.NotReady) != 1 || status.NotReady[0].Code != "sink_blocked" {
+		t.Errorf("status: got %+v, want orders with one partition, blocked", status)
+	}
+	if got := fmt.Sprint(status.Integrations); got != "[{default running true} {orders running false} {clicks failed false}]" {
+		t.Errorf("integrations: got %s", got)
+	}
+	if ids, _ := w.events(); len(ids) != 1 {
+		t.Errorf("got events %v, want that of orders", ids)
+	}
+
+	// A removed integration ends its streams. Added again, it has none of its events.
+	mu.Lock()
+	all = all[:1]
+	mu.Unlock()
+	s.page.Forget("orders")
+	for w.lines.Scan() { // ends, or the test runs into its context
+	}
+	if err := w.lines.Err(); err != nil {
+		t.Errorf("the stream ended with %v, want its end", err)
+	}
+	mu.Lock()
+	all = append(all[:1:1], orders)
+	mu.Unlock()
+	s.eventually("orders is back, without events", func() bool {
+		resp, body := s.ask(http.MethodGet, "/live/events?integration=orders", "")
+		return resp.StatusCode == 200 && !strings.Contains(body, "m-of-orders")
+	})
+	if ids, _ := s.watch("Last-Event-ID", w.id).events(); len(ids) != 1 {
+		t.Errorf("got events %v of default after an id of orders, want all", ids)
+	}
+}
+
+// What needs somebody in the process is shown with every integration.
+func TestReasonsOfTheProcessAreShown(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeMetadata}, func() ops.Status {
+		return ops.NewStatus(ops.Status{NotReady: []consumer.NotReady{{Code: "too_few_descriptors", Text: "250 of 256 are in use"}}},
+			[]ops.IntegrationStatus{integration("default"), integration("orders")})
+	})
+	for _, name := range []string{"default", "orders"} {
+		if text := s.watch("integration", name).next("status"); !strings.Contains(text, "too_few_descriptors") || !strings.Contains(text, `"ready":false`) {
+			t.Errorf("%s: got %s, want the reason", name, text)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ events.setup(detail.show, detail.changed);
 partitions.setup();
 detail.setup();
 deadLetters.setup();
-$("integration").addEventListener("change", (e) => { location.search = "?integration=" + encodeURIComponent(e.target.value); });
+$("integration").addEventListener("input", (e) => { location.search = "?integration=" + encodeURIComponent(e.target.value); });
 views();
 theme();
 keys();
