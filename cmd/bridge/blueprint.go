@@ -214,7 +214,7 @@ func readLiveTable(cmd *cobra.Command) (*liveTable, error) {
 		}
 		t.note = pipeline.UnreadColumns(hidden)
 	}
-	for _, i := range settingsWithoutEffect(cfg) {
+	for _, i := range settingsWithoutEffect(config.Single(cfg)) {
 		t.warnings = append(t.warnings, i.String())
 	}
 	return t, nil

@@ -125,12 +125,15 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 // configure loads the configuration and makes the parts of the integrations. Settings
 // that have no effect are warnings.
 func (c *checker) configure(cmd *cobra.Command) (string, error) {
-	integrations, err := chosen(cmd, config.FromFlags(cmd.Flags(), os.Environ()))
+	deployment, err := chosen(cmd, config.FromFlags(cmd.Flags(), os.Environ()))
 	if err != nil {
 		return "", err
 	}
 	var found, warnings []string
-	for _, i := range integrations {
+	for _, ignored := range settingsWithoutEffect(deployment) {
+		warnings = append(warnings, ignored.String())
+	}
+	for _, i := range deployment.Integrations {
 		if !i.Enabled {
 			continue
 		}
@@ -141,18 +144,13 @@ func (c *checker) configure(cmd *cobra.Command) (string, error) {
 		cfg.Log.Level = "error" // the steps report the rest
 		parts, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil))
 		if err != nil {
-			if len(integrations) > 1 {
+			if len(deployment.Integrations) > 1 {
 				err = fmt.Errorf("integration %s: %w", i.Name, err)
 			}
 			return "", &usageError{err}
 		}
 		c.each = append(c.each, &checkedIntegration{Integration: i.Name, parts: parts})
 		found = append(found, fmt.Sprintf("%s -> %s", strings.Join(cfg.Kafka.Topics, ", "), parts.Client.Table()))
-		for _, ignored := range settingsWithoutEffect(cfg) {
-			if line := ignored.String(); !slices.Contains(warnings, line) {
-				warnings = append(warnings, line)
-			}
-		}
 	}
 	detail := strings.Join(found, "")
 	switch {
@@ -169,10 +167,15 @@ func (c *checker) configure(cmd *cobra.Command) (string, error) {
 
 // settingsWithoutEffect returns the settings that have no effect. The environment
 // can turn tracing on or off.
-func settingsWithoutEffect(cfg *config.Config) []config.Ignored {
-	inForce := *cfg
-	if traces, err := app.TraceSettings(cfg); err == nil {
-		inForce.Tracing.Enabled = traces.On
+func settingsWithoutEffect(d *config.Deployment) []config.Ignored {
+	inForce := *d
+	if traces, err := app.TraceSettings(d.Base); err == nil {
+		base := *d.Base
+		base.Tracing.Enabled = traces.On
+		inForce.Base, inForce.Integrations = &base, slices.Clone(d.Integrations)
+		for n, i := range d.Integrations {
+			inForce.Integrations[n].Config = i.Config.WithProcess(&base)
+		}
 	}
 	return inForce.Ignored()
 }

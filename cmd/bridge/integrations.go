@@ -14,23 +14,23 @@ import (
 	"github.com/datafly/bridge/internal/terminal"
 )
 
-// chosen returns the integrations that a command is for: that of --integration, or all.
-// What flags set is of the only one.
-func chosen(cmd *cobra.Command, o config.Options) ([]config.Integration, error) {
+// chosen returns the deployment of the integrations that a command is for: that of
+// --integration, or all. What flags set is of the only one.
+func chosen(cmd *cobra.Command, o config.Options) (*config.Deployment, error) {
 	if o.Integration == "" {
 		d, err := config.LoadDeployment(o)
 		if err != nil {
 			return nil, &usageError{err}
 		}
 		if len(d.Integrations) != 1 {
-			return d.Integrations, nil
+			return d, nil
 		}
 	}
 	cfg, err := config.Load(o)
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	return config.Single(cfg).Integrations, nil
+	return config.Single(cfg), nil
 }
 
 func newIntegrationsCommand() *cobra.Command {

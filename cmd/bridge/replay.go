@@ -88,19 +88,19 @@ func loadTopics(cmd *cobra.Command, selected []string, partial, all bool) (cfgs 
 	o := config.FromFlags(cmd.Flags(), os.Environ())
 	delete(o.Flags, "topic")
 	o.Partial = partial
-	var found []config.Integration
+	var found *config.Deployment
 	if all {
 		found, err = chosen(cmd, o)
 	} else if cfg, lerr := config.Load(o); lerr != nil {
 		err = lerr
 	} else {
-		found = config.Single(cfg).Integrations
+		found = config.Single(cfg)
 	}
 	if err != nil {
 		return nil, err
 	}
 	var topics []string
-	for _, i := range found {
+	for _, i := range found.Integrations {
 		cfg := i.Config
 		topics = append(topics, cfg.Kafka.Topics...)
 		if len(selected) > 0 {

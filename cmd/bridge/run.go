@@ -74,14 +74,12 @@ the state of the bridge.`,
 			level := zap.NewAtomicLevelAt(app.LogLevel(logging))
 			log := newLoggerAt(level, logging, zapcore.AddSync(stderr))
 			reportGaps(lines, logging)
-			warned := make(map[string]bool)
-			for _, one := range deployment.Integrations {
-				for _, i := range settingsWithoutEffect(one.Config) {
-					if !warned[i.String()] { // once for a key of the base
-						warned[i.String()] = true
-						log.Warn("setting has no effect", zap.String("integration", one.Name), zap.String("key", i.Key), zap.String("because", i.Why), zap.String("remedy", i.Remedy))
-					}
+			for _, i := range settingsWithoutEffect(deployment) {
+				of := zap.Skip()
+				if i.Integration != "" {
+					of = zap.String("integration", i.Integration)
 				}
+				log.Warn("setting has no effect", of, zap.String("key", i.Key), zap.String("because", i.Why), zap.String("remedy", i.Remedy))
 			}
 			live := &summary{screen: screen}
 			defer live.end()

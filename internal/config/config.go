@@ -205,14 +205,21 @@ func (c *Config) replaces(k *Key, next *Config) bool {
 
 // Ignored is a key that was set and has no effect beside the values of others.
 type Ignored struct {
-	Key    string // dotted path
-	Why    string // a clause that follows "has no effect"
-	Remedy string
+	// Integration whose value it is; empty where it is of the base, and without effect
+	// in all integrations.
+	Integration string
+	Key         string // dotted path
+	Why         string // a clause that follows "has no effect"
+	Remedy      string
 }
 
 // String returns one line that ends with the remedy.
 func (i Ignored) String() string {
-	return fmt.Sprintf("%s has no effect %s; %s", i.Key, i.Why, i.Remedy)
+	of := ""
+	if i.Integration != "" {
+		of = "integration " + i.Integration + ": "
+	}
+	return fmt.Sprintf("%s%s has no effect %s; %s", of, i.Key, i.Why, i.Remedy)
 }
 
 // Ignored returns the keys of a loaded configuration that are set to something

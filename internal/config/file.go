@@ -139,6 +139,11 @@ func (w *walk) entry(key, value *yaml.Node, prefix string) {
 		w.l.inline, w.l.file = value, w.file
 		return
 	}
+	if _, _, dotted := cutOverlay(path); dotted && w.l.base == nil {
+		w.l.problem(w.at(key), setting.Shortened(path), "", "must be indented below "+overlaysKey+":", "see config.example.yaml")
+		w.l.incomplete = true
+		return
+	}
 	if w.l.lookup(path) == nil {
 		w.l.unknown(w.at(key), path)
 		return

@@ -65,7 +65,35 @@ func LoadDeployment(o Options) (*Deployment, error) {
 	}
 	o.Partial = true
 	d.Base = l.config(o, func(Problem) {}) // those of the process were reported with the integrations
+	d.Base.Rejects.Integration = ""        // it is none
 	return d, nil
+}
+
+// Ignored returns the keys that are set and have no effect: those of the base that are
+// ignored in every integration, and those of an integration that are ignored in it.
+func (d *Deployment) Ignored() []Ignored {
+	var all []Ignored
+	if from, given := d.origins["kafka.group"]; given && d.Base.Rejects.Integration == "" && from != (origin{}) {
+		all = append(all, Ignored{Key: "kafka.group", Why: "without zerobus.table in the base, since integrations do not inherit it",
+			Remedy: "take it out, or set it in the integration that it is for"})
+	}
+	count := map[Ignored]int{}
+	for _, i := range d.Integrations {
+		for _, ignored := range i.Config.Ignored() {
+			if count[ignored]++; count[ignored] == len(d.Integrations) {
+				all = append(all, ignored)
+			}
+		}
+	}
+	for _, i := range d.Integrations {
+		for _, ignored := range i.Config.Ignored() {
+			if count[ignored] < len(d.Integrations) && i.origins[ignored.Key] != d.origins[ignored.Key] {
+				ignored.Integration = i.Name
+				all = append(all, ignored)
+			}
+		}
+	}
+	return all
 }
 
 func joined(problems []*Problem) error {
@@ -99,7 +127,7 @@ func (l *loader) complete(o Options, some ...*loader) []Integration {
 				same[p], order = f, append(order, f)
 			}
 			f.names = append(f.names, one.name)
-			f.own = f.own || one.base != nil && one.origins[p.Key] != one.base.origins[p.Key]
+			f.own = f.own || one.base != nil && (p.Key == "kafka.group" || one.origins[p.Key] != one.base.origins[p.Key])
 		})
 		at := one.at
 		if table := one.origins["zerobus.table"]; one.base == nil && table.line > 0 {

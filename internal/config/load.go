@@ -92,7 +92,6 @@ type loader struct {
 	inline     *yaml.Node // what the key integrations of the file holds
 	file       string     // the file
 	overlays   []*loader  // of the integrations, as they were found
-	folder     []string   // the files of integrations_dir
 	incomplete bool       // not all integrations are known, because of a problem
 
 	// Of an integration only.

@@ -1,11 +1,14 @@
 package config_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/plaintext"
@@ -78,6 +81,60 @@ func FuzzSettings(f *testing.F) {
 					t.Errorf("%s: got %q, want text that prints, of some length", name, said)
 				}
 			}
+		}
+	})
+}
+
+// FuzzIntegrations reads any bytes as a file of integrations, beside one whose secret is
+// any text. What is accepted is complete, integration by integration, and nothing shows a
+// secret.
+func FuzzIntegrations(f *testing.F) {
+	for _, s := range []string{orders, "", below(orders), "kafka: {topics: [t]}", "x:\ny: ~\nz: []", "x: &a {kafka.topics: [t], zerobus: {table: a.b.c}}\ny: *a", "a: {<<: {enabled: false}}",
+		"x: {enabled: 0, kafka: {topic: t, group: zerobus-bridge-y}, zerobus: {table: t, client_secret: open sesame, client_secret_file: ''}}", "? [x]\n: y", "x: {zerobus: {table: ..}}", "x: 1\n---\ny: 2"} {
+		f.Add([]byte(s), hush)
+	}
+	dir := f.TempDir()
+	path := filepath.Join(dir, "b.yaml")
+	file := write(f, base+"integrations_dir: "+dir+"\n")
+	f.Fuzz(func(t *testing.T, content []byte, secret string) {
+		quoted, err := yaml.Marshal(map[string]any{"a": map[string]any{"kafka.topics": "a", "zerobus": map[string]any{"table": "a", "client_secret": secret}}})
+		if err != nil {
+			t.Skip()
+		}
+		for name, text := range map[string][]byte{path: content, filepath.Join(dir, "a.yaml"): quoted} {
+			if err := os.WriteFile(name, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := config.LoadDeployment(config.Options{File: file})
+		if (d == nil) == (err == nil) {
+			t.Fatalf("got %v and error %v, want one of them", d, err)
+		}
+		var said strings.Builder
+		for _, p := range config.Problems(err) {
+			if p.Rule == "" || p.Remedy == "" {
+				t.Errorf("got %+v, want a rule and a remedy", p)
+			}
+			said.WriteString(p.Error())
+		}
+		if d != nil {
+			for _, i := range d.Integrations {
+				c := i.Config
+				if len(c.Kafka.Topics) == 0 || c.Kafka.Group == "" || c.Zerobus.Table == "" || c.Zerobus.ClientSecret == "" && c.Zerobus.ClientSecretFile == "" || c.Rejects.Integration != i.Name || c.Ops.Address != d.Base.Ops.Address {
+					t.Errorf("%s is not complete: %+v", i.Name, c)
+				}
+				shown, err := i.YAML()
+				if err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprintln(&said, string(shown), c, c.Redacted())
+			}
+		}
+		if len(secret) > 12 && strings.Contains(said.String(), secret) && !strings.Contains(string(content), secret) {
+			t.Errorf("the secret %q is in %s", secret, said.String())
+		}
+		if strings.ContainsFunc(fmt.Sprint(err), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) && !unicode.Is(unicode.Zs, r) }) {
+			t.Errorf("got %q, want text that prints", err)
 		}
 	})
 }

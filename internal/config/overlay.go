@@ -48,8 +48,10 @@ func (l *loader) readIntegrations(o Options) {
 		return
 	}
 	for _, name := range names {
+		if len(l.problems) > maxProblems {
+			return
+		}
 		file := filepath.Join(dir, name)
-		l.folder = append(l.folder, file)
 		data, err := plaintext.ReadFile(file, maxFileBytes)
 		if err != nil {
 			l.problem(origin{source: file}, "", "", "cannot be read: "+setting.Cause(err), "make it readable, or take it out of integrations_dir")
@@ -122,7 +124,7 @@ func (l *loader) nameRule(key *yaml.Node) (rule, remedy string) {
 	case !slug.MatchString(name):
 		return "must be 1 to 40 of a-z, 0-9 and hyphens, and begin and end with one of a-z or 0-9", "choose another name; it becomes a part of the group's name"
 	case first != nil && first.at.source != "":
-		return fmt.Sprintf("is given twice, first in %s:%d", first.at.source, first.at.line), "keep one of them, or rename one"
+		return fmt.Sprintf("is given twice, first in %s", first.at), "keep one of them, or rename one"
 	}
 	return "", ""
 }

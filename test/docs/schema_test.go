@@ -138,6 +138,20 @@ func TestConfigSchemaAgreesWithTheLoader(t *testing.T) {
 		{"delivery: {max_rows: '100', max_bytes: 4194304, drain: 0m20s, linger: 0}\n", true},
 		{"zerobus: {rate_limit: 0.5, client_secret: 12345}\n", true},
 		{"zerobus:\nmapping: {require_consent: [analytics], blueprint: }\n", true},
+		{"deployment: eu\nintegrations_dir: ''\nintegrations:\n", true},
+		{"integrations: {orders: {kafka: {topic: orders}, zerobus: {table: a.b.c, client_secret: s}, enabled: 'False'}}\n", true},
+		{"integrations: {a: , b-2: {rejects: {policy: Skip}, mapping: , delivery: {max_rows: '7', max_bytes: 1MiB}, kafka: {topics: [t], group: g, start: latest}}}\n", true},
+		{"integrations: [a]\n", false},
+		{"integrations: {Orders: {}}\n", false},
+		{"integrations: {default: {}}\n", false},
+		{"integrations: {kafka: {}}\n", false},
+		{"integrations: {orders: {kafka: {brokers: [b]}}}\n", false},
+		{"integrations: {orders: {ops: {address: ':1'}}}\n", false},
+		{"integrations: {orders: {delivery: {drain: 1s}}}\n", false},
+		{"integrations: {orders: {kafka: {start: soon}}}\n", false},
+		{"integrations: {orders: {enabled: maybe}}\n", false},
+		{"integrations: {orders: {integrations: {}}}\n", false},
+		{"enabled: true\n", false},
 		{"kafka: {broker: a}\n", false},
 		{"kafkas: {}\n", false},
 		{"kafka: [a]\n", false},
@@ -158,7 +172,7 @@ func TestConfigSchemaAgreesWithTheLoader(t *testing.T) {
 		if err := os.WriteFile(file, []byte(tc.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := config.Load(config.Options{File: file, FileRequired: true, Partial: true})
+		_, err := config.LoadDeployment(config.Options{File: file, FileRequired: true, Partial: true})
 		if (err == nil) != tc.fine {
 			t.Errorf("%q: got %v of the loader, want fine: %t", tc.text, err, tc.fine)
 		}
