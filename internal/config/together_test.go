@@ -93,8 +93,8 @@ func TestProblemsOfIntegrations(t *testing.T) {
 		{"--set of no key", base + below(orders), nil, []string{"integrations.orders.kafka.brokers=b", "integrations.orders.kafka.topic_s=b", "integrations.orders.kafka=b", "integrations.orders.kafka.start=soon"},
 			[]string{"--set: integration orders: kafka.brokers belongs to the base", "--set: integration orders: unknown key kafka.topic_s; did you mean kafka.topics?", "--set: integration orders: integrations.orders.kafka is a section", `--set: integration orders: kafka.start "soon" must be one of`}},
 		{"dotted", base + below(orders) + "integrations.x.kafka.topics: [t]\n", nil, nil, []string{"F:10: integrations.x.kafka.topics must be indented below integrations:"}},
-		{"deployment", base + "deployment: 'a b'\n" + below(orders+clicks), nil, nil, []string{`F:8: deployment "a b" must be 1 to 200 letters`}},
-		{"empty deployment", base + "deployment: ''\n" + below(orders), nil, nil, []string{`F:8: deployment must be 1 to 200 letters`}},
+		{"deployment", base + "deployment: 'a b'\n" + below(orders+clicks), nil, nil, []string{`F:8: deployment "a b" must be 1 to 200 `}},
+		{"empty deployment", base + "deployment: ''\n" + below(orders), nil, nil, []string{`F:8: deployment must be 1 to 200 `}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir, text := "", tc.text
