@@ -68,35 +68,38 @@ func bridge(t *testing.T, env []string, args ...string) (string, int) {
 // mount laid out in a folder, and compares it with the pods.
 func configured(t *testing.T, m manifest) {
 	t.Helper()
-	text, mounted := "", t.TempDir()
-	files := map[string]string{"zerobus/client-secret": "x", "kafka/password": "x", "ops/token": "0123456789abcdef", "kafka-tls/ca.crt": "x", "kafka-tls/tls.crt": "x", "kafka-tls/tls.key": "x",
-		"proxy-ca/ca.crt": authority}
-	for _, o := range m.objects {
-		if c, ok := o.(*core.ConfigMap); ok {
-			text += c.Data["config.yaml"]
-			if blueprint, ok := c.Data["blueprint.yaml"]; ok {
-				files["blueprint/blueprint.yaml"] = blueprint
-			}
-		}
-	}
-	files["config.yaml"] = strings.ReplaceAll(text, "/etc/bridge/", mounted+"/")
+	mounted := t.TempDir()
+	files := map[string]string{"zerobus/client-secret": "x", "zerobus/orders": "x", "zerobus/clicks": "x", "kafka/password": "x", "ops/token": "0123456789abcdef",
+		"kafka-tls/ca.crt": "x", "kafka-tls/tls.crt": "x", "kafka-tls/tls.key": "x", "proxy-ca/ca.crt": authority}
 	for name, content := range files {
-		path := filepath.Join(mounted, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
+		write(t, filepath.Join(mounted, name), content)
+	}
+	text := ""
+	for name, o := range m.objects {
+		c, ok := o.(*core.ConfigMap)
+		if !ok {
+			continue
 		}
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
+		folder := "config"
+		if i := strings.LastIndexByte(name, '-'); i >= 0 {
+			folder = name[i+1:]
+		}
+		for file, content := range c.Data {
+			if file == "config.yaml" {
+				text = content
+			}
+			mount(t, filepath.Join(mounted, folder), file, strings.ReplaceAll(content, "/etc/bridge/", mounted+"/"))
 		}
 	}
-	// ddl --alter reads the whole configuration and the blueprint before it asks
-	// the workspace, which is not there.
-	file := filepath.Join(mounted, "config.yaml")
-	nowhere := []string{"ddl", "--alter", "--config", file, "--set", "zerobus.workspace_url=http://127.0.0.1:1"}
-	if out, code := bridge(t, nil, nowhere...); code != 1 || !strings.Contains(out, "127.0.0.1:1") {
+	if err := os.MkdirAll(filepath.Join(mounted, "integrations"), 0o700); err != nil { // an empty ConfigMap
+		t.Fatal(err)
+	}
+	file := filepath.Join(mounted, "config/config.yaml")
+	validate := []string{"integrations", "validate", "--config", file}
+	if out, code := bridge(t, nil, validate...); code != 0 {
 		t.Errorf("the bridge refuses the rendered configuration: exit code %d\n%s\n%s", code, out, text)
 	}
-	if _, code := bridge(t, nil, append(nowhere, "--set", "zerobus.tabel=x")...); code != 2 {
+	if _, code := bridge(t, nil, append(validate, "--set", "zerobus.tabel=x")...); code != 2 {
 		t.Errorf("an unknown key: got exit code %d, want 2, or this test proves nothing", code)
 	}
 
@@ -120,6 +123,28 @@ func configured(t *testing.T, m manifest) {
 		if grace := template.Spec.TerminationGracePeriodSeconds; ok && grace != nil && time.Duration(*grace)*time.Second <= drain {
 			t.Errorf("%s: got a grace period of %d s, want more than delivery.drain, %s", name, *grace, drain)
 		}
+	}
+}
+
+// mount lays a file out as the kubelet does with a ConfigMap: behind two links.
+func mount(t *testing.T, folder, name, content string) {
+	t.Helper()
+	write(t, filepath.Join(folder, "..2026_11_30", name), content)
+	if err := os.Symlink("..2026_11_30", filepath.Join(folder, "..data")); err != nil && !errors.Is(err, os.ErrExist) {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join("..data", name), filepath.Join(folder, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

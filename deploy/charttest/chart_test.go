@@ -31,8 +31,25 @@ var cases = map[string][]string{
 	"grpc":              {minimal, `{config: {zerobus: {transport: grpc, endpoint: "1.zerobus.us-west-2.cloud.databricks.com"}}}`},
 	"nobody watches":    {minimal, `{networkPolicy: {enabled: true, metricsFrom: []}}`},
 	"recreate":          {minimal, `{strategy: {type: Recreate, rollingUpdate: null}}`},
+	"only integrations": {onlyIntegrations},
+	"own ConfigMap":     {minimal, `existingIntegrationsConfigMap: mine`},
 	"long drain":        {minimal, `{config: {delivery: {drain: 50s}}, terminationGracePeriodSeconds: 55}`},
 }
+
+// onlyIntegrations is a deployment without the integration default; one of them reads
+// the topics of the base.
+const onlyIntegrations = `
+config:
+  deployment: eu
+  kafka: {brokers: [kafka-0:9092, kafka-1:9092], topics: [delivery-int_xyz789]}
+zerobus: {existingSecret: zerobus}
+integrations:
+  orders:
+    kafka: {topics: [orders]}
+    zerobus: {workspace_url: "https://abc-12345.cloud.databricks.com", client_id: a, table: datafly.events.orders}
+  clicks:
+    zerobus: {workspace_url: "https://other-12345.cloud.databricks.com", client_id: b, table: datafly.events.clicks, client_secret_file: /etc/bridge/zerobus/clicks}
+`
 
 func TestChartLints(t *testing.T) {
 	docs := map[string]map[string]any{"as it is": {}}
@@ -81,15 +98,24 @@ func TestChartRefuses(t *testing.T) {
 		{"a drain with too little left for the commit", `config: {delivery: {drain: 29s}}`, "at least two seconds more"},
 		{"a buffer that the memory cannot hold", `config: {delivery: {max_buffered: 256 MiB}}`, "GOMEMLIMIT (409 MiB) must be at least twice the buffer"},
 		{"a buffer that the bare memory cannot hold", `{config: {delivery: {max_buffered: 1GB}}, goMemLimitPercent: 0}`, "at least twice the buffer"},
-		{"scaling without a login", `{keda: {enabled: true}, config: {kafka: {sasl: {mechanism: SCRAM-SHA-512, username: bridge}}}}`, "TriggerAuthentication"},
-		{"scaling without the brokers' authority", `{keda: {enabled: true}, kafka: {tlsSecret: kafka-tls}}`, "TriggerAuthentication"},
+		{"scaling without a Prometheus", `keda: {enabled: true}`, "keda.serverAddress: name the Prometheus"},
+		{"scaling to none, where nothing reports how far behind it is", `keda: {enabled: true, minReplicas: 0}`, "minReplicas"},
 		{"scaling between nothing", `keda: {enabled: true, maxReplicas: 1}`, "raise the first"},
+		{"two folders of integrations", `{integrations: {orders: {}}, existingIntegrationsConfigMap: mine}`, "choose one of them"},
+		{"an integration with the name of the base", `integrations: {default: {}}`, "default"},
+		{"an integration whose name is no slug", `integrations: {Orders: {}}`, "Orders"},
+		{"a key of the process in an integration", `integrations: {orders: {ops: {address: ":1"}}}`, "ops"},
+		{"brokers of an integration", `integrations: {orders: {kafka: {brokers: [a]}}}`, "brokers"},
+		{"a secret of an integration among the values", `integrations: {orders: {zerobus: {client_secret: hunter2}}}`, "client_secret"},
+		{"integrations in the base", `config: {integrations: {orders: {}}}`, "integrations"},
 		{"nodes that can never be drained", `podDisruptionBudget: {maxUnavailable: 0}`, "maxUnavailable"},
 		{"nodes that can never be drained, in percent", `podDisruptionBudget: {maxUnavailable: 0%}`, "maxUnavailable"},
 		{"scaling members with fixed names", `{staticMembership: true, keda: {enabled: true}}`, "choose one of them"},
 		{"events shown to everybody", `config: {ops: {live_events: full}}`, "ops.existingSecret"},
 		{"a token among the values", `config: {ops: {token: hunter2}}`, "token"},
-		{"a replay within the live group", `replay: {enabled: true, group: zerobus-bridge, from: -2h, until: now}`, "the group of the deployment"},
+		{"a replay within the live group", `replay: {enabled: true, group: zerobus-bridge, from: -2h, until: now}`, "a group of the deployment"},
+		{"a replay within the group of an integration", `{config: {deployment: eu}, integrations: {orders: {}}, replay: {enabled: true, group: eu-orders, from: -2h, until: now}}`, "a group of the deployment"},
+		{"a replay within a named group of an integration", `{integrations: {orders: {kafka: {group: mine}}}, replay: {enabled: true, group: mine, from: -2h, until: now}}`, "a group of the deployment"},
 		{"a replay without a group", `replay: {enabled: true, from: -2h, until: now}`, "replay.group: name a group"},
 		{"a replay without an end", `replay: {enabled: true, group: again, from: -2h}`, "replay.until"},
 		{"a memory limit the arithmetic does not know", `resources: {limits: {memory: 512M}}`, "memory"},
@@ -183,7 +209,7 @@ func TestMembers(t *testing.T) {
 	if !c.Resources.Limits.Cpu().IsZero() {
 		t.Errorf("got a CPU limit of %s; a throttled member misses heartbeats", c.Resources.Limits.Cpu())
 	}
-	scaled := parse(t, joined(mustRender(t, values(t, minimal, `keda: {enabled: true}`))))
+	scaled := parse(t, joined(mustRender(t, values(t, minimal, `keda: {enabled: true, serverAddress: "http://prometheus:9090"}`))))
 	if got := one[*apps.Deployment](t, scaled, "Deployment/bridge").Spec.Replicas; got != nil {
 		t.Errorf("replicas beside KEDA: got %d, want none: each upgrade would undo the scaling", *got)
 	}
@@ -217,8 +243,13 @@ func TestChecksumCoversTheConfigurationAlone(t *testing.T) {
 	if got := sum(`config: {delivery: {max_rows: 100}}`); got == before {
 		t.Error("a changed configuration leaves the pods as they are")
 	}
-	if got := sum(`blueprint: "version: 2"`); got != before {
-		t.Error("a changed blueprint restarts the pods, which reload it without")
+	for what, doc := range map[string]string{
+		"a changed blueprint": `blueprint: "version: 2"`, "a new integration": `integrations: {orders: {zerobus: {table: orders}}}`,
+		"a blueprint of an integration": `blueprints: {orders.yaml: "version: 2"}`,
+	} {
+		if got := sum(doc); got != before {
+			t.Errorf("%s restarts the pods, which load it without", what)
+		}
 	}
 }
 
@@ -235,7 +266,7 @@ func TestReplayJob(t *testing.T) {
 	}
 	first, job := name(``)
 	want := []string{"run", "--config", "/etc/bridge/config/config.yaml", "--group", "replay-1",
-		"--from=2026-11-22T06:00:00Z", "--until=-1h", "--set", "zerobus.table=stream_replay"}
+		"--from=2026-11-22T06:00:00Z", "--until=-1h", "--integration", "orders", "--set", "zerobus.table=stream_replay"}
 	if got := job.Spec.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
 		t.Errorf("arguments: got %q, want %q", got, want)
 	}

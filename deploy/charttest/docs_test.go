@@ -13,12 +13,17 @@ var (
 	setFor = regexp.MustCompile("--set ('[^']*'|[^\\s`,]+)")
 )
 
-// The values that docs/deployment.md shows are values of the chart.
+// The values that docs/deployment.md and docs/migration.md show are values of the chart.
 func TestDocumentedValues(t *testing.T) {
 	page := read(t, "docs/deployment.md")
 	blocks := fenced.FindAllStringSubmatch(page, -1)
-	if len(blocks) < 3 {
-		t.Fatalf("got %d blocks of values, want 3 or more", len(blocks))
+	for _, block := range fenced.FindAllStringSubmatch(read(t, "docs/migration.md"), -1) {
+		if strings.Contains(block[1], "existingSecret") { // the others are the bridge's own
+			blocks = append(blocks, block)
+		}
+	}
+	if len(blocks) < 6 {
+		t.Fatalf("got %d blocks of values, want 6 or more", len(blocks))
 	}
 	for _, block := range blocks {
 		files, err := render(t, values(t, minimal, block[1]))

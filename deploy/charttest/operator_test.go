@@ -28,7 +28,7 @@ func TestReplicasMayBeSomebodyElses(t *testing.T) {
 	if got := deployment(t, `replicas: null`).Spec.Replicas; got != nil {
 		t.Errorf("got %d replicas, want the field left out", *got)
 	}
-	for doc, contains := range map[string]string{`replicas: null`: "An unset number of member(s) of", `replicas: 0`: "0 member(s) of"} {
+	for doc, contains := range map[string]string{`replicas: null`: "An unset number of member(s) run", `replicas: 0`: "0 member(s) run"} {
 		if notes := mustRender(t, values(t, minimal, doc))["NOTES.txt"]; !strings.Contains(notes, contains) {
 			t.Errorf("%s: the notes do not say %q:\n%s", doc, contains, notes)
 		}
@@ -124,33 +124,57 @@ func TestNetworkPolicyFollowsTheConfiguration(t *testing.T) {
 		}
 		return all
 	}
-	if got, want := ports(), []int{53, 53, 9092, 9093, 9094, 9096, 9098, 443}; !slices.Equal(got, want) {
+	if got, want := ports(), []int{9400, 53, 53, 9092, 9093, 9094, 9096, 9098, 443}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	got := ports(`config: {kafka: {brokers: ["kafka:19092", "kafka"], sasl: {oauth: {token_url: "https://login.example.com:8443/token"}}},
   zerobus: {endpoint: "zerobus.example.com:9443"}, tracing: {enabled: true}}`)
-	if want := []int{53, 53, 9092, 9093, 9094, 9096, 9098, 19092, 443, 9443, 8443, 4317, 4318}; !slices.Equal(got, want) {
+	if want := []int{9400, 53, 53, 9092, 9093, 9094, 9096, 9098, 19092, 443, 8443, 9443, 4317, 4318}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := ports(`integrations: {orders: {zerobus: {workspace_url: "https://workspace.example.com:10443"}}}`); !slices.Contains(got, 10443) {
+		t.Errorf("the workspace of an integration: got %v, want 10443 among them", got)
 	}
 	if got := ports(`extraEnv: [{name: OTEL_TRACES_EXPORTER, value: otlp}]`); !slices.Contains(got, 4317) {
 		t.Errorf("traces by a variable: got %v, want 4317 among them", got)
 	}
 }
 
-// KEDA refuses tls in the trigger beside tls in a TriggerAuthentication.
-func TestScalingOverTLS(t *testing.T) {
-	trigger := func(doc string) (map[string]any, map[string]any) {
-		m := parse(t, joined(mustRender(t, values(t, minimal, doc))))
-		object := *one[*map[string]any](t, m, "ScaledObject/bridge")
-		trigger := object["spec"].(map[string]any)["triggers"].([]any)[0].(map[string]any)
-		ref, _ := trigger["authenticationRef"].(map[string]any)
-		return trigger["metadata"].(map[string]any), ref
+// The members read each other's status, so the policy lets them, and the Service has
+// those that are not ready as well.
+func TestMembersReachEachOther(t *testing.T) {
+	m := parse(t, joined(mustRender(t, values(t, minimal, `networkPolicy: {enabled: true, metricsFrom: []}`))))
+	policy := one[*networking.NetworkPolicy](t, m, "NetworkPolicy/bridge").Spec
+	template := one[*apps.Deployment](t, m, "Deployment/bridge").Spec.Template
+	from, to := policy.Ingress[0], policy.Egress[0]
+	if len(policy.Ingress) != 1 || len(from.From) != 1 || !selects(t, from.From[0].PodSelector, template.Labels) || from.Ports[0].Port.StrVal != "ops" {
+		t.Errorf("ingress: got %+v, want the members at the ops port alone", policy.Ingress)
 	}
-	if metadata, _ := trigger(`{keda: {enabled: true}, config: {kafka: {tls: {enabled: true}}}}`); metadata["tls"] != "enable" {
-		t.Errorf("brokers with a public certificate: got %v, want tls: enable", metadata)
+	if len(to.To) != 1 || !selects(t, to.To[0].PodSelector, template.Labels) || to.Ports[0].Port.IntValue() != 9400 {
+		t.Errorf("egress: got %+v, want the members at 9400 first", to)
 	}
-	metadata, ref := trigger(`{keda: {enabled: true, authenticationRef: all, authenticationKind: ClusterTriggerAuthentication, triggerMetadata: {awsRegion: eu-central-1}}, config: {kafka: {tls: {enabled: true}}}}`)
-	if metadata["awsRegion"] != "eu-central-1" || metadata["tls"] != nil || ref["kind"] != "ClusterTriggerAuthentication" || ref["name"] != "all" {
-		t.Errorf("got %v with %v, want it to say nothing of TLS beside a TriggerAuthentication, and its kind", metadata, ref)
+	service := one[*core.Service](t, m, "Service/bridge")
+	if service.Spec.ClusterIP != core.ClusterIPNone || !service.Spec.PublishNotReadyAddresses {
+		t.Errorf("the Service: got %+v, want a headless one that publishes addresses that are not ready", service.Spec)
+	}
+	if config := one[*core.ConfigMap](t, m, "ConfigMap/bridge").Data["config.yaml"]; !strings.Contains(config, "peers:\n  - bridge:9400\n") {
+		t.Errorf("ops.peers is not the Service:\n%s", config)
+	}
+}
+
+// One trigger for all integrations: KEDA takes the maximum over triggers anyway.
+func TestScalingBySecondsBehind(t *testing.T) {
+	m := parse(t, joined(mustRender(t, values(t, minimal, `{keda: {enabled: true, serverAddress: "http://prometheus:9090", authenticationRef: all,
+  authenticationKind: ClusterTriggerAuthentication, triggerMetadata: {authModes: bearer}}, integrations: {orders: {}, clicks: {}}}`))))
+	object := *one[*map[string]any](t, m, "ScaledObject/bridge")
+	triggers := object["spec"].(map[string]any)["triggers"].([]any)
+	trigger := triggers[0].(map[string]any)
+	metadata, ref := trigger["metadata"].(map[string]any), trigger["authenticationRef"].(map[string]any)
+	if len(triggers) != 1 || trigger["metricType"] != "Value" || metadata["serverAddress"] != "http://prometheus:9090" || metadata["threshold"] != "15" ||
+		metadata["query"] != `max(bridge_seconds_behind{namespace="datafly", job="bridge"})` || metadata["authModes"] != "bearer" {
+		t.Errorf("got %v, want one trigger by the largest number of seconds behind", triggers)
+	}
+	if ref["kind"] != "ClusterTriggerAuthentication" || ref["name"] != "all" {
+		t.Errorf("got the login %v, want the one given", ref)
 	}
 }

@@ -66,7 +66,7 @@ func readme(t *testing.T) string {
 
 const readmeHead = `# The bridge
 
-Carries Datafly Signal events from Kafka into a Databricks table through Zerobus Ingest, at least once. ` +
+Carries Datafly Signal events from Kafka into Databricks tables through Zerobus Ingest, at least once. ` +
 	"[docs/deployment.md](https://github.com/datafly/bridge/blob/main/docs/deployment.md#kubernetes) goes from nothing to rows in the table.\n" + `
 ` + "```" + `
 kubectl create secret generic zerobus --from-file=client-secret

@@ -47,9 +47,17 @@ config:
   delivery: {max_buffered: 128MiB, max_rows: 1000000}
   zerobus: {rate_limit: 2000000}
   ops: {live_events: full}
+integrations:
+  orders:
+    kafka: {topics: [orders], group: orders-to-databricks}
+    zerobus: {table: datafly.events.orders, client_secret_file: /etc/bridge/zerobus/orders}
+    mapping: {blueprint: /etc/bridge/blueprint/orders.yaml}
+    rejects: {topic: orders-rejected}
+  clicks: {enabled: false, delivery: {max_rows: 100}, zerobus: {table: datafly.events.clicks}}
 blueprint: |
   version: 2
   extends: default
+blueprints: {orders.yaml: "version: 2\nextends: default\n"}
 ops: {existingSecret: page}
 kafka: {existingSecret: kafka, tlsSecret: kafka-tls, tlsCA: true, tlsClient: true}
 resources: {requests: {cpu: 1, memory: 512Mi}, limits: {memory: 1Gi}}
@@ -65,11 +73,11 @@ tolerations: [{key: only, operator: Exists}]
 affinity: {nodeAffinity: {}}
 topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]
 priorityClassName: high
-keda: {enabled: true, authenticationRef: kafka}
+keda: {enabled: true, serverAddress: "http://prometheus:9090", authenticationRef: prometheus}
 serviceMonitor: {enabled: true, labels: {release: prometheus}, relabelings: [{targetLabel: cluster, replacement: one}], metricRelabelings: [{action: labeldrop, regex: x}]}
 prometheusRule: {enabled: true, labels: {release: prometheus}}
 networkPolicy: {enabled: true, kafkaTo: [{ipBlock: {cidr: 10.0.0.0/8}}], extraEgress: [{ports: [{port: 3128, protocol: TCP}]}]}
-replay: {enabled: true, group: replay-1, from: "2026-11-22T06:00:00Z", until: "-1h", set: [zerobus.table=stream_replay], parallelism: 2}
+replay: {enabled: true, integration: orders, group: replay-1, from: "2026-11-22T06:00:00Z", until: "-1h", set: [zerobus.table=stream_replay], parallelism: 2}
 `
 
 // values merges documents, the later ones over the earlier ones.

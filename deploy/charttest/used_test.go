@@ -36,11 +36,14 @@ var changed = map[string]any{
 	"networkPolicy.extraEgress":        []any{},
 	"serviceMonitor.scrapeTimeout":     "3s",
 	"replay.set":                       []any{"zerobus.table=another"},
+	"integrations":                     map[string]any{"another": map[string]any{"zerobus": map[string]any{"table": "another"}}},
+	"blueprints":                       map[string]any{"another.yaml": "version: 2\nextends: default\n"},
+	"keda.serverAddress":               "http://another:9090",
 	"config":                           map[string]any{"kafka": map[string]any{"group": "another"}},
 }
 
 // refusals say that one value may not stand with another: it is used.
-var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token", "in keda.authenticationRef", "raise the first", "at least twice the buffer"}
+var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token", "raise the first", "keda.serverAddress: name", "at least twice the buffer"}
 
 // Every value of values.yaml is changed alone; a value whose change nothing
 // shows does nothing.

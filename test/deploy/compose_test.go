@@ -93,30 +93,69 @@ func TestComposeRunsTheKafkaThatIsTested(t *testing.T) {
 	}
 }
 
-// Unknown and misspelt variables are errors of the configuration.
+// Unknown and misspelt variables and keys are errors of the configuration. Each of the
+// integrations finds its topics and its table.
 func TestComposeConfiguresTheBridge(t *testing.T) {
 	p := compose(t)
+	mounted := t.TempDir()
+	for _, v := range p.Services["bridge"].Volumes {
+		files, err := filepath.Glob(filepath.Join(v.Source, "*.yaml"))
+		if err != nil || len(files) == 0 {
+			t.Errorf("%s holds no files: %v", v.Source, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			to := filepath.Join(mounted, v.Target, filepath.Base(file))
+			if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(to, []byte(strings.ReplaceAll(string(text), "/etc/bridge/", mounted+"/etc/bridge/")), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	var env []string
 	for name, value := range p.Services["bridge"].Environment {
 		if value == nil {
 			t.Errorf("%s has no value", name)
 			continue
 		}
-		env = append(env, name+"="+*value)
+		env = append(env, name+"="+strings.ReplaceAll(*value, "/etc/bridge/", mounted+"/etc/bridge/"))
 	}
-	cfg, err := config.Load(config.Options{File: os.DevNull, Env: env})
+	d, err := config.LoadDeployment(config.Options{File: os.DevNull, Env: env})
 	if err != nil {
 		t.Fatalf("the bridge refuses its environment:\n%v", err)
 	}
-	for _, topic := range cfg.Kafka.Topics {
-		if !slices.Contains(p.Services["topic"].Entrypoint, "--topic="+topic) {
-			t.Errorf("the bridge reads topic %s, which service topic does not create", topic)
+	bridge, tables := build(t), read(t, "deploy/compose/tables.sql")
+	var names []string
+	for _, i := range d.Integrations {
+		names = append(names, i.Name)
+		for _, topic := range i.Config.Kafka.Topics {
+			if !slices.Contains(p.Services["topic"].Entrypoint, "--topic="+topic) {
+				t.Errorf("%s reads topic %s, which service topic does not create", i.Name, topic)
+			}
+			if !slices.Contains(p.Services["producer"].Command, topic) {
+				t.Errorf("%s reads topic %s, to which service producer does not write", i.Name, topic)
+			}
 		}
-		if !slices.Contains(p.Services["producer"].Command, topic) {
-			t.Errorf("the bridge reads topic %s, to which service producer does not write", topic)
+		ddl := exec.CommandContext(t.Context(), bridge, "ddl", "--integration", i.Name)
+		ddl.Env, ddl.Dir = env, t.TempDir()
+		out, err := ddl.CombinedOutput()
+		if err != nil {
+			t.Fatalf("bridge ddl --integration %s: %v\n%s", i.Name, err, out)
+		}
+		_, table, _ := strings.Cut(string(out), "CREATE TABLE")
+		if table, _, _ = strings.Cut(table, ";"); table == "" || !strings.Contains(tables, table) {
+			t.Errorf("deploy/compose/tables.sql lacks the table of %s:\n%s", i.Name, table)
 		}
 	}
-	drain := cfg.Delivery.Drain
+	if want := []string{"default", "orders"}; !slices.Equal(names, want) {
+		t.Errorf("got the integrations %v, want %v", names, want)
+	}
+	drain := d.Base.Delivery.Drain
 	if grace := p.Services["bridge"].StopGracePeriod; grace == nil || time.Duration(*grace) <= drain {
 		t.Errorf("stop_grace_period is %v; docker would kill the bridge within delivery.drain, %v", grace, drain)
 	}

@@ -63,7 +63,8 @@ annotations:
 {{/* config.yaml: the user's keys, and over them those that the chart's mounts decide. */}}
 {{- define "bridge.config" -}}
 {{- $own := dict
-  "ops" (merge (dict "address" ":9400") (ternary (dict "token_file" (printf "/etc/bridge/ops/%s" .Values.ops.key)) dict (ne .Values.ops.existingSecret "")))
+  "integrations_dir" "/etc/bridge/integrations"
+  "ops" (merge (dict "address" ":9400" "peers" (list (printf "%s:9400" (include "bridge.fullname" .)))) (ternary (dict "token_file" (printf "/etc/bridge/ops/%s" .Values.ops.key)) dict (ne .Values.ops.existingSecret "")))
   "zerobus" (dict "client_secret_file" (printf "/etc/bridge/zerobus/%s" .Values.zerobus.key)) -}}
 {{- if .Values.blueprint -}}
 {{- $_ := set $own "mapping" (dict "blueprint" "/etc/bridge/blueprint/blueprint.yaml") -}}
@@ -89,6 +90,21 @@ annotations:
 {{- end -}}
 {{- if $kafka -}}{{- $_ := set $own "kafka" $kafka -}}{{- end -}}
 {{- mergeOverwrite (deepCopy .Values.config) $own | toYaml -}}
+{{- end -}}
+
+{{/* The files of the folders that running pods reload, by folder. Both are always mounted, so that the first file needs no restart. */}}
+{{- define "bridge.files" -}}
+{{- $blueprints := deepCopy .Values.blueprints -}}
+{{- with .Values.blueprint -}}{{- $_ := set $blueprints "blueprint.yaml" . -}}{{- end -}}
+{{- $folders := dict "blueprint" $blueprints -}}
+{{- if not .Values.existingIntegrationsConfigMap -}}
+{{- $integrations := dict -}}
+{{- range $slug, $overlay := .Values.integrations -}}
+{{- $_ := set $integrations (printf "%s.yaml" $slug) (dict $slug $overlay | toYaml) -}}
+{{- end -}}
+{{- $_ := set $folders "integrations" $integrations -}}
+{{- end -}}
+{{- $folders | toYaml -}}
 {{- end -}}
 
 {{/* A memory quantity of Mi or Gi, in MiB. */}}
@@ -167,11 +183,17 @@ volumes:
   - name: config
     configMap:
       name: {{ include "bridge.fullname" . }}
-  {{- if .Values.blueprint }}
+  - name: integrations
+    configMap:
+      {{- if .Values.existingIntegrationsConfigMap }}
+      name: {{ .Values.existingIntegrationsConfigMap }}
+      optional: false
+      {{- else }}
+      name: {{ include "bridge.fullname" . }}-integrations
+      {{- end }}
   - name: blueprint
     configMap:
       name: {{ include "bridge.fullname" . }}-blueprint
-  {{- end }}
   - name: zerobus
     secret:
       secretName: {{ required "zerobus.existingSecret: name the Secret that holds the OAuth secret of the service principal; kubectl create secret generic zerobus --from-file=client-secret makes one" .Values.zerobus.existingSecret }}
@@ -211,9 +233,8 @@ resources:
   {{- toYaml .Values.resources | nindent 2 }}
 volumeMounts:
   - {name: config, mountPath: /etc/bridge/config, readOnly: true}
-  {{- if .Values.blueprint }}
+  - {name: integrations, mountPath: /etc/bridge/integrations, readOnly: true}
   - {name: blueprint, mountPath: /etc/bridge/blueprint, readOnly: true}
-  {{- end }}
   - {name: zerobus, mountPath: /etc/bridge/zerobus, readOnly: true}
   {{- if .Values.kafka.existingSecret }}
   - {name: kafka, mountPath: /etc/bridge/kafka, readOnly: true}
