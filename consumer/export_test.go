@@ -20,6 +20,9 @@ func (g *Group) SetProbe(d time.Duration) { g.probe = d }
 // rebalance. Call it before Run.
 func (g *Group) SetHeartbeat(d time.Duration) { g.heartbeat = d }
 
+// SetRoom replaces what bounds the decompression of fetches. Call it before Run.
+func (g *Group) SetRoom(room func() int64) { g.limiter.Room = room }
+
 // Lab runs one partition without brokers: for tests of what happens between a
 // poll and a mark.
 type Lab struct {

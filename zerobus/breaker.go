@@ -2,6 +2,7 @@ package zerobus
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"math"
 	"math/rand/v2"
@@ -278,6 +279,9 @@ type call[T any] struct {
 	err       error
 	abandoned bool // the running caller's context ended: the result does not count
 }
+
+// errInterrupted is the error of a call that a panic of its caller has ended.
+var errInterrupted = errors.New("a fault of the bridge interrupted it")
 
 // join returns the call under way, or begins one that is the caller's to run.
 func join[T any](current **call[T]) (c *call[T], mine bool) {

@@ -85,7 +85,16 @@ type Client struct {
 	schemaVersion  atomic.Int64 // number of SetRowColumns calls
 	check          columnCheck
 	watch          columnWatch
-	unreadableOnce sync.Once // logs once that columns cannot be read
+	unreadableOnce sync.Once  // logs once that columns cannot be read
+	crashed        chan error // holds the first panic of a goroutine that no caller waits for
+}
+
+// panicked keeps the error of a panic for Watch.
+func (c *Client) panicked(err error) {
+	select {
+	case c.crashed <- err:
+	default:
+	}
 }
 
 // New checks cfg and returns a Client. It does no I/O. obs may be nil.
@@ -107,7 +116,7 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) 
 	}
 	log = log.With(zap.String("table", set.table.String()))
 	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), rem: newRemedies(set), jitter: fullJitter,
-		throttle: newThrottle(set.RateLimit), refusals: newRefusals(), watch: columnWatch{news: make(chan struct{}, 1)},
+		throttle: newThrottle(set.RateLimit), refusals: newRefusals(), watch: columnWatch{news: make(chan struct{}, 1)}, crashed: make(chan error, 1),
 		check: columnCheck{turn: make(chan struct{}, 1), limit: rate.NewLimiter(10, 10)}}
 	newTokens := func(params url.Values) *tokenSource {
 		return &tokenSource{c: c, params: params, http: newHTTPClient(oauthtoken.Tolerant(rt))}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/datafly/bridge/internal/delta"
+	"github.com/datafly/bridge/internal/panics"
 )
 
 // Column is one column of a table.
@@ -323,8 +324,10 @@ func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
 // refuses rows for it.
 //
 // In onChange, compile rows for the new columns, then call Encoding and SetRowColumns. Watch
-// returns when ctx ends.
-func (c *Client) Watch(ctx context.Context, onChange func(cols []Column, err error)) {
+// returns nil when ctx ends. After a panic, in Watch or in a goroutine of a gRPC stream, it
+// returns that as an error; the Client is of no further use then.
+func (c *Client) Watch(ctx context.Context, onChange func(cols []Column, err error)) (err error) {
+	defer panics.To(&err)
 	reported, _ := c.watch.columns()
 	failing := false // reading fails, and that was logged
 	every := c.set.ColumnsRefresh
@@ -337,7 +340,9 @@ func (c *Client) Watch(ctx context.Context, onChange func(cols []Column, err err
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
+		case err := <-c.crashed:
+			return err
 		case <-c.watch.news:
 			_, cols := c.watch.columns()
 			if slices.Equal(cols, reported) {
@@ -350,7 +355,7 @@ func (c *Client) Watch(ctx context.Context, onChange func(cols []Column, err err
 			timer.Reset(every + c.jitter(every/10))
 			_, err := c.Columns(ctx)
 			if ctx.Err() != nil {
-				return
+				return nil
 			}
 			if err != nil && !failing {
 				c.log.Info("the table's columns cannot be read for the moment; rows are sent as before", zap.Error(err))

@@ -11,6 +11,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/datafly/bridge/internal/panics"
 )
 
 // grpcTransport writes over databricks.zerobus.Zerobus/EphemeralStream.
@@ -143,17 +145,21 @@ func (t *grpcTransport) register(s *stream) error {
 	t.c.log.Log(level, "stream opened", zap.String("stream_id", s.id), zap.String("rows", s.encoding.format), zap.Bool("shared", s.slot != nil))
 	t.c.obs.StreamOpened()
 	t.live = append(t.live, s)
-	t.running.Go(s.read)
-	t.running.Go(s.write)
+	for _, run := range []func(){s.read, s.write} {
+		t.running.Go(func() {
+			defer panics.Catch(s.panicked)
+			run()
+		})
+	}
 	return nil
 }
 
 func (t *grpcTransport) unregister(s *stream, why string) {
+	t.mu.Lock()
+	t.live = slices.DeleteFunc(t.live, func(other *stream) bool { return other == s })
+	t.mu.Unlock()
 	t.c.log.Debug("stream ended", zap.String("stream_id", s.id), zap.String("why", why))
 	t.c.obs.StreamEnded(why)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.live = slices.DeleteFunc(t.live, func(other *stream) bool { return other == s })
 }
 
 // close half-closes every stream, waits closeGrace at most for the last acks, and returns
@@ -246,7 +252,14 @@ func (s *slot) open(ctx context.Context, c *call[*stream], pause time.Duration) 
 	if pause > 0 {
 		sleep(ctx, pause)
 	}
-	st, err := s.t.open(ctx, s, false)
+	var st *stream
+	err := errInterrupted
+	defer func() { s.opened(ctx, c, st, err) }()
+	st, err = s.t.open(ctx, s, false)
+}
+
+// opened ends an opening for all that wait for it.
+func (s *slot) opened(ctx context.Context, c *call[*stream], st *stream, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer close(c.done)

@@ -97,15 +97,22 @@ func (t *grpcTransport) openOnce(ctx context.Context, in *slot, ownConn bool, to
 		s.cancel(err)
 		return s, t.c.rem.network(opInsert, err)
 	}
-	if err = s.create(ctx); err == nil {
-		if err = t.register(s); err == nil {
-			return s, nil
+	open := false
+	defer func() {
+		if !open { // also after a panic
+			s.cancel(err)
+			s.conn.put(s.rpc != nil)
 		}
-		err = t.c.rem.network(opInsert, err)
+	}()
+	if err = s.create(ctx); err != nil {
+		return s, err
 	}
-	s.cancel(err)
-	s.conn.put(s.rpc != nil)
-	return s, err
+	if err = t.register(s); err != nil {
+		err = t.c.rem.network(opInsert, err)
+		return s, err
+	}
+	open = true
+	return s, nil
 }
 
 // create does the handshake. ctx and openTimeout bound it, but not the stream itself.
@@ -437,19 +444,28 @@ func (s *stream) finish(err error) {
 	s.mu.Unlock()
 	close(s.over)
 	why := s.classifyEnd(err, planned != "", acked)
+	defer func() { // also where the observer panics
+		if s.slot != nil {
+			s.slot.ended(acked, is[*Error](why) && kindOf(why) == transient) // an end for a row is no failure
+		}
+		for _, m := range left {
+			m.release()
+			m.done <- outcomeOf(why, m, len(left))
+		}
+		if acked && !errors.Is(context.Cause(s.ctx), errSilent) {
+			s.t.conns.works()
+		}
+		s.cancel(err)
+		s.conn.put(true)
+	}()
 	s.t.unregister(s, endLabel(why, planned))
-	if s.slot != nil {
-		s.slot.ended(acked, is[*Error](why) && kindOf(why) == transient) // an end for a row is no failure
-	}
-	for _, m := range left {
-		m.release()
-		m.done <- outcomeOf(why, m, len(left))
-	}
-	if acked && !errors.Is(context.Cause(s.ctx), errSilent) {
-		s.t.conns.works()
-	}
-	s.cancel(err)
-	s.conn.put(true)
+}
+
+// panicked ends the stream after a panic in one of its goroutines. What is in flight is
+// sent again on another, if it is not acknowledged.
+func (s *stream) panicked(err error) {
+	s.t.c.panicked(fmt.Errorf("stream %s of %s: %w", s.id, s.t.c.set.table, err))
+	s.cancel(err) // ends read, where it still runs
 }
 
 // streamRotated reports that a batch was not acknowledged by a stream that ended as announced.

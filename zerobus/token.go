@@ -76,12 +76,18 @@ func (s *tokenSource) mintShared(ctx context.Context, c *call[string]) {
 		limit = min(limit, refreshWait)
 	}
 	s.mu.Unlock()
-	tok, err := s.mint(ctx, limit)
+	var tok *token
+	err := errInterrupted
+	defer func() { s.publish(c, tok, err) }()
+	tok, err = s.mint(ctx, limit)
 	c.abandoned = err != nil && ctx.Err() != nil
 	if !c.abandoned {
 		s.c.obs.TokenMinted(err)
 	}
+}
 
+// publish ends a token request for all that wait for it.
+func (s *tokenSource) publish(c *call[string], tok *token, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer close(c.done)

@@ -5,13 +5,14 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
@@ -135,9 +136,10 @@ func (p *Pipeline) Table() string { return p.client.Table().String() }
 // Run checks the connections, joins the group and delivers until ctx ends or,
 // when the run is bounded, its group has reached the end. It returns nil then,
 // and ErrIncomplete when a bounded run was stopped earlier. Other errors are
-// those that waiting cannot resolve.
-func (p *Pipeline) Run(ctx context.Context) error {
+// those that waiting cannot resolve, and panics of the pipeline's goroutines.
+func (p *Pipeline) Run(ctx context.Context) (err error) {
 	defer p.state.Store(ops.StateStopped)
+	defer panics.To(&err)
 	ends, err := p.start(ctx)
 	if err != nil {
 		switch {
@@ -158,30 +160,25 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { p.state.CompareAndSwap(ops.StateRunning, ops.StateDraining) })()
 	p.log.Info("joining the group", zap.String("group", p.kafka.Group), zap.Strings("topics", p.kafka.Topics),
 		zap.String("table", p.Table()), zap.String("version", p.deps.Version))
-	running, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	watching, stop := context.WithCancel(running)
+	watch, delivering := errgroup.WithContext(ctx) // an error of what runs beside the group ends it
+	watching, stop := context.WithCancel(delivering)
 	defer stop()
-	var watch sync.WaitGroup
-	beside := func(f func()) {
-		watch.Go(func() {
-			defer panics.Catch(fail)
-			f()
+	beside := func(f func() error) {
+		watch.Go(func() (err error) {
+			defer panics.To(&err)
+			return f()
 		})
 	}
-	beside(func() { p.client.Watch(watching, p.schema.OnColumnsChanged) })
+	beside(func() error { return p.client.Watch(watching, p.schema.OnColumnsChanged) })
 	if ends != nil {
 		group.StopAt(ends)
 		if p.deps.ShowProgress != nil {
-			beside(func() { p.deps.ShowProgress(watching, ends.Progress) })
+			beside(func() error { p.deps.ShowProgress(watching, ends.Progress); return nil })
 		}
 	}
-	p.deps.Stage("the group and its partitions", func() { err = group.Run(running) })
+	p.deps.Stage("the group and its partitions", func() { err = group.Run(delivering) })
 	stop()
-	p.deps.Stage("watching the table's columns", watch.Wait)
-	if cause := context.Cause(running); err == nil && panics.Is(cause) {
-		err = cause
-	}
+	p.deps.Stage("watching the table's columns", func() { err = cmp.Or(err, watch.Wait()) })
 	if err == nil && ends != nil {
 		err = p.finishBounded(ends)
 	}
