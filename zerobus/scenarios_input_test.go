@@ -215,7 +215,7 @@ func altering(t *testing.T, format string) (s stage, rows func(text string) [][]
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		s.Watch(ctx, func(cols []zerobus.Column, _ error) { setColumns(cols) })
+		_ = s.Watch(ctx, func(cols []zerobus.Column, _ error) { setColumns(cols) }) // it ends with ctx
 	}()
 	t.Cleanup(func() { cancel(); <-over })
 	synctest.Wait()

@@ -50,7 +50,7 @@ func watched(t *testing.T, b bench, then func([]zerobus.Column, error)) *[]chang
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b.Watch(ctx, func(cols []zerobus.Column, err error) {
+		if err := b.Watch(ctx, func(cols []zerobus.Column, err error) {
 			var names []string
 			for _, c := range cols {
 				names = append(names, c.Name)
@@ -59,7 +59,9 @@ func watched(t *testing.T, b bench, then func([]zerobus.Column, error)) *[]chang
 			if then != nil {
 				then(cols, err)
 			}
-		})
+		}); err != nil {
+			t.Errorf("Watch: %v", err)
+		}
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return &got
