@@ -59,7 +59,7 @@ func TestCommandsTakeTheFlagsTheyHeed(t *testing.T) {
 		"bridge map":                "integration",
 		"bridge ddl":                "brokers topics topic group log-level integration", // for --alter
 		"bridge blueprint validate": "brokers topics topic group log-level integration", // for --table
-		"bridge status":             "",
+		"bridge status":             "integration",
 		"bridge integrations list":  "", "bridge integrations show": "", "bridge integrations validate": "", "bridge integrations diff": "",
 		"bridge replay":      "brokers topics topic group log-level integration",
 		"bridge dlq list":    "brokers topics topic group log-level integration",

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 
 func newStatusCommand() *cobra.Command {
 	var address string
-	var ready bool
+	var ready, watch bool
 	var integration string
 	scope := &choice{ops.ScopeProcess, []string{ops.ScopeProcess, ops.ScopeGroup}}
 	var output *outputForm
@@ -44,6 +45,10 @@ members and the partitions of that one follow. The exit code is 1 if a member do
 answer, if no member delivers an integration, or if Kafka does not answer. The members
 must be in ops.peers; without it, the others are shown as Kafka knows them.
 
+With --watch, it asks again each second until Ctrl-C, and shows the rows per second. On
+a terminal each answer replaces the one before. Elsewhere each integration has one line
+for each answer, or each answer is one line of JSON. The exit code is then 0.
+
 A bridge with ops.token or ops.token_file requires that token. status reads it from
 the configuration: --config, BRIDGE_OPS_TOKEN, BRIDGE_OPS_TOKEN_FILE or
 --set ops.token_file=FILE. With --config or --set, the address is ops.address of that
@@ -52,11 +57,12 @@ configuration unless --address is given.`,
   bridge status --address bridge-0.bridge:9400 --output json
   bridge status --set ops.token_file=token
   bridge status --ready
+  bridge status --watch
   bridge status --scope group --integration default`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags := cmd.Flags(); !flags.Changed("address") && (flags.Changed("config") || flags.Changed("set")) {
-				cfg, err := loadPartial(cmd)
+				cfg, err := loadBase(cmd)
 				if err != nil {
 					return err
 				}
@@ -69,16 +75,24 @@ configuration unless --address is given.`,
 			if err != nil {
 				return err
 			}
-			var answer statusAnswer
 			token := func() (string, error) { return statusToken(cmd) }
-			switch {
-			case ready:
-				answer, err = fetchReady(cmd.Context(), target)
-			case scope.value == ops.ScopeGroup:
-				answer, err = fetchGroup(cmd.Context(), target, integration, token)
-			default:
-				answer, err = fetchStatus(cmd.Context(), target, integration, token)
+			ask := func(ctx context.Context) (statusAnswer, error) {
+				switch {
+				case ready:
+					return fetchReady(ctx, target)
+				case scope.value == ops.ScopeGroup:
+					return fetchGroup(ctx, target, integration, token)
+				default:
+					return fetchStatus(ctx, target, integration, token)
+				}
 			}
+			if watch {
+				tick := time.NewTicker(watchInterval)
+				defer tick.Stop()
+				w := statusWatch{ask: ask, out: cmd.OutOrStdout(), errs: cmd.ErrOrStderr(), json: output.json(), look: styleOf(cmd, cmd.OutOrStdout())}
+				return suggest(w.run(cmd.Context(), tick.C), "bridge help config ops.address")
+			}
+			answer, err := ask(cmd.Context())
 			if err != nil {
 				return suggest(err, "bridge help config ops.address")
 			}
@@ -97,6 +111,7 @@ configuration unless --address is given.`,
 	}
 	cmd.Flags().StringVar(&address, "address", ops.DefaultAddress, "ops.address of the bridge: host:port or a URL")
 	cmd.Flags().BoolVar(&ready, "ready", false, "show only whether it is ready, and why not; needs no token")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show the state each second until Ctrl-C, with the rows per second")
 	cmd.Flags().Var(scope, "scope", "what to show: process, or group for all members of the deployment")
 	cmd.Flags().StringVar(&integration, "integration", "", "show only this integration")
 	config.AddFlags(cmd.Flags())
@@ -104,10 +119,21 @@ configuration unless --address is given.`,
 	return cmd
 }
 
+// loadBase reads what the process has of the configuration.
+func loadBase(cmd *cobra.Command) (*config.Config, error) {
+	o := config.FromFlags(cmd.Flags(), os.Environ())
+	o.Partial = true
+	d, err := config.LoadDeployment(o)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return d.Base, nil
+}
+
 // statusToken returns the token of the configuration. No flag takes it, since other
 // users can read command lines.
 func statusToken(cmd *cobra.Command) (string, error) {
-	cfg, err := loadPartial(cmd)
+	cfg, err := loadBase(cmd)
 	if err != nil {
 		return "", err
 	}

@@ -230,6 +230,7 @@ func TestStatusSendsTheToken(t *testing.T) {
 		{"in a file named by --set", nil, []string{"--set", "ops.token_file=" + file("token", token+"\n")}, exitFine, ""},
 		{"in a configuration", nil, []string{"--config", file("config.yaml", "ops: {token: "+token+"}\n")}, exitFine, ""},
 		{"in a file that a configuration names", nil, []string{"--config", file("config.yaml", "ops: {token_file: "+file("token", token)+"}\n")}, exitFine, ""},
+		{"in a configuration of several integrations", nil, []string{"--config", file("config.yaml", "ops: {token: "+token+"}\nintegrations: {a: {enabled: false}, b: {enabled: false}}\n")}, exitFine, ""},
 		{"in a variable", map[string]string{"BRIDGE_OPS_TOKEN": token}, nil, exitFine, ""},
 		{"in a file that a variable names", map[string]string{"BRIDGE_OPS_TOKEN_FILE": file("token", token)}, nil, exitFine, ""},
 		{"on the command line", nil, []string{"--set", "ops.token=" + token}, exitUsage, "ops.token_file=FILE"},

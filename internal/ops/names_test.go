@@ -246,17 +246,17 @@ A member has at most this many series of its own, besides those of Go and of the
 %d + integrations x (%d + topics x %d + partitions x %d)
 '''
 
-*topics* and *partitions* are those of one integration: of the partitions, those that are assigned to the member, and 2 series for each that
-was. Over gRPC each open stream has one more series ('zerobus.streams'); the formula contains one. With
+*topics* and *partitions* are those of one integration: the partitions that are assigned to the member. A partition that was revoked
+keeps 2 series. Over gRPC each open stream has one more series ('zerobus.streams'); the formula contains one. With
 'ops.partition_metrics: false' there is no label 'partition', and it is
 
 '''
 %d + integrations x (%d + topics x %d)
 '''
 
-20 integrations with one topic and 12 partitions each have %d series, or %d. Then the counters and the lag of a topic are sums over its
-partitions, its age is that of the oldest event, and the 'bridge_partition_ledger_*' families count every partition of the topic that the
-member was ever assigned, so they only grow. Which partition lags is at '/status'.
+20 integrations with one topic and 12 partitions each have %d series, or %d. Without the label, counters and lag of a topic are sums over
+its partitions, and its age is that of the oldest event. The 'bridge_partition_ledger_*' families then count every partition of the topic
+that the member was ever assigned, so they only grow. Which partition lags is at '/status'.
 
 ## All metrics
 

@@ -131,7 +131,7 @@ func (m *IntegrationMetrics) TokenMinted(err error) {
 // Prometheus takes for a counter reset. Totals keep the counts.
 func (m *IntegrationMetrics) Forget(topic string, partition int32) {
 	if !m.byPartition {
-		return // the topic's counters go on
+		return // the counters of the topic stay
 	}
 	key := m.key(topic, partition)
 	m.partitions.remove(key, func() {

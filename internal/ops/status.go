@@ -84,7 +84,7 @@ type IntegrationStatus struct {
 	Group       string    `json:"group"`     // consumer group
 	MemberID    string    `json:"member_id"` // assigned by the group coordinator; empty before the join
 
-	// Live is false if LiveReason says why only a restart of the process helps.
+	// Live is false if only a restart of the process helps; LiveReason is why.
 	Live       bool      `json:"live"`
 	LiveReason string    `json:"live_reason,omitempty"`
 	LastPoll   time.Time `json:"last_poll,omitzero"` // last iteration of the poll loop

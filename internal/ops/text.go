@@ -20,8 +20,52 @@ import (
 // several it prints a table, and the reasons of those that do not deliver. Ages are
 // relative to the status's own time, so clocks of two machines may differ. Characters
 // that do not print are replaced by spaces.
-func (s Status) WriteText(w io.Writer) error {
-	t := &text{now: s.Time}
+func (s Status) WriteText(w io.Writer) error { return s.write(w, &text{now: s.Time}) }
+
+// WriteSince prints what WriteText prints, and the rows per second of each integration
+// since an earlier status of the same process.
+func (s Status) WriteSince(w io.Writer, before Status) error {
+	return s.write(w, &text{now: s.Time, rates: s.rowsPerSecond(before)})
+}
+
+// WriteLines prints one line for each integration, for an output that cannot be erased.
+func (s Status) WriteLines(b *strings.Builder, before Status) {
+	rates := s.rowsPerSecond(before)
+	for _, i := range s.Integrations {
+		fmt.Fprintf(b, "%s  %s  %s  %s  lag %s  oldest %s  rows %d  rows/s %s  dead letters %d", s.Time.UTC().Format(time.RFC3339), oneLine(i.Integration), i.health(), orDash(i.State),
+			i.lagText(), oldest(i.Oldest()), i.Totals.RowsDelivered, rates.of(i), i.Totals.DeadLetters)
+		for _, r := range i.NotReady {
+			fmt.Fprintf(b, "  %s: %s", oneLine(r.Code), oneLine(r.Text))
+		}
+		b.WriteByte('\n')
+	}
+}
+
+// rates are the rows per second of integrations; nil prints none.
+type rates map[string]float64
+
+func (r rates) of(i IntegrationStatus) string {
+	if rate, known := r[i.Integration]; known {
+		return strconv.FormatFloat(rate, 'f', 0, 64)
+	}
+	return "-"
+}
+
+// rowsPerSecond compares the totals with those of an earlier status.
+func (s Status) rowsPerSecond(before Status) rates {
+	found := rates{}
+	seconds := s.Time.Sub(before.Time).Seconds()
+	for _, i := range s.Integrations {
+		for _, was := range before.Integrations {
+			if rows := i.Totals.RowsDelivered - was.Totals.RowsDelivered; was.Integration == i.Integration && seconds > 0 && rows >= 0 {
+				found[i.Integration] = float64(rows) / seconds
+			}
+		}
+	}
+	return found
+}
+
+func (s Status) write(w io.Writer, t *text) error {
 	if len(s.Integrations) == 1 {
 		t.sole(s, s.Integrations[0])
 	} else {
@@ -39,6 +83,14 @@ func (r Readiness) WriteText(w io.Writer) error {
 	t.reasons(r)
 	_, err := w.Write(t.Bytes())
 	return err
+}
+
+// health is that of an integration; a disabled one has none.
+func (i *IntegrationStatus) health() string {
+	if i.State == StateDisabled {
+		return "-"
+	}
+	return health(i.Ready)
 }
 
 func health(ready bool) string {
@@ -80,26 +132,32 @@ func (t *text) sole(s Status, i IntegrationStatus) {
 		name = i.Integration
 	}
 	t.process(s, t.optional("integration %s", name), "group "+orDash(i.Group), t.optional("member %s", i.MemberID), t.since("up %s", s.Started))
+	if !i.NextTry.IsZero() {
+		t.line("next try", "in "+age(max(i.NextTry.Sub(t.now), 0)))
+	}
+	if t.rates != nil {
+		t.line("rows/s", t.rates.of(i))
+	}
 	t.sink(i.Sink)
 	t.ledger(i.Ledger)
 	t.partitions(i.Partitions)
 }
 
-// integrations prints one row for each integration, those that need attention first.
+// integrations prints one row for each integration.
 func (t *text) integrations(s Status) {
 	if len(s.Integrations) == 0 {
 		return
 	}
 	t.WriteByte('\n')
 	tab := tabwriter.NewWriter(t, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tab, "INTEGRATION\tHEALTH\tSTATE\tSINK\tTABLE\tLAG\tOLDEST\tROWS\tDEAD LETTERS\tPARTITIONS")
+	rate := func(string) string { return "" }
+	if t.rates != nil {
+		rate = func(text string) string { return "\t" + text }
+	}
+	fmt.Fprintf(tab, "INTEGRATION\tHEALTH\tSTATE\tSINK\tTABLE\tLAG\tOLDEST\tROWS%s\tDEAD LETTERS\tPARTITIONS\n", rate("ROWS/S"))
 	for _, i := range s.Integrations {
-		word := health(i.Ready)
-		if i.State == StateDisabled {
-			word = "-"
-		}
-		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", oneLine(i.Integration), word, orDash(i.State), orDash(i.Sink.Name), orDash(i.Table),
-			i.lagText(), oldest(i.Oldest()), i.Totals.RowsDelivered, i.Totals.DeadLetters, len(i.Partitions))
+		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d%s\t%d\t%d\n", oneLine(i.Integration), i.health(), orDash(i.State), orDash(i.Sink.Name), orDash(i.Table),
+			i.lagText(), oldest(i.Oldest()), i.Totals.RowsDelivered, rate(t.rates.of(i)), i.Totals.DeadLetters, len(i.Partitions))
 	}
 	_ = tab.Flush() // a bytes.Buffer accepts everything
 }
@@ -120,7 +178,8 @@ func (i *IntegrationStatus) lagText() string {
 // text builds the output of WriteText.
 type text struct {
 	bytes.Buffer
-	now time.Time
+	now   time.Time
+	rates rates // nil: none
 }
 
 // line prints a label and the parts that are not empty.

@@ -50,6 +50,44 @@ func TestText(t *testing.T) {
 	}
 }
 
+// A second status shows what was delivered since the first.
+func TestTextWithRates(t *testing.T) {
+	delivered := func(name string, rows int64) ops.IntegrationStatus {
+		i := named(name, integration())
+		i.Totals.RowsDelivered = rows
+		return i
+	}
+	failed := ops.IntegrationStatus{Integration: "clicks", State: ops.StateFailed, Table: "datafly.events.clicks", Reason: "no such table", NextTry: now.Add(time.Minute)}
+	before, after := process(delivered("a", 100), delivered("b", 500)), process(delivered("a", 340), delivered("b", 0), delivered("new", 7), failed)
+	after.Time = now.Add(2 * time.Second)
+	var table, lines, one, none bytes.Buffer
+	if err := errors.Join(after.WriteSince(&table, before), process(delivered("a", 1)).WriteSince(&none, ops.Status{Time: now})); err != nil {
+		t.Fatal(err)
+	}
+	only, ok := after.Only("a")
+	if err := only.WriteSince(&one, before); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	var b strings.Builder
+	after.WriteLines(&b, before)
+	lines.WriteString(b.String())
+	compare(t, "testdata/status_rates.golden", table.String()+"\n"+lines.String())
+	if !strings.Contains(one.String(), "\nrows/s     120\n") {
+		t.Errorf("got %s, want 120 rows per second", one.String())
+	}
+	if !strings.Contains(none.String(), "\nrows/s     -\n") {
+		t.Errorf("got %s, want no rate without two different times", none.String())
+	}
+	only, _ = after.Only("clicks")
+	one.Reset()
+	if err := only.WriteText(&one); err != nil || !strings.Contains(one.String(), "\nnext try   in 58s\n") || only.Ready {
+		t.Errorf("got %s, %v, ready %v, want the next try", one.String(), err, only.Ready)
+	}
+	if _, ok := after.Only("gone"); ok {
+		t.Error("an unknown integration was found")
+	}
+}
+
 func TestTextLeavesTheStatusAlone(t *testing.T) {
 	s := healthy() // its partitions are out of order
 	if err := s.WriteText(io.Discard); err != nil {
@@ -89,10 +127,12 @@ func FuzzStatusFromAPeer(f *testing.F) {
 		if json.Unmarshal(body, &s) != nil {
 			return
 		}
-		var b bytes.Buffer
-		if err := s.WriteText(&b); err != nil {
+		var b, lines strings.Builder
+		if err := errors.Join(s.WriteText(&b), s.WriteSince(&b, ops.Status{Time: now, Integrations: s.Integrations})); err != nil {
 			t.Fatalf("writing to memory: %v", err)
 		}
+		s.WriteLines(&lines, s)
+		b.WriteString(lines.String())
 		if i := strings.IndexFunc(b.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
 			t.Errorf("a character that does not print at byte %d of %q", i, b.String())
 		}

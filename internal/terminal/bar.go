@@ -125,6 +125,43 @@ func (b *Bar) draw() {
 	fmt.Fprint(b.w, b.style.tint(cut(b.line, Width(b.w)-1)))
 }
 
+// Frame keeps a report of several lines at the end of a terminal. It is for one
+// goroutine.
+type Frame struct {
+	w     io.Writer
+	style Style
+	lines int // shown
+}
+
+// NewFrame returns nil when w is no terminal.
+func NewFrame(w io.Writer, s Style) *Frame {
+	if !s.Live {
+		return nil
+	}
+	return &Frame{w: w, style: s}
+}
+
+// Show replaces the report. It is cut to the window, since lines that wrapped or left
+// the window could not be erased.
+func (f *Frame) Show(report string) {
+	width, height := size(f.w)
+	lines := strings.Split(strings.TrimSuffix(report, "\n"), "\n")
+	if most := max(height-1, 2); len(lines) > most { // the cursor is below the report
+		more := len(lines) - most + 1
+		lines = append(lines[:most-1], fmt.Sprintf("(%d more lines; make the window higher)", more))
+	}
+	for i, line := range lines {
+		if runes := []rune(line); len(runes) >= width {
+			lines[i] = string(runes[:width-1])
+		}
+	}
+	if f.lines > 0 {
+		_ = Control(f.w, fmt.Sprintf("\r\x1b[%dA\x1b[J", f.lines)) // a terminal that is gone gets nothing either
+	}
+	f.lines = len(lines)
+	fmt.Fprint(f.w, f.style.Table(strings.Join(lines, "\n")+"\n"))
+}
+
 // Repeat calls show every interval until ctx ends.
 func Repeat(ctx context.Context, every time.Duration, show func()) {
 	tick := time.NewTicker(every)

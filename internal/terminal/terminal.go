@@ -53,17 +53,23 @@ func IsTerminal(w io.Writer) bool {
 	return f != nil && term.IsTerminal(int(f.Fd()))
 }
 
-// assumedWidth is that of an output without a known width.
-const assumedWidth = 80
+// assumedWidth and assumedHeight are those of an output without a known size.
+const assumedWidth, assumedHeight = 80, 24
 
 // Width returns the present columns of the terminal behind w.
 func Width(w io.Writer) int {
+	width, _ := size(w)
+	return width
+}
+
+// size returns the present columns and rows of the terminal behind w.
+func size(w io.Writer) (width, height int) {
 	if f := terminalFile(w); f != nil {
-		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
-			return width
+		if width, height, err := term.GetSize(int(f.Fd())); err == nil && width > 0 && height > 0 {
+			return width, height
 		}
 	}
-	return assumedWidth
+	return assumedWidth, assumedHeight
 }
 
 // colourCodes are the codes that paint writes.

@@ -87,6 +87,23 @@ type busyTerminal struct {
 func (b *busyTerminal) Busy() bool { return b.busy }
 
 // A terminal that was stopped does not get all the lines it missed.
+// A report is replaced in place, cut to the window in both directions.
+func TestFrameFitsTheWindow(t *testing.T) {
+	var out bytes.Buffer
+	f := NewFrame(&out, Style{Live: true})
+	f.Show("first\nsecond\n")
+	f.Show(strings.Repeat("x", 200) + "\n" + strings.Repeat("line\n", 40))
+	f.Show("end\n")
+	want := "first\nsecond\n" + "\r\x1b[2A\x1b[J" + strings.Repeat("x", assumedWidth-1) + "\n" + strings.Repeat("line\n", assumedHeight-3) +
+		"(19 more lines; make the window higher)\n" + "\r\x1b[23A\x1b[J" + "end\n"
+	if got := out.String(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if NewFrame(&out, Style{}) != nil {
+		t.Error("got a frame for what is no terminal")
+	}
+}
+
 func TestBarSkipsASuspendedTerminal(t *testing.T) {
 	var screen busyTerminal
 	b := &Bar{w: &screen, style: Style{Live: true}}

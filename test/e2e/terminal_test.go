@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -181,6 +182,43 @@ func TestRunOnATerminalKeepsOneLineBelowItsLog(t *testing.T) {
 	if !strings.HasSuffix(text, "\n") {
 		t.Errorf("got %q at the end, want the prompt on a line of its own", text[max(0, len(text)-60):])
 	}
+}
+
+// On a terminal each answer replaces the one before, cut to the window, until Ctrl-C.
+func TestStatusIsWatchedOnATerminal(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, kafkatest.StartFake(t, kafkatest.Options{}), setting{})
+	m := s.beginReady()
+	w := openTerminal(t, 60)
+	p := start(t, s.e, command{args: []string{"status", "--watch", "--address", m.address}, env: []string{"TERM=xterm"}, tty: w.tty})
+	replaced := regexp.MustCompile(`\r\x1b\[[0-9]+A\x1b\[J\x1b\[32mready \x1b\[0m`)
+	w.wait(t, 0, "a second answer in the place of the first", replaced.MatchString)
+	s.p.events(10)
+	w.wait(t, 0, "the rows", regexp.MustCompile(`totals     10 events read, 10 rows delivered`).MatchString)
+	text := w.String()
+	at := replaced.FindAllStringIndex(text, -1)
+	frame := text[at[len(at)-2][0]:at[len(at)-1][0]]
+	var moved int
+	if _, err := fmt.Sscanf(text[at[len(at)-1][0]:], "\r\x1b[%dA", &moved); err != nil || moved != strings.Count(frame, "\n") {
+		t.Errorf("got the cursor moved by %d lines (%v), want the %d of the answer", moved, err, strings.Count(frame, "\n"))
+	}
+	for line := range strings.SplitSeq(coloured.ReplaceAllString(frame, ""), "\r\n") {
+		line = line[strings.LastIndex(line, "\x1b[J")+1:]
+		if len(strings.TrimPrefix(line, "[J")) >= 60 {
+			t.Errorf("got the line %q in a window of 60 columns", line)
+		}
+	}
+	if !strings.Contains(frame, "rows/s     ") {
+		t.Errorf("got %q, want the rows per second", frame)
+	}
+	p.signal(syscall.SIGINT)
+	if code := p.wait(patience); code != 0 {
+		t.Errorf("got exit code %d after Ctrl-C, want 0", code)
+	}
+	if text := w.close(); !strings.HasSuffix(text, "\n") {
+		t.Errorf("got %q at the end, want the prompt on a line of its own", text[max(0, len(text)-60):])
+	}
+	m.end()
 }
 
 func TestReportsAreColouredOnATerminalAlone(t *testing.T) {

@@ -1,9 +1,9 @@
 // Package live serves the page of live events. It shows the health, a sample of the
 // events with their outcomes, and the newest dead letters.
 //
-// Events come through an [EventLog] for each integration, the state through an
-// ops.Source. Each viewer polls those of one integration in the goroutine of its own
-// request. A slow viewer misses events and delays nobody. Without viewers nothing runs.
+// Each integration has an [EventLog]; an ops.Source has the state. A viewer polls one
+// integration in the goroutine of its own request. A slow viewer misses events and
+// delays nobody. Without viewers nothing runs.
 package live
 
 import (
