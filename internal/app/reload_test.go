@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -121,5 +122,75 @@ func TestReloadSetsTheLogLevel(t *testing.T) {
 	}
 	if a.digest() == before {
 		t.Error("got the same hash for another log level, want another one")
+	}
+}
+
+// What is refused of one integration leaves that one and the process as they are. The
+// others change, with the keys of the process as they are in force.
+func TestReloadThatIsRefusedInPart(t *testing.T) {
+	s := newStage(t)
+	one, two := s.lane("one"), s.lane("two")
+	level := zap.NewAtomicLevel()
+	a, stop := s.start(Options{Deployment: deployment(one.spec(), two.spec()), Log: zap.NewNop(), Level: &level, Version: "test"})
+	defer stop()
+	s.eventually("both ready", func() bool { return a.of("one").Ready && a.of("two").Ready })
+	process := []string{"log.level=debug", "kafka.fetch_max_bytes=3MiB"}
+	moved := s.newTable("moved")
+	next := func(blueprint string) *config.Deployment {
+		return deployment(one.spec(append(process, "mapping.blueprint="+blueprint)...), two.integration("two", two.topic, moved, append(process, "kafka.protocol=consumer")...))
+	}
+	bad := filepath.Join(t.TempDir(), "blueprint.yaml")
+	if err := os.WriteFile(bad, []byte("version: 2\nextends: [\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changed, _, err := a.reload(t.Context(), next(bad), true)
+	if err == nil || !strings.HasPrefix(err.Error(), "integration one: ") || len(changed) != 1 || changed[0] != "integrations.two.zerobus.table" {
+		t.Errorf("got %v, and %q changed, want the first refused and the table of the second", err, changed)
+	}
+	if level.Level() != zap.InfoLevel {
+		t.Errorf("got level %v, want it as it was", level.Level())
+	}
+	a.reloadFailed(reload.File, err, changed)
+	if got := a.reloads.now(); got.State != ops.ReloadFailed || got.Generation != 2 {
+		t.Errorf("got %+v, want it failed, and generation 2 of the second", got)
+	}
+	s.eventually("the second with the other table", func() bool { return a.of("two").Table == moved && a.of("two").Ready })
+	changed, pending, err := a.reload(t.Context(), next(""), true)
+	if err != nil || level.Level() != zap.DebugLevel || !slices.Equal(changed, []string{"log.level"}) || !slices.Equal(pending, []string{"kafka.fetch_max_bytes"}) {
+		t.Errorf("got %v, level %v, %q changed, %q pending; want the level changed and one key pending", err, level.Level(), changed, pending)
+	}
+	for _, name := range []string{"one", "two"} {
+		if got := fmt.Sprint(a.of(name).Config); strings.Contains(got, "fetch_max_bytes:3") || !strings.Contains(got, "fetch_max_bytes:") {
+			t.Errorf("%s: got %s, want the fetch size in force", name, got)
+		}
+	}
+}
+
+// The memory plan follows the integrations that are enabled.
+func TestMemoryFollowsTheIntegrations(t *testing.T) {
+	c := config.Defaults()
+	all := []config.Integration{{Name: "a", Enabled: true, Config: &c}, {Name: "b", Enabled: true, Config: &c}, {Name: "c", Config: &c}}
+	l := newMemoryLimit(zap.NewNop())
+	bound := func() int64 { return l.keeper.State().Bound }
+	l.plan(all[:1])
+	one := bound()
+	l.plan(all)
+	two := bound()
+	l.resize("b", 3, 40)
+	resized := bound()
+	l.resize("c", 3, 40) // it is disabled
+	if one >= two || two >= resized || bound() != resized {
+		t.Errorf("got bounds %d, %d, %d and %d, want each larger than the one before, and the last the same", one, two, resized, bound())
+	}
+	l.plan(all) // a reload keeps what is known
+	if bound() != resized {
+		t.Errorf("got bound %d after a reload, want %d", bound(), resized)
+	}
+	if got := l.descriptorsNeeded(); got <= ownDescriptors {
+		t.Errorf("got %d descriptors needed, want those of the partitions too", got)
+	}
+	l.plan(all[:1])
+	if bound() != one {
+		t.Errorf("got bound %d after two were removed, want %d", bound(), one)
 	}
 }

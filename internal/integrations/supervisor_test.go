@@ -42,6 +42,13 @@ func TestFailedIsStartedAgain(t *testing.T) {
 		w.runner("a").ends <- nil // that is a failure too
 		w.pass(1125 * time.Millisecond)
 		w.want("stop a", "start a")
+		w.reconcile(spec("a", "t", limited(7)), spec("b", "t"))
+		w.runner("a").ends <- errors.New("again")
+		w.pass(maxBackoff)
+		w.want("apply a", "stop a", "start a")
+		if got := w.runner("a").settings.Zerobus.RateLimit; got != 7 {
+			t.Errorf("got rate limit %v, want that of the live change", got)
+		}
 		for range 12 {
 			w.runner("a").ends <- errors.New("again")
 			w.pass(maxBackoff)
