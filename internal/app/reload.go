@@ -85,7 +85,8 @@ func LogLevel(c config.Log) zapcore.Level {
 func (a *App) digest() string {
 	sum := sha256.New()
 	for _, s := range a.integrations.Status() {
-		settings, digest := settingsOf(s), ""
+		var digest string
+		settings := settingsOf(s)
 		if p := pipelineOf(s); p != nil && s.State == integrations.Running {
 			digest = p.BlueprintDigest()
 		} else {

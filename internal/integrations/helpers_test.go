@@ -80,7 +80,7 @@ func (f *fake) Run(ctx context.Context) (err error) {
 	select {
 	case err = <-f.ends:
 	case <-ctx.Done():
-		time.Sleep(f.drains) // virtual
+		<-time.After(f.drains) // virtual
 	}
 	f.note("stop")
 	f.w.mu.Lock()
@@ -165,7 +165,7 @@ func within(t *testing.T, wanted []config.Integration, f func(w *world), options
 
 // pass waits, in virtual time, until everything that was going to happen has.
 func (w *world) pass(d time.Duration) {
-	time.Sleep(d)
+	<-time.After(d)
 	synctest.Wait()
 }
 

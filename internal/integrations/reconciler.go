@@ -57,11 +57,12 @@ type Reconciler struct {
 	o     Options
 	group sync.WaitGroup // of the supervisors; Run waits for it
 
-	mu   sync.Mutex // guards the fields below and those of the supervisors
-	all  map[string]*supervisor
-	ctx  context.Context // of Run; nil before
-	stop context.CancelFunc
-	err  error // of Run
+	mu    sync.Mutex // guards the fields below and those of the supervisors
+	all   map[string]*supervisor
+	ctx   context.Context // of Run; nil before
+	stop  context.CancelFunc
+	ended bool  // nothing is started any more
+	err   error // of Run
 }
 
 // New returns a Reconciler of the wanted integrations. Run starts them.
@@ -116,7 +117,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	}
 	r.mu.Unlock()
 	<-ctx.Done()
-	r.mu.Lock() // a Reconcile that began before has started its supervisors
+	r.mu.Lock()
+	r.ended = true // what was compared before has started its supervisors
 	r.mu.Unlock()
 	r.group.Wait()
 	r.mu.Lock()
@@ -165,8 +167,8 @@ func (r *Reconciler) compare(wanted []config.Integration, reread bool) *plan {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := &plan{}
-	if r.ctx != nil && r.ctx.Err() != nil {
-		return p // stopping
+	if r.ended {
+		return p
 	}
 	unwanted := maps.Clone(r.all)
 	var added []*supervisor

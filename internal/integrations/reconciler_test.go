@@ -73,7 +73,7 @@ func TestReconcileAnySequence(t *testing.T) {
 			}
 		}
 		next()
-		settled := seed%2 == 0 // between two sets; otherwise they overtake each other
+		paused := seed%2 == 0 // between two sets; otherwise they overtake each other
 		within(t, wanted, func(w *world) {
 			enabled := make(map[string]*config.Config)
 			model := func() (events map[string]int) {
@@ -109,7 +109,7 @@ func TestReconcileAnySequence(t *testing.T) {
 					next()
 					w.reconcile(wanted...)
 				}
-				if !settled {
+				if !paused {
 					w.pass(time.Duration(rnd.IntN(2500)) * time.Millisecond)
 					continue
 				}

@@ -11,8 +11,8 @@ import (
 	"github.com/datafly/bridge/internal/config"
 )
 
-// One that fails, or panics, is started again after a pause that grows, and the
-// pause begins again at its least after it has run well.
+// One that fails or panics is started again after a pause that grows. After it has run
+// well, the pause is the least again.
 func TestFailedIsStartedAgain(t *testing.T) {
 	within(t, []config.Integration{spec("a", "t"), spec("b", "t")}, func(w *world) {
 		w.since()
@@ -92,7 +92,7 @@ func TestFailedIsStartedAgainByAChange(t *testing.T) {
 	})
 }
 
-// A replacement waits for a drain, however long it takes, and says so; others are
+// A replacement waits for a drain, however long it takes, and reports it; others are
 // not touched. What is wanted when the drain ends is what starts.
 func TestDrainThatDoesNotEnd(t *testing.T) {
 	within(t, []config.Integration{spec("a", "t"), spec("b", "t")}, func(w *world) {
@@ -238,8 +238,8 @@ func TestBoundedRunIsNotReplaced(t *testing.T) {
 	}, func(o *Options) { o.Bounded = true })
 }
 
-// Removing one leaves its group and dead letters, and says how to delete them.
-func TestRemovedSaysWhatRemains(t *testing.T) {
+// Removing one leaves its group and dead letters, and logs how to delete them.
+func TestRemovedLogsWhatRemains(t *testing.T) {
 	within(t, []config.Integration{spec("a", "t")}, func(w *world) {
 		w.reconcile()
 		w.pass(2 * time.Second)

@@ -196,7 +196,7 @@ func TestBoundedRunIntoAShadowTable(t *testing.T) {
 		if duplicates := s.shadowHas(table, 1, 2); duplicates != 0 {
 			t.Errorf("got %d duplicates in the shadow table, want none", duplicates)
 		}
-		wants(t, b.stderr.String(), `"msg":"bounded run: over","complete":true,"partitions":3,"reached":3,"events_read":600,"rows":600,"dead_letters":0`)
+		wants(t, b.stderr.String(), `"msg":"bounded run: over","integration":"default","complete":true,"partitions":3,"reached":3,"events_read":600,"rows":600,"dead_letters":0`)
 		if duplicates := s.complete(live); duplicates != 0 {
 			t.Errorf("got %d duplicates in the live table, want none", duplicates)
 		}
