@@ -56,6 +56,9 @@ func TestCommandLine(t *testing.T) {
 		{"scale --members 9 --across 8", "--across is 8"},
 		{"scale --members 0", "at least 1"},
 		{"scale --groups share", `names "share"`},
+		{"integrations --integrations 1,none", `names "none"`},
+		{"integrations --integrations 10", "two different numbers"},
+		{"integrations --integrations 1,300", `names "300"`},
 		{"--output xml", `"xml"`},
 	} {
 		_, err := parse(strings.Fields(tc.args), io.Discard)

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -57,6 +58,7 @@ type options struct {
 	wide       int
 	across     int // partitions, for scale
 	members    int
+	idle       []int    // numbers of integrations
 	groups     []string // of groupKinds
 	timeout    time.Duration
 	bridge     string
@@ -71,7 +73,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		o.what, args = args[0], args[1:]
 	}
-	var codecs, groups, output string
+	var codecs, groups, idle, output string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() { usage(f) }
@@ -79,18 +81,19 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "times each subject runs, in turns")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic")
 	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, none, or lz4,none for both in throughput")
-	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions, acks, bound: `workspace`, rest or grpc")
+	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions, acks, bound, integrations: `workspace`, rest or grpc")
 	f.TextVar(&o.ack, "ack", emulator.Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}, "transports, streams, bound: `time` until rows are acknowledged, such as 20ms or p50=150ms,p95=500ms")
 	f.BoolVar(&o.tls, "tls", false, "write rows over TLS")
 	f.BoolVar(&o.apache, "apache", false, "use Apache Kafka (needs Java and Maven) instead of the in-process broker of franz-go")
 	f.IntVar(&o.rate, "rate", 0, "latency, scale: `events` per second; 0 takes --load, in scale two for each partition")
 	f.Float64Var(&o.load, "load", 0.5, "latency: `share` of what is delivered while the producer is at its maximum, which is measured first")
-	f.DurationVar(&o.duration, "duration", 15*time.Second, "latency: how long the load lasts once it is steady")
+	f.DurationVar(&o.duration, "duration", 15*time.Second, "latency: how long the load lasts once it is steady; integrations: how long each look lasts")
 	f.DurationVar(&o.stall, "stall", 20*time.Second, "memory: how long the sink does not answer")
 	f.IntVar(&o.wide, "wide", 300, "memory: partitions of the second topic")
 	f.IntVar(&o.across, "across", 1000, "scale: partitions of the topic")
 	f.IntVar(&o.members, "members", 8, "scale: members of the group")
 	f.StringVar(&groups, "groups", strings.Join(groupKinds, ","), "scale: `kinds` of groups: classic (cooperative-sticky) or consumer (KIP-848), each with -static members or without")
+	f.StringVar(&idle, "integrations", "1,10,50", "integrations: `numbers` of idle ones, two at least")
 	f.DurationVar(&o.timeout, "timeout", 40*time.Minute, "give up after this time")
 	f.StringVar(&o.bridge, "bridge", "", "`file` of a bridge that is built already (default: build ./cmd/bridge)")
 	f.StringVar(&o.against, "against", "", "versions: `file` of the bridge to compare with")
@@ -105,6 +108,13 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	}
 	o.codecs, o.groups = strings.Split(codecs, ","), strings.Split(groups, ",")
 	o.json = output == "json"
+	for _, n := range strings.Split(idle, ",") {
+		count, err := strconv.Atoi(n)
+		if err != nil || count < 1 || count > 250 {
+			return o, fmt.Errorf("--integrations names %q; take numbers from 1 to 250", n)
+		}
+		o.idle = append(o.idle, count)
+	}
 	return o, o.check(f.Args(), output)
 }
 
@@ -122,6 +132,8 @@ func (o *options) check(rest []string, output string) error {
 		return fmt.Errorf("--events is %d; take 1000 to 20000000", o.events)
 	case o.rounds < 1 || o.partitions < 1 || o.wide < 1 || o.members < 1:
 		return errors.New("--rounds, --partitions, --wide and --members are at least 1")
+	case len(o.idle) < 2 || o.idle[0] == o.idle[len(o.idle)-1]:
+		return errors.New("--integrations needs two different numbers, so that one more can be computed")
 	case o.across < o.members:
 		return fmt.Errorf("--across is %d; a member without a partition cannot be timed, so take at least --members %d", o.across, o.members)
 	case o.rate < 0 || o.load <= 0 || o.load > 1:
@@ -152,7 +164,7 @@ func usage(f *flag.FlagSet) {
 	w := f.Output()
 	fmt.Fprint(w, "bench measures the bridge as a process, on this machine, over loopback.\n\n  go -C bench run . [scenario] [flags]\n\nScenarios (default all):\n")
 	for _, m := range scenarios {
-		fmt.Fprintf(w, "  %-11s %s\n", m.name, m.about)
+		fmt.Fprintf(w, "  %-12s %s\n", m.name, m.about)
 	}
 	fmt.Fprint(w, `
 Examples:
@@ -166,6 +178,7 @@ Examples:
   go -C bench run . latency --rate 10000
   go -C bench run . scale --groups classic,consumer
   go -C bench run . scale --apache --across 300
+  go -C bench run . integrations --duration 60s --transport grpc
   go -C bench run . memory --stall 60s --output json
 
 Flags:

@@ -13,7 +13,7 @@ import (
 func TestMeasurements(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	code := bench(t.Context(), []string{"--events", "12000", "--rounds", "1", "--rate", "500", "--duration", "1s", "--stall", "2s",
-		"--wide", "8", "--partitions", "2", "--timeout", "25m", "--output", "json", "--tls", "--across", "8", "--members", "2", "--groups", "classic", "--codec", "lz4,none", "--ack", "5ms",
+		"--wide", "8", "--partitions", "2", "--timeout", "25m", "--output", "json", "--tls", "--across", "8", "--members", "2", "--groups", "classic", "--codec", "lz4,none", "--ack", "5ms", "--integrations", "1,3",
 		// The topic is small: read little ahead, and give hung requests up soon.
 		"--set", "delivery.max_rows=500", "--set", "delivery.max_buffered=4MiB", "--set", "zerobus.timeout=2s"}, &stdout, &stderr)
 	if code != 0 {
@@ -55,6 +55,10 @@ func TestMeasurements(t *testing.T) {
 	var m memoryResult
 	if into("memory", &m); len(m) != 2 || m[0].Budget != 4<<20 || m[0].Buffered == 0 || len(m[0].Samples) == 0 {
 		t.Errorf("memory is not consistent: %+v", m)
+	}
+	var i integrationsResult
+	if into("integrations", &i); len(i.Idle) != 2 || i.Idle[0].Kafka == 0 || i.Idle[1].Goroutines <= i.Idle[0].Goroutines || i.OneMore.CPU <= 0 || len(i.Added) != 1 || i.Added[0].With <= 0 || i.Added[0].Started <= 0 {
+		t.Errorf("integrations is not consistent: %+v", i)
 	}
 	var all scaleResult
 	if into("scale", &all); len(all) != 1 {

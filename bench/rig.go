@@ -184,24 +184,30 @@ type running struct {
 
 // startBridge starts the bridge on a topic, in a group of its own.
 func (r *rig) startBridge(ctx context.Context, d delivery) (*running, error) {
+	group := r.name("group")
+	return r.launch(ctx, group, d, fmt.Sprintf("topics: [%s], group: %s", d.topic, group), "table: "+benchTable, "")
+}
+
+// launch starts the bridge with these keys of its configuration, and of the sections
+// kafka and zerobus.
+func (r *rig) launch(ctx context.Context, name string, d delivery, kafka, target, more string) (*running, error) {
 	to := cmp.Or(d.to, r.workspace).at
 	ops, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	group := r.name("group")
-	text := fmt.Sprintf(`kafka: {brokers: ["%s"], topics: [%s], group: %s}
-zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, table: %s`,
-		strings.Join(r.brokers, `", "`), d.topic, group, to.URL, emulator.DefaultClientID, emulator.DefaultClientSecret, benchTable)
+	text := fmt.Sprintf(`kafka: {brokers: ["%s"], %s}
+zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, %s`,
+		strings.Join(r.brokers, `", "`), kafka, to.URL, emulator.DefaultClientID, emulator.DefaultClientSecret, target)
 	if ca := to.CA; ca != "" {
-		file := filepath.Join(r.dir, group+"-ca.pem")
+		file := filepath.Join(r.dir, name+"-ca.pem")
 		if err := os.WriteFile(file, []byte(ca), 0o600); err != nil {
 			return nil, err
 		}
 		text += fmt.Sprintf(`, ca_file: "%s"`, file)
 	}
-	text += fmt.Sprintf("}\nops: {address: \"%s\"}\nlog: {level: warn}\n", ops)
-	file := filepath.Join(r.dir, group+".yaml")
+	text += fmt.Sprintf("}\nops: {address: \"%s\"}\nlog: {level: warn}\n%s", ops, more)
+	file := filepath.Join(r.dir, name+".yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -256,8 +256,9 @@ type owners struct {
 
 // lastRow is the latest Write of a partition that was acknowledged.
 type lastRow struct {
-	Member string    `json:"member"`
-	At     time.Time `json:"at"`
+	Member  string        `json:"member"`
+	At      time.Time     `json:"at"`
+	Longest time.Duration `json:"longest_ns"` // between two such Writes
 }
 
 // handover is a partition's way from one member to another.
@@ -304,7 +305,10 @@ func (o *owners) record(partition int, member string, at time.Time) {
 	if known && before.Member != member {
 		o.moves = append(o.moves, handover{partition, before.Member, member, before.At, at})
 	}
-	o.last[partition] = lastRow{member, at}
+	if known {
+		before.Longest = max(before.Longest, at.Sub(before.At))
+	}
+	o.last[partition] = lastRow{member, at, before.Longest}
 }
 
 // routes adds the paths of the members to those of the workspace.
