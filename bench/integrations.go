@@ -50,7 +50,7 @@ type integrationsResult struct {
 const (
 	busyIntegrations = 20
 	busyRate         = 100              // events per second of each, by default
-	idleSettle       = 10 * time.Second // from when all deliver until the first look
+	idleDelay        = 10 * time.Second // from when all deliver until the first look
 	addedWithin      = time.Minute      // from the file until the new one delivers, at most
 )
 
@@ -186,7 +186,7 @@ func (r *rig) idleProcess(ctx context.Context, n int) (c idleCost, err error) {
 		return c, err
 	}
 	defer func() { err = errors.Join(err, d.end(ctx)) }()
-	if err := pause(ctx, idleSettle); err != nil {
+	if err := pause(ctx, idleDelay); err != nil {
 		return c, err
 	}
 	from, err := readCPU(d.pid)

@@ -29,11 +29,16 @@ type Cluster struct {
 	// below.
 	writing chan struct{}
 	ensured map[string]bool // dead-letter topics that are known to exist
-	writer  *kafka.Client   // Client, or one that replaced it; see renewWriter
+	writer  *kafka.Client   // for dead letters: Client, or one of its own; nil before the first where Client is lent
 }
 
 // NewCluster prepares a connection; nothing is dialled yet.
 func NewCluster(cfg Config, log *zap.Logger) (*Cluster, error) {
+	if cfg.LookUps != nil {
+		lent := *cfg.LookUps
+		lent.Log = log
+		return &Cluster{Client: &lent, cfg: cfg, writing: make(chan struct{}, 1)}, nil
+	}
 	cl, err := newWriter(&cfg, log)
 	if err != nil {
 		return nil, err
@@ -55,24 +60,29 @@ func newWriter(cfg *Config, log *zap.Logger) (*kafka.Client, error) {
 	)
 }
 
-// Close ends the connection.
+// Close ends the connection, unless it is lent.
 func (c *Cluster) Close() {
-	c.Client.Close()
-	if c.writer != c.Client {
+	if c.cfg.LookUps == nil {
+		c.Client.Close()
+	}
+	c.closeWriter()
+}
+
+func (c *Cluster) closeWriter() {
+	if c.writer != nil && c.writer != c.Client {
 		c.writer.Close()
 	}
 }
 
-// renewWriter replaces the client for dead letters: one that was refused a
-// producer id keeps that answer, also after the grant. The caller holds c.writing.
+// renewWriter makes a client for dead letters. It replaces one that was refused a
+// producer id, which keeps that answer, also after the grant. The caller holds
+// c.writing.
 func (c *Cluster) renewWriter() error {
 	fresh, err := newWriter(&c.cfg, c.Log)
 	if err != nil {
 		return err
 	}
-	if c.writer != c.Client {
-		c.writer.Close()
-	}
+	c.closeWriter()
 	c.writer = fresh
 	return nil
 }

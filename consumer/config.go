@@ -24,6 +24,9 @@ type Config struct {
 	// Budget, if not nil, bounds the event bytes instead of a budget of MaxBuffered
 	// bytes for this group alone.
 	Budget *Budget
+	// LookUps, if not nil, is lent: a cluster looks things up with it, and makes a
+	// client of its own only for its first dead letter.
+	LookUps *kafka.Client
 	// SinkProblem returns the sink's problem, and "" while it has none, to explain a
 	// partition that delivers nothing. It may be nil and must not wait.
 	SinkProblem func() (reason, remedy string)

@@ -242,6 +242,11 @@ func (c *Cluster) writeDeadLetters(ctx context.Context, source string, records [
 	case <-ctx.Done():
 		return records, ctx.Err()
 	}
+	if c.writer == nil {
+		if err := c.renewWriter(); err != nil {
+			return records, err
+		}
+	}
 	for len(records) > 0 {
 		n, size := 0, 0
 		for n < len(records) && (n == 0 || size+RecordBytes(records[n]) < deadLetterChunk) {

@@ -18,6 +18,7 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/integrations"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/ops/group"
@@ -57,6 +58,7 @@ type App struct {
 	metrics      *ops.Metrics
 	budget       *consumer.Budget
 	connections  *zerobus.Connections
+	lookUps      *kafka.Client
 	started      time.Time
 	instance     string     // random
 	page         *live.Page // nil without live events
@@ -87,6 +89,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			err = errors.Join(err, a.Close(ctx))
 		}
 	}()
+	if a.lookUps, err = pipeline.NewLookUps(a.base.Load, o.Version, o.Log); err != nil {
+		return nil, err
+	}
 	traces, err := TraceSettings(cfg)
 	if err != nil {
 		return nil, err
@@ -149,7 +154,7 @@ func (a *App) build(i config.Integration) (integrations.Runner, error) {
 	}
 	p, err := pipeline.New(pipeline.Config{Name: i.Name, Settings: i.Config, Range: a.o.Range}, pipeline.Deps{
 		Log: a.log.With(zap.String("integration", i.Name)), Metrics: a.metrics.Integration(i.Name, pipeline.KnownLabels(i.Config)),
-		Budget: a.budget, Connections: a.connections, Version: a.o.Version, Events: events, Tracer: a.tracer, Observer: a.o.Observer,
+		Budget: a.budget, Connections: a.connections, LookUps: a.lookUps, Version: a.o.Version, Events: events, Tracer: a.tracer, Observer: a.o.Observer,
 		Resized: func(brokers, partitions int) { a.memory.resize(i.Name, brokers, partitions) }, ShowProgress: a.o.ShowProgress, Stage: a.o.Stage,
 	})
 	if err != nil {
@@ -242,6 +247,9 @@ func (a *App) Close(ctx context.Context) (err error) {
 	}
 	if a.group != nil {
 		a.o.Stage("closing the connection for look-ups", a.group.Close)
+	}
+	if a.lookUps != nil {
+		a.lookUps.Close()
 	}
 	return err
 }

@@ -45,6 +45,9 @@ type Deps struct {
 	// Budget bounds the events that are polled and not yet durable, together with
 	// those of other pipelines. Nil: delivery.max_buffered of this one alone.
 	Budget *consumer.Budget
+	// LookUps looks things up in Kafka, also for other pipelines; see NewLookUps.
+	// Nil: this one has its own.
+	LookUps *kafka.Client
 	// Connections to the workspace are shared with those of other pipelines. Nil:
 	// this one has its own.
 	Connections *zerobus.Connections
@@ -93,7 +96,7 @@ func New(cfg Config, deps Deps) (*Pipeline, error) {
 	p.settings.Store(cfg.Settings)
 	s := newSecrets(p.Settings, p.log)
 	p.kafka = consumerConfig(cfg.Settings, s, deps.Version)
-	p.kafka.Budget, p.kafka.SinkProblem, p.kafka.OnSizeChange = deps.Budget, p.sinkProblem, deps.Resized
+	p.kafka.Budget, p.kafka.LookUps, p.kafka.SinkProblem, p.kafka.OnSizeChange = deps.Budget, deps.LookUps, p.sinkProblem, deps.Resized
 	if cfg.From != nil {
 		p.kafka.Start = "earliest"
 		if cfg.From.Kind == kafka.AtTime {

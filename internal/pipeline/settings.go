@@ -2,7 +2,9 @@ package pipeline
 
 import (
 	"context"
+	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/consumer"
@@ -44,6 +46,13 @@ func secretsOf(c *config.Config, log *zap.Logger) *secrets {
 func NewKafkaClient(c *config.Config, version string, log *zap.Logger) (*kafka.Client, error) {
 	cfg := consumerConfig(c, secretsOf(c, log), version)
 	return kafka.NewClient(cfg.Connection(), log)
+}
+
+// NewLookUps returns a client that looks things up in the cluster for the pipelines of
+// a process. settings returns the settings in force, for secrets. It does no I/O.
+func NewLookUps(settings func() *config.Config, version string, log *zap.Logger) (*kafka.Client, error) {
+	cfg := consumerConfig(settings(), newSecrets(settings, log), version)
+	return kafka.NewClient(cfg.Connection(), log, kgo.RetryTimeout(10*time.Second))
 }
 
 // OpenDeadLetters opens the dead-letter topics of integrations, one at least.
