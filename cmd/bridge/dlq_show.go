@@ -1,16 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -86,8 +81,8 @@ type shownDeadLetter struct {
 	SourceTime string              `json:"source_timestamp,omitempty"`
 	Version    string              `json:"bridge_version,omitempty"`
 	Headers    []shownHeader       `json:"headers"` // of the original
-	Key        shownBytes          `json:"key"`
-	Value      shownBytes          `json:"value"`
+	Key        plaintext.Bytes     `json:"key"`
+	Value      plaintext.Bytes     `json:"value"`
 	Bytes      int                 `json:"value_bytes"`
 	NoTable    string              `json:"without_table,omitempty"` // why the table's columns are not known
 	Now        []mapping.Explained `json:"now"`                     // of each event that failed
@@ -97,8 +92,8 @@ type shownDeadLetter struct {
 }
 
 type shownHeader struct {
-	Key   string     `json:"key"`
-	Value shownBytes `json:"value"`
+	Key   string          `json:"key"`
+	Value plaintext.Bytes `json:"value"`
 }
 
 func newShownDeadLetter(l *deadletter.Record, topics int) *shownDeadLetter {
@@ -179,10 +174,10 @@ func (s *shownDeadLetter) text(b *strings.Builder, _ terminal.Style) {
 	}
 	line("state", state)
 	for _, h := range s.Headers {
-		line("header", plaintext.ShortLine(h.Key, 255)+" = "+h.Value.short())
+		line("header", plaintext.ShortLine(h.Key, 255)+" = "+h.Value.Short())
 	}
-	line("key", s.Key.short())
-	line("value", fmt.Sprintf("%d bytes\n%s", s.Bytes, s.Value.long()))
+	line("key", s.Key.Short())
+	line("value", fmt.Sprintf("%d bytes\n%s", s.Bytes, s.Value.Long()))
 	if l.Fault != "" {
 		return
 	}
@@ -199,66 +194,3 @@ func (s *shownDeadLetter) text(b *strings.Builder, _ terminal.Style) {
 		writeExplained(b, title, e)
 	}
 }
-
-const (
-	maxShown    = 64 << 10 // bytes of a value, as text
-	maxShownHex = 1 << 10  // bytes of a value that is no text
-)
-
-// shownBytes is a key, a value or a header of a record.
-type shownBytes []byte
-
-// MarshalJSON returns JSON as it is, text as a string, anything else as
-// {"hex": ...}, and nil as null.
-func (b shownBytes) MarshalJSON() ([]byte, error) {
-	switch {
-	case b == nil:
-		return []byte("null"), nil
-	case json.Valid(b):
-		return b, nil
-	case utf8.Valid(b):
-		return json.Marshal(string(b))
-	}
-	return json.Marshal(map[string]string{"hex": hex.EncodeToString(b)})
-}
-
-// short is quoted text or hexadecimal, cut to maxShownHex bytes.
-func (b shownBytes) short() string {
-	if b == nil {
-		return "null"
-	}
-	more := ""
-	if len(b) > maxShownHex {
-		more = fmt.Sprintf(" ... %d bytes more", len(b)-maxShownHex)
-		b = b[:maxShownHex]
-	}
-	if text := strings.ToValidUTF8(string(b), ""); len(text) >= len(b)-utf8.UTFMax && more != "" || utf8.Valid(b) {
-		return strconv.Quote(text) + more
-	}
-	return "0x" + hex.EncodeToString(b) + more
-}
-
-// long is indented JSON, text as it is, or a hex dump, cut.
-func (b shownBytes) long() string {
-	if b == nil {
-		return "null"
-	}
-	var text bytes.Buffer
-	most := maxShown
-	switch {
-	case json.Indent(&text, b, "", "  ") == nil && printable(text.Bytes()):
-	case printable(b):
-		text = *bytes.NewBuffer(b)
-	default:
-		most = 5 * maxShownHex
-		text = *bytes.NewBufferString(hex.Dump(b[:min(len(b), most)]))
-	}
-	shown := text.Bytes()
-	if len(shown) <= most {
-		return strings.TrimRight(string(shown), "\n")
-	}
-	return strings.ToValidUTF8(string(shown[:most]), "") + "\n... cut here; --output json shows all"
-}
-
-// printable reports whether a terminal shows the text and obeys none of it.
-func printable(b []byte) bool { return plaintext.Visible(string(b)) == string(b) }

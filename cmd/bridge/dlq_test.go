@@ -10,7 +10,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/deadletter"
-
+	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/terminal"
 )
 
@@ -54,7 +54,7 @@ func TestHostileDeadLettersAreEscaped(t *testing.T) {
 			s.mapNow(t.Context(), nil) // a dead letter at fault is not mapped
 			text := textOf(s.text)
 			harmless(t, "text", text)
-			if len(text) > 2*maxShown {
+			if len(text) > 2*plaintext.MaxShown {
 				t.Errorf("got %d bytes of text, want it cut", len(text))
 			}
 			if doc, err := json.Marshal(s); err != nil {

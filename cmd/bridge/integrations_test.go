@@ -136,6 +136,13 @@ func TestIntegrationIsChosen(t *testing.T) {
 		if want := "did you mean orders?"; got.code != exitUsage || !strings.Contains(got.stderr, want) {
 			t.Errorf("%v: got exit code %d and %s, want %d and %q", args, got.code, got.stderr, exitUsage, want)
 		}
+		if want := "try: bridge integrations list --config " + file + "\n"; !strings.HasSuffix(got.stderr, want) {
+			t.Errorf("%v: got %s, want %q at its end", args, got.stderr, want)
+		}
+	}
+	set := "integrations.orders.kafka.start=latest"
+	if got := command("ddl", "--config", file, "--integration", "order", "--set", set); !strings.HasSuffix(got.stderr, "try: bridge integrations list --config "+file+" --set "+set+"\n") {
+		t.Errorf("got %s, want the key of an integration repeated", got.stderr)
 	}
 	got := command("ddl", "--config", file, "--integration", "refunds")
 	if want := "CREATE TABLE IF NOT EXISTS `datafly`.`shop`.`refunds`"; got.code != exitFine || !strings.Contains(got.stdout, want) {

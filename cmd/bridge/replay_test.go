@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/datafly/bridge/internal/kafka"
+	"github.com/datafly/bridge/internal/kafkatest"
 )
 
 func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
@@ -46,18 +47,6 @@ func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 	}
 }
 
-// refusedOffsets answers a look-up of committed offsets with an error.
-func refusedOffsets(req *kmsg.OffsetFetchRequest, why *kerr.Error) kmsg.Response {
-	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
-	resp.ErrorCode = why.Code
-	for _, g := range req.Groups {
-		answer := kmsg.NewOffsetFetchResponseGroup()
-		answer.Group, answer.ErrorCode = g.Group, why.Code
-		resp.Groups = append(resp.Groups, answer)
-	}
-	return resp
-}
-
 // A replay that fails after it has committed, or in the middle, is in the audit,
 // too: the offsets may be others now.
 func TestFailedReplayIsAudited(t *testing.T) {
@@ -77,7 +66,7 @@ func TestFailedReplayIsAudited(t *testing.T) {
 		if !committed.Load() {
 			return nil, nil, false
 		}
-		return refusedOffsets(r.(*kmsg.OffsetFetchRequest), kerr.GroupAuthorizationFailed), nil, true
+		return kafkatest.RefusedOffsets(r.(*kmsg.OffsetFetchRequest), kerr.GroupAuthorizationFailed), nil, true
 	})
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	if err := os.WriteFile(file, []byte("kafka: {brokers: ["+fake.ListenAddrs()[0]+"], topics: [events]}\n"), 0o600); err != nil {

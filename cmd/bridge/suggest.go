@@ -67,7 +67,9 @@ func nextCommand(cmd *cobra.Command, err error) string {
 // nextUsage is nextCommand for a wrong command line or configuration.
 func nextUsage(cmd *cobra.Command, err error) string {
 	var blueprint *mapping.Problem
-	if problems := config.Problems(err); len(problems) > 0 {
+	if problems := config.Problems(err); len(problems) == 1 && problems[0].Key == "--integration" {
+		return "bridge integrations list" + configArgument(cmd, "")
+	} else if len(problems) > 0 {
 		return helpOnKeys(problems)
 	} else if errors.As(err, &blueprint) {
 		if blueprint.File != "" && blueprint.File != "default.yaml" {
@@ -100,8 +102,9 @@ func helpOnKeys(problems []*config.Problem) string {
 }
 
 // configArgument returns the configuration flags of the command line for the next
-// command, without secrets.
-func configArgument(cmd *cobra.Command) string {
+// command, without secrets: --config, --set and those that are named, by default those
+// that most commands have.
+func configArgument(cmd *cobra.Command, names ...string) string {
 	f := cmd.Flag("config")
 	if f == nil {
 		return ""
@@ -110,14 +113,21 @@ func configArgument(cmd *cobra.Command) string {
 	if _, err := plaintext.Stat(f.Value.String()); err == nil || f.Changed {
 		given = " --config " + shellWord(f.Value.String())
 	}
-	for _, name := range []string{"brokers", "topics", "group", "integration"} {
+	if names == nil {
+		names = []string{"brokers", "topics", "group", "integration"}
+	}
+	for _, name := range names {
 		if f := cmd.Flag(name); f != nil && f.Changed {
 			given += " --" + name + " " + shellWord(f.Value.String())
 		}
 	}
 	sets, _ := cmd.Flags().GetStringArray("set")
 	for _, set := range sets {
-		if path, _, _ := strings.Cut(set, "="); slices.ContainsFunc(config.Keys(), func(k *config.Key) bool { return k.Path == path && k.Type != "secret" }) {
+		path, _, _ := strings.Cut(set, "=")
+		if overlay, ok := strings.CutPrefix(path, "integrations."); ok {
+			_, path, _ = strings.Cut(overlay, ".")
+		}
+		if slices.ContainsFunc(config.Keys(), func(k *config.Key) bool { return k.Path == path && k.Type != "secret" }) {
 			given += " --set " + shellWord(set)
 		}
 	}

@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // fake is a [Broker] on kfake. It keeps its ports and, in a folder, its state, so
@@ -149,4 +151,16 @@ func (f *fake) Restart(t testing.TB) {
 	t.Helper()
 	f.StopAll(t)
 	f.StartAll(t)
+}
+
+// RefusedOffsets is the answer of a broker that refuses a look-up of committed offsets.
+func RefusedOffsets(req *kmsg.OffsetFetchRequest, why *kerr.Error) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+	resp.ErrorCode = why.Code
+	for _, g := range req.Groups {
+		answer := kmsg.NewOffsetFetchResponseGroup()
+		answer.Group, answer.ErrorCode = g.Group, why.Code
+		resp.Groups = append(resp.Groups, answer)
+	}
+	return resp
 }

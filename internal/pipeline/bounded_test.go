@@ -12,6 +12,7 @@ import (
 
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafka"
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/internal/ops"
 )
 
@@ -34,7 +35,7 @@ func TestStartIsCommittedOnce(t *testing.T) {
 		if !committed.Load() || !failed.CompareAndSwap(false, true) {
 			return nil, nil, false
 		}
-		return refusedOffsets(r.(*kmsg.OffsetFetchRequest), kerr.UnknownServerError), nil, true
+		return kafkatest.RefusedOffsets(r.(*kmsg.OffsetFetchRequest), kerr.UnknownServerError), nil, true
 	})
 	c := config.Defaults()
 	c.Kafka.Brokers, c.Kafka.Topics = fake.ListenAddrs(), []string{"events"}
@@ -57,16 +58,4 @@ func TestStartIsCommittedOnce(t *testing.T) {
 	if n := logs.FilterMessage("beginning at --from").Len(); n != 1 {
 		t.Errorf("got the start logged %d times, want once", n)
 	}
-}
-
-// refusedOffsets is the answer of a broker that refuses a look-up.
-func refusedOffsets(req *kmsg.OffsetFetchRequest, why *kerr.Error) kmsg.Response {
-	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
-	resp.ErrorCode = why.Code
-	for _, g := range req.Groups {
-		answer := kmsg.NewOffsetFetchResponseGroup()
-		answer.Group, answer.ErrorCode = g.Group, why.Code
-		resp.Groups = append(resp.Groups, answer)
-	}
-	return resp
 }
