@@ -13,9 +13,12 @@ import (
 )
 
 const (
-	// ownDescriptors are those the process needs besides its writes: for the brokers,
-	// the ops endpoints, files and the Go runtime.
+	// ownDescriptors are those the process needs besides its writes: for the brokers
+	// with one integration, the ops endpoints, files and the Go runtime.
 	ownDescriptors = 64
+	// moreDescriptors are those of each further integration, besides one for fetching
+	// from each broker: to the group's coordinator and for metadata.
+	moreDescriptors = 3
 	// fewDescriptors is how many have to be free: connections that are opened at the
 	// same moment fail otherwise.
 	fewDescriptors = 8

@@ -6,6 +6,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/datafly/bridge/internal/config"
 )
 
 func TestDescriptorsThatAreShort(t *testing.T) {
@@ -41,4 +45,21 @@ func TestDescriptorsThatAreShort(t *testing.T) {
 	look(2 * shortFor)
 	open, limit, fails = 0, 0, nil // no limit is known
 	look(descriptorsEvery)
+}
+
+// Each further integration needs connections to the brokers.
+func TestDescriptorsOfIntegrations(t *testing.T) {
+	c := config.Defaults()
+	var wanted []config.Integration
+	for _, name := range []string{"one", "two", "three", "off"} {
+		wanted = append(wanted, config.Integration{Name: name, Enabled: name != "off", Config: &c})
+	}
+	l := newMemoryLimit(zap.NewNop())
+	l.plan(wanted)
+	for _, i := range wanted {
+		l.resize(i.Name, 3, 10)
+	}
+	if got, want := l.descriptorsNeeded(), ownDescriptors+3*10+2*(3+moreDescriptors); got != want {
+		t.Errorf("got %d, want %d", got, want)
+	}
 }

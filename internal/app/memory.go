@@ -69,10 +69,15 @@ func (l *memoryLimit) resize(name string, brokers, partitions int) {
 func (l *memoryLimit) descriptorsNeeded() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := ownDescriptors
+	n, enabled := ownDescriptors, 0
 	for _, i := range l.wanted {
-		if i.Enabled {
-			n += descriptorsOf(i.Config, l.plans[i.Name].Partitions)
+		if !i.Enabled {
+			continue
+		}
+		plan := l.plans[i.Name]
+		n += descriptorsOf(i.Config, plan.Partitions)
+		if enabled++; enabled > 1 {
+			n += plan.Brokers + moreDescriptors
 		}
 	}
 	return n
