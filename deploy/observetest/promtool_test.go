@@ -36,9 +36,10 @@ func TestPromtool(t *testing.T) {
 	t.Run("gets an answer for each panel", func(t *testing.T) {
 		// A test of promtool's, in JSON, which is YAML. absent(x) has a result
 		// exactly when x has none.
-		var inputs, questions []object
+		var inputs, summed, questions []object
 		for _, s := range samples(t) {
 			inputs = append(inputs, object{"series": s, "values": "1+2x60"})
+			summed = append(summed, object{"series": strings.Replace(s, `, partition="w"`, "", 1), "values": "1+2x60"})
 		}
 		for _, e := range expressions(t) {
 			if !strings.HasPrefix(e.at, dashboardFile) || slices.Contains(quiet, strings.TrimPrefix(e.at, dashboardFile+": ")) {
@@ -50,6 +51,7 @@ func TestPromtool(t *testing.T) {
 			t.Fatalf("got %d expressions of the dashboard, want 50 or more", len(questions))
 		}
 		ask(t, promtool, inputs, questions)
+		ask(t, promtool, summed, questions) // with ops.partition_metrics: false
 	})
 	t.Run("finds a reason in each panel that a bridge at rest leaves empty", func(t *testing.T) {
 		var inputs, questions []object
