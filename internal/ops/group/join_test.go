@@ -193,6 +193,12 @@ orders d-orders - 1/1 1 1 4 3s 10 1
 m2 - 10.0.0.2:9400 running 1 ready
 t/1 writing 5 9 4 3s m2`,
 		},
+		{
+			name: "disabled everywhere", own: failed("i1", ops.StateDisabled), answers: []answer{self}, facts: result[map[string]kafka.GroupState]{at: noon},
+			want: `ready deployment d, 1 of 1 processes answer
+kafka asked 0s ago
+10.0.0.1:9400 (this) running v1 i1`,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := join(tc.own, ":9400", tc.enabled, !tc.noPeers, tc.answers, tc.facts)

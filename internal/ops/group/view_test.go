@@ -187,7 +187,10 @@ func TestPeersThatFail(t *testing.T) {
 		"redirects": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://10.9.9.9:80/", http.StatusFound)
 		}, "HTTP 302"},
-		"answers too much":         {text(200, `{"state":"`+strings.Repeat("x", maxBody)+`"}`), "larger than"},
+		"answers too much": {func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, `{"state":"`+strings.Repeat("x", 2*maxBody))
+			<-r.Context().Done()
+		}, "larger than"},
 		"has another deployment":   {text(200, `{"state":"running","deployment":"other"}`), "belongs to deployment other"},
 		"closes before the answer": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "see whether the process runs"},
 	} {
@@ -246,7 +249,7 @@ func TestThisProcessIsAmongItsPeers(t *testing.T) {
 			if got.Integrations[0].Answering != 2 || !got.PeersConfigured {
 				t.Errorf("got %+v, want both members", got.Integrations)
 			}
-			time.Sleep(refresh)
+			<-time.After(refresh)
 		}
 		if own, other := w.connections("10.0.0.1:9400"), w.connections("10.0.0.2:9400"); own != 1 || other != 3 {
 			t.Errorf("asked this process %d times and the other %d times, want 1 and 3", own, other)
@@ -330,9 +333,9 @@ func TestLookUpsDoNotPileUp(t *testing.T) {
 			}
 		}
 		expect("at first", many(), true, "", 0, 1)
-		time.Sleep(refresh - time.Nanosecond)
+		<-time.After(refresh - time.Nanosecond)
 		expect("within two seconds", many(), true, "", 0, 1)
-		time.Sleep(time.Nanosecond)
+		<-time.After(time.Nanosecond)
 		w.setKafka(func(ctx context.Context) error { <-ctx.Done(); return fmt.Errorf("no broker answers: %w", ctx.Err()) })
 		s := many() // at 2 s, answered at 3 s
 		expect("while it hangs", s, false, "no answer within 1s", 2*time.Second, 2)
@@ -340,16 +343,16 @@ func TestLookUpsDoNotPileUp(t *testing.T) {
 			t.Errorf("got %+v, want the facts of the last look-up", s.Kafka)
 		}
 		expect("while it hangs", many(), false, "no answer within 1s", 2*time.Second, 2)
-		time.Sleep(4 * time.Second) // to 8 s; the look-up has ended at 7 s
+		<-time.After(4 * time.Second) // to 8 s; the look-up has ended at 7 s
 		expect("the next one", many(), false, "no broker answers", 2*time.Second, 3)
-		time.Sleep(4 * time.Second)
+		<-time.After(4 * time.Second)
 		w.setKafka(func(context.Context) error { return errors.New("refused") })
 		s = many()
 		expect("facts that are too old", s, false, "refused", 2*time.Second, 4)
 		if !s.Kafka.At.IsZero() || s.Ready || s.Problems[0].Code != "kafka_unknown" {
 			t.Errorf("got %+v, %+v, want no facts and the problem", s.Kafka, s.Problems)
 		}
-		time.Sleep(refresh)
+		<-time.After(refresh)
 		w.setKafka(nil)
 		expect("again", many(), true, "", 0, 5)
 	})
