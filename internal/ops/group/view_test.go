@@ -345,7 +345,7 @@ func TestLookUpsDoNotPileUp(t *testing.T) {
 		expect("while it hangs", many(), false, "no answer within 1s", 2*time.Second, 2)
 		<-time.After(4 * time.Second) // to 8 s; the look-up has ended at 7 s
 		expect("the next one", many(), false, "no broker answers", 2*time.Second, 3)
-		<-time.After(4 * time.Second)
+		<-time.After(5 * time.Second) // to 14 s; the look-up has ended at 13 s
 		w.setKafka(func(context.Context) error { return errors.New("refused") })
 		s = many()
 		expect("facts that are too old", s, false, "refused", 2*time.Second, 4)
