@@ -77,6 +77,9 @@ func TestTopicsSayWhatTheirSourcesSay(t *testing.T) {
 			t.Errorf("help environment: %s is missing", k.Env)
 		}
 	}
+	if text := runFine(t, "help", "config", "integrations"); !strings.Contains(text, strings.Split(comments["integrations"], "\n")[0]) {
+		t.Errorf("help config integrations: got %s, want what config.example.yaml says", text)
+	}
 	for name := range config.Borrowed() {
 		if !strings.Contains(environment, name+"\n") {
 			t.Errorf("help environment: %s is missing", name)

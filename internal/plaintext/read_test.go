@@ -215,3 +215,21 @@ func TestReadsAreBounded(t *testing.T) {
 		t.Errorf("got %v hanging, want nothing", names)
 	}
 }
+
+func TestList(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"c", "a", "b", ".d"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	visible := func(name string) bool { return name[0] != '.' }
+	if got, err := List(dir, visible, 3); err != nil || strings.Join(got, " ") != "a b c" {
+		t.Errorf("got %q, %v, want the visible ones sorted", got, err)
+	}
+	for folder, want := range map[string]string{dir: "more than 2", filepath.Join(dir, "none"): "no such file", filepath.Join(dir, "a"): "not a directory"} {
+		if got, err := List(folder, visible, 2); err == nil || len(got) > 0 || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %q, %v, want %s", folder, got, err, want)
+		}
+	}
+}
