@@ -168,9 +168,6 @@ func (l *loader) take(from origin, source layer, path, text string, list []strin
 	if rule == "" {
 		l.values[k.Path] = value
 		l.origins[k.Path] = from
-		if l.base != nil {
-			delete(l.faulty, k.Path) // of the base
-		}
 		return
 	}
 	if list != nil {

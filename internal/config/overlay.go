@@ -2,7 +2,9 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -56,7 +58,10 @@ func (l *loader) readIntegrations(o Options) {
 		if err != nil {
 			l.problem(origin{source: file}, "", "", "cannot be read: "+setting.Cause(err), "make it readable, or take it out of integrations_dir")
 			l.incomplete = true
-			return // a folder that hangs would hang for each of its files
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return // a mount that hangs would hang for each of its files
+			}
+			continue
 		}
 		if !l.parseFile(file, data, func(root *yaml.Node) { l.readOverlays(file, root) }) {
 			l.incomplete = true

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/datafly/bridge/internal/config"
@@ -39,7 +40,7 @@ func TestProblemsOfIntegrations(t *testing.T) {
 			[]string{"F:13: integration x: ops.address belongs", "F:14: integration x: log.level belongs", "F:15: integration x: delivery.drain belongs", "F:16: integration x: deployment belongs", "F:17: integration x: kafka.sasl.username belongs"}},
 		{"misspelt", base + below("x: {kafka: {topic: t}, zerobus: {tabel: t}}"), nil, nil, []string{"F:9: integration x: unknown key zerobus.tabel; did you mean zerobus.table?"}},
 		{"misspelt enabled", base + below(orders+"x: {kafka: {topic: t}, zerobus.table: t, enabeld: false}"), nil, nil, []string{"F:10: integration x: unknown key enabeld; did you mean enabled?"}},
-		{"no key of the section", base + below("x: {delivery: {speed: 1}, kafka.topics: [t], zerobus.table: t}"), nil, nil, []string{"integration x: unknown key delivery.speed; the keys of delivery are max_rows, max_bytes"}},
+		{"no key of the section", base + below("x: {delivery: {speed: 1}, kafka.topics: [t], zerobus.table: t}"), nil, nil, []string{"integration x: unknown key delivery.speed; the keys of delivery are max_rows, max_bytes\n"}},
 		{"enabled is no boolean", base + below("x: {enabled: maybe, kafka.topics: [t], zerobus.table: t}"), nil, nil, []string{`F:9: integration x: enabled "maybe" must be true or false`}},
 		{"enabled in the base", base + "enabled: false\n" + below(orders), nil, nil, []string{"F:8: unknown key enabled"}},
 		{"two spellings", base + below("x: {kafka: {topic: a, topics: [b]}, zerobus.table: t}"), nil, nil, []string{"F:9: integration x: kafka.topics is the same key as kafka.topic"}},
@@ -58,6 +59,9 @@ func TestProblemsOfIntegrations(t *testing.T) {
 		{"a file with integrations", base, map[string]string{"a.yaml": below(orders)}, nil, []string{"D/a.yaml:1: integrations.integrations must not hold integrations again; take this line out"}},
 		{"a file of another kind", base, map[string]string{"a.yaml": "- a\n"}, nil, []string{"D/a.yaml:1: integrations must hold names"}},
 		{"a file that is no YAML", base, map[string]string{"a.yaml": "a: [\n", "b.yaml": orders}, nil, []string{"D/a.yaml:1: not valid YAML"}},
+		{"--set beside it", base, map[string]string{"a.yaml": "a: [\n"}, []string{"integrations.orders.kafka.start=latest"}, []string{"D/a.yaml:1: not valid YAML"}},
+		{"two large files", base, map[string]string{"a.yaml": "#" + strings.Repeat("x", 1<<20), "b.yaml": "#" + strings.Repeat("x", 1<<20)}, nil,
+			[]string{"D/a.yaml: cannot be read: it is larger", "D/b.yaml: cannot be read: it is larger"}},
 		{"two documents", base, map[string]string{"a.yaml": orders + "---\n" + clicks}, nil, []string{"a second YAML document is not read"}},
 		{"a large file", base, map[string]string{"a.yaml": "#" + strings.Repeat("x", 1<<20)}, nil, []string{"D/a.yaml: cannot be read: it is larger than 1048576 bytes"}},
 		{"an empty folder", base, map[string]string{"a.txt": orders, ".a.yaml": orders}, nil, []string{`integrations_dir "D" holds no integration, and the configuration file describes none`}},
@@ -111,7 +115,7 @@ func TestProblemsOfIntegrations(t *testing.T) {
 			got := strings.Split(err.Error(), "\n")
 			for _, want := range tc.want {
 				want = strings.NewReplacer("F:", file+":", `"D"`, `"`+dir+`"`, "D/", dir+"/").Replace(want)
-				if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, want) }) {
+				if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line+"\n", want) }) {
 					missing = append(missing, want)
 				}
 			}
@@ -199,6 +203,21 @@ func TestBoundsOfTheFolder(t *testing.T) {
 	}
 	if _, err := config.LoadDeployment(config.Options{File: write(t, complete), Sets: []string{"integrations_dir=" + full}}); err != nil {
 		t.Errorf("a thousand empty files: %v", err)
+	}
+}
+
+// Files that hang, as on a mount without its server, cost the time of one.
+func TestAFolderThatHangs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"a.yaml", "b.yaml"} {
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := config.LoadDeployment(config.Options{File: write(t, complete), Sets: []string{"integrations_dir=" + dir}})
+	if got := config.Problems(err); len(got) != 1 || !strings.Contains(err.Error(), filepath.Join(dir, "a.yaml")+": cannot be read: nobody has written") {
+		t.Errorf("got %v, want the first file alone", err)
 	}
 }
 
