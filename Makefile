@@ -74,7 +74,7 @@ test: vet ## Vet, then run every test with the race detector, on Apache Kafka to
 	exit $$status
 
 # The two halves of make test run beside each other.
-GOTEST := go test -race -count=1 -timeout 40m $(TESTARGS)
+GOTEST := go test -race -count=1 -timeout 80m $(TESTARGS)
 .PHONY: test-bridge test-outside
 test-bridge:
 	@status=0; $(if $(MAIN_PKGS),$(GOTEST) -p 1 $(MAIN_LONGEST) $(MAIN_PKGS) || status=$$?;) \
