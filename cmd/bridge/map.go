@@ -63,7 +63,7 @@ in place of the rows.`,
 			run := f.newRun(m, cmd.OutOrStdout())
 			run.errs = cmd.ErrOrStderr()
 			if len(files) == 0 {
-				err = run.lines(&interruptible{ctx: cmd.Context(), r: cmd.InOrStdin()})
+				err = run.lines(&plaintext.Interruptible{Ctx: cmd.Context(), Reader: cmd.InOrStdin()})
 			} else {
 				err = run.samples(cmd.Context(), files)
 			}
@@ -137,7 +137,7 @@ type mapRun struct {
 // samples maps the events of files.
 func (r *mapRun) samples(ctx context.Context, files []string) error {
 	for _, file := range files {
-		in, err := awaited(ctx, func() (io.Reader, error) { return readSample(file) })
+		in, err := plaintext.Await(ctx, func() (io.Reader, error) { return readSample(file) })
 		if err != nil {
 			return err
 		}

@@ -174,7 +174,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay
 	if err != nil {
 		return err
 	}
-	report.add(moves)
+	report.ReplaySummary = kafka.Summarize(moves)
 	if report.Members, err = cluster.Members(ctx, r.Group); err != nil {
 		return err
 	}
@@ -227,96 +227,19 @@ type replayReport struct {
 	To       string    `json:"to"` // a relative time made absolute
 	Executed bool      `json:"executed"`
 
-	Partitions []replayPartition `json:"partitions"`
-	Totals     replayTotals      `json:"totals"`
-	Members    []kafka.Member    `json:"members"` // of the group; --execute refuses while there is one
+	kafka.ReplaySummary
+	Members []kafka.Member `json:"members"` // of the group; --execute refuses while there is one
 
 	execute   bool // asked for
 	allowSkip bool
-}
-
-// replayPartition is one partition. Counts of events are differences of offsets.
-type replayPartition struct {
-	Topic     string `json:"topic"`
-	Partition int32  `json:"partition"`
-	Committed *int64 `json:"committed"` // null: none
-	Target    int64  `json:"target"`
-	LogStart  int64  `json:"log_start"`
-	LogEnd    int64  `json:"log_end"`
-	ToRead    int64  `json:"to_read"`         // from the target to the log's end
-	Again     int64  `json:"delivered_again"` // delivered before, as far as the group has committed
-	Skipped   int64  `json:"skipped"`         // never delivered, and skipped
-	Note      string `json:"note,omitempty"`
-}
-
-type replayTotals struct {
-	Partitions int   `json:"partitions"`
-	Changed    int   `json:"changed"`
-	ToRead     int64 `json:"to_read"`
-	Again      int64 `json:"delivered_again"`
-	Skipped    int64 `json:"skipped"`
-}
-
-func (r *replayReport) add(moves []kafka.Move) {
-	for _, m := range moves {
-		p := replayPartition{Topic: m.Topic, Partition: m.Partition, Target: m.Target, LogStart: m.LogStart, LogEnd: m.LogEnd,
-			ToRead: m.LogEnd - m.Target, Again: m.Redelivered, Skipped: m.Skipped, Note: replayNote(m)}
-		if m.Committed >= 0 {
-			p.Committed = &m.Committed
-		}
-		r.Partitions = append(r.Partitions, p)
-		r.Totals.Partitions++
-		if m.Changed() {
-			r.Totals.Changed++
-		}
-		r.Totals.ToRead += p.ToRead
-		r.Totals.Again += m.Redelivered
-		r.Totals.Skipped += m.Skipped
-	}
-}
-
-// replayNote returns what is unusual about the partition.
-func replayNote(m kafka.Move) string {
-	var notes []string
-	if m.Requested < m.LogStart {
-		notes = append(notes, fmt.Sprintf("the log begins at %d: %d events before it are removed already", m.LogStart, m.LogStart-m.Requested))
-	}
-	if m.Requested > m.LogEnd {
-		notes = append(notes, fmt.Sprintf("%d is past the log's end", m.Requested))
-	}
-	if m.Committed > m.LogEnd {
-		notes = append(notes, "the committed offset is past the log's end: was the topic recreated?")
-	}
-	if !m.Changed() {
-		notes = append(notes, "is there already")
-	}
-	return strings.Join(notes, "; ")
 }
 
 // audit is the fields of the audit line.
 func (r *replayReport) audit() []zap.Field {
 	return []zap.Field{
 		zap.String("by", r.By), zap.String("reason", r.Reason), zap.String("group", r.Group), zap.String("to", r.To),
-		zap.Int64("delivered_again", r.Totals.Again), zap.Int64("skipped", r.Totals.Skipped), zap.Strings("offsets", r.offsets()),
+		zap.Int64("delivered_again", r.Totals.Again), zap.Int64("skipped", r.Totals.Skipped), zap.Strings("offsets", r.Offsets()),
 	}
-}
-
-// offsets are the changed partitions as topic/partition:from->to.
-func (r *replayReport) offsets() []string {
-	var all []string
-	for _, p := range r.Partitions {
-		if p.Committed == nil || *p.Committed != p.Target {
-			all = append(all, fmt.Sprintf("%s/%d:%s->%d", p.Topic, p.Partition, offsetText(p.Committed), p.Target))
-		}
-	}
-	return all
-}
-
-func offsetText(offset *int64) string {
-	if offset == nil {
-		return "none"
-	}
-	return fmt.Sprint(*offset)
 }
 
 func (r *replayReport) text(out *strings.Builder, look terminal.Style) {
@@ -331,7 +254,7 @@ func (r *replayReport) text(out *strings.Builder, look terminal.Style) {
 	fmt.Fprintf(&b, "group %s to %s: %s\n\n", r.Group, r.To, mode)
 	rows := []string{"TOPIC\tPARTITION\tCOMMITTED\tTARGET\tLOG END\tTO READ\tAGAIN\tSKIPPED\tNOTE"}
 	for _, p := range r.Partitions {
-		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s", p.Topic, p.Partition, offsetText(p.Committed), p.Target, p.LogEnd, p.ToRead, p.Again, p.Skipped, p.Note))
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s", p.Topic, p.Partition, p.CommittedText(), p.Target, p.LogEnd, p.ToRead, p.Again, p.Skipped, p.Note))
 	}
 	tabulate(&b, append(rows, fmt.Sprintf("total\t\t\t\t\t%d\t%d\t%d\t", r.Totals.ToRead, r.Totals.Again, r.Totals.Skipped))...)
 	b.WriteByte('\n')

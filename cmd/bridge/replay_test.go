@@ -19,7 +19,7 @@ import (
 func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 	r := &replayReport{Group: "live", To: "offset 3"}
 	r.Members = []kafka.Member{{ID: "m-1\x1b[2J", InstanceID: "bridge-0", ClientID: "c\r\nl", Host: "10.0.0.1", Partitions: 2}, {ID: "m-2"}}
-	r.add([]kafka.Move{
+	r.ReplaySummary = kafka.Summarize([]kafka.Move{
 		{Topic: "a", Partition: 0, Committed: 9, Requested: 3, Target: 5, LogStart: 5, LogEnd: 10, Redelivered: 4},
 		{Topic: "a", Partition: 1, Committed: -1, Requested: 3, Target: 2, LogEnd: 2, Skipped: 2},
 		{Topic: "a", Partition: 2, Committed: 7, Requested: 3, Target: 3, LogEnd: 4},
@@ -42,7 +42,7 @@ func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 	if strings.ContainsAny(text, "\x1b\r") {
 		t.Errorf("got %q, want no control characters of a member's", text)
 	}
-	if got := strings.Join(r.offsets(), " "); got != "a/0:9->5 a/1:none->2 a/2:7->3" {
+	if got := strings.Join(r.Offsets(), " "); got != "a/0:9->5 a/1:none->2 a/2:7->3" {
 		t.Errorf("got %q for the audit line, want the three that change", got)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // A command that does not end in its grace period is left behind and named, and
@@ -83,7 +85,7 @@ func TestStagesThatOverlap(t *testing.T) {
 func TestInterruptible(t *testing.T) {
 	r, w := io.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())
-	in := &interruptible{ctx: ctx, r: r}
+	in := &plaintext.Interruptible{Ctx: ctx, Reader: r}
 	var writer sync.WaitGroup
 	writer.Go(func() { _, _ = io.WriteString(w, "some") })
 	buf := make([]byte, 3)
