@@ -103,8 +103,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	token := a.token(cfg)
 	a.group = group.New(group.Config{
-		Peers: cfg.Ops.Peers, Token: token, Self: a.Status, Address: a.Addr, Integrations: a.enabled,
-		Connect: func() (group.Kafka, error) { return pipeline.NewKafkaClient(cfg, o.Version, o.Log) },
+		Peers: cfg.Ops.Peers, Token: token, Self: a.Status, Address: a.Addr, Integrations: a.enabled, Kafka: a.lookUps,
 	})
 	endpoints := ops.Config{Settings: cfg.Ops, Access: access.New(token, cfg.Ops.Loopback()), Group: a.group.Status}
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
@@ -245,11 +244,11 @@ func (a *App) Close(ctx context.Context) (err error) {
 			}
 		})
 	}
-	if a.group != nil {
-		a.o.Stage("closing the connection for look-ups", a.group.Close)
-	}
 	if a.lookUps != nil {
-		a.lookUps.Close()
+		a.lookUps.Close() // which ends the look-ups that wait for a broker
+	}
+	if a.group != nil {
+		a.o.Stage("ending the look-ups of the group", a.group.Close)
 	}
 	return err
 }

@@ -37,7 +37,6 @@ type Integration struct {
 // Kafka looks groups up; see [kafka.Client].
 type Kafka interface {
 	Groups(context.Context, []kafka.GroupQuery) ([]kafka.GroupState, error)
-	Close()
 }
 
 // Config of a View. All but Peers, Token and Resolve are required.
@@ -45,10 +44,10 @@ type Config struct {
 	Peers []string // ops.peers
 	// Token returns the token that the peers require; nil if none is configured.
 	Token        func() (string, error)
-	Self         ops.Source            // the state of this process
-	Address      func() string         // of the ops endpoints of this process
-	Integrations func() []Integration  // enabled now
-	Connect      func() (Kafka, error) // called once, for the first look-up
+	Self         ops.Source           // the state of this process
+	Address      func() string        // of the ops endpoints of this process
+	Integrations func() []Integration // enabled now
+	Kafka        Kafka
 	// Resolve returns the addresses of a name. Default nil: DNS.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 }
@@ -64,8 +63,7 @@ type View struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // look-ups that run
 
-	client Kafka           // owned by the look-up in Kafka, of which one runs at a time
-	self   map[string]bool // addresses of this process; owned by the look-up of the peers
+	self map[string]bool // addresses of this process; owned by the look-up of the peers
 }
 
 // New returns a view. It does no I/O and starts no goroutine.
@@ -82,13 +80,11 @@ func New(cfg Config) *View {
 	return v
 }
 
-// Close ends the look-ups and the connection to Kafka. Nobody may ask any more.
+// Close ends the look-ups. Nobody may ask any more. A broker that accepts a connection
+// and does not answer delays it for 10 seconds, unless the client is closed before.
 func (v *View) Close() {
 	v.cancel()
 	v.work.Wait()
-	if v.client != nil {
-		v.client.Close()
-	}
 }
 
 // Status returns the state of the group, at most 2 seconds old. It implements
@@ -103,18 +99,11 @@ func (v *View) Status(ctx context.Context) ops.GroupStatus {
 }
 
 func (v *View) askKafka(ctx context.Context) (map[string]kafka.GroupState, error) {
-	if v.client == nil {
-		client, err := v.cfg.Connect()
-		if err != nil {
-			return nil, err
-		}
-		v.client = client
-	}
 	var queries []kafka.GroupQuery
 	for _, i := range v.cfg.Integrations() {
 		queries = append(queries, kafka.GroupQuery{Group: i.Group, Topics: i.Topics})
 	}
-	states, err := v.client.Groups(ctx, queries)
+	states, err := v.cfg.Kafka.Groups(ctx, queries)
 	if err != nil {
 		return nil, err
 	}

@@ -118,8 +118,6 @@ func (w *world) Groups(ctx context.Context, queries []kafka.GroupQuery) ([]kafka
 	return make([]kafka.GroupState, len(queries)), nil
 }
 
-func (w *world) Close() {}
-
 func (w *world) setKafka(do func(context.Context) error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -141,7 +139,7 @@ func (w *world) view(cfg Config) *View {
 	}
 	cfg.Address = func() string { return "[::]:9400" }
 	cfg.Integrations = func() []Integration { return []Integration{{Name: "orders", Group: "d-orders", Topics: []string{"t"}}} }
-	cfg.Connect = func() (Kafka, error) { return w, nil }
+	cfg.Kafka = w
 	v := New(cfg)
 	v.transport.DialContext = w.dial
 	w.t.Cleanup(v.Close)
@@ -368,17 +366,6 @@ func TestCloseEndsALookUp(t *testing.T) {
 		v.Close()
 		if took := time.Since(began); took != 0 {
 			t.Errorf("Close took %v, want none: the look-up was not ended", took)
-		}
-	})
-}
-
-func TestNoConnectionToKafka(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		v := w.view(Config{})
-		v.cfg.Connect = func() (Kafka, error) { return nil, errors.New("kafka.tls.ca_file cannot be read") }
-		if s := v.Status(t.Context()); s.Kafka.OK || !strings.Contains(s.Kafka.Error, "ca_file") {
-			t.Errorf("got %+v, want the cause", s.Kafka)
 		}
 	})
 }
