@@ -100,7 +100,7 @@ func (c *crashing) newMapper() consumer.Mapper {
 }
 
 // A panic at any place that a group calls ends the run of that group with an error.
-// The batch at hand is not committed, every other group of the process goes on, and
+// The batch at hand is not committed, every other group of the process continues, and
 // no goroutine is left.
 func TestPanicEndsOneGroup(t *testing.T) {
 	for _, tc := range []struct {
