@@ -80,7 +80,7 @@ func (p *Page) serveStream(of *view, w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // turns off buffering of nginx
 	if err := v.run(r); err != nil && r.Context().Err() == nil {
-		p.log.Debug("viewer of live events disconnected", zap.Error(err))
+		p.log.Debug("viewer of live events disconnected", zap.String("integration", of.name), zap.Error(err))
 	}
 }
 
