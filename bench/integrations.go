@@ -230,27 +230,27 @@ func (r *rig) connections(pid int) (kafka, workspace float64, err error) {
 	for _, f := range files {
 		own[f] = true
 	}
-	fs, err := procfs.NewDefaultFS()
+	table, err := os.ReadFile("/proc/net/tcp") // proc_net_tcp of the kernel's documentation
 	if err != nil {
 		return 0, 0, err
 	}
-	all, err := fs.NetTCP()
-	if err != nil {
-		return 0, 0, err
-	}
-	brokers := map[string]bool{}
+	brokers := map[uint64]bool{}
 	for _, b := range r.brokers {
 		if _, port, err := net.SplitHostPort(b); err == nil {
-			brokers[port] = true
+			n, _ := strconv.ParseUint(port, 10, 16) // one that is none matches nothing
+			brokers[n] = true
 		}
 	}
-	const established = 1 // of enum in the kernel's tcp_states.h
-	for _, c := range all {
-		switch {
-		case c.St != established || !own[fmt.Sprintf("socket:[%d]", c.Inode)]:
-		case brokers[strconv.FormatUint(c.RemPort, 10)]:
+	const established = "01"
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) < 10 || f[3] != established || !own["socket:["+f[9]+"]"] {
+			continue
+		}
+		_, hex, _ := strings.Cut(f[2], ":") // of the remote address
+		if port, err := strconv.ParseUint(hex, 16, 16); err == nil && brokers[port] {
 			kafka++
-		default:
+		} else {
 			workspace++
 		}
 	}
