@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -146,6 +147,10 @@ func TestPermissionsByPrefix(t *testing.T) {
 			}, func() string { return tail(m.stderr.String()) })
 		}
 		succeeds("status", "--address", m.address)
+		// The state of the groups comes from Kafka.
+		if status, body := m.get("/status?scope=group", "application/json"); status != http.StatusOK || strings.Contains(body, "AUTHORIZATION") || !strings.Contains(body, `"Stable"`) {
+			t.Errorf("/status?scope=group: got %d and %s", status, body)
+		}
 		succeeds("dlq", "list", "--config", limited, "--integration", "orders")
 		m.terminate(s.drain + time.Second + slack)
 		// The dead letter is no JSON still: a redrive reads it and has nothing to write.
