@@ -52,7 +52,7 @@ func (w *statusWatch) run(ctx context.Context, ticks <-chan time.Time) error {
 		answer, err := w.ask(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // that is how a watch ends
 		case err != nil:
 			missing = "no answer: " + err.Error()
 		default:
