@@ -2,7 +2,11 @@ package consumer_test
 
 import (
 	"sync"
+	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/datafly/bridge/consumer"
 )
 
 // counts is an observer that remembers.
@@ -57,6 +61,42 @@ func (c *counts) Committed(err error) {
 			c.commitErrors++
 		} else {
 			c.committed++
+		}
+	})
+}
+
+// How far a group is behind is the age of its oldest unacknowledged event by the event's own
+// timestamp, without the partitions that are blocked.
+func TestBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		tab := newTable(t)
+		tab.set(hold(release, every))
+		l, err := consumer.NewLab(labConfig(), tab, toRow, newCounts(), nopLog)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		behind := func() time.Duration { return consumer.Behind([]consumer.PartitionStatus{l.Status()}) }
+		if got := behind(); got != 0 {
+			t.Errorf("without events: got %v, want 0", got)
+		}
+		recs := events(0, 2)
+		recs[0].Timestamp, recs[1].Timestamp = time.Now().Add(-time.Hour), time.Now()
+		l.Push(recs...)
+		if got := behind(); got != time.Hour {
+			t.Errorf("got %v, want the hour since the first event", got)
+		}
+		one := l.Status()
+		blocked := one
+		one.Behind, blocked.State, blocked.Behind = consumer.Seconds(time.Minute), consumer.StateBlocked, consumer.Seconds(time.Hour)
+		if got := consumer.Behind([]consumer.PartitionStatus{blocked, one}); got != time.Minute {
+			t.Errorf("beside a blocked partition: got %v, want the minute of the other", got)
+		}
+		close(release)
+		synctest.Wait()
+		if got := behind(); got != 0 {
+			t.Errorf("all acknowledged: got %v, want 0", got)
 		}
 	})
 }
