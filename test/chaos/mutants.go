@@ -18,7 +18,8 @@ import (
 )
 
 // mutants are mistakes that the audit must find, each a patch of the bridge. The
-// lines above the first "diff" describe it, and after "focus:" the faults that show it.
+// lines above the first "diff" describe it, and after "focus:" the faults that show it,
+// or after "test:" the package and the tests that find it without faults.
 //
 //go:embed mutants/*.patch
 var mutants embed.FS
@@ -28,6 +29,7 @@ type mutant struct {
 	name  string
 	about string
 	focus []string
+	test  []string // package and pattern, instead of focus
 	patch []byte
 }
 
@@ -46,14 +48,19 @@ func loadMutants() ([]mutant, error) {
 			return nil, err
 		}
 		head, _, ok := bytes.Cut(text, []byte("diff --git"))
+		m := mutant{name: strings.TrimSuffix(e.Name(), ".patch"), patch: text}
 		about, focus, found := strings.Cut(strings.TrimSpace(string(head)), "focus:")
-		if !ok || !found {
-			return nil, fmt.Errorf("mutants/%s: want what it does, a line that begins with focus:, and a patch", e.Name())
+		if found {
+			m.focus = strings.Split(strings.TrimSpace(focus), ",")
+		} else {
+			about, focus, found = strings.Cut(about, "test:")
+			m.test = strings.Fields(focus)
 		}
-		all = append(all, mutant{
-			name: strings.TrimSuffix(e.Name(), ".patch"), about: strings.Join(strings.Fields(about), " "),
-			focus: strings.Split(strings.TrimSpace(focus), ","), patch: text,
-		})
+		if !ok || !found || m.focus == nil && len(m.test) != 2 {
+			return nil, fmt.Errorf("mutants/%s: want what it does, a line that begins with focus: or test:, and a patch", e.Name())
+		}
+		m.about = strings.Join(strings.Fields(about), " ")
+		all = append(all, m)
 	}
 	return all, nil
 }
@@ -86,12 +93,25 @@ func tryMutants(ctx context.Context, o *options, stdout, stderr io.Writer) error
 	for _, m := range all {
 		fmt.Fprintf(stderr, "chaos: mutant %s\n", m.name)
 		bin := filepath.Join(dir, m.name)
+		began := time.Now()
+		if m.test != nil {
+			found, err := testMutant(ctx, tree, m)
+			if err != nil {
+				return fmt.Errorf("mutant %s: %w", m.name, err)
+			}
+			by := "test"
+			if !found {
+				by = "NOT FOUND"
+				survived++
+			}
+			fmt.Fprintf(&table, "%-22s %-16s %5.0fs  %s\n", m.name, by, time.Since(began).Seconds(), m.about)
+			continue
+		}
 		if err := buildMutant(ctx, tree, bin, m); err != nil {
 			return fmt.Errorf("mutant %s: %w", m.name, err)
 		}
 		run := *o
 		run.bridge, run.first, run.focus, run.duration = bin, true, m.focus, mutantTime
-		began := time.Now()
 		rep, err := once(ctx, &run, plan(&run), stderr)
 		if err != nil {
 			return fmt.Errorf("mutant %s: %w", m.name, err)
@@ -146,7 +166,27 @@ func copyTree(ctx context.Context, to string) error {
 }
 
 // buildMutant builds a patched bridge and reverts the patch.
-func buildMutant(ctx context.Context, tree, out string, m mutant) (err error) {
+func buildMutant(ctx context.Context, tree, out string, m mutant) error {
+	return withMutant(ctx, tree, m, func() error { return buildtest.BuildIn(ctx, tree, out, "-trimpath") })
+}
+
+// testMutant reports whether the mutant's tests fail, each within its own bound.
+func testMutant(ctx context.Context, tree string, m mutant) (found bool, err error) {
+	err = withMutant(ctx, tree, m, func() error {
+		cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-vet=off", "-failfast", "-run", "^("+m.test[1]+")$", m.test[0])
+		cmd.Dir = tree
+		text, err := cmd.CombinedOutput()
+		found = bytes.Contains(text, []byte("--- FAIL"))
+		if err != nil && !found {
+			return fmt.Errorf("go test: %w\n%s", err, text)
+		}
+		return nil
+	})
+	return found, err
+}
+
+// withMutant calls do while the patch is applied.
+func withMutant(ctx context.Context, tree string, m mutant, do func() error) (err error) {
 	apply := func(args ...string) error {
 		cmd := exec.CommandContext(ctx, "git", append([]string{"apply"}, args...)...)
 		cmd.Dir, cmd.Stdin = tree, bytes.NewReader(m.patch)
@@ -159,5 +199,5 @@ func buildMutant(ctx context.Context, tree, out string, m mutant) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, apply("-R")) }()
-	return buildtest.BuildIn(ctx, tree, out, "-trimpath")
+	return do()
 }
