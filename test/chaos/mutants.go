@@ -18,8 +18,8 @@ import (
 )
 
 // mutants are mistakes that the audit must find, each a patch of the bridge. The
-// lines above the first "diff" describe it, and after "focus:" the faults that show it,
-// or after "test:" the package and the tests that find it without faults.
+// lines above the first "diff" describe it. After "focus:" are the faults that show
+// it, or after "test:" the package and the tests that find it without faults.
 //
 //go:embed mutants/*.patch
 var mutants embed.FS
