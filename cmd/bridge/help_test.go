@@ -78,7 +78,7 @@ func TestTopicsSayWhatTheirSourcesSay(t *testing.T) {
 		}
 	}
 	if text := runFine(t, "help", "config", "integrations"); !strings.Contains(text, strings.Split(comments["integrations"], "\n")[0]) {
-		t.Errorf("help config integrations: got %s, want what config.example.yaml says", text)
+		t.Errorf("help config integrations: got %s, want what config.example.yaml has", text)
 	}
 	for name := range config.Borrowed() {
 		if !strings.Contains(environment, name+"\n") {
