@@ -60,6 +60,10 @@ func TestMeasurements(t *testing.T) {
 	if into("integrations", &i); len(i.Idle) != 2 || i.Idle[0].Kafka == 0 || i.Idle[1].Goroutines <= i.Idle[0].Goroutines || i.OneMore.CPU <= 0 || len(i.Added) != 1 || i.Added[0].With <= 0 || i.Added[0].Started <= 0 {
 		t.Errorf("integrations is not consistent: %+v", i)
 	}
+	var n neighboursResult
+	if into("neighbours", &n); len(n.Alone) != 1 || n.Alone[0] <= 0 || len(n.Beside) != 1 || n.Beside[0] <= 0 {
+		t.Errorf("neighbours is not consistent: %+v", n)
+	}
 	var all scaleResult
 	if into("scale", &all); len(all) != 1 {
 		t.Fatalf("got %d kinds of groups, want 1", len(all))

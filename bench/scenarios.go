@@ -38,6 +38,7 @@ var scenarios = []struct {
 	{"bound", "many busy partitions and slow acknowledgements: peak memory beside the bound to plan with", bounds},
 	{"scale", "eight members share a thousand partitions under a steady load and are replaced one by one; then one is killed", scale},
 	{"integrations", "1, 10 and 50 idle integrations in one process: memory, goroutines, connections, processor time; and the pause that adding one causes 20 others", integrations},
+	{"neighbours", "15 integrations deliver full topics, alone and beside four that cannot deliver: the time it takes", neighbours},
 	{"page", "the page of live events off, closed and open: processor time per row, and per second while nothing happens", pages},
 	{"tracing", "traces off, of 100 and of 10,000 events a second: processor time per row", traced},
 	{"versions", "this bridge and the one of --against in turns on a full topic: processor time per row, round by round", versions},

@@ -111,6 +111,7 @@ func (w *watched) routes() http.Handler {
 	mux.Handle("/", w.next)
 	w.owners.routes(mux, w.next)
 	mux.HandleFunc("POST "+emulator.IngestPath, w.ingest)
+	mux.HandleFunc("POST "+silentPath, silent(w.next))
 	mux.HandleFunc("GET /bench/wait", func(rw http.ResponseWriter, r *http.Request) {
 		rows, err := strconv.Atoi(r.FormValue("rows"))
 		if err == nil {
