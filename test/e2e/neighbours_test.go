@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,7 +156,9 @@ func TestFourOfTwentyIntegrationsFail(t *testing.T) {
 	if testing.Short() || buildtest.Race {
 		events = 1500
 	}
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Brokers: 3}, func(t *testing.T, b kafkatest.Broker) {
+		t.Parallel()
 		s := newNeighbours(t, b, topics-1, 19, partitions)
 		s.plain = true // the race detector has a memory of its own
 		poisoned := fmt.Sprintf("%s-%d", s.topic, topics-1)
@@ -224,6 +227,7 @@ func TestFourOfTwentyIntegrationsFail(t *testing.T) {
 		must(t, err)
 		must(t, os.WriteFile(wrong, data, 0o600))
 		close(release)
+		m.signal(syscall.SIGHUP) // failed ones are started again at once
 		for _, n := range []neighbour{*missing, *unauthorized, *silent} {
 			s.complete(m, n)
 		}
@@ -235,7 +239,9 @@ func TestFourOfTwentyIntegrationsFail(t *testing.T) {
 // duplicates.
 func TestRollingRestartWithTwentyIntegrations(t *testing.T) {
 	const topics, replicas, portion = 5, 3, 600
+	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Brokers: 3}, func(t *testing.T, b kafkatest.Broker) {
+		t.Parallel()
 		s := newNeighbours(t, b, topics, 20, replicas)
 		s.write()
 		var members []*member
