@@ -45,6 +45,9 @@ type Violations struct {
 	First  chan struct{}              // closed with the first
 	Report func(rule, example string) // called with the first of each rule, if not nil
 
+	of   *Violations // those that it adds to; nil: itself
+	name string      // which its violations begin with then
+
 	mu  sync.Mutex // guards all
 	all []*Violation
 }
@@ -52,8 +55,16 @@ type Violations struct {
 // NewViolations returns an empty collection.
 func NewViolations() *Violations { return &Violations{First: make(chan struct{})} }
 
+// Of returns a collection that adds to v. Each of its violations begins with name. Only
+// Add may be called on it.
+func (v *Violations) Of(name string) *Violations { return &Violations{of: v, name: name} }
+
 // Add adds a violation of a rule.
 func (v *Violations) Add(rule, format string, args ...any) {
+	if v.of != nil {
+		v.of.Add(rule, "%s: %s", v.name, fmt.Sprintf(format, args...))
+		return
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	example := fmt.Sprintf(format, args...)

@@ -14,6 +14,15 @@ func TestAccountsAreAdded(t *testing.T) {
 	}
 }
 
+func TestViolationsOfOnePartAreNamed(t *testing.T) {
+	v := NewViolations()
+	v.Of("orders").Add(RuleLost, "event %d", 7)
+	v.Add(RuleLost, "event %d", 8)
+	if got := v.List(); len(got) != 1 || got[0].Count != 2 || got[0].Examples[0] != "orders: event 7" || got[0].Examples[1] != "event 8" {
+		t.Errorf("got %+v, want both, and the first with its name", got)
+	}
+}
+
 func TestDuplicatesOfATable(t *testing.T) {
 	for _, tc := range []struct {
 		rows, distinct, duplicates int

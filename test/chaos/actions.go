@@ -210,7 +210,9 @@ func blueprintBroken(r *run, f fault) error {
 func (r *run) replaceBlueprint(p *process, signal bool) error {
 	r.edition++
 	want, began := r.edition, time.Now()
-	r.ledger.BlueprintReplaced(p.name)
+	for _, src := range r.sources() {
+		src.ledger.BlueprintReplaced(p.name)
+	}
 	if _, err := r.rig.putBlueprint(p.name, blueprint(p.name, want)); err != nil {
 		return err
 	}

@@ -101,9 +101,9 @@ func (r *run) transactionResult(ctx context.Context, name string) (committed boo
 
 // arrayRecords produces arrays beside the other events.
 func arrayRecords(r *run, f fault) error {
-	for end := time.Now().Add(f.Length); time.Now().Before(end) && sleep(r.ctx, 50*time.Millisecond); {
-		r.producer.produce(r.ctx, arrayNumbers+r.producer.arrays.Add(1)-1)
-	}
+	ctx, cancel := context.WithTimeout(r.ctx, f.Length)
+	defer cancel()
+	r.producer.produceArrays(ctx)
 	return nil
 }
 
@@ -225,7 +225,7 @@ func (t *recreation) produce(events int) {
 		t.counting.Unlock()
 		// Not the run's context: what was sent may be kept.
 		t.cl.Produce(context.Background(), t.r.gen.record(number), func(rec *kgo.Record, err error) { //nolint:forbidigo // see above
-			partition, perr := ledgerPartition(recreated, rec.Partition, number)
+			partition, perr := t.r.gen.ledgerPartition(recreated, rec.Partition, number)
 			switch {
 			case errors.Is(err, kgo.ErrClientClosed):
 			case err != nil || perr != nil:
@@ -343,7 +343,7 @@ var dlqRecreated = oneBrokerAway(func(r *run, f fault) error {
 	defer r.dlq.Unlock()
 	return r.withoutBrokers(func() error {
 		sleep(r.ctx, time.Second) // what brokers have received is written
-		if !until(r.ctx, deliveredWithin, func() bool { return r.deadLettersRead(r.ctx) }) {
+		if !until(r.ctx, deliveredWithin, func() bool { return r.deadLettersRead(r.ctx, r.source) }) {
 			r.logf("topic %s stays: it has dead letters that are not read", deadLetters)
 			return nil
 		}

@@ -18,7 +18,8 @@ import (
 // ledger where each was acknowledged. Its buffer is bounded: while brokers are away
 // it waits.
 type producer struct {
-	r      *run
+	src    *source
+	v      *oracle.Violations
 	cl     *kgo.Client
 	next   atomic.Uint32 // number of the next event
 	arrays atomic.Uint32 // arrays so far
@@ -26,13 +27,13 @@ type producer struct {
 	cancel context.CancelFunc
 }
 
-func newProducer(r *run) (*producer, error) {
-	cl, err := r.rig.client(kgo.DefaultProduceTopic(topic), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MaxBufferedRecords(10_000),
-		kgo.ProduceRequestTimeout(10*time.Second), byNumber(r.gen))
+func newProducer(r *run, src *source) (*producer, error) {
+	cl, err := r.rig.client(kgo.DefaultProduceTopic(src.gen.topic), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MaxBufferedRecords(10_000),
+		kgo.ProduceRequestTimeout(10*time.Second), byNumber(src.gen))
 	if err != nil {
 		return nil, fmt.Errorf("making the producer: %w", err)
 	}
-	return &producer{r: r, cl: cl, cancel: func() {}}, nil
+	return &producer{src: src, v: r.v, cl: cl, cancel: func() {}}, nil
 }
 
 // byNumber spreads events by their number, so that no partition is idle; a partition
@@ -65,15 +66,30 @@ func (p *producer) start(ctx context.Context, rate int) {
 // produce sends an event; it waits while the buffer is full.
 func (p *producer) produce(ctx context.Context, number uint32) {
 	// Not ctx: what was accepted is brought to its end.
-	p.cl.Produce(context.WithoutCancel(ctx), p.r.gen.record(number), func(rec *kgo.Record, err error) {
+	p.cl.Produce(context.WithoutCancel(ctx), p.src.gen.record(number), func(rec *kgo.Record, err error) {
 		switch {
 		case err == nil:
-			p.r.ledger.Acknowledged(oracle.Event{Number: number, Partition: rec.Partition, Offset: rec.Offset})
+			p.src.ledger.Acknowledged(oracle.Event{Number: number, Partition: rec.Partition, Offset: rec.Offset})
 		case errors.Is(err, kgo.ErrClientClosed):
 		default:
-			p.r.v.Add(oracle.RuleKafka, "event %d could not be produced: %v", number, err)
+			p.v.Add(oracle.RuleKafka, "event %d of topic %s could not be produced: %v", number, p.src.gen.topic, err)
 		}
 	})
+}
+
+// produceArrays sends arrays of events until ctx ends.
+func (p *producer) produceArrays(ctx context.Context) {
+	for sleep(ctx, 50*time.Millisecond) {
+		p.produce(ctx, arrayNumbers+p.arrays.Add(1)-1)
+	}
+}
+
+// produced reports whether an event of a number was produced.
+func (p *producer) produced(number uint32) bool {
+	if number >= arrayNumbers {
+		return number-arrayNumbers < p.arrays.Load()
+	}
+	return number < p.next.Load()
 }
 
 // stop ends the producing and waits until everything is acknowledged.
@@ -92,24 +108,25 @@ func (p *producer) close() {
 	p.wg.Wait()
 }
 
-// reader reads the dead-letter topic into the ledger.
+// reader reads a dead-letter topic into the ledger.
 type reader struct {
-	r  *run
-	cl *kgo.Client
-	wg sync.WaitGroup
+	r   *run
+	src *source
+	cl  *kgo.Client
+	wg  sync.WaitGroup
 
 	mu   sync.Mutex      // guards next
 	next map[int32]int64 // offset it reads next, by partition
 }
 
-func newReader(r *run) (*reader, error) {
-	rd := &reader{r: r}
+func newReader(r *run, src *source) (*reader, error) {
+	rd := &reader{r: r, src: src}
 	return rd, rd.open()
 }
 
 // open begins at the start of the topic that exists now.
 func (rd *reader) open() error {
-	cl, err := rd.r.rig.client(kgo.ConsumeTopics(deadLetters), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(500*time.Millisecond))
+	cl, err := rd.r.rig.client(kgo.ConsumeTopics(rd.src.deadLetters), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(500*time.Millisecond))
 	if err != nil {
 		return fmt.Errorf("making the reader of dead letters: %w", err)
 	}
@@ -136,12 +153,12 @@ func (rd *reader) read(rec *kgo.Record) {
 	number, err := strconv.ParseUint(header(rec, numberHeader), 10, 32)
 	p, perr := strconv.ParseInt(header(rec, "bridge-source-partition"), 10, 32)
 	o, oerr := strconv.ParseInt(header(rec, "bridge-source-offset"), 10, 64)
-	if err != nil || perr != nil || oerr != nil || o < 0 || header(rec, "bridge-source-topic") != topic {
+	if err != nil || perr != nil || oerr != nil || o < 0 || header(rec, "bridge-source-topic") != rd.src.gen.topic {
 		rd.r.v.Add(oracle.RuleUnexpected, "the dead letter at %d/%d is of no event: number %q, from %s %s/%s", rec.Partition, rec.Offset,
 			header(rec, numberHeader), header(rec, "bridge-source-topic"), header(rec, "bridge-source-partition"), header(rec, "bridge-source-offset"))
 	} else {
 		event := oracle.Event{Number: uint32(number), Partition: int32(p), Offset: o}
-		rd.r.ledger.DeadLettered(event, rd.r.gen.difference(event.Number, rec, header(rec, "bridge-error-code")))
+		rd.src.ledger.DeadLettered(event, rd.src.gen.difference(event.Number, rec, header(rec, "bridge-error-code")))
 	}
 	rd.mu.Lock()
 	defer rd.mu.Unlock()

@@ -54,12 +54,12 @@ const recreatedFrom int32 = 1000
 
 // ledgerPartition returns the partition number that the ledger has for the
 // partition of a topic that an event names.
-func ledgerPartition(topicName string, partition int32, number uint32) (int32, error) {
+func (g generator) ledgerPartition(topicName string, partition int32, number uint32) (int32, error) {
 	incarnation, again := incarnationOf(number)
 	switch {
-	case topicName == topic && !again:
+	case topicName == g.topic && !again:
 		return partition, nil
-	case topicName == recreated && again:
+	case g.topic == topic && topicName == recreated && again:
 		return recreatedFrom + 10*int32(incarnation) + partition, nil
 	}
 	return 0, fmt.Errorf("event %d was not produced to topic %q", number, topicName)
@@ -71,9 +71,12 @@ const unfitName = "never_fits"
 // numberHeader holds an event's number, for its dead letter.
 const numberHeader = "chaos-number"
 
-// generator makes the events of one seed. An event follows from the seed and its
-// number alone, so that nothing is stored to know what it was.
-type generator struct{ seed uint64 }
+// generator makes the events of one seed and topic. An event follows from the seed and
+// its number alone, so that nothing is stored to know what it was.
+type generator struct {
+	seed  uint64
+	topic string
+}
 
 // random returns the random bits of one event: SplitMix64 over seed and number.
 func (g generator) random(number uint32) uint64 {
@@ -278,7 +281,7 @@ func (g generator) read(text []byte) (r oracle.DeliveredRow, err error) {
 		return r, fmt.Errorf("a row of no event: message_id %q, partition %d, offset %d, edition %d", id, p, o, r.Edition)
 	}
 	r.Number = number
-	if r.Partition, err = ledgerPartition(from, int32(p), number); err != nil {
+	if r.Partition, err = g.ledgerPartition(from, int32(p), number); err != nil {
 		return r, fmt.Errorf("a row of partition %d, offset %d: %w", p, o, err)
 	}
 	for column, want := range g.fields(number) {

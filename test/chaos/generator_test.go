@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 )
 
 func TestEventsFollowFromSeedAndNumber(t *testing.T) {
-	g := generator{7}
+	g := generator{7, topic}
 	kinds := map[int]int{}
 	for n := range uint32(50_000) {
 		kinds[g.kind(n)]++
@@ -37,7 +38,7 @@ func TestEventsFollowFromSeedAndNumber(t *testing.T) {
 			t.Errorf("%d of 50000 events are of kind %d, want %d at least", kinds[kind], kind, least)
 		}
 	}
-	if _, ok := (generator{8}).number(g.id(1)); ok {
+	if _, ok := (generator{8, topic}).number(g.id(1)); ok {
 		t.Error("an id of another seed is taken for one of this")
 	}
 }
@@ -53,7 +54,7 @@ func tableRow(g generator, number uint32, partition int32, offset int64, member 
 }
 
 func TestRowsAreComparedWithTheirEvents(t *testing.T) {
-	g := generator{7}
+	g := generator{7, topic}
 	for n := range uint32(100) {
 		columns := tableRow(g, n, 3, 44, "m1.2")
 		read := func() oracle.DeliveredRow {
@@ -97,7 +98,7 @@ func TestRowsAreComparedWithTheirEvents(t *testing.T) {
 }
 
 func TestNumbersNameWhereAnEventWasProduced(t *testing.T) {
-	g := generator{7}
+	g := generator{7, topic}
 	for _, tc := range []struct {
 		number    uint32
 		topic     string
@@ -115,7 +116,7 @@ func TestNumbersNameWhereAnEventWasProduced(t *testing.T) {
 		{transactionNumbers, recreated, 0, -1},
 		{5, "chaos.other", 0, -1},
 	} {
-		ledger, err := ledgerPartition(tc.topic, tc.partition, tc.number)
+		ledger, err := g.ledgerPartition(tc.topic, tc.partition, tc.number)
 		if (err == nil) != (tc.ledger >= 0) || err == nil && ledger != tc.ledger {
 			t.Errorf("event %d of %s/%d: got partition %d (%v), want %d", tc.number, tc.topic, tc.partition, ledger, err, tc.ledger)
 		}
@@ -142,7 +143,7 @@ func TestNumbersNameWhereAnEventWasProduced(t *testing.T) {
 }
 
 func TestDeadLettersAreComparedWithTheirEvents(t *testing.T) {
-	g := generator{7}
+	g := generator{7, topic}
 	n := uint32(0)
 	for g.kind(n) != malformed {
 		n++
@@ -172,8 +173,9 @@ func TestDeadLettersAreComparedWithTheirEvents(t *testing.T) {
 
 func newTestRun() *run {
 	v := oracle.NewViolations()
-	r := &run{v: v, gen: generator{1}, rig: &rig{secrets: &secrets{}}, latest: map[int32]uint32{}, recreate: &recreation{next: []uint32{recreatedNumbers}}}
-	r.ledger = oracle.NewLedger(oracle.Config{Kind: r.gen.outcome, Transaction: transactionOf}, v)
+	r := &run{v: v, rig: &rig{secrets: &secrets{}}, latest: map[int32]uint32{}, recreate: &recreation{next: []uint32{recreatedNumbers}}}
+	r.source = newSource(mainIntegration, generator{1, topic}, oracle.Config{Transaction: transactionOf}, v)
+	r.others = []*source{newSource("n1", generator{2, otherTopic("n1")}, oracle.Config{}, v)}
 	return r
 }
 
@@ -195,6 +197,8 @@ func TestLogsAreRead(t *testing.T) {
 		{"a loss without its range", []string{line(lossMessage, `"topic":"chaos.events","partition":2`)}, oracle.RuleLossReport, 0},
 		{"a loss that is not counted", []string{line(lossMessage, whole), line("stopped", `"events":{}`)}, oracle.RuleLossReport, 5},
 		{"a count without a loss", []string{line("stopped", `"events":{"offsets":1,"lost":1}`)}, oracle.RuleLossReport, 0},
+		{"a loss of one integration, and the end of another", []string{line(lossMessage, whole), line("stopped", `"integration":"n1","events":{}`)}, "", 5},
+		{"a count of another integration without a loss", []string{line("stopped", `"integration":"n1","events":{"offsets":1,"lost":1}`)}, oracle.RuleLossReport, 0},
 		{"a token", []string{line("other", `"header":"Bearer abc"`)}, oracle.RuleSecret, 0},
 	} {
 		r := newTestRun()
@@ -211,33 +215,62 @@ func TestLogsAreRead(t *testing.T) {
 	}
 }
 
-// A partition that a member writes without having been assigned it is a duplicate.
+// A partition that a member writes without having been assigned it is a duplicate. Each
+// integration has assignments of its own.
 func TestAssignmentsAreReadFromTheLog(t *testing.T) {
-	for msg, rules := range map[string]int{"partitions assigned": 0, "partitions revoked": 1} {
+	for _, tc := range []struct {
+		msg, topic, integration string
+		rules                   int
+	}{
+		{"partitions assigned", topic, mainIntegration, 0},
+		{"partitions revoked", topic, mainIntegration, 1},
+		{"partitions assigned", otherTopic("n1"), "n1", 0},
+		{"partitions assigned", topic, "n1", 1},
+	} {
 		r := newTestRun()
-		r.onLine(&process{name: "m"}, []byte(`{"level":"info","msg":"`+msg+`","partitions":{"chaos.events":[4,1]}}`))
+		r.onLine(&process{name: "m"}, []byte(`{"level":"info","msg":"`+tc.msg+`","partitions":{"`+tc.topic+`":[4,1]}}`))
+		src := r.sourceOf(tc.integration)
 		number := uint32(0)
-		for r.gen.kind(number) != fine {
+		for src.gen.kind(number) != fine {
 			number++
 		}
 		event := oracle.Event{Number: number, Partition: 4}
-		r.ledger.Acknowledged(event)
-		r.ledger.Written([]oracle.DeliveredRow{{Event: event, Process: "m", Edition: 1}}, time.Now())
-		r.ledger.Close(func(string, int32) bool { return false })
-		if got := r.v.List(); len(got) != rules {
-			t.Errorf("%s: got %+v, want %d broken rules", msg, got, rules)
+		src.ledger.Acknowledged(event)
+		src.ledger.Written([]oracle.DeliveredRow{{Event: event, Process: "m", Edition: 1}}, time.Now())
+		src.ledger.Close(func(string, int32) bool { return false })
+		got := r.v.List()
+		if len(got) != tc.rules {
+			t.Errorf("%s, %s: got %+v, want %d broken rules", tc.msg, tc.integration, got, tc.rules)
+		}
+		if len(got) > 0 && strings.HasPrefix(got[0].Examples[0], "integration n1: ") != (tc.integration == "n1") {
+			t.Errorf("%s, %s: got %q, want the integration named if it is not the main one", tc.msg, tc.integration, got[0].Examples[0])
 		}
 	}
 }
 
 func TestSecretsAreFound(t *testing.T) {
-	s := &secrets{file: t.TempDir() + "/secret"}
+	file := t.TempDir() + "/secret"
+	s := &secrets{file: file, more: []string{file + "-n1"}}
 	secret := s.fresh()
 	if err := s.write(secret); err != nil {
 		t.Fatal(err)
 	}
 	if !s.in([]byte("the secret is "+secret+"!")) || !s.in([]byte("Authorization: Bearer abc")) || s.in([]byte("missing bearer token")) {
 		t.Error("secrets are not distinguished from other text")
+	}
+	for _, tc := range []struct {
+		what  string
+		after func(string) error
+		right bool
+	}{{"written", nil, true}, {"spoilt", s.spoil, false}, {"restored", s.restore, true}} {
+		if tc.after != nil {
+			if err := tc.after(s.more[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if text, err := os.ReadFile(s.more[0]); err != nil || (string(text) == secret) != tc.right {
+			t.Errorf("%s: got %q (%v), want the secret: %v", tc.what, text, err, tc.right)
+		}
 	}
 }
 
@@ -257,7 +290,7 @@ func TestLinesAreSplit(t *testing.T) {
 func TestFreshEventsAreAwaitedOnEveryPartition(t *testing.T) {
 	r := newTestRun()
 	again := recreatedNumbers + 1<<incarnationShift
-	partition, err := ledgerPartition(recreated, 0, again)
+	partition, err := r.gen.ledgerPartition(recreated, 0, again)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,6 +130,7 @@ func usage(f *flag.FlagSet) {
 	w := f.Output()
 	fmt.Fprint(w, `chaos checks that the bridge loses nothing: numbered events through Apache Kafka
 and the real binary to an emulated workspace, under faults that a seed decides.
+Every member has five integrations, and some faults affect one of them alone.
 
   go -C test run ./chaos [flags]
   go -C test run ./chaos mutants [flags]     build the bridge with known mistakes; each must be found

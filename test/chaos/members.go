@@ -34,9 +34,6 @@ type fleet struct {
 	rig    *rig
 	v      *oracle.Violations
 	onLine func(p *process, line []byte) // of a log
-	// mayFail reports whether a member that started then may have ended with exit
-	// code 1.
-	mayFail func(began time.Time) bool
 
 	wg sync.WaitGroup // of the slots; end waits
 
@@ -141,7 +138,6 @@ func (f *fleet) checkExit(p *process) {
 	case sent == syscall.SIGKILL:
 	case state.ExitCode() == 0 && sent == syscall.SIGTERM:
 	case status.Signaled() && status.Signal() == syscall.SIGTERM && sentAt.Sub(p.began) < startsListening:
-	case state.ExitCode() == 1 && f.mayFail(p.began):
 	default:
 		f.v.Add(oracle.RuleMember, "%s ended with %v after signal %v; see %s.log", p.name, state, sent, p.name)
 	}

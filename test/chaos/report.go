@@ -24,9 +24,17 @@ type report struct {
 	Accounts    int64              `json:"accounts_checked"`
 	Produced    int64              `json:"produced"`
 	Totals      oracle.Totals      `json:"totals"`
+	Others      []otherReport      `json:"other_integrations"`
 	Violations  []oracle.Violation `json:"violations"`
 	Dir         string             `json:"dir,omitempty"` // with the logs, when it is kept
 	Repeat      string             `json:"repeat"`
+}
+
+// otherReport is the audit of an integration besides the main one.
+type otherReport struct {
+	Integration string        `json:"integration"`
+	Faults      int           `json:"faults"` // that affected it alone
+	Totals      oracle.Totals `json:"totals"`
 }
 
 func (r *run) report(start time.Time, interrupted bool) *report {
@@ -37,6 +45,9 @@ func (r *run) report(start time.Time, interrupted bool) *report {
 		Faults: map[string]int{}, Processes: r.fleet.processes(), Fresh: r.fresh.Seconds(), Accounts: r.accounts,
 		Produced: int64(r.producer.next.Load()), Totals: r.ledger.Totals(), Violations: r.v.List(), Repeat: r.o.repeat(),
 	}
+	for _, s := range r.others {
+		rep.Others = append(rep.Others, otherReport{s.name, s.faults, s.ledger.Totals()})
+	}
 	for _, a := range r.faults {
 		rep.Faults[a.Kind]++
 	}
@@ -44,6 +55,15 @@ func (r *run) report(start time.Time, interrupted bool) *report {
 }
 
 func (rep *report) failed() bool { return rep.Interrupted || len(rep.Violations) > 0 }
+
+// acknowledged counts events of all integrations.
+func (rep *report) acknowledged() int64 {
+	n := rep.Totals.Acknowledged
+	for _, o := range rep.Others {
+		n += o.Totals.Acknowledged
+	}
+	return n
+}
 
 func (rep *report) print(w io.Writer) {
 	t := rep.Totals
@@ -80,6 +100,11 @@ func (rep *report) print(w io.Writer) {
 	} {
 		fmt.Fprintf(w, "  %-52s %12v  %s\n", line.what, line.n, line.more)
 	}
+	fmt.Fprintf(w, "\n  %-20s %12s %8s %12s %6s %10s %18s\n", "other integrations", "acknowledged", "rows", "dead letters", "lost", "duplicates", "faults of its own")
+	for _, o := range rep.Others {
+		t := o.Totals
+		fmt.Fprintf(w, "  %-20s %12d %8d %12d %6d %10d %18d\n", o.Integration, t.Acknowledged, t.DistinctRows, t.DistinctDeadLetters, t.Lost, t.Rows-t.DistinctRows, o.Faults)
+	}
 	fmt.Fprintf(w, "\nFaults:")
 	for i, name := range slices.Sorted(maps.Keys(rep.Faults)) {
 		if i%5 == 0 {
@@ -97,7 +122,7 @@ func (rep *report) print(w io.Writer) {
 	case rep.Interrupted:
 		fmt.Fprintf(w, "\nInterrupted: no violation so far; what was in flight was not checked.\n")
 	default:
-		fmt.Fprintf(w, "\nPassed: %d acknowledged events, 0 lost.\n", t.Acknowledged)
+		fmt.Fprintf(w, "\nPassed: %d acknowledged events, 0 lost.\n", rep.acknowledged())
 	}
 	if rep.Dir != "" {
 		fmt.Fprintf(w, "\nLogs: %s\nThe same schedule again: %s\n", rep.Dir, rep.Repeat)

@@ -58,6 +58,9 @@ type rig struct {
 // newRig starts everything but the members.
 func newRig(ctx context.Context, o *options, dir string) (r *rig, err error) {
 	r = &rig{o: o, dir: dir, real: map[string]string{}, secrets: &secrets{file: filepath.Join(dir, "client-secret")}}
+	for _, name := range otherNames() {
+		r.secrets.more = append(r.secrets.more, r.otherSecret(name))
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -93,7 +96,7 @@ func newRig(ctx context.Context, o *options, dir string) (r *rig, err error) {
 	if _, err = r.adm.CreateTopic(ctx, recreatedPartitions, -1, nil, recreated); err != nil {
 		return r, fmt.Errorf("creating topic %s: %w", recreated, err)
 	}
-	return r, nil
+	return r, r.prepareOthers(ctx)
 }
 
 func (r *rig) startSink() error {
@@ -194,7 +197,9 @@ func (r *rig) config(member, transport string) (string, error) {
 	if transport != "workspace" {
 		native = fmt.Sprintf("  endpoint: http://%s\n  workspace_id: %q\n", r.sinks[1].addr(), emulator.DefaultWorkspaceID)
 	}
-	text := fmt.Sprintf(`kafka:
+	text := fmt.Sprintf(`deployment: %s
+integrations_dir: %s
+kafka:
   brokers: [%s]
   topics: [%s, %s]
   group: %s
@@ -216,7 +221,7 @@ mapping:
 delivery:
   max_rows: %d
   drain: %s
-`, strings.Join(brokers, ", "), topic, recreated, group, r.o.protocol, session, r.sinks[0].addr(), clientID, r.secrets.file, transport, native, requestTimeout, file, maxRows, drain)
+`, group, r.overlays(), strings.Join(brokers, ", "), topic, recreated, group, r.o.protocol, session, r.sinks[0].addr(), clientID, r.secrets.file, transport, native, requestTimeout, file, maxRows, drain)
 	path := filepath.Join(r.dir, member+".yaml")
 	return path, replaceFile(path, text)
 }
@@ -259,10 +264,14 @@ func (r *rig) close() error {
 // secrets are the client secrets of a run, which no log may show. It is safe for
 // concurrent use.
 type secrets struct {
-	file string // which the members read
+	file string   // which the members read
+	more []string // those of the other integrations
 
 	mu  sync.Mutex // guards all
 	all [][]byte
+
+	writing sync.Mutex // held while files are written; guards current
+	current string     // what is in the files
 }
 
 // fresh makes another secret.
@@ -275,7 +284,28 @@ func (s *secrets) fresh() string {
 }
 
 // write puts a secret where the members read it.
-func (s *secrets) write(secret string) error { return replaceFile(s.file, secret) }
+func (s *secrets) write(secret string) (err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.current = secret
+	for _, file := range append([]string{s.file}, s.more...) {
+		err = errors.Join(err, replaceFile(file, secret))
+	}
+	return err
+}
+
+// spoil puts a wrong secret into one file, until restore or write.
+func (s *secrets) spoil(file string) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return replaceFile(file, "not-a-secret")
+}
+
+func (s *secrets) restore(file string) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return replaceFile(file, s.current)
+}
 
 // in reports whether a line shows a secret, or a bearer token.
 func (s *secrets) in(line []byte) bool {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,16 +31,15 @@ const (
 
 // run is one run of the schedule.
 type run struct {
+	*source           // the main integration
+	others  []*source // of the same members
+
 	o        *options
 	life     context.Context // of the run
 	ctx      context.Context // of the faults; ends with the schedule
 	rig      *rig
 	v        *oracle.Violations
-	ledger   *oracle.Ledger
-	gen      generator
-	producer *producer
 	recreate *recreation
-	reader   *reader
 	fleet    *fleet
 	logf     func(format string, args ...any)
 
@@ -48,6 +48,7 @@ type run struct {
 	reports   sync.Mutex    // held while records are deleted, and while a member has no log
 	refusing  sync.Mutex    // held while the service refuses rows once
 	dlq       sync.Mutex    // held while the dead-letter topic is unavailable
+	alone     sync.Mutex    // held while a fault affects one of the others alone
 	blueprint sync.Mutex    // held while a blueprint is replaced; guards edition
 	edition   int           // of the last blueprint: a later number is the later file
 
@@ -70,7 +71,7 @@ type activeFault struct {
 // itself could not continue; what the bridge did wrong is in the report.
 func execute(ctx context.Context, o *options, dir string, faults []fault, stderr io.Writer) (rep *report, err error) {
 	began := time.Now()
-	r := &run{o: o, v: oracle.NewViolations(), gen: generator{o.seed}, broker: make(chan struct{}, 1), latest: map[int32]uint32{}, edition: 1}
+	r := &run{o: o, v: oracle.NewViolations(), broker: make(chan struct{}, 1), latest: map[int32]uint32{}, edition: 1}
 	var logging sync.Mutex
 	r.logf = func(format string, args ...any) {
 		logging.Lock()
@@ -85,31 +86,29 @@ func execute(ctx context.Context, o *options, dir string, faults []fault, stderr
 	defer func() { err = errors.Join(err, r.rig.close()) }()
 
 	// Uncommitted: brokers may be away for as long as a fault lasts and a session takes.
-	r.ledger = oracle.NewLedger(oracle.Config{
-		Kind: r.gen.outcome, Transaction: transactionOf, MaxRows: maxRows, Uncommitted: 45 * time.Second,
-		AckMayBeLost: r.ackMayBeLost, Frozen: r.wasFrozen,
-	}, r.v)
-	r.rig.table.OnRows(r.kept)
-	if r.producer, err = newProducer(r); err != nil {
-		return nil, err
+	cfg := oracle.Config{MaxRows: maxRows, Uncommitted: 45 * time.Second, AckMayBeLost: r.ackMayBeLost, Frozen: r.wasFrozen}
+	for i, name := range otherNames() {
+		r.others = append(r.others, newSource(name, generator{o.seed + uint64(i) + 1, otherTopic(name)}, cfg, r.v))
 	}
-	defer r.producer.close()
+	cfg.Transaction = transactionOf
+	r.source = newSource(mainIntegration, generator{o.seed, topic}, cfg, r.v)
 	if r.recreate, err = newRecreation(r); err != nil {
 		return nil, err
 	}
 	defer r.recreate.close()
-	if r.reader, err = newReader(r); err != nil {
-		return nil, err
-	}
-	defer r.reader.close()
-	r.fleet = &fleet{rig: r.rig, v: r.v, silent: map[string]bool{}, onLine: r.onLine, mayFail: r.mayFail}
+	r.fleet = &fleet{rig: r.rig, v: r.v, silent: map[string]bool{}, onLine: r.onLine}
 
 	inner, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	defer watch.Wait()
 	defer cancel()
 	r.life, r.ctx = inner, inner
-	r.reader.start(inner)
+	for _, src := range r.sources() {
+		defer src.close()
+		if err := r.start(inner, src); err != nil {
+			return nil, err
+		}
+	}
 	for range o.members {
 		r.fleet.grow(inner, false)
 	}
@@ -118,12 +117,17 @@ func execute(ctx context.Context, o *options, dir string, faults []fault, stderr
 		defer stop()
 		r.fleet.end(ending)
 	}()
-	watch.Go(func() { r.watchCommits(inner) })
+	for _, src := range r.sources() {
+		watch.Go(func() { r.watchCommits(inner, src) })
+	}
 	watch.Go(func() {
 		for sleep(inner, 2*time.Second) {
 			r.checkAccounts(inner, false)
 		}
 	})
+	for _, src := range r.others {
+		src.producer.start(inner, max(5, o.rate/100))
+	}
 	r.producer.start(inner, o.rate)
 	r.recreate.start(inner)
 	if !until(inner, 2*patience, func() bool { return r.ledger.Totals().Rows > 0 }) && ctx.Err() == nil {
@@ -202,8 +206,10 @@ func (r *run) finish(ctx context.Context) {
 	if r.failedFirst() {
 		return
 	}
-	if err := r.producer.stop(ctx); err != nil {
-		r.v.Add(oracle.RuleKafka, "%v", err)
+	for _, src := range r.sources() {
+		if err := src.producer.stop(ctx); err != nil {
+			r.v.Add(oracle.RuleKafka, "%v", err)
+		}
 	}
 	r.recreate.stop()
 	if r.ledger.Transactions() > 0 {
@@ -222,31 +228,36 @@ func (r *run) finish(ctx context.Context) {
 	}) && ctx.Err() == nil {
 		r.v.Add(oracle.RuleFlow, "after %s %s", backlogWithin, last)
 	}
-	until(ctx, patience, func() bool { return r.deadLettersRead(ctx) })
+	until(ctx, patience, func() bool { return r.deadLettersRead(ctx, r.sources()...) })
 	r.checkAccounts(ctx, true) // nothing is in flight now
 	r.fleet.end(ctx)
-	r.ledger.Close(func(process string, partition int32) bool {
-		return partition >= recreatedFrom || r.fleet.hasNoLog(process) // a log does not name the incarnation that was assigned
-	})
+	for _, src := range r.sources() {
+		src.ledger.Close(func(process string, partition int32) bool {
+			return partition >= recreatedFrom || r.fleet.hasNoLog(process) // a log does not name the incarnation that was assigned
+		})
+	}
 }
 
-// kept adds rows as the service keeps them.
-func (r *run) kept(rows []emulator.Row) {
+// readRows reads rows of an integration's table.
+func (r *run) readRows(src *source, rows []emulator.Row, produced func(uint32) bool) []oracle.DeliveredRow {
 	kept := make([]oracle.DeliveredRow, 0, len(rows))
 	for _, text := range rows {
-		row, err := r.gen.read(text.JSON)
-		if err == nil && !r.produced(row.Number) {
+		row, err := src.gen.read(text.JSON)
+		if err == nil && !produced(row.Number) {
 			err = fmt.Errorf("a row of event %d, which was not produced yet", row.Number)
 		}
 		if err != nil {
-			r.v.Add(oracle.RuleUnexpected, "%v", err)
+			r.v.Add(oracle.RuleUnexpected, "in a table of integration %s: %v", src.name, err)
 			continue
 		}
 		kept = append(kept, row)
 	}
-	if len(kept) == 0 {
-		return
-	}
+	return kept
+}
+
+// kept adds rows of the main table as the service keeps them.
+func (r *run) kept(rows []emulator.Row) {
+	kept := r.readRows(r.source, rows, r.produced)
 	r.ledger.Written(kept, time.Now())
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -265,10 +276,7 @@ func (r *run) produced(number uint32) bool {
 	if _, ok := incarnationOf(number); ok {
 		return r.recreate.produced(number)
 	}
-	if number >= arrayNumbers {
-		return number-arrayNumbers < r.producer.arrays.Load()
-	}
-	return number < r.producer.next.Load()
+	return r.producer.produced(number)
 }
 
 // arrived reports whether every partition has a row of an event that was produced
@@ -304,7 +312,9 @@ func (r *run) onLine(p *process, line []byte) {
 			Partitions map[string][]int32 `json:"partitions"`
 		}
 		if json.Unmarshal(line, &entry) == nil {
-			r.ledger.Assigned(p.name, entry.Partitions[topic])
+			for _, src := range r.sources() {
+				src.ledger.Assigned(p.name, entry.Partitions[src.gen.topic])
+			}
 		}
 	case bytes.Contains(line, []byte(`"msg":"`+lossMessage+`"`)):
 		r.lossReported(p, line)
@@ -331,14 +341,6 @@ func (r *run) wasFrozen(member string, since time.Time) bool {
 	return p == nil || p.wasFrozen(since)
 }
 
-// mayFail reports whether a member that started then may have found its
-// configuration refused.
-func (r *run) mayFail(began time.Time) bool {
-	return r.anyFault(func(a *activeFault) bool {
-		return a.kind.flags&refusesStart != 0 && (a.ended.IsZero() || a.ended.Add(2*time.Second).After(began))
-	})
-}
-
 func (r *run) anyFault(is func(*activeFault) bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -355,23 +357,11 @@ func (r *run) anyFault(is func(*activeFault) bool) bool {
 func (r *run) checkAccounts(ctx context.Context, quiet bool) {
 	for _, s := range r.fleet.running() {
 		p := r.fleet.process(s)
-		var status struct {
-			Integrations []struct {
-				Integration string         `json:"integration"`
-				Account     oracle.Account `json:"ledger"`
-				Partitions  []struct {
-					Partition int32          `json:"partition"`
-					Account   oracle.Account `json:"ledger"`
-				} `json:"partitions"`
-			} `json:"integrations"`
-		}
-		if p == nil || p.get(ctx, "/status", 2*time.Second, &status) != nil {
-			continue // it is starting, ending or frozen
-		}
-		for _, i := range status.Integrations {
+		all, _ := r.statusOf(ctx, p)
+		for _, i := range all {
 			r.checkAccount(p.name+" at /status, integration "+i.Integration, i.Account)
 			if quiet {
-				r.checkLost(p, "at /status", i.Account.Lost)
+				r.checkLost(p, r.sourceOf(i.Integration), "at /status", i.Account.Lost)
 			}
 			for _, part := range i.Partitions {
 				r.checkAccount(fmt.Sprintf("%s at /status, integration %s, partition %d", p.name, i.Integration, part.Partition), part.Account)
@@ -392,7 +382,8 @@ func (r *run) checkAccount(where string, a oracle.Account) {
 // stopped checks the counts in the last line of a member's log.
 func (r *run) stopped(p *process, line []byte) {
 	var entry struct {
-		Events *oracle.Account `json:"events"`
+		Integration string          `json:"integration"`
+		Events      *oracle.Account `json:"events"`
 	}
 	if err := json.Unmarshal(line, &entry); err != nil || entry.Events == nil {
 		r.v.Add(oracle.RuleAccounting, "the last line of %s has no count of events: %s", p.name, line)
@@ -401,14 +392,14 @@ func (r *run) stopped(p *process, line []byte) {
 	if entry.Events.InFlight != 0 {
 		r.v.Add(oracle.RuleAccounting, "%s stopped with %d events in flight", p.name, entry.Events.InFlight)
 	}
-	r.checkLost(p, "in its last line", entry.Events.Lost)
-	r.checkAccount(p.name+" when it stopped", *entry.Events)
+	r.checkLost(p, r.sourceOf(entry.Integration), "in its last line", entry.Events.Lost)
+	r.checkAccount(p.name+" when it stopped "+entry.Integration, *entry.Events)
 }
 
 // checkLost compares the lost offsets that a member counts with those it logged.
-func (r *run) checkLost(p *process, where string, counted int64) {
-	if logged := r.ledger.LoggedLost(p.name); logged != counted && p.log == logKept {
-		r.v.Add(oracle.RuleLossReport, "%s counts %d lost offsets %s, and logged %d of them", p.name, counted, where, logged)
+func (r *run) checkLost(p *process, of *source, where string, counted int64) {
+	if logged := of.ledger.LoggedLost(p.name); logged != counted && p.log == logKept {
+		r.v.Add(oracle.RuleLossReport, "%s counts %d lost offsets of integration %s %s, and logged %d of them", p.name, counted, of.name, where, logged)
 	}
 }
 
@@ -418,10 +409,11 @@ const lossMessage = "kafka removed events before they were delivered"
 // lossReported adds the offsets that a log line reports as lost.
 func (r *run) lossReported(p *process, line []byte) {
 	var entry struct {
-		Topic     string `json:"topic"`
-		Partition *int32 `json:"partition"`
-		First     *int64 `json:"first_offset"`
-		Last      *int64 `json:"last_offset"`
+		Integration string `json:"integration"`
+		Topic       string `json:"topic"`
+		Partition   *int32 `json:"partition"`
+		First       *int64 `json:"first_offset"`
+		Last        *int64 `json:"last_offset"`
 	}
 	if json.Unmarshal(line, &entry) != nil || entry.Partition == nil || entry.First == nil || entry.Last == nil || *entry.Last < *entry.First {
 		r.v.Add(oracle.RuleLossReport, "a line of %s reports a loss without its range: %s", p.name, line)
@@ -431,49 +423,52 @@ func (r *run) lossReported(p *process, line []byte) {
 	if entry.Topic == recreated {
 		partition += recreatedFrom + 10*r.recreate.last()
 	}
-	r.ledger.ReportedLost(p.name, partition, *entry.First, *entry.Last+1, time.Now())
+	r.sourceOf(entry.Integration).ledger.ReportedLost(p.name, partition, *entry.First, *entry.Last+1, time.Now())
 }
 
-// watchCommits compares what the group has committed with the ledger until ctx ends.
-func (r *run) watchCommits(ctx context.Context) {
+// watchCommits compares what an integration's group has committed with the ledger
+// until ctx ends.
+func (r *run) watchCommits(ctx context.Context, src *source) {
 	var missing []oracle.Event
 	tried := 0
 	for sleep(ctx, 400*time.Millisecond) {
-		committed, err := r.committed(ctx)
+		committed, err := r.committed(ctx, src.group, src.gen.topic)
 		if err != nil {
 			continue // a broker is away
 		}
-		now := r.ledger.Committed(committed[topic], time.Now())
-		if missing = r.ledger.Overdue(missing); len(missing) == 0 {
+		now := src.ledger.Committed(committed[src.gen.topic], time.Now())
+		if missing = src.ledger.Overdue(missing); len(missing) == 0 {
 			missing, tried = now, 0
 		}
 		if len(missing) == 0 {
 			continue
 		}
-		ends, err := r.ends(ctx, deadLetters)
-		if err != nil || !until(ctx, 20*time.Second, func() bool { return r.reader.passed(ends) }) {
+		ends, err := r.ends(ctx, src.deadLetters)
+		if err != nil || !until(ctx, 20*time.Second, func() bool { return src.reader.passed(ends) }) {
 			continue
 		}
-		if missing = r.ledger.Overdue(missing); len(missing) == 0 {
+		if missing = src.ledger.Overdue(missing); len(missing) == 0 {
 			continue
 		}
 		if tried++; tried >= deadLetterChecks {
-			r.ledger.Missing(missing)
+			src.ledger.Missing(missing)
 			missing, tried = nil, 0
 		}
 	}
 }
 
-// committed returns the group's offsets, by topic and partition.
-func (r *run) committed(ctx context.Context) (map[string]map[int32]int64, error) {
+// committed returns a group's offsets, by topic and partition.
+func (r *run) committed(ctx context.Context, group string, topics ...string) (map[string]map[int32]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	all, err := r.rig.adm.FetchOffsets(ctx, group)
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]map[int32]int64{topic: {}, recreated: {}}
-	for of, offsets := range out {
+	out := map[string]map[int32]int64{}
+	for _, of := range topics {
+		offsets := map[int32]int64{}
+		out[of] = offsets
 		for p, o := range all[of] {
 			if o.Err == nil && o.At >= 0 {
 				offsets[p] = o.At
@@ -498,30 +493,39 @@ func (r *run) ends(ctx context.Context, of string) (map[int32]int64, error) {
 	return out, err
 }
 
-// deadLettersRead reports whether the dead-letter topic was read to its end.
-func (r *run) deadLettersRead(ctx context.Context) bool {
-	ends, err := r.ends(ctx, deadLetters)
-	return err == nil && r.reader.passed(ends)
+// deadLettersRead reports whether the dead-letter topics of integrations were read to
+// their ends.
+func (r *run) deadLettersRead(ctx context.Context, of ...*source) bool {
+	return !slices.ContainsFunc(of, func(src *source) bool {
+		ends, err := r.ends(ctx, src.deadLetters)
+		return err != nil || !src.reader.passed(ends)
+	})
 }
 
 // lag counts the events that are not committed; text describes it, or why it is
 // not known.
 func (r *run) lag(ctx context.Context) (lag int64, text string) {
-	committed, err := r.committed(ctx)
-	for _, of := range []string{topic, recreated} {
-		if err != nil {
-			break
+	for _, src := range r.sources() {
+		topics := []string{src.gen.topic}
+		if src == r.source {
+			topics = append(topics, recreated)
 		}
-		var ends map[int32]int64
-		ends, err = r.ends(ctx, of)
-		for p, end := range ends {
-			lag += max(0, end-committed[of][p])
+		committed, err := r.committed(ctx, src.group, topics...)
+		before := lag
+		for _, of := range topics {
+			ends, eerr := r.ends(ctx, of)
+			if err = errors.Join(err, eerr); err != nil {
+				return -1, err.Error()
+			}
+			for p, end := range ends {
+				lag += max(0, end-committed[of][p])
+			}
+		}
+		if lag > before {
+			text += fmt.Sprintf("%d events of integration %s are not committed; ", lag-before, src.name)
 		}
 	}
-	if err != nil {
-		return -1, err.Error()
-	}
-	return lag, fmt.Sprintf("%d events are not committed", lag)
+	return lag, text
 }
 
 // until waits for a condition and reports whether it came.

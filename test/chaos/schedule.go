@@ -33,9 +33,8 @@ type kind struct {
 
 // Flags of kinds.
 const (
-	losesAck     = 1 << iota // rows may be kept whose acknowledgement does not arrive
-	refusesStart             // a member that starts meanwhile may end with exit code 1, and is started again
-	grpcOnly                 // of streams only
+	losesAck = 1 << iota // rows may be kept whose acknowledgement does not arrive
+	grpcOnly             // of streams only
 )
 
 const s = time.Second
@@ -91,9 +90,9 @@ func kinds() []kind {
 		{"sink-slow", "the service sends and takes few bytes a second", 3 * s, 8 * s, losesAck, network(weather{rate: 256 << 10}, sinks)},
 		{"answer-torn", "connections are closed in the middle of the answer", 3 * s, 6 * s, losesAck, network(weather{tear: true}, sinks)},
 
-		{"sink-401", "the service refuses the token of a request, twice", 2 * s, 5 * s, refusesStart, sinkStatus(401, 2)},
-		{"sink-403", "the service forbids a request", 2 * s, 5 * s, refusesStart, sinkStatus(403, 1)},
-		{"sink-404", "the service does not find the table for a request", 2 * s, 5 * s, refusesStart, sinkStatus(404, 1)},
+		{"sink-401", "the service refuses the token of a request, twice", 2 * s, 5 * s, 0, sinkStatus(401, 2)},
+		{"sink-403", "the service forbids a request", 2 * s, 5 * s, 0, sinkStatus(403, 1)},
+		{"sink-404", "the service does not find the table for a request", 2 * s, 5 * s, 0, sinkStatus(404, 1)},
 		{"sink-408", "requests time out at the service", 2 * s, 5 * s, 0, sinkStatus(408, 0)},
 		{"sink-429", "the service asks for a retry in a second", 2 * s, 5 * s, 0, sinkStatus(429, 0)},
 		{"sink-500", "the service fails", 2 * s, 5 * s, 0, sinkStatus(500, 0)},
@@ -110,11 +109,23 @@ func kinds() []kind {
 		{"answer-lies", "the service keeps no row and answers with a 2xx that confirms none", 2 * s, 5 * s, losesAck, answerLies},
 		{"proxy-4xx", "a proxy refuses requests with good rows", 2 * s, 5 * s, losesAck, proxyRefuses},
 		{"refused-once", "the service refuses some good rows, each alone only once", 2 * s, 5 * s, 0, refusedOnce},
-		{"tokens-revoked", "every token is expired at once", 0, 0, refusesStart, tokensRevoked},
+		{"tokens-revoked", "every token is expired at once", 0, 0, 0, tokensRevoked},
 		{"tokens-down", "the token endpoint fails, and every token is expired", 2 * s, 5 * s, 0, tokensDown},
-		{"clock-jump", "the service's clock jumps ahead by 59 minutes: tokens end early", 0, 0, refusesStart, clockJump},
-		{"secret-rotated", "the client secret is changed, in the members' file too", 0, 0, refusesStart, secretRotated},
-		{"schema-changed", "a column is dropped from the table and added again", 2 * s, 4 * s, losesAck | refusesStart, schemaChanged},
+		{"clock-jump", "the service's clock jumps ahead by 59 minutes: tokens end early", 0, 0, 0, clockJump},
+		{"secret-rotated", "the client secret is changed, in the members' file too", 0, 0, 0, secretRotated},
+		{"schema-changed", "a column is dropped from the table and added again", 2 * s, 4 * s, losesAck, schemaChanged},
+
+		{"integration-hang", "the service never answers for the table of one integration; the others must deliver",
+			3 * s, 6 * s, 0, failing(emulator.Fault{Effect: emulator.EffectHang})},
+		{"integration-503", "the service is unavailable for the table of one integration; the others must deliver",
+			3 * s, 6 * s, 0, failing(emulator.Fault{Effect: emulator.EffectStatus, Status: 503})},
+		{"integration-refused", "the table of one integration is missing, or the grant for it; the others must deliver",
+			3 * s, 6 * s, 0, failing(emulator.Fault{Effect: emulator.EffectStatus, Status: 403}, emulator.EndpointCreate, emulator.EndpointColumns)},
+		{"integration-secret", "one integration has a wrong client secret, and every token is expired; the others must deliver",
+			3 * s, 6 * s, 0, integrationSecret},
+		{"integration-poison", "one integration gets arrays that are no events; the others must deliver", 3 * s, 6 * s, 0, integrationPoison},
+		{"integration-changed", "one integration is removed from all members and comes again, or gets another table; the others must deliver",
+			2 * s, 4 * s, 0, integrationChanged},
 
 		{"stream-close", "streams are announced to end, and end",
 			3 * s, 6 * s, losesAck | grpcOnly, scripted(emulator.Fault{Effect: emulator.EffectCloseSignal, Window: &closeWindow, Probability: 0.02}, emulator.EndpointStream)},
@@ -184,13 +195,13 @@ func count(faults []fault) map[string]int {
 func printPlan(w io.Writer, o *options, faults []fault) {
 	fmt.Fprintf(w, "seed %d: %d faults of %d kinds in %s\n", o.seed, len(faults), len(count(faults)), o.duration)
 	for _, f := range faults {
-		fmt.Fprintf(w, "%8s  %-17s %6s  target %d\n", f.At, f.Kind, f.Length, f.Target)
+		fmt.Fprintf(w, "%8s  %-19s %6s  target %d\n", f.At, f.Kind, f.Length, f.Target)
 	}
 }
 
 func printKinds(w io.Writer) {
 	for _, k := range kinds() {
-		fmt.Fprintf(w, "  %-17s %s\n", k.name, k.about)
+		fmt.Fprintf(w, "  %-19s %s\n", k.name, k.about)
 	}
 }
 
