@@ -196,6 +196,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.memory.keeper.Enforce()
 	}
 	defer a.memory.keeper.Release()
+	defer a.memory.end()
 	defer context.AfterFunc(ctx, func() {
 		now := time.Now()
 		a.stopAsked.Store(&now)

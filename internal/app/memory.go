@@ -3,6 +3,7 @@ package app
 import (
 	"maps"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -19,7 +20,14 @@ type memoryLimit struct {
 	mu     sync.Mutex // guards the fields below
 	wanted []config.Integration
 	plans  map[string]memory.Plan // of each that is enabled
+	logged memory.State
+	timer  *time.Timer // of the next line; nil without one
+	ended  bool        // nothing is logged any more
 }
+
+// plannedAfter is how long after a change a larger bound is logged: integrations that
+// start together have one line, not one each.
+const plannedAfter = 5 * time.Second
 
 func newMemoryLimit(log *zap.Logger) *memoryLimit {
 	return &memoryLimit{log: log, keeper: memory.NewKeeper()}
@@ -51,11 +59,25 @@ func (l *memoryLimit) resize(name string, brokers, partitions int) {
 	}
 	one.Brokers, one.Partitions = brokers, partitions
 	l.plans[name] = one
-	plan := memory.Total(maps.Values(l.plans))
-	if !l.keeper.SetPlan(plan) {
-		return
+	switch {
+	case !l.keeper.SetPlan(memory.Total(maps.Values(l.plans))) || l.ended:
+	case l.logged.Warning == "" && l.keeper.State().Warning != "":
+		l.report()
+	case l.timer == nil:
+		l.timer = time.AfterFunc(plannedAfter, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.timer = nil; !l.ended && l.keeper.State().Bound > l.logged.Bound {
+				l.report()
+			}
+		})
 	}
-	s := l.keeper.State()
+}
+
+// report logs the plan. The caller holds mu.
+func (l *memoryLimit) report() {
+	plan, s := memory.Total(maps.Values(l.plans)), l.keeper.State()
+	l.logged = s
 	fields := []zap.Field{zap.Int("integrations", plan.Integrations), zap.Int("partitions", plan.Partitions), zap.Int("brokers", plan.Brokers),
 		zap.Int64("bound_mib", memory.MiB(s.Bound)), zap.Int64("soft_limit_mib", memory.MiB(s.SoftLimit))}
 	if s.Warning != "" {
@@ -63,6 +85,15 @@ func (l *memoryLimit) resize(name string, brokers, partitions int) {
 		return
 	}
 	l.log.Info("memory planned", fields...)
+}
+
+// end ends the log of the plan.
+func (l *memoryLimit) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended = true; l.timer != nil {
+		l.timer.Stop()
+	}
 }
 
 // descriptorsNeeded estimates how many file descriptors the process needs.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -193,4 +195,48 @@ func TestMemoryFollowsTheIntegrations(t *testing.T) {
 	if bound() != one {
 		t.Errorf("got bound %d after two were removed, want %d", bound(), one)
 	}
+}
+
+// Integrations that start together have one line about memory, and those that leave none.
+func TestMemoryPlanIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		l := newMemoryLimit(zap.New(core))
+		c := config.Defaults()
+		c.Delivery.MaxBuffered, c.Kafka.FetchMaxBytes = 1<<20, 1<<20
+		var all []config.Integration
+		for i := range 20 {
+			all = append(all, config.Integration{Name: fmt.Sprintf("i%d", i), Enabled: true, Config: &c})
+		}
+		l.plan(all)
+		resize := func(brokers, partitions int) {
+			for _, i := range all {
+				l.resize(i.Name, brokers, partitions)
+				<-time.After(50 * time.Millisecond)
+			}
+			<-time.After(plannedAfter)
+			synctest.Wait()
+		}
+		want := func(lines int, partitions int64) {
+			t.Helper()
+			got := logs.FilterMessage("memory planned").TakeAll()
+			if len(got) != lines {
+				t.Fatalf("got %d lines, want %d", len(got), lines)
+			}
+			if lines > 0 && got[0].ContextMap()["partitions"] != partitions {
+				t.Errorf("got %v partitions, want %d", got[0].ContextMap()["partitions"], partitions)
+			}
+			logs.TakeAll()
+		}
+		resize(3, 2)
+		want(1, 40)
+		resize(3, 1)
+		want(0, 0)
+		resize(3, 4)
+		want(1, 80)
+		l.resize("i0", 3, 9)
+		l.end()
+		resize(3, 10)
+		want(0, 0)
+	})
 }
