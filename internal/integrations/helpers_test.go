@@ -33,6 +33,10 @@ func limited(rows float64) func(*config.Integration) {
 	return func(i *config.Integration) { i.Config.Zerobus.RateLimit = rows }
 }
 
+func inGroup(group string) func(*config.Integration) {
+	return func(i *config.Integration) { i.Config.Kafka.Group = group }
+}
+
 func disabled(i *config.Integration) { i.Enabled = false }
 
 // world records what happens to fake runners, in virtual time.
@@ -57,8 +61,9 @@ type fake struct {
 	ends     chan error // ends Run, or panics if it is errPanic
 	closed   bool
 
-	drains time.Duration // how long Run takes to end
-	stuck  string
+	drains  time.Duration // how long Run takes to end
+	stuck   string
+	applies func() // called by Apply; nil: nothing
 }
 
 var errPanic = errors.New("a bug")
@@ -95,6 +100,9 @@ func (f *fake) Run(ctx context.Context) (err error) {
 }
 
 func (f *fake) Apply(_ context.Context, next *config.Config, _ bool) (changed, pending []string, err error) {
+	if f.applies != nil {
+		f.applies()
+	}
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	if next.Zerobus.RateLimit < 0 {

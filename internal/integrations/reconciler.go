@@ -57,12 +57,16 @@ type Reconciler struct {
 	o     Options
 	group sync.WaitGroup // of the supervisors; Run waits for it
 
-	mu    sync.Mutex // guards the fields below and those of the supervisors
-	all   map[string]*supervisor
-	ctx   context.Context // of Run; nil before
-	stop  context.CancelFunc
-	ended bool  // nothing is started any more
-	err   error // of Run
+	mu  sync.Mutex // guards the fields below and those of the supervisors
+	all map[string]*supervisor
+	// places are taken by the integration that has a member in a group, by group. Two
+	// members of one process would take partitions from each other, and with
+	// kafka.instance_id the brokers would expel the first while it drains.
+	places map[string]chan struct{}
+	ctx    context.Context // of Run; nil before
+	stop   context.CancelFunc
+	ended  bool  // nothing is started any more
+	err    error // of Run
 }
 
 // New returns a Reconciler of the wanted integrations. Run starts them.
@@ -70,7 +74,7 @@ func New(o Options, wanted []config.Integration) *Reconciler {
 	if o.Rand == nil {
 		o.Rand = rand.Float64
 	}
-	r := &Reconciler{o: o, all: make(map[string]*supervisor)}
+	r := &Reconciler{o: o, all: make(map[string]*supervisor), places: make(map[string]chan struct{})}
 	var starts []*supervisor
 	for _, w := range wanted {
 		s := r.add(w)
@@ -87,6 +91,16 @@ func (r *Reconciler) add(w config.Integration) *supervisor {
 	s := &supervisor{r: r, name: w.Name, spec: w, state: Starting, changed: make(chan struct{}, 1)}
 	r.all[w.Name] = s
 	return s
+}
+
+// place returns what the integration holds that has a member in the group.
+func (r *Reconciler) place(group string) chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.places[group] == nil {
+		r.places[group] = make(chan struct{}, 1)
+	}
+	return r.places[group]
 }
 
 const (
@@ -242,6 +256,9 @@ func (l liveChange) apply(ctx context.Context, reread bool) (c Changes, err erro
 	l.s.r.mu.Lock()
 	defer l.s.r.mu.Unlock()
 	l.s.spec = l.next
+	if l.s.runner != l.runner {
+		l.s.signal() // it was started again meanwhile, without the change
+	}
 	return Changes{Changed: appendKeys(nil, l.s.name, changed), Pending: appendKeys(nil, l.s.name, pending)}, nil
 }
 
@@ -267,7 +284,7 @@ type Status struct {
 	config.Integration // as wanted
 
 	State   string
-	Reason  string    // of Failed, or of a Draining that takes longer than it may
+	Reason  string    // of Failed, of a Draining that takes longer than it may, or of a Starting that waits
 	NextTry time.Time // of Failed
 	Runner  Runner    // the present or the last one; nil without
 }

@@ -200,3 +200,109 @@ func TestStartsAreSpread(t *testing.T) {
 		}
 	})
 }
+
+// A group moves to an integration of another name, or two exchange theirs: the new
+// member starts after the old one has left, and a start of another group does not wait.
+func TestGroupMovesToAnotherIntegration(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		from, to []config.Integration
+		order    []string // of what happens
+	}{
+		{"another name", []config.Integration{spec("default", "t", inGroup("g"))}, []config.Integration{spec("orders", "t", inGroup("g")), spec("x", "u")},
+			[]string{"start x", "stop default", "removed default", "start orders"}},
+		{"taken from one that continues", []config.Integration{spec("default", "t", inGroup("g"))}, []config.Integration{spec("default", "t"), spec("orders", "t", inGroup("g"))},
+			[]string{"stop default", "start default", "start orders"}},
+		{"exchanged", []config.Integration{spec("a", "t", inGroup("g")), spec("b", "t", inGroup("h"))}, []config.Integration{spec("a", "t", inGroup("h")), spec("b", "t", inGroup("g"))},
+			[]string{"stop a", "stop b", "start a", "start b"}},
+		{"disabled", []config.Integration{spec("a", "t", inGroup("g"))}, []config.Integration{spec("a", "t", inGroup("g"), disabled), spec("b", "t", inGroup("g"))},
+			[]string{"stop a", "start b"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			within(t, tc.from, func(w *world) {
+				for n, i := range tc.from {
+					w.runner(i.Name).drains = 3*time.Second + time.Duration(n)*time.Millisecond
+				}
+				w.since()
+				w.reconcile(tc.to...)
+				w.pass(2 * time.Second)
+				if last := tc.to[len(tc.to)-1].Name; tc.name == "another name" {
+					if got := w.status("orders"); got.State != Starting || got.Reason != "it waits for another integration to leave the group g" {
+						t.Errorf("got %s, %q, want it to wait for the group", got.State, got.Reason)
+					}
+				} else if got := w.status(last); got.State == Running {
+					t.Errorf("got %s running, want it to wait", last)
+				}
+				w.pass(2 * time.Second)
+				w.mu.Lock()
+				got := slices.Clone(w.events)
+				w.mu.Unlock()
+				starts := slices.IndexFunc(tc.order, func(e string) bool { return strings.HasPrefix(e, "start ") && e != "start x" })
+				slices.Sort(got[min(starts, len(got)):]) // which of several starts first is left to chance
+				if !slices.Equal(got, tc.order) {
+					t.Errorf("got %q, want %q", got, tc.order)
+				}
+			})
+		})
+	}
+}
+
+// One that waits for a group whose member never leaves can be removed, and ends with the
+// process.
+func TestWaitForAGroupEnds(t *testing.T) {
+	within(t, []config.Integration{spec("a", "t", inGroup("g"))}, func(w *world) {
+		w.runner("a").drains = time.Hour
+		w.reconcile(spec("b", "t", inGroup("g")), spec("c", "t", inGroup("g"), disabled))
+		w.pass(10 * time.Minute)
+		if got := w.status("b"); got.State != Starting || got.Reason == "" {
+			t.Errorf("got %s, %q, want it to wait", got.State, got.Reason)
+		}
+		w.since()
+		w.reconcile(spec("c", "t", inGroup("g")))
+		w.pass(time.Second)
+		w.want("removed b")
+	})
+}
+
+// A change that is applied while its integration ends takes effect with the next start.
+func TestLiveChangeOfOneThatEnds(t *testing.T) {
+	within(t, []config.Integration{spec("a", "t"), spec("b", "t")}, func(w *world) {
+		f := w.runner("a")
+		f.applies = func() {
+			f.ends <- errors.New("refused")
+			w.pass(5 * time.Second)
+			if w.runner("a") == f {
+				t.Error("got the same runner, want another one")
+			}
+		}
+		w.reconcile(spec("a", "t", limited(7)), spec("b", "t"))
+		w.pass(5 * time.Second)
+		if got := w.runner("a").settings.Zerobus.RateLimit; got != 7 {
+			t.Errorf("got rate limit %v, want 7", got)
+		}
+	})
+}
+
+// Failed ones that a change starts again are spread like others.
+func TestStartsOfFailedAreSpread(t *testing.T) {
+	var all []config.Integration
+	for i := range 11 {
+		all = append(all, spec(fmt.Sprintf("i%02d", i), "t"))
+	}
+	within(t, all, func(w *world) {
+		for _, i := range all {
+			w.builds[i.Name] = errors.New("no such blueprint")
+			w.runner(i.Name).ends <- errors.New("refused")
+		}
+		w.pass(4 * time.Minute)
+		clear(w.builds)
+		w.since()
+		w.reconcile(all...)
+		w.pass(499 * time.Millisecond) // Rand is always 0.5 here
+		w.want()
+		w.pass(2 * time.Millisecond)
+		if got := len(w.since()); got != len(all) {
+			t.Errorf("got %d started after half of 1 s, want all", got)
+		}
+	})
+}

@@ -80,6 +80,7 @@ func (s *supervisor) compare(w config.Integration, reread bool, p *plan) {
 		p.changed(s.name, append(live, other...)...)
 		s.spec = w
 		if len(live)+len(other) > 0 || reread && s.state == Failed {
+			p.starts = append(p.starts, s)
 			s.signal()
 		}
 	}
@@ -117,8 +118,13 @@ func (s *supervisor) run(ctx context.Context) {
 		case delay > 0 && !s.wait(ctx, time.After(delay)):
 			continue
 		}
+		place, taken := s.takePlace(ctx, spec.Config.Kafka.Group)
+		if !taken {
+			continue
+		}
 		began := time.Now()
 		err := s.once(ctx, spec)
+		<-place
 		if s.endsProcess(err) {
 			return
 		}
@@ -146,6 +152,26 @@ func (s *supervisor) wait(ctx context.Context, until <-chan time.Time) bool {
 	return false
 }
 
+// takePlace waits until no other integration has a member in the group, and reports
+// whether that came before a change and the end of ctx. The caller gives the place back.
+func (s *supervisor) takePlace(ctx context.Context, group string) (place chan struct{}, taken bool) {
+	place = s.r.place(group)
+	select {
+	case place <- struct{}{}:
+		return place, true
+	default:
+	}
+	s.set(Starting, "it waits for another integration to leave the group "+group, s.runner)
+	select {
+	case place <- struct{}{}:
+		return place, true
+	case <-s.changed:
+		s.signal() // next takes it
+	case <-ctx.Done():
+	}
+	return nil, false
+}
+
 // next returns what is wanted now. An integration that is not wanted is forgotten.
 func (s *supervisor) next() (spec config.Integration, delay time.Duration, wanted bool) {
 	s.r.mu.Lock()
@@ -170,17 +196,34 @@ func (s *supervisor) next() (spec config.Integration, delay time.Duration, wante
 	return s.spec, delay, true
 }
 
-// logRemoved logs what an integration leaves behind, and how to delete it.
+// logRemoved logs what an integration leaves behind, and how to delete what no other one
+// uses. Called with the lock.
 func (s *supervisor) logRemoved() {
-	k := s.spec.Config.Kafka
-	servers := " --bootstrap-server " + strings.Join(k.Brokers, ",")
-	remedy := "to delete what remains, once no other deployment uses it: kafka-consumer-groups" + servers + " --delete --group " + k.Group
-	if s.spec.Config.Rejects.Policy == "dead_letter" {
-		for _, topic := range k.Topics {
-			remedy += "; kafka-topics" + servers + " --delete --topic " + s.spec.Config.Rejects.TopicFor(topic)
+	used := make(map[string]bool) // groups, and topics with a slash before them
+	for _, other := range s.r.all {
+		c := other.spec.Config
+		used[c.Kafka.Group] = true
+		for _, topic := range c.Kafka.Topics {
+			used["/"+topic], used["/"+c.Rejects.TopicFor(topic)] = true, true
 		}
 	}
-	s.r.o.Log.Info("integration removed; its group and its dead letters remain", zap.String("integration", s.name), zap.String("remedy", remedy))
+	k := s.spec.Config.Kafka
+	servers := " --bootstrap-server " + strings.Join(k.Brokers, ",")
+	var unused []string
+	if !used[k.Group] {
+		unused = append(unused, "kafka-consumer-groups"+servers+" --delete --group "+k.Group)
+	}
+	for _, topic := range k.Topics {
+		if dead := s.spec.Config.Rejects.TopicFor(topic); s.spec.Config.Rejects.Policy == "dead_letter" && !used["/"+dead] {
+			used["/"+dead] = true
+			unused = append(unused, "kafka-topics"+servers+" --delete --topic "+dead)
+		}
+	}
+	remedy := zap.Skip()
+	if len(unused) > 0 {
+		remedy = zap.String("remedy", "to delete what remains, once no other deployment uses it: "+strings.Join(unused, "; "))
+	}
+	s.r.o.Log.Info("integration removed; its group and its dead letters remain", zap.String("integration", s.name), remedy)
 }
 
 // guarded calls f and returns its panic as an error.

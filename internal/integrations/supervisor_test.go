@@ -2,6 +2,7 @@ package integrations
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -238,20 +239,42 @@ func TestBoundedRunIsNotReplaced(t *testing.T) {
 	}, func(o *Options) { o.Bounded = true })
 }
 
-// Removing one leaves its group and dead letters, and logs how to delete them.
+// Removing one leaves its group and dead letters, and logs how to delete what no other
+// integration uses.
 func TestRemovedLogsWhatRemains(t *testing.T) {
-	within(t, []config.Integration{spec("a", "t")}, func(w *world) {
-		w.reconcile()
-		w.pass(2 * time.Second)
-		lines := w.logs.FilterMessageSnippet("integration removed").All()
-		if len(lines) != 1 {
-			t.Fatalf("got %v, want one line", lines)
-		}
-		remedy, _ := lines[0].ContextMap()["remedy"].(string)
-		for _, want := range []string{"kafka-consumer-groups --bootstrap-server k:9092 --delete --group bridge-a", "kafka-topics --bootstrap-server k:9092 --delete --topic " + spec("a", "t").Config.Rejects.TopicFor("t")} {
-			if !strings.Contains(remedy, want) {
-				t.Errorf("got remedy %q, want %q in it", remedy, want)
-			}
-		}
-	})
+	const group, topic = "kafka-consumer-groups --bootstrap-server k:9092 --delete --group bridge-a", "kafka-topics --bootstrap-server k:9092 --delete --topic "
+	into := func(topic string) func(*config.Integration) {
+		return func(i *config.Integration) { i.Config.Rejects.Topic = topic }
+	}
+	own := topic + spec("a", "t").Config.Rejects.TopicFor("t")
+	for _, tc := range []struct {
+		name    string
+		removed config.Integration
+		others  []config.Integration
+		remedy  []string
+	}{
+		{"alone", spec("a", "t"), nil, []string{group, own}},
+		{"another has its group", spec("a", "t"), []config.Integration{spec("b", "u", inGroup("bridge-a"))}, []string{own}},
+		{"a disabled one has its group and dead letters", spec("a", "t", into("dlq")), []config.Integration{spec("b", "u", inGroup("bridge-a"), into("dlq"), disabled)}, nil},
+		{"another reads its dead letters", spec("a", "t", into("dlq")), []config.Integration{spec("b", "dlq")}, []string{group}},
+		{"several topics with one for dead letters", spec("a", "t", into("dlq"), func(i *config.Integration) { i.Config.Kafka.Topics = []string{"t", "u"} }), nil, []string{group, topic + "dlq"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			within(t, []config.Integration{tc.removed}, func(w *world) {
+				w.reconcile(tc.others...)
+				w.pass(2 * time.Second)
+				lines := w.logs.FilterMessageSnippet("integration removed").All()
+				if len(lines) != 1 {
+					t.Fatalf("got %v, want one line", lines)
+				}
+				var got []string
+				if remedy, given := lines[0].ContextMap()["remedy"].(string); given {
+					got = strings.Split(strings.TrimPrefix(remedy, "to delete what remains, once no other deployment uses it: "), "; ")
+				}
+				if !slices.Equal(got, tc.remedy) {
+					t.Errorf("got remedy %q, want %q", got, tc.remedy)
+				}
+			})
+		})
+	}
 }
