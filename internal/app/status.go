@@ -32,18 +32,19 @@ func (a *App) Status() ops.Status {
 	return ops.NewStatus(s, all)
 }
 
-// statusOf returns the state of an integration. One that does not run has the counts of
-// its last pipeline.
-func statusOf(i integrations.Status) ops.IntegrationStatus {
-	z := i.Config.Zerobus
-	s := ops.IntegrationStatus{Integration: i.Name, Group: i.Config.Kafka.Group, Table: z.Catalog + "." + z.Schema + "." + z.Table, Config: i.Config.Redacted()}
+// statusOf returns the state of an integration. One that does not run is shown as it is
+// wanted, with the counts of its last pipeline.
+func statusOf(i integrations.Status) (s ops.IntegrationStatus) {
+	runs := i.State == integrations.Running || i.State == integrations.Draining
 	if p := pipelineOf(i); p != nil {
 		s = p.Status()
 	}
-	s.Reason, s.NextTry = i.Reason, i.NextTry
-	if i.State != integrations.Running && i.State != integrations.Draining {
+	if !runs {
+		z := i.Config.Zerobus
+		s.Integration, s.Group, s.Table, s.Config = i.Name, i.Config.Kafka.Group, z.Catalog+"."+z.Schema+"."+z.Table, i.Config.Redacted()
 		s.State, s.NotReady, s.LiveReason = i.State, nil, ""
 	}
+	s.Reason, s.NextTry = i.Reason, i.NextTry
 	return s
 }
 

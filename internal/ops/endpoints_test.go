@@ -27,6 +27,7 @@ func TestProbes(t *testing.T) {
 	failed := ops.IntegrationStatus{Integration: "clicks", State: ops.StateFailed, Reason: "no such table", NextTry: now.Add(time.Minute)}
 	disabled := ops.IntegrationStatus{Integration: "archive", State: ops.StateDisabled}
 	starting := process(ops.IntegrationStatus{Integration: "default", State: ops.StateStarting})
+	waiting := process(ops.IntegrationStatus{Integration: "default", State: ops.StateStarting, Reason: "it waits for a group"})
 
 	for _, c := range []struct {
 		name     string
@@ -51,6 +52,10 @@ func TestProbes(t *testing.T) {
 		{
 			"starting", starting, "/readyz", "", 503,
 			"not ready (starting)\nstarting: the integration is starting\n  remedy: wait; this state ends automatically\n",
+		},
+		{
+			"starting, with a reason", waiting, "/readyz", "", 503,
+			"not ready (starting)\nstarting: the integration is starting; it waits for a group\n  remedy: wait; this state ends automatically\n",
 		},
 		{
 			"not ready", two, "/readyz", "", 503,

@@ -7,6 +7,7 @@ package ops
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/datafly/bridge/consumer"
@@ -175,7 +176,8 @@ func (i *IntegrationStatus) complete() {
 	case i.State == StateFailed:
 		i.NotReady = []consumer.NotReady{{Code: "integration_failed", Text: i.Reason, Remedy: "fix this; the integration starts again automatically, or at once when its configuration changes"}}
 	default:
-		i.NotReady = []consumer.NotReady{{Code: i.State, Text: "the integration is " + i.State, Remedy: "wait; this state ends automatically"}}
+		text := strings.TrimSuffix("the integration is "+i.State+"; "+i.Reason, "; ")
+		i.NotReady = []consumer.NotReady{{Code: i.State, Text: text, Remedy: "wait; this state ends automatically"}}
 	}
 }
 
