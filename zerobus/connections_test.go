@@ -282,7 +282,7 @@ func TestClientsGoBeyondTheLimitOfStreams(t *testing.T) {
 			all = append(all, inBackground(t.Context(), clients[i], rows(1)))
 		}
 		succeed(t, all...)
-		if got := time.Since(begin); got > time.Second {
+		if got := time.Since(begin); got > 1100*time.Millisecond {
 			t.Errorf("the rows were taken after %v, want as soon as the limit was noticed", got)
 		}
 		if got := s.dialed(); got != 4 {
@@ -306,6 +306,34 @@ func TestClientsGoBeyondTheLimitOfStreams(t *testing.T) {
 		}
 		if got := time.Since(begin); got != 0 {
 			t.Errorf("further clients waited %v, want none", got)
+		}
+	})
+}
+
+// TestASlowlyEstablishedConnectionIsNotFull has a connection take almost as long as a
+// stream waits for room on it: the wait counts from then, or one late stream would lower the
+// number of streams per connection for good.
+func TestASlowlyEstablishedConnectionIsNotFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{handle: func(_ int, s *served) error {
+			if err := errors.Join(s.confirm(), s.take(1)); err != nil {
+				return err
+			}
+			select {
+			case <-time.After(600 * time.Millisecond):
+			case <-s.Context().Done():
+			}
+			return errors.Join(s.signal(durationpb.New(0)), s.half())
+		}}
+		s := shareStreams(t, svc, grpc.MaxConcurrentStreams(1))
+		connect := s.dial
+		s.dial = func(ctx context.Context) (net.Conn, error) {
+			<-time.After(950 * time.Millisecond)
+			return connect(ctx)
+		}
+		succeed(t, inBackground(t.Context(), s.client("one"), rows(1)), inBackground(t.Context(), s.client("other"), rows(1)))
+		if got := s.dialed(); got != 1 {
+			t.Errorf("%d connections were made, want 1: a second stream waited for less than a second", got)
 		}
 	})
 }

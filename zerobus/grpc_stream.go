@@ -151,17 +151,23 @@ func (s *stream) create(ctx context.Context) error {
 	return nil
 }
 
-// awaitRoom cancels the stream if the connection is established and does not take it: the
-// service allows no more streams on it, and gRPC waits until one of them ends.
+// awaitRoom cancels the stream if the connection has been established for roomTimeout and
+// does not take it: the service allows no more streams on it, and gRPC waits until one of
+// them ends.
 func (s *stream) awaitRoom() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.room = time.AfterFunc(roomTimeout, func() {
+	established := false
+	s.room = time.AfterFunc(roomTimeout/10, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		switch {
 		case s.room == nil: // it was taken just now
 		case s.conn.GetState() != connectivity.Ready:
+			established = false
+			s.room.Reset(roomTimeout / 10)
+		case !established:
+			established = true
 			s.room.Reset(roomTimeout)
 		default:
 			s.conn.full()
