@@ -95,7 +95,6 @@ func TestOverlays(t *testing.T) {
 		{"own group", "", "kafka.group: mine", sets(), "kafka.group", "mine"},
 		{"over the file", "mapping.input: mapped\n", "mapping: {input: canonical}", sets(), "mapping.input", "canonical"},
 		{"over the environment", "", "mapping: {input: canonical}", env("BRIDGE_MAPPING_INPUT=mapped"), "mapping.input", "canonical"},
-		{"over --set", "", "mapping: {input: canonical}", sets("mapping.input=mapped"), "mapping.input", "canonical"},
 		{"--set", "", "mapping: {input: canonical}", sets("integrations.x.mapping.input=mapped"), "mapping.input", "mapped"},
 		{"the later --set", "", "", sets("integrations.x.mapping.input=canonical", " integrations.x.mapping.input =mapped"), "mapping.input", "mapped"},
 		{"of the environment", "", "", env("BRIDGE_MAPPING_INPUT=mapped"), "mapping.input", "mapped"},

@@ -47,6 +47,7 @@ func Load(o Options) (*Config, error) {
 		return nil, l.problemsOf("")
 	}
 	one.takeFlags(o.Flags)
+	one.refuseIgnoredSets()
 	all := l.complete(o, one)
 	if err := l.problemsOf(one.name); err != nil {
 		return nil, err

@@ -226,6 +226,20 @@ func (l *loader) setOverlays(sets []string) {
 	}
 }
 
+// refuseIgnoredSets reports the pairs of --set that are of the base and that the
+// integration has other values for. Who names one integration means that one: its
+// command would use another table than the one on the command line.
+func (l *loader) refuseIgnoredSets() {
+	if l.base == nil {
+		return
+	}
+	for _, k := range schema.Keys {
+		if from := l.base.origins[k.Path]; from.source == setFlag && !k.Process && l.origins[k.Path] != from {
+			l.problem(from, k.Path, "", "has no effect, since the integration wins over the base", "write --set integrations."+l.name+"."+k.Path+"=...")
+		}
+	}
+}
+
 // takeFlags takes the values of flags, which are among those of the base.
 func (l *loader) takeFlags(flags map[string]string) {
 	for name := range flags {

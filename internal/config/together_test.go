@@ -222,6 +222,35 @@ func TestAFolderThatHangs(t *testing.T) {
 }
 
 // Load returns one integration. Mistakes of others do not concern it.
+// A command for one integration refuses a pair of --set that is of the base and that
+// the integration replaces; a whole deployment ignores it.
+func TestSetsThatTheIntegrationReplaces(t *testing.T) {
+	text := base + below(orders+"clicks: {kafka: {topics: [clicks]}, zerobus: {table: a.b.clicks}, rejects: {topic: bad}}")
+	for _, tc := range []struct{ integration, set, want string }{
+		{"orders", "zerobus.table=copy", "--set: integration orders: zerobus.table has no effect, since the integration wins over the base; write --set integrations.orders.zerobus.table=..."},
+		{"orders", "kafka.topic=other", "kafka.topics has no effect"},
+		{"orders", "kafka.group=other", "write --set integrations.orders.kafka.group=..."},
+		{"orders", "rejects.topic=other", ""},
+		{"orders", "kafka.client_id=other", ""},
+		{"clicks", "rejects.topic=other", "rejects.topic has no effect"},
+		{"clicks", "zerobus.schema=other", "zerobus.schema has no effect"},
+		{"default", "zerobus.table=copy", "kafka.topics is required"},
+	} {
+		o := config.Options{File: write(t, text), Integration: tc.integration, Sets: []string{tc.set}}
+		_, err := config.Load(o)
+		if got := fmt.Sprint(err); err == nil != (tc.want == "") || !strings.Contains(got, tc.want) {
+			t.Errorf("%s, %s: got %v, want %q", tc.integration, tc.set, err, tc.want)
+		}
+	}
+	both := config.Options{File: write(t, text), Integration: "orders", Sets: []string{"zerobus.table=copy", "integrations.orders.zerobus.table=copy"}}
+	if got := load(t, both).Zerobus.Table; got != "copy" {
+		t.Errorf("got table %s, want that of --set", got)
+	}
+	if all := deployment(t, config.Options{File: write(t, text), Sets: []string{"rejects.topic=other"}}); all["clicks"].Config.Rejects.Topic != "bad" || all["orders"].Config.Rejects.Topic != "other" {
+		t.Errorf("got %+v, want the topic of the integration, or that of --set", all)
+	}
+}
+
 func TestLoadOneIntegration(t *testing.T) {
 	two := base + below(orders+"clicks: {kafka: {topics: [clicks], start: latest}, zerobus: {table: clicks}}")
 	broken := base + below(orders+"clicks: {kafka: {topics: [clicks], strat: latest}, zerobus: {table: 'a b'}}")
