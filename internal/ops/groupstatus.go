@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -117,7 +118,7 @@ type GroupPartition struct {
 // there is none of this name.
 func (s GroupStatus) Only(integration string) (only GroupStatus, ok bool) {
 	only = s
-	only.Integrations, only.Problems = nil, nil
+	only.Integrations, only.Problems = []GroupIntegration{}, []consumer.NotReady{} // [] in JSON
 	for _, i := range s.Integrations {
 		if i.Integration == integration {
 			only.Integrations = append(only.Integrations, i)
@@ -206,6 +207,12 @@ func (i *GroupIntegration) writeTables(t *text) {
 			fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%d\t%s\n", orDash(m.MemberID), orDash(m.Host), orDash(m.Peer), state, m.Partitions, orDash(m.Sink.Name))
 		}
 	})
+	for _, m := range i.Members {
+		for _, r := range m.NotReady {
+			t.detail(cmp.Or(m.MemberID, m.Peer)+": "+r.Code, r.Text)
+			t.detail("remedy", r.Remedy)
+		}
+	}
 	t.table("PARTITION\tSTATE\tCOMMITTED\tEND\tLAG\tOLDEST\tMEMBER", func(tab io.Writer) {
 		for _, p := range i.Partitions {
 			fmt.Fprintf(tab, "%s/%d\t%s\t%s\t%s\t%s\t%s\t%s", oneLine(p.Topic), p.Partition, orDash(p.State), offset(p.Committed), offset(p.End), offset(p.Lag),

@@ -3,6 +3,7 @@ package ops_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -55,9 +56,26 @@ func TestScopesOfTheStatus(t *testing.T) {
 			t.Errorf("%s: got %d %s after %d look-ups, want %d with %q after %d", tc.url, got.status, got.body, asked, tc.status, tc.body, tc.asked)
 		}
 		var s ops.GroupStatus
-		if strings.HasSuffix(tc.url, "=carts") && tc.status == 200 && (json.Unmarshal([]byte(got.body), &s) != nil || len(s.Integrations) != 1 || len(s.Peers) != 1) {
-			t.Errorf("%s: got %+v, want one integration and the peer", tc.url, s)
+		if strings.HasSuffix(tc.url, "=carts") && tc.status == 200 && (json.Unmarshal([]byte(got.body), &s) != nil || s.Problems == nil || len(s.Integrations) != 1 || len(s.Peers) != 1) {
+			t.Errorf("%s: got %+v, want one integration, the peer and no problems, but their list", tc.url, s)
 		}
+	}
+}
+
+// The remedy of not_delivering names this view for the reasons.
+func TestGroupTextHasTheReasonsOfMembers(t *testing.T) {
+	s := deployed()
+	s.Integrations[0].Members = []ops.GroupMember{
+		{MemberID: "m1", Answering: new(true), NotReady: []consumer.NotReady{{Code: "sink_blocked", Text: "no grant", Remedy: "run: GRANT"}}},
+		{Peer: "10.0.0.1:9400", Answering: new(true), NotReady: []consumer.NotReady{{Code: "integration_failed", Text: "no table"}}},
+	}
+	var all, short strings.Builder
+	if err := errors.Join(s.WriteText(&all, true), s.WriteText(&short, false)); err != nil {
+		t.Fatal(err)
+	}
+	want := "  m1: sink_blocked: no grant\n  remedy: run: GRANT\n  10.0.0.1:9400: integration_failed: no table\n"
+	if !strings.Contains(all.String(), want) || strings.Contains(short.String(), "no grant") {
+		t.Errorf("got\n%s\nwant in it\n%s\nand not in\n%s", all.String(), want, short.String())
 	}
 }
 

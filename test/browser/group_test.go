@@ -19,3 +19,13 @@ func TestTheGroupIsShown(t *testing.T) {
 	p.text("#group-members", "running")
 	p.text("#group-partitions", s.topic+"/2")
 }
+
+func TestAGroupWithoutProblemsIsShown(t *testing.T) {
+	s, p := newStage(t, emulator.Latency{})
+	p.open()
+	s.event(track("Order Completed", "m-1"))
+	p.row("Delivered", "m-1")
+	p.click("#tab-group")
+	p.text("#group-line", "1 members, 1 deliver, lag 0, group Stable.")
+	p.text("#group-partitions", s.topic+"/2")
+}

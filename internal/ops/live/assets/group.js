@@ -33,14 +33,14 @@ const known = (n) => (n < 0 ? "–" : count(n));
 function draw(g) {
   const i = g.integrations[0] || { members: [], partitions: [], members_answering: 0, members_delivering: 0, lag: -1, state: "" };
   const answering = g.peers_configured ? i.members_answering + " of " + i.members.length + " members answer, " : i.members.length + " members, ";
-  setText($("group-line"), answering + i.members_delivering + " deliver, lag " + known(i.lag) + (i.state ? ", group " + i.state : "") +
+  setText($("group-line"), !g.integrations.length ? "No member runs it: it is disabled." : answering + i.members_delivering + " deliver, lag " + known(i.lag) + (i.state ? ", group " + i.state : "") +
     (g.peers_configured ? "." : ". ops.peers is not set: other members are shown as Kafka knows them."));
   refresh($("group-problems"), g.problems.map((p) => el("li", {}, el("strong", {}, p.code), el("span", {}, p.text), p.remedy && el("span", { class: "muted" }, p.remedy))));
   refresh($("group-members").tBodies[0], i.members.map((m) => el("tr", {},
     el("td", {}, m.member_id || "–"),
     el("td", {}, m.host || "–"),
     el("td", {}, m.peer || "–"),
-    el("td", {}, state(m), m.in_group === false ? " not in the group" : ""),
+    el("td", {}, state(m), m.in_group === false ? " not in the group" : "", (m.not_ready || []).map((r) => " " + r.code).join("")),
     el("td", {}, (m.sink && m.sink.state) || "–"),
     el("td", { class: "n" }, count(m.partitions)))));
   refresh($("group-partitions").tBodies[0], i.partitions.slice(0, FEW).map((p) => el("tr", {},

@@ -40,7 +40,7 @@ export function status(s) {
 }
 
 function header(s) {
-  setText($("route"), "group " + s.group + "  →  " + s.sink.table + "   ·   " + s.version + (s.started ? "   ·   up " + seconds(ago(s.started, s.time)) : ""));
+  setText($("route"), "group " + s.group + "  →  " + (s.sink.table || s.table) + "   ·   " + s.version + (s.started ? "   ·   up " + seconds(ago(s.started, s.time)) : ""));
 }
 
 // rates are those since the last status of the same process.
