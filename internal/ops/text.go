@@ -138,6 +138,10 @@ func (t *text) sole(s Status, i IntegrationStatus) {
 	if t.rates != nil {
 		t.line("rows/s", t.rates.of(i))
 	}
+	if i.State == StateDisabled { // it has neither sink nor partitions
+		t.line("table", orDash(i.Table))
+		return
+	}
 	t.sink(i.Sink)
 	t.ledger(i.Ledger)
 	t.partitions(i.Partitions)

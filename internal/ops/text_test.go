@@ -33,6 +33,7 @@ func TestText(t *testing.T) {
 		"starting": {starting},
 		"several":  {integration(), named("orders", refused()), slow, idle, failed, disabled},
 		"none":     {},
+		"disabled": {disabled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for i := range all {
