@@ -22,6 +22,9 @@ func chosen(cmd *cobra.Command, o config.Options) (*config.Deployment, error) {
 		if err != nil {
 			return nil, &usageError{err}
 		}
+		if _, given := o.Flags["group"]; given && len(d.Integrations) != 1 && d.Base.Rejects.Integration == "" {
+			return nil, &usageError{suggest(errors.New("--group is of one integration; add --integration"), "bridge integrations list"+configArgument(cmd, ""))}
+		}
 		if len(d.Integrations) != 1 {
 			return d, nil
 		}
@@ -143,7 +146,7 @@ func newIntegrationsShowCommand() *cobra.Command {
 value names the source that set it; a value without one is the default. Secrets are
 redacted.`,
 		Example: `  bridge integrations show orders --config config.yaml
-  bridge integrations show default --config config.yaml | grep -v '[^ ]$'`,
+  bridge integrations show default | grep ' # '     only what is not the default`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			return integrationNames(cmd), cobra.ShellCompDirectiveNoFileComp
@@ -164,7 +167,7 @@ redacted.`,
 				}
 				return printText(cmd.OutOrStdout(), plaintext.Visible(string(text)))
 			}
-			return &usageError{suggest(fmt.Errorf("there is no integration %s; there is %s", plaintext.ShortLine(args[0], 100), orDash(names...)), "bridge integrations list"+configArgument(cmd))}
+			return &usageError{suggest(fmt.Errorf("there is no integration %s; there is %s", plaintext.ShortLine(args[0], 100), orDash(strings.Join(names, ", "))), "bridge integrations list"+configArgument(cmd))}
 		},
 	}
 	config.AddFlags(cmd.Flags())
@@ -188,8 +191,8 @@ func newIntegrationsValidateCommand() *cobra.Command {
 		Use:   "validate",
 		Short: "List every mistake in the configuration of the integrations",
 		Long: `validate reads the configuration as bridge run does, and opens the files that it
-names. It lists every mistake with its file and line. The exit code is 0 when there
-is none, else 2.`,
+names. It lists every mistake with its file and line, and warns of settings that
+have no effect. The exit code is 0 when there is no mistake, else 2.`,
 		Example: `  bridge integrations validate --config config.yaml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := loadDeployment(cmd, "", false)
@@ -200,7 +203,11 @@ is none, else 2.`,
 			if len(d.Integrations) == 1 {
 				count = "1 integration"
 			}
-			return printText(cmd.OutOrStdout(), count+", valid\n")
+			text := count + ", valid\n"
+			for _, ignored := range settingsWithoutEffect(d) {
+				text += "warning: " + ignored.String() + "\n"
+			}
+			return printText(cmd.OutOrStdout(), plaintext.Visible(text))
 		},
 	}
 	config.AddFlags(cmd.Flags())

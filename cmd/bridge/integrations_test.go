@@ -74,13 +74,16 @@ func TestIntegrationsShow(t *testing.T) {
 		t.Errorf("got a secret in\n%s", text)
 	}
 	got = command("integrations", "show", "order", "--config", file)
-	if want := "there is no integration order; there is orders,refunds"; got.code != exitUsage || !strings.Contains(got.stderr, want) || !strings.Contains(got.stderr, "try: bridge integrations list --config ") {
+	if want := "there is no integration order; there is orders, refunds"; got.code != exitUsage || !strings.Contains(got.stderr, want) || !strings.Contains(got.stderr, "try: bridge integrations list --config ") {
 		t.Errorf("got exit code %d and %s, want %d and %q", got.code, got.stderr, exitUsage, want)
 	}
 }
 
 func TestIntegrationsValidate(t *testing.T) {
-	if got := command("integrations", "validate", "--config", deployment(t, "")); got.code != exitFine || got.stdout != "2 integrations, valid\n" {
+	if got := command("integrations", "validate", "--config", deployment(t, "")); got.code != exitFine || !strings.HasPrefix(got.stdout, "2 integrations, valid\nwarning: zerobus.workspace_id has no effect ") {
+		t.Errorf("got exit code %d, %q and %s", got.code, got.stdout, got.stderr)
+	}
+	if got := command("integrations", "validate", "--config", deployment(t, ""), "--set", "kafka.group=g"); got.code != exitFine || !strings.Contains(got.stdout, "warning: kafka.group has no effect ") {
 		t.Errorf("got exit code %d, %q and %s", got.code, got.stdout, got.stderr)
 	}
 	got := command("integrations", "validate", "--config", deployment(t, "  returns:\n    kafka: {topic: x, start: never}\n    ops: {address: x}\n"))
@@ -138,6 +141,11 @@ func TestIntegrationIsChosen(t *testing.T) {
 		}
 		if want := "try: bridge integrations list --config " + file + "\n"; !strings.HasSuffix(got.stderr, want) {
 			t.Errorf("%v: got %s, want %q at its end", args, got.stderr, want)
+		}
+	}
+	for _, args := range [][]string{{"dlq", "list"}, {"check"}} {
+		if got := command(append(args, "--config", file, "--group", "old")...); !strings.Contains(got.stdout+got.stderr, "--group is of one integration; add --integration") {
+			t.Errorf("%v: got exit code %d, %s and %s", args, got.code, got.stdout, got.stderr)
 		}
 	}
 	set := "integrations.orders.kafka.start=latest"

@@ -90,11 +90,11 @@ configuration unless --address is given.`,
 				tick := time.NewTicker(watchInterval)
 				defer tick.Stop()
 				w := statusWatch{ask: ask, out: cmd.OutOrStdout(), errs: cmd.ErrOrStderr(), json: output.json(), look: styleOf(cmd, cmd.OutOrStdout())}
-				return suggest(w.run(cmd.Context(), tick.C), "bridge help config ops.address")
+				return suggestAddress(w.run(cmd.Context(), tick.C))
 			}
 			answer, err := ask(cmd.Context())
 			if err != nil {
-				return suggest(err, "bridge help config ops.address")
+				return suggestAddress(err)
 			}
 			text := string(answer.body)
 			if !output.json() {
@@ -147,6 +147,14 @@ func statusToken(cmd *cobra.Command) (string, error) {
 // errStatusAddress does not quote the address: a URL may hold a password.
 var errStatusAddress = &usageError{
 	errors.New("--address is neither host:port nor a URL; use host:port, for example " + ops.DefaultAddress),
+}
+
+// suggestAddress suggests the key of the address, unless the error has a command.
+func suggestAddress(err error) error {
+	if given := (*suggestion)(nil); errors.As(err, &given) {
+		return err
+	}
+	return suggest(err, "bridge help config ops.address")
 }
 
 // statusURL returns the URL of the bridge at an ops.address or a URL. An empty host
@@ -227,7 +235,11 @@ func askScope(ctx context.Context, target *url.URL, scope, integration string, t
 	if err == nil && code != http.StatusOK {
 		err = refusedStatus(at, code)
 		if code == http.StatusNotFound && integration != "" {
-			err = fmt.Errorf("the bridge at %s has no integration %s; see bridge status", at.Host, shellWord(integration))
+			enabled := ""
+			if scope == ops.ScopeGroup {
+				enabled = "enabled "
+			}
+			err = suggest(fmt.Errorf("the bridge at %s has no %sintegration %s", at.Host, enabled, shellWord(integration)), "bridge status --address "+shellWord(at.Host))
 		}
 	}
 	return body, err

@@ -74,7 +74,7 @@ func TestStatusOfOneIntegration(t *testing.T) {
 	if code, out, errs := status(t, "--integration", "orders", "--address", address); code != exitFine || errs != "" || !strings.Contains(out, "orders") || strings.Contains(out, "carts") {
 		t.Errorf("got exit code %d, stderr %q and\n%s\nwant orders alone", code, errs, out)
 	}
-	if code, _, errs := status(t, "--integration", "other", "--address", address); code != exitFailed || !strings.Contains(errs, "no integration other") {
+	if code, _, errs := status(t, "--integration", "other", "--address", address); code != exitFailed || !strings.Contains(errs, "no integration other\ntry: bridge status --address "+address) {
 		t.Errorf("got exit code %d and %q, want what is wrong", code, errs)
 	}
 }
