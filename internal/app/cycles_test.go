@@ -10,7 +10,9 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/integrations"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/pipeline"
 )
 
 // An integration that is added and removed many times leaves no connection and no
@@ -106,5 +108,14 @@ func TestDisabledIsShownAsWanted(t *testing.T) {
 	s.eventually("the second disabled", func() bool { return a.of("two").State == ops.StateDisabled })
 	if got := a.of("two"); got.Table != two.table || got.Totals.RowsDelivered != 5 || !strings.Contains(fmt.Sprint(got.Config), "table:other") {
 		t.Errorf("got table %s, %d rows and %v, want %s, and the rows of before", got.Table, got.Totals.RowsDelivered, got.Config, two.table)
+	}
+}
+
+// A panic of one pipeline in its status leaves the status of the others.
+func TestPanicInTheStatus(t *testing.T) {
+	c := config.Defaults()
+	got := statusOf(integrations.Status{Integration: config.Integration{Name: "a", Enabled: true, Config: &c}, State: integrations.Running, Runner: new(pipeline.Pipeline)})
+	if got.Integration != "a" || got.State != ops.StateFailed || !strings.Contains(got.Reason, "panic: ") || got.Config == nil {
+		t.Errorf("got %s, %s, %q; want it failed with the panic", got.Integration, got.State, got.Reason)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/group"
 	"github.com/datafly/bridge/internal/ops/live"
+	"github.com/datafly/bridge/internal/panics"
 	"github.com/datafly/bridge/internal/pipeline"
 )
 
@@ -37,7 +38,9 @@ func (a *App) Status() ops.Status {
 func statusOf(i integrations.Status) (s ops.IntegrationStatus) {
 	runs := i.State == integrations.Running || i.State == integrations.Draining
 	if p := pipelineOf(i); p != nil {
-		s = p.Status()
+		if err := guarded(func() { s = p.Status() }); err != nil {
+			runs, i.State, i.Reason = false, integrations.Failed, err.Error()
+		}
 	}
 	if !runs {
 		z := i.Config.Zerobus
@@ -46,6 +49,13 @@ func statusOf(i integrations.Status) (s ops.IntegrationStatus) {
 	}
 	s.Reason, s.NextTry = i.Reason, i.NextTry
 	return s
+}
+
+// guarded calls f and returns its panic as an error.
+func guarded(f func()) (err error) {
+	defer panics.To(&err)
+	f()
+	return nil
 }
 
 // pipelineOf returns the present pipeline of an integration, or the last one; nil

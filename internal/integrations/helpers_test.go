@@ -64,6 +64,8 @@ type fake struct {
 	drains  time.Duration // how long Run takes to end
 	stuck   string
 	applies func() // called by Apply; nil: nothing
+	checked func() // called by Stuck; nil: nothing
+	closes  func() // called by Close; nil: nothing
 }
 
 var errPanic = errors.New("a bug")
@@ -72,6 +74,23 @@ func (f *fake) note(what string) {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	f.w.events = append(f.w.events, what+" "+f.name)
+}
+
+// with calls set with the lock of the fields.
+func (f *fake) with(set func()) {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	set()
+}
+
+// call calls a field that may be nil.
+func (f *fake) call(field *func()) {
+	f.w.mu.Lock()
+	do := *field
+	f.w.mu.Unlock()
+	if do != nil {
+		do()
+	}
 }
 
 func (f *fake) Run(ctx context.Context) (err error) {
@@ -100,9 +119,7 @@ func (f *fake) Run(ctx context.Context) (err error) {
 }
 
 func (f *fake) Apply(_ context.Context, next *config.Config, _ bool) (changed, pending []string, err error) {
-	if f.applies != nil {
-		f.applies()
-	}
+	f.call(&f.applies)
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	if next.Zerobus.RateLimit < 0 {
@@ -122,12 +139,14 @@ func (f *fake) Settings() *config.Config {
 }
 
 func (f *fake) Stuck() string {
+	f.call(&f.checked)
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	return f.stuck
 }
 
 func (f *fake) Close() {
+	defer f.call(&f.closes)
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	if f.closed {
@@ -149,7 +168,9 @@ func within(t *testing.T, wanted []config.Integration, f func(w *world), options
 		}, New: func(i config.Integration) (Runner, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			if err := w.builds[i.Name]; err != nil {
+			if err := w.builds[i.Name]; errors.Is(err, errPanic) {
+				panic(err)
+			} else if err != nil {
 				return nil, err
 			}
 			return &fake{w: w, name: i.Name, settings: i.Config, ends: make(chan error, 1), drains: time.Second}, nil

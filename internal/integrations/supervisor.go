@@ -270,16 +270,16 @@ func (s *supervisor) await(ctx context.Context, spec config.Integration, runner 
 			}
 			return err
 		case <-tick.C:
-			why := runner.Stuck()
-			if why == "" || s.sole() {
+			why := stuck(runner)
+			if why == nil || s.sole() {
 				continue
 			}
 			stop()
 			select {
 			case err := <-ended:
-				return errors.Join(fmt.Errorf("%s; it was ended", why), err)
+				return errors.Join(fmt.Errorf("%w; it was ended", why), err)
 			case <-time.After(bound):
-				return fmt.Errorf("%s, and it did not end within %v; it is left behind, restart the process to free what it holds", why, bound)
+				return fmt.Errorf("%w, and it did not end within %v; it is left behind, restart the process to free what it holds", why, bound)
 			}
 		case <-s.changed:
 			s.signal() // next takes it
@@ -297,6 +297,16 @@ func (s *supervisor) await(ctx context.Context, spec config.Integration, runner 
 		s.r.o.Log.Error("integration does not end", zap.String("integration", s.name), zap.String("reason", reason))
 		return <-ended
 	}
+}
+
+// stuck returns why only another Runner can deliver; nil while this one can.
+func stuck(runner Runner) error {
+	return guarded(func() error {
+		if why := runner.Stuck(); why != "" {
+			return errors.New(why)
+		}
+		return nil
+	})
 }
 
 func (s *supervisor) set(state, reason string, runner Runner) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/datafly/bridge/internal/config"
 )
@@ -274,6 +275,107 @@ func TestRemovedLogsWhatRemains(t *testing.T) {
 				if !slices.Equal(got, tc.remedy) {
 					t.Errorf("got remedy %q, want %q", got, tc.remedy)
 				}
+			})
+		})
+	}
+}
+
+// A panic in any method of a Runner is an error of its integration, with one line that
+// has the stack. The other does not notice, and the integration runs again.
+func TestPanicsOfARunner(t *testing.T) {
+	bug := func() { panic("a bug") }
+	for _, tc := range []struct {
+		name  string
+		cause func(w *world)
+	}{
+		{"New", func(w *world) {
+			f := w.runner("a")
+			f.with(func() { w.builds["a"] = errPanic })
+			f.ends <- errors.New("refused")
+			w.pass(1125 * time.Millisecond)
+			f.with(func() { delete(w.builds, "a") })
+		}},
+		{"Close", func(w *world) {
+			f := w.runner("a")
+			f.with(func() { f.closes = bug })
+			w.reconcile(spec("a", "u"), spec("b", "t"))
+		}},
+		{"Stuck", func(w *world) {
+			f := w.runner("a")
+			f.with(func() { f.checked = bug })
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			within(t, []config.Integration{spec("a", "t"), spec("b", "t")}, func(w *world) {
+				f := w.runner("a")
+				w.since()
+				tc.cause(w)
+				w.pass(stuckEvery + 5*time.Second)
+				if w.runner("a") == f {
+					t.Error("got the same runner, want another one")
+				}
+				lines := w.logs.FilterMessage("integration failed").Filter(func(e observer.LoggedEntry) bool { return e.ContextMap()["stack"] != nil }).All()
+				if len(lines) != 1 || !strings.Contains(lines[0].ContextMap()["error"].(string), "panic: a bug") {
+					t.Errorf("got %v, want one line with the stack", lines)
+				}
+				if got := w.since(); slices.ContainsFunc(got, func(e string) bool { return strings.HasSuffix(e, " b") }) {
+					t.Errorf("got %q, want b left alone", got)
+				}
+			})
+		})
+	}
+	within(t, []config.Integration{spec("a", "t"), spec("b", "t")}, func(w *world) {
+		f := w.runner("a")
+		f.with(func() { f.applies = bug })
+		w.since()
+		if _, err := w.Reconcile(t.Context(), []config.Integration{spec("a", "t", limited(7)), spec("b", "t", limited(7))}, false); err == nil || !strings.Contains(err.Error(), "integration a: panic: a bug") {
+			t.Errorf("got %v, want the panic of a", err)
+		}
+		w.pass(time.Second)
+		w.want("apply b")
+	})
+}
+
+// A stop ends starts that are delayed, pauses after a failure, replacements and waits for
+// a group at once: it takes no longer than the drain of what runs.
+func TestStopAtAnyMoment(t *testing.T) {
+	a, b := spec("a", "t", inGroup("g")), spec("b", "t")
+	for _, tc := range []struct {
+		name  string
+		until func(w *world)
+	}{
+		{"starts are delayed", func(w *world) {
+			all := []config.Integration{a, b}
+			for i := range 40 {
+				all = append(all, spec("more"+strings.Repeat("x", i), "t"))
+			}
+			w.reconcile(all...)
+		}},
+		{"a pause after a failure", func(w *world) { w.runner("a").ends <- errors.New("refused") }},
+		{"a replacement", func(w *world) { w.reconcile(spec("a", "u", inGroup("g")), b) }},
+		{"a removal", func(w *world) { w.reconcile(b) }},
+		{"a wait for a group", func(w *world) { w.reconcile(spec("c", "t", inGroup("g")), b) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			within(t, []config.Integration{a, b}, func(w *world) {
+				tc.until(w)
+				w.pass(100 * time.Millisecond)
+				w.since()
+				began := time.Now()
+				w.stop()
+				err := <-w.ended
+				if took := time.Since(began); err != nil || took > time.Second {
+					t.Errorf("got %v after %v, want the end within 1 s", err, took)
+				}
+				for _, e := range w.since() {
+					if strings.HasPrefix(e, "start ") {
+						t.Errorf("got %q, want no start", e)
+					}
+				}
+				if lines := w.logs.FilterMessage("integration failed").Len(); lines > 1 {
+					t.Errorf("got %d lines about failures, want at most that of before", lines)
+				}
+				w.ended <- nil
 			})
 		})
 	}
