@@ -266,7 +266,7 @@ func TestReplayJob(t *testing.T) {
 	}
 	first, job := name(``)
 	want := []string{"run", "--config", "/etc/bridge/config/config.yaml", "--group", "replay-1",
-		"--from=2026-11-22T06:00:00Z", "--until=-1h", "--integration", "orders", "--set", "zerobus.table=stream_replay"}
+		"--from=2026-11-22T06:00:00Z", "--until=-1h", "--integration", "orders", "--set", "integrations.orders.zerobus.table=stream_replay"}
 	if got := job.Spec.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
 		t.Errorf("arguments: got %q, want %q", got, want)
 	}

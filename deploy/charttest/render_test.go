@@ -77,7 +77,7 @@ keda: {enabled: true, serverAddress: "http://prometheus:9090", authenticationRef
 serviceMonitor: {enabled: true, labels: {release: prometheus}, relabelings: [{targetLabel: cluster, replacement: one}], metricRelabelings: [{action: labeldrop, regex: x}]}
 prometheusRule: {enabled: true, labels: {release: prometheus}}
 networkPolicy: {enabled: true, kafkaTo: [{ipBlock: {cidr: 10.0.0.0/8}}], extraEgress: [{ports: [{port: 3128, protocol: TCP}]}]}
-replay: {enabled: true, integration: orders, group: replay-1, from: "2026-11-22T06:00:00Z", until: "-1h", set: [zerobus.table=stream_replay], parallelism: 2}
+replay: {enabled: true, integration: orders, group: replay-1, from: "2026-11-22T06:00:00Z", until: "-1h", set: [integrations.orders.zerobus.table=stream_replay], parallelism: 2}
 `
 
 // values merges documents, the later ones over the earlier ones.

@@ -211,12 +211,12 @@ func (s *supervisor) logRemoved() {
 	servers := " --bootstrap-server " + strings.Join(k.Brokers, ",")
 	var unused []string
 	if !used[k.Group] {
-		unused = append(unused, "kafka-consumer-groups"+servers+" --delete --group "+k.Group)
+		unused = append(unused, "kafka-consumer-groups.sh"+servers+" --delete --group "+k.Group)
 	}
 	for _, topic := range k.Topics {
 		if dead := s.spec.Config.Rejects.TopicFor(topic); s.spec.Config.Rejects.Policy == "dead_letter" && !used["/"+dead] {
 			used["/"+dead] = true
-			unused = append(unused, "kafka-topics"+servers+" --delete --topic "+dead)
+			unused = append(unused, "kafka-topics.sh"+servers+" --delete --topic "+dead)
 		}
 	}
 	remedy := zap.Skip()

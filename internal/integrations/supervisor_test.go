@@ -243,7 +243,7 @@ func TestBoundedRunIsNotReplaced(t *testing.T) {
 // Removing one leaves its group and dead letters, and logs how to delete what no other
 // integration uses.
 func TestRemovedLogsWhatRemains(t *testing.T) {
-	const group, topic = "kafka-consumer-groups --bootstrap-server k:9092 --delete --group bridge-a", "kafka-topics --bootstrap-server k:9092 --delete --topic "
+	const group, topic = "kafka-consumer-groups.sh --bootstrap-server k:9092 --delete --group bridge-a", "kafka-topics.sh --bootstrap-server k:9092 --delete --topic "
 	into := func(topic string) func(*config.Integration) {
 		return func(i *config.Integration) { i.Config.Rejects.Topic = topic }
 	}
