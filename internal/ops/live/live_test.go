@@ -286,10 +286,14 @@ func TestEachIntegrationHasItsOwnView(t *testing.T) {
 	}
 
 	// A removed integration ends its streams. Added again, it has none of its events.
+	s.ask(http.MethodGet, "/live/events?integration=orders", "")
 	mu.Lock()
 	all = all[:1]
 	mu.Unlock()
 	s.page.Forget("orders")
+	if resp, _ := s.ask(http.MethodGet, "/live/events?integration=orders", ""); resp.StatusCode != 404 {
+		t.Errorf("got %d for one that was removed, want 404", resp.StatusCode)
+	}
 	for w.lines.Scan() { // ends, or the test runs into its context
 	}
 	if err := w.lines.Err(); err != nil {

@@ -58,6 +58,7 @@ type Page struct {
 	access  *access.Control
 	mux     *http.ServeMux
 	state   stateCache
+	forgot  atomic.Int64 // when Forget was called last, Unix nanoseconds: state is read again after that
 	viewers atomic.Int32 // of all integrations
 
 	mu    sync.Mutex       // guards views
@@ -116,6 +117,7 @@ func (p *Page) Forget(integration string) {
 	defer p.mu.Unlock()
 	delete(p.views, integration)
 	p.share()
+	p.forgot.Store(time.Now().UnixNano()) // a state of before would bring the view back
 }
 
 // share divides the bounds among the logs. The caller holds p.mu.

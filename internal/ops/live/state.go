@@ -33,7 +33,7 @@ func (p *Page) status() ops.Status {
 	b := &p.state
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if now := time.Now(); now.Sub(b.at) >= fresh {
+	if now := time.Now(); now.Sub(b.at) >= fresh || b.at.UnixNano() <= p.forgot.Load() {
 		b.at, b.status = now, p.source()
 	}
 	return b.status
