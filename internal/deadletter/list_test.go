@@ -136,4 +136,11 @@ func TestDeadLetterBelongsToOneIntegration(t *testing.T) {
 			t.Errorf("%s: got %v of %q, want it of %q", tc.name, owned, got, tc.want)
 		}
 	}
+	// What is no dead letter is shown where it is found, also without default.
+	l := &Reader{cfgs: []consumer.Config{integration("orders", "b-orders", "all")}}
+	for topic, want := range map[string]bool{"all": true, "t-dlq-orders": false} {
+		if got := l.own(&Record{Topic: topic, Original: &kgo.Record{}}); got != want {
+			t.Errorf("a record without headers in topic %s: got %v, want %v", topic, got, want)
+		}
+	}
 }

@@ -69,7 +69,8 @@ type Record struct {
 // decides, which is no other's: an integration that continues with the group of one
 // that it replaces has the dead letters of that, too. Where an older bridge left the
 // group out, the name decides. One without either belongs to default, or to the
-// integration that shares its dead-letter topic with no other.
+// integration that shares its dead-letter topic with no other. A record that names no
+// source, and cannot be redriven, belongs to each whose dead-letter topic holds it.
 func (r *Record) of(cfg *consumer.Config) bool {
 	name := cfg.Rejects.Name()
 	switch {
@@ -80,7 +81,7 @@ func (r *Record) of(cfg *consumer.Config) bool {
 	case r.Integration != "":
 		return r.Integration == name
 	}
-	return (name == consumer.DefaultIntegration || cfg.Rejects.Topic == "") && slices.Contains(cfg.DeadLetterTopics(), r.Topic)
+	return (name == consumer.DefaultIntegration || cfg.Rejects.Topic == "" || r.Original.Topic == "") && slices.Contains(cfg.DeadLetterTopics(), r.Topic)
 }
 
 // bytes is the memory a dead letter takes.
