@@ -575,16 +575,22 @@ func (s *liveStream) sendAcks() (next time.Time, more bool, err error) {
 	return next, more, err
 }
 
+// ack counts an ack before it is sent: a client that has got it finds it in the figures.
 func (s *liveStream) ack(offset, rows int64) error {
-	if err := s.rpc.Send(ackResponse(&offset)); err != nil {
-		return err
+	var before int64
+	count := func(acks, offset, rows int64) {
+		s.e.stats.count(func(f *Stats) {
+			f.Acks += acks
+			before, s.info.AckedOffset = s.info.AckedOffset, offset
+			s.info.UnackedRows -= rows
+		})
 	}
-	s.e.stats.count(func(f *Stats) {
-		f.Acks++
-		s.info.AckedOffset = offset
-		s.info.UnackedRows -= rows
-	})
-	return nil
+	count(1, offset, rows)
+	err := s.rpc.Send(ackResponse(&offset))
+	if err != nil {
+		count(-1, before, -rows)
+	}
+	return err
 }
 
 // flush acknowledges all stored messages, due or not.
