@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -262,8 +263,8 @@ func (g *Group) dropDeleted(ctx context.Context, offsets map[string]map[int32]kg
 	return nil
 }
 
-// errNoStarts is returned when nothing is left to commit of what commitStarts began.
-var errNoStarts = errors.New("every start position has been passed")
+// errNothingToCommit is returned when nothing is left of a commit.
+var errNothingToCommit = errors.New("nothing is left to commit")
 
 // commitStarts commits the start positions that are not committed yet, of
 // partitions that are still ours and have nothing later to commit.
@@ -286,7 +287,7 @@ func (g *Group) commitStarts(ctx context.Context, cl *kgo.Client) {
 		return
 	}
 	cl.CommitOffsetsSync(kgo.PreCommitFnContext(ctx, g.dropPassed), at, func(cl *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
-		if errors.Is(err, errNoStarts) {
+		if errors.Is(err, errNothingToCommit) {
 			return
 		}
 		if !deletedTopic(resp) {
@@ -311,7 +312,29 @@ func (g *Group) commitStarts(ctx context.Context, cl *kgo.Client) {
 // partitions that have delivered since, or that the membership which commits was
 // not given: it would set them, or their new owner, back. The client may hold the
 // commit until it has joined again.
-func (g *Group) dropPassed(req *kmsg.OffsetCommitRequest) (err error) {
+func (g *Group) dropPassed(req *kmsg.OffsetCommitRequest) error {
+	return g.drop(req, func(tp topicPartition) bool {
+		p := g.parts[tp]
+		return p == nil || p.member != req.MemberID || p.marked.Load() >= 0
+	})
+}
+
+// dropForeign leaves out of a commit, as it is sent, the partitions that an earlier
+// membership was given. The group has forgotten that one, and a new owner may have
+// committed more. The client may hold a commit until it has joined again, also that of
+// a stop.
+func (g *Group) dropForeign(req *kmsg.OffsetCommitRequest) error {
+	if len(req.Topics) == 0 {
+		return nil // of a deleted topic, which the client answers itself
+	}
+	return g.drop(req, func(tp topicPartition) bool {
+		p := cmp.Or(g.parts[tp], g.ended[tp])
+		return p != nil && req.MemberID != "" && p.member != req.MemberID
+	})
+}
+
+// drop leaves out of a commit what which returns true for. It is called with mu held.
+func (g *Group) drop(req *kmsg.OffsetCommitRequest, which func(tp topicPartition) bool) (err error) {
 	defer panics.Catch(func(crash error) {
 		g.panicked(crash)
 		err = crash // or all of them would be committed
@@ -321,13 +344,12 @@ func (g *Group) dropPassed(req *kmsg.OffsetCommitRequest) (err error) {
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		t.Partitions = slices.DeleteFunc(t.Partitions, func(rp kmsg.OffsetCommitRequestTopicPartition) bool {
-			p := g.parts[partitionKey(t.Topic, rp.Partition)]
-			return p == nil || p.member != req.MemberID || p.marked.Load() >= 0
+			return which(partitionKey(t.Topic, rp.Partition))
 		})
 	}
 	req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.OffsetCommitRequestTopic) bool { return len(t.Partitions) == 0 })
 	if len(req.Topics) == 0 {
-		return errNoStarts
+		return errNothingToCommit
 	}
 	return kafka.AddTopicIDs(req)
 }

@@ -50,6 +50,7 @@ type Group struct {
 	purged    map[string]time.Time                // topics that were deleted and are not subscribed to again yet
 	stopping  bool                                // no partition may begin any more
 	stoppedAt time.Time                           // when that began
+	ended     map[topicPartition]*partition       // those that the stop has ended
 	halted    map[topicPartition]bool             // the client reads them no further
 	starts    map[topicPartition]int64            // start positions that are not committed yet
 	begins    map[topicPartition]kgo.EpochOffset  // where partitions began that were assigned with an offset
@@ -120,7 +121,7 @@ func (g *Group) Run(ctx context.Context) (err error) {
 	// The client outlives ctx: draining still commits and leaves.
 	clientCtx, closeClient := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeClient()
-	clientCtx = kgo.PreCommitFnContext(clientCtx, kafka.AddTopicIDs)
+	clientCtx = kgo.PreCommitFnContext(clientCtx, g.dropForeign)
 	g.budget.join() // before the client may fetch: it asks for room
 	defer g.budget.leave()
 	ctx, g.stop = context.WithCancelCause(ctx)
@@ -567,6 +568,7 @@ func (g *Group) shutdown(ctx context.Context) <-chan struct{} {
 	g.cl.AllowRebalance()
 	g.mu.Lock()
 	began := g.stoppedAt
+	g.ended = maps.Clone(g.parts)
 	g.mu.Unlock()
 	all := g.partitions()
 	g.drain(all, g.cfg.Drain-time.Since(began), errDrained)
@@ -649,7 +651,7 @@ func (g *Group) committed(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg
 			}
 		}
 	}
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errNothingToCommit) {
 		return // superseded by a newer commit or by the end
 	}
 	g.obs.Committed(err)

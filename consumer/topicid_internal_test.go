@@ -77,7 +77,7 @@ func TestStartPositionsOfAFormerMembershipAreNotCommitted(t *testing.T) {
 	if err := g.dropPassed(both); err != nil || len(both.Topics) != 1 || len(both.Topics[0].Partitions) != 1 || both.Topics[0].Partitions[0].Partition != 1 {
 		t.Errorf("got %v and topics %v, want partition 1 alone", err, both.Topics)
 	}
-	if err := g.dropPassed(commit(0)); !errors.Is(err, errNoStarts) {
-		t.Errorf("got %v, want %v", err, errNoStarts)
+	if err := g.dropPassed(commit(0)); !errors.Is(err, errNothingToCommit) {
+		t.Errorf("got %v, want %v", err, errNothingToCommit)
 	}
 }

@@ -208,3 +208,44 @@ func TestVirtualCrashLoopMakesProgress(t *testing.T) {
 		})
 	}
 }
+
+// A member that the group has forgotten joins again without learning that it has lost
+// its partitions, and is stopped meanwhile. What it delivered as the former member is
+// not committed: others may have owned the partitions, and committed more.
+func TestVirtualStopAfterTheGroupForgotTheMember(t *testing.T) {
+	virtually(t, worldSetup{partitions: 1, protocol: "classic"}, func(w *world) {
+		m := w.join().joined(1)
+		refused := w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: vgroup, Err: kerr.GroupAuthorizationFailed, Count: 1000})
+		w.produce(0, plain(25)...)
+		w.until("all is delivered", time.Minute, func() bool { return w.landings() == 25 })
+		before := w.committedTo(0)
+
+		former := m.Status().MemberID
+		joining, stopping := make(chan struct{}), make(chan struct{})
+		w.kafka.ControlKey(int16(kmsg.JoinGroup), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			switch id := req.(*kmsg.JoinGroupRequest).MemberID; {
+			case id == former:
+				w.kafka.SleepControl(func() { w.expel(former) })
+			case id != "" && joining != nil:
+				close(joining)
+				joining = nil
+				w.kafka.SleepControl(func() { <-stopping; time.Sleep(commitsLate) })
+			}
+			return nil, nil, false
+		})
+		joins := joining
+		w.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, TopLevel: true, Err: kerr.RebalanceInProgress, Count: 1})
+		<-joins
+		refused.Remove()
+		close(stopping)
+		m.stop()
+		if got := w.committedTo(0); got != before {
+			w.t.Errorf("offset %d is committed, want %d as before: the group had forgotten the member that delivered up to it", got, before)
+		}
+		w.join().joined(1)
+		w.resolved(time.Minute)
+	})
+}
+
+// commitsLate is how long a commit of a stop waits for the join.
+const commitsLate = 200 * time.Millisecond

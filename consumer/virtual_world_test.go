@@ -318,20 +318,25 @@ func (w *world) exorcise() {
 		if slices.ContainsFunc(w.members, func(m *vmember) bool { return !m.ended() && m.Status().MemberID == ghost.MemberID }) {
 			continue
 		}
-		req := kmsg.NewPtrLeaveGroupRequest()
-		req.Group, req.MemberID = vgroup, ghost.MemberID
-		leaving := kmsg.NewLeaveGroupRequestMember()
-		leaving.MemberID = ghost.MemberID
-		req.Members = append(req.Members, leaving)
-		if _, err := req.RequestWith(w.t.Context(), w.client); err != nil {
-			w.t.Fatalf("expelling a member that is gone: %v", err)
-		}
+		w.expel(ghost.MemberID)
 	}
 	for _, m := range w.members {
 		if !m.ended() {
 			m.sever()
 			m.fix()
 		}
+	}
+}
+
+// expel has the group forget a member of the classic protocol.
+func (w *world) expel(id string) {
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group, req.MemberID = vgroup, id
+	leaving := kmsg.NewLeaveGroupRequestMember()
+	leaving.MemberID = id
+	req.Members = append(req.Members, leaving)
+	if _, err := req.RequestWith(w.t.Context(), w.client); err != nil {
+		w.t.Errorf("expelling member %s: %v", id, err)
 	}
 }
 
