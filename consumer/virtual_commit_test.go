@@ -229,7 +229,7 @@ func TestVirtualStopAfterTheGroupForgotTheMember(t *testing.T) {
 			case id != "" && joining != nil:
 				close(joining)
 				joining = nil
-				w.kafka.SleepControl(func() { <-stopping; time.Sleep(commitsLate) })
+				w.kafka.SleepControl(func() { <-stopping; <-time.After(commitsLate) })
 			}
 			return nil, nil, false
 		})
