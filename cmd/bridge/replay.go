@@ -165,7 +165,7 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay
 	ctx, cancel := context.WithTimeout(cmd.Context(), replayTimeout)
 	defer cancel()
 
-	report := &replayReport{At: time.Now().UTC(), By: operator(), Reason: f.reason, Group: r.Group, To: r.To.String(), execute: f.execute, allowSkip: f.allowSkip}
+	report := &replayReport{At: time.Now().UTC(), By: operator(), Reason: f.reason, Group: r.Group, To: r.To.String(), execute: f.execute, allowSkip: f.allowSkip, integration: cfg.Rejects.Integration}
 	if _, err := cluster.ID(ctx); err != nil {
 		return err // ends with ctx if a broker takes connections and never answers
 	}
@@ -230,8 +230,9 @@ type replayReport struct {
 	kafka.ReplaySummary
 	Members []kafka.Member `json:"members"` // of the group; --execute refuses while there is one
 
-	execute   bool // asked for
-	allowSkip bool
+	execute     bool // asked for
+	allowSkip   bool
+	integration string
 }
 
 // audit is the fields of the audit line.
@@ -301,6 +302,9 @@ func (r *replayReport) membersText(b *strings.Builder) {
 	}
 	tabulate(b, rows...)
 	b.WriteString("\nStop them in the way they were started:\n  kubectl scale deployment/bridge --replicas=0\n  docker compose stop bridge\n  systemctl stop bridge\n")
+	if r.integration != config.DefaultIntegration {
+		fmt.Fprintf(b, "Or set enabled: false in %s alone: it leaves its group, and the other integrations continue.\n", plaintext.ShortLine(r.integration, maxMemberName))
+	}
 	if static {
 		b.WriteString("A member with an instance id may stay listed until kafka.session_timeout has passed after its end.\n")
 	}

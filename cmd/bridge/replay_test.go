@@ -17,7 +17,7 @@ import (
 )
 
 func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
-	r := &replayReport{Group: "live", To: "offset 3"}
+	r := &replayReport{Group: "live", To: "offset 3", integration: "default"}
 	r.Members = []kafka.Member{{ID: "m-1\x1b[2J", InstanceID: "bridge-0", ClientID: "c\r\nl", Host: "10.0.0.1", Partitions: 2}, {ID: "m-2"}}
 	r.ReplaySummary = kafka.Summarize([]kafka.Move{
 		{Topic: "a", Partition: 0, Committed: 9, Requested: 3, Target: 5, LogStart: 5, LogEnd: 10, Redelivered: 4},
@@ -38,6 +38,10 @@ func TestReplayReportSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("got\n%s\nwant %q in it", text, want)
 		}
+	}
+	const alone = "Or set enabled: false in orders alone: it leaves its group"
+	if r.integration = "orders"; strings.Contains(text, alone) || !strings.Contains(textOf(r.text), alone) {
+		t.Errorf("got\n%s\nand\n%s\nwant %q for an integration other than default", text, textOf(r.text), alone)
 	}
 	if strings.ContainsAny(text, "\x1b\r") {
 		t.Errorf("got %q, want no control characters of a member's", text)
