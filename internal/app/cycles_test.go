@@ -13,6 +13,7 @@ import (
 	"github.com/datafly/bridge/internal/integrations"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/zerobus/emulator"
 )
 
 // An integration that is added and removed many times leaves no connection and no
@@ -23,9 +24,14 @@ func TestAddAndRemoveManyTimes(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	a, stop := s.start(Options{Deployment: deployment(stays.spec()), Log: zap.New(core), Version: "test"})
 	defer stop()
+	if err := s.ws.StartZerobus("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	// One that has a connection to the service of its own.
+	added := comes.spec("zerobus.transport=grpc", "zerobus.endpoint="+s.ws.ZerobusURL(), "zerobus.workspace_id="+emulator.DefaultWorkspaceID)
 	cycle := func() {
 		t.Helper()
-		s.follow(a, stays.spec(), comes.spec())
+		s.follow(a, stays.spec(), added)
 		comes.produce(3)
 		comes.complete()
 		s.follow(a, stays.spec())
