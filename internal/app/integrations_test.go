@@ -277,7 +277,7 @@ func TestTroubleOfOneIntegration(t *testing.T) {
 	} {
 		s.eventually(name+" failed", func() bool {
 			got := a.of(name)
-			return got.State == want.state && strings.Contains(got.Reason, want.reason) && !got.NextTry.IsZero() && len(got.NotReady) == 1
+			return got.State == want.state && strings.Contains(got.Reason, want.reason) && !got.NextTry.IsZero() && len(got.NotReady) == 1 && got.Sink.Name == ""
 		})
 	}
 	if stack, _ := logs.FilterMessage("integration failed").FilterField(zap.String("integration", "panics")).All()[0].ContextMap()["stack"].(string); !strings.Contains(stack, "panicking") {

@@ -10,6 +10,7 @@ import (
 	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/internal/panics"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/zerobus"
 )
 
 // Status returns what /status shows. A process that runs out of file descriptors is not
@@ -34,7 +35,7 @@ func (a *App) Status() ops.Status {
 }
 
 // statusOf returns the state of an integration. One that does not run is shown as it is
-// wanted, with the counts of its last pipeline.
+// wanted, with the counts of its last pipeline and without its sink.
 func statusOf(i integrations.Status) (s ops.IntegrationStatus) {
 	runs := i.State == integrations.Running || i.State == integrations.Draining
 	if p := pipelineOf(i); p != nil {
@@ -45,7 +46,7 @@ func statusOf(i integrations.Status) (s ops.IntegrationStatus) {
 	if !runs {
 		z := i.Config.Zerobus
 		s.Integration, s.Group, s.Table, s.Config = i.Name, i.Config.Kafka.Group, z.Catalog+"."+z.Schema+"."+z.Table, i.Config.Redacted()
-		s.State, s.NotReady, s.LiveReason = i.State, nil, ""
+		s.State, s.NotReady, s.LiveReason, s.Sink = i.State, nil, "", zerobus.State{Table: s.Table}
 	}
 	s.Reason, s.NextTry = i.Reason, i.NextTry
 	return s
