@@ -19,6 +19,9 @@ import (
 	"github.com/datafly/bridge/internal/terminal"
 )
 
+// wrapObserver is nil except in a build for tests: see panic_hook.go.
+var wrapObserver func(consumer.Observer) consumer.Observer
+
 func newRunCommand() *cobra.Command {
 	var limits rangeFlags
 	cmd := &cobra.Command{
@@ -87,6 +90,7 @@ the state of the bridge.`,
 				Deployment: deployment, Range: bounds, Log: log, Level: &level, LimitMemory: true, DroppedLogLines: lines.Dropped,
 				Reload:       &app.Reload{Options: config.FromFlags(cmd.Flags(), os.Environ()), Signals: hup},
 				ShowProgress: func(ctx context.Context, progress func() consumer.Progress) { follow(ctx, progress, screen, log) },
+				Observer:     wrapObserver,
 			}, func(a *app.App) {
 				if bounds.Until == nil { // a bounded run shows its progress
 					live.begin(cmd.Context(), a.Status)

@@ -147,24 +147,27 @@ func (p *producer) poison(n int) {
 	must(p.t, p.cl.Flush(ctx))
 }
 
-// Twenty integrations of one process, four of which cannot deliver, each for a reason
+// Twenty integrations of one process, five of which cannot deliver, each for a reason
 // of its own. The others deliver every event exactly once. What can be fixed is fixed
 // without a restart.
-func TestFourOfTwentyIntegrationsFail(t *testing.T) {
-	const topics, partitions, poisonous = 5, 3, 900
-	events := 10_500 // of each topic but the last: 200,000 in all with 19 integrations
+func TestFiveOfTwentyIntegrationsFail(t *testing.T) {
+	const healthy, partitions, poisonous = 3, 3, 900
+	events := 11_200 // of each healthy topic: 200,000 in all for the 18 integrations that read them
 	if testing.Short() || buildtest.Race {
 		events = 1500
 	}
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{Brokers: 3}, func(t *testing.T, b kafkatest.Broker) {
 		t.Parallel()
-		s := newNeighbours(t, b, topics-1, 19, partitions)
-		s.plain = true // the race detector has a memory of its own
-		poisoned := fmt.Sprintf("%s-%d", s.topic, topics-1)
-		b.CreateTopic(t, poisoned, partitions, nil)
-		s.topics = append(s.topics, newProducer(t, b, poisoned, partitions))
-		s.add("poison", s.topics[topics-1])
+		s := newNeighbours(t, b, healthy, 18, partitions)
+		s.panics = true
+		for _, name := range []string{"poison", "panic"} {
+			topic := s.topic + "-" + name
+			b.CreateTopic(t, topic, partitions, nil)
+			s.topics = append(s.topics, newProducer(t, b, topic, partitions))
+			s.add(name, s.topics[len(s.topics)-1])
+		}
+		poisoned := s.topics[healthy].topic
 		wrong := file(t, "wrong-secret", newSecret())
 		missing, unauthorized, silent := &s.all[2], &s.all[7], &s.all[11]
 		must(t, s.ws.DropTable(fullName(missing.table)))
@@ -182,13 +185,14 @@ func TestFourOfTwentyIntegrationsFail(t *testing.T) {
 			return nil
 		})
 		s.write()
-		for _, p := range s.topics[:topics-1] {
+		for _, p := range s.topics[:healthy] {
 			p.events(events)
 		}
-		s.topics[topics-1].poison(poisonous)
+		s.topics[healthy].poison(poisonous)
+		s.topics[healthy+1].events(100)
 
 		m := s.begin("zerobus.timeout=2s")
-		failing := map[string]bool{missing.name: true, unauthorized.name: true, silent.name: true, "poison": true}
+		failing := map[string]bool{missing.name: true, unauthorized.name: true, silent.name: true, "poison": true, "panic": true}
 		for _, n := range s.all {
 			if failing[n.name] {
 				continue
@@ -203,7 +207,7 @@ func TestFourOfTwentyIntegrationsFail(t *testing.T) {
 		dead := poisoned + "-dlq-poison"
 		eventually(t, patience, "every poisonous event is a dead letter", func() bool { return length(t, s.adm, dead) == poisonous },
 			func() string { return fmt.Sprintf("got %d of %d", length(t, s.adm, dead), poisonous) })
-		for name, want := range map[string]string{missing.name: missing.table, unauthorized.name: "secret"} {
+		for name, want := range map[string]string{missing.name: missing.table, unauthorized.name: "secret", "panic": "a bug in a test"} {
 			got := m.of(name)
 			if got.Ready || !strings.Contains(fmt.Sprint(got.Reason, got.NotReady), want) {
 				t.Errorf("%s: got ready %v, %q and %v, want it not ready, and %q in the reason", name, got.Ready, got.Reason, got.NotReady, want)

@@ -50,6 +50,7 @@ type command struct {
 	dir    string
 	stdin  string
 	plain  bool    // the build without the race detector
+	panics bool    // the build with a bug, without the race detector
 	cgroup *cgroup // to run in; nil: the test's
 
 	stdinFrom, stderrTo *os.File // instead of stdin, and of keeping stderr
@@ -64,6 +65,9 @@ func start(t testing.TB, e *evidence, c command) *process {
 	get := asTested
 	if c.plain {
 		get = plain
+	}
+	if c.panics {
+		get = panicking
 	}
 	binary, err := get()
 	if err != nil {

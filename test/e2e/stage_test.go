@@ -36,6 +36,7 @@ type stage struct {
 	group  string
 	config string // path
 	plain  bool   // run the build without the race detector
+	panics bool   // run the build with a bug
 	drain  time.Duration
 	cgroup *cgroup // the bridge runs in; nil: the test's
 	later  func()  // fixes what the test has broken
@@ -139,7 +140,7 @@ func (s *stage) begin(sets ...string) *member {
 // beginAt is begin with the address of the ops endpoints.
 func (s *stage) beginAt(address string, sets ...string) *member {
 	s.t.Helper()
-	p := start(s.t, s.e, command{args: append(s.args("run", sets...), "--ops-address", address), plain: s.plain, cgroup: s.cgroup})
+	p := start(s.t, s.e, command{args: append(s.args("run", sets...), "--ops-address", address), plain: s.plain, panics: s.panics, cgroup: s.cgroup})
 	m := &member{process: p, s: s, address: address}
 	s.t.Cleanup(m.audit)
 	return m
