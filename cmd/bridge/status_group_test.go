@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/zap/zaptest"
-
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/ops"
 )
@@ -17,17 +15,7 @@ import (
 // serveGroup runs the ops endpoints of a bridge whose group is in the state g.
 func serveGroup(t *testing.T, g ops.GroupStatus) string {
 	t.Helper()
-	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}, Group: func(context.Context) ops.GroupStatus { return g }},
-		ops.NewMetrics("", nil, true), readyStatus, zaptest.NewLogger(t))
-	if err := server.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(context.Background()); err != nil {
-			t.Errorf("closing the ops server: %v", err)
-		}
-	})
-	return server.Addr()
+	return serveOps(t, ops.Config{Group: func(context.Context) ops.GroupStatus { return g }}, readyStatus)
 }
 
 // twoMembers is a group of which one member does not answer, if lost.

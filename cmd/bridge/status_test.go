@@ -33,8 +33,14 @@ func status(t *testing.T, args ...string) (code int, stdout, stderr string) {
 // their address.
 func serveStatus(t *testing.T, s ops.Status) string {
 	t.Helper()
-	server := ops.New(ops.Config{Settings: ops.Settings{Address: "127.0.0.1:0"}}, ops.NewMetrics("", nil, true),
-		func() ops.Status { return s }, zaptest.NewLogger(t))
+	return serveOps(t, ops.Config{}, func() ops.Status { return s })
+}
+
+// serveOps runs ops endpoints until the test ends and returns their address.
+func serveOps(t *testing.T, c ops.Config, source ops.Source) string {
+	t.Helper()
+	c.Address = "127.0.0.1:0"
+	server := ops.New(c, ops.NewMetrics("", nil, true), source, zaptest.NewLogger(t))
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
