@@ -6,9 +6,6 @@ import (
 	"hash/maphash"
 	"math"
 	"math/rand/v2"
-	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -228,9 +225,8 @@ func (b *breaker) now() State {
 }
 
 const (
-	backoffBase   = 500 * time.Millisecond
-	backoffMax    = 30 * time.Second
-	retryAfterMax = 10 * time.Minute // a longer wish is a fault of the service or a proxy
+	backoffBase = 500 * time.Millisecond
+	backoffMax  = 30 * time.Second
 )
 
 // delay returns how long to wait before the given retry (0 is the first), with full jitter:
@@ -245,20 +241,6 @@ func delay(retry int, retryAfter time.Duration, jitter func(time.Duration) time.
 
 // fullJitter returns a random duration from 0 to d.
 func fullJitter(d time.Duration) time.Duration { return rand.N(d + 1) }
-
-// retryAfter reads the Retry-After header: seconds or an HTTP date (RFC 9110, section
-// 10.2.3). A missing, past or malformed one is 0.
-func retryAfter(header string, now time.Time) time.Duration {
-	header = strings.TrimSpace(header)
-	if seconds, err := strconv.ParseUint(header, 10, 32); err == nil {
-		return min(time.Duration(seconds)*time.Second, retryAfterMax)
-	}
-	at, err := http.ParseTime(header)
-	if err != nil {
-		return 0
-	}
-	return min(max(at.Sub(now), 0), retryAfterMax)
-}
 
 // sleep waits for d, or until ctx ends, and reports whether ctx is still alive.
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"github.com/datafly/bridge/internal/delta"
 	"github.com/datafly/bridge/internal/panics"
 )
@@ -113,7 +114,7 @@ func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
 		return nil, err
 	}
 	if resp.StatusCode/100 != 2 {
-		e := c.rem.answered(opColumns, resp, resp.StatusCode, decodeAnswer(text), c.catalog.secrets(token))
+		e := c.rem.answered(opColumns, resp, resp.StatusCode, databricks.DecodeAnswer(text), c.catalog.secrets(token))
 		if e.kind == unauthorized {
 			c.catalog.drop(token)
 		} else if e.kind != transient {
@@ -444,7 +445,7 @@ func (c *Client) findRescue(ctx context.Context, cols []Column) {
 			break
 		}
 		if err != nil {
-			found.err = fmt.Errorf("read the tags of column %q: %w", clean(col.Name, 255), err)
+			found.err = fmt.Errorf("read the tags of column %q: %w", databricks.Clean(col.Name, 255), err)
 			break // the next column's would fail likewise
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"github.com/datafly/bridge/internal/delta"
 	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
@@ -107,7 +108,7 @@ func (t *grpcTransport) encode(cols []Column) (Encoding, error) {
 	case want == FormatAuto && n.rescue.column != "":
 		n.format = FormatJSON
 		t.c.log.Info("rows are sent as JSON, since the rescue column takes nothing from protobuf rows",
-			zap.String("column", clean(n.rescue.column, 255)), zap.String("tag", rescueTag))
+			zap.String("column", databricks.Clean(n.rescue.column, 255)), zap.String("tag", rescueTag))
 		return inJSON, nil
 	}
 	numbers, given, taken, err := n.assign(cols)
@@ -154,7 +155,7 @@ func (n *fieldNumbers) assign(cols []Column) (numbers map[string]int32, given ma
 	var fresh []Column
 	for _, c := range cols {
 		if other, twice := positions[c.Position]; twice {
-			return nil, nil, nil, fmt.Errorf("columns %q and %q are both at position %d", clean(other, 255), clean(c.Name, 255), c.Position)
+			return nil, nil, nil, fmt.Errorf("columns %q and %q are both at position %d", databricks.Clean(other, 255), databricks.Clean(c.Name, 255), c.Position)
 		}
 		positions[c.Position] = c.Name
 		if had, ok := given[c.Name]; ok && had.form == protobufForm(c.Type) {
@@ -361,7 +362,7 @@ func describe(table TableName, cols []Column, numbers map[string]int32) (*descri
 			err = m.add(c.Name, numbers[c.Name], t, c.NotNull)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("column %q (%s): %w", clean(c.Name, 255), clean(c.Type, 80), err)
+			return nil, fmt.Errorf("column %q (%s): %w", databricks.Clean(c.Name, 255), databricks.Clean(c.Type, 80), err)
 		}
 	}
 	return m.out, nil
@@ -385,7 +386,7 @@ func newMessageType(scope, name string) *messageType {
 func (m *messageType) add(name string, number int32, t *delta.Type, notNull bool) error {
 	switch {
 	case !identifier.MatchString(name):
-		return fmt.Errorf("protobuf cannot hold the name %q; use ASCII letters, digits and underscores", clean(name, 255))
+		return fmt.Errorf("protobuf cannot hold the name %q; use ASCII letters, digits and underscores", databricks.Clean(name, 255))
 	case m.names[name]:
 		return fmt.Errorf("the name %q is a duplicate", name)
 	case number >= reservedFrom && number <= reservedTo:
@@ -430,7 +431,7 @@ func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta.Type
 		}
 		for i, field := range t.Fields {
 			if err := inner.add(field.Name, int32(i+1), field.Type, field.NotNull); err != nil {
-				return fmt.Errorf("field %q: %w", clean(field.Name, 255), err)
+				return fmt.Errorf("field %q: %w", databricks.Clean(field.Name, 255), err)
 			}
 		}
 		m.nest(f, inner)
@@ -438,7 +439,7 @@ func (m *messageType) single(f *descriptorpb.FieldDescriptorProto, t *delta.Type
 	}
 	scalar, ok := protobufTypes[t.Kind]
 	if !ok {
-		return fmt.Errorf("the type %s is none that Zerobus writes", clean(cmp.Or(t.Kind.String(), t.Name), 80))
+		return fmt.Errorf("the type %s is none that Zerobus writes", databricks.Clean(cmp.Or(t.Kind.String(), t.Name), 80))
 	}
 	f.Type = &scalar
 	return nil
@@ -449,7 +450,7 @@ func (m *messageType) entry(f *descriptorpb.FieldDescriptorProto, t *delta.Type)
 	switch key, ok := protobufTypes[t.Key.Kind]; {
 	case !ok, key == descriptorpb.FieldDescriptorProto_TYPE_FLOAT, key == descriptorpb.FieldDescriptorProto_TYPE_DOUBLE,
 		key == descriptorpb.FieldDescriptorProto_TYPE_BYTES:
-		return fmt.Errorf("protobuf cannot hold a MAP with %s keys; set zerobus.record_format to json", clean(cmp.Or(t.Key.Kind.String(), t.Key.Name), 80))
+		return fmt.Errorf("protobuf cannot hold a MAP with %s keys; set zerobus.record_format to json", databricks.Clean(cmp.Or(t.Key.Kind.String(), t.Key.Name), 80))
 	}
 	if t.Elem.Kind == delta.Array || t.Elem.Kind == delta.Map {
 		return fmt.Errorf("protobuf cannot hold an %s inside a MAP; put it into a STRUCT, or set zerobus.record_format to json", t.Elem.Kind)

@@ -1,18 +1,11 @@
 package zerobus
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 )
 
 // kind decides what happens to a batch after an answer. It is set where the error is
@@ -177,96 +170,4 @@ func kindOf(err error) kind {
 		return e.kind
 	}
 	return transient
-}
-
-// answer is the content of an error body. Databricks REST errors look like
-// {"error_code":"…","message":"…","details":[…]}; error_code may be a number, and a
-// body from a proxy may be anything.
-type answer struct{ code, message, column string }
-
-// decodeAnswer leaves empty what it cannot understand.
-func decodeAnswer(body []byte) answer {
-	var doc struct {
-		Code    json.RawMessage `json:"error_code"`
-		Message string          `json:"message"`
-		Column  string          `json:"column"`
-		Details json.RawMessage `json:"details"`
-	}
-	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
-		return answer{}
-	}
-	// A field of another type leaves its neighbours readable.
-	if err := json.Unmarshal(body, &doc); err != nil && !is[*json.UnmarshalTypeError](err) {
-		return answer{}
-	}
-	a := answer{message: doc.Message, column: doc.Column}
-	if json.Unmarshal(doc.Code, &a.code) != nil {
-		a.code = string(doc.Code)
-	}
-	if a.code = clean(a.code, 100); a.code == "null" {
-		a.code = ""
-	}
-	var details []struct {
-		Column   string            `json:"column"`
-		Metadata map[string]string `json:"metadata"`
-	}
-	if json.Unmarshal(doc.Details, &details) == nil {
-		for _, d := range details {
-			a.column = cmp.Or(a.column, d.Column, d.Metadata["column"])
-		}
-	}
-	a.column = clean(cmp.Or(a.column, columnIn(doc.Message)), 255)
-	return a
-}
-
-// columnIn finds a column's name in a message of the service, for readers of dead
-// letters; nothing is decided by it.
-func columnIn(message string) string {
-	if m := quotedColumn.FindStringSubmatch(message); m != nil {
-		return m[1]
-	}
-	return ""
-}
-
-var quotedColumn = regexp.MustCompile("(?i)\\b(?:column|field(?: name)?) ['\"`]([^'\"`]{1,255})['\"`]")
-
-// errorCode returns code if it looks like one; other texts are kept out of logs and
-// labels.
-func errorCode(code string, secrets []string) string {
-	code = clean(code, 100, secrets...)
-	if strings.ContainsFunc(code, func(r rune) bool {
-		return r != '_' && r != '-' && r != '.' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
-	}) {
-		return ""
-	}
-	return code
-}
-
-// clean returns text on one line, at most limit bytes, each secret replaced.
-func clean(text string, limit int, secrets ...string) string {
-	secrets = slices.Clone(secrets) // longest first: one may be part of another
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-	redact := func() {
-		for _, s := range secrets {
-			if s != "" {
-				text = strings.ReplaceAll(text, s, "[redacted]")
-			}
-		}
-	}
-	redact()
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) {
-			return ' '
-		}
-		if !unicode.IsPrint(r) || r == utf8.RuneError {
-			return -1
-		}
-		return r
-	}, text)
-	redact() // what was dropped may have stood inside one
-	text = strings.TrimSpace(text)
-	if len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit], "")
-	}
-	return text
 }

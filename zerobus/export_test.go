@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -60,7 +61,7 @@ func (c *Client) ProbeLatest(ctx context.Context, rows [][]byte) error {
 // The parsers of what comes from outside, for fuzzing.
 var (
 	DecodeColumns   = decodeColumns
-	ParseRetryAfter = retryAfter
+	ParseRetryAfter = databricks.RetryAfter
 	Confirm         = confirm
 	StreamCodec     = codec{}
 	ErrClosed       = errClosed
@@ -85,8 +86,8 @@ func (c *Client) Descriptor(cols []Column) ([]byte, error) {
 
 // DecodeAnswer returns the content of an error body.
 func DecodeAnswer(body []byte) (code, message, column string) {
-	a := decodeAnswer(body)
-	return a.code, clean(a.message, 500), a.column
+	a := databricks.DecodeAnswer(body)
+	return a.Code, databricks.Clean(a.Message, 500), a.Column
 }
 
 // Tracked is a tracked connection.

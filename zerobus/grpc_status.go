@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -96,8 +97,8 @@ func (r remedies) ended(end streamEnd, secrets []string) *Error {
 	if !ok {
 		known.name, known.http = fmt.Sprintf("CODE_%d", code), http.StatusInternalServerError
 	}
-	e := &Error{Op: opInsert, RPC: known.name, Status: known.http, RequestID: clean(end.stream, 100, secrets...),
-		Message: clean(cmp.Or(end.status.Message(), end.phrase), 500, secrets...)}
+	e := &Error{Op: opInsert, RPC: known.name, Status: known.http, RequestID: databricks.Clean(end.stream, 100, secrets...),
+		Message: databricks.Clean(cmp.Or(end.status.Message(), end.phrase), 500, secrets...)}
 	e.kind, e.reason = classify(opInsert, known.http)
 	e.addDetails(end.status, secrets)
 	e.Code = cmp.Or(e.Code, end.number())
@@ -139,15 +140,15 @@ func (e *Error) addDetails(st *status.Status, secrets []string) {
 	for _, d := range st.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
-			e.Code = errorCode(d.GetReason(), secrets)
+			e.Code = databricks.ErrorCode(d.GetReason(), secrets)
 			md := d.GetMetadata()
-			e.column = clean(cmp.Or(md["column"], md["field"]), 255, secrets...)
-			if causes := clean(md["causes"], 200, secrets...); causes != "" {
+			e.column = databricks.Clean(cmp.Or(md["column"], md["field"]), 255, secrets...)
+			if causes := databricks.Clean(md["causes"], 200, secrets...); causes != "" {
 				e.Message = strings.TrimSpace(e.Message + " (" + causes + ")")
 			}
 		case *errdetails.RetryInfo:
-			e.RetryAfter = min(max(d.GetRetryDelay().AsDuration(), 0), retryAfterMax)
+			e.RetryAfter = min(max(d.GetRetryDelay().AsDuration(), 0), databricks.RetryAfterMax)
 		}
 	}
-	e.column = cmp.Or(e.column, clean(columnIn(e.Message), 255, secrets...))
+	e.column = cmp.Or(e.column, databricks.Clean(databricks.ColumnIn(e.Message), 255, secrets...))
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
@@ -142,7 +143,7 @@ func (s *stream) create(ctx context.Context) error {
 	if err := s.rpc.RecvMsg(&answer); err != nil {
 		return s.refusedToOpen(ctx, err)
 	}
-	if s.id = clean(answer.GetCreateStreamResponse().GetStreamId(), 100, s.t.c.tokens.secrets(s.token)...); s.id == "" {
+	if s.id = databricks.Clean(answer.GetCreateStreamResponse().GetStreamId(), 100, s.t.c.tokens.secrets(s.token)...); s.id == "" {
 		return s.t.c.rem.misread(opInsert, 0, &protocolError{"the first answer on the stream names no stream"})
 	}
 	if !stop() || !timer.Stop() {

@@ -18,6 +18,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"github.com/klauspost/compress/gzip"
 )
 
@@ -172,10 +173,10 @@ func (p *httpTransport) confirm(a httpAnswer) error {
 // if that is a known one.
 func (p *httpTransport) unconfirmed(a httpAnswer, err error) *Error {
 	if body, ok := errors.AsType[*bodyError](err); ok && a.StatusCode == http.StatusOK {
-		if status := statusOf(body.code); status != 0 {
-			return p.complete(a, p.c.rem.answered(p.op, a.Response, status, body.answer, a.secrets))
+		if status := statusOf(body.Code); status != 0 {
+			return p.complete(a, p.c.rem.answered(p.op, a.Response, status, body.Answer, a.secrets))
 		}
-		if code := errorCode(body.code, a.secrets); code != "" {
+		if code := databricks.ErrorCode(body.Code, a.secrets); code != "" {
 			err = fmt.Errorf("the body holds the error %s", code)
 		}
 	}
@@ -189,9 +190,9 @@ func (p *httpTransport) unconfirmed(a httpAnswer, err error) *Error {
 // failed explains an answer outside 2xx. The error code decides over the statuses that a
 // batch is split for: a gateway's 400 may pass on a refusal that is about no row.
 func (p *httpTransport) failed(a httpAnswer) *Error {
-	body, status := decodeAnswer(a.text), a.StatusCode
+	body, status := databricks.DecodeAnswer(a.text), a.StatusCode
 	if kind, _ := classify(p.op, status); kind == refused || kind == tooLarge {
-		status = cmp.Or(statusOf(body.code), status)
+		status = cmp.Or(statusOf(body.Code), status)
 	}
 	return p.complete(a, p.c.rem.answered(p.op, a.Response, status, body, a.secrets))
 }
@@ -222,13 +223,13 @@ func (p *httpTransport) foreign(a httpAnswer, err error) *Error {
 }
 
 // answered explains an answer of failure, with the status that its code stands for.
-func (r remedies) answered(op string, resp *http.Response, status int, body answer, secrets []string) *Error {
+func (r remedies) answered(op string, resp *http.Response, status int, body databricks.Answer, secrets []string) *Error {
 	e := &Error{Op: op, Status: status, came: resp.StatusCode,
-		Code:       errorCode(body.code, secrets),
-		Message:    clean(cmp.Or(body.message, resp.Header.Get("X-Databricks-Reason-Phrase")), 500, secrets...),
-		RequestID:  requestID(resp.Header, secrets),
-		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
-		column:     clean(body.column, 255, secrets...),
+		Code:       databricks.ErrorCode(body.Code, secrets),
+		Message:    databricks.Clean(cmp.Or(body.Message, resp.Header.Get("X-Databricks-Reason-Phrase")), 500, secrets...),
+		RequestID:  databricks.RequestID(resp.Header, secrets),
+		RetryAfter: databricks.RetryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		column:     databricks.Clean(body.Column, 255, secrets...),
 	}
 	e.kind, e.reason = classify(op, status)
 	why, aboutTable := tableNumbers[numberIn(e.Message)]
@@ -243,11 +244,6 @@ func (r remedies) answered(op string, resp *http.Response, status int, body answ
 		return r.byCause(e, why)
 	}
 	return r.byAnswer(e)
-}
-
-// requestID returns the service's id of the request.
-func requestID(h http.Header, secrets []string) string {
-	return clean(h.Get("X-Request-Id"), 100, secrets...)
 }
 
 func (p *httpTransport) request(ctx context.Context, b *batch, token string, length int64) (*http.Request, *bodies, error) {
@@ -429,7 +425,7 @@ var (
 )
 
 // bodyError is a body with an error in it, whatever the HTTP status is.
-type bodyError struct{ answer }
+type bodyError struct{ databricks.Answer }
 
 func (e *bodyError) Error() string { return "the body holds an error" }
 
@@ -464,7 +460,7 @@ func confirm(text []byte, n int, counted bool) error {
 		}
 	}
 	if count, there := fields["recordsingested"]; there && plain(count) != strconv.Itoa(n) {
-		return fmt.Errorf("records_ingested is %s, sent were %d", clean(string(count), 30), n)
+		return fmt.Errorf("records_ingested is %s, sent were %d", databricks.Clean(string(count), 30), n)
 	}
 	if _, there := fields[countField]; counted && !there {
 		return errUncounted
@@ -519,8 +515,8 @@ func plain(value json.RawMessage) string {
 
 // errorIn reads what went wrong from a body that holds an error: from
 // error_code and message, from an object under error, or from a status.
-func errorIn(text []byte, fields map[string]json.RawMessage) answer {
-	a := decodeAnswer(text)
+func errorIn(text []byte, fields map[string]json.RawMessage) databricks.Answer {
+	a := databricks.DecodeAnswer(text)
 	if inner := fields["error"]; len(inner) > 0 && inner[0] == '{' {
 		var doc struct {
 			Status  json.RawMessage `json:"status"`
@@ -528,13 +524,13 @@ func errorIn(text []byte, fields map[string]json.RawMessage) answer {
 			Message string          `json:"message"`
 		}
 		_ = json.Unmarshal(inner, &doc) // what has another type stays empty
-		nested := decodeAnswer(inner)
-		a.code = cmp.Or(a.code, nested.code, plain(doc.Status), plain(doc.Code))
-		a.message, a.column = cmp.Or(a.message, doc.Message), cmp.Or(a.column, nested.column)
+		nested := databricks.DecodeAnswer(inner)
+		a.Code = cmp.Or(a.Code, nested.Code, plain(doc.Status), plain(doc.Code))
+		a.Message, a.Column = cmp.Or(a.Message, doc.Message), cmp.Or(a.Column, nested.Column)
 	} else {
-		a.code = cmp.Or(a.code, plain(inner))
+		a.Code = cmp.Or(a.Code, plain(inner))
 	}
-	a.code = cmp.Or(a.code, plain(fields["status"]), plain(fields["statuscode"]))
+	a.Code = cmp.Or(a.Code, plain(fields["status"]), plain(fields["statuscode"]))
 	return a
 }
 

@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/datafly/bridge/internal/databricks"
 )
 
 // Pseudo statuses of a remedy.
@@ -221,11 +223,11 @@ func (r remedies) misread(op string, status int, err error) *Error {
 // nothing, and no row is given up for it.
 func (r remedies) foreign(op, url string, resp *http.Response, secrets []string, err error) *Error {
 	media := "no content type"
-	if text := clean(resp.Header.Get("Content-Type"), 100, secrets...); text != "" {
+	if text := databricks.Clean(resp.Header.Get("Content-Type"), 100, secrets...); text != "" {
 		media = fmt.Sprintf("content type %q", text)
 	}
-	return &Error{Op: op, Status: resp.StatusCode, Err: err, RequestID: requestID(resp.Header, secrets),
-		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()), kind: transient, reason: RetryMismatch,
+	return &Error{Op: op, Status: resp.StatusCode, Err: err, RequestID: databricks.RequestID(resp.Header, secrets),
+		RetryAfter: databricks.RetryAfter(resp.Header.Get("Retry-After"), time.Now()), kind: transient, reason: RetryMismatch,
 		Meaning: fmt.Sprintf("this is not the service's answer, so it does not confirm the rows and refuses none (%s answered %d with %s)",
 			url, resp.StatusCode, media),
 		Remedy: "check what stands between the bridge and that address, such as a proxy, a gateway or a captive portal: have it pass the request on, " +

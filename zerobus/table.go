@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"github.com/datafly/bridge/internal/delta"
 )
 
@@ -60,7 +61,7 @@ var unwritableTypes = []string{"VIEW", "MATERIALIZED_VIEW", "METRIC_VIEW", "EXTE
 // streaming table.
 // https://docs.databricks.com/aws/en/ingestion/zerobus-limits
 func writableKind(tableType, format string) error {
-	kind := &UnwritableTable{Type: strings.ToUpper(clean(tableType, 40)), Format: strings.ToUpper(clean(format, 40))}
+	kind := &UnwritableTable{Type: strings.ToUpper(databricks.Clean(tableType, 40)), Format: strings.ToUpper(databricks.Clean(format, 40))}
 	otherFormat := kind.Format != "" && !strings.HasPrefix(kind.Format, formatDelta) && (kind.Type == typeManaged || kind.Type == typeStreaming)
 	if slices.Contains(unwritableTypes, kind.Type) || otherFormat {
 		return kind
@@ -106,7 +107,7 @@ func (e *SchemaError) describe(wanted, folded map[string]string) {
 	add := func(reason, remedy, statement string) {
 		e.reasons, e.remedies, e.statements = append(e.reasons, reason), append(e.remedies, remedy), append(e.statements, statement)
 	}
-	comment := func(text string) string { return clean(text, 255) } // keeps it on one line
+	comment := func(text string) string { return databricks.Clean(text, 255) } // keeps it on one line
 	var missing []Column
 	for _, c := range e.Missing {
 		reason, other := fmt.Sprintf("it has no column %q (%s)", c.Name, c.Type), folded[c.Name]

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"go.uber.org/zap"
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
@@ -156,12 +157,12 @@ func (s *tokenSource) explain(err error) error {
 	if !ok {
 		return s.c.rem.misread(opToken, http.StatusOK, errors.New("the answer is no token"))
 	}
-	secrets, body, header := s.secrets(), decodeAnswer(answered.Body), answered.Response.Header
+	secrets, body, header := s.secrets(), databricks.DecodeAnswer(answered.Body), answered.Response.Header
 	e := &Error{Op: opToken, Status: answered.Response.StatusCode,
-		Code:       errorCode(cmp.Or(answered.ErrorCode, body.code), secrets),
-		Message:    clean(cmp.Or(answered.ErrorDescription, body.message), 500, secrets...),
-		RequestID:  requestID(header, secrets),
-		RetryAfter: retryAfter(header.Get("Retry-After"), time.Now()),
+		Code:       databricks.ErrorCode(cmp.Or(answered.ErrorCode, body.Code), secrets),
+		Message:    databricks.Clean(cmp.Or(answered.ErrorDescription, body.Message), 500, secrets...),
+		RequestID:  databricks.RequestID(header, secrets),
+		RetryAfter: databricks.RetryAfter(header.Get("Retry-After"), time.Now()),
 	}
 	if e.kind, e.reason = classify(opToken, e.Status); e.kind != transient {
 		e.kind = configuration // no status of this endpoint is about a row or fixed by a fresh token

@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 	module:                   {}, // the documents that bridge help shows
 	"consumer":               {"internal/kafka", "internal/memory", "internal/panics", "internal/setting"},
 	"mapping":                {"internal/delta", "internal/setting", "internal/spelling"},
-	"zerobus":                {"zerobus/zerobuspb", "internal/delta", "internal/oauthtoken", "internal/panics", "internal/plaintext", "internal/setting"},
+	"zerobus":                {"zerobus/zerobuspb", "internal/databricks", "internal/delta", "internal/oauthtoken", "internal/panics", "internal/plaintext", "internal/setting"},
 	"zerobus/emulator":       {"zerobus/zerobuspb", "internal/delta"},
 	"zerobus/zerobuspb":      {},
 	"internal/blueprinttest": {"mapping", "internal/plaintext", "internal/spelling"},
@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	"internal/setting":       {"internal/plaintext", "internal/spelling"},
 	"internal/spelling":      {},
 	"internal/plaintext":     {},
+	"internal/databricks":    {},
 	"internal/delta":         {},
 	"internal/app":           {"consumer", "zerobus", "internal/config", "internal/integrations", "internal/kafka", "internal/memory", "internal/ops", "internal/ops/group", "internal/panics", "internal/pipeline", "internal/plaintext", "internal/reload", "internal/tracing"},
 	"internal/integrations":  {"internal/config", "internal/panics"},
@@ -79,7 +80,7 @@ var boundaries = []boundary{
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/oauthtoken", "internal/ops", "internal/ops/group", "internal/setting", "internal/kafkatest", "bench", "test/chaos"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/databricks", "internal/oauthtoken", "internal/ops", "internal/ops/group", "internal/setting", "internal/kafkatest", "bench", "test/chaos"}},
 }
 
 func TestArrows(t *testing.T) {
