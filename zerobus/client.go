@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"github.com/datafly/bridge/internal/oauthtoken"
 )
 
@@ -169,6 +170,13 @@ func (c *Client) State() State {
 func (c *Client) Close() {
 	c.transport.close()
 	c.http.CloseIdleConnections()
+}
+
+// Workspace returns a client of the workspace's own APIs. Its tokens are the service
+// principal's, bound to no table. It is safe for concurrent use, and of no use after Close.
+func (c *Client) Workspace() *databricks.Client {
+	return &databricks.Client{URL: c.set.base.String(), HTTP: c.http, Token: c.catalog.get, Refused: c.catalog.drop,
+		Secrets: func() []string { return c.catalog.secrets() }, UserAgent: c.set.UserAgent, Timeout: min(catalogTimeout, c.set.Timeout)}
 }
 
 // Token makes sure that there is a token, with one request at most.
