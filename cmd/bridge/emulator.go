@@ -83,6 +83,8 @@ loopback unless everyone who can reach it may read and change the rows.`,
 	flags.StringVar(&f.caOut, "ca-out", "", "`file` to write the certificate to trust to; needs --tls")
 	flags.TextVar(&f.cfg.Latency, "latency", emulator.Latency{}, "wait before each acknowledgement: `20ms` or p50=150ms,p95=500ms")
 	flags.BoolVar(&f.cfg.AcceptTextTimestamps, "accept-text-timestamps", false, "accept RFC 3339 text in TIMESTAMP columns")
+	flags.BoolVar(&f.cfg.NoIngestAPI, "no-ingest-api", false, "answer 404 ENDPOINT_NOT_FOUND on the ingest endpoint, as live workspaces do")
+	flags.BoolVar(&f.cfg.NoHTTP2, "no-http2", false, "serve HTTP/1.1 only on the Zerobus endpoint, as behind a proxy that gRPC cannot pass")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
 	return cmd
 }

@@ -16,8 +16,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +38,9 @@ const (
 	DefaultWorkspaceID     = "1234567890123456"
 	DefaultAckInterval     = 20 * time.Millisecond
 	DefaultStreamMaxAge    = 15 * time.Minute
+	DefaultAdminToken      = "emulator-admin"
+	DefaultCloud           = "aws"
+	DefaultRegion          = "us-west-2"
 )
 
 // Config configures an Emulator. The zero value is a workspace with the table
@@ -62,9 +68,25 @@ type Config struct {
 	// JSONL is the path of a file that rows are appended to and reloaded from;
 	// empty for none. Rows are written before they are acknowledged.
 	JSONL string
-	// TLS serves HTTPS with a certificate for localhost, 127.0.0.1 and ::1,
-	// signed by a CA made for this Emulator; see CAPEM.
+	// TLS serves HTTPS with a certificate signed by a CA made for this Emulator;
+	// see CAPEM. It covers localhost, 127.0.0.1, ::1, EndpointHost and Names.
 	TLS bool
+	// Names are more host names that the certificate covers, for clients that
+	// reach the emulator through a proxy or a hosts file.
+	Names []string
+	// AdminToken is the bearer token of AdminPrincipal for the workspace's APIs.
+	// Empty means DefaultAdminToken.
+	AdminToken string
+	// Cloud (aws, azure or gcp) and Region are those of the metastore. Empty
+	// means DefaultCloud and DefaultRegion.
+	Cloud, Region string
+	// NoIngestAPI starts without the ingest endpoint; see SetIngestAPI.
+	NoIngestAPI bool
+	// NoWorkspaceHeader leaves WorkspaceHeader out of the workspace's answers.
+	NoWorkspaceHeader bool
+	// NoEndpointURL leaves the emulator's own zerobus_endpoint out of the metastore
+	// summary, so that clients derive EndpointHost.
+	NoEndpointURL bool
 	// AcceptTextTimestamps accepts RFC 3339 text in TIMESTAMP columns, besides
 	// the microseconds the service takes.
 	AcceptTextTimestamps bool
@@ -77,6 +99,8 @@ type Config struct {
 	// WorkspaceID is what tokens for the endpoint must name in their resource.
 	// Empty means DefaultWorkspaceID.
 	WorkspaceID string
+	// NoHTTP2 starts with an endpoint that serves HTTP/1.1 only; see SetHTTP2.
+	NoHTTP2 bool
 	// Auth is what the endpoint asks of a token. Empty means AuthStrict.
 	Auth AuthMode
 	// AckInterval is the least time between two acks of a stream. 0 means
@@ -122,14 +146,16 @@ type Emulator struct {
 	stats      *stats
 	hook       atomic.Pointer[func(IngestRequest) *Fault]
 	apiOff     atomic.Bool
+	http2Off   atomic.Bool
 	active     requests
 
-	mu      sync.Mutex // held by Start, StartZerobus and Close
-	zerobus *endpointServer
-	server  *http.Server
-	url     string
-	served  chan struct{} // closed when the server's accept loop has ended
-	idle    connSet       // connections without a request yet
+	zerobus atomic.Pointer[endpointServer] // set while mu is held
+
+	mu     sync.Mutex // held by Start, ServeZerobus and Close
+	server *http.Server
+	url    string
+	served chan struct{} // closed when the server's accept loop has ended
+	idle   connSet       // connections without a request yet
 }
 
 // New makes an Emulator. It starts nothing and opens nothing: call Start, or
@@ -140,6 +166,8 @@ func New(cfg Config) (*Emulator, error) {
 	cfg.TokenLifetime = cmp.Or(cfg.TokenLifetime, DefaultTokenLifetime)
 	cfg.MaxRequestBytes = cmp.Or(cfg.MaxRequestBytes, DefaultMaxRequestBytes)
 	cfg.WorkspaceID = cmp.Or(cfg.WorkspaceID, DefaultWorkspaceID)
+	cfg.AdminToken = cmp.Or(cfg.AdminToken, DefaultAdminToken)
+	cfg.Cloud, cfg.Region = cmp.Or(cfg.Cloud, DefaultCloud), cmp.Or(cfg.Region, DefaultRegion)
 	cfg.Auth = cmp.Or(cfg.Auth, AuthStrict)
 	cfg.AckInterval = cmp.Or(cfg.AckInterval, DefaultAckInterval)
 	cfg.StreamMaxAge = cmp.Or(cfg.StreamMaxAge, DefaultStreamMaxAge)
@@ -159,10 +187,12 @@ func New(cfg Config) (*Emulator, error) {
 		return nil, fmt.Errorf("emulator: %w", err)
 	}
 	if cfg.TLS {
-		if e.tls, err = newIdentity(); err != nil {
+		if e.tls, err = newIdentity(append(cfg.Names, e.EndpointHost())); err != nil {
 			return nil, fmt.Errorf("emulator: %w", err)
 		}
 	}
+	e.apiOff.Store(cfg.NoIngestAPI)
+	e.http2Off.Store(cfg.NoHTTP2)
 	e.handler = e.routes()
 	return e, nil
 }
@@ -171,11 +201,14 @@ func New(cfg Config) (*Emulator, error) {
 func (cfg *Config) validate() error {
 	var p problems
 	p.want(cfg.TokenLifetime >= time.Second, "token lifetime %s: want at least 1s", cfg.TokenLifetime)
+	id, err := strconv.ParseUint(cfg.WorkspaceID, 10, 64)
+	p.want(err == nil && strconv.FormatUint(id, 10) == cfg.WorkspaceID, "workspace id %q: want a number", cfg.WorkspaceID)
 	p.want(cfg.MaxRows >= 0 && cfg.MaxRequestBytes >= 0, "max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes)
 	p.want(cfg.AckInterval >= 0 && cfg.AckEvery >= 0 && cfg.CloseWindow >= 0,
 		"ack interval %s, ack every %d, close window %s: want 0 (default) or more", cfg.AckInterval, cfg.AckEvery, cfg.CloseWindow)
-	_, err := ParseOversizeCode(codeName(cfg.OversizeCode))
+	_, err = ParseOversizeCode(codeName(cfg.OversizeCode))
 	p.add(err, cfg.Latency.validate(),
+		oneOf("cloud", cfg.Cloud, slices.Sorted(maps.Keys(domains))...),
 		oneOf("auth mode", string(cfg.Auth), string(AuthStrict), string(AuthPresence), string(AuthOff)),
 		oneOf("schema mode", string(cfg.Schema), string(SchemaByName), string(SchemaExact)))
 	return errors.Join(p...)
@@ -269,8 +302,8 @@ func (e *Emulator) Close(ctx context.Context) error {
 	defer e.mu.Unlock()
 	e.active.close()
 	var err error
-	if e.zerobus != nil {
-		err = e.zerobus.close(ctx)
+	if s := e.zerobus.Load(); s != nil {
+		err = s.close(ctx)
 	}
 	if e.server != nil {
 		e.idle.close()
@@ -286,14 +319,16 @@ func (e *Emulator) Close(ctx context.Context) error {
 	return err
 }
 
-// Reset removes all rows, faults and figures, grants every privilege and
-// enables the ingest API. Tables, their columns, tokens and the secret stay.
+// Reset removes all rows, faults and figures and grants every privilege. The
+// ingest API and HTTP/2 are as Config has them. Tables, their columns, tokens
+// and the secret stay.
 func (e *Emulator) Reset() error {
 	e.ClearFaults()
 	e.privileges.mu.Lock()
 	clear(e.privileges.revoked)
 	e.privileges.mu.Unlock()
-	e.apiOff.Store(false)
+	e.apiOff.Store(e.cfg.NoIngestAPI)
+	e.SetHTTP2(!e.cfg.NoHTTP2)
 	var err error
 	for _, name := range e.Tables() {
 		if t := e.Table(name); t != nil {
@@ -307,3 +342,23 @@ func (e *Emulator) Reset() error {
 // SetIngestAPI enables or disables the ingest endpoint. Disabled, it answers
 // 404 ENDPOINT_NOT_FOUND, as a workspace that does not have it.
 func (e *Emulator) SetIngestAPI(on bool) { e.apiOff.Store(!on) }
+
+// SetHTTP2 enables or disables HTTP/2 on the Zerobus endpoint, and with it gRPC.
+// Disabled, the endpoint is like an edge or a proxy that speaks HTTP/1.1 only: TLS
+// does not negotiate h2, HTTP/2 with prior knowledge is answered by HTTP/1.1 with
+// 400, and open HTTP/2 connections are cut.
+func (e *Emulator) SetHTTP2(on bool) {
+	e.http2Off.Store(!on)
+	if s := e.zerobus.Load(); s != nil && !on {
+		s.http2.cut()
+	}
+}
+
+// domains are those of the clouds' workspaces.
+var domains = map[string]string{"aws": "cloud.databricks.com", "azure": "azuredatabricks.net", "gcp": "gcp.databricks.com"}
+
+// EndpointHost is the host name that the Zerobus endpoint of a live workspace with
+// this id, region and cloud has.
+func (e *Emulator) EndpointHost() string {
+	return e.cfg.WorkspaceID + ".zerobus." + e.cfg.Region + "." + domains[e.cfg.Cloud]
+}

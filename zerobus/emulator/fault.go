@@ -22,6 +22,9 @@ const (
 	EndpointInsert  = "insert"  // POST /zerobus/v1/tables/{name}/insert
 	EndpointCreate  = "create"  // the opening of a gRPC stream
 	EndpointStream  = "stream"  // a message on an open gRPC stream
+
+	EndpointMetastore  = "metastore"  // GET /api/2.1/unity-catalog/metastore_summary
+	EndpointAssignment = "assignment" // GET /api/2.1/unity-catalog/current-metastore-assignment
 )
 
 // The effects a Fault can have.
@@ -44,7 +47,7 @@ const (
 )
 
 var (
-	overHTTP  = []string{EndpointToken, EndpointIngest, EndpointColumns, EndpointInsert}
+	overHTTP  = []string{EndpointToken, EndpointIngest, EndpointColumns, EndpointInsert, EndpointMetastore, EndpointAssignment}
 	overGRPC  = []string{EndpointCreate, EndpointStream}
 	endpoints = slices.Concat(overHTTP, overGRPC)
 	withRows  = []string{EndpointIngest, EndpointInsert, EndpointStream}

@@ -24,6 +24,9 @@ const (
 	IngestPath  = "/api/2.0/streaming-ingestion/ingest"
 	ColumnsPath = "/api/2.1/unity-catalog/tables/"                         // followed by catalog.schema.table
 	TagsPath    = "/api/2.1/unity-catalog/entity-tag-assignments/columns/" // followed by catalog.schema.table.column and /tags
+
+	MetastorePath  = "/api/2.1/unity-catalog/metastore_summary"
+	AssignmentPath = "/api/2.1/unity-catalog/current-metastore-assignment"
 )
 
 // InsertPath is the path of the REST insert for a table, on the Zerobus endpoint.
@@ -36,10 +39,20 @@ func (e *Emulator) routes() http.Handler {
 	mux.Handle("POST "+IngestPath, e.endpoint(EndpointIngest, e.cfg.MaxRequestBytes, e.ingest))
 	mux.Handle("GET "+ColumnsPath+"{name}", e.endpoint(EndpointColumns, maxFormBytes, e.columns))
 	mux.Handle("GET "+TagsPath+"{name}/tags", e.endpoint(EndpointColumns, maxFormBytes, e.tags))
+	mux.Handle("GET "+MetastorePath, e.endpoint(EndpointMetastore, maxFormBytes, e.metastore))
+	mux.Handle("GET "+AssignmentPath, e.endpoint(EndpointAssignment, maxFormBytes, e.assignment))
 	// The admin API asks for no credentials. It refuses web pages of other origins.
 	mux.Handle("/emulator/", http.NewCrossOriginProtection().Handler(e.admin()))
-	return e.active.track(mux)
+	return e.active.track(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !e.cfg.NoWorkspaceHeader {
+			w.Header().Set(WorkspaceHeader, e.cfg.WorkspaceID)
+		}
+		mux.ServeHTTP(w, r)
+	}))
 }
+
+// WorkspaceHeader carries the workspace's id in each answer of the workspace.
+const WorkspaceHeader = "X-Databricks-Org-Id"
 
 // restRoutes are what the Zerobus endpoint serves by HTTP/1.1.
 func (e *Emulator) restRoutes() http.Handler {
@@ -83,6 +96,7 @@ type call struct {
 	header    http.Header
 	body      []byte
 	requestID string
+	principal string // whose token it has; set by authorize
 	table     string // the path's name; of the ingest endpoint that of the body, once split is true
 	streamID  string // of a message on a gRPC stream, with its offset
 	offset    int64

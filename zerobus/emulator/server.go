@@ -42,6 +42,8 @@ type endpointServer struct {
 	streams  sync.WaitGroup // readers of streams
 	idle     connSet        // connections without a request yet
 	frozen   connSet
+	http2    connSet // connections that speak HTTP/2
+	http2Off *atomic.Bool
 }
 
 // StartZerobus listens on addr (host:port; port 0 takes a free one) and serves
@@ -66,7 +68,7 @@ func (e *Emulator) StartZerobus(addr string) error {
 func (e *Emulator) ServeZerobus(ln net.Listener) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.zerobus != nil {
+	if e.zerobus.Load() != nil {
 		return errors.New("emulator: the Zerobus endpoint is started already")
 	}
 	if err := e.Open(); err != nil {
@@ -75,13 +77,13 @@ func (e *Emulator) ServeZerobus(ln net.Listener) error {
 	s := &endpointServer{
 		ln: ln, url: "http://" + reachable(ln), rest: e.newHTTP(e.restRoutes()),
 		accepted: func() { e.stats.count(func(s *Stats) { s.Connections++ }) },
-		grpcIn:   newConnQueue(ln), restIn: newConnQueue(ln),
+		grpcIn:   newConnQueue(ln), restIn: newConnQueue(ln), http2Off: &e.http2Off,
 	}
 	if e.tls != nil {
-		s.url, s.tls = "https://"+reachable(ln), e.tls.endpointConfig()
+		s.url, s.tls = "https://"+reachable(ln), e.tls.endpointConfig(&e.http2Off)
 	}
 	s.grpc = e.newGRPC(s)
-	e.zerobus = s
+	e.zerobus.Store(s)
 	for protocol, serve := range map[string]func() error{
 		"the Zerobus endpoint": s.accept,
 		"gRPC":                 func() error { return s.grpc.Serve(s.grpcIn) },
@@ -112,12 +114,10 @@ func reachable(ln net.Listener) string {
 // ZerobusURL is the Zerobus endpoint to configure, such as
 // http://127.0.0.1:41235; "" before StartZerobus.
 func (e *Emulator) ZerobusURL() string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.zerobus == nil {
-		return ""
+	if s := e.zerobus.Load(); s != nil {
+		return s.url
 	}
-	return e.zerobus.url
+	return ""
 }
 
 // accept passes each connection to gRPC or to REST until the listener is closed.
@@ -131,6 +131,7 @@ func (s *endpointServer) accept() error {
 		c.onEnd = sync.OnceFunc(func() {
 			close(c.closed)
 			s.idle.remove(c)
+			s.http2.remove(c)
 		})
 		if !s.idle.add(c) {
 			_ = c.Close() // there was no request on it
@@ -173,8 +174,11 @@ func (s *endpointServer) detect(c *conn) (*connQueue, error) {
 		return nil, err
 	}
 	if string(first) == preface {
-		s.accepted()
-		return s.grpcIn, nil
+		s.http2.add(c) // before the switch is read: it cuts those it finds
+		if !s.http2Off.Load() {
+			s.accepted()
+			return s.grpcIn, nil
+		}
 	}
 	s.idle.remove(c)
 	return s.restIn, nil
@@ -252,10 +256,16 @@ func (s *connSet) track(c net.Conn, state http.ConnState) {
 	}
 }
 
-// close cuts the connections.
+// close cuts the connections, and refuses others.
 func (s *connSet) close() {
 	s.mu.Lock()
 	s.closed = true
+	s.mu.Unlock()
+	s.cut()
+}
+
+func (s *connSet) cut() {
+	s.mu.Lock()
 	conns := s.conns
 	s.conns = nil
 	s.mu.Unlock()
@@ -446,14 +456,14 @@ const LocalDomain = "zerobus.local.cloud.databricks.com"
 // identityLifetime suffices for an emulator that is left running.
 const identityLifetime = 365 * 24 * time.Hour
 
-func newIdentity() (*identity, error) {
+func newIdentity(names []string) (*identity, error) {
 	ca := &x509.Certificate{Subject: pkix.Name{CommonName: "Zerobus emulator CA"}, IsCA: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign}
 	caDER, caKey, err := issue(ca, ca, nil)
 	if err != nil {
 		return nil, fmt.Errorf("make CA: %w", err)
 	}
 	leaf := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost", "*." + LocalDomain},
+		Subject: pkix.Name{CommonName: "localhost"}, DNSNames: append([]string{"localhost", "*." + LocalDomain}, names...),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		KeyUsage:    x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
@@ -488,10 +498,10 @@ func (i *identity) config(protocols ...string) *tls.Config {
 
 // endpointConfig is for the port that gRPC and REST share. A client that offers
 // HTTP/1.1 is no gRPC client, and gets it.
-func (i *identity) endpointConfig() *tls.Config {
+func (i *identity) endpointConfig(http2Off *atomic.Bool) *tls.Config {
 	both, h1, h2 := i.config(), i.config("http/1.1"), i.config("h2")
 	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, "http/1.1") {
+		if http2Off.Load() || len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, "http/1.1") {
 			return h1, nil
 		}
 		return h2, nil

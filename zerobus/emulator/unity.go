@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/datafly/bridge/internal/delta"
 )
 
@@ -46,6 +48,32 @@ func (e *Emulator) columns(c *call) (any, *apiError) {
 		document["data_source_format"] = format
 	}
 	return document, nil
+}
+
+// metastoreID is that of the emulated metastore.
+const metastoreID = "6f2e8a0d-3c1b-4f57-9d0e-2a4b6c8d0e1f"
+
+// metastore serves GET /api/2.1/unity-catalog/metastore_summary.
+func (e *Emulator) metastore(c *call) (any, *apiError) {
+	if err := e.authorize(c); err != nil {
+		return nil, err
+	}
+	summary := map[string]any{
+		"metastore_id": metastoreID, "name": "emulator", "owner": AdminPrincipal, "privilege_model_version": "1.0",
+		"cloud": e.cfg.Cloud, "region": e.cfg.Region, "global_metastore_id": e.cfg.Cloud + ":" + e.cfg.Region + ":" + metastoreID,
+	}
+	if url := e.ZerobusURL(); url != "" && !e.cfg.NoEndpointURL {
+		summary["zerobus_endpoint"] = url // not of the service: where a loopback address has no EndpointHost
+	}
+	return summary, nil
+}
+
+// assignment serves GET /api/2.1/unity-catalog/current-metastore-assignment.
+func (e *Emulator) assignment(c *call) (any, *apiError) {
+	if err := e.authorize(c); err != nil {
+		return nil, err
+	}
+	return map[string]any{"metastore_id": metastoreID, "workspace_id": jsontext.Value(e.cfg.WorkspaceID)}, nil
 }
 
 // tableID is a UUID derived from the table's name.
