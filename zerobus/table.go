@@ -202,9 +202,16 @@ func valueForm(text string) string {
 // application id of a service principal) write to it, each ended by a semicolon and a
 // newline. Columns keep the given order.
 func DDL(table TableName, cols []Column, principal string) string {
-	return fmt.Sprintf("CREATE CATALOG IF NOT EXISTS %s;\nCREATE SCHEMA IF NOT EXISTS %s.%s;\nCREATE TABLE IF NOT EXISTS %s (\n  %s\n) USING DELTA;\n\n%s\n",
-		quote(table.Catalog), quote(table.Catalog), quote(table.Schema), table.Quoted(), definitions(cols, ",\n  ", true),
-		strings.Join(Grants(table, principal), "\n"))
+	return strings.Join(Creates(table, cols), "\n") + "\n\n" + strings.Join(Grants(table, principal), "\n") + "\n"
+}
+
+// Creates returns the statements that create catalog, schema and table, in this order.
+func Creates(table TableName, cols []Column) []string {
+	return []string{
+		"CREATE CATALOG IF NOT EXISTS " + quote(table.Catalog) + ";",
+		"CREATE SCHEMA IF NOT EXISTS " + quote(table.Catalog) + "." + quote(table.Schema) + ";",
+		"CREATE TABLE IF NOT EXISTS " + table.Quoted() + " (\n  " + definitions(cols, ",\n  ", true) + "\n) USING DELTA;",
+	}
 }
 
 // Grants returns the statements that let principal write to the table. They name the table
@@ -243,7 +250,11 @@ func AlterDiff(table TableName, carried, have []Column) string {
 // message_id: delivery is at least once, so the table may hold duplicates. Rows without a
 // message_id all stay.
 func DedupeView(table TableName) string {
-	view := TableName{table.Catalog, table.Schema, table.Table + "_deduplicated"}
 	return fmt.Sprintf("CREATE OR REPLACE VIEW %s AS\nSELECT * FROM %s\nQUALIFY message_id IS NULL\n"+
-		"  OR ROW_NUMBER() OVER (PARTITION BY message_id ORDER BY event_timestamp) = 1;\n", view.Quoted(), table.Quoted())
+		"  OR ROW_NUMBER() OVER (PARTITION BY message_id ORDER BY event_timestamp) = 1;\n", DedupeName(table).Quoted(), table.Quoted())
+}
+
+// DedupeName returns the name of the view of DedupeView.
+func DedupeName(table TableName) TableName {
+	return TableName{table.Catalog, table.Schema, table.Table + "_deduplicated"}
 }

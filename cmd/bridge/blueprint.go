@@ -202,7 +202,7 @@ type liveTable struct {
 }
 
 func readLiveTable(cmd *cobra.Command) (*liveTable, error) {
-	cfg, err := loadConfig(cmd)
+	cfg, err := loadConfig(cmd, false)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ var flagValues = map[string][]string{
 	"transport":       choicesOf("zerobus.transport"),
 	"auth":            {string(emulator.AuthStrict), string(emulator.AuthPresence), string(emulator.AuthOff)},
 	"oversize-status": {"OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"},
-	"schema":          {string(emulator.SchemaByName), string(emulator.SchemaExact)},
+	"emulator schema": {string(emulator.SchemaByName), string(emulator.SchemaExact)},
 	"latency":         {"20ms", "p50=150ms\\,p95=500ms"},
 	"code":            pipeline.KnownLabels(&config.Config{}).RejectCodes,
 	"replay to":       append([]string{"earliest\tthe beginning of the log", "latest\tits end"}, ages...),
@@ -36,7 +36,7 @@ var flagValues = map[string][]string{
 // fileFlags take the name of a file with one of these endings; any file where
 // there is none.
 var fileFlags = map[string][]string{
-	"config": {"yaml", "yml"}, "against": {"yaml", "yml"}, "blueprint": {"yaml", "yml"}, "ddl": {"sql"}, "jsonl": {"jsonl", "ndjson"}, "ca-out": {},
+	"config": {"yaml", "yml"}, "write": {"yaml", "yml"}, "client-secret-file": {}, "against": {"yaml", "yml"}, "blueprint": {"yaml", "yml"}, "ddl": {"sql"}, "jsonl": {"jsonl", "ndjson"}, "ca-out": {},
 }
 
 func choicesOf(path string) []string {

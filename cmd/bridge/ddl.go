@@ -38,7 +38,7 @@ given, which prints the difference to the live table.`,
 			if alter {
 				return printAlter(cmd, pipeline.RowColumns(m))
 			}
-			cfg, err := loadPartial(cmd)
+			cfg, err := loadConfig(cmd, true)
 			if err != nil {
 				return err
 			}
@@ -62,7 +62,7 @@ given, which prints the difference to the live table.`,
 
 // printAlter prints what the live table lacks, and nothing if that is nothing.
 func printAlter(cmd *cobra.Command, want []zerobus.Column) error {
-	cfg, err := loadConfig(cmd)
+	cfg, err := loadConfig(cmd, false)
 	if err != nil {
 		return err
 	}

@@ -289,7 +289,7 @@ func (s *deadLetterList) text(b *strings.Builder, look terminal.Style) {
 		for _, g := range s.Groups {
 			rows = append(rows, s.cell(g.Integration)+fmt.Sprintf("%s\t%s\t%d\t%s\t%s", g.Code, cmp.Or(g.Column, "-"), g.Count, timeOf(g.First), timeOf(g.Last)))
 		}
-		tabulate(&out, rows...)
+		terminal.Tabulate(&out, rows...)
 	}
 	if len(s.DeadLetters) > 0 {
 		rows := []string{"\n" + s.cell("INTEGRATION") + "DEAD LETTER\tSOURCE\tEVENTS\tCODE\tCOLUMN\tATTEMPTS\tCOPIES\tFAILED AT\tREASON"}
@@ -305,7 +305,7 @@ func (s *deadLetterList) text(b *strings.Builder, look terminal.Style) {
 			}
 			rows = append(rows, s.cell(l.Integration)+fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s", l.Name, l.Source, cmp.Or(eventsText(l.Events), "-"), l.Code, cmp.Or(l.Column, "-"), l.Attempts, max(l.Copies, 1), timeOf(l.FailedAt), reason))
 		}
-		tabulate(&out, rows...)
+		terminal.Tabulate(&out, rows...)
 		if more := s.Matched - len(s.DeadLetters); more > 0 {
 			fmt.Fprintf(&out, "... %d more; --limit shows them\n", more)
 		}
@@ -521,7 +521,7 @@ func (r *redriveReport) text(b *strings.Builder, look terminal.Style) {
 		for _, g := range r.Groups {
 			rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%d\t%s\t%s", g.Outcome, g.Code, cmp.Or(g.Column, "-"), g.Count, g.Example, g.Reason))
 		}
-		tabulate(&out, rows...)
+		terminal.Tabulate(&out, rows...)
 	}
 	if !r.Executed && r.Delivered > 0 {
 		out.WriteString("\nNothing was changed. Add --execute to write the rows.\n")

@@ -98,7 +98,7 @@ may be missing, and files that keys name are not opened.`,
 						plaintext.VisibleLine(orDash(x.Source))}, "\t"))
 				}
 				var table strings.Builder
-				tabulate(&table, rows...)
+				terminal.Tabulate(&table, rows...)
 				b.WriteString(look.Table(table.String()))
 			})
 		},
@@ -247,7 +247,7 @@ Differences are no failure: the exit code is 0.`,
 					rows = append(rows, fmt.Sprintf("%s\t%s\t%s", c.Integration, c.Action, orDash(c.Keys...)))
 				}
 				var table strings.Builder
-				tabulate(&table, rows...)
+				terminal.Tabulate(&table, rows...)
 				b.WriteString(look.Table(table.String()))
 				if len(diff.Process.Live) > 0 {
 					fmt.Fprintf(b, "the process takes these over at once: %s\n", orDash(diff.Process.Live...))

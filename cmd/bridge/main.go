@@ -102,10 +102,11 @@ type quietError struct{ error }
 
 func (e *quietError) Unwrap() error { return e.error }
 
-// loadPartial reads the configuration of the command line and requires no key of it.
-func loadPartial(cmd *cobra.Command, sets ...string) (*config.Config, error) {
+// loadConfig reads the configuration of the command line, with more pairs as those of
+// --set. A partial one requires no key.
+func loadConfig(cmd *cobra.Command, partial bool, sets ...string) (*config.Config, error) {
 	o := config.FromFlags(cmd.Flags(), os.Environ())
-	o.Partial = true
+	o.Partial = partial
 	o.Sets = append(o.Sets, sets...)
 	cfg, err := config.Load(o)
 	if err != nil {
@@ -147,6 +148,7 @@ more; bridge help topics lists them.`,
 	root.AddCommand(
 		newRunCommand(),
 		newDemoCommand(),
+		newSetupCommand(),
 		newCheckCommand(),
 		newMapCommand(),
 		newBlueprintCommand(),

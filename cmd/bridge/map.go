@@ -99,17 +99,11 @@ func compileOffline(cmd *cobra.Command, blueprint string, optional bool) (*mappi
 	if blueprint != "" {
 		sets = []string{"mapping.blueprint=" + blueprint}
 	}
-	cfg, err := loadPartial(cmd, sets...)
+	cfg, err := loadConfig(cmd, true, sets...)
 	if err != nil {
 		return nil, err
 	}
-	bp, _, err := pipeline.ReadBlueprint(cfg.Mapping.Blueprint)
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	opts := pipeline.MappingOptions(cfg)
-	opts.AllOptional = optional
-	m, err := bp.Compile(opts)
+	m, err := pipeline.CompileOffline(cfg, optional)
 	if err != nil {
 		return nil, &usageError{err}
 	}
@@ -266,7 +260,7 @@ func writeExplained(b *strings.Builder, title string, e mapping.Explained) {
 		}
 		rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s", c.Name, c.Type, plaintext.VisibleLine(value), plaintext.VisibleLine(from)))
 	}
-	tabulate(b, rows...)
+	terminal.Tabulate(b, rows...)
 }
 
 // watchEvery is how often --watch looks at the files' times. That costs next to
@@ -294,7 +288,7 @@ func (f *mapFlags) watchFiles(cmd *cobra.Command, samples []string) error {
 	w.compile = func() (*mapping.Mapping, error) { return compileOffline(cmd, f.blueprint, f.optional) }
 	w.files = func() []string {
 		blueprint := f.blueprint
-		if cfg, err := loadPartial(cmd); blueprint == "" && err == nil {
+		if cfg, err := loadConfig(cmd, true); blueprint == "" && err == nil {
 			blueprint = cfg.Mapping.Blueprint
 		}
 		file := config.FromFlags(cmd.Flags(), os.Environ()).File

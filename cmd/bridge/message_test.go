@@ -55,6 +55,7 @@ func TestTheCommandLineIsRefusedInItsOwnWords(t *testing.T) {
 func TestCommandsTakeTheFlagsTheyHeed(t *testing.T) {
 	heeded := map[string]string{
 		"bridge run":                "brokers topics topic group log-level ops-address integration",
+		"bridge setup":              "brokers topics topic integration",
 		"bridge check":              "brokers topics topic group integration",
 		"bridge map":                "integration",
 		"bridge ddl":                "brokers topics topic group log-level integration", // for --alter

@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -78,17 +77,4 @@ func printText(w io.Writer, text string) error {
 		return fmt.Errorf("writing the answer: %w", err)
 	}
 	return nil
-}
-
-// tabulate writes rows as aligned columns. A row is its cells, separated by tabs.
-func tabulate(b *strings.Builder, rows ...string) {
-	var aligned strings.Builder
-	tw := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		_, _ = io.WriteString(tw, row+"\n") // into memory, here and below
-	}
-	_ = tw.Flush()
-	for line := range strings.Lines(aligned.String()) {
-		b.WriteString(strings.TrimRight(line, " \n") + "\n")
-	}
 }

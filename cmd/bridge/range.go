@@ -84,13 +84,10 @@ func (f *rangeFlags) load(cmd *cobra.Command) (*config.Deployment, pipeline.Rang
 		if o.Integration != "" {
 			return nil, pipeline.Range{}, &usageError{errors.New("--integration needs --from or --until, since bridge run runs all integrations; set enabled: false in those that are not to run")}
 		}
-		d, err := config.LoadDeployment(o)
-		if err != nil {
-			return nil, pipeline.Range{}, &usageError{err}
-		}
-		return d, pipeline.Range{}, nil
+		d, err := loadDeployment(cmd, "", false)
+		return d, pipeline.Range{}, err
 	}
-	cfg, err := loadConfig(cmd)
+	cfg, err := loadConfig(cmd, false)
 	if err != nil {
 		return nil, pipeline.Range{}, err
 	}

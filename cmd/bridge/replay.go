@@ -257,7 +257,7 @@ func (r *replayReport) text(out *strings.Builder, look terminal.Style) {
 	for _, p := range r.Partitions {
 		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s", p.Topic, p.Partition, p.CommittedText(), p.Target, p.LogEnd, p.ToRead, p.Again, p.Skipped, p.Note))
 	}
-	tabulate(&b, append(rows, fmt.Sprintf("total\t\t\t\t\t%d\t%d\t%d\t", r.Totals.ToRead, r.Totals.Again, r.Totals.Skipped))...)
+	terminal.Tabulate(&b, append(rows, fmt.Sprintf("total\t\t\t\t\t%d\t%d\t%d\t", r.Totals.ToRead, r.Totals.Again, r.Totals.Skipped))...)
 	b.WriteByte('\n')
 	switch {
 	case r.Totals.Again > 0:
@@ -300,7 +300,7 @@ func (r *replayReport) membersText(b *strings.Builder) {
 		static = static || m.InstanceID != ""
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%d", plaintext.ShortLine(m.ID, maxMemberName), plaintext.ShortLine(m.ClientID, maxMemberName), plaintext.ShortLine(m.Host, maxMemberName), plaintext.ShortLine(cmp.Or(m.InstanceID, "-"), maxMemberName), m.Partitions))
 	}
-	tabulate(b, rows...)
+	terminal.Tabulate(b, rows...)
 	b.WriteString("\nStop them in the way they were started:\n  kubectl scale deployment/bridge --replicas=0\n  docker compose stop bridge\n  systemctl stop bridge\n")
 	if r.integration != config.DefaultIntegration {
 		fmt.Fprintf(b, "Or set enabled: false in %s alone: it leaves its group, and the other integrations continue.\n", plaintext.ShortLine(r.integration, maxMemberName))

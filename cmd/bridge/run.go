@@ -103,15 +103,6 @@ the state of the bridge.`,
 	return cmd
 }
 
-// loadConfig reads the configuration the command line asks for.
-func loadConfig(cmd *cobra.Command) (*config.Config, error) {
-	cfg, err := config.Load(config.FromFlags(cmd.Flags(), os.Environ()))
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return cfg, nil
-}
-
 // serve runs an app until ctx ends. listening is called when its ops endpoints
 // answer, before delivery begins.
 func serve(ctx context.Context, o app.Options, listening func(*app.App)) (err error) {

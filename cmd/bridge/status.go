@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -62,11 +61,11 @@ configuration unless --address is given.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags := cmd.Flags(); !flags.Changed("address") && (flags.Changed("config") || flags.Changed("set")) {
-				cfg, err := loadBase(cmd)
+				d, err := loadDeployment(cmd, "", true)
 				if err != nil {
 					return err
 				}
-				address = cfg.Ops.Address
+				address = d.Base.Ops.Address
 			}
 			if ready && (integration != "" || scope.value != ops.ScopeProcess) {
 				return &usageError{errors.New("--ready is about one process and all its integrations; leave out --ready, or --scope and --integration")}
@@ -119,25 +118,14 @@ configuration unless --address is given.`,
 	return cmd
 }
 
-// loadBase reads what the process has of the configuration.
-func loadBase(cmd *cobra.Command) (*config.Config, error) {
-	o := config.FromFlags(cmd.Flags(), os.Environ())
-	o.Partial = true
-	d, err := config.LoadDeployment(o)
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return d.Base, nil
-}
-
 // statusToken returns the token of the configuration. No flag takes it, since other
 // users can read command lines.
 func statusToken(cmd *cobra.Command) (string, error) {
-	cfg, err := loadBase(cmd)
+	d, err := loadDeployment(cmd, "", true)
 	if err != nil {
 		return "", err
 	}
-	source, given := cfg.Ops.TokenSource()
+	source, given := d.Base.Ops.TokenSource()
 	if !given {
 		return "", errors.New("name the configuration of that bridge with --config, or a file that holds the token with --set ops.token_file=FILE")
 	}

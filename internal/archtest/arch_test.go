@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"internal/blueprinttest": {"mapping", "internal/plaintext", "internal/spelling"},
 	"internal/config":        {"consumer", "mapping", "zerobus", "internal/ops", "internal/plaintext", "internal/setting", "internal/spelling", "internal/tracing"},
 	"internal/setting":       {"internal/plaintext", "internal/spelling"},
+	"internal/setup":         {"zerobus", "internal/config", "internal/databricks", "internal/pipeline", "internal/plaintext", "internal/setting"},
 	"internal/spelling":      {},
 	"internal/plaintext":     {},
 	"internal/databricks":    {},
@@ -58,11 +59,11 @@ var arrows = map[string][]string{
 	"internal/oracle":        {},
 	"internal/archtest":      {},
 	"internal/terminal":      {"internal/logwriter", "internal/plaintext"},
-	"internal/demo":          {"consumer", "zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/ops", "internal/pipeline", "internal/traffic"},
+	"internal/demo":          {"consumer", "zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/ops", "internal/pipeline", "internal/terminal", "internal/traffic"},
 	"test":                   {"internal/memory"},
 	"test/chaos":             {"internal/buildtest", "internal/kafkatest", "internal/oracle", "internal/traffic", "zerobus/emulator"},
 	"bench":                  {"internal/buildtest", "internal/config", "internal/kafkatest", "internal/memory", "internal/oracle", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":             {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/app", "internal/blueprinttest", "internal/config", "internal/deadletter", "internal/demo", "internal/hangup", "internal/kafka", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/spelling", "internal/terminal"},
+	"cmd/bridge":             {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/app", "internal/blueprinttest", "internal/config", "internal/deadletter", "internal/demo", "internal/hangup", "internal/kafka", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/setup", "internal/spelling", "internal/terminal"},
 }
 
 // A boundary restricts a package of others, and those below it, to some packages.
@@ -80,7 +81,7 @@ var boundaries = []boundary{
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/databricks", "internal/oauthtoken", "internal/ops", "internal/ops/group", "internal/setting", "internal/kafkatest", "bench", "test/chaos"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/databricks", "internal/oauthtoken", "internal/ops", "internal/ops/group", "internal/setting", "internal/setup", "internal/kafkatest", "bench", "test/chaos"}},
 }
 
 func TestArrows(t *testing.T) {

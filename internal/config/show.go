@@ -24,6 +24,52 @@ func (i Integration) YAML() ([]byte, error) {
 	return yaml.Marshal(&doc)
 }
 
+// File returns the keys that differ from their defaults as a configuration file.
+// Secrets are left out: left are the keys of those that c holds itself.
+func (c *Config) File() (text []byte, left []string, err error) {
+	text, err = c.YAML()
+	var doc yaml.Node
+	if err == nil {
+		err = yaml.Unmarshal(text, &doc)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("writing the configuration: %w", err)
+	}
+	defaults := Defaults()
+	for _, root := range doc.Content {
+		left = c.prune(root, "", &defaults)
+	}
+	text, err = yaml.Marshal(&doc)
+	return text, left, err
+}
+
+// prune takes out of a section what File leaves out.
+func (c *Config) prune(section *yaml.Node, prefix string, defaults *Config) (left []string) {
+	kept := []*yaml.Node{}
+	for at := 0; at+1 < len(section.Content); at += 2 {
+		key, value := section.Content[at], section.Content[at+1]
+		path := prefix + key.Value
+		if schema.Sections[path] {
+			if left = append(left, c.prune(value, path+".", defaults)...); len(value.Content) > 0 {
+				kept = append(kept, key, value)
+			}
+			continue
+		}
+		switch k := schema.Key(path); {
+		case k.Same(c, defaults), path == "kafka.group" && c.Kafka.Group == c.defaultGroup():
+		case k.Type == "secret":
+			left = append(left, path)
+		default:
+			if value.Kind == yaml.SequenceNode {
+				value.Style = yaml.FlowStyle
+			}
+			kept = append(kept, key, value)
+		}
+	}
+	section.Content = kept
+	return left
+}
+
 func (i Integration) comment(section *yaml.Node, prefix string) {
 	for at := 0; at+1 < len(section.Content); at += 2 {
 		key, value := section.Content[at], section.Content[at+1]

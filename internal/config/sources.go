@@ -20,12 +20,18 @@ var named = []struct{ flag, path, usage string }{
 	{"group", "kafka.group", "Kafka consumer group"},
 	{"log-level", "log.level", "debug, info, warn or error"},
 	{"ops-address", "ops.address", "address of metrics, health and status, host:port"},
+	{"workspace-url", "zerobus.workspace_url", "address of the workspace, such as https://abc-12345.cloud.databricks.com"},
+	{"client-id", "zerobus.client_id", "application id of the service principal"},
+	{"client-secret-file", "zerobus.client_secret_file", "file that holds the service principal's OAuth secret"},
+	{"catalog", "zerobus.catalog", "catalog of the table"},
+	{"schema", "zerobus.schema", "schema of the table"},
+	{"table", "zerobus.table", "the table, or all of catalog.schema.table"},
 }
 
 // AddFlags adds --config and --set to fs, and of the flags of single keys those
-// that have an effect on the command: "brokers", "topics", "group", "log-level",
-// "ops-address", "integration", and "topic", another name of "topics" that no help shows. Their
-// values are picked up by FromFlags after fs has been parsed.
+// that have an effect on the command: those of named, "integration", and "topic",
+// another name of "topics" that no help shows. Their values are picked up by FromFlags
+// after fs has been parsed.
 func AddFlags(fs *pflag.FlagSet, effective ...string) {
 	fs.StringP("config", "c", DefaultFile, "configuration file; may be absent unless named here")
 	fs.StringArray("set", nil, "set any key, as in --set delivery.drain=10s; repeatable; a secret is refused, name its file as in --set zerobus.client_secret_file=FILE")

@@ -85,6 +85,18 @@ func ReadBlueprint(file string) (blueprint *mapping.Blueprint, digest string, er
 	return blueprint, hex.EncodeToString(sum[:]), err
 }
 
+// CompileOffline compiles the blueprint that the configuration names without a table, with
+// its optional columns or without.
+func CompileOffline(cfg *config.Config, optional bool) (*mapping.Mapping, error) {
+	blueprint, _, err := ReadBlueprint(cfg.Mapping.Blueprint)
+	if err != nil {
+		return nil, err
+	}
+	o := MappingOptions(cfg)
+	o.AllOptional = optional
+	return blueprint.Compile(o)
+}
+
 // RowColumns returns the columns that the rows of a mapping carry.
 func RowColumns(m *mapping.Mapping) []zerobus.Column {
 	var columns []zerobus.Column

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"text/tabwriter"
 	"unicode"
 	"unicode/utf8"
 
@@ -117,6 +118,19 @@ func (s Style) Table(report string) string {
 		b.WriteString(line[len(text):])
 	}
 	return b.String()
+}
+
+// Tabulate writes rows as aligned columns. A row is its cells, separated by tabs.
+func Tabulate(b *strings.Builder, rows ...string) {
+	var aligned strings.Builder
+	tw := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		_, _ = io.WriteString(tw, row+"\n") // into memory, here and below
+	}
+	_ = tw.Flush()
+	for line := range strings.Lines(aligned.String()) {
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
 }
 
 func (s Style) reportLine(line string) string {

@@ -79,7 +79,7 @@ zerobus:
 
 func TestEveryCommandHelpsWithAnExample(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"", "run", "demo", "check", "map", "ddl", "replay", "emulator", "status", "version"} {
+	for _, name := range []string{"", "run", "demo", "setup", "check", "map", "ddl", "replay", "emulator", "status", "version"} {
 		p, code := run(t, newEvidence(t), command{args: append(strings.Fields(name), "--help")})
 		if code != 0 {
 			t.Errorf("bridge %s --help: got exit code %d, want 0", name, code)

@@ -1,0 +1,209 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/datafly/bridge/internal/databricks"
+	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/zerobus"
+)
+
+// States of an item of the plan.
+const (
+	Exists  = "exists"
+	WillRun = "will run"
+	Unseen  = "not visible" // to who creates and grants: it runs, and a refusal is no error as long as the check passes
+	Done    = "done"
+	Refused = "refused" // was Unseen
+	Failed  = "failed"
+)
+
+// Item is one statement of the plan.
+type Item struct {
+	Statement string `json:"statement"`
+	State     string `json:"state"`
+	Error     string `json:"error,omitempty"`
+
+	kind   databricks.Kind
+	name   string   // in full
+	grants []string // privileges, if it is a GRANT
+	// What its principal needs: a privilege on a securable, as SQL names the two.
+	privilege, on string
+}
+
+// open reports whether the item is to run.
+func (i *Item) open() bool { return i.State == WillRun || i.State == Unseen }
+
+// plan compares what is to be with what Unity Catalog shows to who creates and grants.
+func (s *session) plan(ctx context.Context) error {
+	within, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	s.progress("reading what Unity Catalog shows of " + s.Table)
+	t := s.table
+	names := map[databricks.Kind]string{databricks.Catalog: t.Catalog, databricks.Schema: t.Catalog + "." + t.Schema, databricks.Table: t.String()}
+	kinds := []databricks.Kind{databricks.Catalog, databricks.Schema, databricks.Table}
+	creators := []string{"METASTORE", "CATALOG " + quoted(t.Catalog), "SCHEMA " + quoted(t.Catalog, t.Schema)}
+	state := Exists
+	for n, statement := range zerobus.Creates(t, s.columns) {
+		kind := kinds[n]
+		i := &Item{Statement: statement, kind: kind, name: names[kind], privilege: "CREATE " + strings.ToUpper(string(kind)), on: creators[n]}
+		if state != WillRun { // else it cannot exist
+			var err error
+			if state, err = s.existing(within, kind, i.name); err != nil {
+				return err
+			}
+		}
+		i.State = state
+		s.Plan = append(s.Plan, i)
+	}
+	if s.Plan[2].State == Exists {
+		if err := s.planColumns(within); err != nil {
+			return err
+		}
+	}
+	objects := []string{"CATALOG " + quoted(t.Catalog), "SCHEMA " + quoted(t.Catalog, t.Schema), "TABLE " + t.Quoted()}
+	privileges := [][]string{{"USE CATALOG"}, {"USE SCHEMA"}, {"SELECT", "MODIFY"}}
+	for n, statement := range zerobus.Grants(t, s.Principal) {
+		i := &Item{Statement: statement, kind: kinds[n], name: names[kinds[n]], grants: privileges[n], privilege: "MANAGE", on: objects[n], State: WillRun}
+		if s.Plan[n].State != WillRun {
+			var err error
+			if i.State, err = s.granted(within, i); err != nil {
+				return err
+			}
+		}
+		s.Plan = append(s.Plan, i)
+	}
+	if s.DedupeView {
+		view := zerobus.DedupeName(t)
+		i := &Item{Statement: strings.TrimSpace(zerobus.DedupeView(t)), kind: databricks.Table, name: view.String(), State: WillRun,
+			privilege: "CREATE TABLE", on: "SCHEMA " + quoted(t.Catalog, t.Schema)}
+		if !s.carries("message_id") || !s.carries("event_timestamp") {
+			return &UsageError{errors.New("--dedupe-view needs the columns message_id and event_timestamp, and the blueprint does not fill both; leave it out")}
+		}
+		if s.Plan[2].State == Exists {
+			var err error
+			if i.State, err = s.existing(within, i.kind, i.name); err != nil {
+				return err
+			}
+		}
+		s.Plan = append(s.Plan, i)
+	}
+	return s.chooseWarehouse(ctx)
+}
+
+func quoted(parts ...string) string {
+	return "`" + strings.Join(parts, "`.`") + "`"
+}
+
+// existing returns the state of what is to be created.
+func (s *session) existing(ctx context.Context, kind databricks.Kind, name string) (string, error) {
+	exists, err := s.by.Exists(ctx, kind, name)
+	switch {
+	case denied(err):
+		return Unseen, nil
+	case err != nil:
+		return "", s.unreadable("looking for "+string(kind)+" "+name, err)
+	case exists:
+		return Exists, nil
+	}
+	return WillRun, nil
+}
+
+// granted returns the state of a GRANT. Privileges on the table have to be granted on the
+// table itself.
+func (s *session) granted(ctx context.Context, i *Item) (string, error) {
+	held, err := s.by.Effective(ctx, i.kind, i.name, s.Principal)
+	if answer, ok := errors.AsType[*databricks.Error](err); denied(err) || ok && answer.Status == http.StatusNotFound {
+		return Unseen, nil
+	} else if err != nil {
+		return "", s.unreadable("reading the grants on "+string(i.kind)+" "+i.name, err)
+	}
+	for _, privilege := range i.grants {
+		if !slices.ContainsFunc(held, func(p databricks.Privilege) bool {
+			return (p.Name == privilege || p.Name == databricks.AllPrivileges) && (p.InheritedFrom == "" || i.kind != databricks.Table)
+		}) {
+			return WillRun, nil
+		}
+	}
+	return Exists, nil
+}
+
+// unreadable adds what helps to an error of the workspace.
+func (s *session) unreadable(what string, err error) error {
+	remedy := "check zerobus.workspace_url, and that it is the address of a workspace with Unity Catalog"
+	if answer, ok := errors.AsType[*databricks.Error](err); ok && answer.Status == http.StatusUnauthorized && s.lent {
+		remedy = "the token of " + strings.TrimPrefix(s.RunBy, "the principal of ") + " is wrong or expired; create another"
+	}
+	return fmt.Errorf("%s: %w; %s", what, err, remedy)
+}
+
+// planColumns adds the statement for columns that the table lacks. The service principal reads
+// them, as the bridge will.
+func (s *session) planColumns(ctx context.Context) error {
+	have, unreadable, err := pipeline.ReadColumns(ctx, s.parts.Client)
+	switch {
+	case err != nil:
+		return err
+	case unreadable != nil: // the grants that it lacks are part of the plan
+		s.hidden = true
+		return nil
+	}
+	s.hidden = false
+	for line := range strings.Lines(zerobus.AlterDiff(s.table, s.columns, have)) {
+		// Of other differences, the check names the remedies.
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "ALTER TABLE "+s.table.Quoted()+" ADD COLUMNS ") {
+			s.Plan = append(s.Plan, &Item{Statement: line, State: WillRun, kind: databricks.Table, name: s.Table, privilege: "MODIFY", on: "TABLE " + s.table.Quoted()})
+		}
+	}
+	return nil
+}
+
+// chooseWarehouse finds the warehouse for statements and the test query. Nothing starts it yet.
+func (s *session) chooseWarehouse(ctx context.Context) error {
+	within, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	if s.WarehouseID != "" {
+		w, err := s.by.Warehouse(within, s.WarehouseID)
+		if err != nil {
+			return fmt.Errorf("looking for --warehouse-id %s: %w; name a warehouse that %s may use, or leave it out", s.WarehouseID, err, s.RunBy)
+		}
+		s.Warehouse = &w
+		return nil
+	}
+	all, err := s.by.Warehouses(within)
+	var names []string
+	for _, w := range all {
+		names = append(names, fmt.Sprintf("%s (%s, %s)", w.ID, w.Name, strings.ToLower(w.State)))
+	}
+	list := strings.Join(names, ", ")
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		s.NoWarehouse = "the warehouses cannot be listed: " + err.Error()
+	case len(all) == 0:
+		s.NoWarehouse = s.RunBy + " may use no SQL warehouse"
+	case len(all) == 1:
+		s.Warehouse = &all[0]
+	case !s.Execute:
+		s.NoWarehouse = "there are several warehouses; add --warehouse-id with one of " + list
+	case s.Ask == nil:
+		return &UsageError{errors.New("there are several warehouses; add --warehouse-id with one of " + list)}
+	default:
+		id, err := s.Ask(ctx, "Warehouse, one of "+list, false)
+		if err != nil {
+			return err
+		}
+		n := slices.IndexFunc(all, func(w databricks.Warehouse) bool { return w.ID == strings.TrimSpace(id) })
+		if n < 0 {
+			return &UsageError{fmt.Errorf("there is no warehouse %q; use one of %s", strings.TrimSpace(id), list)}
+		}
+		s.Warehouse = &all[n]
+	}
+	return nil
+}
