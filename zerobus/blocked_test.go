@@ -28,7 +28,7 @@ func TestAConfigurationFaultBlocksAllWritersAndOneProbes(t *testing.T) {
 	}{
 		{403, "PERMISSION_DENIED", "GRANT SELECT, MODIFY ON TABLE `datafly`.`events`.`stream` TO `" + principal + "`;"},
 		{404, "TABLE_DOES_NOT_EXIST", "check the full name catalog.schema.table"},
-		{404, "ENDPOINT_NOT_FOUND", "grpc or rest"},
+		{404, "ENDPOINT_NOT_FOUND", "zerobus.transport to auto"},
 		{501, "NOT_IMPLEMENTED", "managed Delta table"},
 		{401, "UNAUTHENTICATED", "is in the workspace"},
 		{302, "", "zerobus.workspace_url"},

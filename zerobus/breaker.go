@@ -31,8 +31,13 @@ type State struct {
 	TokenMintedAt  time.Time `json:"token_minted_at,omitzero"`  // zero: none yet
 	TokenExpiresAt time.Time `json:"token_expires_at,omitzero"` // zero: none yet, or the token endpoint names no expiry
 
-	Table     string `json:"table"`     // catalog.schema.table
-	Transport string `json:"transport"` // TransportWorkspace, TransportGRPC or TransportREST
+	Table string `json:"table"` // catalog.schema.table
+	// Transport is the one in use, TransportAuto until it is decided. Endpoint is where rows go:
+	// scheme and host; empty until it is decided.
+	Transport string `json:"transport"`
+	Endpoint  string `json:"endpoint,omitempty"`
+	// TransportReason is why the transport is in use. Holds no secrets and no event data.
+	TransportReason string `json:"transport_reason,omitempty"`
 
 	// Streams are the service's ids of the open gRPC streams, oldest first. The
 	// service's own monitoring tables use them.

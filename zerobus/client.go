@@ -69,25 +69,35 @@ const (
 
 // Client writes rows to one table. All methods are safe for concurrent use.
 type Client struct {
-	set       settings
-	log       *zap.Logger
-	obs       Observer
-	http      *http.Client
-	tokens    *tokenSource // for writing rows
-	catalog   *tokenSource // for Unity Catalog, which takes no token that is bound to a table; may be the same
-	transport transport
-	grpc      *grpcTransport // transport, if it is gRPC; else nil
-	breaker   *breaker
-	throttle  *throttle
-	rem       remedies
-	refusals  *refusals
-	jitter    func(time.Duration) time.Duration
+	set      settings
+	log      *zap.Logger
+	obs      Observer
+	http     *http.Client
+	rt       http.RoundTripper // of http
+	catalog  *tokenSource      // for the workspace's APIs, which take no token that is bound to a table
+	breaker  *breaker
+	throttle *throttle
+	rem      remedies // of the workspace's APIs
+	refusals *refusals
+	jitter   func(time.Duration) time.Duration
 
-	schemaVersion  atomic.Int64 // number of SetRowColumns calls
+	current        atomic.Pointer[route]
+	rerouted       chan struct{} // holds an element when rows are to be encoded for another route
+	schemaVersion  atomic.Int64  // counts SetRowColumns calls and changes of the route
+	rows           rowsState
 	check          columnCheck
 	watch          columnWatch
 	unreadableOnce sync.Once  // logs once that columns cannot be read
 	crashed        chan error // holds the first panic of a goroutine that no caller waits for
+}
+
+// rowsState is what the encoding of rows and the route have in common.
+type rowsState struct {
+	mu         sync.Mutex      // guards the fields below, and every change of current and schemaVersion
+	encodedFor *route          // at the last call of Encoding; nil: there was none
+	awaited    chan struct{}   // closed when rows are encoded for the present route; nil: they are
+	deciding   *call[struct{}] // nil: nothing is being decided
+	closed     bool
 }
 
 // panicked keeps the error of a panic for Watch.
@@ -116,28 +126,17 @@ func newClient(cfg Config, log *zap.Logger, obs Observer, rt http.RoundTripper) 
 		obs = nopObserver{}
 	}
 	log = log.With(zap.String("table", set.table.String()))
-	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), rem: newRemedies(set), jitter: fullJitter,
+	c := &Client{set: set, log: log, obs: obs, http: newHTTPClient(rt), rt: rt, rem: newRemedies(set, false), jitter: fullJitter, rerouted: make(chan struct{}, 1),
 		throttle: newThrottle(set.RateLimit), refusals: newRefusals(), watch: columnWatch{news: make(chan struct{}, 1)}, crashed: make(chan error, 1),
 		check: columnCheck{turn: make(chan struct{}, 1), limit: rate.NewLimiter(10, 10)}}
-	newTokens := func(params url.Values) *tokenSource {
-		return &tokenSource{c: c, params: params, http: newHTTPClient(oauthtoken.Tolerant(rt))}
-	}
-	c.catalog = newTokens(nil)
-	c.tokens = c.catalog
-	if set.native != nil {
-		c.tokens = newTokens(set.tokenParams())
-	}
-	c.breaker = newBreaker(log, set.ProbeEvery, c.tokens.secretReplaced)
-	switch set.Transport {
-	case TransportGRPC:
-		c.grpc = newGRPCTransport(c)
-		c.transport = c.grpc
-	case TransportREST:
-		c.transport = newREST(c)
-	default:
-		c.transport = newWorkspace(c)
-	}
+	c.catalog = c.newTokens(&route{Client: c, set: set, rem: c.rem}, nil)
+	c.breaker = newBreaker(log, set.ProbeEvery, func() bool { return c.current.Load().tokens.secretReplaced() })
+	c.current.Store(c.newFirstRoute())
 	return c, nil
+}
+
+func (c *Client) newTokens(r *route, params url.Values) *tokenSource {
+	return &tokenSource{c: r, params: params, http: newHTTPClient(oauthtoken.Tolerant(c.rt))}
 }
 
 type nopObserver struct{}
@@ -153,13 +152,13 @@ func (c *Client) Table() TableName { return c.set.table }
 
 // State returns the condition of the sink. It does no I/O.
 func (c *Client) State() State {
-	s := c.breaker.now()
-	s.Table, s.Transport = c.set.table.String(), c.set.Transport
-	s.TokenMintedAt, s.TokenExpiresAt = c.tokens.times()
-	if c.grpc != nil {
-		s.Streams = c.grpc.streamIDs()
+	s, r := c.breaker.now(), c.current.Load()
+	s.Table, s.Transport, s.Endpoint, s.TransportReason = c.set.table.String(), r.set.Transport, r.address(), r.because
+	s.TokenMintedAt, s.TokenExpiresAt = r.tokens.times()
+	if r.grpc != nil {
+		s.Streams = r.grpc.streamIDs()
 	}
-	if p, ok := c.transport.(*httpTransport); ok {
+	if p, ok := r.transport.(*httpTransport); ok {
 		s.Confirmation, _ = p.confirmation.Load().(string)
 	}
 	return s
@@ -168,7 +167,11 @@ func (c *Client) State() State {
 // Close ends the streams, waits half a second for the last acks, and closes connections
 // that no other client uses. It does not end Writes in flight: their contexts do.
 func (c *Client) Close() {
-	c.transport.close()
+	c.rows.mu.Lock()
+	c.rows.closed = true
+	r := c.current.Load()
+	c.rows.mu.Unlock()
+	r.close()
 	c.http.CloseIdleConnections()
 }
 
@@ -181,22 +184,21 @@ func (c *Client) Workspace() *databricks.Client {
 
 // Token makes sure that there is a token, with one request at most.
 func (c *Client) Token(ctx context.Context) error {
-	_, err := c.tokens.get(ctx)
+	_, err := c.current.Load().tokens.get(ctx)
 	return err
 }
 
 // Reachable checks address, token, grants and the table's name without writing: it posts
 // an empty batch, or opens a stream. A service that refuses a batch for being empty was
-// reached, so that is no error.
+// reached, so that is no error. It calls Decide first.
 func (c *Client) Reachable(ctx context.Context) error {
-	err := c.attempt(ctx, newBatch(nil, c.transport.size(nil)), c.transport.send)
-	if err != nil && kindOf(err) == refused {
-		return nil
+	if err := c.Decide(ctx); err != nil {
+		return err
 	}
-	return err
+	return c.reach(ctx, c.current.Load())
 }
 
-// Preflight checks all that can be checked without writing a row: token, ingest, and the
+// Preflight checks all that can be checked without writing a row: token, transport, ingest, and the
 // table's columns where they may be read. IsPermanent reports whether waiting could help.
 func (c *Client) Preflight(ctx context.Context) error {
 	if err := c.Token(ctx); err != nil {

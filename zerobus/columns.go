@@ -233,11 +233,21 @@ func (c *Client) SetRowColumns(cols []Column) (schemaVersion int64) {
 	c.check.mu.Lock()
 	c.check.carried = slices.Clone(cols)
 	c.check.mu.Unlock()
+	c.rows.mu.Lock()
+	defer c.rows.mu.Unlock()
+	r := c.current.Load()
+	if c.rows.encodedFor != nil && c.rows.encodedFor != r {
+		return c.schemaVersion.Load() - 1 // the rows are for an earlier route, and Watch asks for others
+	}
 	// Counted before streams change their encoding, so that whoever meets the new encoding
 	// also finds older rows stale.
 	schemaVersion = c.schemaVersion.Add(1)
-	if c.grpc != nil {
-		c.grpc.activate()
+	if r.grpc != nil {
+		r.grpc.activate()
+	}
+	if c.rows.awaited != nil {
+		close(c.rows.awaited)
+		c.rows.awaited = nil
 	}
 	c.breaker.probeNow() // the new rows may fit
 	return schemaVersion
@@ -320,7 +330,8 @@ func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
 
 // Watch reads the table's columns every Config.ColumnsRefresh. It calls onChange from the
 // caller's goroutine whenever they differ from the last ones, at first those given to
-// Encoding. Reads after refused rows count too. err is nil if the columns that rows carry
+// Encoding. Reads after refused rows count too. It also calls onChange,
+// with the columns of the last Encoding, when Decide has changed the transport. err is nil if the columns that rows carry
 // (SetRowColumns) still match, else a *SchemaError; writing is blocked only once the service
 // refuses rows for it.
 //
@@ -344,6 +355,10 @@ func (c *Client) Watch(ctx context.Context, onChange func(cols []Column, err err
 			return nil
 		case err := <-c.crashed:
 			return err
+		case <-c.rerouted:
+			cols, _ := c.watch.columns()
+			c.findRescue(ctx, cols)
+			onChange(slices.Clone(cols), nil)
 		case <-c.watch.news:
 			_, cols := c.watch.columns()
 			if slices.Equal(cols, reported) {
@@ -419,10 +434,11 @@ type rescue struct {
 // findRescue looks for the rescue column, on which the choice of the format depends. It reads
 // tags only while record_format auto has not chosen, and only of columns that qualify.
 func (c *Client) findRescue(ctx context.Context, cols []Column) {
-	if c.grpc == nil || c.set.RecordFormat != FormatAuto {
+	r := c.current.Load()
+	if r.grpc == nil || c.set.RecordFormat != FormatAuto {
 		return
 	}
-	n := &c.grpc.fields
+	n := &r.grpc.fields
 	n.mu.Lock()
 	chosen := n.format != ""
 	n.mu.Unlock()

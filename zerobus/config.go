@@ -25,6 +25,7 @@ const defaultTokenPath = "/oidc/v1/token"
 
 // Transports, as Config.Transport names them.
 const (
+	TransportAuto      = "auto"      // the first of the others that is served; see Client.Decide
 	TransportWorkspace = "workspace" // HTTP POST to the workspace itself
 	TransportGRPC      = "grpc"      // streams to the Zerobus endpoint
 	TransportREST      = "rest"      // HTTP POST to the Zerobus endpoint
@@ -62,7 +63,7 @@ type settings struct {
 	table  TableName
 	token  string    // absolute URL
 	ingest string    // absolute URL
-	native *endpoint // of Zerobus itself; nil under workspace
+	native *endpoint // of Zerobus itself; nil under workspace, and until it is known
 }
 
 // endpoint is the Zerobus endpoint and the workspace that its tokens are bound to.
@@ -100,7 +101,7 @@ func (c Config) parse() (settings, error) {
 	if s.ProbeEvery, s.UserAgent = cmp.Or(c.ProbeEvery, DefaultProbeEvery), cmp.Or(c.UserAgent, DefaultUserAgent); s.ProbeEvery < 0 {
 		problems = append(problems, fmt.Errorf("probe_every %v is negative; set a duration such as 30s", c.ProbeEvery))
 	}
-	if s.Confirm == ConfirmLenient && s.Transport != TransportWorkspace {
+	if s.Confirm == ConfirmLenient && s.Transport != TransportWorkspace && s.Transport != TransportAuto {
 		problems = append(problems, &setting.Problem{Key: "zerobus.confirm", Value: s.Confirm, Rule: "is for transport workspace", Remedy: "take it out with " + s.Transport})
 	}
 	if len(problems) == 0 {
@@ -117,21 +118,13 @@ func (s *settings) parseAddresses() (problems []error) {
 	s.base, _ = url.Parse(s.WorkspaceURL)
 	s.token = cmp.Or(s.TokenURL, s.WorkspaceURL+defaultTokenPath)
 	s.ingest = s.WorkspaceURL + s.IngestPath
-	if s.Transport == TransportWorkspace {
-		return nil
+	if s.Transport != TransportWorkspace && s.Endpoint != "" {
+		if id := s.toward(choice{endpoint: s.Endpoint, workspaceID: s.WorkspaceID}).native.workspaceID; !plainID.MatchString(id) {
+			problems = append(problems, &setting.Problem{Key: "zerobus.workspace_id", Value: id, Rule: "is no workspace id",
+				Remedy: "set the number after ?o= in the workspace's address"})
+		}
 	}
-	u, _ := url.Parse(s.Endpoint)
-	label, _, _ := strings.Cut(u.Hostname(), ".")
-	s.native = &endpoint{base: u, clear: u.Scheme == "http", target: hostPort(u), workspaceID: cmp.Or(s.WorkspaceID, label)}
-	if id := s.native.workspaceID; !plainID.MatchString(id) {
-		problems = append(problems, &setting.Problem{Key: "zerobus.workspace_id", Value: id, Rule: "is no workspace id",
-			Remedy: "set the number after ?o= in the workspace's address"})
-	}
-	if s.Transport != TransportGRPC {
-		return problems
-	}
-	s.MaxRequestBytes = min(s.MaxRequestBytes, maxMessage)
-	if name := s.table.String(); !inASCII(name) {
+	if name := s.table.String(); s.Transport == TransportGRPC && !inASCII(name) {
 		problems = append(problems, &setting.Problem{Key: "zerobus.table", Value: name, Rule: "holds characters that gRPC metadata cannot carry",
 			Remedy: "use transport rest, or a name in ASCII"})
 	}

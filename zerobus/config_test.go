@@ -30,7 +30,7 @@ func TestConfigProblems(t *testing.T) {
 		{"no catalog", func(c *zerobus.Config) { c.Catalog = "" }, "zerobus.catalog is required"},
 		{"dotted schema", func(c *zerobus.Config) { c.Schema = "a.b" }, "must be a Unity Catalog name"},
 		{"disagreeing", func(c *zerobus.Config) { c.Table = "other.events.stream" }, "contradicts zerobus.table"},
-		{"transport", func(c *zerobus.Config) { c.Transport = "carrier-pigeon" }, "must be one of workspace, grpc, rest"},
+		{"transport", func(c *zerobus.Config) { c.Transport = "carrier-pigeon" }, "must be one of auto, workspace, grpc, rest"},
 		{"timeout", func(c *zerobus.Config) { c.Timeout = -time.Second }, `zerobus.timeout "-1s" must be between`},
 		{"probe", func(c *zerobus.Config) { c.ProbeEvery = -1 }, "probe_every"},
 		{"rate", func(c *zerobus.Config) { c.RateLimit = -1 }, `zerobus.rate_limit "-1" must be`},
@@ -81,7 +81,13 @@ func TestConfigForms(t *testing.T) {
 			if got, want := c.Table().String(), "datafly.events.stream"; got != want {
 				t.Errorf("table is %s, want %s", got, want)
 			}
-			if got := c.State(); !reflect.DeepEqual(got, zerobus.State{Name: zerobus.Ready, Table: "datafly.events.stream", Transport: zerobus.TransportWorkspace}) {
+			got := c.State()
+			if !strings.Contains(got.Endpoint, "://") {
+				t.Errorf("rows go to %q, want the workspace", got.Endpoint)
+			}
+			want := zerobus.State{Name: zerobus.Ready, Table: "datafly.events.stream", Transport: zerobus.TransportWorkspace,
+				Endpoint: got.Endpoint, TransportReason: "zerobus.transport is set"}
+			if !reflect.DeepEqual(got, want) {
 				t.Errorf("state of a new client is %+v, want ready", got)
 			}
 		})

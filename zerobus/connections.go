@@ -21,7 +21,7 @@ import (
 
 // Connections are what the clients of one process share: HTTP connections of clients that
 // trust the same authorities, and gRPC connections of those that also have the same
-// endpoint. Tokens, streams, blocked states and rate limits are each client's own. The last
+// endpoint. They share what Decide has found. Tokens, streams, blocked states and rate limits are each client's own. The last
 // client that is closed closes the connections. Safe for concurrent use.
 type Connections struct {
 	dial dialer // under gRPC; nil: the network
@@ -29,11 +29,12 @@ type Connections struct {
 	mu       sync.Mutex            // guards the fields below, and those of every httpConns, channels and conn
 	http     map[string]*httpConns // by authorities.pem
 	channels map[channelKey]*channels
+	choices  map[choiceKey]*choice // of transport and endpoint
 }
 
 // NewConnections returns Connections for Config. It does no I/O.
 func NewConnections() *Connections {
-	return &Connections{http: map[string]*httpConns{}, channels: map[channelKey]*channels{}}
+	return &Connections{http: map[string]*httpConns{}, channels: map[channelKey]*channels{}, choices: map[choiceKey]*choice{}}
 }
 
 // authorities are those trusted besides the system's.

@@ -36,16 +36,20 @@ type Encoding struct {
 // they are not known. Call it before the first Write, and whenever the columns have changed.
 // The new form is used from the next SetRowColumns on. Until then rows keep the old one.
 //
-// The first call fixes the format. Under auto it is json if Columns has found a rescue
+// The first call fixes the format, as long as the transport stays. Under auto it is json if Columns has found a rescue
 // column. A field number is never given to another column, so a row encoded before a change
 // cannot be misread after it. If the table's columns cannot be protobuf, auto falls back to
 // json, and protobuf is an error that IsPermanent reports.
 func (c *Client) Encoding(cols []Column) (Encoding, error) {
 	c.watch.use(cols)
-	if c.grpc == nil {
+	c.rows.mu.Lock()
+	r := c.current.Load()
+	c.rows.encodedFor = r
+	c.rows.mu.Unlock()
+	if r.grpc == nil {
 		return Encoding{Format: FormatJSON}, nil
 	}
-	return c.grpc.encode(cols)
+	return r.grpc.encode(cols)
 }
 
 // encoding is what a stream is opened for. It does not change once it is in use.

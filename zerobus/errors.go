@@ -22,17 +22,18 @@ const (
 
 // Operations, as Error.Op names them.
 const (
-	opToken   = "token"
-	opIngest  = "ingest" // rows to the workspace
-	opInsert  = "insert" // rows to the Zerobus endpoint
-	opColumns = "columns"
-	opRows    = opIngest + " " + opInsert
+	opToken    = "token"
+	opIngest   = "ingest" // rows to the workspace
+	opInsert   = "insert" // rows to the Zerobus endpoint
+	opColumns  = "columns"
+	opDiscover = "discover" // facts about the Zerobus endpoint, from the workspace
+	opRows     = opIngest + " " + opInsert
 )
 
 // Error is an answer of the service, or a missing one, with its meaning and what the
 // operator can do about it.
 type Error struct {
-	Op         string        // "token", "ingest" (rows to the workspace), "insert" (rows to the Zerobus endpoint) or "columns"
+	Op         string        // "token", "ingest" (rows to the workspace), "insert" (rows to the Zerobus endpoint), "columns" or "discover" (the Zerobus endpoint)
 	Status     int           // HTTP status, or the equivalent of RPC or of the error in a 200; 0: no answer
 	RPC        string        // gRPC status, such as UNAVAILABLE; empty over HTTP
 	Code       string        // the service's error code, such as PERMISSION_DENIED; may be empty
@@ -43,11 +44,12 @@ type Error struct {
 	Remedy     string        // what to do
 	Err        error         // the cause below HTTP: network, TLS, reading the secret; may be nil
 
-	kind   kind
-	came   int    // the HTTP status that came, if Status is that of an error in the body
-	reason string // metric label of a retry
-	column string // named by the service in a refusal; may be empty
-	create bool   // the service refused to open a stream, probably for the columns of the rows
+	kind        kind
+	came        int    // the HTTP status that came, if Status is that of an error in the body
+	reason      string // metric label of a retry
+	column      string // named by the service in a refusal; may be empty
+	foreignHost bool   // the endpoint's edge does not serve this workspace
+	create      bool   // the service refused to open a stream, probably for the columns of the rows
 }
 
 // Error ends with the remedy.
@@ -70,7 +72,8 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Reason() string { return e.text(e.Message != "" && e.kind == configuration, "") }
 
 func (e *Error) text(withMessage bool, id string) string {
-	text := map[string]string{opToken: "minting a token", opIngest: "writing rows", opInsert: "writing rows", opColumns: "reading the table's columns"}[e.Op]
+	text := map[string]string{opToken: "minting a token", opIngest: "writing rows", opInsert: "writing rows", opColumns: "reading the table's columns",
+		opDiscover: "finding the Zerobus endpoint"}[e.Op]
 	if e.RPC != "" {
 		text += ": gRPC " + e.RPC
 	} else if e.Status != 0 {
@@ -132,13 +135,13 @@ func refusal(err *Error) *RefusedError {
 	return &RefusedError{code: code, column: err.column, err: err}
 }
 
-// StaleError reports that rows were encoded for an earlier schema version: encode them
-// again and write those.
+// StaleError reports that rows were encoded for an earlier schema version, or for another
+// transport: encode them again and write those.
 type StaleError struct{ err error }
 
 // Error names what was refused.
 func (e *StaleError) Error() string {
-	return "the rows were encoded before the table's columns changed: " + e.err.Error()
+	return "the rows were encoded before the table's columns or the transport changed: " + e.err.Error()
 }
 
 // Unwrap returns the refusal.

@@ -71,7 +71,7 @@ var (
 // a configuration fault.
 func (c *Client) StreamFault(st *status.Status, phrase string, created bool, secrets ...string) (text string, permanent bool) {
 	end := newStreamEnd(st.Err(), "stream-1", created, metadata.Pairs("content-type", "application/grpc", reasonPhrase, phrase), nil)
-	e := c.rem.ended(end, secrets)
+	e := c.current.Load().rem.ended(end, secrets)
 	return e.Error() + "\n" + e.Reason(), IsPermanent(e)
 }
 
@@ -81,7 +81,7 @@ func (c *Client) Descriptor(cols []Column) ([]byte, error) {
 	for i, col := range cols {
 		numbers[col.Name] = int32(i + 1)
 	}
-	return c.grpc.descriptor(cols, numbers)
+	return c.current.Load().grpc.descriptor(cols, numbers)
 }
 
 // DecodeAnswer returns the content of an error body.

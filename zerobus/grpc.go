@@ -25,7 +25,7 @@ import (
 // Names, numbers and rules are those of Databricks' published zerobus_service.proto and its
 // clients: https://github.com/databricks/zerobus-sdk
 type grpcTransport struct {
-	c        *Client
+	c        *route
 	conns    *lease
 	slots    []*slot
 	probes   *probeStreams
@@ -58,7 +58,7 @@ var errClosed = errors.New("the client is closed")
 // encoding. Such rows are never sent: their fields would be misread or lost.
 var errOldEncoding = errors.New("streams have another encoding by now")
 
-func newGRPCTransport(c *Client) *grpcTransport {
+func newGRPCTransport(c *route) *grpcTransport {
 	t := &grpcTransport{c: c, conns: &lease{all: c.set.Connections, set: c.set}}
 	//nolint:forbidigo // ends with Close; streams outlive the Write that opened them
 	t.ctx, t.cancel = context.WithCancel(context.Background())

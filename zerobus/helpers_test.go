@@ -285,7 +285,8 @@ type bench struct {
 
 func config(url string) zerobus.Config {
 	return zerobus.Config{
-		Settings:         zerobus.Settings{WorkspaceURL: url, ClientID: principal, Catalog: "datafly", Schema: "events", Table: "stream"},
+		Settings: zerobus.Settings{WorkspaceURL: url, ClientID: principal, Catalog: "datafly", Schema: "events", Table: "stream",
+			Transport: zerobus.TransportWorkspace},
 		ReadClientSecret: func() (string, error) { return secretOne, nil },
 	}
 }

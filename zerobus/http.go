@@ -29,7 +29,7 @@ type httpTransport struct {
 	url           string
 	before, after string // what surrounds the rows in the body
 	header        map[string]string
-	c             *Client
+	c             *route
 	counted       bool // a confirmation has to count the rows
 
 	confirmation atomic.Value // string: how the service last confirmed, as in State.Confirmation
@@ -42,7 +42,7 @@ type httpTransport struct {
 //
 // The path, the token and the statuses are those of Datafly's integration page for
 // Databricks. No public page shows the body; this one is this project's reading.
-func newWorkspace(c *Client) *httpTransport {
+func newWorkspace(c *route) *httpTransport {
 	name, err := json.Marshal(c.set.table.String())
 	if err != nil {
 		panic(err) // a string always marshals
@@ -63,7 +63,7 @@ const tableHeader = "x-databricks-zerobus-table-name"
 // The body is an array for a single row too. Earlier releases of the service asked for the
 // two headers that name table and workspace; the table's is left out if it is not ASCII.
 // https://docs.databricks.com/aws/en/ingestion/zerobus-ingest
-func newREST(c *Client) *httpTransport {
+func newREST(c *route) *httpTransport {
 	header := map[string]string{"Content-Type": "application/json", "unity-catalog-endpoint": c.set.base.String()}
 	if name := c.set.table.String(); inASCII(name) {
 		header[tableHeader] = name
@@ -202,7 +202,7 @@ func (p *httpTransport) failed(a httpAnswer) *Error {
 func (p *httpTransport) complete(a httpAnswer, e *Error) *Error {
 	if p.op == opInsert && e.Status == http.StatusBadRequest && len(bytes.TrimSpace(a.text)) == 0 {
 		// The edge's answer for the host of another workspace or region.
-		e.kind = configuration
+		e.kind, e.foreignHost = configuration, true
 		return p.c.rem.byCause(e, causeOtherWorkspace)
 	}
 	if e.Code != "" || e.kind != refused && e.kind != tooLarge {

@@ -1,6 +1,7 @@
 package zerobus
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -60,7 +61,7 @@ var answerRemedies = []struct {
 	{opIngest, 401, "", cause{"the token was refused, and a fresh one too",
 		"check that service principal {principal} is in the workspace {workspace} and that its tokens come from the same one ({token_url})"}},
 	{opIngest, 404, "ENDPOINT_NOT_FOUND", cause{"the workspace serves no ingest API at {ingest}",
-		"set zerobus.transport to grpc or rest, with the workspace's Zerobus endpoint as zerobus.endpoint; " +
+		"set zerobus.transport to auto, and the bridge finds the Zerobus endpoint of the workspace; " +
 			"if it should have the API, check that Zerobus Ingest is enabled on the workspace"}},
 	{opIngest, 404, "", cause{"there is no table {table}, or no Zerobus Ingest on the workspace",
 		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), " +
@@ -80,6 +81,13 @@ var answerRemedies = []struct {
 	{opColumns, 403, "", causeUnreadable},
 	{opColumns, 404, "", cause{"there is no table {table}, or service principal {principal} may not see it in Unity Catalog",
 		"check the full name catalog.schema.table, create the table (bridge ddl prints the statements), and run: {grants}"}},
+
+	{opDiscover, 401, "", cause{"the workspace refused the token of service principal {principal}",
+		"check that the service principal is in the workspace {workspace}; else {by_hand}"}},
+	{opDiscover, 403, "", cause{"service principal {principal} may not ask the workspace for this", "{by_hand}"}},
+	{opDiscover, 404, "", cause{"no Unity Catalog metastore is assigned to the workspace",
+		"have an account admin assign one to {workspace}; else {by_hand}"}},
+	{opDiscover, anyConfiguration, "", cause{"the workspace does not name its Zerobus endpoint", "{by_hand}"}},
 
 	{"", 407, "", cause{"the proxy asks for credentials", "set them in HTTPS_PROXY, or exempt the workspace with NO_PROXY"}},
 	{"", 429, "", cause{"the service asks to slow down",
@@ -135,35 +143,92 @@ var (
 	causeForeignStatus = cause{"this refusal is not in the form of the service, so no row is given up for it ({endpoint} answered)",
 		"check what stands between the bridge and {endpoint}, such as a proxy or a gateway; the bridge retries"}
 	causeOtherWorkspace = cause{"the endpoint {endpoint} does not serve this workspace",
-		"check that the id and the region in zerobus.endpoint are those of {workspace}"}
+		"check that the id and the region in {endpoint} are those of {workspace}"}
 )
 
 // remedies fills the texts with the configured names.
 type remedies struct{ names map[string]*strings.Replacer } // by operation
 
-func newRemedies(s settings) remedies {
+// found is whether the workspace named the endpoint and the configuration does not.
+func newRemedies(s settings, found bool) remedies {
 	var endpoint, id string
 	if s.native != nil {
 		endpoint, id = s.native.target, s.native.workspaceID
 	}
 	r := remedies{names: map[string]*strings.Replacer{}}
-	for _, op := range []string{opToken, opIngest, opInsert, opColumns} {
+	for _, op := range []string{opToken, opIngest, opInsert, opColumns, opDiscover} {
 		key, address, host := "zerobus.workspace_url", s.base.String(), hostPort(s.base)
 		if op == opInsert {
-			key, address, host = "zerobus.endpoint", endpoint, endpoint
+			if key, address, host = "zerobus.endpoint", endpoint, endpoint; found {
+				key = "the endpoint that the workspace named"
+			}
 		} else if u, err := url.Parse(s.token); op == opToken && err == nil && !strings.HasPrefix(s.token, s.base.String()+"/") {
 			key, address, host = "zerobus.token_url", u.Scheme+"://"+u.Host, hostPort(u)
 		}
-		reach := "check that the bridge reaches " + host + ": network policies, IP access lists, HTTPS_PROXY"
+		reach := reachHost(host)
 		if op == opInsert {
-			reach = strings.ReplaceAll(reachEndpoint, "{endpoint}", endpoint)
+			if reach = strings.ReplaceAll(reachEndpoint, "{endpoint}", endpoint); found {
+				reach += "; where it is not the workspace's endpoint, " + byHand(s, id)
+			}
 		}
 		r.names[op] = strings.NewReplacer("{key}", key, "{address}", address, "{host_port}", host, "{reach}", reach,
 			"{endpoint}", endpoint, "{workspace_id}", id, "{workspace}", s.base.String(), "{token_url}", s.token, "{ingest}", s.ingest,
-			"{table}", s.table.String(), "{quoted}", s.table.Quoted(), "{principal}", s.ClientID,
+			"{by_hand}", byHand(s, id), "{table}", s.table.String(), "{quoted}", s.table.Quoted(), "{principal}", s.ClientID,
 			"{grants}", strings.Join(Grants(s.table, s.ClientID), " "))
 	}
 	return r
+}
+
+// domains are the ends of a workspace's host name, and of its Zerobus endpoint's.
+var domains = []string{"cloud.databricks.com", "azuredatabricks.net", "gcp.databricks.com"}
+
+// byHand names the keys that replace what the workspace does not say. id may be empty.
+func byHand(s settings, id string) string {
+	domain := domains[0] + " (on Azure " + domains[1] + ", on Google Cloud " + domains[2] + ")"
+	for _, d := range domains {
+		if strings.HasSuffix(s.base.Hostname(), "."+d) {
+			domain = d
+		}
+	}
+	id = cmp.Or(id, "<workspace id>")
+	return fmt.Sprintf("set zerobus.endpoint to %s.zerobus.<region>.%s and zerobus.workspace_id to %s: "+
+		"the id is the number after ?o= in the workspace's address in the browser, the region is the workspace's own, such as us-west-2", id, domain, id)
+}
+
+// discovery explains what the workspace does not say about its endpoint. id is its id, if known.
+func (c *Client) discovery(err error, id string) error {
+	if is[*Error](err) { // of the token
+		return err
+	}
+	e := &Error{Op: opDiscover, Err: err, kind: configuration}
+	answer, answered := errors.AsType[*databricks.Error](err)
+	if answered {
+		id = cmp.Or(id, answer.WorkspaceID)
+	}
+	s := c.set
+	r := newRemedies(s, false)
+	r.names[opDiscover] = strings.NewReplacer("{by_hand}", byHand(s, id), "{workspace}", s.base.String(), "{principal}", s.ClientID,
+		"{key}", "zerobus.workspace_url", "{address}", s.base.String(), "{host_port}", hostPort(s.base), "{reach}", reachHost(hostPort(s.base))+"; else "+byHand(s, id))
+	switch {
+	case answered && answer.Status == 0:
+		e = r.network(opDiscover, cmp.Or(answer.Err, err))
+		e.Err = fmt.Errorf("%s: %w", answer.Call, e.Err)
+		return e
+	case answered && answer.Status/100 == 2:
+		return r.misread(opDiscover, answer.Status, err)
+	case answered:
+		e.Status, e.Code, e.Message, e.RequestID, e.RetryAfter = answer.Status, answer.Code, answer.Message, answer.RequestID, answer.RetryAfter
+		e.Err = errors.New(answer.Call)
+		if answer.Transient() {
+			_, e.reason = classify(opDiscover, answer.Status)
+			e.kind = transient
+		}
+	}
+	return r.byAnswer(e)
+}
+
+func reachHost(host string) string {
+	return "check that the bridge reaches " + host + ": network policies, IP access lists, HTTPS_PROXY"
 }
 
 // byAnswer sets e.Meaning and e.Remedy from its operation, status, code and kind.

@@ -238,7 +238,7 @@ func TestEndpointForms(t *testing.T) {
 	for _, tt := range []struct{ endpoint, id, want string }{
 		{host, "", ""}, {host + ":8443", "", ""}, {"https://" + host, "", ""}, {"https://" + host + ":443/", "", ""}, {" " + host + " ", "", ""}, {host + "/zerobus/v1", "", ""},
 		{"http://127.0.0.1:8091", "42", ""}, {"http://localhost", "", ""}, {"http://[::1]:8091", "42", ""},
-		{"", "", "zerobus.endpoint is required with zerobus.transport"},
+		{"", "", ""}, // the workspace names it
 		{"http://" + host, "", "must be https"},
 		{"ftp://" + host, "", "must be an https URL"},
 		{"https://", "", "must be a URL"},

@@ -29,46 +29,49 @@ type Settings struct {
 	Schema  string `yaml:"schema" required:"the schema within the catalog"`
 	Table   string `yaml:"table" required:"the table that receives the events"`
 
-	// Transport is workspace (POST to the workspace, as Signal's integration page
-	// has it), grpc (Zerobus streams: the least cost per row, the soonest
-	// acknowledgements) or rest (the Zerobus insert, for networks that block gRPC).
-	Transport string `yaml:"transport" default:"workspace" choices:"workspace,grpc,rest"`
+	// Transport is auto (the first of the others that is served), workspace (POST to
+	// the workspace, as Signal's integration page has it), grpc (Zerobus streams: the
+	// least cost per row, the soonest acknowledgements) or rest (the Zerobus insert,
+	// for networks that block gRPC).
+	Transport string `yaml:"transport" default:"auto" choices:"auto,workspace,grpc,rest"`
 	// Endpoint of Zerobus for the workspace and its region: host, host:port or
-	// https://host[:port]. http is accepted for loopback hosts only.
-	Endpoint string `yaml:"endpoint" required:"the Zerobus endpoint of the workspace's region, such as 1234567890123456.zerobus.us-west-2.cloud.databricks.com" when:"transport=grpc,rest"`
+	// https://host[:port], such as 1234567890123456.zerobus.us-west-2.cloud.databricks.com.
+	// Empty: the workspace names it. http is accepted for loopback hosts only.
+	Endpoint string `yaml:"endpoint" when:"transport=auto,grpc,rest"`
 	// WorkspaceID is what tokens for the endpoint are requested for, the number after
-	// ?o= in the browser. Empty is the first label of the endpoint's host name.
-	WorkspaceID string `yaml:"workspace_id" when:"transport=grpc,rest"`
+	// ?o= in the browser. Empty is the first label of the endpoint's host name, or what
+	// the workspace names with its endpoint.
+	WorkspaceID string `yaml:"workspace_id" when:"transport=auto,grpc,rest"`
 	// RecordFormat is the form of rows over grpc. auto is protobuf when the table's
 	// columns are known and none of them is a rescue column. Trade-off of json:
 	// about a third more CPU per row.
-	RecordFormat string `yaml:"record_format" default:"auto" choices:"auto,protobuf,json" when:"transport=grpc"`
+	RecordFormat string `yaml:"record_format" default:"auto" choices:"auto,protobuf,json" when:"transport=auto,grpc"`
 	// Streams is how many gRPC streams callers share, opened as they are needed. More
 	// help only at the service's bound per stream (Databricks publishes 100 MB/s and
 	// 15,000 to 100,000 rows/s), or when rows are refused so often that a stream's
 	// end should affect fewer batches. Each costs two goroutines, MaxInFlight of
 	// memory, and a token and a handshake every quarter of an hour.
-	Streams int `yaml:"streams" default:"1" min:"1" max:"64" when:"transport=grpc"`
+	Streams int `yaml:"streams" default:"1" min:"1" max:"64" when:"transport=auto,grpc"`
 	// MaxInFlight caps the bytes of rows sent and not acknowledged, per stream: rate
 	// times acknowledgement latency is what it must hold. Callers beyond it wait; a
 	// larger batch is sent alone.
-	MaxInFlight setting.Size `yaml:"max_in_flight" default:"32MiB" min:"1MiB" max:"1GiB" when:"transport=grpc"`
+	MaxInFlight setting.Size `yaml:"max_in_flight" default:"32MiB" min:"1MiB" max:"1GiB" when:"transport=auto,grpc"`
 	// ColumnsRefresh is the time between reads of the table's columns; 0 is never.
 	// Refused rows cause a read in any case. Shorter: an ALTER TABLE is noticed
 	// sooner, for more requests to Unity Catalog.
 	ColumnsRefresh time.Duration `yaml:"columns_refresh" default:"5m" min:"1s" max:"24h" zero:"true"`
 	// OmitOperations leaves "operations" out of the authorization details of tokens
 	// for the endpoint, for token endpoints that do not know the field.
-	OmitOperations bool `yaml:"omit_operations" when:"transport=grpc,rest"`
+	OmitOperations bool `yaml:"omit_operations" when:"transport=auto,grpc,rest"`
 	// TokenURL of the OAuth token endpoint; empty is /oidc/v1/token on the workspace.
 	TokenURL string `yaml:"token_url"`
 	// Scope is the OAuth scope to request.
 	Scope string `yaml:"scope" default:"all-apis"`
 	// IngestPath is the path on the workspace that rows are posted to.
-	IngestPath string `yaml:"ingest_path" default:"/api/2.0/streaming-ingestion/ingest" when:"transport=workspace"`
+	IngestPath string `yaml:"ingest_path" default:"/api/2.0/streaming-ingestion/ingest" when:"transport=auto,workspace"`
 	// Confirm is which answers confirm rows: strict, those that count the rows sent,
 	// or lenient, also those without a count. A wrong count confirms under neither.
-	Confirm string `yaml:"confirm" default:"strict" choices:"strict,lenient" when:"transport=workspace"`
+	Confirm string `yaml:"confirm" default:"strict" choices:"strict,lenient" when:"transport=auto,workspace"`
 	// Timeout bounds one HTTP request, from connecting to the last byte of the
 	// answer. Lower: slow answers are abandoned and their rows are duplicates.
 	// Higher: a dead connection is noticed later. Streams have bounds of their own:
@@ -79,7 +82,7 @@ type Settings struct {
 	RateLimit float64 `yaml:"rate_limit" default:"0" live:"true"`
 	// Gzip compresses request bodies (level 1), to about a sixth for about twice the
 	// CPU per row. Whether rest accepts it is not documented.
-	Gzip bool `yaml:"gzip" when:"transport=workspace,rest"`
+	Gzip bool `yaml:"gzip" when:"transport=auto,workspace,rest"`
 	// TimestampFormat of TIMESTAMP columns: micros (integer microseconds since the
 	// epoch) or rfc3339 (text).
 	TimestampFormat string `yaml:"timestamp_format" default:"micros" choices:"micros,rfc3339"`

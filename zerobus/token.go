@@ -35,7 +35,7 @@ type token struct {
 // tokenSource requests and caches the access token of one service principal. The first
 // caller that needs a token requests it, the others wait.
 type tokenSource struct {
-	c      *Client
+	c      *route
 	params url.Values // additional parameters; nil: a plain token
 	http   *http.Client
 

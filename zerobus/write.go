@@ -35,43 +35,62 @@ type transport interface {
 //
 // schemaVersion is what SetRowColumns returned for the columns that the rows were encoded
 // for; 0 if it was never called. Rows of an older version are not sent: Write returns a
-// *StaleError, also if they were refused and SetRowColumns was called since Write began.
+// *StaleError, also if they were refused and SetRowColumns was called since Write began, or if
+// Decide has changed the transport: call Encoding and SetRowColumns then.
 // attempts is how many requests Write has sent.
 func (c *Client) Write(ctx context.Context, schemaVersion int64, rows [][]byte) (attempts int, err error) {
-	return c.deliver(ctx, schemaVersion, rows, c.transport.send)
+	return c.deliver(ctx, schemaVersion, rows, transport.send)
 }
 
 // Probe is Write for rows that may be bad: parts of a refused batch. A refusal among them
 // does not affect the batches of others. Under grpc probes use up to eight streams of
 // their own, each with one batch in flight; under workspace and rest Probe is Write.
 func (c *Client) Probe(ctx context.Context, schemaVersion int64, rows [][]byte) (attempts int, err error) {
-	return c.deliver(ctx, schemaVersion, rows, c.transport.probe)
+	return c.deliver(ctx, schemaVersion, rows, transport.probe)
 }
 
 // sendFunc makes one attempt of one batch: a transport's send or probe.
-type sendFunc func(ctx context.Context, b *batch) error
+type sendFunc func(t transport, ctx context.Context, b *batch) error
 
 func (c *Client) deliver(ctx context.Context, schemaVersion int64, rows [][]byte, send sendFunc) (attempts int, err error) {
 	if len(rows) == 0 {
 		return 0, nil
 	}
-	b := newBatch(rows, c.transport.size(rows))
+	b := newBatch(rows, 0)
 	err = c.retry(ctx, schemaVersion, b, send)
 	return b.attempts, err
 }
 
+// fits returns a *RefusedError if b is over the bound of one request.
+func (b *batch) fits(bound int64) error {
+	if b.size <= bound {
+		return nil
+	}
+	return &RefusedError{code: RefusedTooLarge, err: fmt.Errorf(
+		"%d rows make a request of %d bytes, over the bound of %d; lower delivery.max_bytes, a single row of this size cannot be ingested",
+		len(b.rows), b.size, bound)}
+}
+
+// take prepares b for a route.
+func (r *route) take(b *batch) error {
+	b.size, b.packed, b.encoding = r.transport.size(b.rows), nil, nil
+	if r.grpc != nil {
+		b.encoding = r.grpc.encoding.Load()
+	}
+	return b.fits(int64(r.set.MaxRequestBytes))
+}
+
 // retry is the only loop that repeats attempts.
 func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, send sendFunc) error {
-	if b.size > int64(c.set.MaxRequestBytes) {
-		return &RefusedError{code: RefusedTooLarge, err: fmt.Errorf(
-			"%d rows make a request of %d bytes, over the bound of %d; lower delivery.max_bytes, a single row of this size cannot be ingested",
-			len(b.rows), b.size, int64(c.set.MaxRequestBytes))}
-	}
-	if c.grpc != nil {
-		b.encoding = c.grpc.encoding.Load()
-	}
 	stale := func() bool { return c.schemaVersion.Load() != schemaVersion }
-	if stale() {
+	r := c.current.Load()
+	if r.decided() {
+		if err := r.take(b); err != nil {
+			return err
+		}
+	}
+	if stale() { // looked at after the route
+		c.awaitRows(ctx)
 		return &StaleError{err: errOldEncoding}
 	}
 	var retries, uncompared int
@@ -87,7 +106,22 @@ func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, send 
 		if err != nil {
 			return c.abandoned(ctx, len(b.rows))
 		}
-		if err = c.attempt(ctx, b, send); err != nil && refusedFirst(b, err) && !stale() {
+		next, err := c.servedRoute(ctx, p)
+		if next != r && next.decided() {
+			r = next
+			if no := r.take(b); no != nil || stale() {
+				c.breaker.abandon(p)
+				if stale() {
+					c.awaitRows(ctx)
+					no = &StaleError{err: errOldEncoding}
+				}
+				return no
+			}
+		}
+		if err == nil {
+			err = c.attempt(ctx, r, b, send)
+		}
+		if err != nil && refusedFirst(b, err) && !stale() {
 			resetFailing()
 			c.breaker.delivered(p)
 			b.ownConn = true
@@ -101,6 +135,7 @@ func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, send 
 		}
 		if err == nil {
 			resetFailing()
+			r.works()
 			c.breaker.delivered(p)
 			return nil
 		}
@@ -124,12 +159,14 @@ func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, send 
 			return no
 		case fault.kind == configuration:
 			resetFailing()
+			r.failed(fault)
 			c.breaker.block(p, fault.Reason(), fault.Remedy)
 		default:
 			if retries == 0 {
 				c.breaker.countFailing(+1)
 			}
 			retries++
+			r.failed(fault)
 			c.breaker.failed(p, fault)
 			c.obs.Retried(fault.reason)
 			if !sleep(ctx, delay(retries-1, fault.RetryAfter, c.jitter)) {
@@ -137,6 +174,22 @@ func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, send 
 			}
 		}
 	}
+}
+
+// servedRoute returns the route for the next attempt. It decides first if none is decided, or
+// if the present one is no longer served. Without a result a client that is not blocked
+// keeps the route that it has: its own errors show.
+func (c *Client) servedRoute(ctx context.Context, p permit) (*route, error) {
+	r := c.current.Load()
+	if r.decided() && !r.unserved.Load() {
+		return r, nil
+	}
+	err := c.Decide(ctx)
+	if err != nil && r.decided() && !p.probe && ctx.Err() == nil {
+		r.unchanged()
+		err = nil
+	}
+	return c.current.Load(), err
 }
 
 // refusedFirst reports whether err refuses a single row for the first time: one refusal
@@ -178,14 +231,14 @@ func (c *Client) classifyRefusal(ctx context.Context, err error, rows int, uncom
 // attempt sends the batch once, and again with a fresh token if the token was refused. A
 // batch that the service finds too large is a *RefusedError. The caller may change an
 // *Error, since it is a copy.
-func (c *Client) attempt(ctx context.Context, b *batch, send sendFunc) error {
+func (c *Client) attempt(ctx context.Context, r *route, b *batch, send sendFunc) error {
 	if !c.throttle.wait(ctx, len(b.rows)) {
 		return context.Cause(ctx)
 	}
-	err := c.sendOnce(ctx, b, send)
+	err := c.sendOnce(ctx, r, b, send)
 	if err != nil && kindOf(err) == unauthorized {
 		c.obs.Retried(RetryUnauthorized)
-		err = c.sendOnce(ctx, b, send)
+		err = c.sendOnce(ctx, r, b, send)
 	}
 	shared, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -202,10 +255,10 @@ func (c *Client) attempt(ctx context.Context, b *batch, send sendFunc) error {
 }
 
 // sendOnce makes one observed attempt.
-func (c *Client) sendOnce(ctx context.Context, b *batch, send sendFunc) error {
+func (c *Client) sendOnce(ctx context.Context, r *route, b *batch, send sendFunc) error {
 	b.attempts++
 	start := time.Now()
-	err := send(ctx, b)
+	err := send(r.transport, ctx, b)
 	outcome := OutcomeRetry
 	switch kind := kindOf(err); {
 	case err == nil:

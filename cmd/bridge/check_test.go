@@ -144,8 +144,8 @@ func TestSettingsWithoutEffectAreWarnings(t *testing.T) {
 	if err := os.WriteFile(blueprint, []byte("version: 2\nextends: default\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	flags = append(flags, "--set", "zerobus.streams=4", "--set", "rejects.policy=skip", "--set", "rejects.topic=bad")
-	streams := "zerobus.streams has no effect with zerobus.transport workspace; take it out, or set zerobus.transport to grpc\n"
+	flags = append(flags, "--set", "zerobus.transport=workspace", "--set", "zerobus.streams=4", "--set", "rejects.policy=skip", "--set", "rejects.topic=bad")
+	streams := "zerobus.streams has no effect with zerobus.transport workspace; take it out, or set zerobus.transport to auto or grpc\n"
 	topic := "rejects.topic has no effect with rejects.policy skip; take it out, or set rejects.policy to dead_letter\n"
 	got := command(append([]string{"check"}, flags...)...)
 	indent := strings.Repeat(" ", 29)

@@ -124,7 +124,7 @@ func completeDemo(o *demo.Options, produceOnly bool, given func(string) bool) er
 	case o.Partitions < 1:
 		return fmt.Errorf("--partitions is %d; a topic has at least 1", o.Partitions)
 	case !slices.Contains(choicesOf("zerobus.transport"), o.Transport):
-		return fmt.Errorf("--transport is %q; use workspace, grpc or rest", o.Transport)
+		return fmt.Errorf("--transport is %q; use auto, workspace, grpc or rest", o.Transport)
 	case produceOnly && (o.Kafka == "" || o.Topic == ""):
 		return errors.New("--produce-only writes to a broker of yours; give --kafka host:port and --topic name")
 	}

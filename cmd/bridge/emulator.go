@@ -209,14 +209,12 @@ zerobus:
 	}
 	if url := e.ZerobusURL(); url != "" {
 		fmt.Fprintf(stderr, `
-This is transport workspace. The Zerobus endpoint is at %s:
-add one of these transports and the two other lines.
+The bridge finds the transport with these. To test one of them, add it:
 
-  transport: grpc # rows on streams, as in a live workspace
-  transport: rest # one request per batch
-  endpoint: %s
-  workspace_id: %q
-`, url, url, f.cfg.WorkspaceID)
+  transport: workspace # requests to the workspace
+  transport: grpc      # streams to the Zerobus endpoint at %s
+  transport: rest      # requests to that endpoint
+`, url)
 	}
 	if len(tables) > 1 {
 		fmt.Fprintf(stderr, "\ntables: %s\n", strings.Join(tables, ", "))

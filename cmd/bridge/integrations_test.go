@@ -80,7 +80,7 @@ func TestIntegrationsShow(t *testing.T) {
 }
 
 func TestIntegrationsValidate(t *testing.T) {
-	if got := command("integrations", "validate", "--config", deployment(t, "")); got.code != exitFine || !strings.HasPrefix(got.stdout, "2 integrations, valid\nwarning: zerobus.workspace_id has no effect ") {
+	if got := command("integrations", "validate", "--config", deployment(t, ""), "--set", "zerobus.transport=workspace"); got.code != exitFine || !strings.HasPrefix(got.stdout, "2 integrations, valid\nwarning: zerobus.workspace_id has no effect ") {
 		t.Errorf("got exit code %d, %q and %s", got.code, got.stdout, got.stderr)
 	}
 	if got := command("integrations", "validate", "--config", deployment(t, ""), "--set", "kafka.group=g"); got.code != exitFine || !strings.Contains(got.stdout, "warning: kafka.group has no effect ") {

@@ -234,6 +234,21 @@ func (c *Config) Ignored() []Ignored {
 	return all
 }
 
+// IgnoredWith returns the keys of zerobus that are set and have no effect with the transport
+// in use, beyond those of Ignored: zerobus.transport auto is one of the others in the end.
+func (c *Config) IgnoredWith(transport string) []Ignored {
+	inUse := *c
+	inUse.Zerobus.Transport = transport
+	before := c.Ignored()
+	all := slices.DeleteFunc(inUse.Ignored(), func(i Ignored) bool {
+		return slices.ContainsFunc(before, func(b Ignored) bool { return b.Key == i.Key })
+	})
+	for n := range all { // auto has chosen already
+		all[n].Remedy = strings.NewReplacer(" auto, ", " ", " auto or ", " ").Replace(all[n].Remedy)
+	}
+	return all
+}
+
 // keysOf lists the names that may be set in a section, "" for a section that does not
 // exist.
 func (l *loader) keysOf(section string) string {

@@ -330,11 +330,11 @@ func TestIgnoredOfADeployment(t *testing.T) {
 		name, text string
 		want       []string
 	}{
-		{"default", complete + "  streams: 2\n", []string{"zerobus.streams has no effect with zerobus.transport workspace"}},
+		{"default", complete + "  streams: 2\n  transport: workspace\n", []string{"zerobus.streams has no effect with zerobus.transport workspace"}},
 		{"group without default", base + "kafka.group: mine\n" + below(orders), []string{"kafka.group has no effect without zerobus.table in the base"}},
-		{"used by one", base + "  endpoint: z.example\n  streams: 2\n" + below(orders+"g: {"+grpc+"}"), nil},
-		{"used by none", base + "  streams: 2\n" + below(orders+"x: {kafka.topics: [x], zerobus.table: x}"), []string{"zerobus.streams has no effect"}},
-		{"of one", base + below(orders+"x: {kafka.topics: [x], zerobus: {table: x, streams: 2}}"), []string{"integration x: zerobus.streams has no effect"}},
+		{"used by one", base + "  endpoint: z.example\n  streams: 2\n  transport: rest\n" + below(orders+"g: {"+grpc+"}"), nil},
+		{"used by none", base + "  streams: 2\n  transport: workspace\n" + below(orders+"x: {kafka.topics: [x], zerobus.table: x}"), []string{"zerobus.streams has no effect"}},
+		{"of one", base + below(orders+"x: {kafka.topics: [x], zerobus: {table: x, streams: 2, transport: rest}}"), []string{"integration x: zerobus.streams has no effect"}},
 		{"of the process", base + "tracing.max_per_second: 5\n" + below(orders+"x: {kafka.topics: [x], zerobus.table: x}"), []string{"tracing.max_per_second has no effect"}},
 	} {
 		d, err := config.LoadDeployment(config.Options{File: write(t, tc.text)})

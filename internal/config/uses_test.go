@@ -50,16 +50,17 @@ func TestTagsAreKnown(t *testing.T) {
 func TestIgnored(t *testing.T) {
 	grpc := []string{"zerobus.transport=grpc", "zerobus.endpoint=z.example"}
 	rest := []string{"zerobus.transport=rest", "zerobus.endpoint=z.example"}
+	page := []string{"zerobus.transport=workspace"}
 	for _, tc := range []struct {
 		set, why        string
 		idle, effective []string
 	}{
-		{"zerobus.endpoint=z.example", "with zerobus.transport workspace", nil, []string{"zerobus.transport=grpc"}},
-		{"zerobus.workspace_id=1", "with zerobus.transport workspace", nil, rest},
-		{"zerobus.omit_operations=true", "with zerobus.transport workspace", nil, grpc},
+		{"zerobus.endpoint=z.example", "with zerobus.transport workspace", page, []string{"zerobus.transport=grpc"}},
+		{"zerobus.workspace_id=1", "with zerobus.transport workspace", page, rest},
+		{"zerobus.omit_operations=true", "with zerobus.transport workspace", page, grpc},
 		{"zerobus.record_format=json", "with zerobus.transport rest", rest, grpc},
 		{"zerobus.streams=2", "with zerobus.transport rest", rest, grpc},
-		{"zerobus.max_in_flight=8MiB", "with zerobus.transport workspace", nil, grpc},
+		{"zerobus.max_in_flight=8MiB", "with zerobus.transport workspace", page, grpc},
 		{"zerobus.ingest_path=/x", "with zerobus.transport grpc", grpc, nil},
 		{"zerobus.confirm=lenient", "with zerobus.transport rest", rest, nil},
 		{"zerobus.gzip=true", "with zerobus.transport grpc", grpc, rest},
@@ -87,6 +88,32 @@ func TestIgnored(t *testing.T) {
 	}
 	if c := complete(); len(c.Ignored()) != 1 { // its oauth secret, which Load refuses
 		t.Errorf("got %v", c.Ignored())
+	}
+}
+
+// With zerobus.transport auto, what has no effect follows from the transport in use.
+func TestIgnoredWith(t *testing.T) {
+	c, err := Load(Options{Sets: []string{"kafka.topics=events", "zerobus.workspace_url=https://abc.cloud.databricks.com", "zerobus.client_id=app",
+		"zerobus.client_secret=hush", "zerobus.table=c.s.t", "zerobus.streams=2", "zerobus.gzip=true", "zerobus.ingest_path=/x", "rejects.policy=skip", "rejects.topic=bad"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Ignored(); len(got) != 1 || got[0].Key != "rejects.topic" {
+		t.Errorf("before the transport is known: got %v, want rejects.topic alone", got)
+	}
+	for transport, want := range map[string][]string{
+		"workspace": {"zerobus.streams has no effect with zerobus.transport workspace; take it out, or set zerobus.transport to grpc"},
+		"grpc": {"zerobus.ingest_path has no effect with zerobus.transport grpc; take it out, or set zerobus.transport to workspace",
+			"zerobus.gzip has no effect with zerobus.transport grpc; take it out, or set zerobus.transport to workspace or rest"},
+		"auto": nil,
+	} {
+		var got []string
+		for _, i := range c.IgnoredWith(transport) {
+			got = append(got, i.String())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("with %s: got %q, want %q", transport, got, want)
+		}
 	}
 }
 

@@ -50,7 +50,7 @@ func (c *Client) WorkspaceID(ctx context.Context) (string, error) {
 	if id := numeric(string(answer.ID)); id != "" {
 		return id, nil
 	}
-	return "", &Error{Call: "GET /api/2.1/unity-catalog/current-metastore-assignment", Err: errors.New("the answer names no workspace id")}
+	return "", errors.New("GET /api/2.1/unity-catalog/current-metastore-assignment: the answer names no workspace id")
 }
 
 // json64 is a number as written, quoted or not.

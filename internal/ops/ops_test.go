@@ -45,7 +45,8 @@ func integration() ops.IntegrationStatus {
 		Integration: "default", Table: "datafly.events.stream", Group: "zerobus-bridge", MemberID: "bridge-0-1f", State: ops.StateRunning,
 		LastPoll: now.Add(-250 * time.Millisecond),
 		Sink: zerobus.State{
-			Name: zerobus.Ready, Since: now.Add(-time.Hour), Table: "datafly.events.stream", Transport: "grpc", Streams: []string{"7d0c8f1e"},
+			Name: zerobus.Ready, Since: now.Add(-time.Hour), Table: "datafly.events.stream", Transport: "grpc",
+			Endpoint: "https://42.zerobus.us-west-2.cloud.databricks.com", TransportReason: "zerobus.endpoint is set; it answers over gRPC", Streams: []string{"7d0c8f1e"},
 			TokenMintedAt: now.Add(-10 * time.Minute), TokenExpiresAt: now.Add(50 * time.Minute),
 		},
 		BufferedBytes: 64 << 20,

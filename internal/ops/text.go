@@ -233,8 +233,9 @@ func (t *text) sink(s zerobus.State) {
 	if left := s.TokenExpiresAt.Sub(t.now); left > 0 {
 		expires = "token expires in " + age(left)
 	}
-	t.line("sink", orDash(s.Name)+t.since(" for %s", s.Since), "table "+orDash(s.Table), "transport "+orDash(s.Transport),
+	t.line("sink", orDash(s.Name)+t.since(" for %s", s.Since), "table "+orDash(s.Table), "transport "+orDash(s.Transport)+t.optional(" to %s", s.Endpoint),
 		t.optional("streams %s", strings.Join(s.Streams, " ")), t.since("token minted %s ago", s.TokenMintedAt), expires)
+	t.detail("transport", s.TransportReason)
 	t.detail("reason", s.Reason)
 	t.detail("remedy", s.Remedy)
 }

@@ -227,7 +227,7 @@ func (p *Parts) probeRow(ctx context.Context) (string, error) {
 // setting for it. The other transports have one form.
 func (p *Parts) confirmation() string {
 	switch form := p.Client.State().Confirmation; {
-	case p.settings.Zerobus.Transport != zerobus.TransportWorkspace || form == "":
+	case p.Client.State().Transport != zerobus.TransportWorkspace || form == "":
 		return ""
 	case form == zerobus.ConfirmedWithoutCount:
 		return "; the workspace confirms without a count of rows, which needs zerobus.confirm: lenient"

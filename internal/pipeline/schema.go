@@ -192,7 +192,7 @@ func (s *Schema) CompileWithoutTable(clusterID string) (*mapping.Mapping, error)
 
 // OnColumnsChanged compiles the blueprint for columns that have changed: an
 // optional column that was added is filled from now on, one that was dropped is
-// left out. mismatch is the difference between the columns and the rows. Columns
+// left out. With the same columns it compiles for a transport that has changed. mismatch is the difference between the columns and the rows. Columns
 // that the blueprint does not fit are logged, and the compiled blueprint stays: the
 // service decides whether it takes its rows.
 //
@@ -206,6 +206,7 @@ func (s *Schema) OnColumnsChanged(columns []zerobus.Column, mismatch error) {
 	if mismatch != nil && slices.Equal(columns, s.compiledFor) {
 		return // a reload has read these columns first
 	}
+	before := s.compiledFor
 	s.in.columns = columns
 	var how *zerobus.SchemaError
 	if errors.As(mismatch, &how) && len(how.Changed) > 0 {
@@ -215,6 +216,10 @@ func (s *Schema) OnColumnsChanged(columns []zerobus.Column, mismatch error) {
 	m, err := s.set(s.in)
 	if err != nil {
 		s.log.Error(unfit, zap.Error(err))
+		return
+	}
+	if slices.Equal(columns, before) {
+		s.log.Info("transport changed; rows are encoded for it from the next batch on")
 		return
 	}
 	s.log.Info("table columns changed; rows have the new columns from the next batch on", zap.Strings("omitted", m.OmittedColumns()))

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -39,6 +40,9 @@ func (p *Pipeline) start(ctx context.Context) (*consumer.StopOffsets, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, i := range p.cfg.Settings.IgnoredWith(p.client.State().Transport) {
+		p.log.Warn("setting has no effect", zap.String("key", i.Key), zap.String("because", i.Why), zap.String("remedy", i.Remedy))
+	}
 	return p.bound(ctx)
 }
 
@@ -53,8 +57,12 @@ func (s *Schema) CheckTable(ctx context.Context, clusterID string) error {
 	if err := s.client.Token(ctx); err != nil {
 		return err
 	}
+	undecided := s.client.Decide(ctx) // the form of the rows depends on it
+	if undecided != nil && !zerobus.IsPermanent(undecided) {
+		return undecided
+	}
 	table, _, err := ReadColumns(ctx, s.client)
-	if err != nil {
+	if err = cmp.Or(err, undecided); err != nil { // a table of the wrong kind is the clearer error
 		return err
 	}
 	m, err := s.SetTable(clusterID, table)

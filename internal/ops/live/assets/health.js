@@ -156,7 +156,7 @@ function sink(s) {
   refresh($("sink"), facts([
     ["State", el("span", {}, el("span", { class: "tag", "data-tone": sinkTones[k.state] || "idle" }, k.state), k.since ? " for " + seconds(ago(k.since, s.time)) : "")],
     ["Table", el("code", {}, k.table)],
-    ["Transport", k.transport],
+    ["Transport", k.transport + (k.endpoint ? " to " + k.endpoint : "") + (k.transport_reason ? ": " + k.transport_reason : "")],
     ["Streams", (k.streams || []).length ? el("code", {}, k.streams.join(" ")) : ""],
     ["Token", k.token_minted_at ? seconds(ago(k.token_minted_at, s.time)) + " old" + (expires === null ? "" : expires > 0 ? ", expires in " + seconds(expires) : ", expired") : "none yet"],
     ["Requests", count(s.totals.sink_requests) + (s.totals.sink_retries ? ", " + count(s.totals.sink_retries) + " repeated" : "")],
