@@ -432,10 +432,10 @@ type rescue struct {
 }
 
 // findRescue looks for the rescue column, on which the choice of the format depends. It reads
-// tags only while record_format auto has not chosen, and only of columns that qualify.
+// tags only while the format is not chosen, and only of columns that qualify.
 func (c *Client) findRescue(ctx context.Context, cols []Column) {
 	r := c.current.Load()
-	if r.grpc == nil || c.set.RecordFormat != FormatAuto {
+	if r.grpc == nil || c.set.RecordFormat == FormatJSON {
 		return
 	}
 	n := &r.grpc.fields
@@ -446,28 +446,32 @@ func (c *Client) findRescue(ctx context.Context, cols []Column) {
 		return
 	}
 	var found rescue
+	found.column, found.err = c.RescueColumn(ctx, cols)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.rescue = found
+}
+
+// RescueColumn returns the name of the rescue column among those that Columns returned, empty if
+// there is none. It reads tags from Unity Catalog. The error is why it is not known.
+func (c *Client) RescueColumn(ctx context.Context, cols []Column) (string, error) {
 	asked := 0
 	for _, col := range cols {
 		if col.Type != "VARIANT" || col.NotNull {
 			continue
 		}
 		if asked++; asked > rescueColumnsMax {
-			found.err = fmt.Errorf("the table has more than %d nullable VARIANT columns", rescueColumnsMax)
-			break
+			return "", fmt.Errorf("the table has more than %d nullable VARIANT columns", rescueColumnsMax)
 		}
 		tagged, err := c.hasTag(ctx, col.Name, rescueTag)
 		if tagged {
-			found.column = col.Name
-			break
+			return col.Name, nil
 		}
-		if err != nil {
-			found.err = fmt.Errorf("read the tags of column %q: %w", databricks.Clean(col.Name, 255), err)
-			break // the next column's would fail likewise
+		if err != nil { // the next column's would fail likewise
+			return "", fmt.Errorf("read the tags of column %q: %w", databricks.Clean(col.Name, 255), err)
 		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.rescue = found
+	return "", nil
 }
 
 // hasTag reports whether a column has a Unity Catalog tag of this key.

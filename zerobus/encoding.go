@@ -127,6 +127,9 @@ func (t *grpcTransport) encode(cols []Column) (Encoding, error) {
 		return inJSON, nil
 	case err != nil:
 		return Encoding{}, notProtobuf(err, "change the column, or set zerobus.record_format to json")
+	case n.format == "" && want == FormatProtobuf && n.rescue.column != "":
+		t.c.log.Warn("rows are sent as protobuf, of which the rescue column takes nothing: fields that do not fit the table are refused",
+			zap.String("column", databricks.Clean(n.rescue.column, 255)), zap.String("remedy", "set zerobus.record_format to auto"))
 	case want == FormatAuto && n.rescue.err != nil: // logged once, since the format is now chosen
 		t.c.log.Info("rows are sent as protobuf, and whether the table has a rescue column is not known", zap.Error(n.rescue.err),
 			zap.String("remedy", "set zerobus.record_format to json if a column has the tag "+rescueTag))

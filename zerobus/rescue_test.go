@@ -18,6 +18,7 @@ import (
 func TestAutoChoosesJSONForARescueColumn(t *testing.T) {
 	const (
 		json    = "rows are sent as JSON, since the rescue column takes nothing from protobuf rows"
+		refused = "rows are sent as protobuf, of which the rescue column takes nothing: fields that do not fit the table are refused"
 		unknown = "rows are sent as protobuf, and whether the table has a rescue column is not known"
 	)
 	for name, c := range map[string]struct {
@@ -28,19 +29,21 @@ func TestAutoChoosesJSONForARescueColumn(t *testing.T) {
 		log    string
 		asked  int // requests for columns and tags
 	}{
-		"no tag":               {zerobus.FormatAuto, nil, nil, zerobus.FormatProtobuf, "", 3},
-		"another tag":          {zerobus.FormatAuto, map[string]string{"extra": "team"}, nil, zerobus.FormatProtobuf, "", 3},
-		"the tag":              {zerobus.FormatAuto, map[string]string{"extra": "zerobus-rescue"}, nil, zerobus.FormatJSON, json, 3},
-		"the tag on the first": {zerobus.FormatAuto, map[string]string{"payload": "zerobus-rescue"}, nil, zerobus.FormatJSON, json, 2},
-		"the tag on NOT NULL":  {zerobus.FormatAuto, map[string]string{"must": "zerobus-rescue"}, nil, zerobus.FormatProtobuf, "", 3},
-		"the tag on a STRING":  {zerobus.FormatAuto, map[string]string{"message_id": "zerobus-rescue"}, nil, zerobus.FormatProtobuf, "", 3},
-		"protobuf by choice":   {zerobus.FormatProtobuf, map[string]string{"extra": "zerobus-rescue"}, nil, zerobus.FormatProtobuf, "", 1},
-		"json by choice":       {zerobus.FormatJSON, map[string]string{"extra": "zerobus-rescue"}, nil, zerobus.FormatJSON, "", 1},
-		"no such API":          {zerobus.FormatAuto, nil, &emulator.Fault{Status: 404}, zerobus.FormatProtobuf, unknown, 2},
-		"no right to see them": {zerobus.FormatAuto, nil, &emulator.Fault{Status: 403}, zerobus.FormatProtobuf, unknown, 2},
-		"not a list":           {zerobus.FormatAuto, nil, &emulator.Fault{Status: 200, Body: new("<html>")}, zerobus.FormatProtobuf, unknown, 2},
-		"null":                 {zerobus.FormatAuto, nil, &emulator.Fault{Status: 200, Body: new("null")}, zerobus.FormatProtobuf, unknown, 2},
-		"pages without end":    {zerobus.FormatAuto, nil, &emulator.Fault{Status: 200, Body: new(`{"next_page_token":"x"}`)}, zerobus.FormatProtobuf, unknown, 11},
+		"no tag":                        {zerobus.FormatAuto, nil, nil, zerobus.FormatProtobuf, "", 3},
+		"another tag":                   {zerobus.FormatAuto, map[string]string{"extra": "team"}, nil, zerobus.FormatProtobuf, "", 3},
+		"the tag":                       {zerobus.FormatAuto, map[string]string{"extra": "zerobus-rescue"}, nil, zerobus.FormatJSON, json, 3},
+		"the tag on the first":          {zerobus.FormatAuto, map[string]string{"payload": "zerobus-rescue"}, nil, zerobus.FormatJSON, json, 2},
+		"the tag on NOT NULL":           {zerobus.FormatAuto, map[string]string{"must": "zerobus-rescue"}, nil, zerobus.FormatProtobuf, "", 3},
+		"the tag on a STRING":           {zerobus.FormatAuto, map[string]string{"message_id": "zerobus-rescue"}, nil, zerobus.FormatProtobuf, "", 3},
+		"protobuf by choice":            {zerobus.FormatProtobuf, map[string]string{"extra": "zerobus-rescue"}, nil, zerobus.FormatProtobuf, refused, 3},
+		"protobuf by choice, no tag":    {zerobus.FormatProtobuf, nil, nil, zerobus.FormatProtobuf, "", 3},
+		"protobuf by choice, not known": {zerobus.FormatProtobuf, nil, &emulator.Fault{Status: 403}, zerobus.FormatProtobuf, "", 2},
+		"json by choice":                {zerobus.FormatJSON, map[string]string{"extra": "zerobus-rescue"}, nil, zerobus.FormatJSON, "", 1},
+		"no such API":                   {zerobus.FormatAuto, nil, &emulator.Fault{Status: 404}, zerobus.FormatProtobuf, unknown, 2},
+		"no right to see them":          {zerobus.FormatAuto, nil, &emulator.Fault{Status: 403}, zerobus.FormatProtobuf, unknown, 2},
+		"not a list":                    {zerobus.FormatAuto, nil, &emulator.Fault{Status: 200, Body: new("<html>")}, zerobus.FormatProtobuf, unknown, 2},
+		"null":                          {zerobus.FormatAuto, nil, &emulator.Fault{Status: 200, Body: new("null")}, zerobus.FormatProtobuf, unknown, 2},
+		"pages without end":             {zerobus.FormatAuto, nil, &emulator.Fault{Status: 200, Body: new(`{"next_page_token":"x"}`)}, zerobus.FormatProtobuf, unknown, 11},
 	} {
 		t.Run(name, func(t *testing.T) {
 			em, err := emulator.New(emulator.Config{DDL: "CREATE TABLE datafly.events.stream (message_id STRING, payload VARIANT, must VARIANT NOT NULL, extra VARIANT)"})

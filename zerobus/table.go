@@ -214,15 +214,45 @@ func Creates(table TableName, cols []Column) []string {
 	}
 }
 
-// Grants returns the statements that let principal write to the table. They name the table
-// itself, since a privilege inherited from the schema may not satisfy Zerobus.
+// Needed are the privileges that writing to a table needs, by the kind of securable. They have to
+// be granted on the securable itself, since an inherited one may not satisfy Zerobus.
+var Needed = []struct {
+	On         databricks.Kind
+	Privileges []string
+}{{databricks.Catalog, []string{"USE CATALOG"}}, {databricks.Schema, []string{"USE SCHEMA"}}, {databricks.Table, []string{"SELECT", "MODIFY"}}}
+
+// Grants returns the statements that let principal write to the table.
 func Grants(table TableName, principal string) []string {
-	to := " TO " + quote(principal) + ";"
-	return []string{
-		"GRANT USE CATALOG ON CATALOG " + quote(table.Catalog) + to,
-		"GRANT USE SCHEMA ON SCHEMA " + quote(table.Catalog) + "." + quote(table.Schema) + to,
-		"GRANT SELECT, MODIFY ON TABLE " + table.Quoted() + to,
+	var list []string
+	for _, need := range Needed {
+		list = append(list, table.Grant(need.On, principal, need.Privileges...))
 	}
+	return list
+}
+
+// Grant returns the statement that grants privileges on the table, or on its schema or catalog.
+func (t TableName) Grant(on databricks.Kind, principal string, privileges ...string) string {
+	return "GRANT " + strings.Join(privileges, ", ") + " ON " + strings.ToUpper(string(on)) + " `" + strings.Join(t.parts(on), "`.`") + "` TO " + quote(principal) + ";"
+}
+
+// Of returns the full name of the table, or of its schema or catalog, as Unity Catalog's APIs
+// take it.
+func (t TableName) Of(kind databricks.Kind) string { return strings.Join(t.parts(kind), ".") }
+
+func (t TableName) parts(kind databricks.Kind) []string {
+	return []string{t.Catalog, t.Schema, t.Table}[:map[databricks.Kind]int{databricks.Catalog: 1, databricks.Schema: 2, databricks.Table: 3}[kind]]
+}
+
+// Rescue is the column that DDL is given for a rescue column, which the tag of [RescueTag] makes
+// one.
+// https://docs.databricks.com/aws/en/ingestion/zerobus-rescue-column
+var Rescue = Column{Name: "rescue", Type: "VARIANT"}
+
+// RescueTag returns the statement that makes [Rescue] the table's rescue column. It may be
+// repeated.
+// https://docs.databricks.com/aws/en/sql/language-manual/sql-ref-syntax-ddl-alter-table-manage-column
+func RescueTag(table TableName) string {
+	return fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET TAGS ('%s' = '');\n", table.Quoted(), quote(Rescue.Name), rescueTag)
 }
 
 func definitions(cols []Column, separator string, withNotNull bool) string {

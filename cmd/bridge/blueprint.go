@@ -207,7 +207,7 @@ func readLiveTable(cmd *cobra.Command) (*liveTable, error) {
 		return nil, err
 	}
 	t := &liveTable{cfg: cfg}
-	if t.client, t.columns, err = readTable(cmd, cfg); err != nil {
+	if t.client, t.columns, _, err = readTable(cmd, cfg, false); err != nil {
 		hidden, ok := errors.AsType[*zerobus.ColumnsUnreadable](err)
 		if !ok {
 			return nil, err
@@ -220,18 +220,23 @@ func readLiveTable(cmd *cobra.Command) (*liveTable, error) {
 	return t, nil
 }
 
-// readTable reads the columns of the live table. The client it returns is closed:
-// it knows the table and takes no rows.
-func readTable(cmd *cobra.Command, cfg *config.Config) (*zerobus.Client, []zerobus.Column, error) {
+// readTable reads the columns of the live table and, with tags, the name of its rescue
+// column. The client it returns is closed: it knows the table and takes no rows.
+func readTable(cmd *cobra.Command, cfg *config.Config, tags bool) (_ *zerobus.Client, _ []zerobus.Column, rescue string, _ error) {
 	client, err := pipeline.NewClient(cfg, version(), commandLogger(cmd, cfg.Log, nil))
 	if err != nil {
-		return nil, nil, &usageError{err}
+		return nil, nil, "", &usageError{err}
 	}
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(cmd.Context(), lookupTimeout)
 	defer cancel()
 	columns, err := client.Columns(ctx)
-	return client, columns, err
+	if err == nil && tags {
+		if rescue, err = client.RescueColumn(ctx, columns); err != nil {
+			err = fmt.Errorf("whether %s has a rescue column is not known: %w; leave out --rescue", client.Table(), err)
+		}
+	}
+	return client, columns, rescue, err
 }
 
 func (t *liveTable) compile(plan *mapping.Blueprint) (*mapping.Mapping, error) {

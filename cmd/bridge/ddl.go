@@ -15,7 +15,7 @@ import (
 const lookupTimeout = 30 * time.Second
 
 func newDDLCommand() *cobra.Command {
-	var optional, dedupe, alter bool
+	var optional, dedupe, alter, rescue bool
 	var blueprint, principal string
 	cmd := &cobra.Command{
 		Use:   "ddl",
@@ -29,14 +29,15 @@ given, which prints the difference to the live table.`,
   bridge ddl --blueprint blueprint.yaml --set zerobus.table=datafly.events.stream
   bridge ddl --alter --config config.yaml     what the live table lacks
   bridge ddl --integration orders             the table of one of several integrations
-  bridge ddl --dedupe-view                    also a view that shows each message_id once`,
+  bridge ddl --dedupe-view                    also a view that shows each message_id once
+  bridge ddl --rescue                         also a column for fields that do not fit`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := compileOffline(cmd, blueprint, optional)
 			if err != nil {
 				return err
 			}
 			if alter {
-				return printAlter(cmd, pipeline.RowColumns(m))
+				return printAlter(cmd, pipeline.RowColumns(m), rescue, dedupe)
 			}
 			cfg, err := loadConfig(cmd, true)
 			if err != nil {
@@ -44,11 +45,12 @@ given, which prints the difference to the live table.`,
 			}
 			z := cfg.Zerobus
 			table := zerobus.TableName{Catalog: cmp.Or(z.Catalog, "datafly"), Schema: cmp.Or(z.Schema, "events"), Table: cmp.Or(z.Table, "stream")}
-			sql := zerobus.DDL(table, pipeline.RowColumns(m), cmp.Or(principal, z.ClientID, "<service_principal_application_id>"))
-			if dedupe {
-				sql += "\n" + zerobus.DedupeView(table)
+			columns, tag := pipeline.RowColumns(m), ""
+			if rescue {
+				columns, tag = append(columns, zerobus.Rescue), "\n"+zerobus.RescueTag(table)
 			}
-			return printText(cmd.OutOrStdout(), sql)
+			sql := zerobus.DDL(table, columns, cmp.Or(principal, z.ClientID, "<service_principal_application_id>")) + tag
+			return printText(cmd.OutOrStdout(), sql+view(table, dedupe))
 		},
 	}
 	config.AddFlags(cmd.Flags(), "brokers", "topics", "topic", "group", "log-level", "integration")
@@ -56,19 +58,31 @@ given, which prints the difference to the live table.`,
 	cmd.Flags().StringVar(&principal, "principal", "", "application id to grant to (default zerobus.client_id)")
 	cmd.Flags().BoolVar(&optional, "optional", false, "include the blueprint's optional columns")
 	cmd.Flags().BoolVar(&alter, "alter", false, "print the ALTER TABLE statements that the live table needs for the blueprint; needs the whole configuration")
+	cmd.Flags().BoolVar(&rescue, "rescue", false, "include a rescue column, which takes the fields of JSON rows that do not fit the table, and the statement that sets its tag")
 	cmd.Flags().BoolVar(&dedupe, "dedupe-view", false, "also print a view that shows each message_id once")
 	return cmd
 }
 
 // printAlter prints what the live table lacks, and nothing if that is nothing.
-func printAlter(cmd *cobra.Command, want []zerobus.Column) error {
+func printAlter(cmd *cobra.Command, want []zerobus.Column, rescue, dedupe bool) error {
 	cfg, err := loadConfig(cmd, false)
 	if err != nil {
 		return err
 	}
-	client, have, err := readTable(cmd, cfg)
+	client, have, there, err := readTable(cmd, cfg, rescue)
 	if err != nil {
 		return err
 	}
-	return printText(cmd.OutOrStdout(), zerobus.AlterDiff(client.Table(), want, have))
+	tag := ""
+	if rescue && there == "" {
+		want, tag = append(want, zerobus.Rescue), zerobus.RescueTag(client.Table())
+	}
+	return printText(cmd.OutOrStdout(), zerobus.AlterDiff(client.Table(), want, have)+tag+view(client.Table(), dedupe))
+}
+
+func view(table zerobus.TableName, wanted bool) string {
+	if !wanted {
+		return ""
+	}
+	return "\n" + zerobus.DedupeView(table)
 }
