@@ -164,10 +164,23 @@ func (l *loader) drop(path string) {
 	delete(l.faulty, path)
 }
 
-// dropReplaced drops values that the given ones replace although they have other keys: a
-// secret or the file that holds it, and the parts of a full table name.
+// dropReplaced drops values that the given ones replace although they have other keys:
+// those of dropSecrets, and the parts of a full table name.
 func (l *loader) dropReplaced(given layer) {
-	sets := func(path string) bool {
+	sets := l.dropSecrets(given)
+	if table, _ := l.values["zerobus.table"].(string); sets("zerobus.table") && strings.Count(table, ".") == 2 {
+		for _, path := range []string{"zerobus.catalog", "zerobus.schema"} {
+			if given[path] == "" {
+				l.drop(path)
+			}
+		}
+	}
+}
+
+// dropSecrets drops a secret that the given file replaces, or the file that the given secret
+// replaces. It returns whether a key was given a value.
+func (l *loader) dropSecrets(given layer) (sets func(path string) bool) {
+	sets = func(path string) bool {
 		v := l.values[path]
 		return given[path] != "" && v != nil && reflect.ValueOf(v).Len() > 0
 	}
@@ -182,13 +195,7 @@ func (l *loader) dropReplaced(given layer) {
 			}
 		}
 	}
-	if table, _ := l.values["zerobus.table"].(string); sets("zerobus.table") && strings.Count(table, ".") == 2 {
-		for _, path := range []string{"zerobus.catalog", "zerobus.schema"} {
-			if given[path] == "" {
-				l.drop(path)
-			}
-		}
-	}
+	return sets
 }
 
 // cutOverlay splits a key of --set that is of an integration.

@@ -222,3 +222,49 @@ func FuzzSize(f *testing.F) {
 		}
 	})
 }
+
+// A secret of a later source replaces the file that an earlier one names, and the other way round.
+func TestALaterSourceReplacesTheOtherFormOfASecret(t *testing.T) {
+	named := filepath.Join(t.TempDir(), "named")
+	if err := os.WriteFile(named, []byte("of the file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inFile := write(t, strings.Replace(complete, "client_secret: hush", "client_secret_file: "+named, 1))
+	for name, tc := range map[string]struct {
+		o    config.Options
+		want string
+	}{
+		"the file alone":    {config.Options{File: inFile}, "of the file"},
+		"a variable":        {config.Options{File: inFile, Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET=" + hush}}, hush},
+		"a variable, empty": {config.Options{File: inFile, Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET="}}, "of the file"},
+		"a file's variable": {config.Options{File: write(t, complete), Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET_FILE=" + named}}, "of the file"},
+		"a flag":            {config.Options{File: write(t, complete), Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET=" + hush}, Flags: map[string]string{"client-secret-file": named}}, "of the file"},
+	} {
+		if got, err := load(t, tc.o).Zerobus.ClientSecretSource().Read(); err != nil || got != tc.want {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, tc.want)
+		}
+	}
+	both := []string{"BRIDGE_ZEROBUS_CLIENT_SECRET=" + hush, "BRIDGE_ZEROBUS_CLIENT_SECRET_FILE=" + named}
+	if _, err := config.Load(config.Options{File: inFile, Env: both}); err == nil || !strings.Contains(err.Error(), "must not be set together") {
+		t.Errorf("both in one source: got %v, want them refused", err)
+	}
+}
+
+// The file has what differs from the defaults, and no secret.
+func TestFileOfAConfiguration(t *testing.T) {
+	c := load(t, config.Options{File: write(t, strings.Replace(complete, "hush", hush, 1)), Env: []string{"KAFKA_BROKERS=a:1,b:2"},
+		Sets: []string{"kafka.sasl.mechanism=scram-sha-512", "kafka.sasl.username=u", "kafka.sasl.password=" + hush, "zerobus.timeout=45s", "log.level=info"}})
+	text, left, err := c.File()
+	if err != nil || fmt.Sprint(left) != "[kafka.sasl.password zerobus.client_secret]" {
+		t.Fatalf("got left %v, %v", left, err)
+	}
+	for _, absent := range []string{hush, "[redacted]", "\nlog:", "group:", "rejects:"} {
+		if strings.Contains(string(text), absent) {
+			t.Errorf("got %q in\n%s", absent, text)
+		}
+	}
+	again := load(t, config.Options{File: write(t, string(text)), Env: []string{"BRIDGE_KAFKA_SASL_PASSWORD=" + hush, "BRIDGE_ZEROBUS_CLIENT_SECRET=" + hush}})
+	if _, live, others := c.Follow(again); len(live)+len(others) > 0 {
+		t.Errorf("the file has other values of %v, %v:\n%s", live, others, text)
+	}
+}

@@ -118,6 +118,7 @@ func (l *loader) readFlags(flags map[string]string) {
 		}
 		l.take(origin{source: "--" + name}, given, path, flags[name], nil)
 	}
+	l.dropSecrets(given)
 }
 
 // readSets takes the pairs of --set that are of the base, and returns those of
@@ -195,6 +196,7 @@ func (l *loader) readVariables(environ []string, paths map[string]string) {
 			l.take(origin{source: "environment variable " + name}, given, path, value, nil)
 		}
 	}
+	l.dropSecrets(given)
 }
 
 func (l *loader) unknownEnv(name string) {

@@ -96,7 +96,7 @@ func (e *StatementError) Error() string {
 
 const (
 	statementsPath  = "/api/2.0/sql/statements"
-	pollFirst       = 100 * time.Millisecond
+	pollFirst       = 50 * time.Millisecond
 	pollMost        = 5 * time.Second
 	cancelTimeout   = 2 * time.Second
 	resultChunksMax = 1 // a longer result is an error: callers bound their queries

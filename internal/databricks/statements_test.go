@@ -46,10 +46,10 @@ func TestExecute(t *testing.T) {
 		waits   time.Duration
 	}{
 		{name: "at once", answers: []string{done}, rows: 2},
-		{name: "a warehouse starts", answers: []string{pending, pending, pending, running, done}, rows: 2, waits: 1500 * time.Millisecond},
+		{name: "a warehouse starts", answers: []string{pending, pending, pending, running, done}, rows: 2, waits: 750 * time.Millisecond},
 		{name: "no rows", answers: []string{`{"statement_id":"s/1","status":{"state":"SUCCEEDED"}}`}},
 		{name: "failed", answers: []string{pending, `{"status":{"state":"FAILED","error":{"error_code":"PERMISSION_DENIED","message":"no\nCREATE CATALOG, the-token the-secret"}}}`},
-			fails: `the statement ended as FAILED PERMISSION_DENIED "no CREATE CATALOG, [redacted] [redacted]"`, waits: 100 * time.Millisecond},
+			fails: `the statement ended as FAILED PERMISSION_DENIED "no CREATE CATALOG, [redacted] [redacted]"`, waits: 50 * time.Millisecond},
 		{name: "canceled by somebody", answers: []string{`{"statement_id":"s/1","status":{"state":"CANCELED"}}`}, fails: "the statement ended as CANCELED"},
 		{name: "no id", answers: []string{`{"status":{"state":"PENDING"}}`}, fails: "POST /api/2.0/sql/statements: the answer names no statement_id"},
 		{name: "no state", answers: []string{`{"statement_id":"s/1"}`}, fails: "the statement ended as "},

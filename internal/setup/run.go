@@ -115,8 +115,10 @@ func (s *session) remedy(i *Item, err error) string {
 		other = "; or run setup with --profile or DATABRICKS_TOKEN of a principal that may"
 	}
 	switch {
-	case http4xx && denied(err) && i.grants == nil || http4xx && s.Warehouse != nil && denied(err):
+	case http4xx && denied(err) && s.Warehouse != nil:
 		return fmt.Sprintf("%s lacks CAN USE on warehouse %s; grant it at SQL Warehouses, %s, Permissions%s", s.RunBy, s.Warehouse.ID, s.Warehouse.Name, other)
+	case denied(err) && i.grants != nil:
+		return fmt.Sprintf("%s lacks MANAGE on %s; an administrator runs: %s%s", s.RunBy, i.on, i.Statement, other)
 	case denied(err):
 		privilege, on := i.privilege, i.on
 		if m := missing.FindStringSubmatch(err.Error()); m != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/databricks"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/setting"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -118,6 +119,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 func (s *session) configure(ctx context.Context) (err error) {
 	if s.cfg, err = s.fields(ctx); err != nil {
 		return err
+	}
+	if !hasCredential(&s.cfg.Zerobus) {
+		return &UsageError{&setting.Problem{Key: secretKey, Rule: "is required", Remedy: "set it as " + setting.EnvName(secretKey) + ", or name a file that holds it with --client-secret-file"}}
 	}
 	if s.parts, err = pipeline.NewParts(s.cfg, s.Version, s.Log); err != nil {
 		return &UsageError{err}
