@@ -145,7 +145,7 @@ func TestAReplacedSecretIsTriedWithinASecond(t *testing.T) {
 		secret.Store("wrong-secret-of-old")
 		var reads atomic.Int64
 		b := virtual(t, func(c *zerobus.Config) {
-			c.ReadClientSecret = func() (string, error) { reads.Add(1); return secret.Load().(string), nil }
+			c.ReadCredential = func() (string, error) { reads.Add(1); return secret.Load().(string), nil }
 		})
 		var all []<-chan error
 		for range 10 {
@@ -179,7 +179,7 @@ func TestAnUnreadableSecretBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var there atomic.Bool
 		b := virtual(t, func(c *zerobus.Config) {
-			c.ReadClientSecret = func() (string, error) {
+			c.ReadCredential = func() (string, error) {
 				if !there.Load() {
 					return "", errors.New("open client.secret: no such file")
 				}

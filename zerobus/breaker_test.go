@@ -94,7 +94,7 @@ func TestAReplacedSecretBringsANewToken(t *testing.T) {
 		var secret atomic.Value
 		secret.Store(secretOne)
 		b := virtual(t, func(c *zerobus.Config) {
-			c.ReadClientSecret = func() (string, error) { return secret.Load().(string), nil }
+			c.ReadCredential = func() (string, error) { return secret.Load().(string), nil }
 		})
 		b.space.onIngest = func(w http.ResponseWriter, r *http.Request, _ []json.RawMessage) bool {
 			return strings.HasSuffix(r.Header.Get("Authorization"), "token-1-of-test") && fail(w, 403, "PERMISSION_DENIED", "no")
@@ -191,7 +191,7 @@ func TestAProbeThatMeetsAnOutageIsRepeatedSoon(t *testing.T) {
 		secret.Store("wrong-secret-of-old")
 		var away atomic.Int64
 		b := virtual(t, func(c *zerobus.Config) {
-			c.ReadClientSecret = func() (string, error) { return secret.Load().(string), nil }
+			c.ReadCredential = func() (string, error) { return secret.Load().(string), nil }
 		})
 		b.space.onToken = func(w http.ResponseWriter, _ *http.Request) bool {
 			return away.Add(-1) >= 0 && fail(w, 503, "TEMPORARILY_UNAVAILABLE", "no")

@@ -42,11 +42,11 @@ const (
 // ColumnsRefresh 0 is never.
 type Config struct {
 	Settings
-	// ReadClientSecret, if not nil, returns the client secret instead of the Settings.
-	// It is called for each token, and once a second while writing is blocked, so a
-	// secret replaced in its file is used without a restart. It must be safe for
-	// concurrent use.
-	ReadClientSecret func() (string, error)
+	// ReadCredential, if not nil, returns the client secret, or the token to exchange,
+	// instead of the Settings. It is called for each token, and once a second while
+	// writing is blocked, so one replaced in its file is used without a restart. It
+	// must be safe for concurrent use.
+	ReadCredential func() (string, error)
 	// Connections are shared with other clients. Nil: the client has its own.
 	Connections *Connections
 	// ProbeEvery is the time between attempts while a configuration fault blocks
@@ -87,15 +87,15 @@ var schema = setting.SchemaOf[configured]()
 func (c Config) parse() (settings, error) {
 	all := configured{c.Settings}
 	var skip []string
-	if c.ReadClientSecret != nil {
+	if c.ReadCredential != nil {
 		skip = []string{"zerobus.client_secret"}
 	}
 	problems := schema.Complete(&all, skip...)
 	s := settings{Config: c}
 	s.Settings = all.Zerobus
 	s.table = TableName{s.Catalog, s.Schema, s.Table}
-	if s.ReadClientSecret == nil {
-		s.ReadClientSecret = s.ClientSecretSource().Read
+	if s.ReadCredential == nil {
+		s.ReadCredential = s.CredentialSource().Read
 	}
 	s.Connections = cmp.Or(c.Connections, NewConnections())
 	if s.ProbeEvery, s.UserAgent = cmp.Or(c.ProbeEvery, DefaultProbeEvery), cmp.Or(c.UserAgent, DefaultUserAgent); s.ProbeEvery < 0 {

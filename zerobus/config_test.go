@@ -25,7 +25,7 @@ func TestConfigProblems(t *testing.T) {
 		{"not a URL", func(c *zerobus.Config) { c.WorkspaceURL = "https://a b" }, "must be a URL"},
 		{"password", func(c *zerobus.Config) { c.WorkspaceURL = "https://u:hunter2@abc.example" }, "must not hold a user or password"},
 		{"no id", func(c *zerobus.Config) { c.ClientID = "" }, "zerobus.client_id is required"},
-		{"no secret", func(c *zerobus.Config) { c.ReadClientSecret = nil }, "zerobus.client_secret is required"},
+		{"no secret", func(c *zerobus.Config) { c.ReadCredential = nil }, "zerobus.client_secret is required"},
 		{"no table", func(c *zerobus.Config) { c.Table = "" }, "zerobus.table is required"},
 		{"no catalog", func(c *zerobus.Config) { c.Catalog = "" }, "zerobus.catalog is required"},
 		{"dotted schema", func(c *zerobus.Config) { c.Schema = "a.b" }, "must be a Unity Catalog name"},

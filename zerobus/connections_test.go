@@ -49,7 +49,7 @@ func TestClientsShareHTTPConnections(t *testing.T) {
 	client := func(secret string, on *zerobus.Connections) *zerobus.Client {
 		cfg := config(server.URL)
 		cfg.Connections, cfg.ProbeEvery = on, time.Minute
-		cfg.ReadClientSecret = func() (string, error) { return secret, nil }
+		cfg.ReadCredential = func() (string, error) { return secret, nil }
 		c, err := zerobus.New(cfg, zap.NewNop(), nil)
 		if err != nil {
 			t.Fatal(err)

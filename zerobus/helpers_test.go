@@ -287,7 +287,7 @@ func config(url string) zerobus.Config {
 	return zerobus.Config{
 		Settings: zerobus.Settings{WorkspaceURL: url, ClientID: principal, Catalog: "datafly", Schema: "events", Table: "stream",
 			Transport: zerobus.TransportWorkspace},
-		ReadClientSecret: func() (string, error) { return secretOne, nil },
+		ReadCredential: func() (string, error) { return secretOne, nil },
 	}
 }
 

@@ -27,8 +27,8 @@ const (
 
 // answerRemedies holds what an answer means and what to do about it. The first row that
 // matches is used. An empty code or list of operations matches any. In the texts {table},
-// {quoted}, {principal}, {workspace}, {workspace_id}, {endpoint}, {token_url}, {ingest}
-// and {grants} are replaced with the configured names, and {key}, {address} and {reach}
+// {quoted}, {principal}, {workspace}, {workspace_id}, {endpoint}, {token_url}, {token_file},
+// {ingest} and {grants} are replaced with the configured names, and {key}, {address} and {reach}
 // with those of the operation, so that statements can be pasted.
 var answerRemedies = []struct {
 	ops    string
@@ -46,6 +46,8 @@ var answerRemedies = []struct {
 	{opToken, anyStatus, "invalid_target", cause{"the workspace mints no tokens for the workspace id {workspace_id}",
 		"set zerobus.workspace_id to the number after ?o= in the workspace's address, and check that zerobus.workspace_url ({workspace}) " +
 			"is of the same workspace"}},
+	{opToken, anyStatus, "unsupported_grant_type", cause{"the token endpoint does not serve this grant",
+		"check zerobus.token_url ({token_url}), and use zerobus.client_secret where tokens cannot be exchanged"}},
 	{opToken, anyStatus, "invalid_client", causeClient},
 	{opToken, 400, "", causeClient},
 	{opToken, 401, "", causeClient},
@@ -117,6 +119,9 @@ var (
 	causeBusy   = cause{"the service is not ready to answer", "nothing, the bridge retries; if it lasts, look at the workspace's status page"}
 	causeClient = cause{"the client id or the client secret is wrong, or the secret was rotated or has expired",
 		"generate a new OAuth secret for service principal {principal} and set it as zerobus.client_secret"}
+	causeNoSecret = cause{"the client secret could not be read", "check zerobus.client_secret or the file it comes from"}
+	causeNoJWT    = cause{"there is no token to exchange in {token_file}",
+		"let zerobus.token_exchange.token_file name a file with a JWT of the identity provider and nothing else"}
 	causeRow = cause{"at least one row cannot be ingested; usually it carries a column the table lacks, or a value of another type than the column's",
 		"compare the row with the columns of {quoted}: add the column, or fix or remove its mapping in the blueprint; " +
 			"bridge check compares the two"}
@@ -173,7 +178,7 @@ func newRemedies(s settings, found bool) remedies {
 		}
 		r.names[op] = strings.NewReplacer("{key}", key, "{address}", address, "{host_port}", host, "{reach}", reach,
 			"{endpoint}", endpoint, "{workspace_id}", id, "{workspace}", s.base.String(), "{token_url}", s.token, "{ingest}", s.ingest,
-			"{by_hand}", byHand(s, id), "{table}", s.table.String(), "{quoted}", s.table.Quoted(), "{principal}", s.ClientID,
+			"{by_hand}", byHand(s, id), "{table}", s.table.String(), "{quoted}", s.table.Quoted(), "{principal}", s.ClientID, "{token_file}", s.TokenExchange.TokenFile,
 			"{grants}", strings.Join(Grants(s.table, s.ClientID), " "))
 	}
 	return r

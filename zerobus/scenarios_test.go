@@ -110,7 +110,7 @@ func shut(t *testing.T, em *emulator.Emulator) {
 func client(t *testing.T, em *emulator.Emulator, space http.RoundTripper, dial func(context.Context) (net.Conn, error), change func(*zerobus.Config)) stage {
 	t.Helper()
 	cfg := grpcConfig()
-	cfg.ClientID, cfg.ReadClientSecret = emulator.DefaultClientID, func() (string, error) { return emulator.DefaultClientSecret, nil }
+	cfg.ClientID, cfg.ReadCredential = emulator.DefaultClientID, func() (string, error) { return emulator.DefaultClientSecret, nil }
 	cfg.WorkspaceID = emulator.DefaultWorkspaceID
 	if change != nil {
 		change(&cfg)

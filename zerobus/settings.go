@@ -21,8 +21,10 @@ type Settings struct {
 	ClientID string `yaml:"client_id" required:"the application id of the service principal"`
 	// ClientSecret is its OAuth secret, or ClientSecretFile names a file that holds
 	// it. The file is read again for each token.
-	ClientSecret     setting.Secret `yaml:"client_secret" required:"the service principal's OAuth secret" with:"client_id,workspace_url,token_url"`
+	ClientSecret     setting.Secret `yaml:"client_secret" required:"the service principal's OAuth secret" with:"client_id,workspace_url,token_url" or:"zerobus.token_exchange.token_file"`
 	ClientSecretFile string         `yaml:"client_secret_file"`
+	// TokenExchange takes the place of the secret.
+	TokenExchange TokenExchange `yaml:"token_exchange"`
 	// Catalog, Schema and Table name the target in Unity Catalog. Table may hold the
 	// full name catalog.schema.table, and the other two may then be empty.
 	Catalog string `yaml:"catalog" required:"the Unity Catalog name of the table"`
@@ -93,11 +95,6 @@ type Settings struct {
 	// stream. A larger batch is refused as too_large without being sent. 10 MiB is
 	// the service's own bound; over grpc it is 64 KiB less, as in Databricks' clients.
 	MaxRequestBytes setting.Size `yaml:"max_request_bytes" default:"10MiB" min:"1KiB" max:"10MiB"`
-}
-
-// ClientSecretSource returns where the client secret comes from.
-func (s Settings) ClientSecretSource() setting.SecretSource {
-	return setting.SecretSource{Key: "zerobus.client_secret", Value: s.ClientSecret, File: s.ClientSecretFile}
 }
 
 // Check implements the rules about addresses and names. It brings the addresses to

@@ -192,7 +192,7 @@ func TestSecretsRotateWhileManyWrite(t *testing.T) {
 	var mu sync.Mutex
 	secret := secretOne
 	b := onSockets(t, newWorkspace(), func(c *zerobus.Config) {
-		c.ReadClientSecret = func() (string, error) {
+		c.ReadCredential = func() (string, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			return secret, nil

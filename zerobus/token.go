@@ -45,7 +45,7 @@ type tokenSource struct {
 	minting   *call[string] // nil: no request is under way
 	retryAt   time.Time     // no early refresh before
 	late      bool          // the last refresh failed, and was logged
-	presented string        // the secret last presented
+	presented string        // the secret, or the token to exchange, last presented
 }
 
 // get returns a valid token. It waits for a request under way until ctx ends.
@@ -116,40 +116,56 @@ func (s *tokenSource) publish(c *call[string], tok *token, err error) {
 
 // mint sends one token request and waits at most limit.
 func (s *tokenSource) mint(ctx context.Context, limit time.Duration) (*token, error) {
-	secret, err := s.c.set.ReadClientSecret()
+	secret, err := s.c.set.ReadCredential()
 	if err == nil && secret == "" {
 		err = errors.New("it is empty")
 	}
 	s.mu.Lock()
 	s.presented = secret
 	s.mu.Unlock()
+	exchanging := s.c.set.TokenExchange.TokenFile != ""
+	var jwt subject
+	if err == nil && exchanging {
+		jwt, err = parseSubject(secret)
+	}
 	if err != nil {
-		return nil, &Error{Op: opToken, Err: err, kind: configuration, Meaning: "the client secret could not be read",
-			Remedy: "check zerobus.client_secret or the file it comes from"}
+		e := &Error{Op: opToken, Err: err, kind: configuration}
+		if exchanging {
+			return nil, s.c.rem.byCause(e, causeNoJWT)
+		}
+		return nil, s.c.rem.byCause(e, causeNoSecret)
 	}
 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	config := clientcredentials.Config{ClientID: s.c.set.ClientID, ClientSecret: secret, TokenURL: s.c.set.token,
 		Scopes: strings.Fields(s.c.set.Scope), EndpointParams: s.params, AuthStyle: oauth2.AuthStyleInHeader}
+	if exchanging {
+		s.c.set.TokenExchange.exchange(&config, secret)
+	}
 	asked := time.Now()
 	got, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, s.http))
 	if err != nil {
-		return nil, s.explain(err)
+		return nil, s.explain(err, jwt)
 	}
 	if strings.ContainsFunc(got.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, s.c.rem.misread(opToken, http.StatusOK, errors.New("the token holds characters no header may carry"))
 	}
 	t := &token{value: got.AccessToken, minted: asked, expires: got.Expiry}
-	if !got.Expiry.IsZero() {
-		t.refresh = got.Expiry.Add(-min(refreshAhead, got.Expiry.Sub(asked)/2))
+	// A token lives no longer than the one it was exchanged for, whatever the answer has.
+	// This machine's clock may be wrong: an end in the past is not believed.
+	if end := jwt.expires(); end.After(asked) && end.Before(t.expires) {
+		t.expires = end
+	}
+	if !t.expires.IsZero() {
+		t.refresh = t.expires.Add(-min(refreshAhead, t.expires.Sub(asked)/2))
 	}
 	return t, nil
 }
 
 // explain turns an error of oauth2 into an *Error. The text of the former may hold the
-// whole body, so it is dropped.
-func (s *tokenSource) explain(err error) error {
+// whole body, so it is dropped. jwt is the token that was to be exchanged, if any.
+func (s *tokenSource) explain(err error, jwt subject) error {
 	if sent, ok := errors.AsType[*url.Error](err); ok {
 		return s.c.rem.network(opToken, sent.Err)
 	}
@@ -167,7 +183,11 @@ func (s *tokenSource) explain(err error) error {
 	if e.kind, e.reason = classify(opToken, e.Status); e.kind != transient {
 		e.kind = configuration // no status of this endpoint is about a row or fixed by a fresh token
 	}
-	return s.c.rem.byAnswer(e)
+	e = s.c.rem.byAnswer(e)
+	if s.c.set.TokenExchange.TokenFile != "" {
+		return s.refusedExchange(e, jwt)
+	}
+	return e
 }
 
 // secrets returns the texts that no error may repeat, in every form that a service could
@@ -195,7 +215,7 @@ func (s *tokenSource) drop(used string) {
 // secretReplaced reports whether the secret differs from the last one presented, and
 // forgets the old one's token if so.
 func (s *tokenSource) secretReplaced() bool {
-	secret, err := s.c.set.ReadClientSecret()
+	secret, err := s.c.set.ReadCredential()
 	if err != nil || secret == "" {
 		return false
 	}

@@ -69,6 +69,7 @@ loopback unless everyone who can reach it may read and change the rows.`,
 	flags.StringVar(&f.zerobus, "zerobus-listen", "", "`address` of the Zerobus endpoint, gRPC and REST on one port; none when given empty (default the port after --listen's, 127.0.0.1:8091)")
 	flags.StringVar(&f.cfg.ClientID, "client-id", emulator.DefaultClientID, "OAuth client `id` that is accepted")
 	flags.StringVar(&f.cfg.ClientSecret, "client-secret", emulator.DefaultClientSecret, "OAuth client `secret` that is accepted")
+	flags.Var(&f.cfg.Federation, "federation", "exchange JWTs of `issuer=URL,audience=NAME,subject=NAME` for tokens; signatures are not checked (default none)")
 	flags.DurationVar(&f.cfg.TokenLifetime, "token-lifetime", emulator.DefaultTokenLifetime, "how long a token is valid")
 	flags.StringVar(&f.ddl, "ddl", "", "SQL `file` whose CREATE TABLE statements make the tables (default datafly.events.stream with 13 columns)")
 	flags.StringVar(&f.cfg.JSONL, "jsonl", "", "`file` that rows are appended to and reloaded from (default none)")

@@ -69,7 +69,7 @@ func bridge(t *testing.T, env []string, args ...string) (string, int) {
 func configured(t *testing.T, m manifest) {
 	t.Helper()
 	mounted := t.TempDir()
-	files := map[string]string{"zerobus/client-secret": "x", "zerobus/orders": "x", "zerobus/clicks": "x", "kafka/password": "x", "ops/token": "0123456789abcdef",
+	files := map[string]string{"zerobus/client-secret": "x", "zerobus/orders": "x", "zerobus/clicks": "x", "zerobus/token": "x", "zerobus-token/token": "x", "kafka/password": "x", "ops/token": "0123456789abcdef",
 		"kafka-tls/ca.crt": "x", "kafka-tls/tls.crt": "x", "kafka-tls/tls.key": "x", "proxy-ca/ca.crt": authority}
 	for name, content := range files {
 		write(t, filepath.Join(mounted, name), content)

@@ -15,6 +15,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	apps "k8s.io/api/apps/v1"
 	batch "k8s.io/api/batch/v1"
+	core "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -32,6 +33,8 @@ var cases = map[string][]string{
 	"nobody watches":    {minimal, `{networkPolicy: {enabled: true, metricsFrom: []}}`},
 	"recreate":          {minimal, `{strategy: {type: Recreate, rollingUpdate: null}}`},
 	"only integrations": {onlyIntegrations},
+	"token exchange":    {minimal, `zerobus: {existingSecret: "", tokenExchange: {enabled: true, audience: databricks}}`},
+	"token of a user":   {minimal, `{config: {zerobus: {token_exchange: {policy: account}}}, zerobus: {tokenExchange: {enabled: true, audience: databricks}}, integrations: {orders: {zerobus: {table: a.b.c, client_secret_file: /etc/bridge/zerobus/orders}}}}`},
 	"own ConfigMap":     {minimal, `existingIntegrationsConfigMap: mine`},
 	"long drain":        {minimal, `{config: {delivery: {drain: 50s}}, terminationGracePeriodSeconds: 55}`},
 }
@@ -91,6 +94,9 @@ func TestChartRefuses(t *testing.T) {
 		{"a secret among the values", `config: {zerobus: {client_secret: hunter2}}`, "client_secret"},
 		{"a password among the values", `config: {kafka: {sasl: {password: hunter2}}}`, "password"},
 		{"one name for all members", `config: {kafka: {instance_id: bridge-0}}`, "instance_id"},
+		{"a token without an audience", `zerobus: {tokenExchange: {enabled: true}}`, "zerobus.tokenExchange.audience: name an audience"},
+		{"a token that ends too soon", `zerobus: {tokenExchange: {enabled: true, audience: a, expirationSeconds: 599}}`, "expirationSeconds"},
+		{"a token file beside the chart's", `config: {zerobus: {token_exchange: {token_file: /x}}}`, "token_file"},
 		{"no secret", `zerobus: {existingSecret: ""}`, "zerobus.existingSecret: name the Secret"},
 		{"a drain longer than the grace period", `config: {delivery: {drain: 40s}}`, "would be killed while they drain"},
 		{"a drain of minutes", `config: {delivery: {drain: 1m}}`, "would be killed while they drain"},
@@ -127,6 +133,32 @@ func TestChartRefuses(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: the error repeats the secret: %v", tc.name, err)
 		}
+	}
+}
+
+// With workload identity the pods need no Secret: kubelet writes a token for the
+// audience, and the configuration names its file.
+func TestTokenExchange(t *testing.T) {
+	m := parse(t, joined(mustRender(t, values(t, minimal, `zerobus: {existingSecret: "", tokenExchange: {enabled: true, audience: databricks, expirationSeconds: 7200}}`))))
+	spec := one[*apps.Deployment](t, m, "Deployment/bridge").Spec.Template.Spec
+	var token *core.ServiceAccountTokenProjection
+	for _, v := range spec.Volumes {
+		if v.Secret != nil {
+			t.Errorf("volume %s is a Secret, want none", v.Name)
+		}
+		if v.Name == "zerobus-token" {
+			token = v.Projected.Sources[0].ServiceAccountToken
+		}
+	}
+	if token == nil || token.Audience != "databricks" || *token.ExpirationSeconds != 7200 || token.Path != "token" {
+		t.Errorf("the projected token is %+v, want one of 7200 s for databricks", token)
+	}
+	if *spec.AutomountServiceAccountToken {
+		t.Error("the token for the API server is mounted, want it left out")
+	}
+	config := one[*core.ConfigMap](t, m, "ConfigMap/bridge").Data["config.yaml"]
+	if !strings.Contains(config, "token_file: /etc/bridge/zerobus-token/token") || strings.Contains(config, "client_secret") {
+		t.Errorf("the configuration names no token file, or a secret:\n%s", config)
 	}
 }
 

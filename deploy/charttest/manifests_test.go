@@ -2,6 +2,7 @@ package charttest_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	apps "k8s.io/api/apps/v1"
@@ -25,6 +26,29 @@ func TestPlainManifests(t *testing.T) {
 	}
 	if args := job.Spec.Template.Spec.Containers[0].Args; args[3] != "--group" || args[4] == "zerobus-bridge" {
 		t.Errorf("the replay reads in %s %s, want a group that is not the deployment's", args[3], args[4])
+	}
+}
+
+// The two comments of the plain manifest replace its Secret by a projected token.
+func TestPlainManifestWithATokenExchange(t *testing.T) {
+	lines := strings.Split(read(t, "deploy/kubernetes/bridge.yaml"), "\n")
+	replaced := 0
+	for i, line := range lines {
+		if strings.Contains(line, " # or, without a secret") {
+			lines[i], lines[i+1] = "", strings.Replace(lines[i+1], "# ", "", 1)
+			replaced++
+		}
+	}
+	if replaced != 2 {
+		t.Fatalf("replaced %d lines, want 2", replaced)
+	}
+	m := parse(t, strings.Join(lines, "\n"))
+	consistent(t, m)
+	configured(t, m)
+	for _, v := range one[*apps.Deployment](t, m, "Deployment/bridge").Spec.Template.Spec.Volumes {
+		if v.Secret != nil || v.Name == "zerobus" && v.Projected.Sources[0].ServiceAccountToken.Audience != "databricks" {
+			t.Errorf("volume %s is %+v, want no Secret and a token for databricks", v.Name, v.VolumeSource)
+		}
 	}
 }
 

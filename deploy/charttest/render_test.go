@@ -59,6 +59,7 @@ blueprint: |
   extends: default
 blueprints: {orders.yaml: "version: 2\nextends: default\n"}
 ops: {existingSecret: page}
+zerobus: {tokenExchange: {enabled: true, audience: databricks}}
 kafka: {existingSecret: kafka, tlsSecret: kafka-tls, tlsCA: true, tlsClient: true}
 resources: {requests: {cpu: 1, memory: 512Mi}, limits: {memory: 1Gi}}
 serviceAccount: {annotations: {eks.amazonaws.com/role-arn: arn:aws:iam::1:role/bridge}}

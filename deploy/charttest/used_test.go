@@ -43,7 +43,8 @@ var changed = map[string]any{
 }
 
 // refusals say that one value may not stand with another: it is used.
-var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token", "raise the first", "keda.serverAddress: name", "at least twice the buffer"}
+var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token", "raise the first", "keda.serverAddress: name", "at least twice the buffer",
+	"zerobus.tokenExchange.audience: name"}
 
 // Every value of values.yaml is changed alone; a value whose change nothing
 // shows does nothing.

@@ -122,6 +122,7 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "oauthbearer", "kafka.sasl.oauth.token_url": "https://idp.example", "kafka.sasl.oauth.client_id": "i",
 			"kafka.sasl.oauth.client_secret_file": file},
 		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "zerobus.transport": "workspace", "zerobus.confirm": "lenient"},
+		{"zerobus.token_exchange.token_file": file, "zerobus.token_exchange.policy": "account", "ops.token": "sixteen characters"},
 	}
 	defaults := leaves(reflect.ValueOf(config.Defaults()), "")
 	changed := map[string]bool{}

@@ -120,7 +120,7 @@ func FuzzIntegrations(f *testing.F) {
 		if d != nil {
 			for _, i := range d.Integrations {
 				c := i.Config
-				if len(c.Kafka.Topics) == 0 || c.Kafka.Group == "" || c.Zerobus.Table == "" || c.Zerobus.ClientSecret == "" && c.Zerobus.ClientSecretFile == "" || c.Rejects.Integration != i.Name || c.Ops.Address != d.Base.Ops.Address {
+				if len(c.Kafka.Topics) == 0 || c.Kafka.Group == "" || c.Zerobus.Table == "" || c.Zerobus.ClientSecret == "" && c.Zerobus.ClientSecretFile == "" && c.Zerobus.TokenExchange.TokenFile == "" || c.Rejects.Integration != i.Name || c.Ops.Address != d.Base.Ops.Address {
 					t.Errorf("%s is not complete: %+v", i.Name, c)
 				}
 				shown, err := i.YAML()

@@ -177,21 +177,20 @@ func (l *loader) dropReplaced(given layer) {
 	}
 }
 
-// dropSecrets drops a secret that the given file replaces, or the file that the given secret
-// replaces. It returns whether a key was given a value.
+// dropSecrets drops the forms of a secret that the given one replaces: the secret, its file,
+// and the key that takes its place. It returns whether a key was given a value.
 func (l *loader) dropSecrets(given layer) (sets func(path string) bool) {
 	sets = func(path string) bool {
 		v := l.values[path]
 		return given[path] != "" && v != nil && reflect.ValueOf(v).Len() > 0
 	}
 	for _, k := range schema.Keys {
-		if file := k.Path + "_file"; k.Type == "secret" && sets(k.Path) != sets(file) {
-			dropped := file
-			if sets(file) {
-				dropped = k.Path
-			}
-			if given[dropped] == "" {
-				l.drop(dropped)
+		if k.Type != "secret" || !slices.ContainsFunc(k.Alternatives(), sets) {
+			continue
+		}
+		for _, path := range k.Alternatives() {
+			if given[path] == "" {
+				l.drop(path)
 			}
 		}
 	}

@@ -23,7 +23,7 @@ const hush = "hunter2-hunter2"
 func TestSecretsAreNeverShown(t *testing.T) {
 	c := load(t, config.Options{File: write(t, strings.Replace(complete, "hush", hush, 1)),
 		Sets: []string{"kafka.sasl.mechanism=plain", "kafka.sasl.username=u", "kafka.sasl.password=" + hush}})
-	source := c.Zerobus.ClientSecretSource()
+	source := c.Zerobus.CredentialSource()
 	var out bytes.Buffer
 	for _, value := range []any{c.Zerobus.ClientSecret, &c.Zerobus.ClientSecret, source, &source, *c, c, []setting.Secret{hush}, map[string]setting.Secret{"k": hush}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T"} {
@@ -234,13 +234,14 @@ func TestALaterSourceReplacesTheOtherFormOfASecret(t *testing.T) {
 		o    config.Options
 		want string
 	}{
-		"the file alone":    {config.Options{File: inFile}, "of the file"},
-		"a variable":        {config.Options{File: inFile, Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET=" + hush}}, hush},
-		"a variable, empty": {config.Options{File: inFile, Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET="}}, "of the file"},
-		"a file's variable": {config.Options{File: write(t, complete), Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET_FILE=" + named}}, "of the file"},
-		"a flag":            {config.Options{File: write(t, complete), Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET=" + hush}, Flags: map[string]string{"client-secret-file": named}}, "of the file"},
+		"the file alone":      {config.Options{File: inFile}, "of the file"},
+		"a variable":          {config.Options{File: inFile, Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET=" + hush}}, hush},
+		"a variable, empty":   {config.Options{File: inFile, Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET="}}, "of the file"},
+		"a file's variable":   {config.Options{File: write(t, complete), Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET_FILE=" + named}}, "of the file"},
+		"a token to exchange": {config.Options{File: write(t, complete), Env: []string{"BRIDGE_ZEROBUS_TOKEN_EXCHANGE_TOKEN_FILE=" + named}}, "of the file"},
+		"a flag":              {config.Options{File: write(t, complete), Env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET=" + hush}, Flags: map[string]string{"client-secret-file": named}}, "of the file"},
 	} {
-		if got, err := load(t, tc.o).Zerobus.ClientSecretSource().Read(); err != nil || got != tc.want {
+		if got, err := load(t, tc.o).Zerobus.CredentialSource().Read(); err != nil || got != tc.want {
 			t.Errorf("%s: got %q, %v, want %q", name, got, err, tc.want)
 		}
 	}

@@ -14,7 +14,7 @@ var tagName = regexp.MustCompile(`(\w+):"`)
 
 // A tag with a typing mistake would be a rule that never runs.
 func TestTagsAreKnown(t *testing.T) {
-	known := strings.Fields("yaml json default choices min max zero unique readable required when only_when remedy live with scope")
+	known := strings.Fields("yaml json default choices min max zero unique readable required when only_when remedy live with or scope")
 	var walk func(typ reflect.Type, path string)
 	walk = func(typ reflect.Type, path string) {
 		for i := range typ.NumField() {
@@ -64,6 +64,7 @@ func TestIgnored(t *testing.T) {
 		{"zerobus.ingest_path=/x", "with zerobus.transport grpc", grpc, nil},
 		{"zerobus.confirm=lenient", "with zerobus.transport rest", rest, nil},
 		{"zerobus.gzip=true", "with zerobus.transport grpc", grpc, rest},
+		{"zerobus.token_exchange.policy=account", "without zerobus.token_exchange.token_file", nil, []string{"zerobus.client_secret=", "zerobus.token_exchange.token_file=uses_test.go"}},
 		{"kafka.sasl.allow_plaintext=true", "with kafka.sasl.mechanism none", nil, []string{"kafka.sasl.mechanism=plain", "kafka.sasl.username=u", "kafka.sasl.password=p"}},
 		{"kafka.sasl.allow_plaintext=true", "while kafka.tls.enabled is true", []string{"kafka.tls.enabled=true"}, nil},
 		{"kafka.session_timeout=20s", "with kafka.protocol consumer", []string{"kafka.protocol=consumer"}, nil},

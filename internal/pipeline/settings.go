@@ -33,7 +33,7 @@ func newSecrets(settings func() *config.Config, log *zap.Logger) *secrets {
 	}
 	keep(&s.password, func(c *config.Config) setting.SecretSource { return c.Kafka.SASL.PasswordSource() })
 	keep(&s.oauth, func(c *config.Config) setting.SecretSource { return c.Kafka.SASL.OAuth.ClientSecretSource() })
-	keep(&s.client, func(c *config.Config) setting.SecretSource { return c.Zerobus.ClientSecretSource() })
+	keep(&s.client, func(c *config.Config) setting.SecretSource { return c.Zerobus.CredentialSource() })
 	return s
 }
 
@@ -110,7 +110,7 @@ func consumerConfig(c *config.Config, s *secrets, version string) consumer.Confi
 }
 
 func zerobusConfig(c *config.Config, s *secrets, version string) zerobus.Config {
-	return zerobus.Config{Settings: c.Zerobus, ReadClientSecret: s.client.Get, UserAgent: "datafly-bridge/" + version}
+	return zerobus.Config{Settings: c.Zerobus, ReadCredential: s.client.Get, UserAgent: "datafly-bridge/" + version}
 }
 
 // MappingOptions returns what the configuration sets of a mapping.

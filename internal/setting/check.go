@@ -150,10 +150,21 @@ func (c *Check) bounds(k *Key) {
 
 // secret checks a secret and the key that names a file with it.
 func (c *Check) secret(k *Key) {
-	s := SecretSource{Key: k.Path, Value: k.In(c.Root).Interface().(Secret), File: c.fileOf(k)}
-	file := k.Path + "_file"
+	s := SecretSource{Key: k.Path, Value: k.In(c.Root).Interface().(Secret), File: c.Schema.Key(k.Path + "_file").In(c.Root).String()}
+	file, other, otherFile := k.Path+"_file", k.tag.Get("or"), ""
+	if other != "" {
+		otherFile = c.Schema.Key(other).In(c.Root).String()
+	}
 	switch {
-	case !c.OK(k.Path, file):
+	case !c.OK(k.Alternatives()...):
+	case otherFile != "" && s.Value != "":
+		c.Fail(other, "must not be set together with "+s.Key, "keep one of the two")
+	case otherFile != "" && s.File != "":
+		c.Fail(other, "must not be set together with "+file, "keep one of the two")
+	case otherFile != "" && c.Files:
+		if _, err := readSecret(otherFile); err != nil {
+			c.Fail(other, "cannot be used: "+Cause(err), "let it name a readable file that holds the token and nothing else")
+		}
 	case s.Value != "" && s.File != "":
 		c.Fail(file, "must not be set together with "+s.Key, "keep one of the two")
 	case s.Value != "" && strings.TrimSpace(s.Value.Reveal()) == "":
@@ -164,8 +175,6 @@ func (c *Check) secret(k *Key) {
 		}
 	}
 }
-
-func (c *Check) fileOf(k *Key) string { return c.Schema.Key(k.Path + "_file").In(c.Root).String() }
 
 // required reports a key that is not set although it must be.
 func (c *Check) required(k *Key) {
@@ -184,8 +193,10 @@ func (c *Check) required(k *Key) {
 		rule += " with " + on.path + " " + c.Schema.Key(on.path).Text(c.Root)
 	}
 	if k.Type == "secret" {
-		if c.fileOf(k) != "" || !c.OK(k.Path+"_file") {
-			return
+		for _, path := range k.Alternatives() {
+			if c.Schema.Key(path).In(c.Root).Len() > 0 || !c.OK(path) {
+				return
+			}
 		}
 		remedy = fmt.Sprintf("set %s_file to a file that holds %s, or the secret itself as %s", k.Path, what, k.Env)
 	}

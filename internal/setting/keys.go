@@ -27,6 +27,7 @@
 //	                keys need a restart, except secrets
 //	with            of a secret: it is replaced while the process runs unless one of
 //	                these keys has changed as well
+//	or              of a secret: the path of a key that names another file in its place
 //	scope           process: the key is of the process and not of one integration. On a
 //	                section, for all its keys but those with the scope integration
 package setting
@@ -154,6 +155,16 @@ func (k *Key) With() []string {
 	var paths []string
 	for name := range strings.FieldsFuncSeq(k.tag.Get("with"), func(r rune) bool { return r == ',' }) {
 		paths = append(paths, absolute(name, k.Path[:strings.LastIndexByte(k.Path, '.')+1]))
+	}
+	return paths
+}
+
+// Alternatives returns the keys of which one gives a secret: its own, that of its file
+// and the one of its tag or.
+func (k *Key) Alternatives() []string {
+	paths := []string{k.Path, k.Path + "_file"}
+	if other := k.tag.Get("or"); other != "" {
+		paths = append(paths, other)
 	}
 	return paths
 }

@@ -32,7 +32,9 @@ var asked = []struct {
 	{"zerobus.table", "Table", func(z *zerobus.Settings) bool { return z.Table != "" }},
 }
 
-func hasCredential(z *zerobus.Settings) bool { return z.ClientSecret != "" || z.ClientSecretFile != "" }
+func hasSecret(z *zerobus.Settings) bool { return z.ClientSecret != "" || z.ClientSecretFile != "" }
+
+func hasCredential(z *zerobus.Settings) bool { return hasSecret(z) || z.TokenExchange.TokenFile != "" }
 
 // fields loads the configuration and asks for those of the six fields that it lacks.
 func (s *session) fields(ctx context.Context) (*config.Config, error) {
@@ -91,9 +93,9 @@ func (s *session) planFile() error {
 	f.Path, f.State = s.File, FileMissing
 	z := s.cfg.Zerobus
 	secret := ""
-	if hasCredential(&z) {
+	if hasSecret(&z) {
 		var err error
-		if secret, err = z.ClientSecretSource().Read(); err != nil {
+		if secret, err = z.CredentialSource().Read(); err != nil {
 			return err
 		}
 	}
@@ -140,8 +142,8 @@ func (s *session) compareFile(secret string) error {
 	}
 	_, live, others := there.Follow(s.cfg)
 	differ := slices.DeleteFunc(append(live, others...), func(key string) bool { return key == secretKey || key == secretFileKey })
-	if has := hasCredential(&there.Zerobus); has || secret != "" {
-		if theirs, err := there.Zerobus.ClientSecretSource().Read(); err != nil || theirs != secret {
+	if has := hasSecret(&there.Zerobus); has || secret != "" {
+		if theirs, err := there.Zerobus.CredentialSource().Read(); err != nil || theirs != secret {
 			differ = append(differ, secretKey)
 		}
 	}

@@ -92,6 +92,13 @@ func (e *Emulator) admin() http.Handler {
 		}
 		return nil, err
 	})
+	handle("POST /emulator/federation", func(r *http.Request) (any, error) {
+		in, err := decode[Federation](r)
+		if err == nil {
+			err = e.SetFederation(in)
+		}
+		return nil, err
+	})
 	handle("POST /emulator/revoke-tokens", func(*http.Request) (any, error) { e.RevokeTokens(); return nil, nil })
 	handle("GET /emulator/revoked", func(*http.Request) (any, error) { return map[string]any{"revoked": e.Revoked()}, nil })
 	for verb, set := range map[string]func(privilege, on string) error{"grant": e.Grant, "revoke": e.Revoke} {

@@ -31,16 +31,17 @@ type tokens struct {
 	key      []byte
 	process  string // marks the tokens of this process
 
-	mu      sync.Mutex
-	secret  string
-	revoked int           // calls of RevokeTokens
-	aged    time.Duration // sum of AgeTokens
+	mu         sync.Mutex
+	secret     string
+	federation Federation
+	revoked    int           // calls of RevokeTokens
+	aged       time.Duration // sum of AgeTokens
 }
 
 func newTokens(cfg Config) tokens {
 	mac := hmac.New(sha256.New, []byte(cfg.ClientSecret))
 	fmt.Fprintf(mac, "zerobus emulator token key\n%s", cfg.ClientID)
-	return tokens{lifetime: cfg.TokenLifetime, clientID: cfg.ClientID, secret: cfg.ClientSecret, key: mac.Sum(nil), process: rand.Text()}
+	return tokens{lifetime: cfg.TokenLifetime, clientID: cfg.ClientID, secret: cfg.ClientSecret, federation: cfg.Federation, key: mac.Sum(nil), process: rand.Text()}
 }
 
 // claims is the signed part of a token.
@@ -123,8 +124,8 @@ func (e *Emulator) AgeTokens(d time.Duration) {
 	e.tokens.aged += d
 }
 
-// token serves the OAuth 2.0 client credentials grant (RFC 6749, section 4.4).
-// The client identifies itself by HTTP Basic or in the form.
+// token serves the OAuth 2.0 client credentials grant (RFC 6749, section 4.4), in which
+// the client identifies itself by HTTP Basic or in the form, and the exchange of a JWT.
 func (e *Emulator) token(c *call) (any, *apiError) {
 	form, granted, err := e.readTokenRequest(c)
 	if err != nil {
@@ -166,11 +167,17 @@ func (e *Emulator) readTokenRequest(c *call) (url.Values, claims, *apiError) {
 		}
 		id, secret = formDecoded(user), formDecoded(pass)
 	}
+	exchange := form.Get("grant_type") == grantExchange
+	if exchange {
+		if err := e.checkExchange(form); err != nil {
+			return nil, claims{}, err
+		}
+	}
 	switch {
-	case !e.tokens.valid(id, secret):
+	case !exchange && !e.tokens.valid(id, secret):
 		return nil, claims{}, &apiError{status: http.StatusUnauthorized, code: "invalid_client", message: "Client authentication failed"}
-	case form.Get("grant_type") != "client_credentials":
-		return refuse("unsupported_grant_type", "grant_type must be client_credentials")
+	case !exchange && form.Get("grant_type") != "client_credentials":
+		return refuse("unsupported_grant_type", "grant_type must be client_credentials or "+grantExchange)
 	case !slices.Contains(strings.Fields(form.Get("scope")), scopeAll):
 		return refuse("invalid_scope", "scope must be "+scopeAll)
 	}

@@ -49,6 +49,9 @@ type Config struct {
 	// ClientID and ClientSecret are the credentials the token endpoint takes.
 	// Empty means DefaultClientID and DefaultClientSecret.
 	ClientID, ClientSecret string
+	// Federation is the federation policy by which the token endpoint exchanges JWTs.
+	// The zero value is none.
+	Federation Federation
 	// TokenLifetime is at least a second. 0 means an hour, as with the service;
 	// short ones exercise refreshing.
 	TokenLifetime time.Duration
@@ -183,7 +186,7 @@ func New(cfg Config) (*Emulator, error) {
 	}
 	e.catalog = &catalog{cfg: &e.cfg, journal: &journal{path: cfg.JSONL}, tables: map[string]*Table{}}
 	_, err := e.CreateTable(cfg.DDL)
-	if err = errors.Join(cfg.validate(), err); err != nil {
+	if err = errors.Join(cfg.validate(), cfg.Federation.validate(), err); err != nil {
 		return nil, fmt.Errorf("emulator: %w", err)
 	}
 	if cfg.TLS {

@@ -65,7 +65,7 @@ annotations:
 {{- $own := dict
   "integrations_dir" "/etc/bridge/integrations"
   "ops" (merge (dict "address" ":9400" "peers" (list (printf "%s:9400" (include "bridge.fullname" .)))) (ternary (dict "token_file" (printf "/etc/bridge/ops/%s" .Values.ops.key)) dict (ne .Values.ops.existingSecret "")))
-  "zerobus" (dict "client_secret_file" (printf "/etc/bridge/zerobus/%s" .Values.zerobus.key)) -}}
+  "zerobus" (ternary (dict "token_exchange" (dict "token_file" "/etc/bridge/zerobus-token/token")) (dict "client_secret_file" (printf "/etc/bridge/zerobus/%s" .Values.zerobus.key)) .Values.zerobus.tokenExchange.enabled) -}}
 {{- if .Values.blueprint -}}
 {{- $_ := set $own "mapping" (dict "blueprint" "/etc/bridge/blueprint/blueprint.yaml") -}}
 {{- end -}}
@@ -194,10 +194,21 @@ volumes:
   - name: blueprint
     configMap:
       name: {{ include "bridge.fullname" . }}-blueprint
+  {{- if .Values.zerobus.tokenExchange.enabled }}
+  - name: zerobus-token
+    projected:
+      sources:
+        - serviceAccountToken:
+            path: token
+            audience: {{ required "zerobus.tokenExchange.audience: name an audience of the federation policy, such as databricks" .Values.zerobus.tokenExchange.audience | quote }}
+            expirationSeconds: {{ .Values.zerobus.tokenExchange.expirationSeconds | int64 }}
+  {{- end }}
+  {{- if or .Values.zerobus.existingSecret (not .Values.zerobus.tokenExchange.enabled) }}
   - name: zerobus
     secret:
       secretName: {{ required "zerobus.existingSecret: name the Secret that holds the OAuth secret of the service principal; kubectl create secret generic zerobus --from-file=client-secret makes one" .Values.zerobus.existingSecret }}
       defaultMode: 0440
+  {{- end }}
   {{- if .Values.kafka.existingSecret }}
   - name: kafka
     secret:
@@ -235,7 +246,12 @@ volumeMounts:
   - {name: config, mountPath: /etc/bridge/config, readOnly: true}
   - {name: integrations, mountPath: /etc/bridge/integrations, readOnly: true}
   - {name: blueprint, mountPath: /etc/bridge/blueprint, readOnly: true}
+  {{- if .Values.zerobus.tokenExchange.enabled }}
+  - {name: zerobus-token, mountPath: /etc/bridge/zerobus-token, readOnly: true}
+  {{- end }}
+  {{- if or .Values.zerobus.existingSecret (not .Values.zerobus.tokenExchange.enabled) }}
   - {name: zerobus, mountPath: /etc/bridge/zerobus, readOnly: true}
+  {{- end }}
   {{- if .Values.kafka.existingSecret }}
   - {name: kafka, mountPath: /etc/bridge/kafka, readOnly: true}
   {{- end }}
