@@ -214,7 +214,7 @@ func TestCompletion(t *testing.T) {
 	}{
 		{"status --output ", []string{"text", "json", ":36"}},
 		{"--color ", []string{"auto", "always", "never", ":36"}},
-		{"demo --transport ", []string{"workspace", "grpc", "rest", ":36"}},
+		{"demo --transport ", []string{"auto", "workspace", "grpc", "rest", ":36"}},
 		{"run --log-level ", []string{"debug", "info", "warn", "error", ":36"}},
 		{"run --set delivery.dr", []string{"delivery.drain=", ":6"}},
 		{"run --set delivery.drain=", []string{"delivery.drain=20s", ":4"}},

@@ -92,7 +92,7 @@ func newStage(t *testing.T, latency emulator.Latency, sets ...string) (*stage, *
 	t.Cleanup(s.cl.Close)
 	config := filepath.Join(t.TempDir(), "bridge.yaml")
 	text := fmt.Sprintf(`kafka: {brokers: ["%s"], topics: [%s], group: %s}
-zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, table: %s}
+zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, table: %s, transport: workspace}
 ops: {address: "%s"}
 `, strings.Join(broker.Addrs(), `", "`), s.topic, s.topic, s.ws.URL(), emulator.DefaultClientID, emulator.DefaultClientSecret, tableName, s.address)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {

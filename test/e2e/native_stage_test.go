@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,7 +27,11 @@ func (s *stage) zerobus(lines ...string) {
 	s.t.Helper()
 	text, err := os.ReadFile(s.config)
 	must(s.t, err)
-	changed := strings.Replace(string(text), "zerobus:\n", "zerobus:\n  "+strings.Join(lines, "\n  ")+"\n", 1)
+	added := "zerobus:\n  " + strings.Join(lines, "\n  ") + "\n"
+	if strings.Contains(added, "  transport: ") {
+		text = bytes.Replace(text, []byte("  transport: workspace\n"), nil, 1)
+	}
+	changed := strings.Replace(string(text), "zerobus:\n", added, 1)
 	must(s.t, os.WriteFile(s.config, []byte(changed), 0o600))
 }
 

@@ -84,6 +84,7 @@ zerobus:
   client_id: %s
   catalog: datafly
   schema: events
+  transport: workspace
 delivery:
   drain: %s
 `, s.group, strings.Join(s.broker.Addrs(), ", "), session, s.ws.url, clientID, s.drain)

@@ -98,6 +98,7 @@ zerobus:
   catalog: %s
   schema: %s
   table: %s
+  transport: workspace
 delivery:
   drain: %s
 `, strings.Join(s.broker.Addrs(), ", "), s.topic, s.group, session, s.ws.url, clientID, s.ws.file, table[0], table[1], table[2], s.drain)
