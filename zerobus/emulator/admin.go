@@ -113,15 +113,27 @@ func (e *Emulator) admin() http.Handler {
 			return nil, err
 		})
 	}
-	handle("POST /emulator/ingest-api", func(r *http.Request) (any, error) {
+	for path, set := range map[string]func(on bool){"ingest-api": e.SetIngestAPI, "http2": e.SetHTTP2} {
+		handle("POST /emulator/"+path, func(r *http.Request) (any, error) {
+			in, err := decode[struct {
+				Enabled *bool `json:"enabled"`
+			}](r)
+			if err == nil && in.Enabled == nil {
+				err = errors.New(`want {"enabled":true} or {"enabled":false}`)
+			}
+			if err == nil {
+				set(*in.Enabled)
+			}
+			return nil, err
+		})
+	}
+	handle("GET /emulator/warehouses", func(*http.Request) (any, error) { return map[string]any{"warehouses": e.Warehouses()}, nil })
+	handle("PUT /emulator/warehouses", func(r *http.Request) (any, error) {
 		in, err := decode[struct {
-			Enabled *bool `json:"enabled"`
+			Warehouses []Warehouse `json:"warehouses"`
 		}](r)
-		if err == nil && in.Enabled == nil {
-			err = errors.New(`want {"enabled":true} or {"enabled":false}`)
-		}
 		if err == nil {
-			e.SetIngestAPI(*in.Enabled)
+			err = e.SetWarehouses(in.Warehouses...)
 		}
 		return nil, err
 	})

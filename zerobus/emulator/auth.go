@@ -227,7 +227,7 @@ func (e *Emulator) grant(form url.Values) (claims, *apiError) {
 		}
 		path := strings.ToLower(d.Path)
 		for _, p := range d.Privileges {
-			if !e.holds(p, path) {
+			if !e.granted(e.cfg.ClientID, p, path) {
 				return claims{}, &apiError{
 					status: http.StatusUnauthorized, code: "invalid_authorization_details",
 					message: "User is not authorized to the requested authorizations",
@@ -333,7 +333,7 @@ func missingPrivilege(privilege, table string) *apiError {
 // be revoked while a token is valid.
 func (e *Emulator) permitEndpoint(t *Table) *apiError {
 	for _, p := range []string{PrivilegeModify, PrivilegeSelect} {
-		if err := e.permit(t.name, p); err != nil {
+		if err := e.permit(e.cfg.ClientID, t.name, p); err != nil {
 			return missingPrivilege(p, t.name)
 		}
 	}

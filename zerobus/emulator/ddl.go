@@ -32,12 +32,13 @@ USING DELTA;
 // maxColumns is the service's limit of columns per table.
 const maxColumns = 2000
 
-// tableDef is one CREATE TABLE statement.
+// tableDef is one CREATE statement.
 type tableDef struct {
-	name        string // catalog.schema.table, lower case as Unity Catalog keeps names
+	name        string // the full name, lower case as Unity Catalog keeps names
 	ifNotExists bool
 	replace     bool
-	columns     []field
+	columns     []field // of a table or a view
+	view        *query  // of a view
 }
 
 // ddlToken matches the parts of SQL text: comments and blanks, quoted names and
@@ -45,12 +46,12 @@ type tableDef struct {
 var ddlToken = regexp.MustCompile("(?s)--[^\n]*|/\\*.*?\\*/|/\\*|\\s+|`(?:[^`]|``)*`|" +
 	`'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|[\pL\pN_]+|.`)
 
-// parseDDL reads a SQL script and returns its tables. It skips CREATE CATALOG,
-// SCHEMA, DATABASE and VIEW, GRANT and USE, so that it takes the whole script
-// an operator runs in the SQL editor.
+// parseDDL reads a SQL script and returns its catalogs, schemas and tables. It skips
+// CREATE VIEW, GRANT and USE, so that it takes the whole script an operator runs in
+// the SQL editor.
 func parseDDL(src string) ([]tableDef, error) {
-	p := &ddlParser{line: 1, rest: ddlToken.FindAllString(src, -1)}
-	p.next()
+	p := newParser(src)
+	p.script = true
 	var defs []tableDef
 	for p.tok.kind != tokEOF {
 		if p.accept(";") {
@@ -66,10 +67,20 @@ func parseDDL(src string) ([]tableDef, error) {
 // ddlParser reads SQL text token by token. After an error, which it keeps, the
 // text is at its end, so that every loop ends.
 type ddlParser struct {
+	script          bool   // whether clauses that are not known are skipped
+	catalog, schema string // of names that leave theirs out
+	parameters      map[string]string
+
 	rest []string
 	line int   // where rest begins
 	tok  token // the next one
 	err  error // the first
+}
+
+func newParser(src string) *ddlParser {
+	p := &ddlParser{line: 1, rest: ddlToken.FindAllString(src, -1)}
+	p.next()
+	return p
 }
 
 type tokenKind uint8
@@ -182,46 +193,114 @@ func (p *ddlParser) expect(word string) {
 	p.next()
 }
 
-// statement reads one statement; it returns nil for one that it skips.
+// statement reads one statement of a script; it returns nil for one that it skips.
 func (p *ddlParser) statement() *tableDef {
-	def := &tableDef{}
 	if p.accept("CREATE") {
-		def.replace = p.accept("OR", "REPLACE")
-		if !p.tok.is("CATALOG", "SCHEMA", "DATABASE", "VIEW") {
-			p.table(def)
-			return def
+		if replace := p.accept("OR", "REPLACE"); !p.tok.is("VIEW") {
+			return p.object(replace)
 		}
 	} else if !p.tok.is("GRANT", "USE") {
-		p.fail("got %s, want CREATE TABLE; CREATE CATALOG, SCHEMA, VIEW, GRANT and USE are skipped, leave anything else out", p.tok)
+		p.fail("got %s, want CREATE TABLE, SCHEMA or CATALOG; CREATE VIEW, GRANT and USE are skipped, leave anything else out", p.tok)
 	}
 	p.skipStatement()
 	return nil
 }
 
 func (p *ddlParser) skipStatement() {
-	for p.tok.kind != tokEOF && !p.tok.is(";") {
+	for !p.atEnd() {
 		p.next()
 	}
 }
 
-// table reads the rest of CREATE TABLE.
-func (p *ddlParser) table(def *tableDef) {
-	p.expect("TABLE")
-	def.ifNotExists = p.accept("IF", "NOT", "EXISTS")
-	def.name = p.tableName()
-	p.expect("(")
-	p.columns(def)
-	p.expect(")")
+func (p *ddlParser) atEnd() bool { return p.tok.kind == tokEOF || p.tok.is(";") }
+
+// object reads the rest of CREATE CATALOG, SCHEMA or TABLE.
+func (p *ddlParser) object(replace bool) *tableDef {
+	def, kind := &tableDef{replace: replace}, kindTable
 	switch {
-	case len(def.columns) > maxColumns:
-		p.fail("table %s has %d columns, the service takes at most %d", def.name, len(def.columns), maxColumns)
-	case len(def.columns) == 0:
-		p.fail("table %s has no columns", def.name)
+	case p.accept("CATALOG"):
+		kind = kindCatalog
+	case p.accept("SCHEMA"), p.accept("DATABASE"):
+		kind = kindSchema
+	default:
+		p.expect("TABLE")
 	}
-	if p.accept("USING") && !p.tok.is("DELTA") {
-		p.fail("table %s is USING %s; the service writes Delta tables only: write USING DELTA", def.name, p.tok)
+	def.ifNotExists = p.accept("IF", "NOT", "EXISTS")
+	def.name = p.objectName(kind)
+	if kind == kindTable {
+		p.expect("(")
+		p.columns(def)
+		p.expect(")")
+		switch {
+		case len(def.columns) > maxColumns:
+			p.fail("table %s has %d columns, the service takes at most %d", def.name, len(def.columns), maxColumns)
+		case len(def.columns) == 0:
+			p.fail("table %s has no columns", def.name)
+		}
 	}
-	p.skipStatement()
+	p.clauses(def)
+	return def
+}
+
+// clauses reads what follows the name of an object or the columns of a table.
+func (p *ddlParser) clauses(def *tableDef) {
+	for !p.atEnd() {
+		switch {
+		case p.accept("USING"):
+			if !p.tok.is("DELTA") {
+				p.fail("table %s is USING %s; the service writes Delta tables only: write USING DELTA", def.name, p.tok)
+			}
+			p.next()
+		case p.accept("COMMENT"), p.accept("MANAGED", "LOCATION"):
+			p.text("text")
+		case p.accept("PARTITIONED", "BY"):
+			p.partitions(def)
+		case p.accept("CLUSTER", "BY"):
+			if !p.accept("AUTO") {
+				p.brackets()
+			}
+		case p.accept("TBLPROPERTIES"):
+			p.brackets()
+		case p.script:
+			p.next()
+		default:
+			p.fail("got %s, want the end of the statement", p.tok)
+		}
+	}
+}
+
+// partitions reads the list of a PARTITIONED BY.
+func (p *ddlParser) partitions(def *tableDef) {
+	p.expect("(")
+	for n, more := 1, true; more; n, more = n+1, p.accept(",") {
+		i := slices.IndexFunc(def.columns, func(f field) bool { return strings.EqualFold(f.name, p.tok.text) })
+		if i < 0 {
+			p.fail("partition column %s is not a column of %s", p.tok, def.name)
+			return
+		}
+		def.columns[i].partition = n
+		p.skipConstraint()
+	}
+	p.expect(")")
+}
+
+// brackets skips a list in brackets.
+func (p *ddlParser) brackets() {
+	p.expect("(")
+	for p.err == nil && !p.accept(")") {
+		p.skipConstraint()
+		p.accept(",")
+	}
+}
+
+// text reads a quoted text.
+func (p *ddlParser) text(what string) string {
+	text := p.tok.text
+	if p.tok.kind != tokString {
+		p.fail("got %s, want a quoted %s", p.tok, what)
+	}
+	p.next()
+	return text
 }
 
 // columns reads a table's columns. It skips constraints between them, which
@@ -259,20 +338,26 @@ func (p *ddlParser) skipConstraint() {
 	p.fail("got %s inside a constraint, want a closing bracket", p.tok)
 }
 
-func (p *ddlParser) tableName() string {
+// objectName reads the full name of a securable of a kind.
+func (p *ddlParser) objectName(kind int) string {
+	what := kindNames[kind]
 	var parts []string
 	for more := true; more; more = p.accept(".") {
 		if p.tok.kind != tokWord && p.tok.kind != tokQuoted {
-			p.fail("got %s, want a table name", p.tok)
+			p.fail("got %s, want a %s name", p.tok, what)
 		} else if p.tok.text == "" || strings.ContainsAny(p.tok.text, "./ \t\n\r\x00") {
 			p.fail("name %q: Unity Catalog names hold no dot, slash, space or control character", p.tok.text)
 		}
 		parts = append(parts, strings.ToLower(p.tok.text))
 		p.next()
 	}
-	name := strings.Join(parts, ".")
-	if len(parts) != 3 {
-		p.fail("table name %s has %d parts, want catalog.schema.table", name, len(parts))
+	given := len(parts)
+	if left := kind - given; left > 0 {
+		parts = append([]string{p.catalog, p.schema}[:left:left], parts...)
+	}
+	name := strings.ToLower(strings.Join(parts, "."))
+	if len(parts) != kind || slices.Contains(parts, "") {
+		p.fail("%s name %s has %d parts, want %s", what, strings.TrimLeft(name, "."), given, strings.Join([]string{"catalog", "schema", "table"}[:kind], "."))
 	}
 	return name
 }
@@ -291,15 +376,12 @@ func (p *ddlParser) column() field {
 	if f.typ, err = parseType(p.typeText()); err != nil {
 		p.failAt(line, "%w", err)
 	}
-	for p.err == nil && !p.tok.is(",", ")") {
+	for p.err == nil && !p.atEnd() && !p.tok.is(",", ")") {
 		switch {
 		case p.accept("NOT", "NULL"):
 			f.notNull = true
 		case p.accept("COMMENT"):
-			if f.comment = p.tok.text; p.tok.kind != tokString {
-				p.fail("got %s, want a quoted comment", p.tok)
-			}
-			p.next()
+			f.comment = p.text("comment")
 		default:
 			p.fail("column %s: got %s, want NOT NULL, COMMENT, a comma or the closing bracket; defaults and generated columns are not supported", f.name, p.tok)
 		}

@@ -83,6 +83,11 @@ type Config struct {
 	// Cloud (aws, azure or gcp) and Region are those of the metastore. Empty
 	// means DefaultCloud and DefaultRegion.
 	Cloud, Region string
+	// NoCreate leaves the service principal without CREATE CATALOG, CREATE SCHEMA
+	// and CREATE TABLE.
+	NoCreate bool
+	// Warehouses are the SQL warehouses. Nil means one that runs, DefaultWarehouse.
+	Warehouses []Warehouse
 	// NoIngestAPI starts without the ingest endpoint; see SetIngestAPI.
 	NoIngestAPI bool
 	// NoWorkspaceHeader leaves WorkspaceHeader out of the workspace's answers.
@@ -93,6 +98,9 @@ type Config struct {
 	// AcceptTextTimestamps accepts RFC 3339 text in TIMESTAMP columns, besides
 	// the microseconds the service takes.
 	AcceptTextTimestamps bool
+	// VisibleAfter is how long a stored row takes to be visible to SQL. 0 is at
+	// once; the service takes about 5 s.
+	VisibleAfter time.Duration
 	// Latency is waited before the answer to each ingest request, when its
 	// rows are stored, and before a gRPC message may be acknowledged.
 	Latency Latency
@@ -142,15 +150,15 @@ type Emulator struct {
 	handler http.Handler
 	tls     *identity // nil without TLS
 
-	tokens     tokens
-	privileges privileges
-	faults     faultSet
-	scripts    scripts
-	stats      *stats
-	hook       atomic.Pointer[func(IngestRequest) *Fault]
-	apiOff     atomic.Bool
-	http2Off   atomic.Bool
-	active     requests
+	tokens   tokens
+	faults   faultSet
+	sql      sqlService
+	scripts  scripts
+	stats    *stats
+	hook     atomic.Pointer[func(IngestRequest) *Fault]
+	apiOff   atomic.Bool
+	http2Off atomic.Bool
+	active   requests
 
 	zerobus atomic.Pointer[endpointServer] // set while mu is held
 
@@ -171,6 +179,9 @@ func New(cfg Config) (*Emulator, error) {
 	cfg.WorkspaceID = cmp.Or(cfg.WorkspaceID, DefaultWorkspaceID)
 	cfg.AdminToken = cmp.Or(cfg.AdminToken, DefaultAdminToken)
 	cfg.Cloud, cfg.Region = cmp.Or(cfg.Cloud, DefaultCloud), cmp.Or(cfg.Region, DefaultRegion)
+	if cfg.Warehouses == nil {
+		cfg.Warehouses = []Warehouse{{ID: DefaultWarehouse}}
+	}
 	cfg.Auth = cmp.Or(cfg.Auth, AuthStrict)
 	cfg.AckInterval = cmp.Or(cfg.AckInterval, DefaultAckInterval)
 	cfg.StreamMaxAge = cmp.Or(cfg.StreamMaxAge, DefaultStreamMaxAge)
@@ -181,12 +192,12 @@ func New(cfg Config) (*Emulator, error) {
 	cfg.Log = cmp.Or(cfg.Log, zap.NewNop())
 	e := &Emulator{
 		cfg: cfg, log: cfg.Log, stats: newStats(), tokens: newTokens(cfg),
-		privileges: privileges{revoked: map[string]bool{}},
-		active:     requests{stop: make(chan struct{})},
+		active: requests{stop: make(chan struct{})},
 	}
-	e.catalog = &catalog{cfg: &e.cfg, journal: &journal{path: cfg.JSONL}, tables: map[string]*Table{}}
+	e.catalog = &catalog{cfg: &e.cfg, journal: &journal{path: cfg.JSONL}, tables: map[string]*Table{}, securables: map[string]*securable{}}
+	e.add("", AdminPrincipal, true)
 	_, err := e.CreateTable(cfg.DDL)
-	if err = errors.Join(cfg.validate(), cfg.Federation.validate(), err); err != nil {
+	if err = errors.Join(cfg.validate(), cfg.Federation.validate(), err, e.SetWarehouses(cfg.Warehouses...)); err != nil {
 		return nil, fmt.Errorf("emulator: %w", err)
 	}
 	if cfg.TLS {
@@ -206,6 +217,7 @@ func (cfg *Config) validate() error {
 	p.want(cfg.TokenLifetime >= time.Second, "token lifetime %s: want at least 1s", cfg.TokenLifetime)
 	id, err := strconv.ParseUint(cfg.WorkspaceID, 10, 64)
 	p.want(err == nil && strconv.FormatUint(id, 10) == cfg.WorkspaceID, "workspace id %q: want a number", cfg.WorkspaceID)
+	p.want(cfg.VisibleAfter >= 0, "visible after %s: want 0 or more", cfg.VisibleAfter)
 	p.want(cfg.MaxRows >= 0 && cfg.MaxRequestBytes >= 0, "max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes)
 	p.want(cfg.AckInterval >= 0 && cfg.AckEvery >= 0 && cfg.CloseWindow >= 0,
 		"ack interval %s, ack every %d, close window %s: want 0 (default) or more", cfg.AckInterval, cfg.AckEvery, cfg.CloseWindow)
@@ -322,17 +334,16 @@ func (e *Emulator) Close(ctx context.Context) error {
 	return err
 }
 
-// Reset removes all rows, faults and figures and grants every privilege. The
+// Reset removes all rows, faults and figures and grants the service principal its
+// privileges on what Config.DDL and the admin API have made. The
 // ingest API and HTTP/2 are as Config has them. Tables, their columns, tokens
 // and the secret stay.
 func (e *Emulator) Reset() error {
 	e.ClearFaults()
-	e.privileges.mu.Lock()
-	clear(e.privileges.revoked)
-	e.privileges.mu.Unlock()
+	e.regrant()
+	err := e.SetWarehouses(e.cfg.Warehouses...) // nil: New has checked them
 	e.apiOff.Store(e.cfg.NoIngestAPI)
 	e.SetHTTP2(!e.cfg.NoHTTP2)
-	var err error
 	for _, name := range e.Tables() {
 		if t := e.Table(name); t != nil {
 			err = errors.Join(err, t.clear(false))

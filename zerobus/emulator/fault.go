@@ -25,6 +25,17 @@ const (
 
 	EndpointMetastore  = "metastore"  // GET /api/2.1/unity-catalog/metastore_summary
 	EndpointAssignment = "assignment" // GET /api/2.1/unity-catalog/current-metastore-assignment
+	EndpointCatalog    = "catalog"    // GET /api/2.1/unity-catalog/catalogs/{name}
+	EndpointSchema     = "schema"     // GET /api/2.1/unity-catalog/schemas/{name}
+
+	EndpointPermissions = "permissions" // GET /api/2.1/unity-catalog/permissions/{type}/{name}
+	EndpointGrant       = "grant"       // PATCH of the same
+	EndpointEffective   = "effective"   // GET /api/2.1/unity-catalog/effective-permissions/{type}/{name}
+
+	EndpointStatement       = "statement"        // POST /api/2.0/sql/statements
+	EndpointStatementResult = "statement_result" // GET /api/2.0/sql/statements/{id}
+	EndpointStatementCancel = "statement_cancel" // POST /api/2.0/sql/statements/{id}/cancel
+	EndpointWarehouses      = "warehouses"       // GET /api/2.0/sql/warehouses and warehouses/{id}
 )
 
 // The effects a Fault can have.
@@ -47,7 +58,8 @@ const (
 )
 
 var (
-	overHTTP  = []string{EndpointToken, EndpointIngest, EndpointColumns, EndpointInsert, EndpointMetastore, EndpointAssignment}
+	overHTTP = []string{EndpointToken, EndpointIngest, EndpointColumns, EndpointInsert, EndpointMetastore, EndpointAssignment,
+		EndpointCatalog, EndpointSchema, EndpointPermissions, EndpointGrant, EndpointEffective, EndpointStatement, EndpointStatementResult, EndpointStatementCancel, EndpointWarehouses}
 	overGRPC  = []string{EndpointCreate, EndpointStream}
 	endpoints = slices.Concat(overHTTP, overGRPC)
 	withRows  = []string{EndpointIngest, EndpointInsert, EndpointStream}

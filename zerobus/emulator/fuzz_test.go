@@ -12,6 +12,17 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
+// call sends a request without a network.
+func call(e *emulator.Emulator, authorization, method, path string) response {
+	req := httptest.NewRequest(method, path, nil)
+	req.Header.Set("Authorization", authorization)
+	rec := httptest.NewRecorder()
+	e.Handler().ServeHTTP(rec, req)
+	return response{rec.Code, rec.Header(), rec.Body.String()}
+}
+
+const tokenForm = "grant_type=client_credentials&scope=all-apis&client_id=emulator&client_secret=emulator-secret"
+
 // bare makes an emulator and a way to post to it without a network.
 func bare(f testing.TB, cfg emulator.Config) (e *emulator.Emulator, post func(path, contentType string, body []byte) response) {
 	f.Helper()
@@ -28,7 +39,7 @@ func bare(f testing.TB, cfg emulator.Config) (e *emulator.Emulator, post func(pa
 		e.Handler().ServeHTTP(rec, req)
 		return response{rec.Code, rec.Header(), rec.Body.String()}
 	}
-	r := post(emulator.TokenPath, form, []byte("grant_type=client_credentials&scope=all-apis&client_id=emulator&client_secret=emulator-secret"))
+	r := post(emulator.TokenPath, form, []byte(tokenForm))
 	authorization = "Bearer " + r.json(f)["access_token"].(string)
 	return e, post
 }
@@ -163,6 +174,65 @@ func FuzzFaultJSON(f *testing.F) {
 		e.ClearFaults()
 		if again.status != 200 || again.body != r.body {
 			t.Fatalf("%q: got %s, and from that %d %s", body, r.body, again.status, again.body)
+		}
+	})
+}
+
+// FuzzSQL runs arbitrary statements: each answer is one of the API, and a statement that is
+// not understood changes nothing.
+func FuzzSQL(f *testing.F) {
+	for _, s := range printed {
+		f.Add(s, "", "")
+	}
+	for _, s := range []string{
+		"SELECT * FROM t WHERE id = :p ORDER BY n DESC LIMIT 3", "SELECT count(*) FROM a.b.t", "ALTER TABLE t ADD COLUMNS (x INT, y MAP<STRING,INT>)",
+		"ALTER TABLE t ALTER COLUMN v SET TAGS ('zerobus-rescue' = '')", "REVOKE ALL PRIVILEGES ON SCHEMA b FROM emulator", "CREATE SCHEMA x.y COMMENT 'z'",
+		"CREATE OR REPLACE VIEW v AS SELECT * FROM t QUALIFY id IS NULL OR ROW_NUMBER() OVER (PARTITION BY id ORDER BY n) = 1", "CREATE OR REPLACE TABLE t (id STRING) CLUSTER BY AUTO",
+	} {
+		f.Add(s, "a", "b")
+	}
+	f.Fuzz(func(t *testing.T, statement, catalog, schema string) {
+		e, post := bare(t, emulator.Config{DDL: "CREATE TABLE a.b.t (id STRING, n BIGINT, v VARIANT)", MaxRows: 10})
+		post(emulator.IngestPath, "application/json", []byte(`{"table":"a.b.t","records":[{"id":"x","n":1},{"id":"x","v":"{}"},{}]}`))
+		request, err := json.Marshal(map[string]any{"statement": statement, "catalog": catalog, "schema": schema, "warehouse_id": emulator.DefaultWarehouse, "parameters": []map[string]string{{"name": "p", "value": "x"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := post(emulator.StatementsPath, "application/json", request)
+		if r.status == 400 {
+			return
+		}
+		a := r.answered(t)
+		switch {
+		case a.Status.State == "FAILED" && !strings.HasPrefix(a.Status.Error.Message, "["):
+			t.Fatalf("%q: error without a condition: %s", statement, r.body)
+		case a.Status.State != "FAILED" && a.Status.State != "SUCCEEDED":
+			t.Fatalf("%q: got %s", statement, r.body)
+		case strings.HasPrefix(a.Status.Error.Message, "[PARSE_SYNTAX_ERROR]") && (len(e.Tables()) != 1 || len(e.Table("a.b.t").Columns()) != 3):
+			t.Fatalf("%q: changed something: %v", statement, e.Tables())
+		}
+		for _, row := range a.Result.Rows {
+			if len(row) != len(a.Manifest.Schema.Columns) {
+				t.Fatalf("%q: got a row of %d values and %d columns", statement, len(row), len(a.Manifest.Schema.Columns))
+			}
+		}
+	})
+}
+
+// FuzzStatementRequest sends arbitrary bodies: the answer is one of the API.
+func FuzzStatementRequest(f *testing.F) {
+	_, post := bare(f, emulator.Config{MaxRows: 10})
+	f.Add([]byte(body("statement", "SELECT count(*) FROM "+stream, "wait_timeout", "0s")))
+	f.Add([]byte(`{"statement":"x","warehouse_id":"emulator-warehouse","parameters":[{"name":"a","value":null,"type":"INT"}]}`))
+	f.Add([]byte(`{"statement":1}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r := post(emulator.StatementsPath, "application/json", in)
+		var answer map[string]any
+		if err := json.Unmarshal([]byte(r.body), &answer); err != nil {
+			t.Fatalf("%q: answer %d %q: %v", in, r.status, r.body, err)
+		}
+		if (r.status == 200) == (answer["statement_id"] == nil) || r.status != 200 && answer["error_code"] == nil {
+			t.Fatalf("%q: got %d %s", in, r.status, r.body)
 		}
 	})
 }

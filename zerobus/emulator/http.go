@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,12 @@ const (
 
 	MetastorePath  = "/api/2.1/unity-catalog/metastore_summary"
 	AssignmentPath = "/api/2.1/unity-catalog/current-metastore-assignment"
+	StatementsPath = "/api/2.0/sql/statements"                       // and that followed by an id, and that by /cancel
+	WarehousesPath = "/api/2.0/sql/warehouses"                       // and that followed by an id
+	CatalogsPath   = "/api/2.1/unity-catalog/catalogs/"              // followed by a name
+	SchemasPath    = "/api/2.1/unity-catalog/schemas/"               // followed by catalog.schema
+	GrantsPath     = "/api/2.1/unity-catalog/permissions/"           // followed by type and full name
+	EffectivePath  = "/api/2.1/unity-catalog/effective-permissions/" // likewise
 )
 
 // InsertPath is the path of the REST insert for a table, on the Zerobus endpoint.
@@ -41,6 +48,16 @@ func (e *Emulator) routes() http.Handler {
 	mux.Handle("GET "+TagsPath+"{name}/tags", e.endpoint(EndpointColumns, maxFormBytes, e.tags))
 	mux.Handle("GET "+MetastorePath, e.endpoint(EndpointMetastore, maxFormBytes, e.metastore))
 	mux.Handle("GET "+AssignmentPath, e.endpoint(EndpointAssignment, maxFormBytes, e.assignment))
+	mux.Handle("GET "+CatalogsPath+"{name}", e.endpoint(EndpointCatalog, maxFormBytes, e.describe(kindCatalog)))
+	mux.Handle("GET "+SchemasPath+"{name}", e.endpoint(EndpointSchema, maxFormBytes, e.describe(kindSchema)))
+	mux.Handle("GET "+GrantsPath+"{type}/{name}", e.endpoint(EndpointPermissions, maxFormBytes, e.permissions(false)))
+	mux.Handle("PATCH "+GrantsPath+"{type}/{name}", e.endpoint(EndpointGrant, maxFormBytes, e.changePermissions))
+	mux.Handle("GET "+EffectivePath+"{type}/{name}", e.endpoint(EndpointEffective, maxFormBytes, e.permissions(true)))
+	mux.Handle("POST "+StatementsPath, e.endpoint(EndpointStatement, maxStatementText, e.execute))
+	mux.Handle("GET "+StatementsPath+"/{name}", e.endpoint(EndpointStatementResult, maxFormBytes, e.statement))
+	mux.Handle("POST "+StatementsPath+"/{name}/cancel", e.endpoint(EndpointStatementCancel, maxFormBytes, e.cancel))
+	mux.Handle("GET "+WarehousesPath, e.endpoint(EndpointWarehouses, maxFormBytes, e.listWarehouses))
+	mux.Handle("GET "+WarehousesPath+"/{name}", e.endpoint(EndpointWarehouses, maxFormBytes, e.oneWarehouse))
 	// The admin API asks for no credentials. It refuses web pages of other origins.
 	mux.Handle("/emulator/", http.NewCrossOriginProtection().Handler(e.admin()))
 	return e.active.track(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -96,7 +113,10 @@ type call struct {
 	header    http.Header
 	body      []byte
 	requestID string
-	principal string // whose token it has; set by authorize
+	principal string          // whose token it has; set by authorize
+	gone      <-chan struct{} // closed when the client has left
+	kind      string          // the path's type of securable
+	query     url.Values
 	table     string // the path's name; of the ingest endpoint that of the body, once split is true
 	streamID  string // of a message on a gRPC stream, with its offset
 	offset    int64
@@ -115,6 +135,7 @@ type handler func(*call) (any, *apiError)
 func (e *Emulator) endpoint(name string, limit int64, f handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{endpoint: name, number: e.stats.begin(name), header: r.Header, requestID: printable(r.Header.Get("X-Request-Id")), table: r.PathValue("name")}
+		c.kind, c.query, c.gone = r.PathValue("type"), r.URL.Query(), r.Context().Done()
 		body, err := readBody(r, limit)
 		if err != nil {
 			e.send(w, r, c, c.answer(nil, err))
@@ -335,13 +356,17 @@ func (e *Emulator) store(t *Table, s *schema, rows []newRow, b *batch, dropped f
 	}
 }
 
-// find looks up a table that a client named and may use for privilege.
-func (e *Emulator) find(name, privilege string) (*Table, *apiError) {
+// find looks up a table that a call names and may read (SELECT) or write (MODIFY).
+// To write takes explicit grants.
+func (e *Emulator) find(c *call, name, privilege string) (*Table, *apiError) {
 	t := e.Table(name)
 	if t == nil {
 		return nil, noTable(printable(name))
 	}
-	if err := e.permit(t.name, privilege); err != nil || privilege != PrivilegeModify {
+	if privilege == PrivilegeSelect {
+		return t, e.allowed(c.principal, privilege, t.name)
+	}
+	if err := e.permit(c.principal, t.name, privilege); err != nil {
 		return t, err
 	}
 	return t, t.takesRows()
@@ -419,7 +444,7 @@ func (e *Emulator) readIngest(c *call, r *rowReader) (t *Table, refused *apiErro
 			if t != nil {
 				return refuse(malformed("the field table occurs twice"))
 			}
-			if t, refused = e.find(string(text), PrivilegeModify); refused != nil {
+			if t, refused = e.find(c, string(text), PrivilegeModify); refused != nil {
 				return errRefused
 			}
 			return nil

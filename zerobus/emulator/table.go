@@ -83,6 +83,7 @@ type Table struct {
 	schema  *schema
 	kind    string // table_type in Unity Catalog
 	format  string // data_source_format in Unity Catalog
+	view    *query // of a view; immutable
 	dropped bool
 	count   int64 // rows stored since the last reset
 	bytes   int64
@@ -522,8 +523,9 @@ type catalog struct {
 	cfg     *Config
 	journal *journal
 
-	mu     sync.RWMutex
-	tables map[string]*Table
+	mu         sync.RWMutex
+	tables     map[string]*Table
+	securables map[string]*securable // by full name, the tables' too; "" is the metastore
 }
 
 // Table returns a table by its full name, or nil where there is none.
@@ -540,8 +542,9 @@ func (c *catalog) Tables() []string {
 	return slices.Sorted(maps.Keys(c.tables))
 }
 
-// CreateTable runs CREATE TABLE statements: all of them or, on error, none.
-// It returns the names of the created tables.
+// CreateTable runs the CREATE TABLE, SCHEMA and CATALOG statements of a script: all of
+// them or, on error, none. The service principal may write to what they make. It
+// returns the names of the created tables.
 func (c *catalog) CreateTable(ddl string) ([]string, error) {
 	defs, err := parseDDL(ddl)
 	if err != nil {
@@ -550,12 +553,20 @@ func (c *catalog) CreateTable(ddl string) ([]string, error) {
 	if len(defs) == 0 {
 		return nil, errors.New("ddl holds no CREATE TABLE statement; add one")
 	}
+	return c.create(AdminPrincipal, true, defs...)
+}
+
+// create makes tables, and seeded what contains them. See add.
+func (c *catalog) create(owner string, seeded bool, defs ...tableDef) ([]string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	added := map[string]*Table{}
 	created := []string{}
 	var replaced []string
 	for _, def := range defs {
+		if def.columns == nil { // a catalog or a schema, which may exist
+			continue
+		}
 		_, here := c.tables[def.name]
 		if _, twice := added[def.name]; here || twice {
 			if def.ifNotExists {
@@ -566,9 +577,13 @@ func (c *catalog) CreateTable(ddl string) ([]string, error) {
 			}
 			replaced = append(replaced, def.name)
 		}
+		kind, format := TableManaged, FormatDelta
+		if def.view != nil {
+			kind, format = "VIEW", ""
+		}
 		added[def.name] = &Table{
 			name: def.name, maxRows: c.cfg.MaxRows, noIndex: c.cfg.NoIndex, journal: c.journal,
-			schema: newSchema(def.columns), kind: TableManaged, format: FormatDelta, changed: make(chan struct{}),
+			schema: newSchema(def.columns), kind: kind, format: format, view: def.view, changed: make(chan struct{}),
 		}
 		created = append(created, def.name)
 	}
@@ -580,6 +595,11 @@ func (c *catalog) CreateTable(ddl string) ([]string, error) {
 		}
 	}
 	maps.Copy(c.tables, added)
+	for _, def := range defs {
+		if c.securables[def.name] == nil {
+			c.add(def.name, owner, seeded)
+		}
+	}
 	return created, nil
 }
 
@@ -588,6 +608,7 @@ func (c *catalog) DropTable(name string) error {
 	c.mu.Lock()
 	t := c.tables[strings.ToLower(name)]
 	delete(c.tables, strings.ToLower(name))
+	delete(c.securables, strings.ToLower(name))
 	c.mu.Unlock()
 	if t == nil {
 		return fmt.Errorf("drop table %s: no such table; list them with Tables", name)

@@ -32,6 +32,8 @@ type field struct {
 	notNull bool
 	comment string   // of a column
 	tags    []string // of a column: keys of Unity Catalog tags
+
+	partition int // of a column: its place in PARTITIONED BY, from 1; 0 for none
 }
 
 // kinds describes each kind of type that the service can write.

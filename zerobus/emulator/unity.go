@@ -3,11 +3,8 @@ package emulator
 import (
 	"crypto/sha256"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -20,7 +17,7 @@ func (e *Emulator) columns(c *call) (any, *apiError) {
 	if err := e.authorize(c); err != nil {
 		return nil, err
 	}
-	t, err := e.find(c.table, PrivilegeSelect)
+	t, err := e.find(c, c.table, PrivilegeSelect)
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +33,9 @@ func (e *Emulator) columns(c *call) (any, *apiError) {
 		if f.comment != "" {
 			column["comment"] = f.comment
 		}
+		if f.partition > 0 {
+			column["partition_index"] = f.partition - 1
+		}
 		columns = append(columns, column)
 	}
 	parts := strings.SplitN(t.name, ".", 3)
@@ -43,6 +43,7 @@ func (e *Emulator) columns(c *call) (any, *apiError) {
 	document := map[string]any{
 		"name": parts[2], "catalog_name": parts[0], "schema_name": parts[1], "full_name": t.name,
 		"table_id": tableID(t.name), "table_type": kind, "columns": columns,
+		"owner": e.owner(t.name), "metastore_id": metastoreID,
 	}
 	if format != "" {
 		document["data_source_format"] = format
@@ -50,8 +51,11 @@ func (e *Emulator) columns(c *call) (any, *apiError) {
 	return document, nil
 }
 
-// metastoreID is that of the emulated metastore.
-const metastoreID = "6f2e8a0d-3c1b-4f57-9d0e-2a4b6c8d0e1f"
+// metastoreID and metastoreName are those of the emulated metastore.
+const (
+	metastoreID   = "6f2e8a0d-3c1b-4f57-9d0e-2a4b6c8d0e1f"
+	metastoreName = "emulator"
+)
 
 // metastore serves GET /api/2.1/unity-catalog/metastore_summary.
 func (e *Emulator) metastore(c *call) (any, *apiError) {
@@ -59,7 +63,7 @@ func (e *Emulator) metastore(c *call) (any, *apiError) {
 		return nil, err
 	}
 	summary := map[string]any{
-		"metastore_id": metastoreID, "name": "emulator", "owner": AdminPrincipal, "privilege_model_version": "1.0",
+		"metastore_id": metastoreID, "name": metastoreName, "owner": AdminPrincipal, "privilege_model_version": "1.0",
 		"cloud": e.cfg.Cloud, "region": e.cfg.Region, "global_metastore_id": e.cfg.Cloud + ":" + e.cfg.Region + ":" + metastoreID,
 	}
 	if url := e.ZerobusURL(); url != "" && !e.cfg.NoEndpointURL {
@@ -93,7 +97,7 @@ func (e *Emulator) tags(c *call) (any, *apiError) {
 	if i := strings.LastIndexByte(c.table, '.'); i >= 0 {
 		table, column = c.table[:i], c.table[i+1:]
 	}
-	t, err := e.find(table, PrivilegeSelect)
+	t, err := e.find(c, table, PrivilegeSelect)
 	if err != nil {
 		return nil, err
 	}
@@ -107,86 +111,4 @@ func (e *Emulator) tags(c *call) (any, *apiError) {
 		list = append(list, map[string]string{"entity_type": "columns", "entity_name": t.name + "." + column, "tag_key": tag, "tag_value": ""})
 	}
 	return map[string]any{"tag_assignments": list}, nil
-}
-
-// The privileges the emulator knows.
-const (
-	PrivilegeUseCatalog = "USE CATALOG" // on a catalog
-	PrivilegeUseSchema  = "USE SCHEMA"  // on catalog.schema
-	PrivilegeSelect     = "SELECT"      // on catalog.schema.table
-	PrivilegeModify     = "MODIFY"      // on catalog.schema.table
-)
-
-// privilegeParts has the parts of the names that each privilege applies to.
-var privilegeParts = map[string]int{PrivilegeUseCatalog: 1, PrivilegeUseSchema: 2, PrivilegeSelect: 3, PrivilegeModify: 3}
-
-// privileges holds the revoked privileges. All are granted at first.
-type privileges struct {
-	mu      sync.Mutex
-	revoked map[string]bool // "MODIFY on datafly.events.stream"
-}
-
-func privilegeKey(privilege, on string) (string, error) {
-	privilege, on = strings.ToUpper(strings.TrimSpace(privilege)), strings.ToLower(strings.TrimSpace(on))
-	parts := privilegeParts[privilege]
-	if parts == 0 {
-		return "", oneOf("privilege", privilege, PrivilegeUseCatalog, PrivilegeUseSchema, PrivilegeSelect, PrivilegeModify)
-	}
-	if on == "" || strings.Count(on, ".") != parts-1 {
-		return "", fmt.Errorf("privilege %s on %q: want a name of %d part(s)", privilege, on, parts)
-	}
-	return privilege + " on " + on, nil
-}
-
-// Grant gives back a privilege taken away by Revoke: USE CATALOG on a catalog,
-// USE SCHEMA on catalog.schema, SELECT or MODIFY on a table.
-func (e *Emulator) Grant(privilege, on string) error { return e.privileges.set(privilege, on, false) }
-
-// Revoke takes a privilege away: requests that need it answer 403.
-func (e *Emulator) Revoke(privilege, on string) error { return e.privileges.set(privilege, on, true) }
-
-func (p *privileges) set(privilege, on string, revoked bool) error {
-	key, err := privilegeKey(privilege, on)
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if delete(p.revoked, key); revoked {
-		p.revoked[key] = true
-	}
-	return nil
-}
-
-// Revoked lists the revoked privileges, as "MODIFY on datafly.events.stream".
-func (e *Emulator) Revoked() []string {
-	e.privileges.mu.Lock()
-	defer e.privileges.mu.Unlock()
-	return slices.Sorted(maps.Keys(e.privileges.revoked))
-}
-
-// permit checks one privilege on a table and those on its catalog and schema.
-func (e *Emulator) permit(table, privilege string) *apiError {
-	schema := table[:max(strings.LastIndexByte(table, '.'), 0)]
-	catalog, _, _ := strings.Cut(table, ".")
-	e.privileges.mu.Lock()
-	defer e.privileges.mu.Unlock()
-	for _, need := range [][3]string{{PrivilegeUseCatalog, "catalog", catalog}, {PrivilegeUseSchema, "schema", schema}, {privilege, "table", table}} {
-		if e.privileges.revoked[need[0]+" on "+need[2]] {
-			return refusal(http.StatusForbidden, fmt.Sprintf("The principal is missing the %s privilege on %s %s.", need[0], need[1], need[2]))
-		}
-	}
-	return nil
-}
-
-// holds reports whether an object exists and the principal has a privilege on it.
-func (e *Emulator) holds(privilege, path string) bool {
-	key, err := privilegeKey(privilege, path)
-	if err != nil {
-		return false
-	}
-	exists := slices.ContainsFunc(e.Tables(), func(name string) bool { return name == path || strings.HasPrefix(name, path+".") })
-	e.privileges.mu.Lock()
-	defer e.privileges.mu.Unlock()
-	return exists && !e.privileges.revoked[key]
 }
