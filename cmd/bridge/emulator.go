@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -29,7 +30,6 @@ type emulatorFlags struct {
 	zerobus string
 	ddl     string
 	caOut   string
-	tooBig  string
 	verbose bool
 
 	zerobusGiven bool // the user has chosen the address
@@ -67,40 +67,22 @@ loopback unless everyone who can reach it may read and change the rows.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8090", "`address` to serve on; port 0 takes a free one")
 	flags.StringVar(&f.zerobus, "zerobus-listen", "", "`address` of the Zerobus endpoint, gRPC and REST on one port; none when given empty (default the port after --listen's, 127.0.0.1:8091)")
-	flags.StringVar(&f.cfg.ClientID, "client-id", emulator.DefaultClientID, "OAuth client `id` that is accepted")
-	flags.StringVar(&f.cfg.ClientSecret, "client-secret", emulator.DefaultClientSecret, "OAuth client `secret` that is accepted")
-	flags.Var(&f.cfg.Federation, "federation", "exchange JWTs of `issuer=URL,audience=NAME,subject=NAME` for tokens; signatures are not checked (default none)")
-	flags.DurationVar(&f.cfg.TokenLifetime, "token-lifetime", emulator.DefaultTokenLifetime, "how long a token is valid")
+	settings := flag.NewFlagSet("", flag.ContinueOnError)
+	f.cfg.Flags(settings)
+	flags.AddGoFlagSet(settings)
 	flags.StringVar(&f.ddl, "ddl", "", "SQL `file` whose CREATE TABLE statements make the tables (default datafly.events.stream with 13 columns)")
-	flags.StringVar(&f.cfg.JSONL, "jsonl", "", "`file` that rows are appended to and reloaded from (default none)")
-	flags.IntVar(&f.cfg.MaxRows, "max-rows", 100_000, "`rows` per table kept in memory for browsing; 0 keeps all")
-	flags.StringVar(&f.cfg.WorkspaceID, "workspace-id", emulator.DefaultWorkspaceID, "workspace `id` that tokens for the Zerobus endpoint must name")
-	flags.StringVar((*string)(&f.cfg.Auth), "auth", string(emulator.AuthStrict), "what the Zerobus endpoint asks of a token: `strict`, presence or off")
-	flags.DurationVar(&f.cfg.AckInterval, "ack-interval", emulator.DefaultAckInterval, "least time between two acknowledgements of a gRPC stream")
-	flags.DurationVar(&f.cfg.StreamMaxAge, "stream-max-age", emulator.DefaultStreamMaxAge, "when a gRPC stream gets its close signal; below 0 never")
-	flags.StringVar(&f.tooBig, "oversize-status", "OUT_OF_RANGE", "how a gRPC stream ends with a message above 10 MiB: `OUT_OF_RANGE`, RESOURCE_EXHAUSTED or INVALID_ARGUMENT")
-	flags.StringVar((*string)(&f.cfg.Schema), "schema", string(emulator.SchemaByName), "how a stream's descriptor must match the columns: `by-name`, or exact (one field for each, in their order)")
-	flags.BoolVar(&f.cfg.TLS, "tls", false, "serve HTTPS, with a certificate for localhost, 127.0.0.1, ::1 and *."+emulator.LocalDomain)
 	flags.StringVar(&f.caOut, "ca-out", "", "`file` to write the certificate to trust to; needs --tls")
-	flags.TextVar(&f.cfg.Latency, "latency", emulator.Latency{}, "wait before each acknowledgement: `20ms` or p50=150ms,p95=500ms")
-	flags.BoolVar(&f.cfg.AcceptTextTimestamps, "accept-text-timestamps", false, "accept RFC 3339 text in TIMESTAMP columns")
-	flags.BoolVar(&f.cfg.NoIngestAPI, "no-ingest-api", false, "answer 404 ENDPOINT_NOT_FOUND on the ingest endpoint, as live workspaces do")
-	flags.BoolVar(&f.cfg.NoHTTP2, "no-http2", false, "serve HTTP/1.1 only on the Zerobus endpoint, as behind a proxy that gRPC cannot pass")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
 	return cmd
 }
 
 // build makes the emulator. Its errors are errors of usage.
 func (f *emulatorFlags) build(stderr io.Writer) (*emulator.Emulator, error) {
-	var err error
 	if f.caOut != "" && !f.cfg.TLS {
 		return nil, errors.New("--ca-out: there is no certificate without --tls; add --tls or omit --ca-out")
 	}
 	if f.cfg.MaxRows < 0 {
 		return nil, fmt.Errorf("--max-rows is %d; use 0 to keep all, or more", f.cfg.MaxRows)
-	}
-	if f.cfg.OversizeCode, err = emulator.ParseOversizeCode(f.tooBig); err != nil {
-		return nil, fmt.Errorf("--oversize-status: %w", err)
 	}
 	next, err := portAfter(f.listen)
 	if err != nil {
@@ -187,7 +169,7 @@ func (f *emulatorFlags) startZerobus(e *emulator.Emulator) error {
 
 // announce prints the addresses and how to configure the bridge for them.
 func (f *emulatorFlags) announce(e *emulator.Emulator, stderr io.Writer) {
-	tables := e.Tables()
+	tables := append(e.Tables(), "datafly.events.stream")
 	name := strings.SplitN(tables[0], ".", 3)
 	secret := emulator.DefaultClientSecret
 	if f.cfg.ClientSecret != secret {
@@ -217,8 +199,8 @@ The bridge finds the transport with these. To test one of them, add it:
   transport: rest      # requests to that endpoint
 `, url)
 	}
-	if len(tables) > 1 {
-		fmt.Fprintf(stderr, "\ntables: %s\n", strings.Join(tables, ", "))
+	if len(tables) > 2 {
+		fmt.Fprintf(stderr, "\ntables: %s\n", strings.Join(tables[:len(tables)-1], ", "))
 	}
 	fmt.Fprintf(stderr, "\nrows, newest first: %s/emulator/tables/%s/rows\n", e.URL(), tables[0])
 	if host, _, err := net.SplitHostPort(f.listen); err == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() {

@@ -152,6 +152,66 @@ func TestEmulatorPrintsTheSixKeys(t *testing.T) {
 	}
 }
 
+// TestEmulatorTakesItsSwitches asks the command for what its flags change.
+func TestEmulatorTakesItsSwitches(t *testing.T) {
+	address, said, _ := runEmulator(t, "--no-ingest-api", "--no-http2", "--no-create", "--admin-token", "boss", "--cloud", "gcp", "--region", "r1",
+		"--no-workspace-header", "--no-endpoint-url", "--warehouse", "w1,state=stopped,start=1h", "--warehouse", "w2,no-use", "--visible-after", "1h", "--auth", "off")
+	ask := func(method, path, body string) string {
+		req, err := http.NewRequestWithContext(t.Context(), method, address+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer boss")
+		req.Header.Set("Content-Type", "application/json")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		answer, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(res.StatusCode, " ", string(answer), res.Header.Get(emulator.WorkspaceHeader))
+	}
+	for _, c := range []struct{ method, path, body, want string }{
+		{"POST", emulator.IngestPath, "{}", "ENDPOINT_NOT_FOUND"},
+		{"GET", emulator.MetastorePath, "", `"region":"r1"}`},
+		{"GET", emulator.MetastorePath, "", `"cloud":"gcp"`},
+		{"GET", emulator.WarehousesPath, "", `"state":"STOPPED"`},
+		{"GET", "/emulator/warehouses", "", `"no_use":true`},
+		{"POST", emulator.StatementsPath, `{"statement":"SELECT count(*) FROM datafly.events.stream","warehouse_id":"w2"}`, `[["0"]]`},
+		{"GET", emulator.GrantsPath + "catalog/datafly", "", `["USE_CATALOG"]`},
+	} {
+		if got := ask(c.method, c.path, c.body); !strings.Contains(got, c.want) || strings.Contains(got, "zerobus_endpoint") || strings.HasSuffix(got, emulator.DefaultWorkspaceID) {
+			t.Errorf("%s %s: got %s, want %s", c.method, c.path, got, c.want)
+		}
+	}
+	c, err := net.Dial("tcp", regexp.MustCompile(`endpoint at http://([0-9.:]+)`).FindStringSubmatch(said)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	answer := make([]byte, len("HTTP/1.1 400"))
+	if _, err := io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "HTTP/1.1 400" {
+		t.Errorf("HTTP/2: got %q, %v, want HTTP/1.1 400", answer, err)
+	}
+}
+
+// TestEmulatorWithoutTables: a script that creates a catalog alone leaves no table to name.
+func TestEmulatorWithoutTables(t *testing.T) {
+	ddl := filepath.Join(t.TempDir(), "c.sql")
+	if err := os.WriteFile(ddl, []byte("CREATE CATALOG shop"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, said, _ := runEmulator(t, "--ddl", ddl); !strings.Contains(said, "\n  table: stream\n") || strings.Contains(said, "tables: ") {
+		t.Errorf("stderr: got\n%s", said)
+	}
+}
+
 // TestEmulatorServesTheZerobusEndpoint opens a stream and inserts a row with
 // nothing but what the command prints.
 func TestEmulatorServesTheZerobusEndpoint(t *testing.T) {

@@ -1,6 +1,7 @@
 package emulator_test
 
 import (
+	"flag"
 	"os"
 	"regexp"
 	"strings"
@@ -35,6 +36,39 @@ func TestManualRequests(t *testing.T) {
 	}
 }
 
+// TestManualStatements runs the statements of docs/emulator.md.
+func TestManualStatements(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/emulator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, emulator.Config{})
+	_, block, _ := strings.Cut(string(manual), "```sql\n")
+	block, _, _ = strings.Cut(block, "```")
+	statements := strings.Split(strings.TrimSpace(block), ";\n")
+	if len(statements) < 10 {
+		t.Fatalf("got %d statements", len(statements))
+	}
+	for _, s := range statements {
+		w.sql(asAdmin, s, "")
+	}
+}
+
+// TestManualNamesFlags compares the manual with the flags of a Config.
+func TestManualNamesFlags(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/emulator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := flag.NewFlagSet("", flag.ContinueOnError)
+	new(emulator.Config).Flags(flags)
+	flags.VisitAll(func(f *flag.Flag) {
+		if !strings.Contains(string(manual), "`--"+f.Name+"`") {
+			t.Errorf("docs/emulator.md does not name --%s", f.Name)
+		}
+	})
+}
+
 // TestManualNamesEverything compares the manual with fields, effects and
 // endpoints.
 func TestManualNamesEverything(t *testing.T) {
@@ -50,6 +84,9 @@ func TestManualNamesEverything(t *testing.T) {
 		"grpc_code", "error_info", "in_trailer", "end_after", "ack_offset", "ack_by", "unacked_rows", "AckEvery", "CloseWindow", "OversizeCode", "AnyOffsets",
 		emulator.TagsPath, emulator.RescueTag, "--oversize-status", "OUT_OF_RANGE", "--schema exact", "4033", "FIELD_NOT_IN_TABLE", "MISSING_REQUIRED_COLUMN", "TYPE_INCOMPATIBLE", "FIELD_COUNT_MISMATCH", "FIELD_OUT_OF_ORDER",
 		emulator.PrivilegeModify, emulator.PrivilegeSelect, emulator.PrivilegeUseCatalog, emulator.PrivilegeUseSchema,
+		emulator.MetastorePath, emulator.AssignmentPath, emulator.CatalogsPath, emulator.SchemasPath, emulator.GrantsPath, emulator.EffectivePath, emulator.StatementsPath, emulator.WarehousesPath,
+		strings.ToLower(emulator.WorkspaceHeader), emulator.AdminPrincipal, emulator.DefaultAdminToken, emulator.DefaultWarehouse, emulator.EndpointStatementResult, emulator.EndpointStatementCancel,
+		emulator.PrivilegeCreateCatalog, emulator.PrivilegeCreateSchema, emulator.PrivilegeCreateTable, emulator.PrivilegeManage, emulator.PrivilegeAll,
 		"retry_after", "as_date", "numeric_code", "byte_every_ms", "message_ids", "probability", "keep", "content_type", "cut_after",
 	} {
 		if !strings.Contains(string(manual), name) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -280,4 +281,50 @@ func FuzzDescriptor(f *testing.F) {
 			t.Fatalf("%x by %x: its JSON %s is no row: %v", row, descriptor, out, f)
 		}
 	})
+}
+
+// TestLargeResults bounds what is kept of results; through HTTP they would take minutes
+// under the race detector.
+func TestLargeResults(t *testing.T) {
+	e, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab := e.Table("datafly.events.stream")
+	keep := func(n int) {
+		row := newRow{raw: []byte(`{"user_agent":"` + strings.Repeat("x", 1<<20) + `"}`)}
+		for range n {
+			if err := tab.keep(tab.currentSchema(), []newRow{row}, &batch{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	run := func(text string) *statement {
+		command, refused := parseSQL(text, "datafly", "events", nil)
+		if refused != nil {
+			t.Fatal(refused.message)
+		}
+		s, _, refused := e.admit(AdminPrincipal, DefaultWarehouse)
+		if refused != nil {
+			t.Fatal(refused.message)
+		}
+		e.finish(s, command)
+		return s
+	}
+	keep(24)
+	first, ddl, second := run("SELECT * FROM stream"), run("CREATE CATALOG x"), run("SELECT * FROM stream")
+	if first.state != stateSucceeded {
+		t.Errorf("48 MiB of results: got %s, want both kept", first.state)
+	}
+	third := run("SELECT * FROM stream")
+	if first.state != stateClosed || first.result != nil || ddl.state != stateSucceeded || second.state != stateSucceeded || len(third.result.rows) != 24 {
+		t.Errorf("72 MiB of results: got %s, %s, %s, %s", first.state, ddl.state, second.state, third.state)
+	}
+	keep(2)
+	if s := run("SELECT * FROM stream"); s.state != stateFailed || !strings.Contains(s.err.sqlText(), "Inline byte limit exceeded") {
+		t.Errorf("26 MiB: got %s, want it refused", s.state)
+	}
+	if s := run("SELECT * FROM stream LIMIT 10"); s.state != stateSucceeded {
+		t.Errorf("10 MiB: got %s", s.state)
+	}
 }

@@ -323,25 +323,6 @@ func TestStatementRequests(t *testing.T) {
 	}
 }
 
-func TestLargeResults(t *testing.T) {
-	w := start(t, emulator.Config{})
-	sp := w.bearer()
-	row := `{"user_agent":"` + strings.Repeat("x", 1<<20) + `"}`
-	for range 2 {
-		w.ingest(envelope(row, row, row, row, row, row, row, row, row)).want(t, 200)
-	}
-	first := w.sql(sp, "SELECT * FROM "+stream, "")
-	for range 3 {
-		w.sql(sp, "SELECT * FROM "+stream, "")
-	}
-	if a := w.get(emulator.StatementsPath + "/" + first.ID).answered(t); a.Status.State != "CLOSED" || len(a.Result.Rows) != 0 {
-		t.Errorf("an old result: got %s with %d rows, want it closed", a.Status.State, len(a.Result.Rows))
-	}
-	w.ingest(envelope(row, row, row, row, row, row, row, row, row)).want(t, 200)
-	w.sql(sp, "SELECT * FROM "+stream, "Inline byte limit exceeded")
-	w.sql(sp, "SELECT * FROM "+stream+" LIMIT 10", "")
-}
-
 func TestVisibleAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, post := bare(t, emulator.Config{VisibleAfter: 5 * time.Second})

@@ -327,11 +327,8 @@ func (x *sqlService) end(s *statement, state string, result *resultSet, err *api
 	}
 	total := 0
 	for _, kept := range slices.Backward(x.statements) {
-		if total += kept.size; total > maxResults && kept != s {
-			kept.result, kept.size = nil, 0
-			if kept.state == stateSucceeded {
-				kept.state = stateClosed
-			}
+		if total += kept.size; total > maxResults && kept.size > 0 && kept != s {
+			kept.state, kept.result, kept.size = stateClosed, nil, 0
 		}
 	}
 }
