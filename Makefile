@@ -148,6 +148,10 @@ measure: ## Try every measurement of make bench on a small topic; no part of mak
 	go -C bench vet -tags measure .
 	go -C bench test -tags measure -count=1 -timeout 30m -run TestMeasurements .
 
+.PHONY: sdk
+sdk: ## Have the official Python SDK and the bridge write to the emulator; installs the SDK, so no part of make test
+	tools/official-sdk.sh
+
 .PHONY: microbench
 microbench: ## Run the Go benchmarks
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(TESTARGS) $(MAIN_PKGS)

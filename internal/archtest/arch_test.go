@@ -61,6 +61,8 @@ var arrows = map[string][]string{
 	"internal/terminal":      {"internal/logwriter", "internal/plaintext"},
 	"internal/demo":          {"consumer", "zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/ops", "internal/pipeline", "internal/terminal", "internal/traffic"},
 	"test":                   {"internal/memory"},
+	"test/connectproxy":      {},
+	"test/sdk":               {"test/connectproxy", "zerobus", "zerobus/emulator"},
 	"test/chaos":             {"internal/buildtest", "internal/kafkatest", "internal/oracle", "internal/traffic", "zerobus/emulator"},
 	"bench":                  {"internal/buildtest", "internal/config", "internal/kafkatest", "internal/memory", "internal/oracle", "internal/traffic", "zerobus", "zerobus/emulator"},
 	"cmd/bridge":             {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/app", "internal/blueprinttest", "internal/config", "internal/deadletter", "internal/demo", "internal/hangup", "internal/kafka", "internal/logwriter", "internal/memory", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/setup", "internal/spelling", "internal/terminal"},
@@ -81,7 +83,7 @@ var boundaries = []boundary{
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/databricks", "internal/oauthtoken", "internal/ops", "internal/ops/group", "internal/setting", "internal/setup", "internal/kafkatest", "bench", "test/chaos"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/config", "internal/databricks", "internal/oauthtoken", "internal/ops", "internal/ops/group", "internal/setting", "internal/setup", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/sdk"}},
 }
 
 func TestArrows(t *testing.T) {
