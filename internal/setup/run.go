@@ -118,7 +118,7 @@ func (s *session) remedy(i *Item, err error) string {
 	case http4xx && denied(err) && s.Warehouse != nil:
 		return fmt.Sprintf("%s lacks CAN USE on warehouse %s; grant it at SQL Warehouses, %s, Permissions%s", s.RunBy, s.Warehouse.ID, s.Warehouse.Name, other)
 	case denied(err) && i.grants != nil:
-		return fmt.Sprintf("%s lacks MANAGE on %s; an administrator runs: %s%s", s.RunBy, i.on, i.Statement, other)
+		return fmt.Sprintf("%s lacks MANAGE on %s; an administrator runs: %s%s", s.RunBy, i.on, strings.TrimSuffix(i.Statement, ";"), other)
 	case denied(err):
 		privilege, on := i.privilege, i.on
 		if m := missing.FindStringSubmatch(err.Error()); m != nil {
@@ -131,7 +131,7 @@ func (s *session) remedy(i *Item, err error) string {
 		if !s.lent {
 			who = s.Principal
 		}
-		return fmt.Sprintf("%s lacks %s on %s; an administrator runs: GRANT %s ON %s TO %s;%s", s.RunBy, privilege, on, privilege, on, quoted(who), other)
+		return fmt.Sprintf("%s lacks %s on %s; an administrator runs: GRANT %s ON %s TO %s%s", s.RunBy, privilege, on, privilege, on, quoted(who), other)
 	case errors.Is(err, context.DeadlineExceeded):
 		return "the warehouse did not complete it in time; look at it under SQL Warehouses, then run the same command again"
 	case http4xx && (answer.Status == http.StatusNotFound || answer.Status == http.StatusBadRequest) && i.grants == nil:

@@ -230,5 +230,5 @@ func firstLine(sql string) string {
 	if more {
 		line += "..."
 	}
-	return line
+	return strings.TrimSuffix(line, ";")
 }
