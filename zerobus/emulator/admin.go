@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 )
@@ -127,6 +128,13 @@ func (e *Emulator) admin() http.Handler {
 			return nil, err
 		})
 	}
+	handle("GET /emulator/securables", func(*http.Request) (any, error) { return map[string]any{"securables": e.Securables()}, nil })
+	handle("DELETE /emulator/securables/{name}", func(r *http.Request) (any, error) {
+		if name := r.PathValue("name"); e.owner(strings.ToLower(name)) == "" {
+			return nil, notFound("securable", name, "/emulator/securables")
+		}
+		return nil, internal(e.Drop(r.PathValue("name")))
+	})
 	handle("GET /emulator/warehouses", func(*http.Request) (any, error) { return map[string]any{"warehouses": e.Warehouses()}, nil })
 	handle("PUT /emulator/warehouses", func(r *http.Request) (any, error) {
 		in, err := decode[struct {

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -86,6 +87,39 @@ func (c *catalog) add(name, owner string, seeded bool) {
 	if seeded {
 		s.grant(c.cfg.ClientID, c.defaults(name)...)
 	}
+}
+
+// Securables lists the full names of all catalogs, schemas, tables and views, sorted.
+func (c *catalog) Securables() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Sorted(maps.Keys(c.securables))[1:] // the metastore is ""
+}
+
+// Drop removes a catalog, a schema, a table or a view, and what it contains.
+func (c *catalog) Drop(name string) error {
+	name = strings.ToLower(name)
+	c.mu.Lock()
+	if name == "" || c.securables[name] == nil {
+		c.mu.Unlock()
+		return fmt.Errorf("drop %q: it does not exist; list what does with Securables", name)
+	}
+	var dropped []*Table
+	for full := range c.securables {
+		if full == name || strings.HasPrefix(full, name+".") {
+			if t := c.tables[full]; t != nil {
+				dropped = append(dropped, t)
+			}
+			delete(c.tables, full)
+			delete(c.securables, full)
+		}
+	}
+	c.mu.Unlock()
+	var err error
+	for _, t := range dropped {
+		err = errors.Join(err, t.clear(true))
+	}
+	return err
 }
 
 // defaults are the privileges of the service principal on a seeded securable.

@@ -94,3 +94,22 @@ func TestSecurablesAreDescribed(t *testing.T) {
 	}
 	w.get(emulator.EffectivePath+"table/a.b.c").wantError(t, 404, "TABLE_DOES_NOT_EXIST", "")
 }
+
+func TestDropSecurables(t *testing.T) {
+	w := start(t, emulator.Config{DDL: "CREATE TABLE a.b.c (id STRING); CREATE TABLE a.bb.d (id STRING); CREATE CATALOG e"})
+	w.admin("GET", "securables", "").want(t, 200, `{"securables":["a","a.b","a.b.c","a.bb","a.bb.d","e"]}`)
+	w.admin("DELETE", "securables/A.b", "").want(t, 204)
+	w.admin("DELETE", "securables/a.b", "").want(t, 404, "a.b")
+	w.admin("GET", "securables", "").want(t, 200, `{"securables":["a","a.bb","a.bb.d","e"]}`)
+	w.get(emulator.SchemasPath+"a.b").wantError(t, 404, "SCHEMA_DOES_NOT_EXIST", "")
+	w.sql(asAdmin, "CREATE TABLE a.b.c (id STRING)", "[SCHEMA_NOT_FOUND]")
+	w.admin("DELETE", "securables/a", "").want(t, 204)
+	w.admin("DELETE", "securables/e", "").want(t, 204)
+	w.admin("GET", "securables", "").want(t, 200, `{"securables":[]}`)
+	if err := w.Drop(""); err == nil {
+		t.Error("drop the metastore: got no error")
+	}
+	if got := w.Tables(); len(got) != 0 {
+		t.Errorf("tables: got %v", got)
+	}
+}

@@ -605,13 +605,8 @@ func (c *catalog) create(owner string, seeded bool, defs ...tableDef) ([]string,
 
 // DropTable removes a table and its rows; writes to it then fail with 404.
 func (c *catalog) DropTable(name string) error {
-	c.mu.Lock()
-	t := c.tables[strings.ToLower(name)]
-	delete(c.tables, strings.ToLower(name))
-	delete(c.securables, strings.ToLower(name))
-	c.mu.Unlock()
-	if t == nil {
+	if c.Table(name) == nil {
 		return fmt.Errorf("drop table %s: no such table; list them with Tables", name)
 	}
-	return t.clear(true)
+	return c.Drop(name)
 }
