@@ -3,7 +3,9 @@ package e2e_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,13 +15,13 @@ import (
 
 // serviceAccount returns a JWT as Kubernetes writes it for a pod, and keeps it out of
 // every output.
-func (s *stage) serviceAccount(name string, expires time.Time) (jwt string, policy emulator.Federation) {
-	s.t.Helper()
+func serviceAccount(t testing.TB, e *evidence, name string, expires time.Time) (jwt string, policy emulator.Federation) {
+	t.Helper()
 	policy = emulator.Federation{Issuer: "https://oidc.cluster.example/id", Audience: "databricks", Subject: "system:serviceaccount:datafly:" + name}
 	claims, err := json.Marshal(map[string]any{"iss": policy.Issuer, "aud": []string{policy.Audience}, "sub": policy.Subject, "exp": expires.Unix()})
-	must(s.t, err)
+	must(t, err)
 	jwt = "e30." + base64.RawURLEncoding.EncodeToString(claims) + ".c2lnbmF0dXJlIG9mIHRoZSBjbHVzdGVy"
-	s.e.secret("the token of "+name, jwt)
+	e.secret("the token of "+name, jwt)
 	return jwt, policy
 }
 
@@ -41,7 +43,7 @@ func TestWorkloadIdentity(t *testing.T) {
 					s.native(transport)
 				}
 				soon := time.Now().Add(time.Hour)
-				first, policy := s.serviceAccount("bridge", soon)
+				first, policy := serviceAccount(t, s.e, "bridge", soon)
 				s.ws.write(first)
 
 				// Nothing trusts it yet. The error has the command that changes this.
@@ -60,7 +62,7 @@ func TestWorkloadIdentity(t *testing.T) {
 				s.p.events(200)
 				s.complete(m)
 				// The platform replaces the file, then the first token is worth nothing.
-				second, policy := s.serviceAccount("bridge-2", soon)
+				second, policy := serviceAccount(t, s.e, "bridge-2", soon)
 				s.ws.write(second)
 				must(t, s.ws.SetFederation(policy))
 				minted := s.ws.minted()
@@ -74,7 +76,7 @@ func TestWorkloadIdentity(t *testing.T) {
 					t.Errorf("got %d lines about being blocked, want none", got)
 				}
 				// The platform has stopped replacing it.
-				expired, _ := s.serviceAccount("bridge-2", time.Now().Add(-time.Minute))
+				expired, _ := serviceAccount(t, s.e, "bridge-2", time.Now().Add(-time.Minute))
 				s.ws.write(expired)
 				s.ws.RevokeTokens()
 				eventually(t, patience, "the sink blocked", func() bool {
@@ -87,5 +89,47 @@ func TestWorkloadIdentity(t *testing.T) {
 				m.terminate(s.drain + time.Second + slack)
 			})
 		})
+	}
+}
+
+// setup asks for no secret and writes none: the configuration names the token's file.
+func TestSetupWithWorkloadIdentity(t *testing.T) {
+	t.Parallel()
+	e := newEvidence(t)
+	jwt, policy := serviceAccount(t, e, "bridge", time.Now().Add(time.Hour))
+	token, address := file(t, "token", jwt+"\n"), freeAddress(t)
+	start(t, e, command{args: []string{"emulator", "--listen", address, "--zerobus-listen", freeAddress(t), "--no-ingest-api", "--federation", policy.String()}})
+	eventually(t, patience, "the emulator", func() bool {
+		resp, err := browser.Get("http://" + address + "/healthz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	args := []string{"setup", "--workspace-url", "http://" + address, "--client-id", emulator.DefaultClientID, "--table", "datafly.web.clicks",
+		"--set", "zerobus.token_exchange.token_file=" + token, "--write", config, "--execute"}
+	p, code := run(t, e, command{args: args})
+	if code != 0 {
+		t.Fatalf("setup: exit code %d\n%s%s", code, p.stdout.String(), p.stderr.String())
+	}
+	wants(t, p.stdout.String(), "acknowledged, message_id bridge-setup-probe", "1 rows")
+	text, err := os.ReadFile(config)
+	must(t, err)
+	if wants(t, string(text), "token_file: "+token); strings.Contains(string(text), "secret") {
+		t.Errorf("the configuration has a secret:\n%s", text)
+	}
+	if beside, _ := filepath.Glob(filepath.Join(filepath.Dir(config), "*")); len(beside) != 1 {
+		t.Errorf("setup wrote %q, want the configuration only", beside)
+	}
+	p, code = run(t, e, command{args: args})
+	if wants(t, p.stdout.String(), "Nothing had to be changed."); code != 0 {
+		t.Errorf("setup again: exit code %d", code)
+	}
+	must(t, os.WriteFile(token, []byte("no JWT"), 0o600))
+	p, code = run(t, e, command{args: args})
+	if wants(t, p.stdout.String()+p.stderr.String(), "holds no JWT", "zerobus.token_exchange.token_file"); code != 1 {
+		t.Errorf("setup with another file: exit code %d, want 1", code)
 	}
 }
