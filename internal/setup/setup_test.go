@@ -626,3 +626,62 @@ func TestConfigFile(t *testing.T) {
 		t.Error("a test has written to the folder of the package")
 	}
 }
+
+func TestDedupeView(t *testing.T) {
+	w := newWorkspace(t)
+	view := func(o *setup.Options) { o.DedupeView = true }
+	report, err := w.run(t, view)
+	if err != nil || len(report.Plan) != 7 || report.Plan[6].State != setup.Done || !strings.HasPrefix(report.Plan[6].Statement, "CREATE OR REPLACE VIEW `shop`.`raw`.`orders_deduplicated` AS") {
+		t.Fatalf("got %+v, %v", report, err)
+	}
+	if report, err = w.run(t, view); err != nil || report.Changed || report.Plan[6].State != setup.Exists {
+		t.Errorf("again: got %+v, %v", report, err)
+	}
+	if err := os.WriteFile(w.file("blueprint.yaml"), []byte("version: 2\nglobal:\n  mappings:\n    - {source: event, target: event_name}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	few := func(o *setup.Options) { o.Load.Sets = []string{"mapping.blueprint=" + w.file("blueprint.yaml")} }
+	if _, err := w.run(t, view, few, plan); err == nil || !strings.Contains(err.Error(), "--dedupe-view needs the columns message_id and event_timestamp") {
+		t.Errorf("without message_id: got %v", err)
+	}
+	other := func(o *setup.Options) { o.File = w.file("few.yaml") }
+	report, err = w.run(t, few, other, with("table", "shop.raw.few"))
+	if err != nil || !strings.HasPrefix(step(report, "probe row"), "warning ") || w.Table("shop.raw.few").Count() != 0 {
+		t.Errorf("no column to find the row by: got %+v, %v", report, err)
+	}
+}
+
+// Where the page's path is not served, each permission that discovery lacks is named.
+func TestDiscoveryLacksAPermission(t *testing.T) {
+	for path, want := range map[string]string{
+		"/api/2.1/unity-catalog/metastore_summary":            "zerobus.endpoint",
+		"/api/2.1/unity-catalog/current-metastore-assignment": "zerobus.endpoint",
+	} {
+		w := newWorkspace(t, func(c *emulator.Config) { c.NoWorkspaceHeader, c.NoEndpointURL = true, true })
+		w.SetIngestAPI(false)
+		w.answer = func(out http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path != path {
+				return false
+			}
+			out.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(out, `{"error_code":"PERMISSION_DENIED","message":"no"}`)
+			return true
+		}
+		report, err := w.run(t)
+		if err == nil || report == nil {
+			t.Fatalf("%s: got %+v, %v", path, report, err)
+		}
+		var failed []string
+		for _, s := range report.Steps {
+			if s.Status == "failed" {
+				failed = append(failed, s.Error)
+			}
+		}
+		if len(failed) != 1 || !strings.Contains(failed[0], strings.TrimPrefix(path, "/api/2.1/unity-catalog/")) || !strings.Contains(failed[0], want) {
+			t.Errorf("%s: got %q, want one step that names it and %s", path, failed, want)
+		}
+		if !strings.Contains(report.Next, "run the same command again") {
+			t.Errorf("%s: got next %q", path, report.Next)
+		}
+	}
+}

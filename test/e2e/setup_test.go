@@ -130,6 +130,33 @@ func TestSetupAsksOnATerminal(t *testing.T) {
 	}
 }
 
+// Each flag has its effect.
+func TestSetupFlags(t *testing.T) {
+	t.Parallel()
+	e := newEvidence(t)
+	ws := newWorkspace(t, e, emulator.Config{NoCreate: true})
+	e.secret("the administrator's token", emulator.DefaultAdminToken)
+	must(t, ws.SetWarehouses(emulator.Warehouse{ID: "w1"}, emulator.Warehouse{ID: "w2"}))
+	dir := t.TempDir()
+	profile := "[admin]\nhost = " + ws.url + "\ntoken = " + emulator.DefaultAdminToken + "\n"
+	must(t, os.WriteFile(filepath.Join(dir, ".databrickscfg"), []byte(profile), 0o600))
+	args := []string{"setup", "--workspace-url", ws.url, "--client-id", clientID, "--client-secret-file", ws.file, "--catalog", "shop", "--schema", "raw", "--table", "orders", "--execute"}
+	p, code := run(t, e, command{args: args, dir: dir})
+	if code != 2 {
+		t.Errorf("two warehouses: got exit code %d, want 2", code)
+	}
+	wants(t, p.stderr.String(), "--warehouse-id with one of w1 (w1, running), w2 (w2, running)")
+	args = append(args, "--profile", "admin", "--warehouse-id", "w2", "--dedupe-view", "--write", "other.yaml", "--timeout", "1m")
+	p, code = run(t, e, command{args: args, env: []string{"HOME=" + dir}, dir: dir})
+	if code != 0 {
+		t.Fatalf("got exit code %d", code)
+	}
+	wants(t, p.stdout.String(), "run by          the principal of profile admin", "w2 (w2)", "done            CREATE OR REPLACE VIEW `shop`.`raw`.`orders_deduplicated` AS", "other.yaml, written", "then: bridge run --config other.yaml")
+	if _, err := os.Stat(filepath.Join(dir, "config.yaml")); err == nil {
+		t.Error("got a config.yaml beside --write other.yaml")
+	}
+}
+
 // An interrupt ends a statement that waits for its warehouse. The next run continues.
 func TestSetupIsInterrupted(t *testing.T) {
 	t.Parallel()
