@@ -1,6 +1,7 @@
 package zerobus_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ func (p *place) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Unlock()
 	switch {
 	case hook != nil:
+		io.Copy(io.Discard, r.Body)
 		hook(w, r)
 	case r.URL.Path == summary:
 		w.Header().Set("X-Databricks-Org-Id", "1234567890123456")
@@ -174,6 +176,7 @@ func TestDecide(t *testing.T) {
 		hooks  map[string]http.HandlerFunc
 		handle func(n int, s *served) error
 		dial   func(context.Context) error
+		limit  time.Duration // 0: that of a start-up check
 
 		want    string // transport; empty: an error
 		because string // part of the reason, or of the error
@@ -206,6 +209,7 @@ func TestDecide(t *testing.T) {
 		}, want: "grpc", never: restPath},
 		{name: "gRPC is refused", hooks: map[string]http.HandlerFunc{pagePath: gone}, dial: refusesToDial, want: "rest", because: "gRPC does not pass: writing rows: "},
 		{name: "gRPC is swallowed", hooks: map[string]http.HandlerFunc{pagePath: gone}, dial: hangs, want: "rest", because: "gRPC does not pass"},
+		{name: "gRPC is swallowed and time is short", limit: 8 * time.Second, hooks: map[string]http.HandlerFunc{pagePath: gone}, dial: hangs, want: "rest", because: "gRPC does not pass"},
 		{name: "gRPC is not implemented", hooks: map[string]http.HandlerFunc{pagePath: gone}, handle: ends(codes.Unimplemented, "no such method"), want: "rest", because: "UNIMPLEMENTED"},
 		{name: "REST refuses in the service's form", hooks: map[string]http.HandlerFunc{pagePath: gone, restPath: failsWith(403, "PERMISSION_DENIED", "no")},
 			dial: refusesToDial, want: "rest"},
@@ -224,6 +228,10 @@ func TestDecide(t *testing.T) {
 		{name: "the transport is set", change: func(c *zerobus.Config) { c.Transport = "rest" }, want: "rest", because: "zerobus.transport is set", never: pagePath},
 		{name: "the transport is set and gRPC is refused", change: func(c *zerobus.Config) { c.Transport = "grpc" }, dial: refusesToDial,
 			want: "grpc", because: "zerobus.transport is set", never: restPath},
+		{name: "lenient confirmation", change: func(c *zerobus.Config) { c.Confirm = "lenient" }, hooks: map[string]http.HandlerFunc{pagePath: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }},
+			want: "workspace"},
+		{name: "strict confirmation", hooks: map[string]http.HandlerFunc{pagePath: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }},
+			because: "zerobus.confirm to lenient"},
 		{name: "both are set", change: func(c *zerobus.Config) {
 			c.Transport, c.Endpoint, c.WorkspaceID = "grpc", "http://127.0.0.1:8091", "7"
 		}, want: "grpc", because: "zerobus.transport is set", never: summary},
@@ -236,7 +244,7 @@ func TestDecide(t *testing.T) {
 				if s := b.State(); tc.want != "" && !slices.Contains([]string{"auto", tc.want}, s.Transport) {
 					t.Errorf("before: %+v", s)
 				}
-				const limit = 45 * time.Second // of a start-up check
+				limit := cmp.Or(tc.limit, 45*time.Second)
 				ctx, cancel := context.WithTimeout(t.Context(), limit)
 				defer cancel()
 				err := b.Decide(ctx)
@@ -303,6 +311,7 @@ func TestDiscoveryNamesWhatIsMissing(t *testing.T) {
 		{"assignment 403", aws, map[string]http.HandlerFunc{summary: known, assignment: failsWith(403, "PERMISSION_DENIED", "no")}, []string{assignment, "PERMISSION_DENIED", byHand}, true},
 		{"assignment without an id", aws, map[string]http.HandlerFunc{summary: known, assignment: saying("{}")}, []string{assignment, "names no workspace id", byHand}, true},
 		{"id that is no number", aws, map[string]http.HandlerFunc{summary: known, assignment: saying(`{"workspace_id":"abc"}`)}, []string{"names no workspace id", byHand}, true},
+		{"id that is no whole number", aws, map[string]http.HandlerFunc{summary: known, assignment: saying(`{"workspace_id":-1.5e9}`)}, []string{"names no workspace id"}, true},
 		{"unknown cloud", aws, map[string]http.HandlerFunc{summary: withID(saying(`{"cloud":"moon","region":"us-west-2"}`))}, []string{`the cloud "moon"`, "zerobus.workspace_id to 42"}, true},
 		{"no region", aws, map[string]http.HandlerFunc{summary: withID(saying(`{"cloud":"aws"}`))}, []string{`the region ""`, "zerobus.workspace_id to 42"}, true},
 		{"an emulator's endpoint elsewhere", "http://127.0.0.1:8080", map[string]http.HandlerFunc{summary: withID(saying(`{"zerobus_endpoint":"https://evil.example"}`))},
@@ -443,13 +452,13 @@ func TestTheWorkspaceStopsServing(t *testing.T) {
 						}
 						stales[w]++
 					}
-					time.Sleep(time.Second)
+					<-time.After(time.Second)
 				}
 			})
 		}
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		p.set(func() { p.hooks[pagePath] = gone })
-		time.Sleep(45 * time.Second)
+		<-time.After(45 * time.Second)
 		if s := b.State(); s.Transport != "grpc" || s.Name != zerobus.Ready {
 			t.Errorf("45 s after the path went away: %+v, want grpc and ready", s)
 		}
@@ -460,7 +469,7 @@ func TestTheWorkspaceStopsServing(t *testing.T) {
 			svc.handle = func(int, *served) error { return status.Error(codes.Unimplemented, "no such method") }
 		})
 		p.cut()
-		time.Sleep(45 * time.Second)
+		<-time.After(45 * time.Second)
 		if s := b.State(); s.Transport != "workspace" || s.Name != zerobus.Ready {
 			t.Errorf("45 s after the path came back: %+v, want workspace and ready", s)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"strings"
 )
 
 // Metastore is the Unity Catalog metastore of the workspace.
@@ -58,7 +59,7 @@ type json64 string
 
 // UnmarshalJSON takes a number or a text.
 func (n *json64) UnmarshalJSON(text []byte) error {
-	*n = json64(regexp.MustCompile(`[^0-9]`).ReplaceAllString(string(text), ""))
+	*n = json64(strings.Trim(string(text), `"`))
 	return nil
 }
 
