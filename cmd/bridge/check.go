@@ -205,16 +205,15 @@ func nextForStep(cmd *cobra.Command, s pipeline.CheckStep, integration string) s
 	if key := stepKeys[s.Step]; key != "" {
 		return "bridge help config " + key
 	}
-	switch s.Step {
+	switch name, _, _ := strings.Cut(s.Step, " "); name {
 	case "configuration":
 		return nextCommand(cmd, s.Err)
-	case "token", "ingest":
+	case "token", "transport", "ingest":
 		return nextForService(cmd, s, integration)
 	case "columns":
-		if _, unwritable := errors.AsType[*zerobus.UnwritableTable](s.Err); unwritable {
-			return "bridge ddl" + configArgument(cmd) + integration
-		}
 		return "bridge ddl --alter" + configArgument(cmd) + integration
+	case "table", "grant":
+		return "bridge ddl" + configArgument(cmd) + integration
 	}
 	return "bridge help troubleshooting"
 }
@@ -234,11 +233,11 @@ func nextForService(cmd *cobra.Command, s pipeline.CheckStep, integration string
 		key = "zerobus.workspace_id"
 	case answer.Status/100 == 2 && answer.Op == "ingest": // an answer that confirms nothing
 		key = "zerobus.confirm"
-	case answer.Status/100 == 2:
+	case answer.Status/100 == 2, answer.Op == "discover":
 		key = "zerobus.endpoint"
 	case answer.Code == "ENDPOINT_NOT_FOUND":
 		key = "zerobus.transport"
-	case s.Step == "ingest", answer.Code == "invalid_authorization_details":
+	case s.Step != "token", pipeline.Unauthorized(s.Err):
 		return "bridge ddl" + configArgument(cmd) + integration
 	}
 	return "bridge help config " + key

@@ -414,7 +414,7 @@ func TestEmulatorPortsWithoutAChoice(t *testing.T) {
 // operator.
 func TestEmulatorTakesTheBridgesDDL(t *testing.T) {
 	var script, errs bytes.Buffer
-	args := []string{"ddl", "--dedupe-view", "--optional", "--set", "zerobus.table=shop.raw.stream"}
+	args := []string{"ddl", "--dedupe-view", "--rescue", "--optional", "--set", "zerobus.table=shop.raw.stream"}
 	if code := execute(args, strings.NewReader(""), &script, &errs); code != exitFine {
 		t.Fatalf("bridge ddl: got code %d and %s", code, &errs)
 	}

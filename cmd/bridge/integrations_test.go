@@ -206,8 +206,10 @@ func TestCheckOfSeveralIntegrations(t *testing.T) {
 	}
 	for _, tc := range []struct{ what, text, want string }{
 		{"in common", shared, "configuration       ok, kafka               ok, memory              ok"},
-		{"orders", orders, "topic               ok, group               ok, dead-letter topic   ok, token               ok, ingest              ok, columns             ok"},
-		{"refunds", refunds, "topic               ok, group               ok, dead-letter topic   ok, token               ok, ingest              failed, columns             warning"},
+		{"orders", orders, "topic               ok, group               ok, dead-letter topic   ok, token               ok, transport           ok, ingest              ok, " +
+			"table               ok, grant USE CATALOG   ok, grant USE SCHEMA    ok, grant SELECT        ok, grant MODIFY        ok, columns             ok"},
+		{"refunds", refunds, "topic               ok, group               ok, dead-letter topic   ok, token               ok, transport           failed, ingest              skipped, " +
+			"table               failed, grant USE CATALOG   ok, grant USE SCHEMA    ok, grant SELECT        skipped, grant MODIFY        skipped, columns             skipped"},
 	} {
 		if got := strings.Join(steps(tc.text), ", "); got != tc.want {
 			t.Errorf("%s: got %s, want %s", tc.what, got, tc.want)
@@ -228,7 +230,7 @@ func TestCheckOfSeveralIntegrations(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.stdout), &report); err != nil || report.OK || len(report.Steps) != 3 || len(report.Integrations) != 2 {
 		t.Fatalf("got %s, %v", got.stdout, err)
 	}
-	if one, two := report.Integrations[0], report.Integrations[1]; !one.OK || one.Integration != "orders" || two.OK || len(two.Steps) != 6 {
+	if one, two := report.Integrations[0], report.Integrations[1]; !one.OK || one.Integration != "orders" || two.OK || len(two.Steps) != 12 {
 		t.Errorf("got %+v", report.Integrations)
 	}
 	got = command(append([]string{"check", "--integration", "orders"}, flags...)...)

@@ -117,7 +117,7 @@ func TestCheckNamesTheKeyThatIsWrong(t *testing.T) {
 	for _, tc := range []struct{ name, workspace, flags, want string }{
 		{"workspace refuses", gone.URL, "", "bridge help config zerobus.workspace_url"},
 		{"no workspace there", elsewhere.URL, "", "bridge help config zerobus.workspace_url"},
-		{"no such path", tokens.URL, "", "bridge help config zerobus.transport"},
+		{"no such path", tokens.URL, "", "bridge help config zerobus.endpoint"},
 		{"endpoint refuses", tokens.URL, rest, "bridge help config zerobus.endpoint"},
 	} {
 		// Kafka is fine here; it would be named first.

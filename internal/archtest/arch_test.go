@@ -41,7 +41,7 @@ var arrows = map[string][]string{
 	"internal/app":           {"consumer", "zerobus", "internal/config", "internal/integrations", "internal/kafka", "internal/memory", "internal/ops", "internal/ops/group", "internal/panics", "internal/pipeline", "internal/plaintext", "internal/reload", "internal/tracing"},
 	"internal/integrations":  {"internal/config", "internal/panics"},
 	"internal/reload":        {"internal/plaintext"},
-	"internal/pipeline":      {"consumer", "mapping", "zerobus", "internal/config", "internal/deadletter", "internal/kafka", "internal/memory", "internal/ops", "internal/panics", "internal/plaintext", "internal/setting", "internal/tracing"},
+	"internal/pipeline":      {"consumer", "mapping", "zerobus", "internal/config", "internal/databricks", "internal/deadletter", "internal/kafka", "internal/memory", "internal/ops", "internal/panics", "internal/plaintext", "internal/setting", "internal/tracing"},
 	"internal/logwriter":     {},
 	"internal/hangup":        {},
 	"internal/oauthtoken":    {"internal/plaintext"},

@@ -88,7 +88,7 @@ func FromFlags(fs *pflag.FlagSet, environ []string) Options {
 		case "integration":
 			o.Integration = f.Value.String()
 		default:
-			if flagPath(f.Name) != "" {
+			if flagPath(f.Name) != "" && f.Value.Type() == "string" { // --table of bridge blueprint validate is none of a key
 				o.Flags[f.Name] = f.Value.String()
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/datafly/bridge/internal/databricks"
 	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
@@ -172,21 +173,50 @@ func (c *Check) Group(ctx context.Context, p *Parts, reached bool) {
 	})
 }
 
-// Table checks the token, the table and its columns. With write it adds one row, which
-// stays in the table.
+// Table runs the steps about the workspace, in this order: token, transport, ingest, table, one
+// for each privilege ("grant USE CATALOG", "grant USE SCHEMA", "grant SELECT", "grant MODIFY"),
+// columns. With write it adds "write probe", one row, which stays in the table. A missing
+// privilege fails its own step and the one that the service refuses for it: token, transport or
+// ingest.
 func (c *Check) Table(ctx context.Context, p *Parts, configured bool, clusterID string, write bool) {
+	g, unauthorized := &grants{p: p, seen: map[databricks.Kind]*securable{}}, false
 	token := c.Try(ctx, "token", configured, func(ctx context.Context) (string, error) {
 		err := p.Client.Token(ctx)
+		unauthorized = Unauthorized(err)
 		at := p.Client.State().TokenExpiresAt
-		if at.IsZero() {
-			return "", err
+		if err != nil || at.IsZero() {
+			return "", g.explain(ctx, err)
 		}
-		return "expires " + at.UTC().Format(time.RFC3339), err
+		return "expires " + at.UTC().Format(time.RFC3339), nil
 	})
-	ingest := c.Try(ctx, "ingest", token, func(ctx context.Context) (string, error) {
-		return p.Client.Table().String() + " takes batches", p.Client.Reachable(ctx)
+	transport := c.Try(ctx, "transport", token, func(ctx context.Context) (string, error) {
+		if err := p.Client.Decide(ctx); err != nil {
+			return "", g.explain(ctx, err)
+		}
+		s := p.Client.State()
+		var ignored []string
+		for _, i := range p.settings.IgnoredWith(s.Transport) {
+			ignored = append(ignored, i.String())
+		}
+		detail := s.Transport + " to " + s.Endpoint + ": " + s.TransportReason
+		if len(ignored) > 0 {
+			return detail, Warning(strings.Join(ignored, "\n"))
+		}
+		return detail, nil
 	})
-	columns := c.Try(ctx, "columns", token, func(ctx context.Context) (string, error) {
+	ingest := c.Try(ctx, "ingest", transport, func(ctx context.Context) (string, error) {
+		return p.Client.Table().String() + " takes batches", g.explain(ctx, p.Client.Reachable(ctx))
+	})
+	known := token || unauthorized // a token for Unity Catalog depends on no grant
+	table := c.Try(ctx, "table", known, func(ctx context.Context) (string, error) { return p.describeTable(ctx, g) })
+	for _, need := range zerobus.Needed {
+		for _, privilege := range need.Privileges {
+			c.Try(ctx, "grant "+privilege, known && g.exists(need.On), func(ctx context.Context) (string, error) {
+				return g.check(ctx, need.On, privilege, ingest)
+			})
+		}
+	}
+	columns := c.Try(ctx, "columns", token && table, func(ctx context.Context) (string, error) {
 		table, unseen, err := ReadColumns(ctx, p.Client)
 		if err != nil {
 			return "", err
@@ -196,13 +226,55 @@ func (c *Check) Table(ctx context.Context, p *Parts, configured bool, clusterID 
 			return "", err
 		}
 		if unseen != nil {
-			return "the blueprint has " + ColumnsText(m), Warning(UnreadColumns(unseen))
+			return "the blueprint has " + ColumnsText(m), Warning(UnreadColumns(g.explain(ctx, unseen)))
 		}
 		return fmt.Sprintf("the blueprint's %s fit the table's %d", ColumnsText(m), len(table)), p.Client.CheckColumns(ctx)
 	})
 	if write {
 		c.Try(ctx, "write probe", ingest && columns, p.probeRow)
 	}
+}
+
+// describeTable is the step about the table as a whole: that it exists, its kind, and what
+// limits writing to it.
+func (p *Parts) describeTable(ctx context.Context, g *grants) (string, error) {
+	columns, unseen, err := ReadColumns(ctx, p.Client)
+	if _, unwritable := errors.AsType[*zerobus.UnwritableTable](err); unwritable { // other errors are those of the step columns
+		return "", err
+	}
+	s := g.look(ctx, databricks.Table)
+	switch {
+	case unseen != nil:
+		if err := g.findAbsent(ctx); err != nil {
+			return "", err
+		}
+		return "", Warning("what kind of table it is cannot be read: " + g.explain(ctx, unseen).Error())
+	case s.err != nil:
+		return "", Warning("what kind of table it is cannot be read: " + s.err.Error() + "; run bridge check again")
+	}
+	detail := strings.TrimSpace(s.Type + " " + s.Format)
+	var warnings []string
+	if s.DefaultStorage {
+		warnings = append(warnings, "it is in default storage, which Zerobus does not take in every region and workspace yet; "+
+			"ask Databricks about yours, or set zerobus.table to a managed Delta table outside default storage")
+	}
+	if len(s.Partitions) > 0 {
+		warnings = append(warnings, "it is partitioned by "+strings.Join(s.Partitions, ", ")+", and Zerobus writes to at most 1,000 partitions in any 5 seconds; "+
+			"use a table that is partitioned by a column of few values, such as a date, or one with CLUSTER BY")
+	}
+	switch rescue, err := p.Client.RescueColumn(ctx, columns); {
+	case err != nil:
+		detail += "; whether it has a rescue column cannot be read: " + err.Error()
+	case rescue != "" && p.Client.State().Transport == zerobus.TransportGRPC && p.settings.Zerobus.RecordFormat == zerobus.FormatProtobuf:
+		warnings = append(warnings, "its rescue column "+rescue+" takes nothing from protobuf rows, so fields that do not fit the table are refused; "+
+			"set zerobus.record_format to auto")
+	case rescue != "":
+		detail += "; rows go as JSON, and the rescue column " + rescue + " takes fields that do not fit"
+	}
+	if len(warnings) > 0 {
+		return detail, Warning(strings.Join(warnings, "\n"))
+	}
+	return detail, nil
 }
 
 // probeRow maps and writes one row as a pipeline does.
@@ -249,6 +321,6 @@ func ColumnsText(m *mapping.Mapping) string {
 
 // UnreadColumns is the warning that the blueprint is not compared with the table; it
 // names the missing grants.
-func UnreadColumns(unreadable *zerobus.ColumnsUnreadable) string {
+func UnreadColumns(unreadable error) string {
 	return "the table's columns cannot be read, so the blueprint is not compared with them: " + unreadable.Error()
 }
