@@ -146,17 +146,13 @@ func (s *session) unreadable(what string, err error) error {
 // them, as the bridge will.
 func (s *session) planColumns(ctx context.Context) error {
 	have, unreadable, err := pipeline.ReadColumns(ctx, s.parts.Client)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case unreadable != nil: // the grants that it lacks are part of the plan
-		s.hidden = true
-		return nil
 	}
-	s.hidden = false
+	s.hidden = unreadable != nil // the grants that it lacks are part of the plan
 	for line := range strings.Lines(zerobus.AlterDiff(s.table, s.columns, have)) {
 		// Of other differences, the check names the remedies.
-		if line = strings.TrimSpace(line); strings.HasPrefix(line, "ALTER TABLE "+s.table.Quoted()+" ADD COLUMNS ") {
+		if line = strings.TrimSpace(line); !s.hidden && strings.HasPrefix(line, "ALTER TABLE "+s.table.Quoted()+" ADD COLUMNS ") {
 			s.Plan = append(s.Plan, &Item{Statement: line, State: WillRun, kind: databricks.Table, name: s.Table, privilege: "MODIFY", on: "TABLE " + s.table.Quoted()})
 		}
 	}

@@ -56,17 +56,17 @@ func (s *session) principal() (by *databricks.Client, name string, err error) {
 	}
 	by = s.withToken("")
 	credentials := clientcredentials.Config{ClientID: id, ClientSecret: secret, TokenURL: s.Workspace + "/oidc/v1/token", Scopes: []string{"all-apis"}, AuthStyle: oauth2.AuthStyleInHeader}
-	// The source outlives the call that makes it. Its requests have the timeout of their client.
-	client := *s.own.HTTP
-	client.Timeout = s.Timeout
-	source := credentials.TokenSource(context.WithValue(context.Background(), oauth2.HTTPClient, &client))
 	by.Secrets = func() []string { return []string{secret} }
-	by.Token = func(context.Context) (string, error) {
-		t, err := source.Token()
-		if err != nil {
-			return "", fmt.Errorf("a token for profile %s was refused: %s; check client_id and client_secret in %s", profile, tokenFault(err, secret), file)
+	var kept *oauth2.Token
+	by.Token = func(ctx context.Context) (string, error) {
+		if !kept.Valid() {
+			t, err := credentials.Token(context.WithValue(ctx, oauth2.HTTPClient, s.own.HTTP))
+			if err != nil {
+				return "", fmt.Errorf("a token for profile %s was refused: %s; check client_id and client_secret in %s", profile, tokenFault(err, secret), file)
+			}
+			kept = t
 		}
-		return t.AccessToken, nil
+		return kept.AccessToken, nil
 	}
 	return by, name, nil
 }

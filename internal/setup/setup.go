@@ -210,8 +210,8 @@ func (s *session) runCheck(ctx context.Context) {
 	clusterID := ""
 	if len(s.cfg.Kafka.Topics) > 0 {
 		check := pipeline.Check{Timeout: s.Timeout}
-		reached := false
-		clusterID, reached = check.Kafka(ctx, s.parts, true)
+		id, reached := check.Kafka(ctx, s.parts, true)
+		clusterID = id
 		check.Topics(ctx, s.parts, reached)
 		check.Memory(ctx, reached, s.parts)
 		check.Group(ctx, s.parts, reached)
