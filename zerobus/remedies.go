@@ -77,7 +77,7 @@ var answerRemedies = []struct {
 		"check the full name catalog.schema.table and the region of zerobus.endpoint, and create the table (bridge ddl prints the statements)"}},
 	{opInsert, 412, "", causeTableKind},
 	{opInsert, 501, "", cause{"the endpoint does not support this table, one of its features or this transport",
-		"use a managed Delta table outside default storage, and check that {endpoint} is a Zerobus endpoint in the workspace's own region"}},
+		"use a managed Delta table outside default storage, and check that {endpoint} is a Zerobus endpoint in the workspace's own region{or_by_hand}"}},
 
 	{opColumns, 401, "", causeUnreadable},
 	{opColumns, 403, "", causeUnreadable},
@@ -129,7 +129,7 @@ var (
 	causeConnection  = cause{"the connection failed", "{reach}"}
 	causeProxy       = cause{"the proxy could not be reached", "check the address in HTTPS_PROXY, or exempt {host_port} with NO_PROXY"}
 	causeRoots       = cause{"the certificate authorities could not be read", "check the file named by zerobus.ca_file"}
-	causeDNS         = cause{"the host name could not be resolved", "check the spelling of {key} ({address}) and the name servers of this machine"}
+	causeDNS         = cause{"the host name could not be resolved", "check the spelling of {key} ({address}) and the name servers of this machine{or_by_hand}"}
 	causeCertificate = cause{"the server's certificate is not trusted",
 		"check {key} ({address}); behind a TLS-inspecting proxy name its authority in zerobus.ca_file"}
 	causeTimeout  = cause{"no answer came in time", "{reach}; raise zerobus.timeout if the service is only slow"}
@@ -148,7 +148,7 @@ var (
 	causeForeignStatus = cause{"this refusal is not in the form of the service, so no row is given up for it ({endpoint} answered)",
 		"check what stands between the bridge and {endpoint}, such as a proxy or a gateway; the bridge retries"}
 	causeOtherWorkspace = cause{"the endpoint {endpoint} does not serve this workspace",
-		"check that the id and the region in {endpoint} are those of {workspace}"}
+		"check that the id and the region in {endpoint} are those of {workspace}{or_by_hand}"}
 )
 
 // remedies fills the texts with the configured names.
@@ -156,9 +156,12 @@ type remedies struct{ names map[string]*strings.Replacer } // by operation
 
 // found is whether the workspace named the endpoint and the configuration does not.
 func newRemedies(s settings, found bool) remedies {
-	var endpoint, id string
+	var endpoint, id, orByHand string
 	if s.native != nil {
 		endpoint, id = s.native.target, s.native.workspaceID
+	}
+	if found {
+		orByHand = "; the workspace named this endpoint: if it is another, " + byHand(s, id)
 	}
 	r := remedies{names: map[string]*strings.Replacer{}}
 	for _, op := range []string{opToken, opIngest, opInsert, opColumns, opDiscover} {
@@ -172,13 +175,11 @@ func newRemedies(s settings, found bool) remedies {
 		}
 		reach := reachHost(host)
 		if op == opInsert {
-			if reach = strings.ReplaceAll(reachEndpoint, "{endpoint}", endpoint); found {
-				reach += "; where it is not the workspace's endpoint, " + byHand(s, id)
-			}
+			reach = strings.ReplaceAll(reachEndpoint, "{endpoint}", endpoint) + orByHand
 		}
 		r.names[op] = strings.NewReplacer("{key}", key, "{address}", address, "{host_port}", host, "{reach}", reach,
 			"{endpoint}", endpoint, "{workspace_id}", id, "{workspace}", s.base.String(), "{token_url}", s.token, "{ingest}", s.ingest,
-			"{by_hand}", byHand(s, id), "{table}", s.table.String(), "{quoted}", s.table.Quoted(), "{principal}", s.ClientID, "{token_file}", s.TokenExchange.TokenFile,
+			"{by_hand}", byHand(s, id), "{or_by_hand}", orByHand, "{table}", s.table.String(), "{quoted}", s.table.Quoted(), "{principal}", s.ClientID, "{token_file}", s.TokenExchange.TokenFile,
 			"{grants}", strings.Join(Grants(s.table, s.ClientID), " "))
 	}
 	return r
@@ -212,7 +213,7 @@ func (c *Client) discovery(err error, id string) error {
 	}
 	s := c.set
 	r := newRemedies(s, false)
-	r.names[opDiscover] = strings.NewReplacer("{by_hand}", byHand(s, id), "{workspace}", s.base.String(), "{principal}", s.ClientID,
+	r.names[opDiscover] = strings.NewReplacer("{by_hand}", byHand(s, id), "{or_by_hand}", "", "{workspace}", s.base.String(), "{principal}", s.ClientID,
 		"{key}", "zerobus.workspace_url", "{address}", s.base.String(), "{host_port}", hostPort(s.base), "{reach}", reachHost(hostPort(s.base))+"; else "+byHand(s, id))
 	switch {
 	case answered && answer.Status == 0:

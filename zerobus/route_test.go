@@ -217,6 +217,10 @@ func TestDecide(t *testing.T) {
 			because: "check that the bridge reaches 127.0.0.1:8091"},
 		{name: "REST answers in another's form", hooks: map[string]http.HandlerFunc{pagePath: gone, restPath: failsWith(400, "", "")}, dial: refusesToDial,
 			because: "check that the bridge reaches 127.0.0.1:8091"},
+		{name: "REST is another workspace's", hooks: map[string]http.HandlerFunc{pagePath: gone, restPath: failsWith400}, dial: refusesToDial,
+			because: "check that the bridge reaches 127.0.0.1:8091"},
+		{name: "a proxy forbids REST", hooks: map[string]http.HandlerFunc{pagePath: gone, restPath: failsWith(403, "", "")}, dial: refusesToDial,
+			because: "check that the bridge reaches 127.0.0.1:8091"},
 		{name: "REST does not support it either", hooks: map[string]http.HandlerFunc{pagePath: gone, restPath: failsWith(501, "NOT_IMPLEMENTED", "no")},
 			handle: ends(codes.Unimplemented, "no"), because: "UNIMPLEMENTED"},
 		{name: "a name that gRPC cannot carry", change: func(c *zerobus.Config) { c.Table = "strøm" }, hooks: map[string]http.HandlerFunc{pagePath: gone},
@@ -358,6 +362,32 @@ func TestAForeignEndpointIsForEmulatorsOnly(t *testing.T) {
 		}
 	})
 }
+
+// TestAnEndpointThatWasFound names the keys to set by hand where the endpoint that the
+// workspace named is not the right one; an endpoint of the configuration is named itself.
+func TestAnEndpointThatWasFound(t *testing.T) {
+	const byHand = "the workspace named this endpoint: if it is another, set zerobus.endpoint to 1234567890123456.zerobus."
+	lost := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	for name, hook := range map[string]http.HandlerFunc{"another workspace or region": failsWith400, "not supported": failsWith(501, "NOT_IMPLEMENTED", "no"), "no answer": lost} {
+		for _, endpoint := range []string{"", "http://127.0.0.1:8091"} {
+			synctest.Test(t, func(t *testing.T) {
+				p, newClient := placed(t, &service{}, func(c *zerobus.Config) {
+					if c.Transport, c.Endpoint = "rest", endpoint; endpoint != "" {
+						c.WorkspaceID = "1234567890123456"
+					}
+				})
+				p.hooks[restPath] = hook
+				b := newClient()
+				err := b.Reachable(t.Context())
+				if err == nil || strings.Contains(err.Error(), byHand) != (endpoint == "") || !strings.Contains(err.Error(), "127.0.0.1:8091") {
+					t.Errorf("%s, endpoint %q: %v", name, endpoint, err)
+				}
+			})
+		}
+	}
+}
+
+func failsWith400(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }
 
 // TestClientsShareAChoice has a second client of the process adopt what the first has found,
 // also after a change.
