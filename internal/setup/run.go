@@ -93,7 +93,8 @@ func (s *session) sql(ctx context.Context, by *databricks.Client, sql string) (d
 	return rows, err
 }
 
-// paste is the error of a plan that needs a warehouse where there is none.
+// paste is the error of a plan that needs a warehouse where there is none. The statements to
+// paste are what to do next.
 func (s *session) paste() error {
 	var open []string
 	for _, i := range s.Plan {
@@ -101,7 +102,8 @@ func (s *session) paste() error {
 			open = append(open, i.Statement)
 		}
 	}
-	return fmt.Errorf("the plan needs a SQL warehouse, and %s; run this in the SQL editor as a principal that may, then run the same command again:\n%s", s.NoWarehouse, strings.Join(open, "\n"))
+	s.Next = "Run this in the SQL editor as a principal that may, then run the same command again:\n" + strings.Join(open, "\n")
+	return fmt.Errorf("the plan needs a SQL warehouse, and %s; run the statements above in the SQL editor, or set --warehouse-id", s.NoWarehouse)
 }
 
 // missing matches the workspace's message about a missing privilege.
