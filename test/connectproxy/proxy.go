@@ -73,8 +73,8 @@ type Proxy struct {
 	asked []string
 }
 
-// Start listens on a free loopback port. Close ends the proxy.
-func Start(cfg Config) (*Proxy, error) {
+// Start listens on a free loopback port. Close, or the end of ctx, ends the proxy.
+func Start(ctx context.Context, cfg Config) (*Proxy, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -82,7 +82,8 @@ func Start(cfg Config) (*Proxy, error) {
 	p := &Proxy{URL: "http://" + listener.Addr().String(), cfg: cfg, listener: listener,
 		onward: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots, NextProtos: []string{"http/1.1"}}, Protocols: new(http.Protocols), DisableCompression: true}}
 	p.onward.Protocols.SetHTTP1(true)
-	p.ctx, p.stop = context.WithCancel(context.Background())
+	p.ctx, p.stop = context.WithCancel(ctx)
+	context.AfterFunc(p.ctx, func() { listener.Close() })
 	p.all.Go(func() {
 		for {
 			in, err := listener.Accept()
@@ -97,8 +98,8 @@ func Start(cfg Config) (*Proxy, error) {
 
 // Close ends the proxy and its connections, and waits for them.
 func (p *Proxy) Close() {
-	p.listener.Close()
 	p.stop()
+	p.listener.Close()
 	p.all.Wait()
 	p.onward.CloseIdleConnections()
 }
@@ -128,7 +129,7 @@ func (p *Proxy) serve(in net.Conn) {
 		p.inspect(in)
 		return
 	}
-	out, err := net.Dial("tcp", p.cfg.To)
+	out, err := new(net.Dialer).DialContext(p.ctx, "tcp", p.cfg.To)
 	if err != nil {
 		return
 	}

@@ -23,8 +23,8 @@ func TestProxies(t *testing.T) {
 		because           []string
 	}{
 		{"CONNECT", "grpc", false, false, []string{"it answers over gRPC"}},
-		{"HTTP/1.1 only", "rest", true, false, []string{"gRPC does not pass"}},
-		{"HTTP/2 swallowed", "rest", true, true, []string{"gRPC does not pass"}},
+		{"HTTP 1.1 only", "rest", true, false, []string{"gRPC does not pass"}},
+		{"HTTP 2 swallowed", "rest", true, true, []string{"gRPC does not pass"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			eachStage(t, setting{workspace: emulator.Config{TLS: true, NoIngestAPI: true, NoEndpointURL: true}}, func(t *testing.T, s *stage) {
@@ -39,10 +39,10 @@ func TestProxies(t *testing.T) {
 					cfg.Roots.AppendCertsFromPEM(s.ws.CAPEM())
 					authorities = [][]byte{cfg.Inspects.PEM} // that of the endpoint is seen by the proxy only
 				}
-				proxy, err := connectproxy.Start(cfg)
+				proxy, err := connectproxy.Start(t.Context(), cfg)
 				must(t, err)
 				t.Cleanup(proxy.Close)
-				s.zerobus("ca_file: " + file(t, "ca.pem", string(bytes.Join(authorities, nil))))
+				s.zerobus("transport: auto", "ca_file: "+file(t, "ca.pem", string(bytes.Join(authorities, nil))))
 
 				address := freeAddress(t)
 				m := &member{s: s, address: address, process: start(t, s.e, command{args: append(s.args("run"), "--ops-address", address),

@@ -50,7 +50,7 @@ func run(python, script string) error {
 	if err != nil {
 		return err
 	}
-	defer e.Close(ctx) //nolint:errcheck // the process ends
+	defer func() { _ = e.Close(ctx) }() // the process ends
 	if err := e.Start("127.0.0.1:0"); err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func run(python, script string) error {
 	if err != nil {
 		return err
 	}
-	proxy, err := connectproxy.Start(connectproxy.Config{To: to.Host})
+	proxy, err := connectproxy.Start(ctx, connectproxy.Config{To: to.Host})
 	if err != nil {
 		return err
 	}
@@ -75,11 +75,10 @@ func run(python, script string) error {
 	if err := os.WriteFile(ca, e.CAPEM(), 0o600); err != nil {
 		return err
 	}
-	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
-		os.Setenv(name, proxy.URL)
-	}
-	for _, name := range []string{"NO_PROXY", "no_proxy"} {
-		os.Setenv(name, "127.0.0.1")
+	for name, value := range map[string]string{"HTTPS_PROXY": proxy.URL, "https_proxy": proxy.URL, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"} {
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
 	}
 
 	endpoint, transport, err := bridge(ctx, e.URL(), ca)
@@ -114,7 +113,7 @@ func bridge(ctx context.Context, workspace, ca string) (endpoint, transport stri
 	}
 	var all [][]byte
 	for n := range rows {
-		all = append(all, fmt.Appendf(nil, `{"message_id":"bridge-%d"}`, n))
+		all = append(all, fmt.Appendf(nil, `{"message_id":"own client-%d"}`, n))
 	}
 	_, err = c.Write(ctx, 0, all)
 	state := c.State()
@@ -139,7 +138,7 @@ func count(e *emulator.Emulator, proxy *connectproxy.Proxy) error {
 		}
 		got[in.ID[:strings.LastIndexByte(in.ID, '-')]]++
 	}
-	for _, kind := range []string{"bridge", "sdk-json", "sdk-protobuf", "sdk-exchanged"} {
+	for _, kind := range []string{"own client", "sdk-json", "sdk-protobuf", "sdk-exchanged"} {
 		fmt.Printf("%-14s %d rows\n", kind, got[kind])
 		if got[kind] != rows {
 			return fmt.Errorf("%s: %d rows in the table, want %d", kind, got[kind], rows)
