@@ -111,7 +111,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return s.Report, nil
 	}
 	err := s.execute(ctx)
-	s.OK = err == nil
+	if s.OK = err == nil; !s.OK && ctx.Err() != nil {
+		s.Next = "Run the same command again; it continues where it was."
+	}
 	return s.Report, err
 }
 
@@ -120,10 +122,14 @@ func (s *session) configure(ctx context.Context) (err error) {
 	if s.cfg, err = s.fields(ctx); err != nil {
 		return err
 	}
+	s.parts, err = pipeline.NewParts(s.cfg, s.Version, s.Log)
 	if !hasCredential(&s.cfg.Zerobus) {
-		return &UsageError{&setting.Problem{Key: secretKey, Rule: "is required", Remedy: "set it as " + setting.EnvName(secretKey) + ", or name a file that holds it with --client-secret-file"}}
+		if err == nil {
+			s.parts.Close()
+		}
+		err = errors.Join(&setting.Problem{Key: secretKey, Rule: "is required", Remedy: "set it as " + setting.EnvName(secretKey) + ", or name a file that holds it with --client-secret-file"}, err)
 	}
-	if s.parts, err = pipeline.NewParts(s.cfg, s.Version, s.Log); err != nil {
+	if err != nil {
 		return &UsageError{err}
 	}
 	m, err := pipeline.CompileOffline(s.cfg, false)

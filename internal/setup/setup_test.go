@@ -265,6 +265,9 @@ func TestInterruptedAtEachRequest(t *testing.T) {
 				if err == nil {
 					t.Fatalf("interrupted: got %+v, want an error", report)
 				}
+				if report != nil && !strings.Contains(report.Next, "the same command again") {
+					t.Errorf("interrupted: got %q next, want how to continue", report.Next)
+				}
 				report, err = w.run(t)
 				if err != nil || !report.OK {
 					t.Fatalf("the next run: got %+v, %v", report, err)
@@ -288,6 +291,8 @@ func TestWrongFields(t *testing.T) {
 		usage  bool
 		want   []string
 	}{
+		"nothing": {[]func(*setup.Options){noSecret, func(o *setup.Options) { o.Load.Flags = nil }}, true, []string{"zerobus.workspace_url is required", "zerobus.client_id is required",
+			"zerobus.client_secret is required", "zerobus.catalog is required", "zerobus.schema is required", "zerobus.table is required"}},
 		"no workspace":      {[]func(*setup.Options){without("workspace-url")}, true, []string{"zerobus.workspace_url is required"}},
 		"no client id":      {[]func(*setup.Options){without("client-id")}, true, []string{"zerobus.client_id is required"}},
 		"no secret":         {[]func(*setup.Options){noSecret}, true, []string{"zerobus.client_secret"}},
