@@ -80,7 +80,7 @@ func parseSubject(jwt string) (s subject, err error) {
 			return s, nil
 		}
 	}
-	return subject{}, errors.New("it holds no JWT")
+	return subject{}, errors.New("the file holds no JWT")
 }
 
 // expires returns the time at which the JWT expires; zero if it names none.

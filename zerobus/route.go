@@ -332,7 +332,7 @@ func (c *Client) find(ctx context.Context) (*route, error) {
 	case !inASCII(c.set.table.String()):
 		return as(TransportREST, "; gRPC metadata cannot carry the table's name"), nil
 	}
-	overGRPC := as(TransportGRPC, "; it answers over gRPC")
+	overGRPC := as(TransportGRPC, "")
 	fault := c.reachGRPC(ctx, overGRPC)
 	if fault == nil {
 		return overGRPC, nil
@@ -372,7 +372,11 @@ func (c *Client) reachGRPC(ctx context.Context, r *route) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case ok && e.Op == opToken && e.decides():
+			r.because += "; gRPC was not tried, since no token came for the table"
+			return nil
 		case err == nil, ok && e.decides():
+			r.because += "; it answers over gRPC"
 			return nil
 		case !ok:
 			return r.rem.silent(errUnconfirmed)

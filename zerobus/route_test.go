@@ -229,6 +229,11 @@ func TestDecide(t *testing.T) {
 			want: "grpc", because: "zerobus.endpoint is set", never: pagePath},
 		{name: "the endpoint is set and gRPC is refused", change: func(c *zerobus.Config) { c.Endpoint, c.WorkspaceID = "http://127.0.0.1:8091", "7" },
 			dial: refusesToDial, want: "rest", because: "zerobus.endpoint is set; gRPC does not pass", never: summary},
+		{name: "no token for the endpoint", change: func(c *zerobus.Config) { c.Endpoint, c.WorkspaceID = "http://127.0.0.1:8091", "7" },
+			hooks: map[string]http.HandlerFunc{"/oidc/v1/token": func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusUnauthorized)
+				io.WriteString(w, `{"error":"invalid_authorization_details"}`)
+			}}, dial: refusesToDial, want: "grpc", because: "zerobus.endpoint is set; gRPC was not tried, since no token came for the table", never: restPath},
 		{name: "the transport is set", change: func(c *zerobus.Config) { c.Transport = "rest" }, want: "rest", because: "zerobus.transport is set", never: pagePath},
 		{name: "the transport is set and gRPC is refused", change: func(c *zerobus.Config) { c.Transport = "grpc" }, dial: refusesToDial,
 			want: "grpc", because: "zerobus.transport is set", never: restPath},
