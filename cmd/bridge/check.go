@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -218,6 +220,8 @@ func nextForStep(cmd *cobra.Command, s pipeline.CheckStep, integration string) s
 	return "bridge help troubleshooting"
 }
 
+var keyName = regexp.MustCompile(`\bzerobus\.[a-z_.]*[a-z]`)
+
 // nextForService distinguishes a wrong key from a missing grant or table, which are
 // fixed with SQL.
 func nextForService(cmd *cobra.Command, s pipeline.CheckStep, integration string) string {
@@ -225,10 +229,14 @@ func nextForService(cmd *cobra.Command, s pipeline.CheckStep, integration string
 	key := "zerobus.client"
 	switch {
 	case !errors.As(s.Err, &answer):
+	case answer.Status == 0 && answer.RPC == "" && zerobus.IsPermanent(s.Err): // a file, or what the workspace does not name
+		key = cmp.Or(keyName.FindString(answer.Remedy), key)
 	case answer.Status == 0 && answer.RPC == "" && answer.Op == "insert":
 		key = "zerobus.endpoint"
 	case answer.Status == 0 && answer.RPC == "", s.Step == "token" && answer.Status == http.StatusNotFound:
 		key = "zerobus.workspace_url"
+	case answer.Code == "invalid_grant":
+		key = "zerobus.token_exchange"
 	case answer.Code == "invalid_target":
 		key = "zerobus.workspace_id"
 	case answer.Status/100 == 2 && answer.Op == "ingest": // an answer that confirms nothing

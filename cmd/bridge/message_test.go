@@ -143,6 +143,29 @@ func TestCheckNamesTheKeyThatIsWrong(t *testing.T) {
 	}
 }
 
+// A token that cannot be exchanged is no fault of the workspace's address.
+func TestCheckNamesTheKeysOfATokenExchange(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{"text": "no token", "token": "e30.e30.e30"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	workspace := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"error":"invalid_grant","error_description":"TOKEN_INVALID"}`))
+	}))
+	defer workspace.Close()
+	for file, want := range map[string]string{"absent": "zerobus.token_exchange.token_file", "text": "zerobus.token_exchange.token_file", "token": "zerobus.token_exchange"} {
+		var stdout, stderr bytes.Buffer
+		code := execute(strings.Fields("setup --client-id x --table a.b.c --workspace-url "+workspace.URL+" --set zerobus.token_exchange.token_file="+file), strings.NewReader(""), &stdout, &stderr)
+		if want = "\ntry: bridge help config " + want + "\n"; code != exitFailed || !strings.HasSuffix(stderr.String(), want) {
+			t.Errorf("%s: got exit code %d and %q, want %q", file, code, stderr.String(), want)
+		}
+	}
+}
+
 func TestReplayThatMovesNothingAsksForNothing(t *testing.T) {
 	r := &replayReport{Group: "live", To: "latest"}
 	if got := textOf(r.text); !strings.Contains(got, "Every partition is there already.\n") || strings.Contains(got, "--execute") {
