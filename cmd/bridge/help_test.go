@@ -80,6 +80,10 @@ func TestTopicsSayWhatTheirSourcesSay(t *testing.T) {
 	if text := runFine(t, "help", "config", "integrations"); !strings.Contains(text, strings.Split(comments["integrations"], "\n")[0]) {
 		t.Errorf("help config integrations: got %s, want what config.example.yaml has", text)
 	}
+	// What follows a section is not part of it.
+	if text := runFine(t, "help", "config", "zerobus.token_exchange"); !strings.Contains(text, "zerobus.token_exchange.policy\n") || strings.Contains(text, "zerobus.catalog\n") {
+		t.Errorf("help config zerobus.token_exchange: got %s", text)
+	}
 	for name := range config.Borrowed() {
 		if !strings.Contains(environment, name+"\n") {
 			t.Errorf("help environment: %s is missing", name)

@@ -25,7 +25,7 @@ func Page(example string) (string, error) {
 		parts := strings.Split(k.Path, ".")
 		for i := 1; i < len(parts); i++ {
 			if at := strings.Join(parts[:i], "."); !strings.HasPrefix(section+".", at+".") {
-				fmt.Fprintf(&b, "\n## %s\n\n%s\n", at, comments[at])
+				fmt.Fprintf(&b, "\n#%s %s\n\n%s\n", strings.Repeat("#", i), at, comments[at])
 			}
 		}
 		section = strings.Join(parts[:len(parts)-1], ".")
@@ -38,11 +38,7 @@ func Page(example string) (string, error) {
 		} else if k.Default != "" {
 			about += ", default " + k.Default
 		}
-		level := "###"
-		if section == "" {
-			level = "##"
-		}
-		fmt.Fprintf(&b, "\n%s %s\n\n`%s`, %s\n\n%s\n", level, k.Path, k.Env, about, comments[k.Path])
+		fmt.Fprintf(&b, "\n#%s %s\n\n`%s`, %s\n\n%s\n", strings.Repeat("#", len(parts)), k.Path, k.Env, about, comments[k.Path])
 	}
 	fmt.Fprintf(&b, "\n## %s\n\n%s\n", overlaysKey, comments[overlaysKey])
 	return b.String(), nil
