@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -41,9 +39,8 @@ func (e *ColumnsUnreadable) Error() string { return e.Err.Error() }
 func (e *ColumnsUnreadable) Unwrap() error { return e.Err }
 
 const (
-	catalogTimeout  = 10 * time.Second
-	columnsTries    = 3
-	columnsBytesMax = 2 << 20
+	catalogTimeout = 10 * time.Second
+	columnsTries   = 3
 )
 
 // Columns reads the table's columns from Unity Catalog, in their order. It tries three times
@@ -57,9 +54,6 @@ const (
 func (c *Client) Columns(ctx context.Context) ([]Column, error) {
 	for try := 0; ; try++ {
 		cols, err := c.readColumns(ctx)
-		if err != nil && kindOf(err) == unauthorized {
-			cols, err = c.readColumns(ctx)
-		}
 		if err == nil {
 			c.watch.record(cols)
 			c.findRescue(ctx, cols)
@@ -82,61 +76,26 @@ func (c *Client) Columns(ctx context.Context) ([]Column, error) {
 	}
 }
 
-// getCatalog asks Unity Catalog with a plain token. text holds at most one byte more than
-// limit.
-func (c *Client) getCatalog(ctx context.Context, path string, limit int64) (resp *http.Response, text []byte, token string, err error) {
-	if token, err = c.catalog.get(ctx); err != nil {
-		return nil, nil, "", err
-	}
-	ctx, cancel := context.WithTimeout(ctx, min(catalogTimeout, c.set.Timeout))
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.set.base.String()+"/api/2.1/unity-catalog/"+path, nil)
-	if err != nil {
-		return nil, nil, "", err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", c.set.UserAgent)
-	if resp, err = c.http.Do(req); err != nil {
-		return nil, nil, "", c.rem.network(opColumns, innermost(err))
-	}
-	defer resp.Body.Close()
-	text, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err != nil && resp.StatusCode/100 == 2 {
-		return nil, nil, "", c.rem.network(opColumns, err)
-	}
-	return resp, text, token, nil
-}
-
 func (c *Client) readColumns(ctx context.Context) ([]Column, error) {
-	resp, text, token, err := c.getCatalog(ctx, "tables/"+c.set.table.path(), columnsBytesMax) //nolint:bodyclose // getCatalog closes it
+	text, err := c.Workspace().TableDocument(ctx, c.set.table.String())
+	if is[*databricks.Error](err) {
+		err = c.rem.byWorkspace(opColumns, err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode/100 != 2 {
-		e := c.rem.answered(opColumns, resp, resp.StatusCode, databricks.DecodeAnswer(text), c.catalog.secrets(token))
-		if e.kind == unauthorized {
-			c.catalog.drop(token)
-		} else if e.kind != transient {
-			e.kind = configuration // nothing here is about a row
-		}
-		return nil, e
-	}
-	if len(text) > columnsBytesMax {
-		err = fmt.Errorf("the answer is over %d bytes", columnsBytesMax)
-	}
-	cols, bad := decodeColumns(text)
-	if twice, ok := errors.AsType[*ambiguousColumns](bad); ok {
-		return nil, &Error{Op: opColumns, Status: resp.StatusCode, Err: bad, kind: configuration,
+	cols, err := decodeColumns(text)
+	if twice, ok := errors.AsType[*ambiguousColumns](err); ok {
+		return nil, &Error{Op: opColumns, Status: http.StatusOK, Err: err, kind: configuration,
 			Meaning: "the columns of " + c.set.table.String() + " are ambiguous, and rows for the wrong one would all be refused",
 			Remedy: fmt.Sprintf("rename or drop column %q or %q of %s, and check that Unity Catalog itself answers for the workspace",
 				twice.a.Name, twice.b.Name, c.set.table.Quoted())}
 	}
-	if kind, ok := errors.AsType[*UnwritableTable](bad); ok {
-		return nil, kind.fault(c.set.table, resp.StatusCode)
+	if kind, ok := errors.AsType[*UnwritableTable](err); ok {
+		return nil, kind.fault(c.set.table)
 	}
-	if err = errors.Join(err, bad); err != nil {
-		return nil, c.rem.misread(opColumns, resp.StatusCode, err)
+	if err != nil {
+		return nil, c.rem.misread(opColumns, http.StatusOK, err)
 	}
 	return cols, nil
 }
@@ -418,12 +377,8 @@ func (w *columnWatch) record(cols []Column) {
 // https://docs.databricks.com/aws/en/ingestion/zerobus-rescue-column
 const rescueTag = "zerobus-rescue"
 
-// Bounds of the search for the rescue column.
-const (
-	rescueColumnsMax = 20 // columns whose tags are read
-	tagPagesMax      = 10 // of one column's tags
-	tagBytesMax      = 1 << 20
-)
+// rescueColumnsMax bounds the columns whose tags are read.
+const rescueColumnsMax = 20
 
 // rescue is what is known of the rescue column.
 type rescue struct {
@@ -463,7 +418,7 @@ func (c *Client) RescueColumn(ctx context.Context, cols []Column) (string, error
 		if asked++; asked > rescueColumnsMax {
 			return "", fmt.Errorf("the table has more than %d nullable VARIANT columns", rescueColumnsMax)
 		}
-		tagged, err := c.hasTag(ctx, col.Name, rescueTag)
+		tagged, err := c.Workspace().HasColumnTag(ctx, c.set.table.String(), col.Name, rescueTag)
 		if tagged {
 			return col.Name, nil
 		}
@@ -472,41 +427,4 @@ func (c *Client) RescueColumn(ctx context.Context, cols []Column) (string, error
 		}
 	}
 	return "", nil
-}
-
-// hasTag reports whether a column has a Unity Catalog tag of this key.
-//
-//	GET {workspace_url}/api/2.1/unity-catalog/entity-tag-assignments/columns/{catalog.schema.table.column}/tags
-//
-// https://docs.databricks.com/api/uc-entity-tag-assignments/v1/list-entity-tag-assignments
-func (c *Client) hasTag(ctx context.Context, column, key string) (bool, error) {
-	path, query := "entity-tag-assignments/columns/"+c.set.table.path()+"."+url.PathEscape(column)+"/tags", ""
-	for range tagPagesMax {
-		resp, text, _, err := c.getCatalog(ctx, path+query, tagBytesMax) //nolint:bodyclose // getCatalog closes it
-		if err != nil {
-			return false, err
-		}
-		if resp.StatusCode != http.StatusOK {
-			return false, fmt.Errorf("HTTP %d", resp.StatusCode)
-		}
-		var page struct {
-			Tags []struct {
-				Key string `json:"tag_key"`
-			} `json:"tag_assignments"`
-			Next string `json:"next_page_token"`
-		}
-		if !strings.HasPrefix(strings.TrimSpace(string(text)), "{") || json.Unmarshal(text, &page) != nil {
-			return false, errors.New("the answer is no list of tags")
-		}
-		for _, tag := range page.Tags {
-			if tag.Key == key {
-				return true, nil
-			}
-		}
-		if page.Next == "" {
-			return false, nil
-		}
-		query = "?page_token=" + url.QueryEscape(page.Next)
-	}
-	return false, fmt.Errorf("they are more than %d pages", tagPagesMax)
 }

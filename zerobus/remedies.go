@@ -203,10 +203,6 @@ func byHand(s settings, id string) string {
 
 // discovery explains what the workspace does not say about its endpoint. id is its id, if known.
 func (c *Client) discovery(err error, id string) error {
-	if is[*Error](err) { // of the token
-		return err
-	}
-	e := &Error{Op: opDiscover, Err: err, kind: configuration}
 	answer, answered := errors.AsType[*databricks.Error](err)
 	if answered {
 		id = cmp.Or(id, answer.WorkspaceID)
@@ -215,20 +211,34 @@ func (c *Client) discovery(err error, id string) error {
 	r := newRemedies(s, false)
 	r.names[opDiscover] = strings.NewReplacer("{by_hand}", byHand(s, id), "{or_by_hand}", "", "{workspace}", s.base.String(), "{principal}", s.ClientID,
 		"{key}", "zerobus.workspace_url", "{address}", s.base.String(), "{host_port}", hostPort(s.base), "{reach}", reachHost(hostPort(s.base))+"; else "+byHand(s, id))
+	e := r.byWorkspace(opDiscover, err)
 	switch {
-	case answered && answer.Status == 0:
-		e = r.network(opDiscover, cmp.Or(answer.Err, err))
+	case e.Op != opDiscover, !answered:
+	case e.Err != nil:
 		e.Err = fmt.Errorf("%s: %w", answer.Call, e.Err)
-		return e
-	case answered && answer.Status/100 == 2:
-		return r.misread(opDiscover, answer.Status, err)
-	case answered:
-		e.Status, e.Code, e.Message, e.RequestID, e.RetryAfter = answer.Status, answer.Code, answer.Message, answer.RequestID, answer.RetryAfter
+	default:
 		e.Err = errors.New(answer.Call)
-		if answer.Transient() {
-			_, e.reason = classify(opDiscover, answer.Status)
-			e.kind = transient
-		}
+	}
+	return e
+}
+
+// byWorkspace explains an error of a call of the workspace's APIs. That of a token has its own.
+func (r remedies) byWorkspace(op string, err error) *Error {
+	e, ofToken := errors.AsType[*Error](err)
+	answer, answered := errors.AsType[*databricks.Error](err)
+	switch {
+	case ofToken:
+		return e
+	case !answered:
+		return r.byAnswer(&Error{Op: op, Err: err, kind: configuration})
+	case answer.Status == 0:
+		return r.network(op, cmp.Or(answer.Err, err))
+	case answer.Status/100 == 2:
+		return r.misread(op, answer.Status, answer.Err)
+	}
+	e = &Error{Op: op, Status: answer.Status, Code: answer.Code, Message: answer.Message, RequestID: answer.RequestID, RetryAfter: answer.RetryAfter}
+	if e.kind, e.reason = classify(op, e.Status); e.kind != transient {
+		e.kind = configuration // nothing here is about a row
 	}
 	return r.byAnswer(e)
 }

@@ -3,6 +3,7 @@ package zerobus
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,8 +19,15 @@ type TableName struct{ Catalog, Schema, Table string }
 func (t TableName) String() string { return t.Catalog + "." + t.Schema + "." + t.Table }
 
 // Quoted returns the name for use in SQL, each part in backticks.
-func (t TableName) Quoted() string {
-	return quote(t.Catalog) + "." + quote(t.Schema) + "." + quote(t.Table)
+func (t TableName) Quoted() string { return t.QuotedOf(databricks.Table) }
+
+// QuotedOf returns the full name of the table, or of its schema or catalog, for use in SQL.
+func (t TableName) QuotedOf(kind databricks.Kind) string {
+	parts := t.parts(kind)
+	for n, part := range parts {
+		parts[n] = quote(part)
+	}
+	return strings.Join(parts, ".")
 }
 
 // path returns the name as one segment of a URL path.
@@ -70,12 +78,12 @@ func writableKind(tableType, format string) error {
 }
 
 // fault returns e as a configuration fault.
-func (e *UnwritableTable) fault(table TableName, status int) *Error {
+func (e *UnwritableTable) fault(table TableName) *Error {
 	kind := e.Type
 	if e.Type == typeManaged {
 		kind = e.Format
 	}
-	return &Error{Op: opColumns, Status: status, Err: e, kind: configuration,
+	return &Error{Op: opColumns, Status: http.StatusOK, Err: e, kind: configuration,
 		Meaning: fmt.Sprintf("%s is of the kind %s, and Zerobus does not write to it", table, kind),
 		Remedy:  "set zerobus.table to a managed Delta table or a streaming table; bridge ddl prints the statements that create one"}
 }
@@ -208,8 +216,8 @@ func DDL(table TableName, cols []Column, principal string) string {
 // Creates returns the statements that create catalog, schema and table, in this order.
 func Creates(table TableName, cols []Column) []string {
 	return []string{
-		"CREATE CATALOG IF NOT EXISTS " + quote(table.Catalog) + ";",
-		"CREATE SCHEMA IF NOT EXISTS " + quote(table.Catalog) + "." + quote(table.Schema) + ";",
+		"CREATE CATALOG IF NOT EXISTS " + table.QuotedOf(databricks.Catalog) + ";",
+		"CREATE SCHEMA IF NOT EXISTS " + table.QuotedOf(databricks.Schema) + ";",
 		"CREATE TABLE IF NOT EXISTS " + table.Quoted() + " (\n  " + definitions(cols, ",\n  ", true) + "\n) USING DELTA;",
 	}
 }
@@ -232,7 +240,7 @@ func Grants(table TableName, principal string) []string {
 
 // Grant returns the statement that grants privileges on the table, or on its schema or catalog.
 func (t TableName) Grant(on databricks.Kind, principal string, privileges ...string) string {
-	return "GRANT " + strings.Join(privileges, ", ") + " ON " + strings.ToUpper(string(on)) + " `" + strings.Join(t.parts(on), "`.`") + "` TO " + quote(principal) + ";"
+	return "GRANT " + strings.Join(privileges, ", ") + " ON " + strings.ToUpper(string(on)) + " " + t.QuotedOf(on) + " TO " + quote(principal) + ";"
 }
 
 // Of returns the full name of the table, or of its schema or catalog, as Unity Catalog's APIs

@@ -2,6 +2,7 @@ package databricks
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -173,4 +174,50 @@ func (d *securableDocument) securable() Securable {
 		}
 	}
 	return s
+}
+
+// TableDocument returns what Unity Catalog shows of a table, as JSON. It is asked for once:
+// callers repeat. Errors are *Error, as those of Securable, or those of Token.
+//
+//	GET /api/2.1/unity-catalog/tables/{full_name}
+//
+// https://docs.databricks.com/api/workspace/tables/get
+func (c *Client) TableDocument(ctx context.Context, fullName string) (json.RawMessage, error) {
+	var doc json.RawMessage
+	_, err := c.call(ctx, http.MethodGet, "/api/2.1/unity-catalog/tables/"+path(fullName), nil, &doc)
+	return doc, err
+}
+
+const tagPagesMax = 10 // of one column's tags
+
+// HasColumnTag reports whether a column of a table has a tag of this key. It repeats no call.
+// Errors are *Error, or those of Token.
+//
+//	GET /api/2.1/unity-catalog/entity-tag-assignments/columns/{catalog.schema.table.column}/tags
+//
+// https://docs.databricks.com/api/uc-entity-tag-assignments/v1/list-entity-tag-assignments
+func (c *Client) HasColumnTag(ctx context.Context, table, column, key string) (bool, error) {
+	at := "/api/2.1/unity-catalog/entity-tag-assignments/columns/" + path(table+"."+column) + "/tags"
+	query := ""
+	for range tagPagesMax {
+		var page struct {
+			Tags []struct {
+				Key string `json:"tag_key"`
+			} `json:"tag_assignments"`
+			Next string `json:"next_page_token"`
+		}
+		if _, err := c.call(ctx, http.MethodGet, at+query, nil, &page); err != nil {
+			return false, err
+		}
+		for _, tag := range page.Tags {
+			if tag.Key == key {
+				return true, nil
+			}
+		}
+		if page.Next == "" {
+			return false, nil
+		}
+		query = "?page_token=" + url.QueryEscape(page.Next)
+	}
+	return false, &Error{Call: "GET " + at, Err: fmt.Errorf("the answer has over %d pages", tagPagesMax)}
 }
