@@ -45,13 +45,11 @@ func (s *session) plan(ctx context.Context) error {
 	defer cancel()
 	s.progress("reading what Unity Catalog shows of " + s.Table)
 	t := s.table
-	names := map[databricks.Kind]string{databricks.Catalog: t.Catalog, databricks.Schema: t.Catalog + "." + t.Schema, databricks.Table: t.String()}
-	kinds := []databricks.Kind{databricks.Catalog, databricks.Schema, databricks.Table}
-	creators := []string{"METASTORE", "CATALOG " + quoted(t.Catalog), "SCHEMA " + quoted(t.Catalog, t.Schema)}
+	under := [...]string{"METASTORE", "CATALOG " + t.QuotedOf(databricks.Catalog), "SCHEMA " + t.QuotedOf(databricks.Schema), "TABLE " + t.Quoted()}
 	state := Exists
 	for n, statement := range zerobus.Creates(t, s.columns) {
-		kind := kinds[n]
-		i := &Item{Statement: statement, kind: kind, name: names[kind], privilege: "CREATE " + strings.ToUpper(string(kind)), on: creators[n]}
+		kind := zerobus.Needed[n].On
+		i := &Item{Statement: statement, kind: kind, name: t.Of(kind), privilege: "CREATE " + strings.ToUpper(string(kind)), on: under[n]}
 		if state != WillRun { // else it cannot exist
 			var err error
 			if state, err = s.existing(within, kind, i.name); err != nil {
@@ -66,10 +64,9 @@ func (s *session) plan(ctx context.Context) error {
 			return err
 		}
 	}
-	objects := []string{"CATALOG " + quoted(t.Catalog), "SCHEMA " + quoted(t.Catalog, t.Schema), "TABLE " + t.Quoted()}
-	privileges := [][]string{{"USE CATALOG"}, {"USE SCHEMA"}, {"SELECT", "MODIFY"}}
-	for n, statement := range zerobus.Grants(t, s.Principal) {
-		i := &Item{Statement: statement, kind: kinds[n], name: names[kinds[n]], grants: privileges[n], privilege: "MANAGE", on: objects[n], State: WillRun}
+	for n, need := range zerobus.Needed {
+		i := &Item{Statement: t.Grant(need.On, s.Principal, need.Privileges...), kind: need.On, name: t.Of(need.On), grants: need.Privileges,
+			privilege: "MANAGE", on: under[n+1], State: WillRun}
 		if s.Plan[n].State != WillRun {
 			var err error
 			if i.State, err = s.granted(within, i); err != nil {
@@ -81,7 +78,7 @@ func (s *session) plan(ctx context.Context) error {
 	if s.DedupeView {
 		view := zerobus.DedupeName(t)
 		i := &Item{Statement: strings.TrimSpace(zerobus.DedupeView(t)), kind: databricks.Table, name: view.String(), State: WillRun,
-			privilege: "CREATE TABLE", on: "SCHEMA " + quoted(t.Catalog, t.Schema)}
+			privilege: "CREATE TABLE", on: under[2]}
 		if !s.carries("message_id") || !s.carries("event_timestamp") {
 			return &UsageError{errors.New("--dedupe-view needs the columns message_id and event_timestamp, and the blueprint does not fill both; leave it out")}
 		}
