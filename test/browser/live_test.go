@@ -36,6 +36,7 @@ func TestDeliveredIsSeenAtOnce(t *testing.T) {
 	p.text("#ledger", "all accounted for")
 	p.text("#partitions", "waiting")
 	p.text("#sink", tableName)
+	p.text("#sink", "workspace to "+s.ws.URL()+": zerobus.transport is set")
 	p.until("document.querySelector('#fig-in .line').getAttribute('d')")
 }
 
