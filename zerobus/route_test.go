@@ -617,11 +617,17 @@ func TestTheNetworkFailsForTwoMinutes(t *testing.T) {
 		watching, stop := context.WithCancel(t.Context())
 		defer stop()
 		go b.Watch(watching, func([]zerobus.Column, error) { e.encode(t) })
+		limit, done := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer done()
 		deliver := func(n int) {
 			for {
 				text, version := e.row(n)
-				if _, err := b.Write(t.Context(), version, [][]byte{text}); err == nil {
+				_, err := b.Write(limit, version, [][]byte{text})
+				if err == nil {
 					return
+				}
+				if limit.Err() != nil {
+					t.Fatalf("row %d is not delivered: %v", n, err)
 				}
 			}
 		}

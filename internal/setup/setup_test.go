@@ -454,6 +454,12 @@ func TestPrincipals(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", name, err, tc.want)
 		}
 	}
+	w.seen()
+	_, err = w.run(t, profile("credentials"), plan)
+	tokens := slices.DeleteFunc(w.seen(), func(request string) bool { return !strings.HasSuffix(request, " /oidc/v1/token") })
+	if err != nil || len(tokens) != 2 {
+		t.Errorf("got %d token requests, %v, want one for each principal", len(tokens), err)
+	}
 	report, err = w.run(t, profile("admin"))
 	if err != nil || !report.OK || w.probes(t) != 1 {
 		t.Fatalf("as admin: got %+v, %v", report, err)
