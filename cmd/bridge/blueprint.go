@@ -207,22 +207,28 @@ func readLiveTable(cmd *cobra.Command) (*liveTable, error) {
 		return nil, err
 	}
 	t := &liveTable{cfg: cfg}
-	if t.client, t.columns, _, err = readTable(cmd, cfg, false); err != nil {
+	decide := func(ctx context.Context, client *zerobus.Client) {
+		if err := pipeline.DecideFirst(ctx, client); err != nil {
+			t.warnings = append(t.warnings, err.Error())
+		}
+	}
+	if t.client, t.columns, _, err = readTable(cmd, cfg, decide, false); err != nil {
 		hidden, ok := errors.AsType[*zerobus.ColumnsUnreadable](err)
 		if !ok {
 			return nil, err
 		}
 		t.note = pipeline.UnreadColumns(hidden)
 	}
-	for _, i := range settingsWithoutEffect(config.Single(cfg)) {
+	for _, i := range append(settingsWithoutEffect(config.Single(cfg)), cfg.IgnoredWith(t.client.State().Transport)...) {
 		t.warnings = append(t.warnings, i.String())
 	}
 	return t, nil
 }
 
 // readTable reads the columns of the live table and, with tags, the name of its rescue
-// column. The client it returns is closed: it knows the table and takes no rows.
-func readTable(cmd *cobra.Command, cfg *config.Config, tags bool) (_ *zerobus.Client, _ []zerobus.Column, rescue string, _ error) {
+// column. It calls first, if not nil, before it reads. The client it returns is closed: it
+// knows the table and takes no rows.
+func readTable(cmd *cobra.Command, cfg *config.Config, first func(context.Context, *zerobus.Client), tags bool) (_ *zerobus.Client, _ []zerobus.Column, rescue string, _ error) {
 	client, err := pipeline.NewClient(cfg, version(), commandLogger(cmd, cfg.Log, nil))
 	if err != nil {
 		return nil, nil, "", &usageError{err}
@@ -230,6 +236,9 @@ func readTable(cmd *cobra.Command, cfg *config.Config, tags bool) (_ *zerobus.Cl
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(cmd.Context(), lookupTimeout)
 	defer cancel()
+	if first != nil {
+		first(ctx, client)
+	}
 	columns, err := client.Columns(ctx)
 	if err == nil && tags {
 		if rescue, err = client.RescueColumn(ctx, columns); err != nil {

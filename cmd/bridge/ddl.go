@@ -69,7 +69,7 @@ func printAlter(cmd *cobra.Command, want []zerobus.Column, rescue, dedupe bool) 
 	if err != nil {
 		return err
 	}
-	client, have, there, err := readTable(cmd, cfg, rescue)
+	client, have, there, err := readTable(cmd, cfg, nil, rescue)
 	if err != nil {
 		return err
 	}

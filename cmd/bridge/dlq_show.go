@@ -78,14 +78,15 @@ read, show maps with the blueprint alone and reports that.`,
 // shownDeadLetter is the answer of bridge dlq show.
 type shownDeadLetter struct {
 	deadletter.Listed
-	SourceTime string              `json:"source_timestamp,omitempty"`
-	Version    string              `json:"bridge_version,omitempty"`
-	Headers    []shownHeader       `json:"headers"` // of the original
-	Key        plaintext.Bytes     `json:"key"`
-	Value      plaintext.Bytes     `json:"value"`
-	Bytes      int                 `json:"value_bytes"`
-	NoTable    string              `json:"without_table,omitempty"` // why the table's columns are not known
-	Now        []mapping.Explained `json:"now"`                     // of each event that failed
+	SourceTime  string              `json:"source_timestamp,omitempty"`
+	Version     string              `json:"bridge_version,omitempty"`
+	Headers     []shownHeader       `json:"headers"` // of the original
+	Key         plaintext.Bytes     `json:"key"`
+	Value       plaintext.Bytes     `json:"value"`
+	Bytes       int                 `json:"value_bytes"`
+	NoTable     string              `json:"without_table,omitempty"`     // why the table's columns are not known
+	NoTransport string              `json:"without_transport,omitempty"` // why the form of the rows is not known
+	Now         []mapping.Explained `json:"now"`                         // of each event that failed
 
 	record  *deadletter.Record
 	indexes []int // of the events in Now, where they are those of the dead letter
@@ -114,6 +115,7 @@ func (s *shownDeadLetter) mapNow(ctx context.Context, b *pipeline.Parts) {
 	fitting, cancel := context.WithTimeout(ctx, pipeline.CheckTimeout)
 	defer cancel()
 	clusterID, err := b.Cluster.ID(fitting)
+	undecided := pipeline.DecideFirst(fitting, b.Client)
 	if err == nil {
 		err = b.Schema.ReadTable(fitting, clusterID)
 	}
@@ -129,6 +131,8 @@ func (s *shownDeadLetter) mapNow(ctx context.Context, b *pipeline.Parts) {
 			return
 		}
 		m = &pipeline.Compiled{Mapping: alone}
+	} else if undecided != nil {
+		s.NoTransport = undecided.Error()
 	}
 	now := m.Explain(l.Original, l.TopicID)
 	if l.EventCount > 0 && l.EventCount != len(now) {
@@ -184,6 +188,8 @@ func (s *shownDeadLetter) text(b *strings.Builder, _ terminal.Style) {
 	b.WriteString("\nnow")
 	if s.NoTable != "" {
 		fmt.Fprintf(b, " (by the blueprint alone: %s)", s.NoTable)
+	} else if s.NoTransport != "" {
+		fmt.Fprintf(b, " (%s)", s.NoTransport)
 	}
 	b.WriteString("\n")
 	for i, e := range s.Now {

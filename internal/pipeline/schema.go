@@ -137,7 +137,7 @@ func (s *Schema) SetTable(clusterID string, columns []zerobus.Column) (*mapping.
 }
 
 // ReadTable reads the table's columns, compiles the blueprint for them and has rows
-// made by it. It does not check that rows may be written.
+// made by it. It does not check that rows may be written. Call DecideFirst before.
 func (s *Schema) ReadTable(ctx context.Context, clusterID string) error {
 	columns, _, err := ReadColumns(ctx, s.client)
 	if err != nil {
@@ -145,6 +145,18 @@ func (s *Schema) ReadTable(ctx context.Context, clusterID string) error {
 	}
 	_, err = s.SetTable(clusterID, columns)
 	return err
+}
+
+// DecideFirst finds the transport in half of the time until ctx's deadline. Call it before
+// ReadColumns where rows are only shown or compared: their form depends on the transport.
+func DecideFirst(ctx context.Context, client *zerobus.Client) error {
+	end, _ := ctx.Deadline()
+	ctx, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(end)/2))
+	defer cancel()
+	if err := client.Decide(ctx); err != nil {
+		return fmt.Errorf("the form of the rows is not known, JSON is assumed: %w", err)
+	}
+	return nil
 }
 
 // set is the one way to change what rows are made by. On an error nothing has
