@@ -338,6 +338,9 @@ func (p *ddlParser) skipConstraint() {
 	p.fail("got %s inside a constraint, want a closing bracket", p.tok)
 }
 
+// oddInNames are what no name of a securable holds.
+const oddInNames = "./ \t\n\r\x00"
+
 // objectName reads the full name of a securable of a kind.
 func (p *ddlParser) objectName(kind int) string {
 	what := kindNames[kind]
@@ -345,7 +348,7 @@ func (p *ddlParser) objectName(kind int) string {
 	for more := true; more; more = p.accept(".") {
 		if p.tok.kind != tokWord && p.tok.kind != tokQuoted {
 			p.fail("got %s, want a %s name", p.tok, what)
-		} else if p.tok.text == "" || strings.ContainsAny(p.tok.text, "./ \t\n\r\x00") {
+		} else if p.tok.text == "" || strings.ContainsAny(p.tok.text, oddInNames) {
 			p.fail("name %q: Unity Catalog names hold no dot, slash, space or control character", p.tok.text)
 		}
 		parts = append(parts, strings.ToLower(p.tok.text))
@@ -354,6 +357,11 @@ func (p *ddlParser) objectName(kind int) string {
 	given := len(parts)
 	if left := kind - given; left > 0 {
 		parts = append([]string{p.catalog, p.schema}[:left:left], parts...)
+		for _, part := range parts[:left] { // they come with a request, not from the text
+			if strings.ContainsAny(part, oddInNames) {
+				p.fail("name %q: Unity Catalog names hold no dot, slash, space or control character", part)
+			}
+		}
 	}
 	name := strings.ToLower(strings.Join(parts, "."))
 	if len(parts) != kind || slices.Contains(parts, "") {

@@ -190,6 +190,7 @@ func FuzzSQL(f *testing.F) {
 		"CREATE OR REPLACE VIEW v AS SELECT * FROM t QUALIFY id IS NULL OR ROW_NUMBER() OVER (PARTITION BY id ORDER BY n) = 1", "CREATE OR REPLACE TABLE t (id STRING) CLUSTER BY AUTO",
 	} {
 		f.Add(s, "a", "b")
+		f.Add(s, "a.b", "c.d")
 	}
 	f.Fuzz(func(t *testing.T, statement, catalog, schema string) {
 		e, post := bare(t, emulator.Config{DDL: "CREATE TABLE a.b.t (id STRING, n BIGINT, v VARIANT)", MaxRows: 10})

@@ -31,6 +31,7 @@ var sqlStates = map[string]string{
 	"PARSE_SYNTAX_ERROR": "42601", "INSUFFICIENT_PERMISSIONS": "42501", "UNRESOLVED_COLUMN.WITH_SUGGESTION": "42703", "FIELD_ALREADY_EXISTS": "42710",
 	"TABLE_OR_VIEW_NOT_FOUND": "42P01", "TABLE_OR_VIEW_ALREADY_EXISTS": "42P07", "SCHEMA_NOT_FOUND": "42704", "SCHEMA_ALREADY_EXISTS": "42P06",
 	"NO_SUCH_CATALOG_EXCEPTION": "42704", "CATALOG_ALREADY_EXISTS": "42710", "UNSUPPORTED_FEATURE": "0A000", "EXPECT_TABLE_NOT_VIEW": "42809",
+	"EXPECT_VIEW_NOT_TABLE": "42809",
 }
 
 // sqlError is the failure of a statement.
@@ -139,6 +140,13 @@ func (e *Emulator) runCreate(by string, def *tableDef) *apiError {
 	case exists && def.replace && kind == kindTable:
 		if !e.manages(by, def.name) {
 			return refusal(http.StatusForbidden, "User does not have MANAGE on "+titled(def.name)+".")
+		}
+		switch t := e.Table(def.name); {
+		case t == nil || (t.view != nil) == (def.view != nil):
+		case t.view == nil:
+			return sqlError("EXPECT_VIEW_NOT_TABLE", "%s is a table; CREATE OR REPLACE VIEW replaces a view.", titled(def.name))
+		default:
+			return sqlError("EXPECT_TABLE_NOT_VIEW", "%s is a view; CREATE OR REPLACE TABLE replaces a table.", titled(def.name))
 		}
 	case exists && def.ifNotExists:
 		return nil

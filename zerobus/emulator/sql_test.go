@@ -253,6 +253,11 @@ func TestDedupeView(t *testing.T) {
 	w.sql(sp, "CREATE VIEW datafly.events.v AS SELECT * FROM datafly.events.none", "[TABLE_OR_VIEW_NOT_FOUND]")
 	w.sql(sp, "ALTER TABLE datafly.events.stream_deduplicated ADD COLUMN x INT", "[EXPECT_TABLE_NOT_VIEW]")
 	w.sql(sp, "GRANT SELECT ON VIEW datafly.events.stream_deduplicated TO `metastore-admin`", "")
+	w.sql(sp, "CREATE OR REPLACE VIEW datafly.events.stream AS SELECT * FROM datafly.events.stream_deduplicated", "[UNSUPPORTED_FEATURE]")
+	w.sql(sp, "CREATE TABLE datafly.events.other (id STRING)", "")
+	w.sql(sp, "CREATE OR REPLACE VIEW datafly.events.other AS SELECT * FROM datafly.events.stream", "[EXPECT_VIEW_NOT_TABLE]")
+	w.sql(sp, "CREATE OR REPLACE TABLE datafly.events.stream_deduplicated (id STRING)", "[EXPECT_TABLE_NOT_VIEW]")
+	w.get(emulator.ColumnsPath+"datafly.events.other").want(t, 200, `"table_type":"MANAGED"`)
 	w.ingest(strings.Replace(envelope(`{}`), stream, stream+"_deduplicated", 1)).wantError(t, 403, "PERMISSION_DENIED", "MODIFY")
 	if err := w.DropTable(stream); err != nil {
 		t.Fatal(err)
@@ -273,6 +278,14 @@ func TestStatementsThatAreNotUnderstood(t *testing.T) {
 		}
 	}
 	w.post(w.bearer(), body("statement", "")).wantError(t, 400, "INVALID_PARAMETER_VALUE", "required")
+	// Catalog and schema of a request are names too.
+	for _, s := range []string{"SELECT * FROM c", "CREATE TABLE c (id STRING)", "CREATE SCHEMA c", "GRANT SELECT ON TABLE c TO emulator", "ALTER TABLE c ADD COLUMN d INT"} {
+		for _, odd := range []string{"a.b", "a.b.c.d.e", "a b", "/"} {
+			if got := w.post(w.bearer(), body("statement", s, "catalog", odd, "schema", "s")).answered(t).Status.Error.Message; !strings.Contains(got, "hold no dot") {
+				t.Errorf("%s in catalog %s: got %q", s, odd, got)
+			}
+		}
+	}
 }
 
 func TestStatementRequests(t *testing.T) {
