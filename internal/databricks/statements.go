@@ -157,10 +157,15 @@ func (c *Client) Execute(ctx context.Context, warehouseID, sql string) (Rows, er
 			return Rows{}, err
 		}
 	}
+	switch answer.Status.State {
+	case "SUCCEEDED", "FAILED", "CANCELED", "CLOSED":
+	default:
+		return Rows{}, &Error{Call: "POST " + statementsPath, Err: fmt.Errorf("the answer names %q as the state of the statement", Clean(answer.Status.State, 40))}
+	}
 	if answer.Status.State != "SUCCEEDED" {
 		e := answer.Status.Error
 		secrets := c.secrets(ctx)
-		return Rows{}, &StatementError{State: Clean(answer.Status.State, 40), Code: ErrorCode(e.Code, secrets), Message: Clean(e.Message, 500, secrets...)}
+		return Rows{}, &StatementError{State: answer.Status.State, Code: ErrorCode(e.Code, secrets), Message: Clean(e.Message, 500, secrets...)}
 	}
 	if answer.Manifest.Chunks > resultChunksMax {
 		return Rows{}, &Error{Call: "GET " + at, Err: fmt.Errorf("the result has %d chunks, more than %d", answer.Manifest.Chunks, resultChunksMax)}

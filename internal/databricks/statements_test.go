@@ -52,7 +52,8 @@ func TestExecute(t *testing.T) {
 			fails: `the statement ended as FAILED PERMISSION_DENIED "no CREATE CATALOG, [redacted] [redacted]"`, waits: 50 * time.Millisecond},
 		{name: "canceled by somebody", answers: []string{`{"statement_id":"s/1","status":{"state":"CANCELED"}}`}, fails: "the statement ended as CANCELED"},
 		{name: "no id", answers: []string{`{"status":{"state":"PENDING"}}`}, fails: "POST /api/2.0/sql/statements: the answer names no statement_id"},
-		{name: "no state", answers: []string{`{"statement_id":"s/1"}`}, fails: "the statement ended as "},
+		{name: "no state", answers: []string{`{"statement_id":"s/1"}`}, fails: `the answer names "" as the state of the statement`},
+		{name: "a state that is none", answers: []string{pending, `{"status":{"state":"DONE\u001b"}}`}, fails: `the answer names "DONE" as the state of the statement`, waits: 50 * time.Millisecond},
 		{name: "several chunks", answers: []string{`{"statement_id":"s/1","status":{"state":"SUCCEEDED"},"manifest":{"total_chunk_count":2}}`}, fails: "GET /api/2.0/sql/statements/s%2F1: the result has 2 chunks, more than 1"},
 		{name: "ragged rows", answers: []string{strings.Replace(done, `["2","x"]`, `["2"]`, 1)}, fails: "another number of values"},
 	} {
