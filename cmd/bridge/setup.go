@@ -67,6 +67,9 @@ failed, and 2 when a field is missing or wrong.`,
 			o.Log = commandLogger(cmd, config.Log{Level: "error", Format: "auto"}, nil)
 			o.Progress = func(line string) { fmt.Fprintln(errs, line) }
 			report, err := setup.Run(cmd.Context(), o)
+			if report == nil && err != nil && output.json() {
+				report = setup.Unplanned(err)
+			}
 			if report != nil {
 				if werr := output.write(cmd, report, func(b *strings.Builder, look terminal.Style) { writeSetup(b, look, report) }); werr != nil {
 					return werr
@@ -117,6 +120,9 @@ func setupError(cmd *cobra.Command, r *setup.Report, err error) error {
 		if i := slices.IndexFunc(r.Steps, failed); i >= 0 && cmd.Context().Err() == nil {
 			return suggest(err, nextForStep(cmd, r.Steps[i], ""))
 		}
+	}
+	if _, ok := errors.AsType[*zerobus.UnwritableTable](err); ok {
+		return suggest(err, "bridge help config zerobus.table")
 	}
 	if _, ok := errors.AsType[*zerobus.Error](err); ok {
 		return suggest(err, nextForStep(cmd, pipeline.CheckStep{Step: "token", Err: err}, ""))

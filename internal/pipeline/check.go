@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/internal/databricks"
 	"github.com/datafly/bridge/internal/memory"
@@ -277,22 +280,47 @@ func (p *Parts) describeTable(ctx context.Context, g *grants) (string, error) {
 	return detail, nil
 }
 
-// probeRow maps and writes one row as a pipeline does.
+// probeRow writes one row.
 func (p *Parts) probeRow(ctx context.Context) (string, error) {
+	id := fmt.Sprintf("bridge-check-%d", time.Now().UnixNano())
+	if err := p.WriteProbe(ctx, p.settings.Kafka.Topics[0], "bridge_check", id, false); err != nil {
+		return "", err
+	}
+	return "one row written, message_id " + id + p.confirmation(), nil
+}
+
+// WriteProbe maps a plain track event as a pipeline does, and writes its row. If the blueprint
+// makes no row of it, which it may be made for, the error is a Warning and nothing is written;
+// with find also if the row would not have the message_id to find it by.
+func (p *Parts) WriteProbe(ctx context.Context, topic, name, messageID string, find bool) error {
 	now := time.Now().UTC()
-	id := fmt.Sprintf("bridge-check-%d", now.UnixNano())
-	event := fmt.Sprintf(`{"type":"track","event":"bridge_check","message_id":%q,"timestamp":%q}`, id, now.Format(time.RFC3339Nano))
-	rows, version := p.Schema.MapRows(p.settings.Kafka.Topics[0], []byte(event), now)
-	if len(rows) != 1 {
-		return "", errors.New("the blueprint maps a plain track event to no row, so nothing was written; ignore this if it filters or drops such events")
+	rec := &kgo.Record{Topic: topic, Timestamp: now, Value: fmt.Appendf(nil, `{"type":"track","event":%q,"message_id":%q,"timestamp":%q}`, name, messageID, now.Format(time.RFC3339Nano))}
+	events := p.Schema.Current().Explain(rec, [16]byte{})
+	rows, version := p.Schema.MapRows(rec)
+	if len(rows) != 1 || len(events) != 1 {
+		return Warning("not written, since the blueprint maps a plain track event to no row" + outcomes(events) + "; ignore this if it filters or drops such events")
+	}
+	if find && !slices.ContainsFunc(events[0].Columns, func(c mapping.ExplainedColumn) bool {
+		return c.Name == "message_id" && c.Value == strconv.Quote(messageID)
+	}) {
+		return Warning("not written, since the blueprint puts another value in message_id, by which a later set-up would not find the row")
 	}
 	if _, err := p.Client.Write(ctx, version, rows); err != nil {
 		if s := p.Client.State(); s.Name != zerobus.Ready {
-			return "", fmt.Errorf("writing one row: %s; %s", s.Reason, s.Remedy)
+			return fmt.Errorf("writing one row: %s; %s", s.Reason, s.Remedy)
 		}
-		return "", fmt.Errorf("writing one row: %w", err)
+		return fmt.Errorf("writing one row: %w", err)
 	}
-	return "one row written, message_id " + id + p.confirmation(), nil
+	return nil
+}
+
+// outcomes are why events became no row, in brackets.
+func outcomes(events []mapping.Explained) string {
+	var all []string
+	for _, e := range events {
+		all = append(all, strings.TrimSuffix(e.Outcome+" "+e.Code+": "+e.Reason, ": "))
+	}
+	return " (" + strings.Join(all, ", ") + ")"
 }
 
 // confirmation returns the form in which the workspace confirmed the row, and the

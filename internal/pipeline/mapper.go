@@ -1,8 +1,6 @@
 package pipeline
 
 import (
-	"time"
-
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
@@ -54,10 +52,9 @@ func fill(in *mapping.Record, rec *kgo.Record, headers bool) {
 	}
 }
 
-// MapRows returns the encoded rows of one event, as it would come from the topic,
-// and their schema version.
-func (s *Schema) MapRows(topic string, event []byte, at time.Time) (rows [][]byte, version int64) {
+// MapRows returns the encoded rows of a record and their schema version.
+func (s *Schema) MapRows(rec *kgo.Record) (rows [][]byte, version int64) {
 	var out consumer.Batch
-	out.Add(&kgo.Record{Topic: topic, Value: event, Timestamp: at}, s.NewMapper())
+	out.Add(rec, s.NewMapper())
 	return out.Rows(), out.SchemaVersion()
 }

@@ -82,9 +82,29 @@ type ConfigFile struct {
 	State      string `json:"state"`
 	SecretFile string `json:"secret_file,omitempty"` // beside it, if the secret came from elsewhere
 
-	text []byte
-	fits error // why it may not be written
+	text        []byte
+	secretThere bool  // SecretFile exists and holds the secret
+	fits        error // why it may not be written
 }
+
+const secretExtension = ".client-secret"
+
+// holdsSecret reports whether a file exists and holds the secret. One that exists and does not
+// is an error.
+func holdsSecret(name, secret string) (bool, error) {
+	const remedy = "remove it if the secret was replaced, or name another file with --write"
+	switch was, err := plaintext.ReadFile(name, secretMax); {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("the file of the secret exists and cannot be read: %w; %s", err, remedy)
+	case plaintext.Secret(string(was)) != secret:
+		return false, fmt.Errorf("%s exists and holds another secret, and nothing is overwritten; %s", name, remedy)
+	}
+	return true, nil
+}
+
+const secretMax = 1 << 16 // bytes
 
 // planFile compares the file that may exist with the configuration. It is left as it is where
 // the bridge would read the same from it.
@@ -105,15 +125,25 @@ func (s *session) planFile() error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("looking for the configuration file: %w; name another with --write", err)
 	}
+	if _, err := os.Lstat(f.Path); err == nil {
+		f.fits = fmt.Errorf("%s is a link to a file that does not exist, and is not overwritten; remove it, or name another file with --write", f.Path)
+	}
 	written := *s.cfg
-	if written.Zerobus.ClientSecret = ""; z.ClientSecretFile == "" && secret != "" {
-		beside, err := filepath.Abs(strings.TrimSuffix(f.Path, filepath.Ext(f.Path)) + ".client-secret")
-		if err != nil {
+	written.Zerobus.ClientSecret = ""
+	if secret != "" {
+		beside := z.ClientSecretFile
+		if beside == "" {
+			if beside = strings.TrimSuffix(f.Path, filepath.Ext(f.Path)) + secretExtension; beside == f.Path {
+				beside += secretExtension
+			}
+		}
+		if beside, err = filepath.Abs(beside); err != nil { // bridge run may have another working directory
 			return fmt.Errorf("naming the file of the secret: %w", err)
 		}
-		f.SecretFile, written.Zerobus.ClientSecretFile = beside, beside
-		if was, err := os.ReadFile(beside); err == nil && plaintext.Secret(string(was)) != secret {
-			f.fits = fmt.Errorf("%s exists and holds another secret, and nothing is overwritten; remove it if the secret was replaced, or name another file with --write", beside)
+		if written.Zerobus.ClientSecretFile = beside; z.ClientSecretFile == "" {
+			f.SecretFile = beside
+			f.secretThere, err = holdsSecret(beside, secret)
+			f.fits = cmp.Or(f.fits, err)
 		}
 	}
 	text, left, err := written.File()
@@ -166,13 +196,11 @@ func (s *session) writeFile() error {
 	if f.State == FileSame {
 		return nil
 	}
-	if f.SecretFile != "" {
-		if _, err := os.Lstat(f.SecretFile); errors.Is(err, fs.ErrNotExist) {
-			if err := create(f.SecretFile, []byte(s.cfg.Zerobus.ClientSecret.Reveal()+"\n")); err != nil {
-				return err
-			}
-			s.Changed = true
+	if f.SecretFile != "" && !f.secretThere {
+		if err := create(f.SecretFile, []byte(s.cfg.Zerobus.ClientSecret.Reveal()+"\n")); err != nil {
+			return err
 		}
+		s.Changed = true
 	}
 	if err := create(f.Path, f.text); err != nil {
 		return err
@@ -182,9 +210,12 @@ func (s *session) writeFile() error {
 }
 
 // create writes a file of mode 0600 in one step: it has its whole content or does not exist.
+// It replaces nothing, also not what another set-up has written meanwhile.
 func create(name string, content []byte) (err error) {
 	defer func() {
-		if err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("%s exists meanwhile and is not overwritten; run the same command again, or name another file with --write", name)
+		} else if err != nil {
 			err = fmt.Errorf("writing %s: %w; name a file in a folder that you may write to with --write", name, err)
 		}
 	}()
@@ -192,7 +223,7 @@ func create(name string, content []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // fails once it has its name
+	defer func() { _ = os.Remove(tmp.Name()) }()
 	_, err = tmp.Write(content)
 	if err = cmp.Or(err, tmp.Sync()); err != nil {
 		_ = tmp.Close()
@@ -200,6 +231,13 @@ func create(name string, content []byte) (err error) {
 	}
 	if err := tmp.Close(); err != nil {
 		return err
+	}
+	if err = os.Link(tmp.Name(), name); err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// The file system has no hard links.
+	if _, err := os.Lstat(name); err == nil {
+		return fs.ErrExist
 	}
 	return os.Rename(tmp.Name(), name)
 }

@@ -82,11 +82,14 @@ func (s *session) plan(ctx context.Context) error {
 		if !s.carries("message_id") || !s.carries("event_timestamp") {
 			return &UsageError{errors.New("--dedupe-view needs the columns message_id and event_timestamp, and the blueprint does not fill both; leave it out")}
 		}
-		if s.Plan[2].State == Exists {
+		if s.Plan[1].State != WillRun { // else it cannot exist
 			var err error
 			if i.State, err = s.existing(within, i.kind, i.name); err != nil {
 				return err
 			}
+		}
+		if held, err := s.by.Securable(within, i.kind, i.name); err == nil && !strings.HasSuffix(held.Type, "VIEW") {
+			return fmt.Errorf("%s, the name of the view of --dedupe-view, is taken by a table (%s); rename that table, or leave --dedupe-view out", i.name, held.Type)
 		}
 		s.Plan = append(s.Plan, i)
 	}
@@ -94,7 +97,11 @@ func (s *session) plan(ctx context.Context) error {
 }
 
 func quoted(parts ...string) string {
-	return "`" + strings.Join(parts, "`.`") + "`"
+	escaped := make([]string, len(parts))
+	for n, part := range parts {
+		escaped[n] = "`" + strings.ReplaceAll(part, "`", "``") + "`"
+	}
+	return strings.Join(escaped, ".")
 }
 
 // existing returns the state of what is to be created.
@@ -130,11 +137,17 @@ func (s *session) granted(ctx context.Context, i *Item) (string, error) {
 	return Exists, nil
 }
 
+// wait is the remedy of a workspace that is busy or down.
+const wait = "the workspace is busy or not available, so run the same command again later; it continues here"
+
 // unreadable adds what helps to an error of the workspace.
 func (s *session) unreadable(what string, err error) error {
 	remedy := "check zerobus.workspace_url, and that it is the address of a workspace with Unity Catalog"
-	if answer, ok := errors.AsType[*databricks.Error](err); ok && answer.Status == http.StatusUnauthorized && s.lent {
+	switch answer, ok := errors.AsType[*databricks.Error](err); {
+	case ok && answer.Status == http.StatusUnauthorized && s.lent:
 		remedy = "the token of " + strings.TrimPrefix(s.RunBy, "the principal of ") + " is wrong or expired; create another"
+	case ok && answer.Status != 0 && answer.Transient():
+		remedy = wait
 	}
 	return fmt.Errorf("%s: %w; %s", what, err, remedy)
 }

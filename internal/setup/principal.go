@@ -29,7 +29,7 @@ func (s *session) principal() (by *databricks.Client, name string, err error) {
 		}
 		return ""
 	}
-	profile, token := s.Profile, env("DATABRICKS_TOKEN")
+	profile, token := s.Profile, strings.TrimSpace(env("DATABRICKS_TOKEN"))
 	if profile == "" && token != "" {
 		if host := env("DATABRICKS_HOST"); host != "" && !s.sameWorkspace(host) {
 			return nil, "", fmt.Errorf("DATABRICKS_TOKEN is for DATABRICKS_HOST %q, not for %s; set a token of this workspace, or unset DATABRICKS_TOKEN", host, s.Workspace)

@@ -136,6 +136,8 @@ func (s *session) remedy(i *Item, err error) string {
 		return fmt.Sprintf("%s lacks %s on %s; an administrator runs: GRANT %s ON %s TO %s%s", s.RunBy, privilege, on, privilege, on, quoted(who), other)
 	case errors.Is(err, context.DeadlineExceeded):
 		return "the warehouse did not complete it in time; look at it under SQL Warehouses, then run the same command again"
+	case http4xx && answer.Status != 0 && answer.Transient():
+		return wait
 	case http4xx && (answer.Status == http.StatusNotFound || answer.Status == http.StatusBadRequest) && i.grants == nil:
 		return "name a warehouse that exists with --warehouse-id"
 	}

@@ -75,7 +75,8 @@ type Report struct {
 	Steps       []pipeline.CheckStep  `json:"steps"`
 	Query       string                `json:"query"` // that shows the newest rows
 	Rows        databricks.Rows       `json:"result"`
-	Next        string                `json:"next"` // what to do next
+	Next        string                `json:"next"`            // what to do next
+	Error       string                `json:"error,omitempty"` // why the set-up ended early, with the remedy
 }
 
 // session is one set-up. It is for one goroutine.
@@ -92,10 +93,20 @@ type session struct {
 	*Report
 }
 
+// Unplanned is the report of a set-up whose plan could not be made.
+func Unplanned(err error) *Report {
+	r := &Report{Plan: []*Item{}, Steps: []pipeline.CheckStep{}}
+	if err != nil {
+		r.Error = err.Error()
+	}
+	return r
+}
+
 // Run makes the plan and, with Options.Execute, runs it. The report is nil where the plan
 // could not be made. An error beside a report is why the set-up ended early.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	s := &session{Options: o, Report: &Report{Executed: o.Execute, Plan: []*Item{}, Steps: []pipeline.CheckStep{}}}
+	s := &session{Options: o, Report: Unplanned(nil)}
+	s.Executed = o.Execute
 	if err := s.configure(ctx); err != nil {
 		return nil, err
 	}
@@ -111,7 +122,10 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return s.Report, nil
 	}
 	err := s.execute(ctx)
-	if s.OK = err == nil; !s.OK && ctx.Err() != nil {
+	if s.OK = err == nil; !s.OK {
+		s.Error = err.Error()
+	}
+	if !s.OK && ctx.Err() != nil {
 		s.Next = "Run the same command again; it continues where it was."
 	}
 	return s.Report, err

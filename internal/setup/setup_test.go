@@ -432,19 +432,20 @@ func TestPrincipals(t *testing.T) {
 		change []func(*setup.Options)
 		want   string // in the error, or who runs it
 	}{
-		"other host":          {[]func(*setup.Options){profile("DEFAULT")}, `profile DEFAULT in ` + w.file(".databrickscfg") + ` is for the host "https://other.example"`},
-		"no such profile":     {[]func(*setup.Options){profile("nobody")}, "has no profile nobody"},
-		"no credentials":      {[]func(*setup.Options){profile("empty")}, "has neither a token nor client_id and client_secret"},
-		"no file":             {[]func(*setup.Options){profile("admin"), env("DATABRICKS_CONFIG_FILE=" + w.file("absent"))}, "reading profile admin"},
-		"rotated":             {[]func(*setup.Options){profile("rotated")}, "a token for profile rotated was refused: HTTP 401 invalid_client; check client_id and client_secret"},
-		"expired":             {[]func(*setup.Options){profile("expired")}, "the token of profile expired is wrong or expired"},
-		"token of another":    {[]func(*setup.Options){env("DATABRICKS_TOKEN=x", "DATABRICKS_HOST=https://other.example")}, "DATABRICKS_TOKEN is for DATABRICKS_HOST"},
-		"wrong token":         {[]func(*setup.Options){env("DATABRICKS_TOKEN=x")}, "the token of DATABRICKS_TOKEN is wrong or expired"},
-		"token":               {[]func(*setup.Options){env("DATABRICKS_TOKEN="+emulator.DefaultAdminToken, "DATABRICKS_HOST="+w.url)}, "the principal of DATABRICKS_TOKEN"},
-		"flag wins":           {[]func(*setup.Options){profile("admin"), env("DATABRICKS_TOKEN=x")}, "the principal of profile admin"},
-		"profile of the env":  {[]func(*setup.Options){env("DATABRICKS_CONFIG_PROFILE=admin")}, "the principal of profile admin"},
-		"client credentials":  {[]func(*setup.Options){profile("credentials")}, "the principal of profile credentials"},
-		"token before profil": {[]func(*setup.Options){env("DATABRICKS_CONFIG_PROFILE=nobody", "DATABRICKS_TOKEN="+emulator.DefaultAdminToken)}, "the principal of DATABRICKS_TOKEN"},
+		"other host":             {[]func(*setup.Options){profile("DEFAULT")}, `profile DEFAULT in ` + w.file(".databrickscfg") + ` is for the host "https://other.example"`},
+		"no such profile":        {[]func(*setup.Options){profile("nobody")}, "has no profile nobody"},
+		"no credentials":         {[]func(*setup.Options){profile("empty")}, "has neither a token nor client_id and client_secret"},
+		"no file":                {[]func(*setup.Options){profile("admin"), env("DATABRICKS_CONFIG_FILE=" + w.file("absent"))}, "reading profile admin"},
+		"rotated":                {[]func(*setup.Options){profile("rotated")}, "a token for profile rotated was refused: HTTP 401 invalid_client; check client_id and client_secret"},
+		"expired":                {[]func(*setup.Options){profile("expired")}, "the token of profile expired is wrong or expired"},
+		"token of another":       {[]func(*setup.Options){env("DATABRICKS_TOKEN=x", "DATABRICKS_HOST=https://other.example")}, "DATABRICKS_TOKEN is for DATABRICKS_HOST"},
+		"wrong token":            {[]func(*setup.Options){env("DATABRICKS_TOKEN=x")}, "the token of DATABRICKS_TOKEN is wrong or expired"},
+		"token":                  {[]func(*setup.Options){env("DATABRICKS_TOKEN="+emulator.DefaultAdminToken, "DATABRICKS_HOST="+w.url)}, "the principal of DATABRICKS_TOKEN"},
+		"token and a line break": {[]func(*setup.Options){env("DATABRICKS_TOKEN=" + emulator.DefaultAdminToken + "\r\n")}, "the principal of DATABRICKS_TOKEN"},
+		"flag wins":              {[]func(*setup.Options){profile("admin"), env("DATABRICKS_TOKEN=x")}, "the principal of profile admin"},
+		"profile of the env":     {[]func(*setup.Options){env("DATABRICKS_CONFIG_PROFILE=admin")}, "the principal of profile admin"},
+		"client credentials":     {[]func(*setup.Options){profile("credentials")}, "the principal of profile credentials"},
+		"token before profil":    {[]func(*setup.Options){env("DATABRICKS_CONFIG_PROFILE=nobody", "DATABRICKS_TOKEN="+emulator.DefaultAdminToken)}, "the principal of DATABRICKS_TOKEN"},
 	} {
 		report, err := w.run(t, append(tc.change, plan)...)
 		if report != nil {
@@ -617,6 +618,75 @@ func TestConfigFile(t *testing.T) {
 			t.Errorf("got %+v, %v", report, err)
 		}
 	})
+	t.Run("what is beside it", func(t *testing.T) {
+		for name, tc := range map[string]struct {
+			file string
+			make func(w *workspace) error
+			want string
+		}{
+			"a folder for the secret":     {"config.yaml", func(w *workspace) error { return os.Mkdir(w.file("config.client-secret"), 0o700) }, "the file of the secret exists and cannot be read"},
+			"a link to no configuration":  {"config.yaml", func(w *workspace) error { return os.Symlink(w.file("none"), w.file("config.yaml")) }, "config.yaml is a link to a file that does not exist"},
+			"a link to no secret":         {"config.yaml", func(w *workspace) error { return os.Symlink(w.file("none"), w.file("config.client-secret")) }, "config.client-secret exists meanwhile and is not overwritten"},
+			"a link to the configuration": {"link.yaml", func(w *workspace) error { return os.Symlink(w.file("config.yaml"), w.file("link.yaml")) }, "link.yaml is a link to a file that does not exist"},
+		} {
+			w := newWorkspace(t)
+			if err := tc.make(w); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := os.ReadDir(w.dir)
+			report, err := w.run(t, func(o *setup.Options) { o.File = w.file(tc.file) })
+			if err == nil || !strings.Contains(err.Error(), tc.want) || w.Table(target) != nil {
+				t.Errorf("%s: got %+v, %v, want %q and no table", name, report, err, tc.want)
+			}
+			if after, err := os.ReadDir(w.dir); err != nil || fmt.Sprint(before) != fmt.Sprint(after) {
+				t.Errorf("%s: got files %v, %v, want %v", name, after, err, before)
+			}
+		}
+	})
+	// Each set-up has found no file when it made its plan.
+	t.Run("two set-ups at once", func(t *testing.T) {
+		w := newWorkspace(t)
+		text := own(w, ", client_secret: "+secret)
+		w.answer = func(out http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/api/2.0/sql/warehouses" { // the last request of the plan
+				write(t, w.file("config.yaml"), text)
+			}
+			return false
+		}
+		report, err := w.run(t)
+		if err == nil || !strings.Contains(err.Error(), "config.yaml exists meanwhile and is not overwritten") || report.Error != err.Error() {
+			t.Errorf("got %+v, %v", report, err)
+		}
+		if got, err := os.ReadFile(w.file("config.yaml")); err != nil || string(got) != text {
+			t.Errorf("got %s, %v, want the other one's file", got, err)
+		}
+	})
+	t.Run("the secret is a file", func(t *testing.T) {
+		w := newWorkspace(t)
+		t.Chdir(w.dir)
+		write(t, "mine", secret+"\n")
+		relative := func(o *setup.Options) {
+			o.Load.Env, o.Load.Flags["client-secret-file"], o.File = nil, "mine", w.file("config.yaml")
+		}
+		if report, err := w.run(t, relative); err != nil || !report.OK {
+			t.Fatalf("got %+v, %v", report, err)
+		}
+		t.Chdir("/")
+		if report, err := w.run(t, func(o *setup.Options) { o.Load.Env, o.Load.Flags = nil, nil }); err != nil || report.Changed {
+			t.Errorf("from another folder: got %+v, %v", report, err)
+		}
+	})
+	t.Run("the file has the extension of secrets", func(t *testing.T) {
+		w := newWorkspace(t)
+		odd := func(o *setup.Options) { o.File = w.file("x.client-secret") }
+		report, err := w.run(t, odd)
+		if err != nil || report.Config.SecretFile == report.Config.Path {
+			t.Fatalf("got %+v, %v", report, err)
+		}
+		if report, err = w.run(t, odd); err != nil || report.Changed {
+			t.Errorf("again: got %+v, %v", report, err)
+		}
+	})
 	t.Run("what else is set", func(t *testing.T) {
 		w := newWorkspace(t)
 		report, err := w.run(t, plan, with("topics", "events"), with("brokers", "127.0.0.1:1"))
@@ -655,10 +725,77 @@ func TestDedupeView(t *testing.T) {
 	if _, err := w.run(t, view, few, plan); err == nil || !strings.Contains(err.Error(), "--dedupe-view needs the columns message_id and event_timestamp") {
 		t.Errorf("without message_id: got %v", err)
 	}
-	other := func(o *setup.Options) { o.File = w.file("few.yaml") }
-	report, err = w.run(t, few, other, with("table", "shop.raw.few"))
-	if err != nil || !strings.HasPrefix(step(report, "probe row"), "warning ") || w.Table("shop.raw.few").Count() != 0 {
-		t.Errorf("no column to find the row by: got %+v, %v", report, err)
+	// What exists under the name of the view is left.
+	for name, table := range map[string]string{"with its table": target, "without": "shop.raw.gone"} {
+		statement := "CREATE TABLE " + table + "_deduplicated (id STRING)"
+		w := newWorkspace(t, func(c *emulator.Config) {
+			c.DDL = strings.ReplaceAll(emulator.DefaultDDL, "datafly.events.stream", target) + statement
+		})
+		_, err := w.run(t, view, with("table", table))
+		if err == nil || !strings.Contains(err.Error(), table+"_deduplicated, the name of the view of --dedupe-view, is taken by a table (MANAGED)") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if files, err := os.ReadDir(w.dir); err != nil || len(files) > 0 {
+			t.Errorf("%s: got files %v, %v", name, files, err)
+		}
+	}
+}
+
+// A blueprint that makes no row of the probe, or one that nobody would find, is no fault: nothing
+// is written, and the test query runs.
+func TestProbeThatTheBlueprintAlters(t *testing.T) {
+	const names = "version: 2\nglobal:\n  mappings:\n    - {source: event, target: event_name}\n"
+	for name, tc := range map[string]struct{ blueprint, set, want string }{
+		"no message_id":      {blueprint: names, want: "fills no column message_id"},
+		"a hash":             {blueprint: names + "    - {source: message_id, target: message_id, transform: hash_sha256}\n", want: "puts another value in message_id"},
+		"other events alone": {blueprint: "version: 2\nextends: default\ndefaults: {action: drop}\n", want: "maps a plain track event to no row (filter"},
+		"consent":            {blueprint: "version: 2\nextends: default\n", set: "mapping.require_consent=analytics", want: "maps a plain track event to no row (filter"},
+		"a reject":           {blueprint: names + "    - {source: message_id, target: message_id, type: BIGINT}\n", want: "maps a plain track event to no row (reject"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorkspace(t)
+			if err := os.WriteFile(w.file("blueprint.yaml"), []byte(tc.blueprint), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for run := range 2 {
+				report, err := w.run(t, func(o *setup.Options) {
+					o.Load.Sets = []string{"mapping.blueprint=" + w.file("blueprint.yaml")}
+					if tc.set != "" {
+						o.Load.Sets = append(o.Load.Sets, tc.set, "mapping.on_missing_consent=drop")
+					}
+				})
+				if err != nil || !report.OK || report.Changed != (run == 0) || w.Table(target).Count() != 0 {
+					t.Fatalf("run %d: got %+v, %v", run, report, err)
+				}
+				if got := step(report, "probe row"); !strings.HasPrefix(got, "warning ") || !strings.Contains(got, tc.want) {
+					t.Errorf("run %d: got %q, want a warning with %q", run, got, tc.want)
+				}
+				if got := step(report, "test query"); !strings.HasPrefix(got, "ok ") || step(report, "visible row") != "no step visible row" {
+					t.Errorf("run %d: got %q and %q", run, got, step(report, "visible row"))
+				}
+			}
+		})
+	}
+}
+
+// A workspace that is busy is not a wrong address.
+func TestBusyWorkspace(t *testing.T) {
+	for _, request := range []string{"GET /api/2.1/unity-catalog/catalogs/shop", "POST /api/2.0/sql/statements"} {
+		for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+			w := newWorkspace(t)
+			w.answer = func(out http.ResponseWriter, r *http.Request) bool {
+				if r.Method+" "+r.URL.Path != request {
+					return false
+				}
+				out.WriteHeader(status)
+				return true
+			}
+			_, err := w.run(t)
+			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("HTTP %d; the workspace is busy or not available, so run the same command again later", status)) {
+				t.Errorf("%s, %d: got %v", request, status, err)
+			}
+		}
 	}
 }
 

@@ -37,7 +37,8 @@ type setupReport struct {
 	Result struct {
 		Rows [][]*string `json:"rows"`
 	} `json:"result"`
-	Next string `json:"next"`
+	Next  string `json:"next"`
+	Error string `json:"error"`
 }
 
 func report(t *testing.T, p *process) setupReport {
@@ -155,6 +156,12 @@ func TestSetupFlags(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "config.yaml")); err == nil {
 		t.Error("got a config.yaml beside --write other.yaml")
 	}
+	// The view that it made is no table to write to, and the advice is about the table.
+	args = append(args, "--table", "orders_deduplicated", "--write", "view.yaml")
+	if p, code = run(t, e, command{args: args, env: []string{"HOME=" + dir}, dir: dir}); code != 1 {
+		t.Errorf("a view: got exit code %d", code)
+	}
+	wants(t, p.stderr.String(), "is of the kind VIEW", "try: bridge help config zerobus.table")
 }
 
 // An interrupt ends a statement that waits for its warehouse. The next run continues.
@@ -206,5 +213,12 @@ func TestSetupFails(t *testing.T) {
 			t.Errorf("%q: got exit code %d, want %d: %s", tc.args, code, tc.code, p.stderr.String())
 		}
 		wants(t, p.stderr.String(), tc.want...)
+		if tc.args[len(tc.args)-1] == "0s" {
+			continue // the command line is wrong, so there is no answer
+		}
+		p, code = run(t, e, command{args: append(tc.args, "--output", "json"), env: tc.env})
+		if r := report(t, p); code != tc.code || r.OK || r.Error == "" || !strings.Contains(p.stderr.String(), strings.SplitN(r.Error, "\n", 2)[0]) {
+			t.Errorf("%q with --output json: got exit code %d, %+v and %s", tc.args, code, r, p.stderr.String())
+		}
 	}
 }
