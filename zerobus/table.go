@@ -77,6 +77,15 @@ func writableKind(tableType, format string) error {
 	return nil
 }
 
+// Writable returns an *Error, which wraps an *UnwritableTable, if Zerobus does not write to a
+// table of this type and data source format. The service judges those that are not known.
+func (t TableName) Writable(tableType, format string) error {
+	if kind, ok := errors.AsType[*UnwritableTable](writableKind(tableType, format)); ok {
+		return kind.fault(t)
+	}
+	return nil
+}
+
 // fault returns e as a configuration fault.
 func (e *UnwritableTable) fault(table TableName) *Error {
 	kind := e.Type

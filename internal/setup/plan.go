@@ -60,6 +60,12 @@ func (s *session) plan(ctx context.Context) error {
 		s.Plan = append(s.Plan, i)
 	}
 	if s.Plan[2].State == Exists {
+		// The service principal may not see it yet, and grants on a view would be of no use.
+		if held, err := s.by.Securable(within, databricks.Table, s.Table); err == nil {
+			if err := t.Writable(held.Type, held.Format); err != nil {
+				return err
+			}
+		}
 		if err := s.planColumns(within); err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/setup"
+	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -737,6 +738,21 @@ func TestDedupeView(t *testing.T) {
 		}
 		if files, err := os.ReadDir(w.dir); err != nil || len(files) > 0 {
 			t.Errorf("%s: got files %v, %v", name, files, err)
+		}
+	}
+}
+
+// Nothing is granted on what Zerobus does not write to, also where the service principal may not
+// see it yet.
+func TestTableThatIsAView(t *testing.T) {
+	for _, by := range []string{"", "DATABRICKS_TOKEN=" + emulator.DefaultAdminToken} {
+		w := newWorkspace(t, func(c *emulator.Config) { c.NoCreate = by != "" })
+		if _, err := w.run(t, env(by), func(o *setup.Options) { o.DedupeView = true }); err != nil {
+			t.Fatal(err)
+		}
+		report, err := w.run(t, env(by), with("table", target+"_deduplicated"), func(o *setup.Options) { o.File = w.file("view.yaml") })
+		if _, ok := errors.AsType[*zerobus.UnwritableTable](err); !ok || report != nil || !strings.Contains(err.Error(), "is of the kind VIEW") {
+			t.Errorf("%q: got %+v, %v", by, report, err)
 		}
 	}
 }
