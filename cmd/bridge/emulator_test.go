@@ -86,6 +86,7 @@ func runEmulator(t *testing.T, args ...string) (address, stderr string, end func
 	select {
 	case <-a.said:
 	case err := <-done:
+		ended = true
 		t.Fatalf("bridge emulator ended: %v\n%s", err, a)
 	case <-time.After(await.Limit(t)):
 		t.Fatalf("bridge emulator does not say where it is:\n%s", a)

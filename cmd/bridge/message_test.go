@@ -227,7 +227,7 @@ func TestAnInterruptIsNoFault(t *testing.T) {
 		{"dlq list" + unanswered, "", "bridge: interrupted: connecting to kafka"},
 		{"dlq redrive --execute" + unanswered, "", "bridge: interrupted: connecting to kafka"},
 		{"check --brokers " + fake.ListenAddrs()[0] + " --topics shop --set zerobus.client_id=x --set zerobus.table=a.b.c --set zerobus.workspace_url=" + service.URL,
-			"token               failed   interrupted\ningest              skipped  not tried, since the check was interrupted\n", ""},
+			"token               failed   interrupted\ntransport           skipped  not tried, since the check was interrupted\n", ""},
 	} {
 		signalled.Store(false)
 		var stdout, stderr bytes.Buffer

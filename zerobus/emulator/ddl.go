@@ -46,22 +46,24 @@ type tableDef struct {
 var ddlToken = regexp.MustCompile("(?s)--[^\n]*|/\\*.*?\\*/|/\\*|\\s+|`(?:[^`]|``)*`|" +
 	`'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|[\pL\pN_]+|.`)
 
-// parseDDL reads a SQL script and returns its catalogs, schemas and tables. It skips
-// CREATE VIEW, GRANT and USE, so that it takes the whole script an operator runs in
-// the SQL editor.
-func parseDDL(src string) ([]tableDef, error) {
+// parseDDL reads a SQL script and returns its catalogs, schemas and tables, and what
+// alters tables. It skips CREATE VIEW, GRANT and USE, so that it takes the whole script
+// an operator runs in the SQL editor.
+func parseDDL(src string) (defs []tableDef, alters []command, err error) {
 	p := newParser(src)
 	p.script = true
-	var defs []tableDef
 	for p.tok.kind != tokEOF {
-		if p.accept(";") {
-			continue
-		}
-		if def := p.statement(); def != nil {
-			defs = append(defs, *def)
+		switch {
+		case p.accept(";"):
+		case p.accept("ALTER", "TABLE"):
+			alters = append(alters, p.alter(p.objectName(kindTable)))
+		default:
+			if def := p.statement(); def != nil {
+				defs = append(defs, *def)
+			}
 		}
 	}
-	return defs, p.err
+	return defs, alters, p.err
 }
 
 // ddlParser reads SQL text token by token. After an error, which it keeps, the
@@ -200,7 +202,7 @@ func (p *ddlParser) statement() *tableDef {
 			return p.object(replace)
 		}
 	} else if !p.tok.is("GRANT", "USE") {
-		p.fail("got %s, want CREATE TABLE, SCHEMA or CATALOG; CREATE VIEW, GRANT and USE are skipped, leave anything else out", p.tok)
+		p.fail("got %s, want CREATE TABLE, SCHEMA or CATALOG, or ALTER TABLE; CREATE VIEW, GRANT and USE are skipped, leave anything else out", p.tok)
 	}
 	p.skipStatement()
 	return nil

@@ -118,8 +118,8 @@ func TestEndedStreamsAreBounded(t *testing.T) {
 // TestKeepChecksTheCurrentColumns covers changes between reading a request and
 // storing it, which no request can time from outside.
 func TestKeepChecksTheCurrentColumns(t *testing.T) {
-	c := catalog{cfg: &Config{}, journal: &journal{}, tables: map[string]*Table{}, securables: map[string]*securable{}}
-	if _, err := c.CreateTable(DefaultDDL); err != nil {
+	c, err := New(Config{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	tab := c.Table("datafly.events.stream")
@@ -220,8 +220,8 @@ func FuzzRequest(f *testing.F) {
 // FuzzDescriptor: whatever a client sends for a descriptor, it is compiled or
 // refused, and what is compiled reads any bytes without harm.
 func FuzzDescriptor(f *testing.F) {
-	c := catalog{cfg: &Config{}, journal: &journal{}, tables: map[string]*Table{}, securables: map[string]*securable{}}
-	if _, err := c.CreateTable("CREATE TABLE a.b.c (message_id STRING, n INT, m MAP<STRING,DECIMAL(3,1)>, st STRUCT<x: INT>, l ARRAY<STRUCT<x: INT>>)"); err != nil {
+	c, err := New(Config{DDL: "CREATE TABLE a.b.c (message_id STRING, n INT, m MAP<STRING,DECIMAL(3,1)>, st STRUCT<x: INT>, l ARRAY<STRUCT<x: INT>>)"})
+	if err != nil {
 		f.Fatal(err)
 	}
 	s := c.Table("a.b.c").currentSchema()

@@ -543,17 +543,27 @@ func (c *catalog) Tables() []string {
 }
 
 // CreateTable runs the CREATE TABLE, SCHEMA and CATALOG statements of a script: all of
-// them or, on error, none. The service principal may write to what they make. It
-// returns the names of the created tables.
-func (c *catalog) CreateTable(ddl string) ([]string, error) {
-	defs, err := parseDDL(ddl)
+// them or, on error, none. The service principal may write to what they make. Then it
+// runs the ALTER TABLE statements, up to the first that fails. It returns the names of
+// the created tables.
+func (e *Emulator) CreateTable(ddl string) ([]string, error) {
+	defs, alters, err := parseDDL(ddl)
 	if err != nil {
 		return nil, err
 	}
-	if len(defs) == 0 {
+	if len(defs) == 0 && len(alters) == 0 {
 		return nil, errors.New("ddl holds no CREATE TABLE statement; add one")
 	}
-	return c.create(AdminPrincipal, true, defs...)
+	created, err := e.create(AdminPrincipal, true, defs...)
+	for _, alter := range alters {
+		if err != nil {
+			break
+		}
+		if _, refused := alter(e, AdminPrincipal); refused != nil {
+			err = errors.New(refused.sqlText())
+		}
+	}
+	return created, err
 }
 
 // create makes tables, and seeded what contains them. See add.

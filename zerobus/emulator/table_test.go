@@ -227,3 +227,16 @@ func TestInvalidConfigs(t *testing.T) {
 		}
 	}
 }
+
+func TestAScriptAltersItsTables(t *testing.T) {
+	e, err := emulator.New(emulator.Config{DDL: "CREATE TABLE a.b.c (x STRING); ALTER TABLE a.b.c ADD COLUMN y INT;"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := e.Table("a.b.c").Columns(); len(got) != 2 || got[1].Name != "y" {
+		t.Errorf("got the columns %v, want x and y", got)
+	}
+	if _, err := e.CreateTable("ALTER TABLE a.b.c ADD COLUMN y INT"); err == nil || !strings.Contains(err.Error(), "already exists") {
+		t.Errorf("a column that exists: got %v, want an error", err)
+	}
+}
