@@ -10,9 +10,9 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
-// TestTheRescueColumnDecidesForEachTable has two clients of one process, of which one writes to
-// a table with a rescue column. Each has the format of its own table after a start, a restart
-// and a change of columns, and the log says so once per start.
+// TestTheRescueColumnDecidesForEachTable has two clients of one process. One writes to a table
+// with a rescue column. Each has the format of its own table after a start, a restart and a
+// change of columns. The log reports it once per start.
 func TestTheRescueColumnDecidesForEachTable(t *testing.T) {
 	em, err := emulator.New(emulator.Config{DDL: "CREATE TABLE datafly.events.stream (message_id STRING, extra VARIANT);" +
 		"CREATE TABLE datafly.events.other (message_id STRING, extra VARIANT);"})
