@@ -48,6 +48,7 @@ type Error struct {
 	came        int    // the HTTP status that came, if Status is that of an error in the body
 	reason      string // metric label of a retry
 	column      string // named by the service in a refusal; may be empty
+	foreign     bool   // over gRPC: not in the form of gRPC, so from what is before the service
 	foreignHost bool   // the endpoint's edge does not serve this workspace
 	create      bool   // the service refused to open a stream, probably for the columns of the rows
 }

@@ -100,6 +100,7 @@ func (r remedies) ended(end streamEnd, secrets []string) *Error {
 	e := &Error{Op: opInsert, RPC: known.name, Status: known.http, RequestID: databricks.Clean(end.stream, 100, secrets...),
 		Message: databricks.Clean(cmp.Or(end.status.Message(), end.phrase), 500, secrets...)}
 	e.kind, e.reason = classify(opInsert, known.http)
+	e.foreign = !end.answered
 	e.addDetails(end.status, secrets)
 	e.Code = cmp.Or(e.Code, end.number())
 	why, aboutTable := tableNumbers[end.number()]

@@ -274,26 +274,31 @@ func (c *Client) use(next *route) error {
 // staleWait bounds how long a Write of stale rows waits for those of the new route.
 const staleWait = time.Second
 
-// awaitRows waits until rows are encoded for the present route, staleWait at most: a caller
-// that encodes stale rows again at once would find the old encoding.
-func (c *Client) awaitRows(ctx context.Context) {
+// returnStale waits until rows are encoded for the present route, staleWait at most, and
+// returns a *StaleError: a caller that encodes stale rows again at once would find the old
+// encoding. A caller whose context has ended must not encode them again.
+func (c *Client) returnStale(ctx context.Context, rows int) error {
 	c.rows.mu.Lock()
 	awaited := c.rows.awaited
 	c.rows.mu.Unlock()
-	if awaited == nil {
-		return
+	if awaited != nil {
+		timer := time.NewTimer(staleWait)
+		defer timer.Stop()
+		select {
+		case <-awaited:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
 	}
-	timer := time.NewTimer(staleWait)
-	defer timer.Stop()
-	select {
-	case <-awaited:
-	case <-timer.C:
-	case <-ctx.Done():
+	if ctx.Err() != nil {
+		return c.abandoned(ctx, rows)
 	}
+	return &StaleError{err: errOldEncoding}
 }
 
 const (
 	decideMax  = time.Minute     // for one decision, beside the caller's deadline
+	grpcTries  = 3               // before gRPC counts as blocked
 	failedFast = 2 * time.Second // an attempt that failed sooner is repeated
 	retryPause = time.Second
 )
@@ -333,11 +338,21 @@ func (c *Client) find(ctx context.Context) (*route, error) {
 		return as(TransportREST, "; gRPC metadata cannot carry the table's name"), nil
 	}
 	overGRPC := as(TransportGRPC, "")
-	fault := c.reachGRPC(ctx, overGRPC)
+	_, fault := overGRPC.tokens.get(ctx) // apart, since its faults say nothing about gRPC
+	lacksToken := fault != nil
+	switch {
+	case !lacksToken:
+		fault = c.reachGRPC(ctx, overGRPC)
+	case asError(fault).decides():
+		fault = nil
+	}
 	if fault == nil {
 		return overGRPC, nil
 	}
 	overGRPC.close()
+	if lacksToken || asError(fault).local() {
+		return nil, fault
+	}
 	reason := fault.Error()
 	if e, ok := errors.AsType[*Error](fault); ok {
 		reason = e.Reason()
@@ -353,7 +368,7 @@ func (c *Client) find(ctx context.Context) (*route, error) {
 // reach sends an empty batch. A refusal of it is an answer of the service to a batch.
 func (c *Client) reach(ctx context.Context, r *route) error {
 	err := c.attempt(ctx, r, newBatch(nil, r.transport.size(nil)), transport.send)
-	if err != nil && kindOf(err) == refused {
+	if kind := kindOf(err); kind == refused || kind == tooLarge {
 		return nil
 	}
 	return err
@@ -380,7 +395,7 @@ func (c *Client) reachGRPC(ctx context.Context, r *route) error {
 			return nil
 		case !ok:
 			return r.rem.silent(errUnconfirmed)
-		case try > 1 || time.Since(began) > failedFast || !sleep(share, retryPause):
+		case try == grpcTries || time.Since(began) > failedFast || !sleep(share, retryPause):
 			return err
 		}
 	}
@@ -390,8 +405,14 @@ func (c *Client) reachGRPC(ctx context.Context, r *route) error {
 // an answer to a stream or a token request that only the service gives. What lies between
 // may answer that it is busy, or does not know the method.
 func (e *Error) decides() bool {
+	if e.foreign || e.local() {
+		return false
+	}
 	return e.kind != transient && e.Status != http.StatusNotImplemented || e.Op == opInsert && (e.Code != "" && e.kind == transient || e.reason == RetryThrottled)
 }
+
+// local reports whether the fault is on this machine, such as a file that cannot be read.
+func (e *Error) local() bool { return e.kind == configuration && e.Status == 0 }
 
 // discover asks the workspace for its endpoint.
 func (c *Client) discover(ctx context.Context) (choice, error) {

@@ -311,6 +311,10 @@ func TestDiscoveryNamesWhatIsMissing(t *testing.T) {
 		{"summary 403", aws, map[string]http.HandlerFunc{summary: failsWith(403, "PERMISSION_DENIED", "no")}, []string{"PERMISSION_DENIED", summary, principal, byHand}, true},
 		{"summary 403 with the id", aws, map[string]http.HandlerFunc{summary: withID(failsWith(403, "PERMISSION_DENIED", "no"))},
 			[]string{"set zerobus.endpoint to 42.zerobus.<region>.cloud.databricks.com and zerobus.workspace_id to 42"}, true},
+		{"summary 403 with an id that is none", aws, map[string]http.HandlerFunc{summary: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Databricks-Org-Id", "evil.example/")
+			fail(w, 403, "PERMISSION_DENIED", "no")
+		}}, []string{byHand}, true},
 		{"no metastore", azure, map[string]http.HandlerFunc{summary: failsWith(404, "METASTORE_DOES_NOT_EXIST", "no")},
 			[]string{"no Unity Catalog metastore is assigned", "account admin", "<workspace id>.zerobus.<region>.azuredatabricks.net"}, true},
 		{"summary 503", aws, map[string]http.HandlerFunc{summary: failsWith(503, "", "")}, []string{"HTTP 503", summary, "not ready"}, false},

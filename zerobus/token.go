@@ -46,6 +46,7 @@ type tokenSource struct {
 	retryAt   time.Time     // no early refresh before
 	late      bool          // the last refresh failed, and was logged
 	presented string        // the secret, or the token to exchange, last presented
+	asked     bool          // a token was requested once
 }
 
 // get returns a valid token. It waits for a request under way until ctx ends.
@@ -121,7 +122,7 @@ func (s *tokenSource) mint(ctx context.Context, limit time.Duration) (*token, er
 		err = errors.New("it is empty")
 	}
 	s.mu.Lock()
-	s.presented = secret
+	s.presented, s.asked = secret, true
 	s.mu.Unlock()
 	exchanging := s.c.set.TokenExchange.TokenFile != ""
 	var jwt subject
@@ -221,7 +222,7 @@ func (s *tokenSource) secretReplaced() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if secret == s.presented {
+	if secret == s.presented || !s.asked {
 		return false
 	}
 	s.current = nil

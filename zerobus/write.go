@@ -84,14 +84,15 @@ func (r *route) take(b *batch) error {
 func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, send sendFunc) error {
 	stale := func() bool { return c.schemaVersion.Load() != schemaVersion }
 	r := c.current.Load()
+	var no error
 	if r.decided() {
-		if err := r.take(b); err != nil {
-			return err
-		}
+		no = r.take(b)
 	}
 	if stale() { // looked at after the route
-		c.awaitRows(ctx)
-		return &StaleError{err: errOldEncoding}
+		return c.returnStale(ctx, len(b.rows))
+	}
+	if no != nil {
+		return no
 	}
 	var retries, uncompared int
 	resetFailing := func() { // this writer no longer counts as failing
@@ -112,8 +113,7 @@ func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, send 
 			if no := r.take(b); no != nil || stale() {
 				c.breaker.abandon(p)
 				if stale() {
-					c.awaitRows(ctx)
-					no = &StaleError{err: errOldEncoding}
+					return c.returnStale(ctx, len(b.rows))
 				}
 				return no
 			}

@@ -54,7 +54,7 @@ type Error struct {
 	Message     string // of the workspace: one line, at most 500 bytes, no secrets
 	RequestID   string
 	RetryAfter  time.Duration
-	WorkspaceID string // of the workspace that answered; may be empty
+	WorkspaceID string // of the workspace that answered, in digits; may be empty
 	Err         error  // the cause below HTTP, or why the answer is unusable; may be nil
 }
 
@@ -170,7 +170,7 @@ func (c *Client) once(ctx context.Context, method, path string, in, out any) (he
 	if c.Secrets != nil {
 		secrets = append(secrets, c.Secrets()...)
 	}
-	e.Status, e.WorkspaceID = resp.StatusCode, Clean(resp.Header.Get(workspaceHeader), 40)
+	e.Status, e.WorkspaceID = resp.StatusCode, numeric(resp.Header.Get(workspaceHeader))
 	if resp.StatusCode/100 != 2 {
 		answer := DecodeAnswer(text)
 		e.Code, e.Message = ErrorCode(answer.Code, secrets), Clean(cmp.Or(answer.Message, resp.Header.Get("X-Databricks-Reason-Phrase")), 500, secrets...)

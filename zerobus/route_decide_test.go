@@ -1,0 +1,182 @@
+package zerobus_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/datafly/bridge/zerobus"
+)
+
+// TestStaleRowsAfterTheEnd has a caller that has to stop: it gets the end of its context and
+// not stale rows, which it would encode and write again for ever.
+func TestStaleRowsAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, newClient := placed(t, &service{}, nil)
+		b := newClient()
+		if err := b.Decide(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		e := &encodes{b: b}
+		e.encode(t)
+		p.set(func() { p.hooks[pagePath] = gone })
+		text, version := e.row(1)
+		if _, err := b.Write(t.Context(), version, [][]byte{text}); !isStale(err) {
+			t.Fatalf("Write: %v, want a *StaleError", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := b.Write(ctx, version, [][]byte{text}); isStale(err) || !errors.Is(err, context.Canceled) {
+			t.Errorf("Write after the end: %v, want that the context has ended", err)
+		}
+	})
+}
+
+func isStale(err error) bool {
+	_, ok := errors.AsType[*zerobus.StaleError](err)
+	return ok
+}
+
+// TestStaleRowsAreNotTooLarge has a row that fits a request of the old transport, and not one
+// of the new: encoded again it may be smaller, so it is stale and not refused.
+func TestStaleRowsAreNotTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, newClient := placed(t, &service{}, nil)
+		b := newClient()
+		if err := b.Decide(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		e := &encodes{b: b}
+		e.encode(t)
+		p.set(func() { p.hooks[pagePath] = gone })
+		text, version := e.row(1)
+		if _, err := b.Write(t.Context(), version, [][]byte{text}); !isStale(err) {
+			t.Fatalf("Write: %v, want a *StaleError", err)
+		}
+		large := bytes.Repeat([]byte("x"), 10<<20-32<<10)
+		if _, err := b.Write(t.Context(), version, [][]byte{large}); !isStale(err) {
+			t.Errorf("Write of a large row: %v, want a *StaleError", err)
+		}
+	})
+}
+
+// TestWhatDoesNotDecide has faults that say nothing about gRPC, or only about a moment. The
+// process would keep the wrong transport.
+func TestWhatDoesNotDecide(t *testing.T) {
+	set := func(c *zerobus.Config) { c.Endpoint, c.WorkspaceID = "http://127.0.0.1:8091", "7" }
+	for _, tc := range []struct {
+		name   string
+		change func(*zerobus.Config)
+		limit  time.Duration
+		handle func(n int, s *served) error
+		token  func(n int, ctx context.Context) int // status of the nth token request for the endpoint; 0: it is answered
+		want   string                               // transport; empty: an error
+	}{
+		{name: "no tokens for two seconds", token: func(n int, _ context.Context) int { return map[bool]int{true: 503}[n <= 2] }},
+		{name: "a slow token", limit: 10 * time.Second, token: func(n int, ctx context.Context) int {
+			if n == 1 {
+				<-ctx.Done()
+			}
+			return 0
+		}},
+		{name: "gRPC fails for two seconds", handle: func(n int, s *served) error {
+			if n <= 2 {
+				return status.Error(codes.Unavailable, "a moment")
+			}
+			return s.serve()
+		}, want: "grpc"},
+		{name: "no secret", change: func(c *zerobus.Config) {
+			set(c)
+			c.ReadCredential = func() (string, error) { return "", errors.New("no such file") }
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, newClient := placed(t, &service{handle: tc.handle}, tc.change)
+				p.hooks[pagePath] = gone
+				n := 0
+				p.space.onToken = func(w http.ResponseWriter, r *http.Request) bool {
+					if r.FormValue("resource") == "" || tc.token == nil {
+						return false
+					}
+					n++
+					status := tc.token(n, r.Context())
+					return status != 0 && fail(w, status, "", "")
+				}
+				b := newClient()
+				limit := tc.limit
+				if limit == 0 {
+					limit = 45 * time.Second
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				defer cancel()
+				err := b.Decide(ctx)
+				got := b.State().Transport
+				if tc.want == "" && (err == nil || got != "auto") || tc.want != "" && (err != nil || got != tc.want) {
+					t.Errorf("Decide: %v, %s because %q; want %q", err, got, b.State().TransportReason, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// TestAGatewayForbidsGRPC has something before the service refuse gRPC over HTTP/2 in its own
+// form. That is no answer of the service, and REST passes.
+func TestAGatewayForbidsGRPC(t *testing.T) {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	for _, code := range []int{401, 403, 404, 415, 503} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		gateway := &http.Server{Protocols: &protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<html>no</html>", code)
+		})}
+		served := make(chan error, 1)
+		go func() { served <- gateway.Serve(listener) }()
+		t.Cleanup(func() {
+			gateway.Close()
+			<-served
+		})
+		p := &place{space: newWorkspace(), hooks: map[string]http.HandlerFunc{}}
+		cfg := config("http://127.0.0.1:8080")
+		cfg.Transport, cfg.Endpoint, cfg.WorkspaceID = "", "http://"+listener.Addr().String(), "7"
+		c, err := zerobus.NewOver(cfg, zap.NewNop(), nil, inMemory{p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		if err := c.Decide(t.Context()); err != nil || c.State().Transport != "rest" {
+			t.Errorf("%d: Decide: %v, %s; want rest", code, err, c.State().Transport)
+		}
+	}
+}
+
+// TestBlockedBeforeATokenIsAsked probes at its pace also where no secret was presented yet.
+func TestBlockedBeforeATokenIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, newClient := placed(t, &service{handle: func(int, *served) error { return status.Error(codes.Unimplemented, "no") }},
+			func(c *zerobus.Config) { c.Endpoint, c.WorkspaceID = "http://127.0.0.1:8091", "7" })
+		p.hooks[restPath] = failsWith(501, "NOT_IMPLEMENTED", "no")
+		b := newClient()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		if err := b.WriteLatest(ctx, rows(1)); err == nil || p.asked(restPath) > 12 {
+			t.Errorf("Write: %v after %d attempts in 5 minutes, want one in 30 s", err, p.asked(restPath))
+		}
+		if s := b.State(); s.Name != zerobus.Blocked || !strings.Contains(s.Reason, "UNIMPLEMENTED") {
+			t.Errorf("state %+v, want it blocked", s)
+		}
+	})
+}
