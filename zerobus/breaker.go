@@ -192,12 +192,27 @@ func (b *breaker) block(p permit, reason, remedy string) {
 		b.probeAt = now.Add(b.probeEvery)
 		b.state.Reason, b.state.Remedy = reason, remedy
 	case b.state.Name != Blocked && p.phase == b.phase: // else a probe has found the fault fixed since
-		b.phase++
-		b.probeAt = now.Add(b.probeEvery)
-		b.state = State{Name: Blocked, Reason: reason, Remedy: remedy, Since: now}
-		b.log.Error("writing to zerobus is blocked until its configuration is fixed; nothing is lost meanwhile",
-			zap.String("reason", reason), zap.String("remedy", remedy))
+		b.begin(now, reason, remedy)
 	}
+}
+
+// hold blocks writing for a fault that no attempt has met.
+func (b *breaker) hold(reason, remedy string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state.Name != Blocked {
+		b.begin(time.Now(), reason, remedy)
+	}
+	b.state.Reason, b.state.Remedy = reason, remedy
+}
+
+// begin begins a blocked phase. Called with mu held.
+func (b *breaker) begin(now time.Time, reason, remedy string) {
+	b.phase++
+	b.probeAt = now.Add(b.probeEvery)
+	b.state = State{Name: Blocked, Reason: reason, Remedy: remedy, Since: now}
+	b.log.Error("writing to zerobus is blocked until its configuration is fixed; nothing is lost meanwhile",
+		zap.String("reason", reason), zap.String("remedy", remedy))
 }
 
 // abandon records an attempt without an answer.

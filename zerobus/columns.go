@@ -55,8 +55,8 @@ func (c *Client) Columns(ctx context.Context) ([]Column, error) {
 	for try := 0; ; try++ {
 		cols, err := c.readColumns(ctx)
 		if err == nil {
+			c.findRescue(ctx, c.current.Load(), cols)
 			c.watch.record(cols)
-			c.findRescue(ctx, cols)
 			return cols, nil
 		}
 		e := asError(err)
@@ -192,6 +192,7 @@ func (c *Client) SetRowColumns(cols []Column) (schemaVersion int64) {
 	c.check.mu.Lock()
 	c.check.carried = slices.Clone(cols)
 	c.check.mu.Unlock()
+	c.watch.adopt()
 	c.rows.mu.Lock()
 	defer c.rows.mu.Unlock()
 	r := c.current.Load()
@@ -290,7 +291,8 @@ func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
 // Watch reads the table's columns every Config.ColumnsRefresh. It calls onChange from the
 // caller's goroutine whenever they differ from the last ones, at first those given to
 // Encoding. Reads after refused rows count too. It also calls onChange,
-// with the columns of the last Encoding, when Decide has changed the transport. err is nil if the columns that rows carry
+// with the columns that rows are encoded for, when Decide has changed the transport; writing is
+// blocked if rows are not encoded then. err is nil if the columns that rows carry
 // (SetRowColumns) still match, else a *SchemaError; writing is blocked only once the service
 // refuses rows for it.
 //
@@ -299,7 +301,7 @@ func (k *columnCheck) compare(ctx context.Context, c *Client, rows int) error {
 // returns that as an error; the Client is of no further use then.
 func (c *Client) Watch(ctx context.Context, onChange func(cols []Column, err error)) (err error) {
 	defer panics.To(&err)
-	reported, _ := c.watch.columns()
+	reported, _, _ := c.watch.columns()
 	failing := false // reading fails, and that was logged
 	every := c.set.ColumnsRefresh
 	// Up to a tenth later each time, so that many bridges do not ask Unity Catalog at once.
@@ -315,11 +317,14 @@ func (c *Client) Watch(ctx context.Context, onChange func(cols []Column, err err
 		case err := <-c.crashed:
 			return err
 		case <-c.rerouted:
-			cols, _ := c.watch.columns()
-			c.findRescue(ctx, cols)
+			_, cols, latest := c.watch.columns()
 			onChange(slices.Clone(cols), nil)
+			c.blockUnencoded()
+			if reported = cols; latest != nil {
+				c.watch.record(latest) // it may be another, which rows could not be encoded for
+			}
 		case <-c.watch.news:
-			_, cols := c.watch.columns()
+			_, _, cols := c.watch.columns()
 			if slices.Equal(cols, reported) {
 				continue
 			}
@@ -345,20 +350,27 @@ type columnWatch struct {
 	news chan struct{} // holds an element when latest may have changed
 
 	mu     sync.Mutex // guards the fields below
-	inUse  []Column   // given to Encoding; nil: not known
+	chosen []Column   // given to Encoding
+	inUse  []Column   // given to Encoding before the last SetRowColumns; nil: not known
 	latest []Column   // the last that were read
 }
 
-func (w *columnWatch) use(cols []Column) {
+func (w *columnWatch) choose(cols []Column) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.inUse = slices.Clone(cols)
+	w.chosen = slices.Clone(cols)
 }
 
-func (w *columnWatch) columns() (inUse, latest []Column) {
+func (w *columnWatch) adopt() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.inUse, w.latest
+	w.inUse = w.chosen
+}
+
+func (w *columnWatch) columns() (chosen, inUse, latest []Column) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.chosen, w.inUse, w.latest
 }
 
 // record records columns that were read.
@@ -388,8 +400,7 @@ type rescue struct {
 
 // findRescue looks for the rescue column, on which the choice of the format depends. It reads
 // tags only while the format is not chosen, and only of columns that qualify.
-func (c *Client) findRescue(ctx context.Context, cols []Column) {
-	r := c.current.Load()
+func (c *Client) findRescue(ctx context.Context, r *route, cols []Column) {
 	if r.grpc == nil || c.set.RecordFormat == FormatJSON {
 		return
 	}

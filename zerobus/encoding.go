@@ -41,7 +41,7 @@ type Encoding struct {
 // cannot be misread after it. If the table's columns cannot be protobuf, auto falls back to
 // json, and protobuf is an error that IsPermanent reports.
 func (c *Client) Encoding(cols []Column) (Encoding, error) {
-	c.watch.use(cols)
+	c.watch.choose(cols)
 	c.rows.mu.Lock()
 	r := c.current.Load()
 	c.rows.encodedFor = r

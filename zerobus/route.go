@@ -234,6 +234,8 @@ func (c *Client) choose(ctx context.Context) error {
 		old.unchanged()
 		return nil
 	}
+	_, _, cols := c.watch.columns()
+	c.findRescue(ctx, next, cols) // before anybody encodes rows for it
 	return c.use(next)
 }
 
@@ -269,6 +271,16 @@ func (c *Client) use(next *route) error {
 	old.close()
 	c.breaker.probeNow()
 	return nil
+}
+
+// blockUnencoded blocks writing if rows are not encoded for the present route.
+func (c *Client) blockUnencoded() {
+	c.rows.mu.Lock()
+	defer c.rows.mu.Unlock()
+	if c.rows.awaited != nil && len(c.rerouted) == 0 { // else they are about to be
+		c.breaker.hold("rows cannot be encoded for the transport "+c.current.Load().choice.transport+", which the bridge has changed to",
+			"look in the log for the cause, and change the blueprint or zerobus.record_format, or set zerobus.transport")
+	}
 }
 
 // staleWait bounds how long a Write of stale rows waits for those of the new route.
@@ -338,19 +350,12 @@ func (c *Client) find(ctx context.Context) (*route, error) {
 		return as(TransportREST, "; gRPC metadata cannot carry the table's name"), nil
 	}
 	overGRPC := as(TransportGRPC, "")
-	_, fault := overGRPC.tokens.get(ctx) // apart, since its faults say nothing about gRPC
-	lacksToken := fault != nil
-	switch {
-	case !lacksToken:
-		fault = c.reachGRPC(ctx, overGRPC)
-	case asError(fault).decides():
-		fault = nil
-	}
+	fault := c.reachGRPC(ctx, overGRPC)
 	if fault == nil {
 		return overGRPC, nil
 	}
 	overGRPC.close()
-	if lacksToken || asError(fault).local() {
+	if e := asError(fault); e.Op == opToken || e.local() { // which says nothing about gRPC
 		return nil, fault
 	}
 	reason := fault.Error()
@@ -377,6 +382,9 @@ func (c *Client) reach(ctx context.Context, r *route) error {
 // reachGRPC returns no error if the service answers over gRPC, whatever it answers. It leaves
 // half of the time to REST.
 func (c *Client) reachGRPC(ctx context.Context, r *route) error {
+	if _, err := r.tokens.get(ctx); err != nil && !asError(err).decides() {
+		return err
+	}
 	deadline, _ := ctx.Deadline() // of find at least
 	share, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(deadline)/2))
 	defer cancel()

@@ -180,3 +180,112 @@ func TestBlockedBeforeATokenIsAsked(t *testing.T) {
 		}
 	})
 }
+
+// TestColumnsThatDoNotFitAndAnotherRoute has the table's columns change to some that rows
+// cannot be encoded for, and then the transport change: rows of the old columns continue.
+func TestColumnsThatDoNotFitAndAnotherRoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, newClient := placed(t, &service{}, nil)
+		b := newClient()
+		if err := b.Decide(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		e := &encodes{b: b}
+		e.encode(t)
+		other := append(tableColumns[:2:2], zerobus.Column{Name: "z", Type: "STRING", NotNull: true, Position: 2})
+		var got [][]zerobus.Column
+		changed := make(chan bool, 10)
+		watching, stop := context.WithCancel(t.Context())
+		defer stop()
+		go b.Watch(watching, func(cols []zerobus.Column, _ error) {
+			if got = append(got, cols); len(cols) == 2 {
+				e.encode(t)
+			} else if _, err := b.Encoding(cols); err != nil { // and the blueprint does not fit them
+				t.Error(err)
+			}
+			changed <- true
+		})
+		p.space.set(func() {
+			p.space.columns = `{"columns":[{"name":"message_id","position":0,"type_text":"string"},{"name":"n","position":1,"type_text":"bigint"},{"name":"z","position":2,"type_text":"string","nullable":false}]}`
+		})
+		if cols, err := b.Columns(t.Context()); err != nil || len(cols) != len(other) {
+			t.Fatal(cols, err)
+		}
+		<-changed
+		p.set(func() { p.hooks[pagePath] = gone })
+		for try := 1; ; try++ {
+			text, version := e.row(1)
+			_, err := b.Write(t.Context(), version, [][]byte{text})
+			if err == nil {
+				break
+			}
+			if try == 10 {
+				t.Fatalf("Write: %v after %d tries", err, try)
+			}
+		}
+		synctest.Wait()
+		if len(got) != 3 || len(got[0]) != 3 || len(got[1]) != 2 || len(got[2]) != 3 {
+			t.Errorf("onChange got %v, want the new columns, those in use for the new transport, and the new ones again", got)
+		}
+	})
+}
+
+// TestRowsThatCannotBeEncodedBlock shows a transport for which nobody encodes rows.
+func TestRowsThatCannotBeEncodedBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, newClient := placed(t, &service{}, nil)
+		b := newClient()
+		if err := b.Decide(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		e := &encodes{b: b}
+		e.encode(t)
+		watching, stop := context.WithCancel(t.Context())
+		defer stop()
+		go b.Watch(watching, func([]zerobus.Column, error) {})
+		p.set(func() { p.hooks[pagePath] = gone })
+		text, version := e.row(1)
+		if _, err := b.Write(t.Context(), version, [][]byte{text}); !isStale(err) {
+			t.Fatalf("Write: %v, want a *StaleError", err)
+		}
+		if s := b.State(); s.Name != zerobus.Blocked || !strings.Contains(s.Reason, "transport grpc") {
+			t.Errorf("state %+v, want it blocked for the encoding", s)
+		}
+		e.encode(t)
+		text, version = e.row(1)
+		if _, err := b.Write(t.Context(), version, [][]byte{text}); err != nil || b.State().Name != zerobus.Ready {
+			t.Errorf("Write of new rows: %v, state %+v", err, b.State())
+		}
+	})
+}
+
+// TestTheRescueColumnIsKnownWithTheRoute has rows encoded at once for the new transport, by a
+// reload: they are JSON where the table has a rescue column.
+func TestTheRescueColumnIsKnownWithTheRoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, newClient := placed(t, &service{}, nil)
+		p.space.columns = `{"columns":[{"name":"message_id","position":0,"type_text":"string"},{"name":"r","position":1,"type_text":"variant"}]}`
+		p.hooks["/api/2.1/unity-catalog/entity-tag-assignments/columns/datafly.events.stream.r/tags"] = func(w http.ResponseWriter, _ *http.Request) {
+			w.Write([]byte(`{"tag_assignments":[{"tag_key":"zerobus-rescue"}]}`))
+		}
+		b := newClient()
+		if err := b.Decide(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		cols, err := b.Columns(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Encoding(cols); err != nil {
+			t.Fatal(err)
+		}
+		version := b.SetRowColumns(cols)
+		p.set(func() { p.hooks[pagePath] = gone })
+		if _, err := b.Write(t.Context(), version, rows(1)); !isStale(err) {
+			t.Fatalf("Write: %v, want a *StaleError", err)
+		}
+		if how, err := b.Encoding(cols); err != nil || how.Format != zerobus.FormatJSON {
+			t.Errorf("Encoding: %+v, %v, want json", how, err)
+		}
+	})
+}

@@ -225,12 +225,16 @@ func (s *Schema) OnColumnsChanged(columns []zerobus.Column, mismatch error) {
 		s.log.Error(unfit, zap.Error(how))
 		return
 	}
+	rerouted := mismatch == nil && slices.Equal(columns, before)
 	m, err := s.set(s.in)
-	if err != nil {
+	switch {
+	case err != nil && rerouted:
+		s.log.Error("transport changed and rows cannot be encoded for it", zap.Error(err))
+		return
+	case err != nil:
 		s.log.Error(unfit, zap.Error(err))
 		return
-	}
-	if slices.Equal(columns, before) {
+	case rerouted:
 		s.log.Info("transport changed; rows are encoded for it from the next batch on")
 		return
 	}
