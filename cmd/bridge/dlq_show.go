@@ -121,10 +121,7 @@ func (s *shownDeadLetter) mapNow(ctx context.Context, b *pipeline.Parts) {
 	}
 	m := b.Schema.Current()
 	if m == nil {
-		s.NoTable = "the columns of the table could not be read"
-		if err != nil {
-			s.NoTable = err.Error()
-		}
+		s.NoTable = err.Error()
 		alone, cerr := b.Schema.CompileWithoutTable(clusterID)
 		if cerr != nil {
 			s.NoTable = cerr.Error()
