@@ -211,10 +211,11 @@ func TestFiveOfTwentyIntegrationsFail(t *testing.T) {
 		eventually(t, patience, "every poisonous event is a dead letter", func() bool { return length(t, s.adm, dead) == poisonous },
 			func() string { return fmt.Sprintf("got %d of %d", length(t, s.adm, dead), poisonous) })
 		for name, want := range map[string]string{missing.name: missing.table, unauthorized.name: "secret", "panic": "a bug in a test"} {
-			got := m.of(name)
-			if got.Ready || !strings.Contains(fmt.Sprint(got.Reason, got.NotReady), want) {
-				t.Errorf("%s: got ready %v, %q and %v, want it not ready, and %q in the reason", name, got.Ready, got.Reason, got.NotReady, want)
-			}
+			// One that panics runs for a moment after each pause.
+			eventually(t, patience, fmt.Sprintf("%s is not ready, with %q in the reason", name, want), func() bool {
+				got := m.of(name)
+				return !got.Ready && strings.Contains(fmt.Sprint(got.Reason, got.NotReady), want)
+			}, func() string { return fmt.Sprint(m.of(name)) })
 		}
 		eventually(t, patience, silent.name+" reports that its sink does not answer",
 			func() bool { return strings.Contains(fmt.Sprint(m.of(silent.name).NotReady), "no answer") },
