@@ -3,6 +3,7 @@ package zerobus_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -286,6 +287,30 @@ func TestTheRescueColumnIsKnownWithTheRoute(t *testing.T) {
 		}
 		if how, err := b.Encoding(cols); err != nil || how.Format != zerobus.FormatJSON {
 			t.Errorf("Encoding: %+v, %v, want json", how, err)
+		}
+	})
+}
+
+// TestAStaleErrorIsNoRefusal has rows refused that were encoded for columns dropped since. A
+// caller that looks for refusals first must not find one in the error.
+func TestAStaleErrorIsNoRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := virtual(t, nil)
+		old := b.SetRowColumns(tableColumns)
+		b.space.onIngest = func(w http.ResponseWriter, _ *http.Request, _ []json.RawMessage) bool {
+			return fail(w, 400, "INVALID_PARAMETER_VALUE", "no such column")
+		}
+		b.space.columns = `{"columns":[{"name":"message_id","position":0,"type_text":"string"}]}`
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.Write(t.Context(), old, rows(1))
+			done <- err
+		}()
+		<-time.After(5 * time.Second)
+		b.SetRowColumns(tableColumns[:1])
+		err := <-done
+		if refused, ok := errors.AsType[*zerobus.RefusedError](err); !isStale(err) || ok {
+			t.Errorf("Write: %v, refused %v; want only a *StaleError", err, refused)
 		}
 	})
 }

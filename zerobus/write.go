@@ -149,6 +149,9 @@ func (c *Client) retry(ctx context.Context, schemaVersion int64, b *batch, send 
 			return c.abandoned(ctx, len(b.rows))
 		case stale() && (isRefused || fault.kind == configuration):
 			c.breaker.abandon(p)
+			if isRefused {
+				err = no.err // callers that look for a refusal must not find one
+			}
 			return &StaleError{err: err}
 		case isRefused:
 			resetFailing()
