@@ -172,7 +172,10 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 			return f()
 		})
 	}
-	beside(func() error { return p.client.Watch(watching, p.schema.OnColumnsChanged) })
+	// Until the group has drained: rows may be for another transport or other columns by then.
+	columns, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	defer unwatch()
+	beside(func() error { return p.client.Watch(columns, p.schema.OnColumnsChanged) })
 	if ends != nil {
 		group.StopAt(ends)
 		if p.deps.ShowProgress != nil {
@@ -181,6 +184,7 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 	}
 	p.deps.Stage("the group and its partitions", func() { err = group.Run(delivering) })
 	stop()
+	unwatch()
 	p.deps.Stage("watching the table's columns", func() { err = cmp.Or(err, watch.Wait()) })
 	if err == nil && ends != nil {
 		err = p.finishBounded(ends)
