@@ -355,7 +355,7 @@ func (c *Client) find(ctx context.Context) (*route, error) {
 		return overGRPC, nil
 	}
 	overGRPC.close()
-	if e := asError(fault); e.Op == opToken || e.local() { // which says nothing about gRPC
+	if e := asError(fault); e.Op == opToken || e.local() { // which is not about gRPC
 		return nil, fault
 	}
 	reason := fault.Error()
