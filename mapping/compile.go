@@ -52,7 +52,7 @@ func (o *Options) complete() error {
 	one("format", o.Format, "json", "protobuf")
 	one("timestamp_format", o.TimestampFormat, "micros", "rfc3339")
 	if o.Format == "protobuf" && o.TimestampFormat == "rfc3339" {
-		errs = append(errs, errors.New("mapping.timestamp_format rfc3339 has no place in protobuf rows, where a time is a number; leave it at micros"))
+		errs = append(errs, errors.New("zerobus.timestamp_format rfc3339 has no place in protobuf rows, where a time is a number; leave it at micros"))
 	}
 	if o.Format == "protobuf" && o.Table == nil {
 		errs = append(errs, errors.New("protobuf rows need the columns of the table, which are not known; let the service principal read them, or write rows as JSON"))

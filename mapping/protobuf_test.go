@@ -17,7 +17,7 @@ func TestProtobufProblems(t *testing.T) {
 	}{
 		{"format", "did you mean protobuf", mapping.Options{Format: "protobuff"}},
 		{"table not known", "need the columns of the table", mapping.Options{}},
-		{"times as text", "timestamp_format rfc3339 has no place in protobuf", mapping.Options{Table: number(1, "STRING"), TimestampFormat: "rfc3339"}},
+		{"times as text", "zerobus.timestamp_format rfc3339 has no place in protobuf", mapping.Options{Table: number(1, "STRING"), TimestampFormat: "rfc3339"}},
 		{"no number", "t.yaml:2:21: column a: its number in protobuf would be 0", mapping.Options{Table: number(0, "STRING")}},
 		{"reserved number", "would be 19000, but the numbers are 1 to 536870911 without 19000 to 19999", mapping.Options{Table: number(19000, "STRING")}},
 		{"large number", "would be 536870912", mapping.Options{Table: number(1<<29, "STRING")}},
