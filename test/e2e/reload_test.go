@@ -247,7 +247,7 @@ func TestReloadSettings(t *testing.T) {
 			t.Errorf("got %+v, want ops.pprof to wait for a restart and nothing else to change", r)
 		}
 		waits := func() int { return m.logged("ops.pprof changed; takes effect after a restart") }
-		eventually(t, patience, "a line that says so", func() bool { return waits() > 0 }) // lines are written beside the reload
+		eventually(t, patience, "a line about it", func() bool { return waits() > 0 }) // lines are written beside the reload
 		replace(t, s.config, strings.Replace(plain, "delivery:\n", "delivery:\n  max_row: 7\n", 1))
 		m.refusal(s.config+":", "delivery.max_row", "did you mean delivery.max_rows?")
 		m.ready()
