@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 
@@ -28,12 +29,12 @@ func Asker(in io.Reader, out io.Writer) func(ctx context.Context, question strin
 			return "", fmt.Errorf("reading the state of the terminal: %w; pass the value as a flag or in the environment", err)
 		}
 		defer func() { _ = term.Restore(fd, state) }() // a read that is left behind has no echo
-		fmt.Fprintf(out, "%s: ", question)
+		show := func() { fmt.Fprintf(out, "%s: ", question) }
 		answer, err := plaintext.Await(ctx, func() (string, error) {
 			if secret {
-				typed, err := term.ReadPassword(fd)
-				return string(typed), err
+				return readSecret(fd, state, show)
 			}
+			show()
 			return lines.ReadString('\n')
 		})
 		if secret || err != nil {
@@ -44,4 +45,29 @@ func Asker(in io.Reader, out io.Writer) func(ctx context.Context, question strin
 		}
 		return strings.TrimRight(answer, "\r\n"), nil
 	}
+}
+
+// readSecret calls show once the terminal echoes nothing: what is typed at a question must
+// not be seen. state is that of the terminal before.
+func readSecret(fd int, state *term.State, show func()) (string, error) {
+	read, shown := make(chan struct{}), make(chan struct{})
+	go func() { // ends before readSecret does
+		defer close(shown)
+		defer show()
+		for range 1000 { // a second
+			now, err := term.GetState(fd)
+			if err != nil || *now != *state {
+				return
+			}
+			select {
+			case <-read:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}()
+	typed, err := term.ReadPassword(fd)
+	close(read)
+	<-shown
+	return string(typed), err
 }
