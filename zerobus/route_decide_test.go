@@ -23,13 +23,7 @@ import (
 // not stale rows, which it would encode and write again for ever.
 func TestStaleRowsAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, newClient := placed(t, &service{}, nil)
-		b := newClient()
-		if err := b.Decide(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		e := &encodes{b: b}
-		e.encode(t)
+		p, b, e := placedAndEncoded(t)
 		p.set(func() { p.hooks[pagePath] = gone })
 		text, version := e.row(1)
 		if _, err := b.Write(t.Context(), version, [][]byte{text}); !isStale(err) {
@@ -52,13 +46,7 @@ func isStale(err error) bool {
 // of the new: encoded again it may be smaller, so it is stale and not refused.
 func TestStaleRowsAreNotTooLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, newClient := placed(t, &service{}, nil)
-		b := newClient()
-		if err := b.Decide(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		e := &encodes{b: b}
-		e.encode(t)
+		p, b, e := placedAndEncoded(t)
 		p.set(func() { p.hooks[pagePath] = gone })
 		text, version := e.row(1)
 		if _, err := b.Write(t.Context(), version, [][]byte{text}); !isStale(err) {
@@ -186,13 +174,7 @@ func TestBlockedBeforeATokenIsAsked(t *testing.T) {
 // cannot be encoded for, and then the transport change: rows of the old columns continue.
 func TestColumnsThatDoNotFitAndAnotherRoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, newClient := placed(t, &service{}, nil)
-		b := newClient()
-		if err := b.Decide(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		e := &encodes{b: b}
-		e.encode(t)
+		p, b, e := placedAndEncoded(t)
 		other := append(tableColumns[:2:2], zerobus.Column{Name: "z", Type: "STRING", NotNull: true, Position: 2})
 		var got [][]zerobus.Column
 		changed := make(chan bool, 10)
@@ -234,13 +216,7 @@ func TestColumnsThatDoNotFitAndAnotherRoute(t *testing.T) {
 // TestRowsThatCannotBeEncodedBlock shows a transport for which nobody encodes rows.
 func TestRowsThatCannotBeEncodedBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, newClient := placed(t, &service{}, nil)
-		b := newClient()
-		if err := b.Decide(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		e := &encodes{b: b}
-		e.encode(t)
+		p, b, e := placedAndEncoded(t)
 		watching, stop := context.WithCancel(t.Context())
 		defer stop()
 		go b.Watch(watching, func([]zerobus.Column, error) {})

@@ -165,6 +165,19 @@ func placed(t *testing.T, svc *service, change func(*zerobus.Config)) (*place, f
 	}
 }
 
+// placedAndEncoded returns a place, and a client that has decided and has rows encoded.
+func placedAndEncoded(t *testing.T) (*place, bench, *encodes) {
+	t.Helper()
+	p, newClient := placed(t, &service{}, nil)
+	b := newClient()
+	if err := b.Decide(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e := &encodes{b: b}
+	e.encode(t)
+	return p, b, e
+}
+
 // TestDecide goes through the answers that decide, and those that do not.
 func TestDecide(t *testing.T) {
 	ends := func(code codes.Code, text string) func(int, *served) error {
@@ -556,13 +569,7 @@ func TestTheWorkspaceStopsServing(t *testing.T) {
 // nobody encodes others.
 func TestStaleRowsDoNotSpin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, newClient := placed(t, &service{}, nil)
-		b := newClient()
-		if err := b.Decide(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		e := &encodes{b: b}
-		e.encode(t)
+		p, b, e := placedAndEncoded(t)
 		p.set(func() { p.hooks[pagePath] = gone })
 		text, version := e.row(1)
 		if _, err := b.Write(t.Context(), version, [][]byte{text}); err == nil {

@@ -2,7 +2,6 @@ package databricks_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -141,9 +140,6 @@ func FuzzPermissions(f *testing.F) {
 	f.Add([]byte(`{"owner":"o","columns":[{"name":"c","partition_index":0}],"properties":{"a":"b"}}`))
 	f.Add([]byte(`{"columns":null}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if !json.Valid(body) {
-			t.Skip()
-		}
 		var names []string
 		for _, p := range databricks.DecodeEffective(body, "p") {
 			names = append(names, p.Name, p.InheritedFrom)
