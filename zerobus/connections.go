@@ -24,7 +24,8 @@ import (
 // endpoint. They share what Decide has found. Tokens, streams, blocked states and rate limits are each client's own. The last
 // client that is closed closes the connections. Safe for concurrent use.
 type Connections struct {
-	dial dialer // under gRPC; nil: the network
+	network Network
+	dial    dialer // under gRPC; nil: the network
 
 	mu       sync.Mutex            // guards the fields below, and those of every httpConns, channels and conn
 	http     map[string]*httpConns // by authorities.pem
@@ -32,9 +33,27 @@ type Connections struct {
 	choices  map[choiceKey]*choice // of transport and endpoint
 }
 
+// Network replaces the system's for Connections to hosts that the system does not
+// resolve or trust.
+type Network struct {
+	// Dial opens a connection to host:port, where host may be a name. No proxy is used
+	// then. Nil: the system's, through the proxy of the environment.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// CA holds certificates in PEM form, trusted besides the system's and those of
+	// zerobus.ca_file.
+	CA []byte
+}
+
 // NewConnections returns Connections for Config. It does no I/O.
-func NewConnections() *Connections {
-	return &Connections{http: map[string]*httpConns{}, channels: map[channelKey]*channels{}, choices: map[choiceKey]*choice{}}
+func NewConnections() *Connections { return Network{}.Connections() }
+
+// Connections returns Connections of n for Config. It does no I/O.
+func (n Network) Connections() *Connections {
+	c := &Connections{network: n, http: map[string]*httpConns{}, channels: map[channelKey]*channels{}, choices: map[choiceKey]*choice{}}
+	if n.Dial != nil {
+		c.dial = func(ctx context.Context, address string) (net.Conn, error) { return n.Dial(ctx, "tcp", address) }
+	}
+	return c
 }
 
 // authorities are those trusted besides the system's.
@@ -43,18 +62,22 @@ type authorities struct {
 	pool *x509.CertPool // with the system's; nil: only the system's
 }
 
-// readAuthorities reads a file of authorities; "" is none.
-func readAuthorities(caFile string) (authorities, error) {
-	if caFile == "" {
+// authorities reads a file of authorities, "" is none, and adds those of the network.
+func (c *Connections) authorities(caFile string) (authorities, error) {
+	if caFile == "" && len(c.network.CA) == 0 {
 		return authorities{}, nil
-	}
-	pem, err := plaintext.ReadPEM(caFile)
-	if err != nil {
-		return authorities{}, err
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
+	}
+	pool.AppendCertsFromPEM(c.network.CA)
+	if caFile == "" {
+		return authorities{string(c.network.CA), pool}, nil
+	}
+	pem, err := plaintext.ReadPEM(caFile)
+	if err != nil {
+		return authorities{}, err
 	}
 	if !pool.AppendCertsFromPEM(pem) {
 		return authorities{}, fmt.Errorf("%s holds no certificate in PEM form", caFile)
@@ -85,7 +108,7 @@ type httpConns struct {
 
 // HTTP/1.1: one connection per write in flight. A dead connection then costs one batch
 // its timeout, and batches do not share flow control. A connection holds the two buffers.
-func newHTTPConns(roots *x509.CertPool) *httpConns {
+func newHTTPConns(roots *x509.CertPool, dial func(ctx context.Context, network, address string) (net.Conn, error)) *httpConns {
 	shared := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialTracked,
@@ -97,6 +120,16 @@ func newHTTPConns(roots *x509.CertPool) *httpConns {
 		ReadBufferSize:      4 << 10,
 
 		MaxResponseHeaderBytes: headersMax,
+	}
+	if dial != nil {
+		shared.Proxy = nil
+		shared.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return track(conn), nil
+		}
 	}
 	ownConn := shared.Clone()
 	ownConn.DisableKeepAlives = true
@@ -139,7 +172,7 @@ func (r *roundTripper) connect() (*httpConns, error) {
 	case r.closed:
 		return nil, errClosed
 	}
-	ca, err := readAuthorities(r.caFile)
+	ca, err := r.all.authorities(r.caFile)
 	if err != nil {
 		return nil, rootsError{err}
 	}
@@ -147,7 +180,7 @@ func (r *roundTripper) connect() (*httpConns, error) {
 	defer r.all.mu.Unlock()
 	conns := r.all.http[ca.pem]
 	if conns == nil {
-		conns = newHTTPConns(ca.pool)
+		conns = newHTTPConns(ca.pool, r.all.network.Dial)
 		r.all.http[ca.pem] = conns
 	}
 	conns.clients++
@@ -241,7 +274,7 @@ func (l *lease) get(own bool) (*conn, error) {
 	var ca authorities
 	if !key.clear {
 		var err error
-		if ca, err = readAuthorities(l.set.CAFile); err != nil {
+		if ca, err = l.all.authorities(l.set.CAFile); err != nil {
 			return nil, rootsError{err}
 		}
 		key.pem = ca.pem
@@ -419,11 +452,13 @@ func (s *channels) dial() (*conn, error) {
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 10 * time.Second,
 			Backoff: backoff.Config{BaseDelay: backoffBase, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}}),
 	}
+	target := "dns:///" + s.key.target
 	if s.all.dial != nil {
+		target = "passthrough:///" + s.key.target // dial resolves the name
 		options = append(options, grpc.WithContextDialer(s.all.dial))
 	}
 	var err error
-	c.ClientConn, err = grpc.NewClient("dns:///"+s.key.target, options...)
+	c.ClientConn, err = grpc.NewClient(target, options...)
 	return c, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/datafly/bridge/zerobus"
+	"github.com/datafly/bridge/zerobus/emulator"
 	"github.com/datafly/bridge/zerobus/zerobuspb"
 )
 
@@ -383,4 +385,39 @@ func TestASilentTableLeavesTheOthersTheirConnection(t *testing.T) {
 		write(t, good, rows(1))
 		dialed(7, "back on the shared connection")
 	})
+}
+
+// TestNetworkReachesHostsThatDoNotResolve writes to a workspace, and to the Zerobus
+// endpoint that it leads to, under names that only the network's dial knows.
+func TestNetworkReachesHostsThatDoNotResolve(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1") // nothing listens there
+	em, err := emulator.New(emulator.Config{TLS: true, Names: []string{"abc-12345.cloud.databricks.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(em.Start("127.0.0.1:0"), em.StartZerobus("127.0.0.1:0")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = em.Close(context.WithoutCancel(t.Context())) })
+	at := map[string]string{"abc-12345.cloud.databricks.com:443": strings.TrimPrefix(em.URL(), "https://"),
+		em.EndpointHost() + ":443": strings.TrimPrefix(em.ZerobusURL(), "https://")}
+	network := zerobus.Network{CA: em.CAPEM(), Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		known, found := at[address]
+		if !found {
+			return nil, fmt.Errorf("dialed %s, want one of %v", address, at)
+		}
+		return new(net.Dialer).DialContext(ctx, network, known)
+	}}
+	for _, transport := range []string{zerobus.TransportWorkspace, zerobus.TransportGRPC, zerobus.TransportREST} {
+		c, err := zerobus.New(zerobus.Config{Connections: network.Connections(), Settings: zerobus.Settings{WorkspaceURL: "https://abc-12345.cloud.databricks.com",
+			ClientID: emulator.DefaultClientID, ClientSecret: emulator.DefaultClientSecret, Catalog: "datafly", Schema: "events", Table: "stream", Transport: transport,
+			RecordFormat: zerobus.FormatJSON}}, zap.NewNop(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Preflight(t.Context()); err != nil {
+			t.Errorf("%s: %v", transport, err)
+		}
+		c.Close()
+	}
 }

@@ -42,7 +42,7 @@ func DialedConnections(dial func(context.Context, string) (net.Conn, error)) *Co
 
 // ReadRoots returns the authorities of a file.
 func ReadRoots(caFile string) (*x509.CertPool, error) {
-	ca, err := readAuthorities(caFile)
+	ca, err := NewConnections().authorities(caFile)
 	return ca.pool, err
 }
 

@@ -144,7 +144,7 @@ func (c *checker) configure(cmd *cobra.Command) (string, error) {
 			return "", &usageError{err}
 		}
 		cfg.Log.Level = "error" // the steps report the rest
-		parts, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil))
+		parts, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil), nil)
 		if err != nil {
 			if len(deployment.Integrations) > 1 {
 				err = fmt.Errorf("integration %s: %w", i.Name, err)

@@ -354,7 +354,7 @@ when one was not.`,
 			r.bar = terminal.NewBar(cmd.ErrOrStderr(), styleOf(cmd, cmd.ErrOrStderr()))
 			r.log = commandLogger(cmd, cfg.Log, r.bar)
 			defer func() { _ = r.log.Sync() }() // standard error cannot always be synced
-			b, err := pipeline.NewParts(cfg, version(), r.log)
+			b, err := pipeline.NewParts(cfg, version(), r.log, nil)
 			if err != nil {
 				return &usageError{err}
 			}

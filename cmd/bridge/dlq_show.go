@@ -40,7 +40,7 @@ read, show maps with the blueprint alone and reports that.`,
 				return err
 			}
 			cfg := cfgs[0]
-			b, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil))
+			b, err := pipeline.NewParts(cfg, version(), commandLogger(cmd, cfg.Log, nil), nil)
 			if err != nil {
 				return &usageError{err}
 			}

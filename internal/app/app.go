@@ -41,6 +41,8 @@ type Options struct {
 	Reload *Reload
 	// DroppedLogLines counts the lines of the log that were dropped. Nil: none.
 	DroppedLogLines func() int64
+	// Network is that of connections to workspaces. The zero value: the system's.
+	Network zerobus.Network
 	// LimitMemory sets the Go runtime's soft memory limit while Run runs.
 	LimitMemory bool
 	// Observer, ShowProgress and Stage are those of pipeline.Deps.
@@ -81,7 +83,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	cfg, wanted := o.Deployment.Base, o.Deployment.Integrations
 	a := &App{o: o, log: o.Log, started: time.Now(), instance: rand.Text()[:12], memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered)),
-		connections: zerobus.NewConnections()}
+		connections: o.Network.Connections()}
 	a.base.Store(cfg)
 	a.metrics = ops.NewMetrics(o.Version, a.Status, cfg.Ops.PartitionMetrics)
 	defer func() {

@@ -80,11 +80,14 @@ type Parts struct {
 	settings *config.Config
 }
 
-// NewParts does no I/O. An error is about the configuration.
-func NewParts(c *config.Config, version string, log *zap.Logger) (*Parts, error) {
+// NewParts does no I/O. connections to the workspace are shared with others; nil: the
+// parts have their own. An error is about the configuration.
+func NewParts(c *config.Config, version string, log *zap.Logger, connections *zerobus.Connections) (*Parts, error) {
 	p := &Parts{settings: c}
+	target := zerobusConfig(c, secretsOf(c, log), version)
+	target.Connections = connections
 	var err error
-	if p.Client, err = NewClient(c, version, log); err != nil {
+	if p.Client, err = zerobus.New(target, log, nil); err != nil {
 		return nil, err
 	}
 	if p.Schema, err = NewSchema(c, p.Client, log); err == nil {

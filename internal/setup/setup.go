@@ -136,7 +136,7 @@ func (s *session) configure(ctx context.Context) (err error) {
 	if s.cfg, err = s.fields(ctx); err != nil {
 		return err
 	}
-	s.parts, err = pipeline.NewParts(s.cfg, s.Version, s.Log)
+	s.parts, err = pipeline.NewParts(s.cfg, s.Version, s.Log, nil)
 	if !hasCredential(&s.cfg.Zerobus) {
 		if err == nil {
 			s.parts.Close()
