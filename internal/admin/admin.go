@@ -1,0 +1,2 @@
+// Package admin serves the install API: it installs, changes and removes integrations.
+package admin
