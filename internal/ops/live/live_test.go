@@ -628,3 +628,21 @@ func TestPageIsSelfContained(t *testing.T) {
 		}
 	}
 }
+
+// A second listener serves the data to its own viewers, without the page.
+func TestDataOnASecondListener(t *testing.T) {
+	const first, second = "token-of-the-first", "token-of-the-second"
+	token := func(text string) func() (string, error) { return func() (string, error) { return text, nil } }
+	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(token(first), false)}, healthy)
+	handler := s.page.Handler(access.New(token(second), false))
+	for path, want := range map[string]int{"events": 200, "status": 200, "config": 200, "": 404, "login": 404, "assets/main.js": 404} {
+		for given, want := range map[string]int{second: want, first: map[bool]int{true: 401, false: 404}[want == 200]} {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/live/"+path, nil)
+			r.Header.Set("Authorization", "Bearer "+given)
+			w := httptest.NewRecorder()
+			if handler.ServeHTTP(w, r); w.Code != want {
+				t.Errorf("/live/%s with %s: got %d %s, want %d", path, given, w.Code, w.Body, want)
+			}
+		}
+	}
+}

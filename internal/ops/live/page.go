@@ -55,8 +55,7 @@ type Page struct {
 	cfg     Config
 	source  ops.Source
 	log     *zap.Logger
-	access  *access.Control
-	mux     *http.ServeMux
+	own     http.Handler // with the page, for Config.Access
 	state   stateCache
 	forgot  atomic.Int64 // when Forget was called last, Unix nanoseconds: state is read again after that
 	viewers atomic.Int32 // of all integrations
@@ -83,18 +82,29 @@ func New(cfg Config, source ops.Source, log *zap.Logger) *Page {
 	if cfg.Access == nil {
 		cfg.Access = access.New(nil, false)
 	}
-	p := &Page{cfg: cfg, source: source, log: log, access: cfg.Access, mux: http.NewServeMux(), views: make(map[string]*view),
-		reading: make(chan struct{}, 1), opening: make(chan struct{}, 1)}
+	p := &Page{cfg: cfg, source: source, log: log, views: make(map[string]*view), reading: make(chan struct{}, 1), opening: make(chan struct{}, 1)}
 	// Not a request's context: it ends all streams at once when the server closes.
 	p.stopped, p.stop = context.WithCancel(context.Background()) //nolint:forbidigo // bounded by Stop
-	p.mux.HandleFunc("GET "+base+"assets/{name}", serveAsset)
-	p.mux.HandleFunc("GET "+base+"login", p.serveLogin)
-	p.mux.HandleFunc("POST "+base+"login", p.login)
-	p.mux.HandleFunc("POST "+base+"logout", p.logout)
-	p.mux.HandleFunc("GET "+base+"{$}", p.authenticated(func(w http.ResponseWriter, r *http.Request) { writeAsset(w, r, "page.html") }))
-	p.mux.HandleFunc("GET "+base+"status", p.authenticated(p.serveStatus))
+	mux := p.data(cfg.Access)
+	mux.HandleFunc("GET "+base+"assets/{name}", serveAsset)
+	mux.HandleFunc("GET "+base+"login", p.serveLogin)
+	mux.HandleFunc("POST "+base+"login", p.login)
+	mux.HandleFunc("POST "+base+"logout", p.logout)
+	mux.HandleFunc("GET "+base+"{$}", authenticated(cfg.Access, func(w http.ResponseWriter, r *http.Request) { writeAsset(w, r, "page.html") }))
+	p.own = guarded(cfg.Access, mux)
+	return p
+}
+
+// Handler serves the data under ops.LivePath to those whom who admits, without the
+// page. Several listeners may serve it, each with its own access control.
+func (p *Page) Handler(who *access.Control) http.Handler { return guarded(who, p.data(who)) }
+
+// data returns the routes of the data.
+func (p *Page) data(who *access.Control) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+base+"status", authenticated(who, p.serveStatus))
 	for pattern, handler := range map[string]func(*view, http.ResponseWriter, *http.Request){
-		"GET " + base + "stream":                p.serveStream,
+		"GET " + base + "stream":                p.serveStream(who),
 		"GET " + base + "events":                p.serveEvents,
 		"GET " + base + "events/{id}":           p.serveEvent,
 		"GET " + base + "config":                p.serveConfig,
@@ -102,9 +112,9 @@ func New(cfg Config, source ops.Source, log *zap.Logger) *Page {
 		"GET " + base + "dead-letters":          p.serveDeadLetters,
 		"POST " + base + "dead-letters/dry-run": p.serveDryRun,
 	} {
-		p.mux.HandleFunc(pattern, p.authenticated(p.viewing(handler)))
+		mux.HandleFunc(pattern, authenticated(who, p.viewing(handler)))
 	}
-	return p
+	return mux
 }
 
 // Events returns the event log of an integration, made on first use. All logs together
@@ -158,29 +168,35 @@ func (p *Page) viewing(next func(*view, http.ResponseWriter, *http.Request)) htt
 // Stop ends all streams and prevents new ones.
 func (p *Page) Stop() { p.stop() }
 
-// ServeHTTP implements http.Handler.
-func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Content-Security-Policy", "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "same-origin") // with less, the login form would come from the origin "null"
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	if !p.access.Enabled() && !p.access.AllowsHost(r) {
-		fail(w, http.StatusMisdirectedRequest, "this page answers to localhost or an address only; set ops.token to reach it by name")
-		return
-	}
-	if !sameSite(r) {
-		fail(w, http.StatusForbidden, "the request comes from a page of another site; a proxy in between must pass on the Host header")
-		return
-	}
-	p.mux.ServeHTTP(w, r)
+// ServeHTTP implements http.Handler: the page and its data, for Config.Access.
+func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.own.ServeHTTP(w, r) }
+
+// guarded sets the headers of all responses and refuses requests that pages of other
+// sites cause.
+func guarded(who *access.Control, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+		h.Set("Referrer-Policy", "same-origin") // with less, the login form would come from the origin "null"
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		if !who.Enabled() && !who.AllowsHost(r) {
+			fail(w, http.StatusMisdirectedRequest, "this page answers to localhost or an address only; set ops.token to reach it by name")
+			return
+		}
+		if !sameSite(r) {
+			fail(w, http.StatusForbidden, "the request comes from a page of another site; a proxy in between must pass on the Host header")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // authenticated serves requests with the token. It redirects a browser that asks
 // for the page to the login form.
-func (p *Page) authenticated(next http.HandlerFunc) http.HandlerFunc {
+func authenticated(who *access.Control, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		v := p.access.Authenticate(r)
+		v := who.Authenticate(r)
 		switch {
 		case v == access.Granted:
 			next(w, r)
@@ -197,7 +213,7 @@ func (p *Page) authenticated(next http.HandlerFunc) http.HandlerFunc {
 }
 
 func (p *Page) serveLogin(w http.ResponseWriter, r *http.Request) {
-	if p.access.Authenticate(r) == access.Granted {
+	if p.cfg.Access.Authenticate(r) == access.Granted {
 		http.Redirect(w, r, base, http.StatusSeeOther)
 		return
 	}
@@ -205,9 +221,9 @@ func (p *Page) serveLogin(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) login(w http.ResponseWriter, r *http.Request) {
-	v := p.access.Login(r, strings.TrimSpace(r.PostFormValue("token")))
+	v := p.cfg.Access.Login(r, strings.TrimSpace(r.PostFormValue("token")))
 	if v == access.Granted {
-		p.access.StartSession(w, r, base)
+		p.cfg.Access.StartSession(w, r, base)
 		http.Redirect(w, r, base, http.StatusSeeOther)
 		return
 	}
@@ -216,7 +232,7 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) logout(w http.ResponseWriter, r *http.Request) {
-	p.access.EndSession(w, r, base)
+	p.cfg.Access.EndSession(w, r, base)
 	http.Redirect(w, r, base+"login", http.StatusSeeOther)
 }
 

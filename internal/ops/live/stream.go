@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/plaintext"
 )
 
@@ -49,6 +50,7 @@ type eventsMessage struct {
 // viewer is one open stream.
 type viewer struct {
 	p   *Page
+	who *access.Control
 	of  *view
 	w   http.ResponseWriter
 	rc  *http.ResponseController
@@ -56,8 +58,13 @@ type viewer struct {
 	rev uint64
 }
 
-// serveStream sends server-sent events until the viewer disconnects.
-func (p *Page) serveStream(of *view, w http.ResponseWriter, r *http.Request) {
+// serveStream returns what sends server-sent events until the viewer disconnects or who
+// no longer admits it.
+func (p *Page) serveStream(who *access.Control) func(*view, http.ResponseWriter, *http.Request) {
+	return func(of *view, w http.ResponseWriter, r *http.Request) { p.stream(who, of, w, r) }
+}
+
+func (p *Page) stream(who *access.Control, of *view, w http.ResponseWriter, r *http.Request) {
 	if p.stopped.Err() != nil {
 		fail(w, http.StatusServiceUnavailable, "the bridge is stopping")
 		return
@@ -70,7 +77,7 @@ func (p *Page) serveStream(of *view, w http.ResponseWriter, r *http.Request) {
 	}
 	of.events.viewers.Add(1)
 	defer of.events.viewers.Add(-1)
-	v := &viewer{p: p, of: of, w: w, rc: http.NewResponseController(w), rev: of.resume(r.Header.Get("Last-Event-ID"))}
+	v := &viewer{p: p, who: who, of: of, w: w, rc: http.NewResponseController(w), rev: of.resume(r.Header.Get("Last-Event-ID"))}
 	// The server's read timeout would end the stream.
 	if err := v.rc.SetReadDeadline(time.Time{}); err != nil {
 		fail(w, http.StatusInternalServerError, "this connection cannot stream: "+err.Error())
@@ -99,7 +106,7 @@ func (v *viewer) run(r *http.Request) error {
 		return nil
 	}
 	fmt.Fprintf(&v.buf, "retry: %d\n", retryMillis)
-	v.put("hello", hello{Mode: v.p.cfg.Mode, DeadLetters: v.p.deadLetters(v.of) != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.p.access.Enabled()})
+	v.put("hello", hello{Mode: v.p.cfg.Mode, DeadLetters: v.p.deadLetters(v.of) != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.who.Enabled()})
 	v.status()
 	v.raw("partitions", partitions)
 	v.events(backlogEvents)
@@ -117,7 +124,7 @@ func (v *viewer) run(r *http.Request) error {
 		case <-events.C:
 			v.events(eventsAtOnce)
 		case <-status.C:
-			if !v.p.access.StillValid(r) {
+			if !v.who.StillValid(r) {
 				return nil // the session has expired or the token has changed
 			}
 			if !v.status() { // also a heartbeat
