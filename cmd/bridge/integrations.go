@@ -91,15 +91,13 @@ may be missing, and files that keys name are not opened.`,
 				}
 				list = append(list, x)
 			}
-			return output.write(cmd, map[string]any{"integrations": list}, func(b *strings.Builder, look terminal.Style) {
+			return output.writeTable(cmd, map[string]any{"integrations": list}, func(b *strings.Builder) {
 				rows := []string{"INTEGRATION\tENABLED\tTOPICS\tGROUP\tTABLE\tDEAD-LETTER TOPICS\tSOURCE"}
 				for _, x := range list {
 					rows = append(rows, strings.Join([]string{x.Integration, yesNo(x.Enabled), orDash(x.Topics...), x.Group, x.Table, orDash(x.DeadLetters...),
 						plaintext.VisibleLine(orDash(x.Source))}, "\t"))
 				}
-				var table strings.Builder
-				terminal.Tabulate(&table, rows...)
-				b.WriteString(look.Table(table.String()))
+				terminal.Tabulate(b, rows...)
 			})
 		},
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/operations"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/terminal"
@@ -234,33 +235,11 @@ func (r *mapRun) explainRecord(rec *mapping.Record) {
 			err = json.NewEncoder(r.out).Encode(e)
 		} else {
 			var b strings.Builder
-			writeExplained(&b, r.position(), e)
+			operations.WriteExplained(&b, r.position(), e)
 			_, err = r.out.WriteString(b.String())
 		}
 		r.err = cmp.Or(r.err, err)
 	}
-}
-
-// writeExplained adds the outcome of one event and its columns, for people.
-func writeExplained(b *strings.Builder, title string, e mapping.Explained) {
-	outcome := e.Outcome
-	for _, part := range []string{e.Code, e.Reason} {
-		if part != "" {
-			outcome += ", " + part
-		}
-	}
-	if e.Section != "" {
-		outcome += ", section " + e.Section
-	}
-	rows := []string{title + ": " + plaintext.VisibleLine(outcome)}
-	for _, c := range e.Columns {
-		value, from := "NULL", c.Why
-		if c.Value != "" {
-			value, from = c.Value, "from "+c.Source
-		}
-		rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s", c.Name, c.Type, plaintext.VisibleLine(value), plaintext.VisibleLine(from)))
-	}
-	terminal.Tabulate(b, rows...)
 }
 
 // watchEvery is how often --watch looks at the files' times. That costs next to

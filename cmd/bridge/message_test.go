@@ -166,13 +166,6 @@ func TestCheckNamesTheKeysOfATokenExchange(t *testing.T) {
 	}
 }
 
-func TestReplayThatMovesNothingAsksForNothing(t *testing.T) {
-	r := &replayReport{Group: "live", To: "latest"}
-	if got := textOf(r.text); !strings.Contains(got, "Every partition is there already.\n") || strings.Contains(got, "--execute") {
-		t.Errorf("got %q, want no word of --execute where there is nothing to do", got)
-	}
-}
-
 // After Ctrl-C the message reports the interrupt and not a fault.
 func TestAnInterruptIsNoFault(t *testing.T) {
 	t.Setenv("BRIDGE_ZEROBUS_CLIENT_SECRET", "y")

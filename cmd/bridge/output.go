@@ -72,6 +72,15 @@ func (o *outputForm) write(cmd *cobra.Command, answer any, text func(b *strings.
 	return printText(out, b.String())
 }
 
+// writeTable is write for a report of tables.
+func (o *outputForm) writeTable(cmd *cobra.Command, answer any, text func(b *strings.Builder)) error {
+	return o.write(cmd, answer, func(b *strings.Builder, look terminal.Style) {
+		var table strings.Builder
+		text(&table)
+		b.WriteString(look.Table(table.String()))
+	})
+}
+
 func printText(w io.Writer, text string) error {
 	if _, err := io.WriteString(w, text); err != nil {
 		return fmt.Errorf("writing the answer: %w", err)

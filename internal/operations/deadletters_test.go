@@ -1,4 +1,4 @@
-package main
+package operations
 
 import (
 	"bytes"
@@ -11,7 +11,6 @@ import (
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/deadletter"
 	"github.com/datafly/bridge/internal/plaintext"
-	"github.com/datafly/bridge/internal/terminal"
 )
 
 // hostile is a dead letter whose every header and byte is meant to attack a terminal.
@@ -24,14 +23,13 @@ func hostile(value []byte) *deadletter.Record {
 	return deadletter.Parse(&kgo.Record{Topic: "t-dlq", Headers: headers, Key: []byte{0, 0xff, 0x1b}, Value: value})
 }
 
-func newList() *deadLetterList {
-	return &deadLetterList{deadLetterReader: deadLetterReader{Topics: []string{"t-dlq"}}, List: deadletter.NewList(10, 1)}
+func newList() *DeadLetterList {
+	return &DeadLetterList{DeadLetters: DeadLetters{Topics: []string{"t-dlq"}}, List: deadletter.NewList(10, 1)}
 }
 
-// textOf is the text of a report without colours.
-func textOf(write func(*strings.Builder, terminal.Style)) string {
+func textOf(write func(*strings.Builder)) string {
 	var b strings.Builder
-	write(&b, terminal.Style{})
+	write(&b)
 	return b.String()
 }
 
@@ -50,9 +48,8 @@ func TestHostileDeadLettersAreEscaped(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := hostile(value)
-			s := newShownDeadLetter(l, 1)
-			s.mapNow(t.Context(), nil) // a dead letter at fault is not mapped
-			text := textOf(s.text)
+			s := Show(t.Context(), l, 1, nil) // a dead letter at fault is not mapped
+			text := textOf(s.WriteText)
 			harmless(t, "text", text)
 			if len(text) > 2*plaintext.MaxShown {
 				t.Errorf("got %d bytes of text, want it cut", len(text))
@@ -63,7 +60,7 @@ func TestHostileDeadLettersAreEscaped(t *testing.T) {
 			list := newList()
 			list.Add(l)
 			list.Done()
-			text = textOf(list.text)
+			text = textOf(list.WriteText)
 			harmless(t, "list", text)
 			if !strings.Contains(text, "cannot be redriven") {
 				t.Errorf("got list %q, want the fault in it", text)
@@ -80,7 +77,7 @@ func TestListNamesTheRest(t *testing.T) {
 	}
 	list.Done()
 	list.skipCounts = skipCounts{Older: list.List.Older}
-	if text := textOf(list.text); !strings.Contains(text, "12 more are older dead letters of the same events") || !strings.Contains(text, "... 2 more; --limit shows them") {
+	if text := textOf(list.WriteText); !strings.Contains(text, "12 more are older dead letters of the same events") || !strings.Contains(text, "... 2 more; --limit shows them") {
 		t.Errorf("got %s, want the older copies and the rest", text)
 	}
 	if doc, err := json.Marshal(list); err != nil || !strings.Contains(string(doc), `"older_copies":12`) || !strings.Contains(string(doc), `"events":""`) {
