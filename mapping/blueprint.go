@@ -1,7 +1,7 @@
 package mapping
 
 import (
-	_ "embed"
+	"embed"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,15 +9,27 @@ import (
 	"github.com/datafly/bridge/internal/spelling"
 )
 
-//go:embed default.yaml
-var defaultYAML []byte
+//go:embed default.yaml retail.yaml
+var builtinFiles embed.FS
 
-// DefaultYAML returns the text of the built-in blueprint.
-func DefaultYAML() []byte { return slices.Clone(defaultYAML) }
+// Builtins returns the names of the built-in blueprints, default first.
+func Builtins() []string { return []string{"default", "retail"} }
+
+// Builtin returns the text of a built-in blueprint, and whether there is one of that name.
+func Builtin(name string) ([]byte, bool) {
+	if !slices.Contains(Builtins(), name) {
+		return nil, false
+	}
+	text, err := builtinFiles.ReadFile(name + ".yaml")
+	return text, err == nil
+}
 
 // Blueprint is a parsed blueprint: valid in itself, not yet compared with a
 // table. It is not changed after Parse and may be shared.
 type Blueprint struct {
+	// Name and Description are for people; empty where the document has none.
+	Name, Description string
+
 	file     string
 	global   []rule
 	defaults []rule // for events without a section
@@ -100,8 +112,11 @@ func (p *Problem) Error() string { return p.Position.String() + ": " + p.What }
 
 // Default returns the built-in blueprint, which fills the 13 columns of the
 // default table and, where the table has them, page_title and search_query.
-func Default() *Blueprint {
-	b, err := Parse("default.yaml", defaultYAML)
+func Default() *Blueprint { return parseBuiltin("default") }
+
+func parseBuiltin(name string) *Blueprint {
+	text, _ := Builtin(name)
+	b, err := Parse(name+".yaml", text)
 	if err != nil {
 		panic("the built-in blueprint does not parse: " + err.Error()) // a test would have shown it
 	}

@@ -22,9 +22,11 @@ func TestBlueprintProblems(t *testing.T) {
 		{"no version", "extends: default\n", "version is missing; write version: 2"},
 		{"old version", "version: 1\nextends: default\n", `b.yaml:1:10: version "1" is not read`},
 		{"misspelt key", head + "globl: {}\n", `b.yaml:2:1: unknown key "globl" in the blueprint; did you mean global?`},
-		{"strange key", head + "zzzzzzzz: {}\n", "the keys are defaults, delivery_mode, events, extends, filter, global, parameters, version"},
+		{"strange key", head + "zzzzzzzz: {}\n", "the keys are defaults, delivery_mode, description, events, extends, filter, global, name, parameters, version"},
 		{"key twice", head + "extends: default\nextends: default\n", `b.yaml:3:1: "extends" is a duplicate`},
-		{"unknown base", head + "extends: retail\n", "only extends: default is"},
+		{"unknown base", head + "extends: travel\n", `extends "travel" is not known; a blueprint extends default or retail`},
+		{"no name", head + "extends: default\nname: [a]\n", "name should be text"},
+		{"no description", head + "extends: default\ndescription:\n", "description should be text"},
 		{"client side", head + "extends: default\ndelivery_mode: client_side\n", "only server_side does"},
 		{"action", head + "extends: default\ndefaults: {action: dorp}\n", `b.yaml:3:20: action "dorp" is not known; it is forward or drop`},
 		{"no column", head, "maps no column"},
@@ -333,7 +335,10 @@ func TestEveryOutcomeIsListed(t *testing.T) {
 
 // FuzzBlueprint holds Parse, and Compile and Map after it, to not panicking.
 func FuzzBlueprint(f *testing.F) {
-	f.Add(mapping.DefaultYAML())
+	for _, name := range mapping.Builtins() {
+		text, _ := mapping.Builtin(name)
+		f.Add(text)
+	}
 	for _, s := range []string{"version: 2\nextends: default\n", "a: &a [*a]\n", "version: 2\nglobal: {mappings: [{source: ['a.b[0]', $kafka.key], target: a, type: 'MAP<STRING,DECIMAL(3,1)>', default_value: null}]}\n",
 		"version: 2\nfilter: a.b?.c['d'] in [1, 2] or any(items, .x > 1)\nglobal: {mappings: [{source: a, target: a, transform: [split, join], separator: ''}]}\n",
 		"version: 2\nevents: {a: {mappings: [{source: a, target: a, value_map: {x: 1, '*': null}}]}}\ndefaults: {action: drop}\n", "!!binary x", "? {a: b}\n: c\n", "{\"version\":2}", "version: 2\n<<: {a: b}\n"} {

@@ -121,8 +121,8 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!
 
 func (p *parser) document(root *yaml.Node) *Blueprint {
 	b := &Blueprint{file: p.file}
-	var extends, setsAction bool
-	version := false
+	var extends string
+	var version, setsAction bool
 	if isNull(p.real(root)) {
 		p.problem(root, "is empty; write at least version: 2 and extends: default")
 		return b
@@ -134,10 +134,15 @@ func (p *parser) document(root *yaml.Node) *Blueprint {
 			if value.Value != "2" {
 				p.problem(value, "version %q is not read; the blueprint form is version: 2", value.Value)
 			}
+		case "name":
+			b.Name = p.text(value, key.Value)
+		case "description":
+			b.Description = p.text(value, key.Value)
 		case "extends":
-			extends = true
-			if value.Value != "default" {
-				p.problem(value, "extends %q is not known; only extends: default is", value.Value)
+			extends = value.Value
+			if _, ok := Builtin(extends); !ok {
+				p.problem(value, "extends %q is not known; a blueprint extends %s", extends, strings.Join(Builtins(), " or "))
+				extends = "default"
 			}
 		case "delivery_mode":
 			if value.Value != "server_side" {
@@ -171,8 +176,8 @@ func (p *parser) document(root *yaml.Node) *Blueprint {
 	if !version {
 		p.problem(root, "version is missing; write version: 2")
 	}
-	if extends {
-		b.extend(Default(), setsAction)
+	if extends != "" {
+		b.extend(parseBuiltin(extends), setsAction)
 	}
 	mapsColumns := len(b.global)+len(b.defaults) > 0
 	for _, s := range b.sections {
@@ -234,6 +239,13 @@ func (p *parser) boolean(key, value *yaml.Node) bool {
 		return false
 	}
 	return strings.EqualFold(value.Value, "true")
+}
+
+func (p *parser) text(n *yaml.Node, what string) string {
+	if n.Kind != yaml.ScalarNode || isNull(n) || n.Value == "" {
+		p.problem(n, "%s should be text", what)
+	}
+	return n.Value
 }
 
 func (p *parser) filter(n *yaml.Node) []*expression {

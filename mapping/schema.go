@@ -43,7 +43,9 @@ func documentShape(key string) map[string]any {
 	case "version":
 		return map[string]any{"enum": []any{2, "2"}, "default": 2}
 	case "extends":
-		return map[string]any{"const": "default"}
+		return map[string]any{"enum": Builtins()}
+	case "name", "description":
+		return map[string]any{"type": []string{"string", "number", "boolean"}, "minLength": 1}
 	case "delivery_mode":
 		return map[string]any{"const": "server_side"}
 	case "parameters":
@@ -137,7 +139,9 @@ type keyDoc struct{ name, about string }
 var (
 	documentKeys = []keyDoc{
 		{"version", "Always 2."},
-		{"extends", "default lays this document over the built-in blueprint: a mapping with the target of an existing one replaces it."},
+		{"name", "What people call the blueprint."},
+		{"description", "What it adds, in one line."},
+		{"extends", "Lays this document over a built-in blueprint, default or retail: a mapping with the target of an existing one replaces it."},
 		{"delivery_mode", "server_side; the only one that passes through Kafka."},
 		{"parameters", "Accepted because Signal writes it; the bridge takes its connection from its own configuration."},
 		{"filter", "An expression every event must meet to become a row."},

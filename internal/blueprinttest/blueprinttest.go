@@ -158,15 +158,16 @@ func Run(file string, match *regexp.Regexp, update bool) Report {
 }
 
 func (s *suite) compile() (*mapping.Mapping, error) {
-	plan := mapping.Default()
-	if s.blueprint != "default" {
-		data, err := plaintext.ReadFile(s.blueprint, plaintext.MaxText)
-		if err != nil {
+	data, builtin := mapping.Builtin(s.blueprint)
+	if !builtin {
+		var err error
+		if data, err = plaintext.ReadFile(s.blueprint, plaintext.MaxText); err != nil {
 			return nil, fmt.Errorf("cannot be read: %w; put the blueprint beside its tests, or name it with blueprint: in %s", err, s.file)
 		}
-		if plan, err = mapping.Parse(s.blueprint, data); err != nil {
-			return nil, err
-		}
+	}
+	plan, err := mapping.Parse(s.blueprint, data)
+	if err != nil {
+		return nil, err
 	}
 	return plan.Compile(s.options)
 }

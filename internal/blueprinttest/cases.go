@@ -22,7 +22,7 @@ import (
 type suite struct {
 	file      string
 	doc       *yaml.Node // as read, for updates
-	blueprint string     // path, or "default"
+	blueprint string     // path, or the name of a built-in one
 	options   mapping.Options
 	tests     []*test
 	problems  []Problem
@@ -85,7 +85,8 @@ func (s *suite) fileKey(key string, value *yaml.Node) {
 	o := &s.options
 	switch key {
 	case "blueprint":
-		if s.blueprint = value.Value; value.Value != "default" {
+		s.blueprint = value.Value
+		if _, builtin := mapping.Builtin(value.Value); !builtin {
 			s.blueprint = filepath.Join(filepath.Dir(s.file), value.Value)
 		}
 	case "options":

@@ -52,7 +52,10 @@ func TestBlueprintSchemaTakesWhatTheReaderTakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blueprints := map[string][]byte{"default.yaml": mapping.DefaultYAML(), "starter": starter}
+	blueprints := map[string][]byte{"starter": starter}
+	for _, name := range mapping.Builtins() {
+		blueprints[name+".yaml"], _ = mapping.Builtin(name)
+	}
 	cases, err := filepath.Glob(filepath.Join(root, "mapping/testdata/*.txtar"))
 	if err != nil || len(cases) == 0 {
 		t.Fatalf("no cases of the mapping: %v", err)
