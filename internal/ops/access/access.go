@@ -1,14 +1,16 @@
-// Package access authenticates requests to the ops server: by the token of
-// ops.token or a browser session, and by the Host header of a server on the
-// loopback.
+// Package access authenticates requests to the ops server and the install API: by a
+// token or a browser session, and by the Host header of a server on the loopback.
 package access
 
 import (
-	"crypto/hmac"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -30,25 +32,89 @@ const (
 	maxPeers  = 1000 // with limiters
 )
 
-// Control authenticates requests that have the token as a bearer header or in the
+// Roles, each of which may do what those before it may.
+const (
+	Viewer = "viewer"
+	Editor = "editor"
+	Admin  = "admin"
+)
+
+var ranks = map[string]int{Viewer: 1, Editor: 2, Admin: 3}
+
+// Identity is who sends a request.
+type Identity struct {
+	Name string `json:"name"` // of the token, or subject of the JWT
+	Role string `json:"role"`
+}
+
+// May reports whether the identity may do what a role may.
+func (i Identity) May(role string) bool { return ranks[role] > 0 && ranks[i.Role] >= ranks[role] }
+
+// Tokens finds who a token belongs to. It is called for each request, so that tokens
+// can be replaced. The error is ErrUnknown, ErrExpired, or why the tokens cannot be
+// read, whichever token is given.
+type Tokens func(token string) (Identity, error)
+
+// Errors of Tokens.
+var (
+	ErrUnknown = errors.New("the token belongs to nobody")
+	ErrExpired = errors.New("the token has expired")
+)
+
+// One returns the Tokens of ops.token: one token, which belongs to a viewer. source
+// returns it.
+func One(source func() (string, error)) Tokens {
+	return func(token string) (Identity, error) {
+		want, err := source()
+		switch {
+		case err != nil:
+			return Identity{}, err
+		case want == "":
+			return Identity{}, errors.New("the token is empty")
+		case !equal(sha256.Sum256([]byte(token)), sha256.Sum256([]byte(want))):
+			return Identity{}, ErrUnknown
+		}
+		return Identity{Name: "ops.token", Role: Viewer}, nil
+	}
+}
+
+// Control authenticates requests that have a token as a bearer header or in the
 // cookie that the login form sets. It is safe for concurrent use.
 type Control struct {
-	token    func() (string, error) // nil: no authentication
-	loopback bool                   // the server listens on the loopback only
-	key      [32]byte               // signs the cookies of this process
+	tokens   Tokens   // nil: no authentication
+	open     Identity // of every request, if tokens is nil
+	loopback bool     // the server listens on the loopback only
+	seal     cipher.AEAD
 	now      func() time.Time
 
 	mu    sync.Mutex // guards peers
 	peers map[string]*rate.Limiter
 }
 
-// New returns a Control. token returns the expected token and is called for each
-// request, so that the token can be replaced; nil turns authentication off.
-// loopback is true if the server listens on the loopback only.
+// New returns a Control of the ops server. token returns the expected token and is
+// called for each request, so that the token can be replaced; nil turns authentication
+// off. loopback is true if the server listens on the loopback only.
 func New(token func() (string, error), loopback bool) *Control {
-	c := &Control{token: token, loopback: loopback, now: time.Now, peers: make(map[string]*rate.Limiter)}
-	_, _ = rand.Read(c.key[:]) // never fails
-	return c
+	if token == nil {
+		return NewControl(nil, Identity{Name: "anyone", Role: Viewer}, loopback)
+	}
+	return NewControl(One(token), Identity{}, loopback)
+}
+
+// NewControl returns a Control with identities. Without tokens every request has the
+// identity open.
+func NewControl(tokens Tokens, open Identity, loopback bool) *Control {
+	var key [32]byte         // of the sessions of this process
+	_, _ = rand.Read(key[:]) // never fails
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		panic(err) // the key has the right size
+	}
+	seal, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err) // AES has the right block size
+	}
+	return &Control{tokens: tokens, open: open, loopback: loopback, seal: seal, now: time.Now, peers: make(map[string]*rate.Limiter)}
 }
 
 // Verdict is the result of an authentication.
@@ -59,6 +125,7 @@ const (
 	Granted    Verdict = iota
 	NoToken            // the request has no token
 	WrongToken         // the request has another token
+	Expired            // the token was valid once
 	TooMany            // too many wrong tokens from this peer
 	Unreadable         // the expected token cannot be read
 )
@@ -72,61 +139,78 @@ func (v Verdict) Refusal(h http.Header) (status int, why string) {
 		return http.StatusTooManyRequests, "too many wrong tokens; wait a minute"
 	case Unreadable:
 		return http.StatusServiceUnavailable, "the token cannot be read; check ops.token_file"
-	case Granted, NoToken, WrongToken:
+	case Granted, NoToken, WrongToken, Expired:
 	}
 	h.Set("WWW-Authenticate", `Bearer realm="bridge"`)
 	return http.StatusUnauthorized, "this needs the token of ops.token: send it as a bearer header"
 }
 
 // Enabled reports whether requests need a token.
-func (c *Control) Enabled() bool { return c.token != nil }
-
-// expected returns the token that requests need, with the verdict on one without
-// any.
-func (c *Control) expected() (want string, v Verdict) {
-	if c.token == nil {
-		return "", Granted
-	}
-	want, err := c.token()
-	if err != nil || want == "" {
-		return "", Unreadable
-	}
-	return want, NoToken
-}
+func (c *Control) Enabled() bool { return c.tokens != nil }
 
 // Authenticate checks a request. For a peer above the limit of wrong tokens it
 // compares none, not even the right one.
 func (c *Control) Authenticate(r *http.Request) Verdict {
-	want, v := c.expected()
-	if v != NoToken {
-		return v
-	}
+	_, v := c.Identify(r)
+	return v
+}
+
+// Identify is Authenticate, and returns who sends the request.
+func (c *Control) Identify(r *http.Request) (Identity, Verdict) {
 	if given, ok := bearer(r); ok {
-		return c.compare(r, given, want)
+		return c.Login(r, given)
 	}
-	return c.session(r, want)
+	who, v := c.verify(c.session(r))
+	if v == WrongToken || v == Expired {
+		v = NoToken // the session has ended
+	}
+	return who, v
 }
 
 // Login checks a token from the login form.
-func (c *Control) Login(r *http.Request, given string) Verdict {
-	want, v := c.expected()
-	if v != NoToken {
-		return v
+func (c *Control) Login(r *http.Request, given string) (Identity, Verdict) {
+	limit := c.limiter(r)
+	if c.tokens != nil && limit.TokensAt(c.now()) < 1 {
+		return Identity{}, TooMany
 	}
-	return c.compare(r, given, want)
+	who, v := c.verify(given)
+	if v == NoToken {
+		v = WrongToken
+	}
+	if v == WrongToken {
+		limit.AllowN(c.now(), 1)
+	}
+	return who, v
 }
 
 // StillValid reports whether a request that was authenticated would be now. It
 // does not count as an attempt.
 func (c *Control) StillValid(r *http.Request) bool {
-	want, v := c.expected()
-	if v != NoToken {
-		return v == Granted
+	given, ok := bearer(r)
+	if !ok {
+		given = c.session(r)
 	}
-	if given, ok := bearer(r); ok {
-		return equal(given, want)
+	_, v := c.verify(given)
+	return v == Granted
+}
+
+// verify returns who a token belongs to.
+func (c *Control) verify(token string) (Identity, Verdict) {
+	if c.tokens == nil {
+		return c.open, Granted
 	}
-	return c.session(r, want) == Granted
+	who, err := c.tokens(token)
+	switch {
+	case err == nil:
+		return who, Granted
+	case errors.Is(err, ErrExpired):
+		return Identity{}, Expired
+	case !errors.Is(err, ErrUnknown):
+		return Identity{}, Unreadable
+	case token == "":
+		return Identity{}, NoToken
+	}
+	return Identity{}, WrongToken
 }
 
 func bearer(r *http.Request) (string, bool) {
@@ -137,23 +221,8 @@ func bearer(r *http.Request) (string, bool) {
 	return strings.TrimSpace(token), true
 }
 
-func (c *Control) compare(r *http.Request, given, want string) Verdict {
-	limit := c.limiter(r)
-	if limit.TokensAt(c.now()) < 1 {
-		return TooMany
-	}
-	if equal(given, want) {
-		return Granted
-	}
-	limit.AllowN(c.now(), 1)
-	return WrongToken
-}
-
-// equal compares tokens in constant time.
-func equal(given, want string) bool {
-	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
-	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
-}
+// equal compares hashes of tokens in constant time.
+func equal(a, b [sha256.Size]byte) bool { return subtle.ConstantTimeCompare(a[:], b[:]) == 1 }
 
 // Peer returns the peer of a connection's address: an IPv4 address or an IPv6 /64
 // network, since one machine may use all addresses of that.
@@ -185,34 +254,33 @@ func (c *Control) limiter(r *http.Request) *rate.Limiter {
 	return limit
 }
 
-// cookie returns the value of a cookie: when it expires, and a MAC of this process
-// over that and the present token.
-func (c *Control) cookie(ends time.Time, token string) string {
-	end := strconv.FormatInt(ends.Unix(), 10)
-	mac := hmac.New(sha256.New, c.key[:])
-	mac.Write([]byte(end + "\n" + token))
-	return end + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-}
-
-// session checks the cookie of a request.
-func (c *Control) session(r *http.Request, token string) Verdict {
+// session returns the token of the session that a request belongs to; empty: none.
+func (c *Control) session(r *http.Request) string {
 	found, err := r.Cookie(cookieName)
 	if err != nil {
-		return NoToken
+		return ""
 	}
-	end, _, ok := strings.Cut(found.Value, ".")
-	seconds, err := strconv.ParseInt(end, 10, 64)
-	if !ok || err != nil || c.now().Unix() >= seconds ||
-		!hmac.Equal([]byte(found.Value), []byte(c.cookie(time.Unix(seconds, 0), token))) {
-		return NoToken
+	sealed, err := base64.RawURLEncoding.DecodeString(found.Value)
+	if err != nil {
+		return ""
 	}
-	return Granted
+	plain, err := c.seal.Open(nil, nil, sealed, nil)
+	if err != nil {
+		return ""
+	}
+	end, token, _ := strings.Cut(string(plain), " ")
+	if seconds, err := strconv.ParseInt(end, 10, 64); err != nil || c.now().Unix() >= seconds {
+		return ""
+	}
+	return token
 }
 
-// StartSession sets the cookie for the paths below path.
-func (c *Control) StartSession(w http.ResponseWriter, r *http.Request, path string) {
-	if want, v := c.expected(); v == NoToken {
-		setCookie(w, r, path, c.cookie(c.now().Add(sessionLife), want), int(sessionLife.Seconds()))
+// StartSession sets the cookie for the paths below path. It holds the token, encrypted
+// with a key of this process: a token that is replaced or expires ends its sessions.
+func (c *Control) StartSession(w http.ResponseWriter, r *http.Request, path, token string) {
+	if c.tokens != nil {
+		plain := fmt.Appendf(nil, "%d %s", c.now().Add(sessionLife).Unix(), token)
+		setCookie(w, r, path, base64.RawURLEncoding.EncodeToString(c.seal.Seal(nil, nil, plain, nil)), int(sessionLife.Seconds()))
 	}
 }
 

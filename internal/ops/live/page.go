@@ -221,9 +221,10 @@ func (p *Page) serveLogin(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) login(w http.ResponseWriter, r *http.Request) {
-	v := p.cfg.Access.Login(r, strings.TrimSpace(r.PostFormValue("token")))
+	token := strings.TrimSpace(r.PostFormValue("token"))
+	_, v := p.cfg.Access.Login(r, token)
 	if v == access.Granted {
-		p.cfg.Access.StartSession(w, r, base)
+		p.cfg.Access.StartSession(w, r, base, token)
 		http.Redirect(w, r, base, http.StatusSeeOther)
 		return
 	}
