@@ -58,6 +58,7 @@ type App struct {
 	log          *zap.Logger
 	base         atomic.Pointer[config.Config] // in force, for what is of the process
 	metrics      *ops.Metrics
+	histories    *ops.Histories
 	budget       *consumer.Budget
 	connections  *zerobus.Connections
 	lookUps      *kafka.Client
@@ -206,6 +207,7 @@ func (a *App) Run(ctx context.Context) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	var watch errgroup.Group
+	watch.Go(func() error { a.histories.Run(watching, a.Status); return nil })
 	if a.watcher != nil {
 		watch.Go(func() error { a.watcher.Run(watching); return nil })
 	}

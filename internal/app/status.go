@@ -31,7 +31,9 @@ func (a *App) Status() ops.Status {
 	if short := a.descriptors.short(time.Now(), a.memory.descriptorsNeeded()); short != nil {
 		s.NotReady = append(s.NotReady, *short)
 	}
-	return ops.NewStatus(s, all)
+	s = ops.NewStatus(s, all)
+	a.histories.Judge(&s)
+	return s
 }
 
 // statusOf returns the state of an integration. One that does not run is shown as it is

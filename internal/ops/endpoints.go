@@ -234,6 +234,7 @@ func (e *endpoints) serveStatus(w http.ResponseWriter, r *http.Request) {
 		if integration != "" {
 			s, ok = s.Only(integration)
 		}
+		s.Integrations = withHistory(s.Integrations, r.URL.Query().Get("history") == "true")
 		answer = s
 	case scope == ScopeGroup && e.group != nil:
 		s := e.group(r.Context())
@@ -250,6 +251,24 @@ func (e *endpoints) serveStatus(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, answer)
+}
+
+// PeerHistory is the factor of the steps of the histories in /status, which members
+// show each other.
+const PeerHistory = 3
+
+// withHistory returns the integrations with their histories, in steps of 15 seconds, or
+// without.
+func withHistory(all []IntegrationStatus, shown bool) []IntegrationStatus {
+	all = slices.Clone(all)
+	for n := range all {
+		if h := all[n].History; h != nil {
+			if all[n].History = nil; shown {
+				all[n].History = h.Coarse(PeerHistory)
+			}
+		}
+	}
+	return all
 }
 
 // localOnly serves requests of this machine alone: they come over the loopback and

@@ -64,6 +64,8 @@ type Peer struct {
 // GroupIntegration is one integration over all members of its group.
 type GroupIntegration struct {
 	Integration string `json:"integration"`
+	Name        string `json:"name"`
+	Table       string `json:"table"` // empty: no member answers
 	Group       string `json:"group"`
 	State       string `json:"state"`           // of the group, as its coordinator names it; empty: unknown
 	Protocol    string `json:"protocol"`        // consumer or classic; empty: unknown
@@ -75,7 +77,11 @@ type GroupIntegration struct {
 	Lag        int64            `json:"lag"` // over the partitions whose lag is known
 	Oldest     consumer.Seconds `json:"oldest_unacked_seconds"`
 	Partitions []GroupPartition `json:"partitions"`
-	Totals     Totals           `json:"totals"` // over the members that answer
+	Totals     Totals           `json:"totals"`        // over the members that answer
+	Ack        *Acks            `json:"ack,omitempty"` // the slowest of them
+	Behind     float64          `json:"seconds_behind"`
+	Verdict    Verdict          `json:"verdict"`
+	History    *History         `json:"-"` // over the members that answer
 }
 
 // GroupMember is one member of a group.
@@ -112,6 +118,16 @@ type GroupPartition struct {
 	State  string           `json:"state,omitempty"`
 	Oldest consumer.Seconds `json:"oldest_unacked_seconds"`
 	Reason string           `json:"reason,omitempty"`
+	// Rejected counts the events that were rejected since its owner first had it, of Done.
+	Rejected int64 `json:"events_rejected"`
+	Done     int64 `json:"events_done"`
+}
+
+// PartitionOf returns what a member reports of a partition. peer is its address.
+func PartitionOf(member, peer string, p consumer.PartitionStatus) GroupPartition {
+	rejected := p.Ledger.DeadLettered + p.Ledger.Skipped
+	return GroupPartition{Topic: p.Topic, Partition: p.Partition, Committed: p.Committed, End: p.End, Lag: p.Lag, MemberID: member, Peer: peer,
+		State: p.State, Oldest: p.Oldest, Reason: p.Reason, Rejected: rejected, Done: rejected + p.Ledger.Delivered + p.Ledger.Filtered}
 }
 
 // Only returns the state as if the named integration were the only one; ok is false if

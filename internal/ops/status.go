@@ -5,6 +5,7 @@
 package ops
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"strings"
@@ -78,6 +79,7 @@ type Status struct {
 // only a running pipeline knows is empty.
 type IntegrationStatus struct {
 	Integration string    `json:"integration"` // slug
+	Name        string    `json:"name"`        // for people; default: the slug
 	State       string    `json:"state"`       // one of the State constants
 	Reason      string    `json:"reason,omitempty"`
 	NextTry     time.Time `json:"next_try,omitzero"` // of a failed one
@@ -104,6 +106,10 @@ type IntegrationStatus struct {
 	Ledger consumer.LedgerStatus `json:"ledger"`
 	// TopicLedgers are the parts of Ledger, by topic.
 	TopicLedgers map[string]consumer.LedgerStatus `json:"-"`
+
+	// Verdict is nil until [Histories.Judge] sets it. History is served where asked for.
+	Verdict *Verdict `json:"verdict,omitempty"`
+	History *History `json:"history,omitempty"`
 
 	Totals Totals `json:"totals"`
 	Ack    *Acks  `json:"ack,omitempty"` // nil without an acknowledgement in the last 10 seconds
@@ -166,6 +172,7 @@ func NewStatus(s Status, integrations []IntegrationStatus) Status {
 
 // complete sets what follows from the state and the reasons.
 func (i *IntegrationStatus) complete() {
+	i.Name = cmp.Or(i.Name, i.Integration)
 	i.Live = i.LiveReason == ""
 	i.Ready = i.State == StateRunning && len(i.NotReady) == 0
 	if i.Partitions == nil {

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -118,11 +119,26 @@ func (j *joining) integration(i Integration, facts map[string]kafka.GroupState) 
 		partitions[kafka.TopicPartition{Topic: p.Topic, Partition: p.Partition}] = n
 	}
 	unknown := false // a member may deliver that cannot be asked
-	for _, p := range j.processes {
+	var verdicts []ops.Verdict
+	var histories []*ops.History
+	for n, p := range j.processes {
 		for _, s := range p.status.Integrations {
-			if s.Integration == i.Name && s.State != ops.StateDisabled {
-				report(&g, partitions, p.address, s, state.State != "")
+			if s.Integration != i.Name {
+				continue
 			}
+			g.Name, g.Table = s.Name, s.Table
+			if s.State == ops.StateDisabled {
+				continue
+			}
+			report(&g, partitions, p.address, s, state.State != "")
+			if s.Verdict == nil { // of an older version
+				s.Verdict = new(ops.Judge(p.status.Time, &s))
+			}
+			verdicts = append(verdicts, *s.Verdict)
+			if s.History != nil && n == 0 { // its own, in short steps
+				s.History = s.History.Coarse(ops.PeerHistory)
+			}
+			histories = append(histories, s.History)
 		}
 	}
 	for _, m := range g.Members {
@@ -148,6 +164,13 @@ func (j *joining) integration(i Integration, facts map[string]kafka.GroupState) 
 		}
 		g.Oldest = max(g.Oldest, p.Oldest)
 	}
+	silent := 0
+	for _, m := range g.Members {
+		if m.Answering != nil && !*m.Answering {
+			silent++
+		}
+	}
+	g.Name, g.History, g.Verdict = cmp.Or(g.Name, i.Name), ops.JoinHistories(histories), ops.JoinVerdicts(verdicts, silent)
 	return g
 }
 
@@ -166,6 +189,10 @@ func report(g *ops.GroupIntegration, partitions map[kafka.TopicPartition]int, ad
 	m := &g.Members[at]
 	m.Peer, m.Answering, m.State, m.Ready, m.NotReady, m.Sink = address, new(true), s.State, s.Ready, s.NotReady, s.Sink
 	g.Totals.Add(s.Totals)
+	if s.Ack != nil && (g.Ack == nil || s.Ack.P99 > g.Ack.P99) {
+		g.Ack = s.Ack
+	}
+	g.Behind = max(g.Behind, s.SecondsBehind())
 	for _, p := range s.Partitions {
 		tp := kafka.TopicPartition{Topic: p.Topic, Partition: p.Partition}
 		at, ok := partitions[tp]
@@ -178,9 +205,10 @@ func report(g *ops.GroupIntegration, partitions map[kafka.TopicPartition]int, ad
 		if part.MemberID != s.MemberID {
 			continue // it is moving to another member
 		}
-		if part.Committed < 0 && part.End < 0 {
-			part.Committed, part.End, part.Lag = p.Committed, p.End, p.Lag
+		all := ops.PartitionOf(s.MemberID, address, p)
+		if part.Committed >= 0 || part.End >= 0 { // Kafka knows better
+			all.Committed, all.End, all.Lag = part.Committed, part.End, part.Lag
 		}
-		part.Peer, part.State, part.Oldest, part.Reason = address, p.State, p.Oldest, p.Reason
+		*part = all
 	}
 }

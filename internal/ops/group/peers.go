@@ -127,7 +127,7 @@ var refusals = map[int]string{
 // ask returns the status of one process. It follows no redirect: the token is for the
 // configured peers only.
 func (v *View) ask(ctx context.Context, address, token string) (s ops.Status, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status?scope="+ops.ScopeProcess, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status?history=true&scope="+ops.ScopeProcess, nil)
 	if err != nil {
 		return s, fmt.Errorf("%w; correct ops.peers", err)
 	}

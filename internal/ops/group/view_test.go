@@ -74,7 +74,7 @@ func (w *world) bridge(address string, s ops.Status, token string) {
 		authorization = "Bearer " + token
 	}
 	w.serve(address, func(rw http.ResponseWriter, r *http.Request) {
-		if r.RequestURI != "/status?scope=process" || r.Header.Get("Authorization") != authorization || r.Host != address {
+		if r.RequestURI != "/status?history=true&scope=process" || r.Header.Get("Authorization") != authorization || r.Host != address {
 			w.t.Errorf("%s was asked for %s of host %s with authorization %q", address, r.RequestURI, r.Host, r.Header.Get("Authorization"))
 		}
 		_ = json.NewEncoder(rw).Encode(s)

@@ -3,14 +3,11 @@ package live
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/datafly/bridge/internal/plaintext"
 )
 
 // serveEvents lists the events of the log, newest first. Parameters: q (in type,
@@ -222,13 +219,9 @@ func (p *Page) readDeadLetters(v *view, w http.ResponseWriter, r *http.Request, 
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	text, err := json.Marshal(v)
-	if err != nil {
-		status, text = http.StatusInternalServerError, []byte(`{"error":"the response could not be encoded as JSON"}`)
-	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(plaintext.AppendVisible(nil, text), '\n')) // fails if the peer has disconnected
+	_, _ = w.Write(encoded(v)) // fails if the peer has disconnected
 }
 
 // fail responds with one sentence for people, in JSON for programs.

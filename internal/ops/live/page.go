@@ -52,13 +52,14 @@ type Config struct {
 
 // Page serves everything under ops.LivePath. It is safe for concurrent use.
 type Page struct {
-	cfg     Config
-	source  ops.Source
-	log     *zap.Logger
-	own     http.Handler // with the page, for Config.Access
-	state   stateCache
-	forgot  atomic.Int64 // when Forget was called last, Unix nanoseconds: state is read again after that
-	viewers atomic.Int32 // of all integrations
+	cfg       Config
+	source    ops.Source
+	log       *zap.Logger
+	own       http.Handler // with the page, for Config.Access
+	state     stateCache
+	summaries summaryCache
+	forgot    atomic.Int64 // when Forget was called last, Unix nanoseconds: state is read again after that
+	viewers   atomic.Int32 // of all integrations
 
 	mu    sync.Mutex       // guards views
 	views map[string]*view // by integration
@@ -103,12 +104,15 @@ func (p *Page) Handler(who *access.Control) http.Handler { return guarded(who, p
 func (p *Page) data(who *access.Control) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+base+"status", authenticated(who, p.serveStatus))
+	mux.HandleFunc("GET "+base+"summary", authenticated(who, p.serveSummary))
 	for pattern, handler := range map[string]func(*view, http.ResponseWriter, *http.Request){
 		"GET " + base + "stream":                p.serveStream(who),
 		"GET " + base + "events":                p.serveEvents,
 		"GET " + base + "events/{id}":           p.serveEvent,
 		"GET " + base + "config":                p.serveConfig,
 		"GET " + base + "group":                 p.serveGroup,
+		"GET " + base + "history":               p.serveHistory,
+		"GET " + base + "partitions":            p.servePartitions,
 		"GET " + base + "dead-letters":          p.serveDeadLetters,
 		"POST " + base + "dead-letters/dry-run": p.serveDryRun,
 	} {
