@@ -83,7 +83,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		o.Stage = func(_ string, f func()) { f() }
 	}
 	cfg, wanted := o.Deployment.Base, o.Deployment.Integrations
-	a := &App{o: o, log: o.Log, started: time.Now(), instance: rand.Text()[:12], memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered)),
+	a := &App{o: o, log: o.Log, started: time.Now(), instance: rand.Text()[:12], memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered)), histories: ops.NewHistories(),
 		connections: o.Network.Connections()}
 	a.base.Store(cfg)
 	a.metrics = ops.NewMetrics(o.Version, a.Status, cfg.Ops.PartitionMetrics)
