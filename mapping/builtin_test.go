@@ -2,6 +2,7 @@ package mapping_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,10 @@ import (
 func TestBuiltins(t *testing.T) {
 	if all := mapping.Builtins(); len(all) == 0 || all[0] != "default" {
 		t.Fatalf("got %q, want default first", all)
+	}
+	variant, _ := reflect.TypeFor[mapping.Settings]().FieldByName("Variant")
+	if got, want := variant.Tag.Get("choices"), strings.Join(mapping.Builtins(), ","); got != want {
+		t.Errorf("mapping.variant has the choices %s, want %s", got, want)
 	}
 	for _, name := range mapping.Builtins() {
 		text, ok := mapping.Builtin(name)

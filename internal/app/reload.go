@@ -90,7 +90,7 @@ func (a *App) digest() string {
 		if p := pipelineOf(s); p != nil && s.State == integrations.Running {
 			digest = p.BlueprintDigest()
 		} else {
-			_, digest, _ = pipeline.ReadBlueprint(settings.Mapping.Blueprint)
+			_, digest, _ = pipeline.ReadBlueprint(settings.Mapping)
 		}
 		text, err := settings.YAML()
 		if err != nil {

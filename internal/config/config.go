@@ -9,6 +9,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -18,6 +19,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/admin/listener"
+	"github.com/datafly/bridge/internal/integrations/store"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/setting"
 	"github.com/datafly/bridge/internal/tracing"
@@ -37,6 +40,8 @@ type Config struct {
 	Ops      ops.Settings      `yaml:"ops" scope:"process"`
 	Tracing  tracing.Settings  `yaml:"tracing" scope:"process"`
 	Log      Log               `yaml:"log" scope:"process"`
+	Store    store.Settings    `yaml:"store" scope:"process"`
+	Admin    listener.Settings `yaml:"admin" scope:"process"`
 	// Deployment is what the names of consumer groups begin with. It differs between
 	// the deployments of one cluster.
 	Deployment string `yaml:"deployment" default:"zerobus-bridge" scope:"process"`
@@ -100,10 +105,25 @@ func (c *Config) Check(check *setting.Check) {
 		check.Fail("deployment", "must be 1 to 200 letters, digits, dots, hyphens and underscores, since the names of groups begin with it",
 			"leave it out for zerobus-bridge")
 	}
+	c.checkStore(check)
 	consumer.CheckTogether(check, &c.Kafka, &c.Delivery, &c.Rejects)
 	if check.OK("delivery.max_bytes", "zerobus.max_request_bytes") && c.Delivery.MaxBytes > c.Zerobus.MaxRequestBytes {
 		check.Fail("delivery.max_bytes", fmt.Sprintf("must not be larger than zerobus.max_request_bytes (%v), or full batches would be refused and split",
 			c.Zerobus.MaxRequestBytes), "lower it")
+	}
+}
+
+// checkStore completes the section store, and compares store and admin with the others.
+func (c *Config) checkStore(check *setting.Check) {
+	if c.Store.Enabled = c.Store.Enabled || c.Admin.Enabled; !c.Store.Enabled {
+		return
+	}
+	c.Store.Topic = cmp.Or(c.Store.Topic, c.Deployment+"-integrations")
+	if check.OK("store.topic", "kafka.topics", "rejects.topic") && slices.Contains(append(slices.Clone(c.Kafka.Topics), c.Rejects.Topic), c.Store.Topic) {
+		check.Fail("store.topic", "must not be a topic of events or of dead letters", "leave it out for <deployment>-integrations")
+	}
+	if c.Admin.Enabled && check.OK("admin.address", "ops.address") && c.Admin.Address == c.Ops.Address {
+		check.Fail("admin.address", "must not be that of ops.address", "leave it out for 127.0.0.1:8084")
 	}
 }
 

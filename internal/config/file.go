@@ -165,6 +165,11 @@ func (w *walk) entry(key, value *yaml.Node, prefix string) {
 		if isNull(item) {
 			item = &yaml.Node{} // reported as an empty item
 		}
+		if k := w.l.lookup(path); w.l.record && item.Tag != "!!str" && (k.Type == "text" || k.Type == "secret" || k.Type == "list") {
+			w.l.problem(w.at(value), path, "", "must be text", "write it in quotes")
+			w.l.faulty[k.Path] = true
+			return
+		}
 		list = append(list, item.Value)
 	}
 	if value.Kind == yaml.ScalarNode {

@@ -3,10 +3,6 @@ package config
 import (
 	"cmp"
 	"errors"
-	"fmt"
-	"strings"
-
-	"github.com/datafly/bridge/consumer"
 )
 
 // DefaultIntegration is the name of the integration that the base of the
@@ -50,9 +46,12 @@ func Single(c *Config) *Deployment {
 func LoadDeployment(o Options) (*Deployment, error) {
 	l := read(o)
 	d := &Deployment{origins: l.origins}
-	if all := l.all(); len(all) > 0 {
+	all := l.all()
+	if len(all) > 0 {
 		d.Integrations = l.complete(o, all...)
 		l.checkTogether(d.Integrations)
+	} else { // those of the store
+		d.Base = l.config(o, func(p Problem) { l.problems = append(l.problems, &p) })
 	}
 	if len(l.problems) > 0 {
 		return nil, joined(l.problems)
@@ -63,9 +62,11 @@ func LoadDeployment(o Options) (*Deployment, error) {
 			return d, nil
 		}
 	}
-	o.Partial = true
-	d.Base = l.config(o, func(Problem) {}) // those of the process were reported with the integrations
-	d.Base.Rejects.Integration = ""        // it is none
+	if len(all) > 0 {
+		o.Partial = true
+		d.Base = l.config(o, func(Problem) {}) // those of the process were reported with the integrations
+	}
+	d.Base.Rejects.Integration = "" // it is none
 	return d, nil
 }
 
@@ -121,6 +122,9 @@ func (l *loader) complete(o Options, some ...*loader) []Integration {
 			if one.base != nil && p.Key == "zerobus.table" && p.Rule == "is required" {
 				p.Remedy = "set it in the integration to the table that receives the events"
 			}
+			if k := schema.Key(p.Key); one.record && k != nil && p.Rule == "is required" {
+				p.Remedy = "give " + k.About()
+			}
 			f := same[p]
 			if f == nil {
 				f = &found{problem: p, at: one.at}
@@ -148,49 +152,4 @@ func (l *loader) complete(o Options, some ...*loader) []Integration {
 		l.problems = append(l.problems, p)
 	}
 	return all
-}
-
-// checkTogether compares the enabled integrations with each other.
-func (l *loader) checkTogether(all []Integration) {
-	groups, readers, written := map[string]string{}, map[string]string{}, map[string]string{}
-	fail := func(i Integration, key, value, rule, remedy string) {
-		from := i.origins[key]
-		if from == (origin{}) {
-			from = origin{i.Source, i.Line}
-		}
-		p := from.problem(key, value, rule, remedy)
-		p.Integration = i.Name
-		l.problems = append(l.problems, p)
-	}
-	for _, i := range all {
-		if !i.Enabled {
-			continue
-		}
-		k, z := i.Config.Kafka, i.Config.Zerobus
-		if other := groups[k.Group]; other != "" {
-			fail(i, "kafka.group", k.Group, "is the group of the integration "+other+" too, and each would receive only some of the events",
-				"leave it out for <deployment>-"+i.Name)
-		}
-		groups[k.Group] = i.Name
-		for _, topic := range k.Topics {
-			readers[topic] = i.Name
-			table := strings.ToLower(z.WorkspaceURL + " " + z.Catalog + "." + z.Schema + "." + z.Table)
-			if other := written[topic+" "+table]; other != "" {
-				fail(i, "kafka.topics", topic, fmt.Sprintf("is read by the integration %s too, into the same table %s.%s.%s: every event would be in the table twice",
-					other, z.Catalog, z.Schema, z.Table), "read the topic in one of them only, or set another zerobus.table")
-				break
-			}
-			written[topic+" "+table] = i.Name
-		}
-	}
-	for _, i := range all {
-		for _, source := range i.Config.Kafka.Topics {
-			topic := i.Config.Rejects.TopicFor(source)
-			if other := readers[topic]; i.Enabled && i.Config.Rejects.Policy == consumer.PolicyDeadLetter && other != "" && other != i.Name {
-				fail(i, "rejects.topic", topic, "is a source topic of the integration "+other+", which would read the dead letters as events",
-					"name another topic for dead letters, or take it out of kafka.topics of "+other)
-				break
-			}
-		}
-	}
 }

@@ -42,7 +42,7 @@ type Options struct {
 // given options only, never the process's own environment.
 func Load(o Options) (*Config, error) {
 	l := read(o)
-	one := l.choose(o.Integration)
+	one := l.choose(o.Integration, o.Partial)
 	if one == nil {
 		return nil, l.problemsOf("")
 	}
@@ -99,6 +99,8 @@ type loader struct {
 	base *loader
 	name string
 	at   origin // its name in the file
+	// record: it is an installed one, which names no files.
+	record bool
 }
 
 func newLoader() *loader {
@@ -117,7 +119,7 @@ func (l *loader) config(o Options, report func(p Problem)) *Config {
 	if _, given := l.origins["kafka.group"]; !given && c.Deployment != "" {
 		c.Kafka.Group = c.defaultGroup()
 	}
-	check := &setting.Check{Schema: schema, Root: &c, Partial: o.Partial, Files: !o.Partial, Faulty: maps.Clone(l.faulty),
+	check := &setting.Check{Schema: schema, Root: &c, Partial: o.Partial || l.base == nil && !l.hasDefault(), Files: !o.Partial && !l.record, Faulty: maps.Clone(l.faulty),
 		Report: func(key, value, rule, remedy string) {
 			from := l.origins[key]
 			if from == (origin{}) && key == "kafka.group" {

@@ -67,7 +67,7 @@ func (l *loader) readIntegrations(o Options) {
 			l.incomplete = true
 		}
 	}
-	if len(l.overlays) == 0 && !l.incomplete && !l.hasDefault() && !o.Partial {
+	if len(l.overlays) == 0 && !l.incomplete && !l.hasDefault() && !l.hasStore() && !o.Partial {
 		fail("holds no integration, and the configuration file describes none", "add a file to it, or set zerobus.table")
 	}
 }
@@ -165,9 +165,9 @@ func (l *loader) drop(path string) {
 }
 
 // dropReplaced drops values that the given ones replace although they have other keys:
-// those of dropSecrets, and the parts of a full table name.
+// those of dropAlternatives, and the parts of a full table name.
 func (l *loader) dropReplaced(given layer) {
-	sets := l.dropSecrets(given)
+	sets := l.dropAlternatives(given, alternatives()...)
 	if table, _ := l.values["zerobus.table"].(string); sets("zerobus.table") && strings.Count(table, ".") == 2 {
 		for _, path := range []string{"zerobus.catalog", "zerobus.schema"} {
 			if given[path] == "" {
@@ -177,19 +177,31 @@ func (l *loader) dropReplaced(given layer) {
 	}
 }
 
-// dropSecrets drops the forms of a secret that the given one replaces: the secret, its file,
-// and the key that takes its place. It returns whether a key was given a value.
-func (l *loader) dropSecrets(given layer) (sets func(path string) bool) {
+// blueprints are the keys that give the blueprint.
+var blueprints = []string{"mapping.blueprint", "mapping.blueprint_text", "mapping.variant"}
+
+// alternatives returns groups of keys: a source that gives one of a group replaces the
+// others. A secret, its file and the key that takes its place are one.
+func alternatives() [][]string {
+	groups := [][]string{blueprints}
+	for _, k := range schema.Keys {
+		if k.Type == "secret" {
+			groups = append(groups, k.Alternatives())
+		}
+	}
+	return groups
+}
+
+// dropAlternatives drops the values that the given ones replace. It returns whether a key
+// was given a value.
+func (l *loader) dropAlternatives(given layer, groups ...[]string) (sets func(path string) bool) {
 	sets = func(path string) bool {
 		v := l.values[path]
 		return given[path] != "" && v != nil && reflect.ValueOf(v).Len() > 0
 	}
-	for _, k := range schema.Keys {
-		if k.Type != "secret" || !slices.ContainsFunc(k.Alternatives(), sets) {
-			continue
-		}
-		for _, path := range k.Alternatives() {
-			if given[path] == "" {
+	for _, group := range groups {
+		for _, path := range group {
+			if given[path] == "" && slices.ContainsFunc(group, sets) {
 				l.drop(path)
 			}
 		}
@@ -273,12 +285,17 @@ func (l *loader) named(name string) *loader {
 func (l *loader) hasDefault() bool {
 	table, _ := l.values["zerobus.table"].(string)
 	dir, _ := l.values["integrations_dir"].(string)
-	return table != "" || l.faulty["zerobus.table"] || l.faulty["zerobus"] || l.faulty[""] || len(l.overlays) == 0 && !l.incomplete && dir == ""
+	return table != "" || l.faulty["zerobus.table"] || l.faulty["zerobus"] || l.faulty[""] || len(l.overlays) == 0 && !l.incomplete && dir == "" && !l.hasStore()
+}
+
+// hasStore reports whether integrations may be installed too.
+func (l *loader) hasStore() bool {
+	return l.values["store.enabled"] == true || l.values["admin.enabled"] == true
 }
 
 // choose returns the loader of the integration that a command is for. Where there is
 // no such, it reports why and returns nil.
-func (l *loader) choose(name string) *loader {
+func (l *loader) choose(name string, partial bool) *loader {
 	switch one := l.named(cmp.Or(name, DefaultIntegration)); {
 	case one != nil:
 		return one
@@ -287,6 +304,10 @@ func (l *loader) choose(name string) *loader {
 		l.problem(origin{}, "--integration", name, "is no integration of the configuration", l.namesRemedy(name))
 	case len(l.overlays) == 1:
 		return l.overlays[0]
+	case len(l.overlays) == 0 && partial:
+		return l
+	case len(l.overlays) == 0:
+		l.problem(origin{}, "zerobus.table", "", "is not set, and the configuration describes no integration", "set it, or use the console or bridge integrations for those that are installed")
 	default:
 		l.problem(origin{}, "--integration", "", "must name one of the integrations", l.namesRemedy(""))
 	}

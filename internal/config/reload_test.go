@@ -11,7 +11,7 @@ import (
 )
 
 // The keys that take effect without a restart, besides secrets.
-var live = []string{"zerobus.rate_limit", "mapping.blueprint", "log.level", "integrations_dir"}
+var live = []string{"zerobus.rate_limit", "mapping.blueprint", "mapping.blueprint_text", "mapping.variant", "log.level", "integrations_dir"}
 
 // complete is a configuration with every secret set.
 func complete() *Config {

@@ -118,7 +118,7 @@ func (l *loader) readFlags(flags map[string]string) {
 		}
 		l.take(origin{source: "--" + name}, given, path, flags[name], nil)
 	}
-	l.dropSecrets(given)
+	l.dropAlternatives(given, alternatives()...)
 }
 
 // readSets takes the pairs of --set that are of the base, and returns those of
@@ -142,6 +142,13 @@ func (l *loader) readSets(sets []string) (overlaid []string) {
 			l.take(from, layer{}, path, value, nil) // a layer for each, so that the last one wins
 		}
 	}
+	given := layer{}
+	for _, path := range blueprints {
+		if l.origins[path] == from {
+			given[path] = path
+		}
+	}
+	l.dropAlternatives(given, blueprints)
 	return overlaid
 }
 
@@ -196,7 +203,7 @@ func (l *loader) readVariables(environ []string, paths map[string]string) {
 			l.take(origin{source: "environment variable " + name}, given, path, value, nil)
 		}
 	}
-	l.dropSecrets(given)
+	l.dropAlternatives(given, alternatives()...)
 }
 
 func (l *loader) unknownEnv(name string) {

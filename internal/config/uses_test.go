@@ -14,7 +14,7 @@ var tagName = regexp.MustCompile(`(\w+):"`)
 
 // A tag with a typing mistake would be a rule that never runs.
 func TestTagsAreKnown(t *testing.T) {
-	known := strings.Fields("yaml json default choices min max zero unique readable required when only_when remedy live with or scope")
+	known := strings.Fields("yaml json default choices min max zero unique readable required when only_when remedy live with or scope document")
 	var walk func(typ reflect.Type, path string)
 	walk = func(typ reflect.Type, path string) {
 		for i := range typ.NumField() {
@@ -73,6 +73,13 @@ func TestIgnored(t *testing.T) {
 		{"rejects.create=false", "with rejects.policy stop", []string{"rejects.policy=stop"}, nil},
 		{"rejects.partitions=3", "while rejects.create is false", []string{"rejects.create=false"}, nil},
 		{"rejects.replication_factor=3", "with rejects.policy skip", []string{"rejects.policy=skip"}, nil},
+		{"store.topic=t", "while store.enabled is false", nil, []string{"store.enabled=true"}},
+		{"store.allowed_hosts=a.example", "while store.enabled is false", nil, []string{"admin.enabled=true"}},
+		{"admin.address=127.0.0.1:1", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
+		{"admin.token_file=uses_test.go", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
+		{"admin.jwt_secret_file=uses_test.go", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
+		{"admin.jwks_file=uses_test.go", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
+		{"admin.rate_limit=7", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
 		{"tracing.max_per_second=5", "while tracing.enabled is false", nil, []string{"tracing.enabled=true"}},
 	} {
 		key, _, _ := strings.Cut(tc.set, "=")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,6 +65,48 @@ func carries(p *Pipeline, column string) bool {
 	event := `{"type":"page","message_id":"m","properties":{"x":"y"},"context":{"page":{"title":"t"}}}`
 	out.Add(&kgo.Record{Topic: "events", Value: []byte(event)}, p.schema.NewMapper())
 	return len(out.Rows()) == 1 && strings.Contains(string(out.Rows()[0]), `"`+column+`":`)
+}
+
+// The ways to give a blueprint follow each other while the pipeline runs. One that is not
+// valid changes nothing, and the error names its line.
+func TestApplyBlueprints(t *testing.T) {
+	p, cfg := unconnected(t)
+	if _, err := p.schema.SetTable("", tableWith(t, p, "of_text", "of_file")); err != nil {
+		t.Fatal(err)
+	}
+	const text = "version: 2\nextends: default\nglobal:\n  mappings:\n    - {source: properties.x, target: of_text}\n"
+	for _, tc := range []struct {
+		set     func(*config.Config)
+		changed string // "": an error
+		carries string
+		digest  bool
+	}{
+		{func(c *config.Config) { c.Mapping.BlueprintText = text }, "mapping.blueprint_text", "of_text", true},
+		{func(c *config.Config) { c.Mapping.BlueprintText = text + "x: y\n" }, "", "of_text", true},
+		{func(c *config.Config) { c.Mapping.Blueprint = blueprintFile(t, "of_file") }, "mapping.blueprint", "of_file", true},
+		{func(c *config.Config) { c.Mapping.Variant = "nowhere" }, "", "of_file", true},
+		{func(*config.Config) {}, "mapping.blueprint", "", false},
+	} {
+		next := new(*cfg)
+		tc.set(next)
+		changed, _, err := p.Apply(t.Context(), next, false)
+		if (err == nil) != (tc.changed != "") || err == nil && !strings.Contains(strings.Join(changed, " "), tc.changed) {
+			t.Errorf("%s: got %v, %v", tc.changed, changed, err)
+		}
+		if next.Mapping.BlueprintText != "" && err != nil && !strings.HasPrefix(err.Error(), "mapping.blueprint_text:6:1: ") {
+			t.Errorf("got %v, want the line", err)
+		}
+		if carries(p, "of_text") != (tc.carries == "of_text") || carries(p, "of_file") != (tc.carries == "of_file") || (p.schema.Digest() != "") != tc.digest {
+			t.Errorf("%s: got rows with %t %t, want %s", tc.changed, carries(p, "of_text"), carries(p, "of_file"), tc.carries)
+		}
+	}
+	for _, optional := range []bool{false, true} {
+		next := new(*cfg)
+		next.Mapping.BlueprintText = text
+		if m, err := CompileOffline(next, optional); err != nil || !slices.ContainsFunc(RowColumns(m), func(c zerobus.Column) bool { return c.Name == "of_text" }) {
+			t.Errorf("CompileOffline: got %v, want the column of the text", err)
+		}
+	}
 }
 
 // Secrets are read from the settings in force when they are needed.

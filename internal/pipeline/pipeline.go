@@ -192,7 +192,12 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 	return err
 }
 
-const blueprintKey = "mapping.blueprint"
+// Keys of the blueprint.
+const (
+	blueprintKey     = "mapping.blueprint"
+	blueprintTextKey = "mapping.blueprint_text"
+	variantKey       = "mapping.variant"
+)
 
 // Apply activates next, and the blueprint that it names, as far as that needs no
 // restart: all of it, or nothing and an error. changed are the keys that have a
@@ -200,7 +205,7 @@ const blueprintKey = "mapping.blueprint"
 // new blueprint does not fit is read again first. One call at a time.
 func (p *Pipeline) Apply(ctx context.Context, next *config.Config, reread bool) (changed, pending []string, err error) {
 	now, changed, pending := p.Settings().Follow(next)
-	blueprint, digest, err := ReadBlueprint(now.Mapping.Blueprint)
+	blueprint, digest, err := ReadBlueprint(now.Mapping)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -208,7 +213,8 @@ func (p *Pipeline) Apply(ctx context.Context, next *config.Config, reread bool) 
 		if err := p.schema.SetBlueprint(ctx, blueprint, digest, reread); err != nil {
 			return nil, nil, err
 		}
-		if !slices.Contains(changed, blueprintKey) {
+		ofBlueprint := func(key string) bool { return key == blueprintKey || key == blueprintTextKey || key == variantKey }
+		if !slices.ContainsFunc(changed, ofBlueprint) { // another content of the file
 			changed = append(changed, blueprintKey)
 		}
 	}

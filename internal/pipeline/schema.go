@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,7 +62,7 @@ func (m *BlueprintMismatch) Unwrap() error { return m.Err }
 // NewSchema reads the blueprint that the configuration names, and compiles it
 // without the table, so that a fault of it is reported before any connection.
 func NewSchema(cfg *config.Config, client *zerobus.Client, log *zap.Logger) (*Schema, error) {
-	blueprint, digest, err := ReadBlueprint(cfg.Mapping.Blueprint)
+	blueprint, digest, err := ReadBlueprint(cfg.Mapping)
 	if err != nil {
 		return nil, err
 	}
@@ -70,17 +71,28 @@ func NewSchema(cfg *config.Config, client *zerobus.Client, log *zap.Logger) (*Sc
 	return s, err
 }
 
-// ReadBlueprint reads a blueprint, the built-in one without a file, and returns
-// it with a digest of its text.
-func ReadBlueprint(file string) (blueprint *mapping.Blueprint, digest string, err error) {
-	if file == "" {
+// ReadBlueprint returns the blueprint of the settings, with a digest of its text: that of
+// a file, the text in the settings, or a built-in one. The digest of the built-in
+// default is empty.
+func ReadBlueprint(s mapping.Settings) (blueprint *mapping.Blueprint, digest string, err error) {
+	name, data := s.Blueprint, []byte(s.BlueprintText)
+	switch {
+	case s.Blueprint != "":
+		if data, err = plaintext.ReadFile(s.Blueprint, plaintext.MaxText); err != nil {
+			return nil, "", fmt.Errorf("reading mapping.blueprint: %w; name a readable file, or leave the key empty for the built-in blueprint", err)
+		}
+	case s.BlueprintText != "":
+		name = blueprintTextKey
+	case s.Variant == "" || s.Variant == mapping.Builtins()[0]:
 		return mapping.Default(), "", nil
+	default:
+		var found bool
+		if data, found = mapping.Builtin(s.Variant); !found {
+			return nil, "", fmt.Errorf("mapping.variant %q is no built-in blueprint; the variants are %s", s.Variant, strings.Join(mapping.Builtins(), ", "))
+		}
+		name = s.Variant + ".yaml"
 	}
-	data, err := plaintext.ReadFile(file, plaintext.MaxText)
-	if err != nil {
-		return nil, "", fmt.Errorf("reading mapping.blueprint: %w; name a readable file, or leave the key empty for the built-in blueprint", err)
-	}
-	blueprint, err = mapping.Parse(file, data)
+	blueprint, err = mapping.Parse(name, data)
 	sum := sha256.Sum256(data)
 	return blueprint, hex.EncodeToString(sum[:]), err
 }
@@ -88,7 +100,7 @@ func ReadBlueprint(file string) (blueprint *mapping.Blueprint, digest string, er
 // CompileOffline compiles the blueprint that the configuration names without a table, with
 // its optional columns or without.
 func CompileOffline(cfg *config.Config, optional bool) (*mapping.Mapping, error) {
-	blueprint, _, err := ReadBlueprint(cfg.Mapping.Blueprint)
+	blueprint, _, err := ReadBlueprint(cfg.Mapping)
 	if err != nil {
 		return nil, err
 	}

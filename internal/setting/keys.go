@@ -11,6 +11,7 @@
 //	min, max        bounds of an integer, a duration or a size, both included
 //	zero            "true": zero is allowed besides what lies within the bounds
 //	unique          "true": no item of the list may be repeated
+//	document        "true": the text has several lines and is kept as it is
 //	readable        the value names a file that must be readable; the text is the
 //	                alternative to naming one
 //	required        the key must be set, or the file of a secret; the text
@@ -150,6 +151,9 @@ func (k *Key) In(root any) reflect.Value { return reflect.ValueOf(root).Elem().F
 // Live reports whether a new value takes effect while the process runs.
 func (k *Key) Live() bool { return k.has("live") }
 
+// About describes the value of a key that must be set; empty for others.
+func (k *Key) About() string { return k.tag.Get("required") }
+
 // With returns the keys without which a secret is not replaced.
 func (k *Key) With() []string {
 	var paths []string
@@ -240,6 +244,9 @@ func (k *Key) Parse(text string, list []string) (value any, rule, remedy string)
 	}
 	if k.Type == "secret" { // may begin or end with a space, not with a line break
 		return Secret(plaintext.Secret(text)), "", ""
+	}
+	if k.has("document") {
+		return text, "", ""
 	}
 	text = strings.TrimSpace(text)
 	var err error
