@@ -65,6 +65,9 @@ type Config struct {
 	// first. 0 keeps all. Counts and the index of message_id cover all rows in
 	// any case, at about 40 bytes of memory per row.
 	MaxRows int
+	// MaxIDs bounds that index. A table with more different message ids has none
+	// until it is cleared, as with NoIndex. 0 is no bound.
+	MaxIDs int
 	// NoIndex disables the index of message_id, to save memory in long runs:
 	// Distinct and Duplicates then cover only the rows still kept.
 	NoIndex bool
@@ -218,7 +221,7 @@ func (cfg *Config) validate() error {
 	id, err := strconv.ParseUint(cfg.WorkspaceID, 10, 64)
 	p.want(err == nil && strconv.FormatUint(id, 10) == cfg.WorkspaceID, "workspace id %q: want a number", cfg.WorkspaceID)
 	p.want(cfg.VisibleAfter >= 0, "visible after %s: want 0 or more", cfg.VisibleAfter)
-	p.want(cfg.MaxRows >= 0 && cfg.MaxRequestBytes >= 0, "max rows %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxRequestBytes)
+	p.want(cfg.MaxRows >= 0 && cfg.MaxIDs >= 0 && cfg.MaxRequestBytes >= 0, "max rows %d, max ids %d, max request bytes %d: want 0 (default) or more", cfg.MaxRows, cfg.MaxIDs, cfg.MaxRequestBytes)
 	p.want(cfg.AckInterval >= 0 && cfg.AckEvery >= 0 && cfg.CloseWindow >= 0,
 		"ack interval %s, ack every %d, close window %s: want 0 (default) or more", cfg.AckInterval, cfg.AckEvery, cfg.CloseWindow)
 	_, err = ParseOversizeCode(codeName(cfg.OversizeCode))

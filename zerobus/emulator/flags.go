@@ -15,6 +15,7 @@ func (cfg *Config) Flags(fs *flag.FlagSet) {
 	fs.DurationVar(&cfg.TokenLifetime, "token-lifetime", DefaultTokenLifetime, "how long a token is valid")
 	fs.StringVar(&cfg.JSONL, "jsonl", "", "`file` that rows are appended to and reloaded from (default none)")
 	fs.IntVar(&cfg.MaxRows, "max-rows", 100_000, "`rows` per table kept in memory for browsing; 0 keeps all")
+	fs.IntVar(&cfg.MaxIDs, "max-ids", 10_000_000, "message `ids` per table kept in memory for counting, 40 bytes each; 0 keeps all")
 	fs.StringVar(&cfg.WorkspaceID, "workspace-id", DefaultWorkspaceID, "workspace `id` that tokens for the Zerobus endpoint must name")
 	fs.StringVar(&cfg.Cloud, "cloud", DefaultCloud, "`cloud` of the metastore: aws, azure or gcp")
 	fs.StringVar(&cfg.Region, "region", DefaultRegion, "`region` of the metastore")

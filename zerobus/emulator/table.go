@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // Column is one column of a table.
@@ -75,8 +77,7 @@ func (s storedRow) json() []byte {
 // Table is one emulated table. Its methods are safe for concurrent use.
 type Table struct {
 	name    string // catalog.schema.table, lower case
-	maxRows int    // rows kept for browsing, 0: all
-	noIndex bool   // message_id is a column like any other
+	cfg     *Config
 	journal *journal
 
 	mu      sync.RWMutex
@@ -90,6 +91,7 @@ type Table struct {
 	ring    []storedRow
 	oldest  int // position in ring of the oldest row once it is full
 	ids     idIndex
+	noIndex bool // message_id is a column like any other
 	hook    func(rows []Row)
 	changed chan struct{} // closed and replaced whenever rows are stored or removed
 }
@@ -151,15 +153,19 @@ func (t *Table) OnRows(hook func(rows []Row)) {
 func (t *Table) push(row storedRow, h idHash, id []byte) {
 	if h != (idHash{}) && !t.noIndex {
 		t.ids.add(h, id)
+		if t.cfg.MaxIDs > 0 && t.ids.size > t.cfg.MaxIDs {
+			t.noIndex, t.ids = true, idIndex{}
+			t.cfg.Log.Warn("too many message ids to count; distinct ones and duplicates cover the rows kept", zap.String("table", t.name), zap.Int("max_ids", t.cfg.MaxIDs))
+		}
 	}
 	t.count++
 	t.bytes += int64(len(row.raw))
-	if t.maxRows == 0 || len(t.ring) < t.maxRows {
+	if t.cfg.MaxRows == 0 || len(t.ring) < t.cfg.MaxRows {
 		t.ring = append(t.ring, row)
 		return
 	}
 	t.ring[t.oldest] = row
-	t.oldest = (t.oldest + 1) % t.maxRows
+	t.oldest = (t.oldest + 1) % t.cfg.MaxRows
 }
 
 // restore adds one row of the rows file, which was checked when it was written.
@@ -191,7 +197,7 @@ func (t *Table) clear(drop bool) error {
 }
 
 func (t *Table) forget() {
-	t.count, t.bytes, t.ring, t.oldest, t.ids = 0, 0, nil, 0, idIndex{}
+	t.count, t.bytes, t.ring, t.oldest, t.ids, t.noIndex = 0, 0, nil, 0, idIndex{}, t.cfg.NoIndex
 	t.notify()
 }
 
@@ -349,14 +355,15 @@ func (t *Table) Bytes() int64 {
 }
 
 // Distinct is the number of different non-NULL values of a column. For
-// message_id it counts every stored row, unless Config.NoIndex is set; for any
+// message_id it counts every stored row, unless the table has no index of them; for any
 // other column it reads the rows in the ring.
 func (t *Table) Distinct(column string) int {
+	t.mu.RLock()
 	if column == idColumn && !t.noIndex {
-		t.mu.RLock()
 		defer t.mu.RUnlock()
 		return t.ids.size
 	}
+	t.mu.RUnlock()
 	return len(t.counts(column))
 }
 
@@ -384,11 +391,12 @@ func (t *Table) Duplicates(column string) []Duplicate {
 // counts has how often each value occurs; for an indexed message_id only those
 // that occur more than once.
 func (t *Table) counts(column string) map[string]int {
+	t.mu.RLock()
 	if column == idColumn && !t.noIndex {
-		t.mu.RLock()
 		defer t.mu.RUnlock()
 		return maps.Clone(t.ids.repeats)
 	}
+	t.mu.RUnlock()
 	counts := map[string]int{}
 	for _, row := range t.snapshot(0) {
 		if text, ok := row.Value(column); ok {
@@ -592,7 +600,7 @@ func (c *catalog) create(owner string, seeded bool, defs ...tableDef) ([]string,
 			kind, format = "VIEW", ""
 		}
 		added[def.name] = &Table{
-			name: def.name, maxRows: c.cfg.MaxRows, noIndex: c.cfg.NoIndex, journal: c.journal,
+			name: def.name, cfg: c.cfg, noIndex: c.cfg.NoIndex, journal: c.journal,
 			schema: newSchema(def.columns), kind: kind, format: format, view: def.view, changed: make(chan struct{}),
 		}
 		created = append(created, def.name)

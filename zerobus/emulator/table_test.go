@@ -60,6 +60,36 @@ func TestNoIndexCountsKeptRows(t *testing.T) {
 	}
 }
 
+// The index of message ids is bounded: beyond it the answers cover the rows kept, and a
+// cleared table has an index again.
+func TestMaxIDsBoundsTheIndex(t *testing.T) {
+	w := start(t, emulator.Config{MaxRows: 2, MaxIDs: 3})
+	w.bearer()
+	table := w.Table(stream)
+	write := func(ids ...string) {
+		t.Helper()
+		for _, id := range ids {
+			if r := w.ingest(envelope(fmt.Sprintf(`{"message_id":%q}`, id))); r.status != 200 {
+				t.Fatalf("ingest: got %d %s", r.status, r.body)
+			}
+		}
+	}
+	write("a", "b", "a", "c")
+	if got, d := table.Distinct("message_id"), table.Duplicates("message_id"); got != 3 || len(d) != 1 {
+		t.Errorf("up to the bound: got %d distinct ids and %+v, want 3 and one duplicate", got, d)
+	}
+	write("d", "e")
+	if got, d := table.Distinct("message_id"), table.Duplicates("message_id"); got != 2 || len(d) != 0 {
+		t.Errorf("beyond it: got %d distinct ids and %+v, want the 2 kept", got, d)
+	}
+	if err := w.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	if write("f", "g", "h"); table.Distinct("message_id") != 3 {
+		t.Errorf("after a reset: got %d distinct ids, want 3", table.Distinct("message_id"))
+	}
+}
+
 func TestAgedTokensEndEarly(t *testing.T) {
 	w := start(t, emulator.Config{TokenLifetime: time.Hour})
 	w.bearer()
