@@ -17,6 +17,7 @@ import (
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/console"
 	"github.com/datafly/bridge/internal/integrations"
 	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
@@ -112,6 +113,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
 		a.page = live.New(live.Config{Mode: mode, Access: endpoints.Access, Group: a.group.Status, DeadLetters: a.deadLetters}, a.Status, o.Log)
 		endpoints.Live = a.page
+		endpoints.Console = console.New(console.Config{Access: endpoints.Access, Facts: a.facts})
 	}
 	bounded := o.Range != pipeline.Range{}
 	a.integrations = integrations.New(integrations.Options{New: a.build, Removed: a.removed, Bounded: bounded, Log: o.Log}, wanted)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/console"
 	"github.com/datafly/bridge/internal/integrations"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/group"
@@ -12,6 +13,12 @@ import (
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/zerobus"
 )
+
+// facts returns what the console shows of the process.
+func (a *App) facts() console.Facts {
+	base := a.base.Load()
+	return console.Facts{Deployment: base.Deployment, Version: a.o.Version, Mode: base.Ops.LiveEvents}
+}
 
 // Status returns what /status shows. A process that runs out of file descriptors is not
 // ready.

@@ -38,10 +38,9 @@ type Facts struct {
 
 // Session is the JSON of /console/session.
 type Session struct {
-	Name  string `json:"name"` // of the token; empty if none is needed
-	Role  string `json:"role"`
-	Admin bool   `json:"admin"` // this listener has the API
-	Login bool   `json:"login"` // requests need a token, so one can sign out
+	access.Identity
+	Admin bool `json:"admin"` // this listener has the API
+	Login bool `json:"login"` // requests need a token, so one can sign out
 	Facts
 }
 
@@ -104,12 +103,13 @@ func (c *console) page(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *console) session(w http.ResponseWriter, r *http.Request) {
-	if v := c.cfg.Access.Authenticate(r); v != access.Granted {
+	who, v := c.cfg.Access.Identify(r)
+	if v != access.Granted {
 		status, why := v.Refusal(w.Header())
 		fail(w, status, "UNAUTHENTICATED", why+", or sign in at /login")
 		return
 	}
-	writeJSON(w, http.StatusOK, Session{Role: "viewer", Admin: c.cfg.Admin, Login: c.cfg.Access.Enabled(), Facts: c.cfg.Facts()})
+	writeJSON(w, http.StatusOK, Session{Identity: who, Admin: c.cfg.Admin, Login: c.cfg.Access.Enabled(), Facts: c.cfg.Facts()})
 }
 
 func (c *console) loginPage(w http.ResponseWriter, r *http.Request) {
@@ -122,13 +122,14 @@ func (c *console) loginPage(w http.ResponseWriter, r *http.Request) {
 
 func (c *console) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
-	v := c.cfg.Access.Login(r, strings.TrimSpace(r.PostFormValue("token")))
+	token := strings.TrimSpace(r.PostFormValue("token"))
+	_, v := c.cfg.Access.Login(r, token)
 	if v == access.Granted {
-		c.cfg.Access.StartSession(w, r, "/")
+		c.cfg.Access.StartSession(w, r, "/", token)
 		http.Redirect(w, r, next(r.PostFormValue("next")), http.StatusSeeOther)
 		return
 	}
-	why := map[access.Verdict]string{access.WrongToken: "wrong", access.TooMany: "wait", access.Unreadable: "broken"}[v]
+	why := map[access.Verdict]string{access.WrongToken: "wrong", access.Expired: "expired", access.TooMany: "wait", access.Unreadable: "broken"}[v]
 	query := url.Values{"why": {why}, "next": {next(r.PostFormValue("next"))}}
 	http.Redirect(w, r, "/login?"+query.Encode(), http.StatusSeeOther)
 }

@@ -109,9 +109,9 @@ func TestSession(t *testing.T) {
 		status             int
 		want               string
 	}{
-		{"no token needed", "", "", false, 200, `{"name":"","role":"viewer","admin":false,"login":false,"deployment":"prod","version":"v1","mode":"metadata"}`},
+		{"no token needed", "", "", false, 200, `{"name":"anyone","role":"viewer","admin":false,"login":false,"deployment":"prod","version":"v1","mode":"metadata"}`},
 		{"with the API", "", "", true, 200, `"admin":true`},
-		{"token", "secret", "secret", false, 200, `"login":true`},
+		{"token", "secret", "secret", false, 200, `{"name":"ops.token","role":"viewer","admin":false,"login":true`},
 		{"no token", "secret", "", false, 401, `{"error":{"code":"UNAUTHENTICATED","message":`},
 		{"wrong token", "secret", "other", false, 401, `UNAUTHENTICATED`},
 	} {

@@ -25,19 +25,24 @@ var probes = []string{"/livez", "/healthz", "/health", "/readyz"}
 
 // endpoints serves the requests. It has no state.
 type endpoints struct {
-	source Source
-	group  GroupSource // may be nil
-	index  string
-	live   bool
+	source  Source
+	group   GroupSource // may be nil
+	index   string
+	live    bool
+	console http.Handler // may be nil
 }
 
 func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) http.Handler {
-	e := &endpoints{source: source, group: cfg.Group, index: indexText}
+	e := &endpoints{source: source, group: cfg.Group, index: indexText, console: cfg.Console}
 	mux := http.NewServeMux()
 	if cfg.Live != nil {
 		e.index, e.live = e.index+indexLive, true
 		mux.Handle(LivePath, cfg.Live)
 		mux.Handle("GET "+strings.TrimSuffix(LivePath, "/"), http.RedirectHandler(LivePath, http.StatusSeeOther))
+	}
+	if cfg.Console != nil {
+		e.index += indexConsole
+		mux.Handle("/", cfg.Console)
 	}
 	mux.HandleFunc("GET /{$}", e.serveIndex)
 	mux.Handle("GET /metrics", allowedHost(cfg.Access, limitResponses(metricsHandler(metrics, log))))
@@ -146,12 +151,18 @@ const indexText = `bridge: Signal events from Kafka to Databricks Zerobus
            of all members of the deployment
 `
 
+const indexConsole = "/          the console, for a browser\n"
+
 const indexLive = "/live/     live events, for a browser\n"
 
 const indexPprof = "/debug/pprof/   Go profiles, for this machine only\n"
 
 func (e *endpoints) serveIndex(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Vary", "Accept")
+	if e.console != nil && strings.Contains(r.Header.Get("Accept"), "text/html") {
+		e.console.ServeHTTP(w, r)
+		return
+	}
 	if e.live && strings.Contains(r.Header.Get("Accept"), "text/html") {
 		http.Redirect(w, r, LivePath, http.StatusSeeOther)
 		return

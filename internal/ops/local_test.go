@@ -1,8 +1,10 @@
 package ops_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"go.uber.org/zap/zaptest"
@@ -53,6 +55,27 @@ func TestProfilesAreForThisMachine(t *testing.T) {
 		h.ServeHTTP(w, r)
 		if w.Code != http.StatusMethodNotAllowed {
 			t.Errorf("%s: got %d, want 405", method, w.Code)
+		}
+	}
+}
+
+// Browsers get the console at / and on all paths that are not of the server; scripts get
+// text.
+func TestConsole(t *testing.T) {
+	console := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "console "+r.URL.Path) })
+	h := ops.New(ops.Config{Console: console}, registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t)).Handler()
+	for _, tc := range []struct{ path, accept, want string }{
+		{"/", "text/html,*/*", "console /"},
+		{"/", "*/*", "the console, for a browser"},
+		{"/members", "*/*", "console /members"},
+		{"/console/app.js", "", "console /console/app.js"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "http://localhost"+tc.path, nil)
+		r.Header.Set("Accept", tc.accept)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), tc.want) {
+			t.Errorf("%s with Accept %q: got %d %q, want %q", tc.path, tc.accept, w.Code, w.Body, tc.want)
 		}
 	}
 }

@@ -33,9 +33,12 @@ type Config struct {
 	// Group answers /status?scope=group. Default nil: that scope is refused.
 	Group GroupSource
 
-	// Live serves everything under LivePath; browsers are redirected there from /.
-	// Default nil: no page.
+	// Live serves everything under LivePath. Default nil: no data for pages.
 	Live Live
+
+	// Console serves browsers that ask for /, and all paths that are not of this server.
+	// Default nil: no console.
+	Console http.Handler
 }
 
 // LivePath is the path of the page of live events.

@@ -54,7 +54,7 @@ function Theme() {
   return html`<button type="button" class="quiet small" id="theme" aria-label=${"Colours: " + names[theme] + ", change"} onClick=${next}>${names[theme]}</button>`;
 }
 
-// Lost says that the bridge does not answer, and since when.
+// Lost shows that the bridge does not answer, and since when.
 function Lost() {
   const link = useConnection();
   useLayoutEffect(() => {
@@ -63,7 +63,7 @@ function Lost() {
     document.title = "○ No connection · bridge";
     return () => { if (document.title.startsWith("○")) document.title = title; };
   }, [link.ok]);
-  return html`<div role="status" aria-live="polite">${!link.ok && html`<p class="lost" id="lost"><b>No connection to the bridge since <${Time} at=${link.since} short />.</b> What this page shows is from then. It tries again by itself.</p>`}</div>`;
+  return html`<div role="status" aria-live="polite">${!link.ok && html`<p class="lost" id="lost"><b>No connection to the bridge since <${Time} at=${link.since} short />.</b> What this page shows is from then. It tries again automatically.</p>`}</div>`;
 }
 
 const keys = [["/", "search"], ["j, k", "next, previous row"], ["Enter", "open"], ["g then i, l, m, a", "Integrations, Library, Members, Audit"], ["Esc", "leave a field, close"], ["?", "this list"]];

@@ -1,6 +1,7 @@
 // Shows why the last login failed, and remembers where to go; the form works without.
 const messages = {
   wrong: "That is not a valid token.",
+  expired: "That token has expired.",
   wait: "Too many wrong tokens. Wait a minute and try again.",
   broken: "The bridge cannot read its tokens. Check ops.token_file and admin.token_file.",
 };

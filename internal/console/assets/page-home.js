@@ -41,7 +41,7 @@ const columns = (time) => [
   { key: "seconds_behind", name: "Behind", n: true, sort: true, title: "age of the oldest event to deliver", render: (r) => number(r.seconds_behind, seconds) },
   { key: "rows_per_second", name: "Rows/s", n: true, sort: true, render: (r) => number(r.rows_per_second, rate) },
   { key: "history", name: "15 min", class: "history", title: "rows per second in the last 15 minutes", render: (r) => html`<${Sparkline} values=${r.history && r.history.rows_per_second} label="rows per second in the last 15 minutes" />` },
-  { key: "ack_p99_seconds", name: "Ack p99", n: true, sort: true, title: "99 of 100 batches were acknowledged within this time", render: (r) => r.ack_p99_seconds ? seconds(r.ack_p99_seconds) : "–" },
+  { key: "ack_p99_seconds", name: "Ack p99", n: true, sort: true, title: "p99 of the time until a batch is acknowledged", render: (r) => r.ack_p99_seconds ? seconds(r.ack_p99_seconds) : "–" },
   { key: "reject_share", name: "Rejected", n: true, sort: true, render: (r) => number(r.reject_share, percent) },
   { key: "dead_letters", name: "Dead letters", n: true, sort: true, render: (r) => number(r.dead_letters, count) },
 ];

@@ -25,8 +25,8 @@ export const words = (state) => String(state || "").replaceAll("_", " ");
 // tone returns the colour of a level (ok, warning, error, off) or of a state.
 export const tone = (name) => levels[name] || tones[words(name)] || "idle";
 
-// Pill shows a state. level overrides the colour that the state has.
-export const Pill = ({ state, level, children }) => html`<span class="pill" data-tone=${tone(level || state)}>${children || words(state)}</span>`;
+// Pill shows a state. A level other than ok overrides the colour that the state has.
+export const Pill = ({ state, level, children }) => html`<span class="pill" data-tone=${tone(level && level !== "ok" ? level : state)}>${children || words(state)}</span>`;
 
 // Time shows a local time, with UTC on hover; ms with milliseconds, short without the date.
 export function Time({ at, short }) {
@@ -42,7 +42,7 @@ export function Since({ at, now }) {
 
 export const Loading = ({ what }) => html`<p class="loading" role="status">Reading ${what || "the state"} …</p>`;
 
-// Empty says what would be here, and what to do.
+// Empty is for what would be here, and what to do.
 export const Empty = ({ title, children }) => html`<div class="empty"><h2>${title}</h2>${children}</div>`;
 
 // Failure shows an error with its remedy, and a button if it can be tried again.
@@ -322,7 +322,7 @@ export function Table({ label, columns, rows, id, href, sort, onSort, current, c
 // Facts is a list of names and values: [[name, value], ...]; those without are left out.
 export const Facts = ({ items }) => html`<dl class="facts">${items.filter(([, value]) => value !== undefined && value !== null && value !== "").map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 
-// Needs says which role an action needs, where a session lacks it.
+// Needs shows which role an action needs, where a session lacks it.
 export function Needs({ session, role, what }) {
   const why = session.admin ? "needs the role " + role + "; yours is " + session.role : "is done on the admin listener";
   return html`<p class="needs">${what} ${why}.</p>`;

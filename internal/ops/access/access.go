@@ -23,7 +23,6 @@ import (
 )
 
 const (
-	cookieName = "bridge_live"
 	// sessionLife is how long a browser stays logged in.
 	sessionLife = 12 * time.Hour
 	// A peer may give failBurst wrong tokens at once and another each failEvery.
@@ -256,7 +255,7 @@ func (c *Control) limiter(r *http.Request) *rate.Limiter {
 
 // session returns the token of the session that a request belongs to; empty: none.
 func (c *Control) session(r *http.Request) string {
-	found, err := r.Cookie(cookieName)
+	found, err := r.Cookie(cookieName(r))
 	if err != nil {
 		return ""
 	}
@@ -289,11 +288,18 @@ func (c *Control) EndSession(w http.ResponseWriter, r *http.Request, path string
 	setCookie(w, r, path, "", -1)
 }
 
+// cookieName contains the port: browsers send a cookie to all ports of a host, and each
+// listener has sessions of its own.
+func cookieName(r *http.Request) string {
+	_, port, _ := net.SplitHostPort(r.Host) // without a port: that of the scheme
+	return "bridge_session" + port
+}
+
 // setCookie omits Secure on plain HTTP, where browsers would not send the cookie
 // back: use TLS on networks that are not yours.
 func setCookie(w http.ResponseWriter, r *http.Request, path, value string, maxAge int) {
 	http.SetCookie(w, &http.Cookie{
-		Name: cookieName, Value: value, Path: path, MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Name: cookieName(r), Value: value, Path: path, MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
 	})
 }
