@@ -10,6 +10,20 @@ import (
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
+// The variant retail has a statement of its own: without its optional columns it is that
+// of default.
+func TestDDLOfRetail(t *testing.T) {
+	plain, all := command("ddl", "--set", "mapping.variant=retail"), command("ddl", "--set", "mapping.variant=retail", "--optional")
+	if want := command("ddl"); plain.stdout != want.stdout || plain.code != exitFine {
+		t.Errorf("got exit code %d and\n%s%s\nwant\n%s", plain.code, plain.stdout, plain.stderr, want.stdout)
+	}
+	for _, column := range []string{"`order_id` STRING", "`revenue` DOUBLE", "`quantity` DOUBLE", "`items` STRING", "`search_query` STRING", "`page_title` STRING", "`event_timestamp` TIMESTAMP"} {
+		if all.code != exitFine || strings.Count(all.stdout, "\n  "+column) != 1 {
+			t.Errorf("got exit code %d and\n%s%s\nwant %s in it", all.code, all.stdout, all.stderr, column)
+		}
+	}
+}
+
 // The rescue column that ddl prints has its tag, and --alter prints what the live table
 // lacks of it.
 func TestDDLWithARescueColumn(t *testing.T) {

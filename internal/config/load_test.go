@@ -118,7 +118,7 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		"delivery.max_rows": "7", "delivery.max_bytes": "2MiB", "delivery.max_buffered": "8MiB", "delivery.linger": "20ms", "delivery.drain": "3s", "delivery.stuck_after": "90s",
 		"rejects.policy": "skip", "rejects.topic": "bad", "rejects.create": "false", "rejects.partitions": "3", "rejects.replication_factor": "2",
 		"ops.address": ":9400", "ops.pprof": "true", "ops.partition_metrics": "false", "ops.live_events": "full", "ops.peers": "a,b:1", "tracing.enabled": "true", "tracing.max_per_second": "7", "log.level": "debug", "log.format": "console",
-		"store.enabled": "true", "store.topic": "installed", "store.keys": key, "store.allowed_hosts": "a.example,*.b.example",
+		"store.enabled": "true", "store.topic": "installed", "store.keys": key, "store.allowed_hosts": "a.example,*.b.example", "store.variants_dir": "variants",
 		"admin.enabled": "true", "admin.address": "127.0.0.1:1", "admin.token_file": file, "admin.tls_cert_file": file, "admin.tls_key_file": file, "admin.rate_limit": "7",
 		"deployment": "dep", "integrations_dir": dir,
 	}

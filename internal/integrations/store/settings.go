@@ -23,6 +23,9 @@ type Settings struct {
 	// endpoints of installed integrations may have besides those of Databricks and the
 	// loopback.
 	AllowedHosts []string `yaml:"allowed_hosts" unique:"true" when:"enabled=true"`
+	// VariantsDir is a folder of blueprints, one per file, that can be chosen at install
+	// beside the built-in ones. It is read again for each install.
+	VariantsDir string `yaml:"variants_dir" when:"enabled=true"`
 }
 
 // KeyBytes is the size of a sealing key.
