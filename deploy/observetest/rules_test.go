@@ -50,7 +50,7 @@ func TestAlertsTellWhatToDo(t *testing.T) {
 }
 
 // ofProcesses are the alerts about a process, which carries all integrations.
-var ofProcesses = []string{"BridgeMemberDown", "BridgeRestarting", "BridgeReloadFailed", "BridgeBufferFull"}
+var ofProcesses = []string{"BridgeMemberDown", "BridgeRestarting", "BridgeReloadFailed", "BridgeStoreNotUsable", "BridgeBufferFull"}
 
 // An alert is one for each integration, not one for each member, and names it.
 func TestAlertsAreByIntegration(t *testing.T) {

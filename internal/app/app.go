@@ -27,6 +27,7 @@ import (
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/reload"
 	"github.com/datafly/bridge/internal/tracing"
+	"github.com/datafly/bridge/internal/webhook"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -73,7 +74,8 @@ type App struct {
 	memory       *memoryLimit
 	descriptors  descriptorWatch
 	reloads      reloads
-	watcher      *reload.Watcher // nil without Options.Reload
+	watcher      *reload.Watcher   // nil without Options.Reload
+	webhook      *webhook.Notifier // nil without webhook.url
 	stopAsked    atomic.Pointer[time.Time]
 }
 
@@ -129,6 +131,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.reloads.begin(a)
 	if o.Reload != nil {
 		a.watcher = a.newWatcher(*o.Reload)
+	}
+	if _, given := cfg.Webhook.URLSource(); given && !bounded {
+		a.webhook = webhook.New(webhook.Config{Settings: func() webhook.Settings { return a.base.Load().Webhook },
+			Deployment: cfg.Deployment, Instance: a.instance, States: a.states, Log: o.Log})
 	}
 	a.server = ops.New(endpoints, a.metrics, a.Status, o.Log)
 	return a, nil
@@ -212,6 +218,9 @@ func (a *App) Run(ctx context.Context) error {
 	watch.Go(func() error { a.histories.Run(watching, a.Status); return nil })
 	if a.watcher != nil {
 		watch.Go(func() error { a.watcher.Run(watching); return nil })
+	}
+	if a.webhook != nil {
+		watch.Go(func() error { a.webhook.Run(watching); return nil })
 	}
 	var err error
 	a.o.Stage("delivery", func() { err = a.integrations.Run(ctx) })

@@ -11,6 +11,7 @@ import (
 	"github.com/datafly/bridge/internal/ops/live"
 	"github.com/datafly/bridge/internal/panics"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/webhook"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -38,9 +39,21 @@ func (a *App) Status() ops.Status {
 	if short := a.descriptors.short(time.Now(), a.memory.descriptorsNeeded()); short != nil {
 		s.NotReady = append(s.NotReady, *short)
 	}
+	if a.webhook != nil {
+		s.Webhook = new(a.webhook.Status())
+	}
 	s = ops.NewStatus(s, all)
 	a.histories.Judge(&s)
 	return s
+}
+
+// states returns what the webhook reports of each integration.
+func (a *App) states() (all []webhook.State) {
+	for _, i := range a.Status().Integrations {
+		v := i.Verdict
+		all = append(all, webhook.State{Integration: i.Integration, State: v.State, Reason: v.Text, Remedy: v.Remedy, Since: v.Since})
+	}
+	return all
 }
 
 // statusOf returns the state of an integration. One that does not run is shown as it is
@@ -54,7 +67,7 @@ func statusOf(i integrations.Status) (s ops.IntegrationStatus) {
 	}
 	if !runs {
 		z := i.Config.Zerobus
-		s.Integration, s.Group, s.Table, s.Config = i.Name, i.Config.Kafka.Group, z.Catalog+"."+z.Schema+"."+z.Table, i.Config.Redacted()
+		s.Integration, s.Group, s.Table, s.Config = i.Name, i.Config.Kafka.Group, z.Catalog+"."+z.Schema+"."+z.Table, i.Config
 		s.State, s.NotReady, s.LiveReason, s.Sink = i.State, nil, "", zerobus.State{Table: s.Table}
 	}
 	s.Reason, s.NextTry = i.Reason, i.NextTry

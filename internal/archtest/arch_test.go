@@ -31,14 +31,15 @@ var arrows = map[string][]string{
 	"zerobus/emulator":              {"zerobus/zerobuspb", "internal/delta"},
 	"zerobus/zerobuspb":             {},
 	"internal/blueprinttest":        {"mapping", "internal/plaintext", "internal/spelling"},
-	"internal/config":               {"consumer", "mapping", "zerobus", "internal/admin/listener", "internal/integrations/store", "internal/ops", "internal/plaintext", "internal/setting", "internal/spelling", "internal/tracing"},
+	"internal/config":               {"consumer", "mapping", "zerobus", "internal/admin/listener", "internal/integrations/store", "internal/ops", "internal/plaintext", "internal/setting", "internal/spelling", "internal/tracing", "internal/webhook"},
+	"internal/webhook":              {"internal/ops", "internal/plaintext", "internal/setting"},
 	"internal/setting":              {"internal/plaintext", "internal/spelling"},
 	"internal/setup":                {"zerobus", "internal/config", "internal/databricks", "internal/pipeline", "internal/plaintext", "internal/setting"},
 	"internal/spelling":             {},
 	"internal/plaintext":            {},
 	"internal/databricks":           {},
 	"internal/delta":                {},
-	"internal/app":                  {"consumer", "zerobus", "internal/admin", "internal/admin/listener", "internal/config", "internal/console", "internal/integrations/manage", "internal/integrations/store", "internal/integrations", "internal/kafka", "internal/memory", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/panics", "internal/pipeline", "internal/plaintext", "internal/reload", "internal/tracing"},
+	"internal/app":                  {"consumer", "zerobus", "internal/admin", "internal/admin/listener", "internal/config", "internal/console", "internal/integrations/manage", "internal/integrations/store", "internal/integrations", "internal/kafka", "internal/memory", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/panics", "internal/pipeline", "internal/plaintext", "internal/reload", "internal/tracing", "internal/webhook"},
 	"internal/integrations":         {"internal/config", "internal/panics"},
 	"internal/integrations/store":   {"internal/kafka", "internal/plaintext", "internal/setting"},
 	"internal/integrations/catalog": {module, "mapping", "internal/config", "internal/plaintext"},
@@ -91,7 +92,7 @@ var boundaries = []boundary{
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/admin", "internal/console", "internal/config", "internal/databricks", "internal/oauthtoken", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/setting", "internal/setup", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/sdk"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/admin", "internal/console", "internal/config", "internal/databricks", "internal/oauthtoken", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/setting", "internal/setup", "internal/webhook", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/sdk"}},
 }
 
 func TestArrows(t *testing.T) {

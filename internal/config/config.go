@@ -10,6 +10,7 @@ package config
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -24,6 +25,7 @@ import (
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/setting"
 	"github.com/datafly/bridge/internal/tracing"
+	"github.com/datafly/bridge/internal/webhook"
 	"github.com/datafly/bridge/mapping"
 	"github.com/datafly/bridge/zerobus"
 )
@@ -38,6 +40,7 @@ type Config struct {
 	Delivery consumer.Delivery `yaml:"delivery" scope:"process"`
 	Rejects  consumer.Rejects  `yaml:"rejects"`
 	Ops      ops.Settings      `yaml:"ops" scope:"process"`
+	Webhook  webhook.Settings  `yaml:"webhook" scope:"process"`
 	Tracing  tracing.Settings  `yaml:"tracing" scope:"process"`
 	Log      Log               `yaml:"log" scope:"process"`
 	Store    store.Settings    `yaml:"store" scope:"process"`
@@ -152,6 +155,9 @@ func (c *Config) Redacted() map[string]any {
 	}
 	return all.AllSettings()
 }
+
+// MarshalJSON returns Redacted, for /status.
+func (c *Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.Redacted()) }
 
 // YAML returns the configuration as a file in the order of the documentation,
 // with secrets redacted.

@@ -103,6 +103,10 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	variants := mapping.Builtins()
+	chat := filepath.Join(dir, "chat")
+	if err := os.WriteFile(chat, []byte("https://chat.example/x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	// Several environments, since keys exclude one another.
 	shared := map[string]string{
 		"kafka.brokers": "b1,b2:9093", "kafka.topics": "t1, t2", "kafka.group": "g", "kafka.start": "latest", "kafka.isolation": "read_uncommitted", "kafka.protocol": "consumer",
@@ -117,16 +121,16 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		"mapping.timestamp_fallback": "kafka", "mapping.on_bad_timestamp": "next", "mapping.require_consent": "analytics,marketing", "mapping.on_missing_consent": "drop", "mapping.max_events_per_record": "500",
 		"delivery.max_rows": "7", "delivery.max_bytes": "2MiB", "delivery.max_buffered": "8MiB", "delivery.linger": "20ms", "delivery.drain": "3s", "delivery.stuck_after": "90s",
 		"rejects.policy": "skip", "rejects.topic": "bad", "rejects.create": "false", "rejects.partitions": "3", "rejects.replication_factor": "2",
-		"ops.address": ":9400", "ops.pprof": "true", "ops.partition_metrics": "false", "ops.live_events": "full", "ops.peers": "a,b:1", "tracing.enabled": "true", "tracing.max_per_second": "7", "log.level": "debug", "log.format": "console",
+		"ops.address": ":9400", "ops.pprof": "true", "ops.partition_metrics": "false", "ops.live_events": "full", "ops.peers": "a,b:1", "webhook.states": "blocked,failed", "tracing.enabled": "true", "tracing.max_per_second": "7", "log.level": "debug", "log.format": "console",
 		"store.enabled": "true", "store.topic": "installed", "store.keys": key, "store.allowed_hosts": "a.example,*.b.example", "store.variants_dir": "variants",
 		"admin.enabled": "true", "admin.address": "127.0.0.1:1", "admin.token_file": file, "admin.tls_cert_file": file, "admin.tls_key_file": file, "admin.rate_limit": "7",
 		"deployment": "dep", "integrations_dir": dir,
 	}
 	environments := []map[string]string{
 		{"mapping.blueprint": file, "admin.jwks_file": file,
-			"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "u", "kafka.sasl.password": "p"},
+			"zerobus.client_secret": "v", "ops.token": "sixteen characters", "webhook.url": "https://chat.example/x", "webhook.secret": "sixteen characters", "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "u", "kafka.sasl.password": "p"},
 		{"mapping.blueprint_text": "version: 2\n", "admin.jwt_secret_file": key,
-			"zerobus.client_secret_file": file, "ops.token_file": token, "kafka.sasl.mechanism": "plain", "kafka.sasl.username": "u", "kafka.sasl.password_file": file},
+			"zerobus.client_secret_file": file, "ops.token_file": token, "webhook.url_file": chat, "webhook.secret_file": token, "kafka.sasl.mechanism": "plain", "kafka.sasl.username": "u", "kafka.sasl.password_file": file},
 		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "OAUTHBEARER", "kafka.sasl.oauth.token_url": "https://idp.example", "kafka.sasl.oauth.client_id": "i",
 			"kafka.sasl.oauth.client_secret": "s", "kafka.sasl.oauth.scopes": "a,b"},
 		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "oauthbearer", "kafka.sasl.oauth.token_url": "https://idp.example", "kafka.sasl.oauth.client_id": "i",

@@ -160,6 +160,8 @@ func TestRules(t *testing.T) {
 		{"rejects.partitions", []string{"rejects.partitions=-1"}, "between 0 and 10000"},
 		{"rejects.replication_factor", []string{"rejects.replication_factor=0"}, "must be -1"},
 		{"tracing.max_per_second", []string{"tracing.max_per_second=0"}, "between 1 and 10000"},
+		{"webhook.url", []string{"webhook.url=chat"}, "must be an http or https URL"},
+		{"webhook.states", []string{"webhook.states=fine"}, "is not a state"},
 		{"ops.live_events", []string{"ops.live_events=on"}, "must be one of off, metadata, full"},
 		{"ops.live_events", []string{"ops.live_events=full", "ops.address=:9400"}, "must not be full without ops.token"},
 		{"ops.live_events", []string{"ops.live_events=full", "ops.address=bridge.example:9400"}, "must not be full without ops.token"},

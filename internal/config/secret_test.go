@@ -18,7 +18,7 @@ import (
 	"github.com/datafly/bridge/internal/setting"
 )
 
-const hush = "hunter2-hunter2"
+const hush = "hunter2-hunter2-hunter2"
 
 func TestSecretsAreNeverShown(t *testing.T) {
 	c := load(t, config.Options{File: write(t, strings.Replace(complete, "hush", hush, 1)),
@@ -147,10 +147,15 @@ func TestSecretsAreReadWithoutLineBreaks(t *testing.T) {
 	needs := map[string][]string{ // a secret without effect is refused
 		"kafka.sasl.password":            {"BRIDGE_KAFKA_SASL_MECHANISM=plain", "BRIDGE_KAFKA_SASL_USERNAME=u"},
 		"kafka.sasl.oauth.client_secret": {"BRIDGE_KAFKA_SASL_MECHANISM=oauthbearer", "BRIDGE_KAFKA_SASL_OAUTH_TOKEN_URL=https://i", "BRIDGE_KAFKA_SASL_OAUTH_CLIENT_ID=i"},
+		"webhook.secret":                 {"BRIDGE_WEBHOOK_URL=https://chat.example"},
 	}
 	for _, k := range config.Keys() {
 		if k.Type != "secret" {
 			continue
+		}
+		hush := hush
+		if k.Path == "webhook.url" {
+			hush = "https://chat.example/" + hush
 		}
 		for name, text := range map[string]string{"break": hush + "\n", "breaks around": "\r\n" + hush + "\r\n\n", "mark": "\ufeff" + hush} {
 			section, key, _ := strings.Cut(k.Path, ".")
@@ -162,7 +167,7 @@ func TestSecretsAreReadWithoutLineBreaks(t *testing.T) {
 			} {
 				c := load(t, o)
 				got := map[string]setting.Secret{"zerobus.client_secret": c.Zerobus.ClientSecret, "kafka.sasl.password": c.Kafka.SASL.Password,
-					"kafka.sasl.oauth.client_secret": c.Kafka.SASL.OAuth.ClientSecret, "ops.token": c.Ops.Token}[k.Path]
+					"kafka.sasl.oauth.client_secret": c.Kafka.SASL.OAuth.ClientSecret, "ops.token": c.Ops.Token, "webhook.url": c.Webhook.URL, "webhook.secret": c.Webhook.Secret}[k.Path]
 				if got.Reveal() != hush {
 					t.Errorf("%s, %s, %s: got %q, want %q", k.Path, from, name, got.Reveal(), hush)
 				}

@@ -32,8 +32,8 @@ var familiar = map[string]string{
 }
 
 // suggest returns the key meant by an unknown path, or "" when nothing comes
-// close: the same name in another section first, then the one key of its section
-// that has the word in its name, then the nearest spelling.
+// close: the one key of its section that has the word in its name, then the same name
+// in another section, then the nearest spelling.
 func suggest(path string) string {
 	section, name := "", path
 	if dot := strings.LastIndexByte(path, '.'); dot >= 0 {
@@ -57,17 +57,16 @@ func suggest(path string) string {
 	if distance <= 1 {
 		return near
 	}
-	if elsewhere := only(paths, func(p string) bool { return strings.HasSuffix(p, "."+word) }); elsewhere != "" {
-		return elsewhere
+	part := func(p string) bool {
+		rest, within := strings.CutPrefix(p, section+".")
+		return within && len(name) > 1 && !strings.Contains(rest, ".") && strings.Contains("_"+rest, "_"+word)
 	}
-	if len(name) > 1 {
-		part := only(paths, func(p string) bool {
-			rest, within := strings.CutPrefix(p, section+".")
-			return within && !strings.Contains(rest, ".") && strings.Contains("_"+rest, "_"+word)
-		})
-		if part != "" {
-			return part
-		}
+	elsewhere := only(paths, func(p string) bool { return strings.HasSuffix(p, "."+word) })
+	if slices.ContainsFunc(paths, part) {
+		elsewhere = only(paths, part)
+	}
+	if elsewhere != "" {
+		return elsewhere
 	}
 	slipsIn := path
 	if strings.HasPrefix(near, section+".") {

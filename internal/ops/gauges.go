@@ -46,6 +46,18 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	send(prometheus.GaugeValue, "bridge_buffered_limit_bytes", "Budget in bytes for bridge_buffered_bytes over all integrations; fetching pauses when it is used up.", float64(s.BufferedLimit))
 	send(prometheus.CounterValue, "bridge_log_lines_dropped_total", "Log lines dropped because standard error was not read in time or could not be written.", float64(s.LogLinesDropped))
+	if s := s.Store; s != nil {
+		gauge := func(name, help string, value float64) { send(prometheus.GaugeValue, name, help, value) }
+		gauge("bridge_store_ok", "1 if the store of installed integrations can be read and written, else 0; /status shows the problem and the remedy. Absent without a store.", oneIf(s.Known && s.Problem == nil))
+		gauge("bridge_store_integrations", "Installed integrations.", float64(s.Integrations))
+		gauge("bridge_store_ignored_records", "Records of the store that are not followed: foreign, malformed or of a newer format.", float64(s.Ignored))
+	}
+	if w := s.Webhook; w != nil {
+		const requests = "Requests to webhook.url, by result. A message that failed is sent again for up to 30 minutes."
+		send(prometheus.CounterValue, "bridge_webhook_requests_total", requests, float64(w.Sent), "result", "ok")
+		send(prometheus.CounterValue, "bridge_webhook_requests_total", requests, float64(w.Failed), "result", "error")
+		send(prometheus.CounterValue, "bridge_webhook_dropped_total", "Messages to webhook.url that were given up, or gave way to newer ones.", float64(w.Dropped))
+	}
 	of := make(map[string]int)
 	for _, i := range s.Integrations {
 		of[i.State]++

@@ -247,7 +247,7 @@ func TestIntegrationsAreCountedSeparately(t *testing.T) {
 		t.Error("the second has acknowledgements of the first")
 	}
 	// What is not the process's has the label, and what is has not.
-	ofProcess := map[string]bool{"bridge_build_info": true, "bridge_buffered_limit_bytes": true, "bridge_integrations": true, "bridge_log_lines_dropped_total": true}
+	ofProcess := map[string]bool{"bridge_build_info": true, "bridge_buffered_limit_bytes": true, "bridge_integrations": true, "bridge_log_lines_dropped_total": true, "bridge_store_ok": true, "bridge_store_integrations": true, "bridge_store_ignored_records": true, "bridge_webhook_requests_total": true, "bridge_webhook_dropped_total": true}
 	for name, f := range families {
 		want := strings.HasPrefix(name, "bridge_") && !ofProcess[name] && !strings.HasPrefix(name, "bridge_config_")
 		for _, metric := range f.GetMetric() {

@@ -220,6 +220,8 @@ The alerts are those of [deploy/prometheus/rules.yaml](../deploy/prometheus/rule
 | Is the buffer budget used up? | 'sum by (instance) (bridge_buffered_bytes) / on (instance) bridge_buffered_limit_bytes' | BridgeBufferFull: for 30 minutes; the sink is slower than the topic |
 | Will the token be refreshed? | 'bridge_token_expires_in_seconds', 'rate(bridge_token_mints_total{result="error"}[5m])' | BridgeTokenNotRefreshed: below 150 while minting fails |
 | Is the configuration on disk in force? | 'bridge_config_last_reload_successful' | BridgeReloadFailed: 0 for 10 minutes |
+| Can installed integrations be changed? | 'bridge_store_ok', 'bridge_store_ignored_records' | BridgeStoreNotUsable: 0 for 10 minutes |
+| Are state changes reported? | 'rate(bridge_webhook_requests_total{result="error"}[5m])', 'bridge_webhook_dropped_total' | -; see [webhooks.md](webhooks.md) |
 | How far behind is it, for an autoscaler? | 'max by (integration) (bridge_seconds_behind)' | -; see [scaling.md](scaling.md#autoscaling) |
 | Does every integration run? | 'bridge_integration_state{state="failed"}', 'bridge_integrations' | BridgeIntegrationFailed: for 6 minutes |
 | Is the group stable? | 'sum by (kind) (increase(bridge_rebalances_total[30m]))' | BridgeExpelled: lost more than twice |

@@ -89,6 +89,9 @@ func process(all ...ops.IntegrationStatus) ops.Status {
 	return ops.NewStatus(ops.Status{
 		Time: now, Version: "v0.1.0", Deployment: "zerobus-bridge", Started: now.Add(-3 * time.Hour), BufferedLimit: 256 << 20,
 		Memory: memory.State{Bound: 630 << 20, SoftLimit: 448 << 20, Cgroup: 512 << 20, Warning: "up to 630 MiB are needed; raise the limit"},
+		Store: &ops.StoreStatus{Topic: "zerobus-bridge-integrations", Known: true, Revision: 12, Integrations: 3, Ignored: 1, Notes: []string{"record x: format 2"}, Since: now,
+			Problem: &consumer.NotReady{Code: "wrong_policy", Text: "cleanup.policy is delete", Remedy: "set it to compact"}},
+		Webhook: &ops.WebhookStatus{Sent: 4, Failed: 2, Dropped: 1, Error: "HTTP 500"},
 	}, all)
 }
 

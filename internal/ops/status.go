@@ -72,7 +72,38 @@ type Status struct {
 	// Reload is the state of the configuration. It does not affect Ready.
 	Reload ReloadStatus `json:"reload"`
 
+	// Store is nil without a store of installed integrations.
+	Store *StoreStatus `json:"store,omitempty"`
+
+	// Webhook is nil unless webhook.url is set.
+	Webhook *WebhookStatus `json:"webhook,omitempty"`
+
 	Integrations []IntegrationStatus `json:"integrations"`
+}
+
+// StoreStatus is the state of the store of installed integrations. It does not affect
+// Ready while an integration runs.
+type StoreStatus struct {
+	Topic    string `json:"topic"`
+	Known    bool   `json:"known"`    // it was read at least once
+	Revision int64  `json:"revision"` // offset up to which it was read
+	// Problem is why nothing can be written, or why the topic is not followed; nil: none.
+	// What was read last stays in force.
+	Problem      *consumer.NotReady `json:"problem,omitempty"`
+	Since        time.Time          `json:"problem_since,omitzero"`
+	Integrations int                `json:"integrations"`          // installed
+	Shadowed     []string           `json:"shadowed,omitempty"`    // of them: a file describes one of the same name
+	Ignored      int                `json:"ignored"`               // records that are foreign, malformed or of a newer format
+	Notes        []string           `json:"ignored_why,omitempty"` // of the first few
+}
+
+// WebhookStatus counts the messages to webhook.url since the start.
+type WebhookStatus struct {
+	Sent    int64  `json:"sent"`            // messages
+	Failed  int64  `json:"failed"`          // attempts
+	Dropped int64  `json:"dropped"`         // messages that were never sent
+	Queued  int    `json:"queued"`          // messages that wait
+	Error   string `json:"error,omitempty"` // of the last attempt
 }
 
 // IntegrationStatus is the state of one integration. Of a failed or disabled one, what

@@ -19,7 +19,7 @@ const pollTimeout = 2 * time.Minute
 func (p *Pipeline) Status() ops.IntegrationStatus {
 	s := ops.IntegrationStatus{
 		Integration: cmp.Or(p.cfg.Name, config.DefaultIntegration), State: p.state.Load().(string), Table: p.Table(), Group: p.kafka.Group,
-		Sink: p.client.State(), Totals: p.deps.Metrics.Totals(), Config: p.Settings().Redacted(),
+		Sink: p.client.State(), Totals: p.deps.Metrics.Totals(), Config: p.Settings(),
 	}
 	if p50, p99, ok := p.deps.Metrics.RecentAcks(); ok {
 		s.Ack = &ops.Acks{P50: p50, P99: p99}
