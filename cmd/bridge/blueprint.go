@@ -229,7 +229,7 @@ func readLiveTable(cmd *cobra.Command) (*liveTable, error) {
 // column. It calls first, if not nil, before it reads. The client it returns is closed: it
 // knows the table and takes no rows.
 func readTable(cmd *cobra.Command, cfg *config.Config, first func(context.Context, *zerobus.Client), tags bool) (_ *zerobus.Client, _ []zerobus.Column, rescue string, _ error) {
-	client, err := pipeline.NewClient(cfg, version(), commandLogger(cmd, cfg.Log, nil))
+	client, err := pipeline.NewClient(cfg, version(), commandLogger(cmd, cfg.Log, nil), nil)
 	if err != nil {
 		return nil, nil, "", &usageError{err}
 	}

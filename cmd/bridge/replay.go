@@ -158,6 +158,9 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay
 	if werr := f.output.writeTable(cmd, report, report.WriteText); werr != nil {
 		return werr
 	}
+	if refused, ok := errors.AsType[*pipeline.Refused](err); ok {
+		err = fmt.Errorf("refused: %s; %s", refused.Reason, strings.Replace(refused.Remedy, "allow to skip them", "add --allow-skip to skip them", 1))
+	}
 	return suggest(err, "") // no command of the bridge helps
 }
 

@@ -49,7 +49,7 @@ var arrows = map[string][]string{
 	"internal/console":              {"internal/ops/access"},
 	"internal/reload":               {"internal/plaintext"},
 	"internal/pipeline":             {"consumer", "mapping", "zerobus", "internal/config", "internal/databricks", "internal/deadletter", "internal/kafka", "internal/memory", "internal/ops", "internal/panics", "internal/plaintext", "internal/setting", "internal/tracing"},
-	"internal/operations":           {"consumer", "internal/config", "internal/deadletter", "internal/kafka", "internal/pipeline", "internal/plaintext", "internal/terminal", "mapping"},
+	"internal/operations":           {"consumer", "internal/blueprinttest", "internal/config", "internal/deadletter", "internal/kafka", "internal/pipeline", "internal/plaintext", "internal/terminal", "mapping", "zerobus"},
 	"internal/logwriter":            {},
 	"internal/hangup":               {},
 	"internal/oauthtoken":           {"internal/plaintext"},

@@ -181,7 +181,7 @@ func (s *List) Add(r *Record) {
 			g.First = &at
 		}
 		if g.Last == nil || at.After(*g.Last) {
-			g.Last = &at
+			g.Last, g.Example, g.Reason = &at, r.Name(s.topics), plaintext.ShortLine(r.Reason, MaxReason)
 		}
 	}
 	s.Older += max(r.Copies-1, 0)

@@ -44,19 +44,11 @@ type ReplayReport struct {
 	integration string
 }
 
-// RefusedError is why a replay was not executed. It ends with the remedy.
-type RefusedError struct{ Err error }
-
-func (e *RefusedError) Error() string { return "refused: " + e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *RefusedError) Unwrap() error { return e.Err }
-
 // stopMembers are commands that end the members of a group.
 const stopMembers = `"kubectl scale deployment/bridge --replicas=0", "docker compose stop bridge" or "systemctl stop bridge"`
 
 // Replay plans a replay and, with Execute, commits its offsets, reads them back and logs
-// one audit line. With a *[RefusedError] the report shows why; without a report, the
+// one audit line. With a *pipeline.Refused the report shows why; without a report, the
 // error is that of Kafka. It takes a minute at most.
 func Replay(ctx context.Context, cluster *kafka.Client, o ReplayOptions, log *zap.Logger) (*ReplayReport, error) {
 	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
@@ -77,12 +69,13 @@ func Replay(ctx context.Context, cluster *kafka.Client, o ReplayOptions, log *za
 	switch {
 	case !o.Execute:
 	case r.Totals.Skipped > 0 && !o.AllowSkip:
-		refused = &RefusedError{fmt.Errorf("%d events were never delivered and never would be; choose an earlier --to, or add --allow-skip to skip them", r.Totals.Skipped)}
+		refused = &pipeline.Refused{Field: "allow_skip", Reason: fmt.Sprintf("%d events were never delivered and never would be", r.Totals.Skipped),
+			Remedy: "choose an earlier position, or allow to skip them"}
 	default:
 		err := cluster.CommitReplay(ctx, o.Group, moves)
 		if active, ok := errors.AsType[*kafka.ActiveGroupError](err); ok {
 			r.Members = active.Members
-			refused = &RefusedError{fmt.Errorf("%w, for example with %s", active, stopMembers)}
+			refused = &pipeline.Refused{Reason: active.Error(), Remedy: "for example with " + stopMembers}
 			break
 		}
 		if err != nil {

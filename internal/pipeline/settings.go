@@ -64,10 +64,12 @@ func OpenDeadLetters(ctx context.Context, cl *kafka.Client, integrations ...*con
 	return deadletter.Open(ctx, cl, cfgs...)
 }
 
-// NewClient returns the sink client of an integration, for commands that run no
-// pipeline. It does no I/O.
-func NewClient(c *config.Config, version string, log *zap.Logger) (*zerobus.Client, error) {
-	return zerobus.New(zerobusConfig(c, secretsOf(c, log), version), log, nil)
+// NewClient returns the sink client of an integration, for what runs no pipeline. It
+// does no I/O. connections are those of NewParts.
+func NewClient(c *config.Config, version string, log *zap.Logger, connections *zerobus.Connections) (*zerobus.Client, error) {
+	target := zerobusConfig(c, secretsOf(c, log), version)
+	target.Connections = connections
+	return zerobus.New(target, log, nil)
 }
 
 // Parts are the connections and the schema of an integration, for commands that
@@ -84,10 +86,8 @@ type Parts struct {
 // parts have their own. An error is about the configuration.
 func NewParts(c *config.Config, version string, log *zap.Logger, connections *zerobus.Connections) (*Parts, error) {
 	p := &Parts{settings: c}
-	target := zerobusConfig(c, secretsOf(c, log), version)
-	target.Connections = connections
 	var err error
-	if p.Client, err = zerobus.New(target, log, nil); err != nil {
+	if p.Client, err = NewClient(c, version, log, connections); err != nil {
 		return nil, err
 	}
 	if p.Schema, err = NewSchema(c, p.Client, log); err == nil {
