@@ -31,6 +31,9 @@ func TestNewestDeadLetters(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if got, want := deadLetters.Partial(), limit < 30; got != want {
+				t.Errorf("limit %d: got partial %v, want %v", limit, got, want)
+			}
 			for i, l := range found {
 				texts = append(texts, string(l.Original.Value))
 				if l.Code != "bad" || l.Resolved || i > 0 && l.Partition == found[i-1].Partition && l.Offset > found[i-1].Offset {
@@ -75,6 +78,9 @@ func TestNewestDeadLettersAreBoundedInBytes(t *testing.T) {
 	found, err := deadLetters.Newest(ctx, 500)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !deadLetters.Partial() {
+		t.Error("got a complete list, want what was left out to be reported")
 	}
 	if n := len(found); n < 30 || n > most/size {
 		t.Fatalf("got %d dead letters of %d bytes, want as many as fit into %d", n, size, most)

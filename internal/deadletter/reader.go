@@ -32,6 +32,7 @@ type Reader struct {
 	unverified int
 	elsewhere  int
 	entries    *entries
+	partial    bool // see Partial
 }
 
 // partition is one partition of a dead-letter topic, from its first offset to the
@@ -196,9 +197,11 @@ const maxNewestBytes = 32 << 20
 // Newest returns up to limit of the newest dead letters that were not redriven, one
 // of each event, newest first. It reads the last limit records of each partition, and
 // the parts before them of a dead letter that ends there; they hold all markers about
-// the dead letters among them. The result is the caller's.
+// the dead letters among them. The result is the caller's. Partial reports afterwards
+// whether there may be older ones.
 func (l *Reader) Newest(ctx context.Context, limit int) ([]*Record, error) {
 	var newest []*Record
+	l.partial = false
 	held := 0 // bytes of newest
 	events := newEntries(maxNewestBytes)
 	done := map[*partition]*redriven{}
@@ -212,6 +215,7 @@ func (l *Reader) Newest(ctx context.Context, limit int) ([]*Record, error) {
 		if err != nil {
 			return nil, err
 		}
+		l.partial = l.partial || from > p.start
 		err = l.read(ctx, p, from, func(marker *kgo.Record) {
 			if !markers.add(marker, l.markerHome(p)) {
 				l.unverified++
@@ -226,7 +230,9 @@ func (l *Reader) Newest(ctx context.Context, limit int) ([]*Record, error) {
 			events.note(r, p)
 			newest = append(newest, r)
 			if held += r.bytes(); held > 2*maxNewestBytes {
-				newest, held = newestOf(newest, len(newest)) // some may have been redriven, so no limit yet
+				all := len(newest)
+				newest, held = newestOf(newest, all) // some may have been redriven, so no limit yet
+				l.partial = l.partial || len(newest) < all
 			}
 			return nil
 		})
@@ -238,13 +244,18 @@ func (l *Reader) Newest(ctx context.Context, limit int) ([]*Record, error) {
 			whole, _ := done[partOf(r)].has(r.Offset)
 			return whole || !events.newest(r, partOf(r))
 		})
+		all := len(newest)
 		newest, held = newestOf(newest, limit)
+		l.partial = l.partial || len(newest) < all
 	}
 	for _, r := range newest {
 		_, r.Delivered = done[partOf(r)].has(r.Offset)
 	}
 	return newest, nil
 }
+
+// Partial reports whether Newest left dead letters out that are older.
+func (l *Reader) Partial() bool { return l.partial }
 
 // firstPart returns the offset of the first part where a part is at the one given, as
 // far as no others are between them, and else that offset.

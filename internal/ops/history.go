@@ -3,7 +3,9 @@ package ops
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -13,19 +15,53 @@ const (
 	historySteps = 180 // 15 minutes
 )
 
-// History has the figures of an integration in steps of equal length, the oldest first.
-// A figure is -1 where it is unknown. It is read-only.
+// Series are figures, the oldest first; below 0: unknown, which JSON has as null.
+type Series []float32
+
+// MarshalJSON implements json.Marshaler.
+func (s Series) MarshalJSON() ([]byte, error) {
+	text := make([]byte, 1, 2+8*len(s))
+	text[0] = '['
+	for i, v := range s {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		if v < 0 {
+			text = append(text, "null"...)
+		} else {
+			text = strconv.AppendFloat(text, float64(v), 'f', -1, 32)
+		}
+	}
+	return append(text, ']'), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Series) UnmarshalJSON(text []byte) error {
+	var values []*float32
+	if err := json.Unmarshal(text, &values); err != nil {
+		return err
+	}
+	*s = make(Series, len(values))
+	for i, v := range values {
+		if (*s)[i] = -1; v != nil {
+			(*s)[i] = max(*v, -1)
+		}
+	}
+	return nil
+}
+
+// History has the figures of an integration in steps of equal length. It is read-only.
 type History struct {
 	End         time.Time `json:"end"` // of the last step, a multiple of the step
 	StepSeconds int       `json:"step_seconds"`
-	Rows        []float32 `json:"rows_per_second"`     // delivered
-	Outcomes    []float32 `json:"outcomes_per_second"` // events delivered, rejected or filtered
-	Rejected    []float32 `json:"rejected_per_second"` // events
-	Lag         []float32 `json:"lag"`                 // at the end of the step
-	Oldest      []float32 `json:"oldest_unacked_seconds"`
-	P50         []float32 `json:"ack_p50_seconds"`
-	P99         []float32 `json:"ack_p99_seconds"`
-	DeadLetters []float32 `json:"dead_letters"` // since the start
+	Rows        Series    `json:"rows_per_second"`     // delivered
+	Outcomes    Series    `json:"outcomes_per_second"` // events delivered, rejected or filtered
+	Rejected    Series    `json:"rejected_per_second"` // events
+	Lag         Series    `json:"lag"`                 // at the end of the step
+	Oldest      Series    `json:"oldest_unacked_seconds"`
+	P50         Series    `json:"ack_p50_seconds"`
+	P99         Series    `json:"ack_p99_seconds"`
+	DeadLetters Series    `json:"dead_letters"` // since the start
 }
 
 // figures returns the figures, and how those of several steps and of several members
@@ -38,7 +74,7 @@ func (h *History) figures() []figure {
 }
 
 type figure struct {
-	values           *[]float32
+	values           *Series
 	ofSteps, members func([]float32) float32
 }
 

@@ -133,61 +133,72 @@ type deadLetters struct{ p *Pipeline }
 // have written those.
 const maxListedValue, maxHeaderText = 8 << 10, 500
 
-func (d deadLetters) newest(ctx context.Context, limit int) ([]*deadletter.Record, error) {
+func (d deadLetters) newest(ctx context.Context, limit int) (found []*deadletter.Record, complete bool, err error) {
 	all, err := deadletter.Open(ctx, d.p.cluster.Client, d.p.kafka)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return all.Newest(ctx, limit)
+	found, err = all.Newest(ctx, limit)
+	return found, !all.Partial(), err
 }
 
 // Newest implements live.DeadLetters.
-func (d deadLetters) Newest(ctx context.Context, limit int, content bool) ([]live.DeadLetter, error) {
-	found, err := d.newest(ctx, limit)
+func (d deadLetters) Newest(ctx context.Context, limit int) ([]live.DeadLetter, bool, error) {
+	found, complete, err := d.newest(ctx, limit)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	all := make([]live.DeadLetter, 0, len(found))
 	for _, f := range found {
-		o := f.Original
-		index := 0 // without headers: the first event
-		if len(f.Events) > 0 {
-			index = f.Events[0].First
-		}
-		about := summaryOf(o.Value, index)
-		entry := live.DeadLetter{
-			Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", headerText(o.Topic), o.Partition, o.Offset),
-			Events: headerText(f.Events.Without(f.Delivered).String()), Code: headerText(f.Code), Column: headerText(f.Column),
-			Meaning: codeMeanings[f.Code], Reason: headerText(f.Reason), Attempts: f.Attempts,
-			FailedAt: f.FailedAt, Type: about.Kind, Name: about.Name, MessageID: about.ID, Size: len(o.Value),
-		}
-		if f.Fault != "" {
-			entry.Meaning = "the headers of this dead letter are incomplete, so it cannot be redriven"
-		}
-		if content {
-			entry.Value = pageValue(o.Value[:min(len(o.Value), maxListedValue)])
-		}
-		all = append(all, entry)
+		all = append(all, listed(f))
 	}
-	return all, nil
+	return all, complete, nil
+}
+
+// listed returns what a list shows of a dead letter.
+func listed(f *deadletter.Record) live.DeadLetter {
+	o := f.Original
+	index := 0 // without headers: the first event
+	if len(f.Events) > 0 {
+		index = f.Events[0].First
+	}
+	about := summaryOf(o.Value, index)
+	entry := live.DeadLetter{
+		Topic: f.Topic, Partition: f.Partition, Offset: f.Offset, Source: fmt.Sprintf("%s/%d/%d", headerText(o.Topic), o.Partition, o.Offset), From: o.Partition,
+		Events: headerText(f.Events.Without(f.Delivered).String()), Code: headerText(f.Code), Column: headerText(f.Column),
+		Meaning: codeMeanings[f.Code], Reason: headerText(f.Reason), Attempts: f.Attempts,
+		FailedAt: f.FailedAt, Type: about.Kind, Name: about.Name, MessageID: about.ID, Size: len(o.Value),
+		Content: func() string { return pageValue(o.Value[:min(len(o.Value), maxListedValue)]) },
+	}
+	if o.Topic == "" {
+		entry.From = -1
+	}
+	if f.Fault != "" {
+		entry.Meaning = "the headers of this dead letter are incomplete, so it cannot be redriven"
+	}
+	return entry
 }
 
 // DryRun implements live.DeadLetters: the record of each dead letter is restored and
 // mapped by the schema in force. Nothing is written, so a refusal by the table
 // itself is not found.
-func (d deadLetters) DryRun(ctx context.Context, limit int) (t live.DryRun, err error) {
+func (d deadLetters) DryRun(ctx context.Context, limit int, selected live.DeadLetterFilter) (t live.DryRun, err error) {
 	now := d.p.schema.Current()
 	if now == nil {
 		return t, errors.New("the blueprint has not been compiled for the table yet; wait until the bridge has started")
 	}
-	found, err := d.newest(ctx, limit)
+	found, complete, err := d.newest(ctx, limit)
 	if err != nil {
 		return t, err
 	}
+	t.Read, t.Complete = len(found), complete
 	mapper, still := now.NewMapper(), map[live.RejectedAgain]int{}
 	for _, f := range found {
 		if ctx.Err() != nil {
 			return t, ctx.Err()
+		}
+		if about := listed(f); !selected.Match(&about) {
+			continue
 		}
 		t.DeadLetters++
 		if f.Fault != "" {

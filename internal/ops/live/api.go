@@ -2,12 +2,10 @@ package live
 
 import (
 	"cmp"
-	"context"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // serveEvents lists the events of the log, newest first. Parameters: q (in type,
@@ -62,8 +60,27 @@ func (p *Page) serveEvent(v *view, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e, open, ok := v.events.Get(id)
+	p.showEvent(w, r, e, open, ok)
+}
+
+// serveEventAt serves the event of a partition and an offset. Parameters: topic, where
+// there are several, and index, its number in the record.
+func (p *Page) serveEventAt(v *view, w http.ResponseWriter, r *http.Request) {
+	partition, err := strconv.ParseInt(r.PathValue("partition"), 10, 32)
+	offset, err2 := strconv.ParseInt(r.PathValue("offset"), 10, 64)
+	index, err3 := strconv.Atoi(cmp.Or(r.URL.Query().Get("index"), "0"))
+	if err != nil || err2 != nil || err3 != nil {
+		fail(w, http.StatusNotFound, "an event is named by the numbers of its partition and its offset")
+		return
+	}
+	p.read(v) // updates events in flight to retrying
+	e, open, ok := v.events.At(r.URL.Query().Get("topic"), int32(partition), offset, index)
+	p.showEvent(w, r, e, open, ok)
+}
+
+func (p *Page) showEvent(w http.ResponseWriter, r *http.Request, e Event, open func() Content, ok bool) {
 	if !ok {
-		fail(w, http.StatusNotFound, "the event was evicted by newer ones")
+		fail(w, http.StatusNotFound, "the event is not in the sample of this member, or was evicted by newer ones")
 		return
 	}
 	d := detail{Mode: p.cfg.Mode, Event: e}
@@ -107,115 +124,6 @@ func (p *Page) serveConfig(v *view, w http.ResponseWriter, _ *http.Request) {
 		config = only.Integrations[0].Config
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"config": config})
-}
-
-// DeadLetters reads the dead-letter topics.
-type DeadLetters interface {
-	// Newest returns up to max of the newest dead letters, newest first, with their
-	// content if content is true. It writes nothing.
-	Newest(ctx context.Context, max int, content bool) ([]DeadLetter, error)
-	// DryRun maps up to max of the newest dead letters with the present rules. It
-	// writes nothing.
-	DryRun(ctx context.Context, max int) (DryRun, error)
-}
-
-// DeadLetter is one dead letter.
-type DeadLetter struct {
-	Topic     string    `json:"topic"` // the dead-letter topic
-	Partition int32     `json:"partition"`
-	Offset    int64     `json:"offset"`
-	Source    string    `json:"source"` // topic/partition/offset of the event
-	Events    string    `json:"events"` // which of the record's events failed: "0", "1,4"
-	Code      string    `json:"code"`
-	Column    string    `json:"column,omitempty"`
-	Meaning   string    `json:"meaning,omitempty"`
-	Reason    string    `json:"reason,omitempty"`   // ModeFull only
-	Attempts  int       `json:"attempts,omitempty"` // times it was dead-lettered
-	FailedAt  time.Time `json:"failed_at,omitzero"`
-	Type      string    `json:"type,omitempty"`
-	Name      string    `json:"name,omitempty"`
-	MessageID string    `json:"message_id,omitempty"`
-	Size      int       `json:"size"`
-	Value     string    `json:"value,omitempty"` // ModeFull only
-}
-
-// DryRun is the outcome of a redrive as a dry run.
-type DryRun struct {
-	DeadLetters int             `json:"dead_letters"` // that were read
-	Events      int             `json:"events"`       // of them, that had failed
-	Rows        int             `json:"rows"`         // that would be delivered
-	Still       []RejectedAgain `json:"still"`        // that would be rejected again
-	Dropped     int             `json:"dropped"`      // that would be filtered
-	Damaged     int             `json:"damaged"`      // dead letters that cannot be restored
-}
-
-// RejectedAgain counts events that would be rejected again.
-type RejectedAgain struct {
-	Code    string `json:"code"`
-	Column  string `json:"column,omitempty"`
-	Meaning string `json:"meaning,omitempty"`
-	Events  int    `json:"events"`
-}
-
-// deadLetters returns what reads the dead letters of an integration; nil without.
-func (p *Page) deadLetters(v *view) DeadLetters {
-	if p.cfg.DeadLetters == nil {
-		return nil
-	}
-	return p.cfg.DeadLetters(v.name)
-}
-
-const (
-	maxDeadLetters     = 100
-	maxDryRun          = 500
-	deadLettersTimeout = 20 * time.Second // below the server's write timeout
-)
-
-func (p *Page) serveDeadLetters(v *view, w http.ResponseWriter, r *http.Request) {
-	p.readDeadLetters(v, w, r, func(ctx context.Context, from DeadLetters) (any, error) {
-		full := p.cfg.Mode == ModeFull
-		found, err := from.Newest(ctx, maxDeadLetters, full)
-		for i := range found {
-			if !full {
-				found[i].Reason, found[i].Value = "", ""
-			}
-		}
-		if found == nil {
-			found = []DeadLetter{}
-		}
-		return map[string]any{"mode": p.cfg.Mode, "dead_letters": found}, err
-	})
-}
-
-func (p *Page) serveDryRun(v *view, w http.ResponseWriter, r *http.Request) {
-	p.readDeadLetters(v, w, r, func(ctx context.Context, from DeadLetters) (any, error) { return from.DryRun(ctx, maxDryRun) })
-}
-
-// readDeadLetters serves one request at a time, since each costs a connection and a
-// fetch.
-func (p *Page) readDeadLetters(v *view, w http.ResponseWriter, r *http.Request, read func(context.Context, DeadLetters) (any, error)) {
-	from := p.deadLetters(v)
-	if from == nil {
-		fail(w, http.StatusNotFound, "there is no dead-letter topic: rejects.policy is not dead_letter")
-		return
-	}
-	select {
-	case p.reading <- struct{}{}:
-		defer func() { <-p.reading }()
-	default:
-		w.Header().Set("Retry-After", "2")
-		fail(w, http.StatusServiceUnavailable, "the dead letters are being read for another request; try again in a moment")
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), deadLettersTimeout)
-	defer cancel()
-	defer context.AfterFunc(p.stopped, cancel)()
-	answer, err := read(ctx, from)
-	if err != nil {
-		fail(w, http.StatusBadGateway, err.Error())
-		return
-	}
-	writeJSON(w, http.StatusOK, answer)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

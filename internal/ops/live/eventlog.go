@@ -262,6 +262,18 @@ func (f *EventLog) Get(id uint64) (e Event, open func() Content, ok bool) {
 	return n.Event, n.open, true
 }
 
+// At returns the newest event of a place in Kafka, as Get does. An empty topic is any.
+func (f *EventLog) At(topic string, partition int32, offset int64, index int) (e Event, open func() Content, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, n := range slices.Backward(f.entries) {
+		if n.Offset == offset && n.Partition == partition && n.Index == index && (topic == "" || n.Topic == topic) {
+			return n.Event, n.open, true
+		}
+	}
+	return e, nil, false
+}
+
 // Since returns the events added or changed after revision rev, oldest change first
 // and at most limit of the newest, with the revision of the last change.
 func (f *EventLog) Since(rev uint64, limit int) (changed []Event, upTo uint64) {

@@ -410,6 +410,11 @@ func TestEventsAreFiltered(t *testing.T) {
 	s.want(400, http.MethodGet, "/live/events?limit=none")
 	s.want(404, http.MethodGet, "/live/events/99")
 	s.want(404, http.MethodGet, "/live/events/x")
+	for path, want := range map[string]int{"1/42": 200, "1/42?topic=t": 200, "1/42?topic=u": 404, "1/42?index=1": 404, "1/43": 404, "0/42": 404, "x/42": 404, "1/x": 404, "1/42?index=x": 404} {
+		if body := s.want(want, http.MethodGet, "/live/events/"+path); want == 200 && !strings.Contains(body, "Beta") {
+			t.Errorf("/live/events/%s: got %s, want the newest event of that place", path, body)
+		}
+	}
 	s.want(404, http.MethodGet, "/live/dead-letters")
 	s.want(404, http.MethodGet, "/live/assets/page.go")
 	s.want(405, http.MethodPost, "/live/events")
@@ -429,7 +434,7 @@ func TestContentByMode(t *testing.T) {
 			all += s.want(200, http.MethodGet, path)
 		}
 		all += s.want(200, http.MethodPost, "/live/dead-letters/dry-run")
-		if got, want := strings.Count(all, "VALUE"), map[string]int{live.ModeMetadata: 0, live.ModeFull: 7}[mode]; got != want {
+		if got, want := strings.Count(all, "VALUE"), map[string]int{live.ModeMetadata: 0, live.ModeFull: 9}[mode]; got != want {
 			t.Errorf("%s: got %d values, want %d: %s", mode, got, want, all)
 		}
 	}
@@ -481,14 +486,14 @@ func drawers(integration string) live.DeadLetters {
 // drawer has one dead letter.
 type drawer struct{}
 
-func (drawer) Newest(_ context.Context, limit int, content bool) ([]live.DeadLetter, error) {
+func (drawer) Newest(_ context.Context, limit int) ([]live.DeadLetter, bool, error) {
 	if limit < 1 {
-		return nil, errors.New("no limit")
+		return nil, false, errors.New("no limit")
 	}
-	return []live.DeadLetter{{Code: "not_json", Reason: "VALUE", Value: "VALUE"}}, nil
+	return []live.DeadLetter{{Code: "not_json", Reason: "VALUE", Value: "VALUE"}}, true, nil
 }
 
-func (drawer) DryRun(context.Context, int) (live.DryRun, error) {
+func (drawer) DryRun(context.Context, int, live.DeadLetterFilter) (live.DryRun, error) {
 	return live.DryRun{DeadLetters: 1}, nil
 }
 

@@ -106,15 +106,16 @@ func (p *Page) data(who *access.Control) *http.ServeMux {
 	mux.HandleFunc("GET "+base+"status", authenticated(who, p.serveStatus))
 	mux.HandleFunc("GET "+base+"summary", authenticated(who, p.serveSummary))
 	for pattern, handler := range map[string]func(*view, http.ResponseWriter, *http.Request){
-		"GET " + base + "stream":                p.serveStream(who),
-		"GET " + base + "events":                p.serveEvents,
-		"GET " + base + "events/{id}":           p.serveEvent,
-		"GET " + base + "config":                p.serveConfig,
-		"GET " + base + "group":                 p.serveGroup,
-		"GET " + base + "history":               p.serveHistory,
-		"GET " + base + "partitions":            p.servePartitions,
-		"GET " + base + "dead-letters":          p.serveDeadLetters,
-		"POST " + base + "dead-letters/dry-run": p.serveDryRun,
+		"GET " + base + "stream":                      p.serveStream(who),
+		"GET " + base + "events":                      p.serveEvents,
+		"GET " + base + "events/{id}":                 p.serveEvent,
+		"GET " + base + "events/{partition}/{offset}": p.serveEventAt,
+		"GET " + base + "config":                      p.serveConfig,
+		"GET " + base + "group":                       p.serveGroup,
+		"GET " + base + "history":                     p.serveHistory,
+		"GET " + base + "partitions":                  p.servePartitions,
+		"GET " + base + "dead-letters":                p.serveDeadLetters,
+		"POST " + base + "dead-letters/dry-run":       p.serveDryRun,
 	} {
 		mux.HandleFunc(pattern, authenticated(who, p.viewing(handler)))
 	}

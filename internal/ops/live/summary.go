@@ -28,8 +28,7 @@ type summary struct {
 	Integrations []integrationSummary `json:"integrations"`
 }
 
-// integrationSummary is the state of one integration. Figures that are unknown are null,
-// or -1 in a history.
+// integrationSummary is the state of one integration. Figures that are unknown are null.
 type integrationSummary struct {
 	Integration string         `json:"integration"`
 	Name        string         `json:"name"`
@@ -47,15 +46,15 @@ type integrationSummary struct {
 }
 
 type summaryHistory struct {
-	StepSeconds int       `json:"step_seconds"`
-	Rows        []float32 `json:"rows_per_second"`
-	Lag         []float32 `json:"lag"`
+	StepSeconds int        `json:"step_seconds"`
+	Rows        ops.Series `json:"rows_per_second"`
+	Lag         ops.Series `json:"lag"`
 }
 
 // set sets what a history has.
 func (s *integrationSummary) set(h *ops.History) {
 	if h == nil {
-		s.History = summaryHistory{Rows: []float32{}, Lag: []float32{}} // [] in JSON
+		s.History = summaryHistory{}
 		return
 	}
 	s.RejectShare, _ = h.RejectShare()
@@ -72,8 +71,8 @@ func (s *integrationSummary) set(h *ops.History) {
 }
 
 // rounded returns the values with three digits: a small chart shows no more.
-func rounded(values []float32) []float32 {
-	out := make([]float32, len(values))
+func rounded(values ops.Series) ops.Series {
+	out := make(ops.Series, len(values))
 	for i, v := range values {
 		if out[i] = v; v > 0 {
 			unit := math.Pow(10, math.Floor(math.Log10(float64(v)))-2)
