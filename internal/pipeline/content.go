@@ -150,13 +150,13 @@ func (d deadLetters) Newest(ctx context.Context, limit int) ([]live.DeadLetter, 
 	}
 	all := make([]live.DeadLetter, 0, len(found))
 	for _, f := range found {
-		all = append(all, listed(f))
+		all = append(all, pageDeadLetter(f))
 	}
 	return all, complete, nil
 }
 
-// listed returns what a list shows of a dead letter.
-func listed(f *deadletter.Record) live.DeadLetter {
+// pageDeadLetter returns what a list shows of a dead letter.
+func pageDeadLetter(f *deadletter.Record) live.DeadLetter {
 	o := f.Original
 	index := 0 // without headers: the first event
 	if len(f.Events) > 0 {
@@ -197,7 +197,7 @@ func (d deadLetters) DryRun(ctx context.Context, limit int, selected live.DeadLe
 		if ctx.Err() != nil {
 			return t, ctx.Err()
 		}
-		if about := listed(f); !selected.Match(&about) {
+		if about := pageDeadLetter(f); !selected.Match(&about) {
 			continue
 		}
 		t.DeadLetters++
