@@ -68,7 +68,7 @@ var arrows = map[string][]string{
 	"internal/oracle":               {},
 	"internal/archtest":             {},
 	"internal/terminal":             {"internal/logwriter", "internal/plaintext"},
-	"internal/demo":                 {"consumer", "zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/ops", "internal/pipeline", "internal/terminal", "internal/traffic"},
+	"internal/demo":                 {"zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/ops", "internal/pipeline", "internal/setting", "internal/terminal", "internal/traffic"},
 	"test":                          {"internal/memory"},
 	"test/connectproxy":             {},
 	"test/sdk":                      {"test/connectproxy", "zerobus", "zerobus/emulator"},
@@ -92,7 +92,7 @@ var boundaries = []boundary{
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/admin", "internal/console", "internal/config", "internal/databricks", "internal/oauthtoken", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/setting", "internal/setup", "internal/webhook", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/sdk"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/admin", "internal/console", "internal/config", "internal/databricks", "internal/demo", "internal/oauthtoken", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/setting", "internal/setup", "internal/webhook", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/sdk"}},
 }
 
 func TestArrows(t *testing.T) {

@@ -19,7 +19,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
-	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/app"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/deadletter"
@@ -30,14 +29,15 @@ import (
 )
 
 const (
-	// Table is the table of the emulated workspace.
-	Table = "datafly.events.stream"
 	// rowsKept bounds the rows that the emulator keeps for the report; its counts
 	// continue beyond it.
 	rowsKept = 2000
 	// quietTimeout is how long nothing may arrive at the end before the demo stops
 	// waiting and counts what is there.
 	quietTimeout = 30 * time.Second
+	// maxEvents bounds a demo that has no number of events: the emulator keeps the
+	// message id of each, at 40 bytes in each table.
+	maxEvents = 5_000_000
 )
 
 // Options describe a run. Topic, Transport, Log, Serve and Show are required.
@@ -108,6 +108,8 @@ type Report struct {
 	RejectedBy      map[string]int64 `json:"rejected_by_code"`
 	Kafka           string           `json:"kafka,omitempty"`
 	Topic           string           `json:"topic"`
+	// Others are the rows in further tables, those of installed integrations.
+	Others map[string]int64 `json:"other_tables,omitempty"`
 
 	Newest []emulator.Row `json:"-"` // by event time, at most ten
 }
@@ -121,23 +123,21 @@ type demo struct {
 	admin     *kgo.Client
 	producer  *producer
 	bridge    *app.App
-	acks      ackTimes
 }
 
 // Run runs a demo until its events are delivered. When ctx ends it stops
 // producing, and waits for the events that are in flight.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
+	if o.Events == 0 {
+		o.Events = maxEvents
+	}
 	d := &demo{o: o}
 	// What is set up here is torn down in reverse, also when ctx has ended.
 	down := context.WithoutCancel(ctx)
-	if d.workspace, err = emulator.New(emulator.Config{MaxRows: rowsKept, Latency: o.Latency}); err != nil {
-		return nil, err
+	if d.workspace, err = startWorkspace(o.Latency); d.workspace != nil {
+		defer func() { err = errors.Join(err, d.workspace.Close(down)) }()
 	}
-	if err := d.workspace.Start("127.0.0.1:0"); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, d.workspace.Close(down)) }()
-	if err := d.workspace.StartZerobus("127.0.0.1:0"); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	d.table = d.workspace.Table(Table)
@@ -173,8 +173,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	go func() { // ends with running; waited for below, and closed for who has the error already
 		defer close(ended)
 		ended <- o.Serve(running, app.Options{
-			Deployment: config.Single(cfg), Log: log,
-			Observer: func(next consumer.Observer) consumer.Observer { return &ackObserver{Observer: next, acks: &d.acks} },
+			Deployment: config.Single(cfg), Log: log, Network: networkOf(d.workspace),
 		}, func(a *app.App) {
 			d.bridge = a
 			close(begun)
@@ -203,10 +202,10 @@ func (d *demo) config() (*config.Config, error) {
 		File: os.DevNull,
 		Env: []string{
 			"BRIDGE_KAFKA_BROKERS=" + d.brokers, "BRIDGE_KAFKA_TOPICS=" + d.o.Topic, "BRIDGE_KAFKA_GROUP=" + d.o.Topic,
-			"BRIDGE_ZEROBUS_WORKSPACE_URL=" + d.workspace.URL(), "BRIDGE_ZEROBUS_TRANSPORT=" + d.o.Transport,
+			"BRIDGE_ZEROBUS_WORKSPACE_URL=https://" + pageHost, "BRIDGE_ZEROBUS_TRANSPORT=" + d.o.Transport,
 			"BRIDGE_ZEROBUS_ENDPOINT=" + d.workspace.ZerobusURL(), "BRIDGE_ZEROBUS_WORKSPACE_ID=" + emulator.DefaultWorkspaceID,
 			"BRIDGE_ZEROBUS_TABLE=" + Table,
-			"BRIDGE_ZEROBUS_CLIENT_ID=" + emulator.DefaultClientID, "BRIDGE_ZEROBUS_CLIENT_SECRET=" + emulator.DefaultClientSecret,
+			"BRIDGE_ZEROBUS_CLIENT_ID=" + pageClientID, "BRIDGE_ZEROBUS_CLIENT_SECRET=" + pageClientSecret,
 			"BRIDGE_LOG_FORMAT=console",
 		},
 		Flags: map[string]string{"ops-address": d.o.OpsAddress, "log-level": d.o.LogLevel},
@@ -246,7 +245,8 @@ func (d *demo) deliver(ctx context.Context, ended <-chan error) (*Report, error)
 			last, lastAt = done, time.Now()
 		}
 		if done >= produced || time.Since(lastAt) > quietTimeout {
-			return &Report{Produced: produced, Elapsed: time.Since(began), Kafka: d.o.Kafka, Topic: d.o.Topic}, nil
+			p := d.progress(began)
+			return &Report{Produced: produced, Elapsed: p.Elapsed, AckP50: p.AckP50.Seconds(), AckP99: p.AckP99.Seconds(), Kafka: d.o.Kafka, Topic: d.o.Topic}, nil
 		}
 		select {
 		case <-tick.C:
@@ -272,17 +272,27 @@ func (d *demo) watch(ctx context.Context, began time.Time) {
 	}
 }
 
-// progress returns the present counts of the bridge. They decide when to stop; the
-// report has counts of its own.
+// own returns the state of the demo's own integration; others may be installed.
+func (d *demo) own() ops.IntegrationStatus {
+	for _, i := range d.bridge.Status().Integrations {
+		if i.Integration == config.DefaultIntegration {
+			return i
+		}
+	}
+	return ops.IntegrationStatus{}
+}
+
+// progress returns the present counts of the demo's own integration. They decide when
+// to stop; the report has counts of its own.
 func (d *demo) progress(began time.Time) Progress {
-	s := d.bridge.Status()
+	s := d.own()
 	p := Progress{Elapsed: time.Since(began), Produced: d.producer.written.Load(), Rows: int64(d.table.Count()), Rejected: s.Totals.EventsRejected, Filtered: s.Totals.EventsFiltered}
 	p.Done = s.Totals.RowsDelivered + p.Rejected + p.Filtered
-	p.AckP50, p.AckP99 = d.acks.quantiles()
-	for _, i := range s.Integrations {
-		if i.Sink.Name != zerobus.Ready {
-			p.SinkProblem = i.Sink.Name + ": " + i.Sink.Reason
-		}
+	if s.Ack != nil {
+		p.AckP50, p.AckP99 = seconds(s.Ack.P50), seconds(s.Ack.P99)
+	}
+	if s.Sink.Name != zerobus.Ready {
+		p.SinkProblem = s.Sink.Name + ": " + s.Sink.Reason
 	}
 	return p
 }
@@ -292,15 +302,21 @@ func (d *demo) count(ctx context.Context, cfg *config.Config, r *Report) error {
 	r.Rows = int64(d.table.Count())
 	r.Distinct = int64(d.table.Distinct("message_id"))
 	r.Duplicates = r.Rows - r.Distinct
-	r.Filtered = d.bridge.Status().Totals.EventsFiltered
+	r.Filtered = d.own().Totals.EventsFiltered
+	for _, name := range d.workspace.Tables() {
+		if rows := d.workspace.Table(name).Count(); name != Table && rows > 0 {
+			if r.Others == nil {
+				r.Others = map[string]int64{}
+			}
+			r.Others[name] = int64(rows)
+		}
+	}
 	if err := d.countDeadLetters(ctx, cfg, r); err != nil {
 		return fmt.Errorf("counting the dead letters: %w", err)
 	}
 	r.Lost = r.Produced - r.Distinct - r.Rejected - r.Filtered
 	r.ElapsedSeconds = r.Elapsed.Seconds()
 	r.EventsPerSecond = float64(r.Produced) / r.ElapsedSeconds
-	p50, p99 := d.acks.quantiles()
-	r.AckP50, r.AckP99 = p50.Seconds(), p99.Seconds()
 
 	rows := d.table.Newest(rowsKept)
 	eventTime := func(row emulator.Row) string { v, _ := row.Value("event_timestamp"); return v }
@@ -328,45 +344,6 @@ func (d *demo) countDeadLetters(ctx context.Context, cfg *config.Config, r *Repo
 		r.RejectedBy[l.Code] += int64(l.Events.Count())
 		return nil
 	})
-}
-
-// ackObserver passes everything on and keeps the times of acknowledgements.
-type ackObserver struct {
-	consumer.Observer
-	acks *ackTimes
-}
-
-// RowsDelivered implements consumer.Observer.
-func (o *ackObserver) RowsDelivered(topic string, partition int32, rows, bytes int, ack time.Duration) {
-	o.acks.add(ack)
-	o.Observer.RowsDelivered(topic, partition, rows, bytes, ack)
-}
-
-// ackTimes keeps the last acknowledgement times.
-type ackTimes struct {
-	mu   sync.Mutex // guards the fields below
-	ring [4096]time.Duration
-	n    int
-}
-
-func (a *ackTimes) add(d time.Duration) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.ring[a.n%len(a.ring)] = d
-	a.n++
-}
-
-// quantiles returns the p50 and p99 of the last few thousand batches; zero before
-// the first.
-func (a *ackTimes) quantiles() (p50, p99 time.Duration) {
-	a.mu.Lock()
-	last := slices.Clone(a.ring[:min(a.n, len(a.ring))])
-	a.mu.Unlock()
-	if len(last) == 0 {
-		return 0, 0
-	}
-	slices.Sort(last)
-	return last[len(last)/2], last[len(last)*99/100]
 }
 
 // createTopic creates the topic. The in-process Kafka keeps everything in memory,

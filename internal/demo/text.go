@@ -70,6 +70,9 @@ func (r *Report) WriteText(b *strings.Builder, look terminal.Style) {
 		paint = look.Bad
 	}
 	fmt.Fprintf(b, "%s   produced - distinct - rejected - filtered\n", paint(fmt.Sprintf("  lost      %9d", r.Lost)))
+	for _, table := range slices.Sorted(maps.Keys(r.Others)) {
+		fmt.Fprintf(b, "\nAn installed integration wrote %d rows to %s.\n", r.Others[table], table)
+	}
 	if r.Kafka != "" {
 		fmt.Fprintf(b, "\nTopics %s and %s-dlq are left on %s.\n", r.Topic, r.Topic, r.Kafka)
 	}

@@ -87,7 +87,7 @@ func TestDemoShowsTheNewestRows(t *testing.T) {
 		t.Fatalf("got exit code %d, want 0", code)
 	}
 	said := p.stdout.String()
-	wants(t, said, "SELECT * FROM datafly.events.stream ORDER BY event_timestamp DESC LIMIT 10", "event_name", "source_id", "produced        500", "lost              0")
+	wants(t, said, "SELECT * FROM datafly.events.demo ORDER BY event_timestamp DESC LIMIT 10", "event_name", "source_id", "produced        500", "lost              0")
 	table, _, _ := strings.Cut(said, "\n500 events")
 	if lines := strings.Count(strings.TrimSpace(table), "\n"); lines != 12 { // the query, a gap, the names, ten rows
 		t.Errorf("got %d line breaks in the table, want 12:\n%s", lines, table)
