@@ -41,7 +41,7 @@ var arrows = map[string][]string{
 	"internal/delta":                {},
 	"internal/app":                  {"consumer", "zerobus", "internal/admin", "internal/admin/listener", "internal/config", "internal/console", "internal/integrations/manage", "internal/integrations/store", "internal/integrations", "internal/kafka", "internal/memory", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/panics", "internal/pipeline", "internal/plaintext", "internal/reload", "internal/tracing", "internal/webhook"},
 	"internal/integrations":         {"internal/config", "internal/panics"},
-	"internal/integrations/store":   {"internal/kafka", "internal/plaintext", "internal/setting"},
+	"internal/integrations/store":   {"internal/kafka", "internal/panics", "internal/plaintext", "internal/setting"},
 	"internal/integrations/catalog": {module, "mapping", "internal/config", "internal/plaintext"},
 	"internal/integrations/manage":  {"consumer", "zerobus", "internal/config", "internal/integrations/catalog", "internal/integrations/store", "internal/kafka", "internal/pipeline", "internal/plaintext", "internal/setting", "internal/setup"},
 	"internal/admin":                {"internal/admin/listener", "internal/integrations/catalog", "internal/integrations/manage", "internal/integrations/store", "internal/ops/access", "internal/pipeline", "internal/plaintext", "internal/setting"},

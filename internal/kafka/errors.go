@@ -72,8 +72,8 @@ func remedyFor(err error, r Request, a Access) (remedy string, permanent, answer
 	return r.names(a).Replace(row.remedy), row.permanent, true
 }
 
-// row is one error code. In the remedy {topic}, {group}, {brokers}, {admin} and
-// {grant ...} stand for the request; see Request.
+// row is one error code. In the remedy {topic}, {group}, {id}, {brokers}, {admin}
+// and {grant ...} stand for the request; see Request.
 type row struct {
 	code      *kerr.Error
 	met       string // the requests that can be answered with it
@@ -92,6 +92,7 @@ const (
 	commit     = "commit"
 	produce    = "produce"
 	create     = "create topic"
+	transact   = "transaction"
 )
 
 // unexpected is for codes that no request of the bridge is answered with by
@@ -106,6 +107,7 @@ const (
 	recreated  = "wait: a topic that was deleted and created again is read again within a minute; if {topic} was only deleted, create it or correct kafka.topics"
 	badSASL    = "check kafka.sasl.mechanism, username and password, or the claims of the oauth token: the broker refused the credentials"
 	inSync     = "start the brokers that hold replicas of {topic}, or lower its min.insync.replicas: kafka-topics.sh {admin} --describe --under-min-isr-partitions"
+	oneWriter  = "wait: another writer of the store of integrations was faster, and the change is tried again; if this recurs, check that no other application uses transactional id {id}"
 	ownID      = "give each member a kafka.instance_id of its own; after a kill the old one is free again within kafka.session_timeout"
 )
 
@@ -156,6 +158,11 @@ var table = []row{
 	{kerr.OutOfOrderSequenceNumber, produce, newID, false},
 	{kerr.DuplicateSequenceNumber, produce, newID, false},
 	{kerr.InvalidProducerEpoch, produce, newID, false},
+	{kerr.InvalidTxnState, transact, oneWriter, false},
+	{kerr.InvalidProducerIDMapping, transact, oneWriter, false},
+	{kerr.InvalidTransactionTimeout, transact, "raise transaction.max.timeout.ms on the brokers to at least 10000", true},
+	{kerr.ConcurrentTransactions, transact, "wait until the transaction of the writer before is complete; if it lasts, check that topic __transaction_state has leaders", false},
+	{kerr.TransactionalIDAuthorizationFailed, transact, "{grant id}", true},
 	{kerr.KafkaStorageError, fetch + ", " + offsets + ", " + produce, "check the disks of the partition's leader; its log folder is offline", false},
 	{kerr.SaslAuthenticationFailed, connect, badSASL, true},
 	{kerr.UnknownProducerID, produce, newID, false},
@@ -173,6 +180,7 @@ var table = []row{
 	{kerr.InvalidRecord, produce, "make {topic} a plain topic: cleanup.policy=delete, and no validation of schemas by the broker", true},
 	{kerr.UnstableOffsetCommit, commit, "give the bridge a group of its own (kafka.group): a transaction of another application holds offsets of group {group}", false},
 	{kerr.ThrottlingQuotaExceeded, create, "wait, or raise controller_mutation_rate of the bridge's user", false},
+	{kerr.ProducerFenced, transact, oneWriter, false},
 	{kerr.PrincipalDeserializationFailure, create, "set the same principal.builder.class on brokers and controllers; it must be able to serialize principals", true},
 	{kerr.UnknownTopicID, fetch + ", " + offsets + ", " + commit + ", " + produce, recreated, false},
 	{kerr.InconsistentTopicID, fetch, recreated, false},
@@ -181,6 +189,7 @@ var table = []row{
 	{kerr.UnreleasedInstanceID, join, ownID, false},
 	{kerr.UnsupportedAssignor, join, "add the assignors uniform and range to group.consumer.assignors of the brokers, or set kafka.protocol to classic", true},
 	{kerr.StaleMemberEpoch, join + ", " + commit, rejoin, false},
+	{kerr.TransactionAbortable, transact, oneWriter, false},
 	{kerr.RebootstrapRequired, metadata, "check that kafka.brokers ({brokers}) names brokers of one cluster; the client begins there again", false},
 }
 
@@ -191,8 +200,7 @@ var elsewhere = []struct {
 	codes []*kerr.Error
 }{
 	{"the bridge always writes with acks=all", []*kerr.Error{kerr.InvalidRequiredAcks}},
-	{"the bridge writes no transactions", []*kerr.Error{kerr.InvalidTxnState, kerr.InvalidProducerIDMapping, kerr.InvalidTransactionTimeout, kerr.ConcurrentTransactions,
-		kerr.TransactionCoordinatorFenced, kerr.TransactionalIDAuthorizationFailed, kerr.OperationNotAttempted, kerr.ProducerFenced, kerr.TransactionalIDNotFound, kerr.TransactionAbortable}},
+	{"the bridge does not describe transactions, nor commit offsets in them", []*kerr.Error{kerr.TransactionCoordinatorFenced, kerr.OperationNotAttempted, kerr.TransactionalIDNotFound}},
 	{"brokers and controllers answer each other with it", []*kerr.Error{kerr.StaleControllerEpoch, kerr.StaleBrokerEpoch, kerr.InconsistentVoterSet, kerr.InvalidUpdateVersion, kerr.FeatureUpdateFailed,
 		kerr.SnapshotNotFound, kerr.PositionOutOfRange, kerr.DuplicateBrokerRegistration, kerr.BrokerIDNotRegistered, kerr.InconsistentClusterID,
 		kerr.IneligibleReplica, kerr.NewLeaderElected, kerr.OffsetMovedToTieredStorage, kerr.UnknownControllerID, kerr.InvalidRegistration,
@@ -231,8 +239,9 @@ const (
 
 // Request is what a remedy names of a request to a broker. An empty field becomes a placeholder such as <topic>.
 type Request struct {
-	Topic string
-	Group string
+	Topic           string
+	Group           string
+	TransactionalID string
 	// Operation is the one that the request needs on Topic. Default: Read.
 	Operation Operation
 }
@@ -255,6 +264,8 @@ func (r Request) names(a Access) *strings.Replacer {
 	return strings.NewReplacer(
 		"{topic}", cmp.Or(r.Topic, "<topic>"),
 		"{group}", cmp.Or(r.Group, "<group>"),
+		"{id}", cmp.Or(r.TransactionalID, "<transactional id>"),
+		"{grant id}", a.GrantTransactions(r.TransactionalID),
 		"{brokers}", cmp.Or(strings.Join(a.Brokers, ","), "<host:port>"),
 		"{admin}", a.Admin(),
 		"{grant topic}", a.GrantTopic(r.Topic, cmp.Or(r.Operation, Read)),
@@ -292,6 +303,15 @@ func (a Access) GrantGroup(group string) string {
 		return a.policy("kafka-cluster:AlterGroup and kafka-cluster:DescribeGroup", "group "+group)
 	}
 	return a.acl(Read, "--group "+shellWord(group))
+}
+
+// GrantTransactions returns the command that allows to write with a transactional id.
+func (a Access) GrantTransactions(id string) string {
+	id = cmp.Or(id, "<transactional id>")
+	if a.IAM {
+		return a.policy("kafka-cluster:AlterTransactionalId and kafka-cluster:DescribeTransactionalId", "transactional id "+id)
+	}
+	return a.acl(Write, "--operation "+string(Describe)+" --transactional-id "+shellWord(id))
 }
 
 // grantCluster returns the command for what a broker wants on the cluster where

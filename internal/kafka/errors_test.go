@@ -80,6 +80,8 @@ func TestRemediesNameWhatWasAsked(t *testing.T) {
 		{kerr.TopicAuthorizationFailed, Request{Topic: "orders-dlq", Operation: Create}, Access{IAM: true}, "allow kafka-cluster:CreateTopic on topic orders-dlq"},
 		{kerr.GroupAuthorizationFailed, asked, Access{IAM: true}, "allow kafka-cluster:AlterGroup and kafka-cluster:DescribeGroup on group zerobus-bridge"},
 		{kerr.ClusterAuthorizationFailed, Request{Operation: Write}, Access{IAM: true}, "allow kafka-cluster:WriteDataIdempotently on the cluster"},
+		{kerr.TransactionalIDAuthorizationFailed, Request{TransactionalID: "store"}, plain, "run: kafka-acls.sh " + admin + " --add --allow-principal User:bridge --operation Write --operation Describe --transactional-id store"},
+		{kerr.TransactionalIDAuthorizationFailed, Request{TransactionalID: "store"}, Access{IAM: true}, "allow kafka-cluster:AlterTransactionalId and kafka-cluster:DescribeTransactionalId on transactional id store"},
 		{kerr.InconsistentGroupProtocol, asked, plain, "give the bridge a group of its own (kafka.group)"},
 		{kerr.MessageTooLarge, Request{Topic: "orders-dlq"}, plain, "--entity-name orders-dlq --add-config max.message.bytes="},
 		{fmt.Errorf("orders/0: %w", kerr.UnknownTopicOrPartition), asked, plain, "create topic orders"},
@@ -145,7 +147,7 @@ The command for a missing permission names the operation that the request needs:
 dead-letter topic. With 'kafka.sasl.mechanism: aws-msk-iam' it names the actions of an IAM policy instead.
 
 - *Met by* is the request: connect (TLS, SASL), metadata, group (join, heartbeat), fetch, or offsets (look-ups). It may also be commit (and
-  reading commits), produce (dead letters), create topic (the dead-letter topic), or any of them.
+  reading commits), produce (dead letters), create topic (the dead-letter topic), transaction (the store of integrations), or any of them.
 - *Waiting helps*: no means that the error lasts until somebody changes something. During start-up such an error ends 'bridge run' with
   exit code 1; later the bridge is not ready and tries again.
 
@@ -188,7 +190,7 @@ dead-letter topic. With 'kafka.sasl.mechanism: aws-msk-iam' it names the actions
 func outsideCode(text string) string {
 	parts := strings.Split(text, "`")
 	for i := 0; i < len(parts); i += 2 {
-		for _, name := range []string{"<topic>", "<group>", "<host:port>"} {
+		for _, name := range []string{"<topic>", "<group>", "<host:port>", "<transactional id>"} {
 			parts[i] = strings.ReplaceAll(parts[i], name, "§"+name+"§")
 		}
 	}

@@ -36,10 +36,21 @@ func MaxBatch(maxBuffered int64) int {
 func BatchTooLarge(e *kgo.ErrDecompressTooLarge, maxBatch int, remedy string) *Error {
 	return &Error{
 		Op:     fmt.Sprintf("reading %s/%d at offset %d", e.Topic, e.Partition, e.Offset),
-		Err:    fmt.Errorf("the batch up to offset %d decompresses to more than %d bytes, or to more than twice that with %d for each record", e.NextOffset-1, maxBatch, RecordCost),
+		Err:    &batchTooLarge{e, maxBatch},
 		Remedy: remedy,
 	}
 }
+
+type batchTooLarge struct {
+	*kgo.ErrDecompressTooLarge
+	maxBatch int
+}
+
+func (e *batchTooLarge) Error() string {
+	return fmt.Sprintf("the batch up to offset %d decompresses to more than %d bytes, or to more than twice that with %d for each record", e.NextOffset-1, e.maxBatch, RecordCost)
+}
+
+func (e *batchTooLarge) Unwrap() error { return e.ErrDecompressTooLarge }
 
 // ErrNoRoom is the error of a fetched batch for which there is no room: the client
 // fetches it again.

@@ -55,7 +55,7 @@ type Meta struct {
 type Sealed struct {
 	Key         string `json:"key"`         // fingerprint of the key that sealed it
 	Data        []byte `json:"data"`        // nonce and ciphertext
-	Fingerprint string `json:"fingerprint"` // of the secret: 8 hexadecimal digits
+	Fingerprint string `json:"fingerprint"` // of the secret under that key: 8 hexadecimal digits
 }
 
 // Entry is one entry of the audit log, written in the transaction of the change that it
