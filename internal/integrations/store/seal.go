@@ -15,9 +15,6 @@ import (
 	"slices"
 )
 
-// KeyBytes is the size of a sealing key.
-const KeyBytes = 32
-
 // targetFields are the keys of Target that say where a secret goes. A secret is bound to
 // their values: after a change of one of them it does not open.
 var targetFields = []string{"workspace_url", "endpoint", "token_url", "client_id"}
@@ -62,7 +59,7 @@ func (s *Store) keys() ([]sealingKey, error) {
 	keys := make([]sealingKey, 0, len(raw))
 	for i, key := range raw {
 		if len(key) != KeyBytes {
-			return nil, fmt.Errorf("%w: key %d of store.keys has %d bytes, and a key has %d; make one with: openssl rand -out store.key %d", ErrNoKey, i+1, len(key), KeyBytes, KeyBytes)
+			return nil, fmt.Errorf("%w: key %d of store.keys has %d bytes, and a key has %d; make one with: %s", ErrNoKey, i+1, len(key), KeyBytes, MakeKey)
 		}
 		k, err := newSealingKey(key)
 		if err != nil {
@@ -102,7 +99,7 @@ func (s *Store) Seal(r *Record, storeID, field, secret string) (Sealed, error) {
 		return Sealed{}, err
 	}
 	if len(keys) == 0 {
-		return Sealed{}, fmt.Errorf("%w: secrets cannot be stored; make one with openssl rand -out store.key %d, and name the file in store.keys of every member", ErrNoKey, KeyBytes)
+		return Sealed{}, fmt.Errorf("%w: secrets cannot be stored; make a key with %s, and name the file in store.keys of every member", ErrNoKey, MakeKey)
 	}
 	return keys[0].seal(r, storeID, field, secret), nil
 }
