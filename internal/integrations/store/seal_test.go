@@ -177,7 +177,7 @@ func TestReseal(t *testing.T) {
 }
 
 // Whatever is in the topic is a record that can be written again, or an error.
-func FuzzRecord(f *testing.F) {
+func FuzzStoreRecord(f *testing.F) {
 	good, err := json.Marshal(record("orders"))
 	must(f, err)
 	f.Add("orders", bytes.Replace(good, []byte(`"revision":0`), []byte(`"revision":1`), 1))
@@ -204,7 +204,7 @@ func FuzzRecord(f *testing.F) {
 }
 
 // No bytes open but those that were sealed.
-func FuzzSealed(f *testing.F) {
+func FuzzSealedSecret(f *testing.F) {
 	s := sealer("a", "b")
 	r := sealed(f, s)
 	one := r.Secrets["client_secret"]
