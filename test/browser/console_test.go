@@ -124,12 +124,21 @@ func several() map[string]any {
 	)
 }
 
-func TestConsoleShell(t *testing.T) {
-	_, p := newFixture(t, access.Identity{Name: "ann", Role: "admin"}, true, map[string]any{"/live/summary": several()})
+func admin() access.Identity { return access.Identity{Name: "ann", Role: access.Admin} }
+
+func TestConsoleHome(t *testing.T) {
+	_, p := newFixture(t, admin(), true, map[string]any{"/live/summary": several()})
 	p.watched()
-	p.look(1440, 900, "light")
-	p.visit("/")
-	p.text("main", "orders-eu")
-	p.quiet("/")
-	p.picture("console-home")
+	p.inspect("/", "document.querySelectorAll('main tr[data-row]').length === 5", func(look string) {
+		p.click(".banner button")
+		p.text(".banner", "GRANT MODIFY")
+		p.picture("console-home-" + look)
+	})
+
+	// The search must find what it is for.
+	p.do(`document.querySelector("main").append(Object.assign(document.createElement("button"), { innerText: "" }), Object.assign(document.createElement("p"), { innerText: "wide".repeat(200) }))`)
+	p.do(`document.querySelector("main h1").setAttribute("class", "muted"), document.querySelector("main h1").style.color = "#555"`)
+	if got := strings.Join(append(p.violations(), js[[]string](p, cutOff)...), "\n"); !strings.Contains(got, "button-name") || !strings.Contains(got, "color-contrast") || !strings.Contains(got, "wider than the window") {
+		t.Errorf("got %s of a page with faults, want a nameless button, a dim heading and a text that sticks out", got)
+	}
 }

@@ -104,12 +104,27 @@ function parse(text) {
 export const get = async (path, options) => parse((await request("GET", path, options)).text);
 
 // send changes something and returns the JSON of the answer. revision becomes If-Match,
-// reason X-Reason.
-export async function send(method, path, body, { revision, reason, ...options } = {}) {
-  const headers = {};
+// id Idempotency-Key; reason and dryRun (true or false) are parameters.
+export async function send(method, path, body, { revision, id, reason, dryRun, ...options } = {}) {
+  const headers = {}, query = new URLSearchParams();
   if (revision) headers["If-Match"] = '"' + revision + '"';
-  if (reason) headers["X-Reason"] = encodeURIComponent(reason);
-  return parse((await request(method, path, { body, headers, timeout: 60_000, ...options })).text);
+  if (id) headers["Idempotency-Key"] = id;
+  if (reason) query.set("reason", reason);
+  if (dryRun !== undefined) query.set("dry_run", dryRun);
+  const text = query.toString();
+  return parse((await request(method, path + (text ? "?" + text : ""), { body, headers, timeout: 60_000, ...options })).text);
+}
+
+// all reads all pages of a list of the API: at most ten, of 100 items each.
+export async function all(path, options) {
+  const items = [];
+  for (let cursor = "", n = 0; n < 10; n++) {
+    const page = await get(path + "?limit=100" + (cursor ? "&cursor=" + encodeURIComponent(cursor) : ""), options);
+    items.push(...page.data);
+    if (!page.has_more) break;
+    cursor = page.next_cursor;
+  }
+  return items;
 }
 
 // stream reads server-sent events and calls on(name, data) with each, until the answer
@@ -244,6 +259,19 @@ export function usePoll(path, every) {
 const roles = ["viewer", "editor", "admin"];
 
 export const may = (session, role) => Boolean(session && session.admin) && roles.indexOf(session.role) >= roles.indexOf(role);
+
+// useOnce calls an async function, again when key changes, and returns {data, error,
+// reload}. key null: none.
+export function useOnce(key, call) {
+  const [state, setState] = useState({ data: null, error: null }), [turn, setTurn] = useState(0);
+  useEffect(() => {
+    if (key === null) return undefined;
+    const control = new AbortController();
+    call(control.signal).then((data) => !control.signal.aborted && setState({ data, error: null }), (error) => !control.signal.aborted && setState({ data: null, error }));
+    return () => control.abort();
+  }, [key, turn]);
+  return { ...state, reload: () => setTurn((n) => n + 1) };
+}
 
 // newID returns an id for a request, so that a repeated one changes nothing twice.
 export function newID() {
