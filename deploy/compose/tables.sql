@@ -1,4 +1,5 @@
--- The tables of docker-compose.yml, as bridge ddl prints them for its two integrations.
+-- The tables of docker-compose.yml, as bridge ddl prints them for its two integrations. The
+-- third one is for an integration that you install with the variant retail.
 CREATE TABLE IF NOT EXISTS `datafly`.`events`.`stream` (
   `event_name` STRING,
   `event_type` STRING,
@@ -29,4 +30,44 @@ CREATE TABLE IF NOT EXISTS `datafly`.`events`.`orders` (
   `page_referrer` STRING,
   `source_id` STRING,
   `revenue` DECIMAL(12,2)
+) USING DELTA;
+CREATE TABLE IF NOT EXISTS `datafly`.`events`.`retail` (
+  `event_name` STRING,
+  `event_type` STRING,
+  `message_id` STRING,
+  `user_id` STRING,
+  `anonymous_id` STRING,
+  `event_timestamp` TIMESTAMP,
+  `ip_address` STRING,
+  `user_agent` STRING,
+  `locale` STRING,
+  `timezone` STRING,
+  `page_url` STRING,
+  `page_referrer` STRING,
+  `source_id` STRING,
+  `page_title` STRING,
+  `search_query` STRING,
+  `product_id` STRING,
+  `sku` STRING,
+  `product_name` STRING,
+  `brand` STRING,
+  `category` STRING,
+  `price` DOUBLE,
+  `quantity` DOUBLE,
+  `value` DOUBLE,
+  `currency` STRING,
+  `coupon` STRING,
+  `cart_id` STRING,
+  `items` STRING,
+  `list_id` STRING,
+  `list_name` STRING,
+  `checkout_id` STRING,
+  `checkout_step` STRING,
+  `order_id` STRING,
+  `tax` DOUBLE,
+  `discount` DOUBLE,
+  `payment_method` STRING,
+  `shipping_method` STRING,
+  `revenue` DOUBLE,
+  `shipping` DOUBLE
 ) USING DELTA;

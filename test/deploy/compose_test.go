@@ -2,7 +2,9 @@ package deploy_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,7 +53,8 @@ func TestComposeHasTheWholePath(t *testing.T) {
 		}
 	}
 	published := map[string]string{}
-	signals := []string{"3000", "8080", "8081", "8082", "8083", "8084"}
+	// 8084 is the install API, where the integration page has it.
+	signals := []string{"3000", "8080", "8081", "8082", "8083"}
 	for name, s := range p.Services {
 		if s.Image != "bridge" && !upstream.MatchString(s.Image) {
 			t.Errorf("image of service %s: got %s, want the bridge or a pinned version of one that is known to be there", name, s.Image)
@@ -99,7 +102,7 @@ func TestComposeConfiguresTheBridge(t *testing.T) {
 	p := compose(t)
 	mounted := t.TempDir()
 	for _, v := range p.Services["bridge"].Volumes {
-		files, err := filepath.Glob(filepath.Join(v.Source, "*.yaml"))
+		files, err := filepath.Glob(filepath.Join(v.Source, "*"))
 		if err != nil || len(files) == 0 {
 			t.Errorf("%s holds no files: %v", v.Source, err)
 		}
@@ -151,6 +154,19 @@ func TestComposeConfiguresTheBridge(t *testing.T) {
 		if table, _, _ = strings.Cut(table, ";"); table == "" || !strings.Contains(tables, table) {
 			t.Errorf("deploy/compose/tables.sql lacks the table of %s:\n%s", i.Name, table)
 		}
+	}
+	if b := d.Base; !b.Admin.Enabled || b.Admin.Open() || len(b.Store.Keys) != 1 || p.Services["emulator"].Ports[2].Published != "8084" {
+		t.Errorf("got admin %+v and store %+v, want the install API on port 8084, with tokens and a key", b.Admin, b.Store)
+	}
+	if tokens, want := read(t, "deploy/compose/admin/tokens"), fmt.Sprintf("page admin sha256:%x\n", sha256.Sum256([]byte("YOUR_TOKEN"))); tokens != want {
+		t.Errorf("deploy/compose/admin/tokens: got %q, want %q, the token of the integration page", tokens, want)
+	}
+	retail := exec.CommandContext(t.Context(), bridge, "ddl", "--optional", "--set", "mapping.variant=retail", "--set", "zerobus.table=datafly.events.retail")
+	retail.Env, retail.Dir = env, t.TempDir()
+	out, err := retail.CombinedOutput()
+	_, create, _ := strings.Cut(string(out), "CREATE TABLE")
+	if create, _, _ = strings.Cut(create, ";"); err != nil || create == "" || !strings.Contains(tables, create) {
+		t.Errorf("deploy/compose/tables.sql lacks the table of retail: %v\n%s", err, out)
 	}
 	if want := []string{"default", "orders"}; !slices.Equal(names, want) {
 		t.Errorf("got the integrations %v, want %v", names, want)
