@@ -3,10 +3,12 @@ package ops
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -45,6 +47,7 @@ const (
 // gets one of those, which is replaced when a connection is closed.
 type listener struct {
 	net.Listener
+	key    string // of the configuration, with the address
 	log    *zap.Logger
 	closed chan struct{} // closed by Close
 	once   sync.Once
@@ -56,8 +59,8 @@ type listener struct {
 	spare []*os.File
 }
 
-func newListener(l net.Listener, log *zap.Logger) *listener {
-	out := &listener{Listener: l, log: log, closed: make(chan struct{}), conns: make(map[*conn]struct{}),
+func newListener(l net.Listener, key string, log *zap.Logger) *listener {
+	out := &listener{Listener: l, key: key, log: log, closed: make(chan struct{}), conns: make(map[*conn]struct{}),
 		crowded: rate.Sometimes{Interval: reportEvery}, exhausted: rate.Sometimes{Interval: reportEvery}}
 	out.refill()
 	return out
@@ -129,7 +132,7 @@ func (l *listener) admit(accepted net.Conn) (admitted, evicted *conn) {
 	delete(l.conns, evicted)
 	l.conns[c] = struct{}{}
 	l.crowded.Do(func() {
-		l.log.Warn("ops connections closed: too many at once; find out who connects so often, or restrict access to ops.address",
+		l.log.Warn("connections closed: too many at once; find out who connects so often, or restrict access to "+l.key,
 			zap.String("peer", c.peer), zap.Int("of_peer", ofPeer), zap.Int("connections", all+reserved))
 	})
 	return c, evicted
@@ -262,8 +265,33 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 
 // onReserve reports whether a request came on a connection of the reserve.
 func onReserve(r *http.Request) bool {
-	c, ok := r.Context().Value(connKey{}).(*conn)
-	return ok && c.reserved
+	c, _ := r.Context().Value(connKey{}).(net.Conn)
+	of := connOf(c)
+	return of != nil && of.reserved
+}
+
+// connOf returns the connection of the listener, which may be below TLS; nil without.
+func connOf(c net.Conn) *conn {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	of, _ := c.(*conn)
+	return of
+}
+
+// refuseReserve allows only probes on the reserve of connections.
+func refuseReserve(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if onReserve(r) {
+			w.Header().Set("Connection", "close")
+			if !slices.Contains(probes, r.URL.Path) {
+				w.Header().Set("Retry-After", "1")
+				writeText(w, http.StatusServiceUnavailable, "all connections are in use except those for probes; try again in a second\n")
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 const (

@@ -62,8 +62,7 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 	return guard(mux)
 }
 
-// guard sets the headers of all responses and allows only probes on the reserve of
-// connections.
+// guard sets the headers of all responses.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -72,14 +71,6 @@ func guard(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		probe := slices.Contains(probes, r.URL.Path)
-		if onReserve(r) {
-			h.Set("Connection", "close")
-			if !probe {
-				h.Set("Retry-After", "1")
-				writeText(w, http.StatusServiceUnavailable, "all connections are in use except those for probes; try again in a second\n")
-				return
-			}
-		}
 		if probe {
 			// A test's writer may have no deadlines.
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(probeTimeout))

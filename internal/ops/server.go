@@ -1,9 +1,13 @@
 package ops
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"net"
 	"net/http"
 	"os"
@@ -63,12 +67,25 @@ const (
 	maxBodyBytes   = 64 << 10
 )
 
-// Server serves the ops endpoints. Start it once, Close it once.
+// ServerConfig of a Server.
+type ServerConfig struct {
+	Name    string // for messages, such as "ops endpoints"
+	Key     string // of the configuration, with the address
+	Address string
+	Example string // an address that works, for remedies
+	Handler http.Handler
+	// Certificate returns the present certificate. Default nil: HTTP is served.
+	Certificate func() (*tls.Certificate, error)
+	// Stop is called by Close first: it ends streams. Default nil: nothing.
+	Stop func()
+}
+
+// Server serves HTTP at one address, with bounds on connections, headers and times.
+// Start it once, Close it once.
 type Server struct {
-	address string
-	log     *zap.Logger
-	http    *http.Server
-	live    Live // may be nil
+	cfg  ServerConfig
+	log  *zap.Logger
+	http *http.Server
 
 	listener *listener          // set by Start
 	cancel   context.CancelFunc // ends the contexts of all requests
@@ -76,18 +93,24 @@ type Server struct {
 	conns    sync.WaitGroup     // connections whose goroutine is running
 }
 
-// New returns a server. It does no I/O and starts no goroutine. /metrics shows
-// metrics, the probes and /status what source returns.
+// New returns the server of the ops endpoints. It does no I/O and starts no goroutine.
+// /metrics shows metrics, the probes and /status what source returns.
 func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
-	if cfg.Address == "" {
-		cfg.Address = DefaultAddress
-	}
 	if cfg.Access == nil {
 		cfg.Access = access.New(nil, false)
 	}
-	s := &Server{address: cfg.Address, log: log, live: cfg.Live, done: make(chan struct{})}
+	c := ServerConfig{Name: "ops endpoints", Key: "ops.address", Address: cmp.Or(cfg.Address, DefaultAddress), Example: DefaultAddress, Handler: newHandler(cfg, metrics, source, log)}
+	if cfg.Live != nil {
+		c.Stop = cfg.Live.Stop
+	}
+	return NewServer(c, log)
+}
+
+// NewServer returns a server. It does no I/O and starts no goroutine.
+func NewServer(cfg ServerConfig, log *zap.Logger) *Server {
+	s := &Server{cfg: cfg, log: log, done: make(chan struct{})}
 	s.http = &http.Server{
-		Handler:           newHandler(cfg, metrics, source, log),
+		Handler:           refuseReserve(cfg.Handler),
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -95,11 +118,27 @@ func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ConnContext:       withConn,
 		ConnState:         s.observeConn,
+		ErrorLog:          stdlog.New(errorLog{log}, "", 0),
+		Protocols:         new(http.Protocols), // the bounds are on connections of one request at a time
 	}
-	if errorLog, err := zap.NewStdLogAt(log, zap.WarnLevel); err == nil { // err is about the level alone
-		s.http.ErrorLog = errorLog
+	s.http.Protocols.SetHTTP1(true)
+	if cfg.Certificate != nil {
+		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cfg.Certificate() }}
 	}
 	return s
+}
+
+// errorLog logs what net/http reports. Handshakes fail by what any peer sends.
+type errorLog struct{ log *zap.Logger }
+
+// Write implements io.Writer.
+func (l errorLog) Write(line []byte) (int, error) {
+	level := zap.WarnLevel
+	if bytes.Contains(line, []byte("TLS handshake error")) {
+		level = zap.DebugLevel
+	}
+	l.log.Log(level, string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 // Start listens and serves until Close. ctx bounds the lookup of the address;
@@ -107,41 +146,50 @@ func New(cfg Config, metrics *Metrics, source Source, log *zap.Logger) *Server {
 // bridge drains.
 func (s *Server) Start(ctx context.Context) error {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", s.address)
+	if s.cfg.Certificate != nil {
+		if _, err := s.cfg.Certificate(); err != nil {
+			return err
+		}
+	}
+	l, err := lc.Listen(ctx, "tcp", s.cfg.Address)
 	if err != nil {
-		return listenError(s.address, err)
+		return s.listenError(err)
 	}
 	s.serve(ctx, l)
 	return nil
 }
 
 // listenError explains why the server cannot listen, and what to change.
-func listenError(address string, err error) error {
+func (s *Server) listenError(err error) error {
 	var addrErr *net.AddrError
 	var dnsErr *net.DNSError
+	what, why, remedy := fmt.Sprintf("listening on %s %s", s.cfg.Key, s.cfg.Address), "", "an address this machine can listen on"
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("listening on ops.address %s: another process has it: %w; stop that process or set ops.address to a free port", address, err)
+		return fmt.Errorf("%s: another process has it: %w; stop that process or set %s to a free port", what, err, s.cfg.Key)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("listening on ops.address %s: %w; set ops.address to a port of 1024 or above", address, err)
+		remedy = "a port of 1024 or above"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("listening on ops.address %s: no interface of this machine has it: %w; set ops.address to one that has, or to :port for all", address, err)
+		why, remedy = "no interface of this machine has it: ", "one that has, or to :port for all"
 	case errors.As(err, &addrErr), errors.As(err, &dnsErr):
-		return fmt.Errorf("listening on ops.address %q: %w; set ops.address to host:port, for example %s", address, err, DefaultAddress)
-	default:
-		return fmt.Errorf("listening on ops.address %s: %w; set ops.address to an address this machine can listen on", address, err)
+		remedy = "host:port, for example " + s.cfg.Example
 	}
+	return fmt.Errorf("%s: %s%w; set %s to %s", what, why, err, s.cfg.Key, remedy)
 }
 
 func (s *Server) serve(ctx context.Context, l net.Listener) {
-	s.listener = newListener(l, s.log)
+	s.listener = newListener(l, s.cfg.Key, s.log)
 	var requests context.Context
 	requests, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.http.BaseContext = func(net.Listener) context.Context { return requests }
 	go func() {
 		defer close(s.done)
-		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("ops endpoints are unavailable until the next start", zap.String("address", s.Addr()), zap.Error(err))
+		serve := s.http.Serve
+		if s.cfg.Certificate != nil {
+			serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+		}
+		if err := serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error(s.cfg.Name+" are unavailable until the next start", zap.String("address", s.Addr()), zap.Error(err))
 		}
 	}()
 }
@@ -150,7 +198,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener) {
 // Start the configured one.
 func (s *Server) Addr() string {
 	if s.listener == nil {
-		return s.address
+		return s.cfg.Address
 	}
 	return s.listener.Addr().String()
 }
@@ -163,14 +211,14 @@ func (s *Server) Close(ctx context.Context) error {
 		return nil
 	}
 	defer s.cancel()
-	if s.live != nil {
-		s.live.Stop()
+	if s.cfg.Stop != nil {
+		s.cfg.Stop()
 	}
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		s.cancel() // a running profile ends with its request's context
 		_ = s.http.Close()
-		err = fmt.Errorf("closing ops server %s: requests in flight were cut off: %w", s.Addr(), err)
+		err = fmt.Errorf("closing the %s at %s: requests in flight were cut off: %w", s.cfg.Name, s.Addr(), err)
 	}
 	<-s.done
 	s.conns.Wait()
@@ -181,7 +229,7 @@ func (s *Server) Close(ctx context.Context) error {
 // for their goroutines. net/http reports StateNew before Serve can return, and
 // StateClosed last in the goroutine.
 func (s *Server) observeConn(c net.Conn, state http.ConnState) {
-	if c, ok := c.(*conn); ok {
+	if c := connOf(c); c != nil {
 		c.setState(state)
 	}
 	switch state {
