@@ -44,7 +44,7 @@ var arrows = map[string][]string{
 	"internal/integrations/store":   {"internal/kafka", "internal/panics", "internal/plaintext", "internal/setting"},
 	"internal/integrations/catalog": {module, "mapping", "internal/config", "internal/plaintext"},
 	"internal/integrations/manage":  {"consumer", "zerobus", "internal/config", "internal/integrations/catalog", "internal/integrations/store", "internal/kafka", "internal/pipeline", "internal/plaintext", "internal/setting", "internal/setup"},
-	"internal/admin":                {"internal/admin/listener", "internal/integrations/catalog", "internal/integrations/manage", "internal/integrations/store", "internal/ops/access", "internal/pipeline", "internal/plaintext", "internal/setting"},
+	"internal/admin":                {"internal/admin/listener", "internal/integrations/catalog", "internal/integrations/manage", "internal/integrations/store", "internal/ops", "internal/ops/access", "internal/panics", "internal/pipeline", "internal/plaintext"},
 	"internal/admin/listener":       {"internal/setting"},
 	"internal/console":              {"internal/ops/access"},
 	"internal/reload":               {"internal/plaintext"},

@@ -1,0 +1,561 @@
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/datafly/bridge/internal/integrations/manage"
+	"github.com/datafly/bridge/internal/ops/access"
+	"github.com/datafly/bridge/internal/pipeline"
+)
+
+func hashOf(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// bodies fit the calls that have one.
+var bodies = map[string]string{
+	"install": pageBody, "checkInstall": pageBody, "updateIntegration": `{"name":"Web"}`, "check": `{"config":{"table":"other"}}`, "replay": `{"to":"earliest"}`, "redrive": `{"limit":5}`,
+	"validateBlueprint": `{"blueprint":"version: 1"}`, "tryBlueprint": `{"event":{"type":"page"}}`,
+}
+
+func pathOf(t *route) string {
+	return Prefix + strings.NewReplacer("{key}", "databricks_zerobus", "{id}", "web", "{n}", "1").Replace(t.pattern)
+}
+
+// Every call answers as the document says, for each role and without a token.
+func TestRolesOnEveryCall(t *testing.T) {
+	roles := []string{"", access.Viewer, access.Editor, access.Admin}
+	for _, x := range routes {
+		for _, role := range roles {
+			t.Run(x.id+"/"+role, func(t *testing.T) {
+				r := newRig(t, withTokens(t), func(c *Config) { c.Live = lively{} })
+				web, err := r.manager.Install(t.Context(), manage.Request{Name: "web", Config: map[string]any{}}, manage.Who{By: "test", RequestID: "setup"}, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var headers []string
+				if role != "" {
+					headers = []string{"Authorization", "Bearer " + role}
+				}
+				before := r.logs.FilterLevelExact(zapcore.InfoLevel).Len()
+				w := r.send(t, x.method, pathOf(x), bodies[x.id], headers...)
+				want, who := http.StatusOK, access.Identity{Role: role}
+				switch {
+				case role == "":
+					want = http.StatusUnauthorized
+				case !who.May(x.role):
+					want = http.StatusForbidden
+				case x.created:
+					want = http.StatusCreated
+				}
+				if w.Code != want {
+					t.Errorf("got %d %s, want %d", w.Code, w.Body, want)
+				}
+				i, err := r.manager.Get(t.Context(), "web")
+				unchanged := err == nil && i.Revision == web.Integration.Revision
+				changes := slices.Contains([]string{"updateIntegration", "removeIntegration", "enable", "disable"}, x.id)
+				if allowed := want < 300; unchanged == (allowed && changes) {
+					t.Errorf("the integration is unchanged: %v", unchanged)
+				}
+				if n := r.logs.FilterLevelExact(zapcore.InfoLevel).Len() - before; n != 0 && want >= 300 || n != 1 && want < 300 && (changes || x.created) {
+					t.Errorf("got %d log lines of changes", n)
+				}
+			})
+		}
+	}
+}
+
+// The table of roles in the documentation is that of the routes.
+func TestDocumentationListsTheCalls(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "admin-api.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range routes {
+		if row := fmt.Sprintf("| %s %s | %s |", x.method, x.pattern, x.role); !strings.Contains(string(text), row) {
+			t.Errorf("docs/admin-api.md lacks the row %s", row)
+		}
+	}
+	if n := len(regexp.MustCompile(`(?m)^\| (GET|POST|PATCH|DELETE) /`).FindAll(text, -1)); n != len(routes) {
+		t.Errorf("docs/admin-api.md has %d calls, want %d", n, len(routes))
+	}
+}
+
+// The page's command, as docs/admin-api.md prints it, installs an integration.
+func TestThePagesCommand(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "admin-api.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := `curl -X POST http://localhost:8084/v1/admin/integration-catalog/databricks_zerobus/install \
+-H "Authorization: Bearer YOUR_TOKEN" \
+-H "Content-Type: application/json" \
+-d '` + pageBody + "'"
+	if !strings.Contains(string(text), "\n"+command+"\n") {
+		t.Errorf("docs/admin-api.md lacks the command\n%s", command)
+	}
+	r := newRig(t)
+	w := r.send(t, "POST", "http://localhost:8084"+installPath, pageBody, "Authorization", "Bearer YOUR_TOKEN", "Content-Type", "application/json")
+	var got manage.Result
+	if decode(t, w, &got); w.Code != http.StatusCreated || got.Integration.Name != "Databricks (Zerobus Ingest)" || got.Integration.Revision != 1 ||
+		w.Header().Get("Location") != Prefix+"/integrations/"+got.Integration.ID || w.Header().Get("ETag") != `"1"` {
+		t.Errorf("got %d %v %s", w.Code, w.Header(), w.Body)
+	}
+	for _, entry := range r.logs.All() {
+		if text := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(text, secret) || strings.Contains(text, "YOUR_TOKEN") {
+			t.Errorf("a log line holds a secret: %s", text)
+		}
+	}
+	if r.logs.FilterMessage("integration installed").Len() != 1 {
+		t.Error("the change is not logged once")
+	}
+}
+
+// Bodies that are not JSON of the right form.
+func TestMalformedBodies(t *testing.T) {
+	r := newRig(t)
+	deep := strings.Repeat(`{"a":`, 40) + "1" + strings.Repeat("}", 40)
+	for _, tt := range []struct {
+		name, body, code string
+		status           int
+		says             string
+	}{
+		{"not JSON", `name=x`, "MALFORMED_JSON", 400, "line 1, column"},
+		{"cut off", `{"name":"x",`, "MALFORMED_JSON", 400, "too early"},
+		{"a comma too many", "{\n  \"name\": \"x\",\n}", "MALFORMED_JSON", 400, "line 2, column 14"},
+		{"a name twice", "{\n\"name\":\"x\",\n\"name\":\"y\"}", "MALFORMED_JSON", 400, "line 3"},
+		{"a nested name twice", `{"config":{"table":"a","table":"b"}}`, "MALFORMED_JSON", 400, "twice"},
+		{"two values", pageBody + `{}`, "MALFORMED_JSON", 400, "more follows"},
+		{"deep", `{"config":` + deep + `}`, "MALFORMED_JSON", 400, "deeper than 32"},
+		{"invalid UTF-8", "{\"name\":\"\xff\"}", "MALFORMED_JSON", 400, "UTF-8"},
+		{"blank", " ", "MALFORMED_JSON", 400, "too early"},
+		{"a list", `[]`, "VALIDATION_FAILED", 422, "body must be an object, and is a list"},
+		{"null", `null`, "VALIDATION_FAILED", 422, ""},
+		{"an unknown field", `{"nome":"x"}`, "VALIDATION_FAILED", 422, "nome is not a field"},
+		{"a name in capitals", `{"Name":"x"}`, "VALIDATION_FAILED", 422, "Name is not a field"},
+		{"a number for a name", `{"name":7}`, "VALIDATION_FAILED", 422, "name must be a string, and is a number"},
+		{"a list for a name", `{"name":["x"]}`, "VALIDATION_FAILED", 422, "name must be a string, and is a list"},
+		{"a string for config", `{"name":"x","config":"y"}`, "VALIDATION_FAILED", 422, "config must be an object, and is a string"},
+		{"a string for enabled", `{"name":"x","enabled":"true"}`, "VALIDATION_FAILED", 422, "enabled must be a boolean, and is a string"},
+		{"numbers for categories", `{"name":"x","consent_categories":[7]}`, "VALIDATION_FAILED", 422, "consent_categories.0 must be a string"},
+		{"huge", `{"name":"` + strings.Repeat("x", maxBody) + `"}`, "BODY_TOO_LARGE", 413, "1048576 bytes"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := r.expect(t, tt.status, tt.code, "POST", installPath, tt.body)
+			if !strings.Contains(got.Error.Message, tt.says) || tt.status == 422 && len(got.Fields) == 0 {
+				t.Errorf("got %+v, want %q", got, tt.says)
+			}
+		})
+	}
+	for name, headers := range map[string][]string{
+		"as a form": {"Content-Type", "application/x-www-form-urlencoded"}, "as text": {"Content-Type", "text/plain"}, "of no type": {"Content-Type", ""},
+		"in UTF-16": {"Content-Type", "application/json; charset=utf-16"}, "compressed": {"Content-Encoding", "gzip"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.expect(t, 415, "UNSUPPORTED_MEDIA_TYPE", "POST", installPath, pageBody, headers...)
+		})
+	}
+	r.expect(t, 201, "", "POST", installPath, pageBody, "Content-Type", "application/json; charset=UTF-8")
+	if all, _ := r.manager.List(t.Context()); len(all) != 1 {
+		t.Errorf("got %d integrations, want one", len(all))
+	}
+}
+
+func FuzzBody(f *testing.F) {
+	for _, body := range bodies {
+		f.Add(body)
+	}
+	f.Add("{\"name\":\"\xff\",\"name\":1}x")
+	f.Fuzz(func(t *testing.T, body string) {
+		r := newRig(t)
+		for _, x := range routes {
+			if x.body == nil {
+				continue
+			}
+			if w := r.send(t, x.method, pathOf(x), body, "Content-Type", "application/json"); w.Code >= 500 {
+				t.Errorf("%s: got %d %s", x.id, w.Code, w.Body)
+			}
+		}
+	})
+}
+
+func TestUnknownCallsAndMethods(t *testing.T) {
+	r := newRig(t, withTokens(t))
+	token := []string{"Authorization", "Bearer admin"}
+	for _, path := range []string{"", "/", "/nothing", "/integrations/", "/integrations/web/nothing", "/integrations//web", "/integrations/../session", "/integrations/%2e%2e/web", "/Integrations"} {
+		r.expect(t, 404, "NOT_FOUND", "GET", Prefix+path, "", token...)
+	}
+	for _, path := range []string{"/", "/nothing", "/v1", "/v1/administration"} {
+		r.expect(t, 404, "NOT_FOUND", "GET", path, "")
+	}
+	for target, allow := range map[string]string{"/integrations": "GET, HEAD", "/integrations/web": "DELETE, GET, HEAD, PATCH", "/integrations/web/enable": "POST"} {
+		for _, method := range []string{"PUT", "OPTIONS", "TRACE", "QUERY"} {
+			w := r.send(t, method, Prefix+target, "", token...)
+			if w.Code != 405 || w.Header().Get("Allow") != allow {
+				t.Errorf("%s %s: got %d, Allow: %s, want 405 and %s", method, target, w.Code, w.Header().Get("Allow"), allow)
+			}
+		}
+	}
+	r.expect(t, 401, "UNAUTHORIZED", "GET", Prefix+"/nothing", "")
+	r.expect(t, 404, "NOT_FOUND", "POST", Prefix+"/integration-catalog/other/install", pageBody, token...)
+	r.expect(t, 404, "NOT_FOUND", "GET", Prefix+"/integration-catalog/other", "", token...)
+	for _, path := range []string{"", "/revisions", "/revisions/1/diff", "/status", "/dead-letters", "/events", "/recent-events"} {
+		r.expect(t, 404, "NOT_FOUND", "GET", Prefix+"/integrations/none"+path, "", token...)
+	}
+}
+
+func TestParameters(t *testing.T) {
+	r := newRig(t)
+	r.install(t, "web")
+	for _, query := range []string{"limit=0", "limit=101", "limit=x", "limit=1&limit=2", "cursor=%ff%ff", "cursor=!", "other=1", "%zz", "limit="} {
+		r.expect(t, 400, "INVALID_PARAMETER", "GET", Prefix+"/integrations?"+query, "")
+	}
+	for _, query := range []string{"dryrun=true", "dry_run=yes", "dry_run=", "dry_run=true&dry_run=false", "reason=" + strings.Repeat("x", 501)} {
+		r.expect(t, 400, "INVALID_PARAMETER", "DELETE", Prefix+"/integrations/web?"+query, "")
+	}
+	for _, query := range []string{"from=yesterday", "partitions=a", "partitions=-1", "partitions=1,99999999999", "column=" + strings.Repeat("x", 501)} {
+		r.expect(t, 400, "INVALID_PARAMETER", "GET", Prefix+"/integrations/web/dead-letters?"+query, "")
+	}
+	r.expect(t, 200, "", "GET", Prefix+"/integrations/web/dead-letters?codes=a,b&column=c&from=2026-01-31T12:00:00Z&partitions=0,3", "")
+	if f := r.ops.filter; !slices.Equal(f.Codes, []string{"a", "b"}) || f.Column != "c" || f.From.IsZero() || !f.To.IsZero() || !slices.Equal(f.Partitions, []int32{0, 3}) {
+		t.Errorf("got %+v", f)
+	}
+	for _, header := range []string{"3", `W/"1"`, `"0"`, `"x"`, `"1", "2"`, `"99999999999999999999"`} {
+		r.expect(t, 400, "INVALID_HEADER", "PATCH", Prefix+"/integrations/web", `{"name":"b"}`, "If-Match", header)
+	}
+	if _, err := r.manager.Get(t.Context(), "web"); err != nil {
+		t.Errorf("a refused request changed something: %v", err)
+	}
+}
+
+func TestRevisions(t *testing.T) {
+	r := newRig(t)
+	i := r.install(t, "web")
+	at := Prefix + "/integrations/" + i.ID
+	if w := r.send(t, "GET", at, ""); w.Header().Get("ETag") != `"1"` {
+		t.Errorf("got the ETag %s", w.Header().Get("ETag"))
+	}
+	if w := r.send(t, "PATCH", at+"?dry_run=true", `{"name":"a"}`, "If-Match", `"1"`); w.Code != 200 || !strings.Contains(w.Body.String(), `"dry_run":true`) {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	r.expect(t, 200, "", "PATCH", at+"?reason=because", `{"name":"a"}`, "If-Match", `"1"`)
+	r.expect(t, 412, "REVISION_MISMATCH", "PATCH", at, `{"name":"b"}`, "If-Match", `"1"`)
+	r.expect(t, 412, "REVISION_MISMATCH", "POST", at+"/disable", "", "If-Match", `"1"`)
+	r.expect(t, 412, "REVISION_MISMATCH", "DELETE", at, "", "If-Match", `"1"`)
+	r.expect(t, 200, "", "POST", at+"/disable", "", "If-Match", "*")
+	r.expect(t, 200, "", "POST", at+"/enable", "")
+	var got struct {
+		Data []struct {
+			Revision int64
+			Reason   string
+		}
+		NextCursor *string `json:"next_cursor"`
+		HasMore    bool    `json:"has_more"`
+	}
+	decode(t, r.send(t, "GET", at+"/revisions?limit=3", ""), &got)
+	if len(got.Data) != 3 || got.Data[0].Revision != 4 || !got.HasMore {
+		t.Fatalf("got %+v", got)
+	}
+	decode(t, r.send(t, "GET", at+"/revisions?limit=3&cursor="+*got.NextCursor, ""), &got)
+	if len(got.Data) != 1 || got.Data[0].Revision != 1 || got.HasMore {
+		t.Errorf("got %+v", got)
+	}
+	r.expect(t, 200, "", "GET", at+"/revisions/2/diff", "")
+	for _, n := range []string{"0", "5", "x", "-1", "02"} {
+		r.expect(t, 404, "NOT_FOUND", "GET", at+"/revisions/"+n+"/diff", "")
+	}
+	r.expect(t, 200, "", "DELETE", at, "", "If-Match", `"4"`)
+	r.expect(t, 404, "NOT_FOUND", "GET", at, "")
+}
+
+func TestPages(t *testing.T) {
+	r := newRig(t)
+	for n := range 120 {
+		r.install(t, fmt.Sprintf("n%03d", n))
+	}
+	for _, list := range []struct {
+		path, query string
+		key         string
+	}{{"/integrations", "?", "slug"}, {"/integrations", "?limit=7&", "slug"}, {"/audit-log", "?limit=100&", "id"}, {"/topics", "?limit=1&", "name"}, {"/integration-catalog", "?", "key"}} {
+		seen, cursor := map[string]bool{}, ""
+		for range 30 {
+			var got struct {
+				Data       []map[string]any
+				NextCursor *string `json:"next_cursor"`
+				HasMore    bool    `json:"has_more"`
+			}
+			decode(t, r.send(t, "GET", Prefix+list.path+list.query+cursor, ""), &got)
+			for _, x := range got.Data {
+				name := x[list.key].(string)
+				if seen[name] {
+					t.Errorf("%s: %s is on two pages", list.path, name)
+				}
+				seen[name] = true
+			}
+			if (got.NextCursor != nil) != got.HasMore {
+				t.Errorf("%s: got has_more %v and the cursor %v", list.path, got.HasMore, got.NextCursor)
+			}
+			if !got.HasMore {
+				break
+			}
+			cursor = "cursor=" + *got.NextCursor
+		}
+		if want := map[string]int{"/topics": 2, "/integration-catalog": 1}[list.path]; len(seen) != want && len(seen) != 120 {
+			t.Errorf("%s: got %d items", list.path, len(seen))
+		}
+	}
+}
+
+func TestRequestIDs(t *testing.T) {
+	r := newRig(t)
+	for _, tt := range []struct{ header, id, want string }{
+		{"X-Request-Id", "abc-1", "abc-1"}, {"X-Request-Id", "a b", ""}, {"X-Request-Id", "a\tb", ""}, {"X-Request-Id", strings.Repeat("x", 129), ""}, {"Idempotency-Key", "k.1", "k.1"},
+	} {
+		got := r.send(t, "GET", Prefix+"/session", "", tt.header, tt.id).Header().Get("X-Request-Id")
+		if tt.want != "" && got != tt.want || tt.want == "" && !strings.HasPrefix(got, "req_") {
+			t.Errorf("%s: %q: got %q", tt.header, tt.id, got)
+		}
+	}
+	r.expect(t, 400, "INVALID_HEADER", "POST", installPath, pageBody, "Idempotency-Key", "a b")
+	first := r.send(t, "POST", installPath, pageBody, "Idempotency-Key", "k").Body.String()
+	if again := r.send(t, "POST", installPath, pageBody, "Idempotency-Key", "k"); again.Code != 201 || again.Body.String() != first {
+		t.Errorf("a repeated request: got %d %s, want %s", again.Code, again.Body, first)
+	}
+	r.expect(t, 409, "NAME_TAKEN", "POST", installPath, pageBody)
+}
+
+// One identity may send so many requests a minute, all at once, and none is half done.
+func TestRateLimit(t *testing.T) {
+	tokens := withTokens(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tokens, func(c *Config) { c.RateLimit = 0 })
+		var group sync.WaitGroup
+		var mu sync.Mutex
+		count := map[int]int{}
+		for n := range 200 {
+			group.Go(func() {
+				w := r.send(t, "POST", installPath, strings.Replace(pageBody, "Databricks (Zerobus Ingest)", fmt.Sprintf("n%d", n), 1), "Authorization", "Bearer editor")
+				mu.Lock()
+				defer mu.Unlock()
+				count[w.Code]++
+				if w.Code == 429 && w.Header().Get("Retry-After") != "1" {
+					t.Errorf("got Retry-After: %s", w.Header().Get("Retry-After"))
+				}
+			})
+		}
+		group.Wait()
+		all, _ := r.manager.List(t.Context())
+		if count[201] != DefaultRateLimit || count[429] != 100 || len(all) != DefaultRateLimit {
+			t.Errorf("got %v and %d integrations", count, len(all))
+		}
+		r.expect(t, 429, "RATE_LIMITED", "GET", Prefix+"/session", "", "Authorization", "Bearer editor")
+		r.expect(t, 200, "", "GET", Prefix+"/session", "", "Authorization", "Bearer viewer")
+		time.Sleep(time.Second) //nolint:forbidigo // in virtual time
+		r.expect(t, 200, "", "GET", Prefix+"/session", "", "Authorization", "Bearer editor")
+		for n := range 2 * maxIdentities {
+			r.wait(fmt.Sprint(n))
+		}
+		if len(r.limits) > maxIdentities {
+			t.Errorf("got %d limiters", len(r.limits))
+		}
+	})
+}
+
+func TestOtherSitesAndHosts(t *testing.T) {
+	r := newRig(t)
+	r.expect(t, 403, "CROSS_ORIGIN", "POST", installPath, pageBody, "Sec-Fetch-Site", "cross-site")
+	r.expect(t, 403, "CROSS_ORIGIN", "POST", installPath, pageBody, "Origin", "https://evil.example")
+	r.expect(t, 403, "CROSS_ORIGIN", "POST", "/login", "", "Sec-Fetch-Site", "same-site")
+	r.expect(t, 201, "", "POST", installPath, pageBody, "Sec-Fetch-Site", "same-origin", "Origin", "http://localhost:8084")
+	r.expect(t, 421, "UNKNOWN_HOST", "GET", Prefix+"/integrations", "", "Host", "evil.example:8084")
+	for _, host := range []string{"127.0.0.1:8084", "[::1]:8084", "localhost"} {
+		r.expect(t, 200, "", "GET", Prefix+"/integrations", "", "Host", host)
+	}
+	for _, given := range []string{"Bearer YOUR_TOKEN", "Basic eDp5", "x"} {
+		var who session
+		if decode(t, r.send(t, "GET", Prefix+"/session", "", "Authorization", given), &who); who.Role != access.Admin || who.Tokens {
+			t.Errorf("%s: got %+v", given, who)
+		}
+	}
+	named := newRig(t, withTokens(t))
+	named.expect(t, 200, "", "GET", Prefix+"/session", "", "Host", "bridge.example", "Authorization", "Bearer viewer")
+}
+
+func TestTokens(t *testing.T) {
+	r := newRig(t, withTokens(t))
+	r.expect(t, 401, "UNAUTHORIZED", "GET", Prefix+"/session", "", "Authorization", "Basic "+access.Admin)
+	for range 10 {
+		r.expect(t, 401, "INVALID_TOKEN", "GET", Prefix+"/session", "", "Authorization", "Bearer guess")
+	}
+	r.expect(t, 429, "RATE_LIMITED", "GET", Prefix+"/session", "", "Authorization", "Bearer admin")
+	if _, err := NewAccess(access.Files{}, false, r.log); err == nil || !strings.Contains(err.Error(), "admin.token_file") {
+		t.Errorf("without tokens beyond the loopback: got %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "tokens")
+	if _, err := NewAccess(access.Files{Tokens: path}, true, r.log); err == nil {
+		t.Error("a file that does not exist is accepted")
+	}
+	if err := os.WriteFile(path, []byte("a viewer "+hashOf("a")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	later := newRig(t)
+	control, err := NewAccess(access.Files{Tokens: path}, true, later.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later.cfg.Access = control
+	later.expect(t, 200, "", "GET", Prefix+"/session", "", "Authorization", "Bearer a")
+	os.Remove(path)
+	for range 3 {
+		later.expect(t, 503, "TOKENS_UNREADABLE", "GET", Prefix+"/session", "", "Authorization", "Bearer a")
+	}
+	if n := later.logs.FilterLevelExact(zapcore.ErrorLevel).Len(); n != 1 {
+		t.Errorf("got %d log lines, want one", n)
+	}
+}
+
+// A session of a browser counts like its token.
+func TestSessions(t *testing.T) {
+	r := newRig(t, withTokens(t))
+	w, login := httptest.NewRecorder(), httptest.NewRequest("POST", "/login", nil)
+	login.Host = "localhost:8084"
+	r.cfg.Access.StartSession(w, login, "/", access.Editor)
+	cookie := w.Result().Cookies()[0]
+	var who session
+	if decode(t, r.send(t, "GET", Prefix+"/session", "", "Cookie", cookie.String()), &who); who.Name != "editor-1" || who.Role != access.Editor || !who.Tokens {
+		t.Errorf("got %+v", who)
+	}
+	r.expect(t, 403, "CROSS_ORIGIN", "POST", installPath, pageBody, "Cookie", cookie.String(), "Sec-Fetch-Site", "cross-site")
+	r.expect(t, 201, "", "POST", installPath, pageBody, "Cookie", cookie.String(), "Sec-Fetch-Site", "same-origin")
+}
+
+func TestHostileTextIsData(t *testing.T) {
+	r := newRig(t)
+	const name = `<script>alert(1)</script>` + "\u202e" + `&"'`
+	text, err := json.Marshal(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := r.send(t, "POST", installPath, strings.Replace(pageBody, `"Databricks (Zerobus Ingest)"`, string(text), 1))
+	var got manage.Result
+	if decode(t, w, &got); got.Integration.Name != name || strings.ContainsAny(w.Body.String(), "<>&\u202e") || w.Header().Get("Content-Security-Policy") != "default-src 'none'" {
+		t.Errorf("got %s %v", w.Body, w.Header())
+	}
+	w = r.send(t, "GET", Prefix+"/integrations/"+`%3Cscript%3E%0a`, "")
+	if w.Code != 404 || strings.ContainsAny(w.Body.String(), "<>") {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+}
+
+func TestReplayOnlyWhileDisabled(t *testing.T) {
+	r := newRig(t)
+	i := r.install(t, "web")
+	at := Prefix + "/integrations/" + i.Slug
+	r.expect(t, 200, "", "POST", at+"/replay", `{"to":"earliest"}`)
+	r.expect(t, 409, "STILL_ENABLED", "POST", at+"/replay?dry_run=false", `{"to":"earliest"}`)
+	r.expect(t, 200, "", "POST", at+"/disable", "")
+	r.expect(t, 200, "", "POST", at+"/replay?dry_run=false", `{"to":"earliest","reason":"because"}`)
+	if got := r.ops.replays; len(got) != 2 || got[0].Execute || !got[1].Execute || got[1].By != "local" || got[1].Reason != "because" {
+		t.Errorf("got %+v", got)
+	}
+	if n := r.logs.FilterMessage("integration replayed").Len(); n != 1 {
+		t.Errorf("got %d log lines, want one", n)
+	}
+	r.expect(t, 200, "", "POST", at+"/dead-letters/redrive", `{"codes":["a"]}`)
+	if got := r.ops.redrive; got.Execute || got.By != "local" || !slices.Equal(got.Codes, []string{"a"}) {
+		t.Errorf("got %+v", got)
+	}
+	r.expect(t, 200, "", "POST", at+"/dead-letters/redrive?dry_run=false", `{}`)
+	if !r.ops.redrive.Execute {
+		t.Error("the redrive is a dry run")
+	}
+	r.expect(t, 422, "VALIDATION_FAILED", "POST", Prefix+"/blueprint/try", `{}`)
+}
+
+// failing is a manager whose calls fail.
+type failing struct {
+	Manager
+	err error
+}
+
+func (f failing) List(context.Context) ([]manage.Integration, error) {
+	if f.err == nil {
+		panic("a fault of " + secret)
+	}
+	return nil, f.err
+}
+
+func TestErrors(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		status int
+		code   string
+		logged int
+	}{
+		{&manage.Error{Code: manage.ValidationFailed, Message: "a", Remedy: "b", Fields: []manage.FieldError{{Field: "c", Message: "d"}}}, 422, "VALIDATION_FAILED", 0},
+		{&manage.Error{Code: manage.ManagedByFile, Message: "a"}, 409, "MANAGED_BY_FILE", 0},
+		{&manage.Error{Code: manage.StoreUnavailable, Message: "a", RetryAfter: 1500 * time.Millisecond}, 503, "STORE_UNAVAILABLE", 0},
+		{fmt.Errorf("listing: %w", &manage.Error{Code: manage.StoreUnavailable, Message: "a"}), 503, "STORE_UNAVAILABLE", 0},
+		{&manage.Error{Code: manage.OutcomeUnexpected, Message: secret}, 500, "INTERNAL", 1},
+		{errors.New(secret), 500, "INTERNAL", 1},
+		{nil, 500, "INTERNAL", 1},
+		{context.DeadlineExceeded, 503, "TIMEOUT", 0},
+		{&pipeline.Refused{Field: "to", Reason: "is no position", Remedy: "x"}, 422, "VALIDATION_FAILED", 0},
+		{&pipeline.Refused{Reason: "the group has members"}, 409, "CONFLICT", 0},
+	} {
+		r := newRig(t, func(c *Config) { c.Manager = failing{c.Manager, tt.err} })
+		req := httptest.NewRequest("GET", Prefix+"/integrations", nil)
+		req.Host = "localhost"
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, req)
+		var got refused
+		if decode(t, w, &got); w.Code != tt.status || got.Error.Code != tt.code || strings.Contains(w.Body.String(), secret) {
+			t.Errorf("%v: got %d %s", tt.err, w.Code, w.Body)
+		}
+		logged := r.logs.FilterLevelExact(zapcore.ErrorLevel)
+		if logged.Len() != tt.logged || tt.logged > 0 && logged.All()[0].ContextMap()["request_id"] != w.Header().Get("X-Request-Id") {
+			t.Errorf("%v: got the log %v", tt.err, logged.All())
+		}
+		if refused, ok := tt.err.(*manage.Error); ok && refused.RetryAfter > 0 && w.Header().Get("Retry-After") != "2" {
+			t.Errorf("got Retry-After: %s", w.Header().Get("Retry-After"))
+		}
+	}
+	r := newRig(t)
+	r.install(t, "web")
+	for _, err := range []error{errors.New("no broker answers; start one"), &pipeline.Refused{Reason: "x"}, &pipeline.Refused{Field: "to", Reason: "x"}} {
+		r.ops.err = err
+		for _, x := range routes {
+			if x.operation {
+				r.send(t, x.method, pathOf(x), bodies[x.id]) // compares with the document
+			}
+		}
+	}
+	r.ops.err = nil
+	if got := r.expect(t, 503, "UNAVAILABLE", "GET", Prefix+"/integrations/web/recent-events?limit=1", ""); got.Error.Message != "no broker answers; start one" {
+		t.Errorf("got %+v", got)
+	}
+	r.Stop()
+	w := r.send(t, "POST", Prefix+"/integrations/web/check", "")
+	if w.Code != 503 || !strings.Contains(w.Body.String(), "STOPPING") {
+		t.Errorf("after Stop: got %d %s", w.Code, w.Body)
+	}
+}

@@ -1,3 +1,0 @@
-package admin_test
-
-import _ "github.com/google/jsonschema-go/jsonschema"

@@ -1,0 +1,182 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/datafly/bridge/internal/integrations/manage"
+	"github.com/datafly/bridge/internal/ops/access"
+	"github.com/datafly/bridge/internal/pipeline"
+)
+
+// lively is a page of live events: it names what it was asked, and sends until the
+// request ends.
+type lively struct {
+	until  bool
+	status int // of an error
+}
+
+func (l lively) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if l.status != 0 {
+		w.WriteHeader(l.status)
+		_, _ = io.WriteString(w, `{"error":"16 viewers are connected already"}`)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	_, _ = io.WriteString(w, "data: "+r.URL.String()+"\n\n")
+	_ = http.NewResponseController(w).Flush()
+	if l.until {
+		<-r.Context().Done()
+	}
+}
+
+// slow is a manager whose check waits for its context after the first step.
+type slow struct{ Manager }
+
+func (s slow) Check(ctx context.Context, _ string, _ *manage.Patch, step func(pipeline.CheckStep)) error {
+	step(pipeline.CheckStep{Step: "kafka", Status: pipeline.StepOK})
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// open sends a request to a server and returns the answer after its first line.
+func open(ctx context.Context, t *testing.T, server *httptest.Server, method, path string) (*bufio.Reader, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, server.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	got, err := server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { got.Body.Close() })
+	if kind := got.Header.Get("Content-Type"); kind != "text/event-stream" {
+		t.Fatalf("got Content-Type: %s", kind)
+	}
+	in := bufio.NewReader(got.Body)
+	line, err := in.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in, line
+}
+
+// A stream ends with its client and with the server; TestMain finds what is left.
+func TestStreamsEnd(t *testing.T) {
+	for name, path := range map[string]string{"GET": Prefix + "/integrations/web/events", "POST": Prefix + "/integrations/web/check"} {
+		for _, client := range []bool{true, false} {
+			r := newRig(t, func(c *Config) { c.Live, c.Manager = lively{until: true}, slow{c.Manager} })
+			if _, err := r.manager.Install(t.Context(), manage.Request{Name: "web", Config: map[string]any{}}, manage.Who{RequestID: "a"}, false); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				defer close(ended)
+				r.ServeHTTP(w, req)
+			}))
+			ctx, cancel := context.WithCancel(t.Context())
+			in, line := open(ctx, t, server, name, path)
+			if want := map[string]string{"GET": "data: /live/stream?integration=web\n", "POST": "event: step\n"}[name]; line != want {
+				t.Errorf("got %q, want %q", line, want)
+			}
+			if client {
+				cancel()
+			} else {
+				r.Stop()
+				rest, err := io.ReadAll(in)
+				if err != nil || name == "POST" && !strings.Contains(string(rest), "event: failure\ndata: {\"error\":{\"code\":\"STOPPING\"") {
+					t.Errorf("got %q %v, want the reason", rest, err)
+				}
+			}
+			<-ended
+			cancel()
+			server.Close()
+		}
+	}
+}
+
+func TestStreamedCheck(t *testing.T) {
+	r := newRig(t)
+	r.install(t, "web")
+	at := Prefix + "/integrations/web/check"
+	w := r.send(t, "POST", at, "", "Accept", "text/event-stream")
+	const want = `event: step
+data: {"step":"kafka","status":"ok","detail":"cluster \u003cb\u003ex\u003c/b\u003e"}
+
+event: step
+data: {"step":"table","status":"failed","error":"no such table"}
+
+event: done
+data: {"ok":false}
+
+`
+	if w.Code != 200 || w.Body.String() != want {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if w := r.send(t, "POST", at, `{"config":{}}`); w.Code != 200 || !strings.HasPrefix(w.Body.String(), `{"ok":false,"steps":[{`) {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	r.expect(t, 404, "NOT_FOUND", "POST", Prefix+"/integrations/none/check", "", "Accept", "text/event-stream")
+	r.expect(t, 422, "VALIDATION_FAILED", "POST", at, `{"x":1}`, "Accept", "text/event-stream")
+}
+
+func TestEventsThatAreNotAvailable(t *testing.T) {
+	r := newRig(t)
+	r.install(t, "web")
+	r.expect(t, 503, "UNAVAILABLE", "GET", Prefix+"/integrations/web/events", "")
+	full := newRig(t, func(c *Config) { c.Live = lively{status: 503} })
+	full.install(t, "web")
+	if got := full.expect(t, 503, "UNAVAILABLE", "GET", Prefix+"/integrations/web/events", ""); !strings.Contains(got.Error.Message, "16 viewers") {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// Live events and the console are served beside the API.
+func TestOtherPaths(t *testing.T) {
+	console := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "console "+r.URL.Path) })
+	r := newRig(t, func(c *Config) { c.Live, c.Console = lively{}, console })
+	for path, want := range map[string]string{"/": "console /", "/library": "console /library", "/live/x": "data: /live/x\n\n", "/v1/administrator": "console /v1/administrator"} {
+		if w := r.send(t, "GET", path, ""); w.Body.String() != want {
+			t.Errorf("%s: got %q, want %q", path, w.Body, want)
+		}
+	}
+}
+
+// The commands of docs/admin-api.md make a line of the file of tokens.
+func TestTokenCommands(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "admin-api.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```sh\n(TOKEN=.*?)```").FindSubmatch(text)
+	if m == nil {
+		t.Fatal("docs/admin-api.md has no commands that make a token")
+	}
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl is not installed")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	run := exec.CommandContext(ctx, "bash", "-euc", string(m[1]))
+	run.Dir = t.TempDir()
+	out, err := run.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	who, err := access.Files{Tokens: filepath.Join(run.Dir, "tokens")}.Lookup()(strings.TrimSpace(string(out)))
+	if err != nil || who.Role != access.Editor {
+		t.Errorf("the token %s: got %v %v", out, who, err)
+	}
+}
