@@ -41,7 +41,7 @@ func pathOf(t *route) string {
 	return Prefix + strings.NewReplacer("{key}", "databricks_zerobus", "{id}", "web", "{n}", "1").Replace(t.pattern)
 }
 
-// Every call answers as the document says, for each role and without a token.
+// Every call answers as documented, for each role and without a token.
 func TestRolesOnEveryCall(t *testing.T) {
 	roles := []string{"", access.Viewer, access.Editor, access.Admin}
 	for _, x := range routes {

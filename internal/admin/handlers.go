@@ -315,7 +315,7 @@ func (c *call) check() (any, error) {
 }
 
 // steps runs a check. To who accepts events, it sends each step as it ends, then
-// "done", or "failure" if the check could not go on.
+// "done", or "failure" if the check could not be completed.
 func (c *call) steps(check func(step func(pipeline.CheckStep)) error) (any, error) {
 	streamed := strings.Contains(c.r.Header.Get("Accept"), "text/event-stream")
 	answer := checked{OK: true, Steps: []pipeline.CheckStep{}}
