@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/memory"
 	"github.com/datafly/bridge/zerobus"
 )
 
@@ -52,13 +53,20 @@ type KafkaLookUp struct {
 
 // Peer is one process of the deployment.
 type Peer struct {
-	Address  string `json:"address"` // host:port of its ops endpoints, or the name that did not resolve
-	Self     bool   `json:"self"`    // the process that answers
-	OK       bool   `json:"ok"`      // it answered
-	Error    string `json:"error,omitempty"`
-	Version  string `json:"version,omitempty"`
-	State    string `json:"state,omitempty"`
-	Instance string `json:"instance,omitempty"` // random id of the process
+	Address string `json:"address"` // host:port of its ops endpoints, or the name that did not resolve
+	Self    bool   `json:"self"`    // the process that answers
+	OK      bool   `json:"ok"`      // it answered
+	Error   string `json:"error,omitempty"`
+	// Since is when it was found not to answer first. It is looked up when somebody asks.
+	Since    time.Time `json:"since,omitzero"`
+	Version  string    `json:"version,omitempty"`
+	State    string    `json:"state,omitempty"`
+	Instance string    `json:"instance,omitempty"` // random id of the process
+	Started  time.Time `json:"started,omitzero"`
+
+	BufferedBytes int64        `json:"buffered_bytes"`
+	BufferedLimit int64        `json:"buffered_limit_bytes"`
+	Memory        memory.State `json:"memory,omitzero"`
 }
 
 // GroupIntegration is one integration over all members of its group.

@@ -49,15 +49,20 @@ func newFixture(t *testing.T, who access.Identity, admin bool, answers map[strin
 			h(w, r)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
 		if !ok {
+			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusNotFound)
 			answer = map[string]any{"error": map[string]any{"code": "NOT_FOUND", "message": "the test has no answer for " + r.URL.Path}}
 		}
-		_ = json.NewEncoder(w).Encode(answer) // fails if the page has gone
+		writeJSON(w, answer)
 	}))
 	t.Cleanup(f.Close)
 	return f, &page{t: t, ctx: ctx, s: &stage{t: t, address: strings.TrimPrefix(f.URL, "http://")}}
+}
+
+func writeJSON(w http.ResponseWriter, answer any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer) // fails if the page has gone
 }
 
 // set changes an answer.

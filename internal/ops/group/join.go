@@ -63,7 +63,8 @@ func (j *joining) add(a answer) {
 	if a.err == nil && a.status.Deployment != j.Deployment {
 		a.err = fmt.Errorf("it belongs to deployment %s; correct ops.peers, or give all members the same deployment", a.status.Deployment)
 	}
-	p := ops.Peer{Address: a.address, Self: a.self, OK: a.err == nil, Version: a.status.Version, State: a.status.State, Instance: a.status.Instance}
+	p := ops.Peer{Address: a.address, Self: a.self, OK: a.err == nil, Since: a.since, Version: a.status.Version, State: a.status.State, Instance: a.status.Instance,
+		Started: a.status.Started, BufferedBytes: a.status.BufferedBytes, BufferedLimit: a.status.BufferedLimit, Memory: a.status.Memory}
 	if a.err != nil {
 		p.Error = a.err.Error()
 		j.problem("", "peer_not_answering", a.address+": "+p.Error, "")

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -26,6 +27,7 @@ type answer struct {
 	self    bool   // it is this process, and status is empty
 	status  ops.Status
 	err     error
+	since   time.Time // of err, as far as was asked
 }
 
 // newTransport returns a transport without a proxy: the token is for the peers only.
@@ -73,6 +75,16 @@ func (v *View) askPeers(ctx context.Context) ([]answer, error) {
 		}
 		once = append(once, a)
 	}
+	silent := make(map[string]time.Time)
+	for i := range once {
+		if a := &once[i]; a.err != nil {
+			if a.since = v.silent[a.address]; a.since.IsZero() {
+				a.since = time.Now()
+			}
+			silent[a.address] = a.since
+		}
+	}
+	v.silent = silent
 	return once, nil
 }
 

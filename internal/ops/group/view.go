@@ -63,7 +63,9 @@ type View struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // look-ups that run
 
-	self map[string]bool // addresses of this process; owned by the look-up of the peers
+	// Owned by the look-up of the peers.
+	self   map[string]bool      // addresses of this process
+	silent map[string]time.Time // since when an address does not answer
 }
 
 // New returns a view. It does no I/O and starts no goroutine.

@@ -220,6 +220,11 @@ func TestPeersThatFail(t *testing.T) {
 				if n := w.connections("10.9.9.9:80"); n != 0 {
 					t.Error("the redirect was followed")
 				}
+				<-time.After(2 * refresh)
+				first, again := find(t, got, "10.0.0.3:9400").Since, find(t, v.Status(t.Context()), "10.0.0.3:9400").Since
+				if !again.Equal(first) || first.IsZero() && name != "has another deployment" {
+					t.Errorf("not answering since %v, and later since %v, want one time", first, again)
+				}
 			})
 		})
 	}

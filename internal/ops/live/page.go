@@ -105,6 +105,7 @@ func (p *Page) data(who *access.Control) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+base+"status", authenticated(who, p.serveStatus))
 	mux.HandleFunc("GET "+base+"summary", authenticated(who, p.serveSummary))
+	mux.HandleFunc("GET "+base+"members", authenticated(who, p.serveMembers))
 	for pattern, handler := range map[string]func(*view, http.ResponseWriter, *http.Request){
 		"GET " + base + "stream":                      p.serveStream(who),
 		"GET " + base + "events":                      p.serveEvents,
