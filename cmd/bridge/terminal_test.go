@@ -34,7 +34,7 @@ func TestDemoInAPipeIsGolden(t *testing.T) {
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	line := regexp.MustCompile(`^bridge: shop -> datafly\.events\.stream; live events at http://127\.0\.0\.1:\d+/live/ and metrics at /metrics\n(events in \d+   rows delivered \d+   rejected \d+   filtered \d+   lag \d+   ack p50 \S+ p99 \S+\n)+$`)
+	line := regexp.MustCompile(`^bridge: shop -> datafly\.events\.demo; live events at http://127\.0\.0\.1:\d+/live/ and metrics at /metrics\n(events in \d+   rows delivered \d+   rejected \d+   filtered \d+   lag \d+   ack p50 \S+ p99 \S+\n)+$`)
 	if !line.MatchString(stderr.String()) {
 		t.Errorf("got %q on stderr, want the address and plain lines of progress", stderr.String())
 	}
