@@ -92,7 +92,7 @@ var boundaries = []boundary{
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/admin", "internal/console", "internal/config", "internal/databricks", "internal/demo", "internal/oauthtoken", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/setting", "internal/setup", "internal/webhook", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/sdk"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/admin", "internal/console", "internal/config", "internal/databricks", "internal/demo", "internal/integrations/manage", "internal/oauthtoken", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/setting", "internal/setup", "internal/webhook", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/sdk"}},
 }
 
 func TestArrows(t *testing.T) {

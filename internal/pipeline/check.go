@@ -42,6 +42,8 @@ type CheckStep struct {
 type Check struct {
 	Timeout time.Duration // of one step
 	Steps   []CheckStep   // in the order in which they were tried
+	// Each is called with each step once it was tried. Nil: nothing is.
+	Each func(CheckStep)
 }
 
 // OK reports whether no step has failed.
@@ -83,6 +85,9 @@ func (c *Check) Try(ctx context.Context, name string, needs bool, try func(conte
 		}
 	}
 	c.Steps = append(c.Steps, s)
+	if c.Each != nil {
+		c.Each(s)
+	}
 	return s.Status == StepOK || s.Status == StepWarning
 }
 

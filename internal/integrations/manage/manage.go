@@ -4,13 +4,20 @@
 package manage
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/integrations/catalog"
 	"github.com/datafly/bridge/internal/integrations/store"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/zerobus"
 )
 
 // Who asks, and why. By and RequestID are required.
@@ -143,68 +150,258 @@ type Runtime interface {
 	Changed()
 }
 
-// Options of a Manager. Store is nil without a store.
+// Options of a Manager. Files is required. Store is nil without a store.
 type Options struct {
 	Store   *store.Store
 	Files   func() *config.Deployment // base and the integrations of files, in force
 	Runtime Runtime
-	Version string
-	Now     func() time.Time
+	// Connections to workspaces for checks are shared with others. Nil: each check has
+	// its own.
+	Connections *zerobus.Connections
+	Version     string
+	Now         func() time.Time // default time.Now
 }
 
 // Manager does the operations. Its methods are safe for concurrent use; their errors are
 // an *Error, or that of the context.
-type Manager struct{ o Options }
+type Manager struct {
+	o      Options
+	checks chan struct{} // has a value for each check that runs
+
+	mu    sync.Mutex // guards built
+	built map[string]built
+}
 
 // New returns a Manager.
-func New(o Options) *Manager { return &Manager{o: o} }
+func New(o Options) *Manager {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Manager{o: o, checks: make(chan struct{}, maxChecks), built: map[string]built{}}
+}
+
+// Catalog returns what can be installed. A folder of variants that cannot be read is a
+// variant with a problem.
+func (m *Manager) Catalog() ([]catalog.Vendor, error) {
+	vendors, err := catalog.Vendors(m.o.Files().Base.Store.VariantsDir)
+	if err != nil && len(vendors) > 0 {
+		v := &vendors[0]
+		v.Variants = append(v.Variants, catalog.Variant{Key: "variants_dir", Name: "store.variants_dir", DefaultConfig: map[string]any{}, Problem: err.Error()})
+	}
+	return vendors, nil
+}
 
 // Wanted returns the integrations to run: those of files, and those of the store in state
 // that no file shadows. Problems are those of integrations that cannot run, by slug.
 func (m *Manager) Wanted(state store.State) (all []config.Integration, problems map[string]error) {
-	return nil, nil
+	d := m.o.Files()
+	installed, problems := m.installed(d, state)
+	fit, conflicts := d.Beside(installed)
+	for name, err := range conflicts {
+		problems[name] = err
+	}
+	all = append(slices.Clone(d.Integrations), fit...)
+	slices.SortFunc(all, func(a, b config.Integration) int { return cmp.Compare(a.Name, b.Name) })
+	return all, problems
 }
 
-// Catalog returns what can be installed.
-func (m *Manager) Catalog() ([]catalog.Vendor, error) { return nil, nil }
+// installed returns the integrations of the store that no file shadows, the oldest first,
+// and the problems of those that are not valid or whose secret does not open.
+func (m *Manager) installed(d *config.Deployment, state store.State) (all []config.Integration, problems map[string]error) {
+	problems = map[string]error{}
+	records := slices.Clone(state.Records)
+	slices.SortStableFunc(records, func(a, b store.Record) int {
+		return cmp.Or(a.Meta.CreatedAt.Compare(b.Meta.CreatedAt), cmp.Compare(a.Slug, b.Slug))
+	})
+	next := map[string]built{}
+	for n := range records {
+		r := &records[n]
+		if fileOf(d, r.Slug) != nil {
+			continue
+		}
+		b := m.build(d, r, state.StoreID)
+		if b.err != nil {
+			problems[r.Slug] = b.err
+			continue
+		}
+		next[r.Slug] = b
+		all = append(all, b.integration)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.built = next
+	return all, problems
+}
+
+// built is the integration of a record; nothing of it changes while the fields of of do not.
+type built struct {
+	of          builtOf
+	integration config.Integration
+	err         error
+}
+
+type builtOf struct {
+	base        *config.Config
+	id, storeID string
+	revision    int64
+}
+
+// build returns the integration of a record, with its secrets. That of one that is not
+// enabled has none where they do not open: it is not used.
+func (m *Manager) build(d *config.Deployment, r *store.Record, storeID string) built {
+	of := builtOf{d.Base, r.ID, storeID, r.Revision}
+	m.mu.Lock()
+	b, known := m.built[r.Slug]
+	m.mu.Unlock()
+	if known && b.of == of {
+		return b
+	}
+	secrets, err := m.open(r, storeID)
+	if err != nil && r.Enabled {
+		return built{err: err}
+	}
+	i, faults := overlay(d, r, secrets)
+	return built{of, i, faults.err(r.Slug)}
+}
+
+// open returns the secrets of a record.
+func (m *Manager) open(r *store.Record, storeID string) (map[string]string, error) {
+	secrets := placeholders(r)
+	for field := range r.Secrets {
+		secret, err := m.o.Store.Open(r, storeID, field)
+		if err != nil {
+			return secrets, err
+		}
+		secrets[field] = secret
+	}
+	return secrets, nil
+}
+
+// fileOf returns the integration of a file with that slug, or nil.
+func fileOf(d *config.Deployment, slug string) *config.Integration {
+	for n := range d.Integrations {
+		if d.Integrations[n].Name == slug {
+			return &d.Integrations[n]
+		}
+	}
+	return nil
+}
+
+// find returns the record of an id or a slug, or nil.
+func find(state store.State, id string) *store.Record {
+	for n := range state.Records {
+		if r := &state.Records[n]; r.ID == id || r.Slug == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// state returns the content of the store: what a process follows, or what a command reads.
+func (m *Manager) state(ctx context.Context) (store.State, error) {
+	if m.o.Store == nil {
+		return store.State{}, nil
+	}
+	if state := m.o.Store.State(); m.o.Runtime != nil && state.Known {
+		return state, nil
+	}
+	state, err := m.o.Store.Read(ctx)
+	if err != nil && !state.Known {
+		return state, refused(ctx, err)
+	}
+	return state, nil
+}
 
 // List returns all integrations in the order of the slugs.
-func (m *Manager) List(ctx context.Context) ([]Integration, error) { return nil, nil }
-
-// Get returns the integration of an id or a slug.
-func (m *Manager) Get(ctx context.Context, id string) (Integration, error) { return Integration{}, nil }
-
-// Install installs an integration.
-func (m *Manager) Install(ctx context.Context, r Request, w Who, dryRun bool) (Result, error) {
-	return Result{}, nil
+func (m *Manager) List(ctx context.Context) ([]Integration, error) {
+	state, err := m.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := m.o.Files()
+	var all []Integration
+	for n := range d.Integrations {
+		all = append(all, m.viewFile(ctx, &d.Integrations[n]))
+	}
+	_, problems := m.Wanted(state)
+	for n := range state.Records {
+		all = append(all, m.view(ctx, d, &state.Records[n], state.StoreID, problems[state.Records[n].Slug]))
+	}
+	slices.SortStableFunc(all, func(a, b Integration) int { return cmp.Compare(a.Slug, b.Slug) })
+	return all, nil
 }
 
-// Update changes an integration of the store. With revision above 0 it is refused unless
-// that is the present revision.
-func (m *Manager) Update(ctx context.Context, id string, p Patch, revision int64, w Who, dryRun bool) (Result, error) {
-	return Result{}, nil
+// Get returns the integration of an id or a slug. The slug of a shadowed one is that of
+// the file.
+func (m *Manager) Get(ctx context.Context, id string) (Integration, error) {
+	d := m.o.Files()
+	if i := fileOf(d, id); i != nil {
+		return m.viewFile(ctx, i), nil
+	}
+	state, err := m.state(ctx)
+	if err != nil {
+		return Integration{}, err
+	}
+	r := find(state, id)
+	if r == nil {
+		return Integration{}, notFound(id)
+	}
+	_, problems := m.Wanted(state)
+	return m.view(ctx, d, r, state.StoreID, problems[r.Slug]), nil
 }
 
-// Remove removes an integration of the store. Its group and dead letters stay.
-func (m *Manager) Remove(ctx context.Context, id string, revision int64, w Who, dryRun bool) (Result, error) {
-	return Result{}, nil
+func notFound(id string) *Error {
+	return &Error{Code: NotFound, Message: fmt.Sprintf("there is no integration %.60q", id), Remedy: "list the integrations, and use the id or the slug of one"}
 }
 
-// Check tries what an integration depends on, and calls step after each step.
-// With a patch, it tries the integration as the patch would make it.
-func (m *Manager) Check(ctx context.Context, id string, p *Patch, step func(pipeline.CheckStep)) error {
-	return nil
+// refused returns an error of the store as one of the Manager. That of the context stays.
+func refused(ctx context.Context, err error) error {
+	var own *Error
+	if err == nil || errors.As(err, &own) {
+		return err
+	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return ctx.Err()
+	}
+	if errors.Is(err, store.ErrUnavailable) {
+		if p, ok := errors.AsType[*store.Problem](err); ok {
+			return unavailable(p)
+		}
+		return &Error{Code: StoreUnavailable, Message: err.Error(), RetryAfter: retryAfter, Err: err}
+	}
+	if errors.Is(err, store.ErrOutcome) {
+		return &Error{Code: StoreUnavailable, Message: err.Error(), RetryAfter: retryAfter, Err: err}
+	}
+	if errors.Is(err, store.ErrRefused) {
+		return &Error{Code: ValidationFailed, Message: err.Error(), Err: err}
+	}
+	return &Error{Code: OutcomeUnexpected, Message: err.Error(), Err: err}
 }
 
-// CheckRequest is Check for what is not installed yet.
-func (m *Manager) CheckRequest(ctx context.Context, r Request, step func(pipeline.CheckStep)) error {
-	return nil
+// unavailable is the error of a store with a problem.
+func unavailable(p *store.Problem) *Error {
+	return &Error{Code: StoreUnavailable, Message: store.ErrUnavailable.Error() + ": " + p.Reason, Remedy: p.Remedy, RetryAfter: retryAfter, Err: p}
 }
 
-// Revisions returns the audit entries of an integration that changed it, newest first.
-func (m *Manager) Revisions(ctx context.Context, id string) ([]store.Entry, error) { return nil, nil }
+// retryAfter is when a change may succeed that the store did not take.
+const retryAfter = 5 * time.Second
 
-// Audit returns entries of the audit log, newest first, before the entry of that id.
-func (m *Manager) Audit(ctx context.Context, before string, limit int) ([]store.Entry, error) {
-	return nil, nil
+// storeless is the error of a change in a deployment without a store.
+func storeless() *Error {
+	return &Error{Code: StoreUnavailable, Message: "this deployment has no store of integrations", Remedy: "set store.enabled or admin.enabled to true, and restart the bridge", Err: store.ErrUnavailable}
+}
+
+// nameOf returns the display name as a slug, or "" where nothing is left of it.
+func nameOf(name string) string {
+	var b strings.Builder
+	for _, c := range strings.ToLower(name) {
+		switch {
+		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9':
+			b.WriteRune(c)
+		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+	}
+	slug := b.String()
+	return strings.Trim(slug[:min(len(slug), maxSlug)], "-")
 }
