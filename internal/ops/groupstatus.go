@@ -89,7 +89,9 @@ type GroupIntegration struct {
 	Ack        *Acks            `json:"ack,omitempty"` // the slowest of them
 	Behind     float64          `json:"seconds_behind"`
 	Verdict    Verdict          `json:"verdict"`
-	History    *History         `json:"-"` // over the members that answer
+	// Ledger and History are over the members that answer.
+	Ledger  consumer.LedgerStatus `json:"ledger"`
+	History *History              `json:"-"`
 }
 
 // GroupMember is one member of a group.

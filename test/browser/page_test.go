@@ -102,6 +102,17 @@ func (p *page) click(selector string) {
 	p.do(fmt.Sprintf("document.querySelector(%s).click()", quote(selector)))
 }
 
+// hover moves the mouse onto an element.
+func (p *page) hover(selector string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf("document.querySelector(%s)", quote(selector)))
+	at := js[[]float64](p, fmt.Sprintf("(() => { const b = document.querySelector(%s).getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()", quote(selector)))
+	p.run(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, input.DispatchMouseEvent, input.DispatchMouseEventParams{Type: "mouseMoved", X: at[0], Y: at[1]})
+		return err
+	}))
+}
+
 // keys presses one key after the other, as a keyboard does: what a key types
 // hangs on its press, so that a page can prevent it.
 func (p *page) keys(text string) {

@@ -190,6 +190,7 @@ func report(g *ops.GroupIntegration, partitions map[kafka.TopicPartition]int, ad
 	m := &g.Members[at]
 	m.Peer, m.Answering, m.State, m.Ready, m.NotReady, m.Sink = address, new(true), s.State, s.Ready, s.NotReady, s.Sink
 	g.Totals.Add(s.Totals)
+	g.Ledger = consumer.LedgerStatus{Ledger: g.Ledger.Add(s.Ledger.Ledger), Unaccounted: g.Ledger.Unaccounted + s.Ledger.Unaccounted}
 	if s.Ack != nil && (g.Ack == nil || s.Ack.P99 > g.Ack.P99) {
 		g.Ack = s.Ack
 	}

@@ -116,14 +116,18 @@ func (p *Page) serveGroup(v *view, w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, only)
 }
 
-// serveConfig shows the effective configuration, which the source has redacted.
+// serveConfig shows the effective configuration, which the source has redacted, and what
+// this member does with it.
 func (p *Page) serveConfig(v *view, w http.ResponseWriter, _ *http.Request) {
-	only, _ := p.source().Only(v.name)
-	var config any
+	all := p.source()
+	only, _ := all.Only(v.name)
+	out := map[string]any{"config": nil, "version": all.Version, "started": all.Started, "time": all.Time, "reload": all.Reload}
 	if len(only.Integrations) == 1 {
-		config = only.Integrations[0].Config
+		i := only.Integrations[0]
+		out["config"], i.Config, i.Partitions, i.History = i.Config, nil, nil, nil
+		out["status"] = i
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"config": config})
+	writeJSON(w, http.StatusOK, out)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -24,6 +24,7 @@ type summary struct {
 	Members      int                  `json:"members"` // processes of the deployment
 	Answering    int                  `json:"answering"`
 	Time         time.Time            `json:"time"`
+	Reload       ops.ReloadStatus     `json:"reload"`   // of this process
 	Problems     []consumer.NotReady  `json:"problems"` // of the process, or of the members
 	Integrations []integrationSummary `json:"integrations"`
 }
@@ -128,7 +129,7 @@ func (p *Page) group(ctx context.Context) (g ops.GroupStatus, ok bool) {
 
 func (p *Page) summary(ctx context.Context) summary {
 	own := p.status()
-	s := summary{Deployment: own.Deployment, Scope: ops.ScopeProcess, Members: 1, Answering: 1, Time: own.Time, Problems: []consumer.NotReady{}, Integrations: []integrationSummary{}}
+	s := summary{Deployment: own.Deployment, Scope: ops.ScopeProcess, Members: 1, Answering: 1, Time: own.Time, Reload: own.Reload, Problems: []consumer.NotReady{}, Integrations: []integrationSummary{}}
 	g, ok := p.group(ctx)
 	if ok {
 		s.Scope, s.Time, s.Members, s.Answering = ops.ScopeGroup, g.Time, len(g.Peers), 0
@@ -206,23 +207,28 @@ func encoded(v any) []byte {
 	return append(plaintext.AppendVisible(nil, text), '\n')
 }
 
-// serveHistory serves the figures of an integration of the last 15 minutes.
+// historyAnswer has the figures of an integration of the last 15 minutes, and the
+// outcomes of all events that were read since the start.
+type historyAnswer struct {
+	Integration string                `json:"integration"`
+	Scope       string                `json:"scope"`
+	History     *ops.History          `json:"history"`
+	Ledger      consumer.LedgerStatus `json:"ledger"`
+}
+
 func (p *Page) serveHistory(v *view, w http.ResponseWriter, r *http.Request) {
-	h, scope := (*ops.History)(nil), ops.ScopeProcess
+	out := historyAnswer{Integration: v.name, Scope: ops.ScopeProcess, History: &ops.History{}}
 	if g, ok := p.group(r.Context()); ok {
-		scope = ops.ScopeGroup
+		out.Scope = ops.ScopeGroup
 		for _, i := range g.Integrations {
 			if i.Integration == v.name {
-				h = i.History
+				out.History, out.Ledger = cmp.Or(i.History, out.History), i.Ledger
 			}
 		}
 	} else if only, ok := p.status().Only(v.name); ok {
-		h = only.Integrations[0].History
+		out.History, out.Ledger = cmp.Or(only.Integrations[0].History, out.History), only.Integrations[0].Ledger
 	}
-	if h == nil {
-		h = &ops.History{}
-	}
-	writeJSON(w, http.StatusOK, map[string]any{"integration": v.name, "scope": scope, "history": h})
+	writeJSON(w, http.StatusOK, out)
 }
 
 // partitionList is the state of the partitions of an integration over all members.
