@@ -37,8 +37,9 @@ const DefaultRateLimit = 100
 
 const (
 	maxIdentities = 1000 // with rate limiters
-	// requestTimeout bounds a request, and a streamed check.
-	requestTimeout = 2 * time.Minute
+	// requestTimeout bounds a request, operationTimeout one that reads or writes events.
+	requestTimeout   = 2 * time.Minute
+	operationTimeout = 11 * time.Minute
 )
 
 // Manager is what the API uses of a *manage.Manager.
@@ -266,11 +267,15 @@ type call struct {
 // serve serves a route.
 func (a *API) serve(t *route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		timeout := requestTimeout
+		if t.operation {
+			timeout = operationTimeout
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), timeout)
 		defer cancel()
 		defer context.AfterFunc(a.active, cancel)()
-		out := w.(*recorder)                                                                               // of ServeHTTP
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(requestTimeout + answerTimeout)) // a test's writer may have none
+		out := w.(*recorder)                                                                        // of ServeHTTP
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + answerTimeout)) // a test's writer may have none
 		c := &call{API: a, w: out, r: r.WithContext(ctx), stream: r.Context(), route: t}
 		c.who, _ = r.Context().Value(whoKey{}).(access.Identity)
 		c.id, _ = r.Context().Value(requestKey{}).(string)

@@ -535,7 +535,7 @@ func TestErrors(t *testing.T) {
 		if logged.Len() != tt.logged || tt.logged > 0 && logged.All()[0].ContextMap()["request_id"] != w.Header().Get("X-Request-Id") {
 			t.Errorf("%v: got the log %v", tt.err, logged.All())
 		}
-		if refused, ok := tt.err.(*manage.Error); ok && refused.RetryAfter > 0 && w.Header().Get("Retry-After") != "2" {
+		if refused, ok := errors.AsType[*manage.Error](tt.err); ok && refused.RetryAfter > 0 && w.Header().Get("Retry-After") != "2" {
 			t.Errorf("got Retry-After: %s", w.Header().Get("Retry-After"))
 		}
 	}

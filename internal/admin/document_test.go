@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -70,15 +71,19 @@ func newDocument(t *testing.T) *documentOf {
 			}
 		}
 	}
-	used := map[string]reflect.Type{}
+	count := map[string]int{}
+	for _, name := range d.names {
+		count[name]++
+	}
+	for of, name := range d.names {
+		if count[name] > 1 { // in several packages
+			d.names[of] = strings.Title(path.Base(of.PkgPath())) + name //nolint:staticcheck // names of packages are ASCII
+		}
+	}
 	for of, name := range d.names {
 		if d.inlined[of] {
 			continue
 		}
-		if other := used[name]; other != nil {
-			t.Fatalf("both %v and %v would be the schema %s; name one in named", of, other, name)
-		}
-		used[name] = of
 		s, err := jsonschema.ForType(of, &jsonschema.ForOptions{TypeSchemas: d.known(of)})
 		if err != nil {
 			t.Fatal(err)
@@ -206,7 +211,7 @@ func refine(schemas map[string]*jsonschema.Schema) {
 	}
 	install, patch := schemas["InstallRequest"], schemas["IntegrationPatch"]
 	for _, s := range []*jsonschema.Schema{install, patch} {
-		text(s.Properties["name"], 1, 100, `^[^\x00-\x1f\x7f]*$`)
+		text(s.Properties["name"], 1, 100, `^[^\x00-\x1f\x7f-\x9f]*$`)
 	}
 	text(install.Properties["slug"], 1, 40, `^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 	enum(install.Properties["delivery_mode"], "server_side")
@@ -215,10 +220,10 @@ func refine(schemas map[string]*jsonschema.Schema) {
 	config.Properties = map[string]*jsonschema.Schema{}
 	for _, key := range []string{"workspace_url", "client_id", "client_secret", "catalog", "schema", "table"} {
 		config.Properties[key] = &jsonschema.Schema{Type: "string"}
-		text(config.Properties[key], 1, 1000, "")
-		config.Required = append(config.Required, key)
+		text(config.Properties[key], 1, 4096, "")
+		config.PropertyOrder = append(config.PropertyOrder, key)
 	}
-	config.PropertyOrder = slices.Clone(config.Required)
+	config.Required = []string{"workspace_url", "client_id", "client_secret", "table"} // the table may be a full name
 	config.Properties["client_secret"].WriteOnly = true
 	config.Properties["workspace_url"].Examples = []any{"https://abc-12345.cloud.databricks.com"}
 	enum(schemas["CheckStep"].Properties["status"], pipeline.StepOK, pipeline.StepWarning, pipeline.StepFailed, pipeline.StepSkipped)

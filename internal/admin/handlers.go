@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -182,6 +183,9 @@ func (c *call) audit() (any, error) {
 		return nil, err
 	}
 	entries, err := c.cfg.Manager.Audit(c.r.Context(), before, c.limit()+1)
+	if refused, ok := errors.AsType[*manage.Error](err); ok && refused.Code == manage.NotFound {
+		return nil, &failure{Status: http.StatusBadRequest, Code: "INVALID_PARAMETER", Message: refused.Message, Remedy: refused.Remedy} // of the cursor
+	}
 	if err != nil {
 		return nil, err
 	}
