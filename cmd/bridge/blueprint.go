@@ -16,6 +16,7 @@ import (
 
 	"github.com/datafly/bridge/internal/blueprinttest"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/operations"
 	"github.com/datafly/bridge/internal/pipeline"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/terminal"
@@ -113,8 +114,8 @@ configuration. The exit code is 1 if a file has a mistake.`,
   bridge blueprint validate blueprint.yaml --table --config config.yaml`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
-			compile := compileAlone
-			report := validation{OK: true}
+			compile := operations.CompileAlone
+			report := operations.Validation{OK: true}
 			note := ""
 			if table {
 				live, err := readLiveTable(cmd)
@@ -124,12 +125,12 @@ configuration. The exit code is 1 if a file has a mistake.`,
 				compile, report.Warnings, note = live.compile, live.warnings, live.note
 			}
 			for _, file := range files {
-				r := validate(file, compile)
+				r := operations.ValidateFile(file, compile)
 				r.Note = note
 				report.OK = report.OK && r.OK
 				report.Files = append(report.Files, r)
 			}
-			if err := output.write(cmd, report, report.text); err != nil {
+			if err := output.write(cmd, report, report.WriteText); err != nil {
 				return err
 			}
 			if !report.OK {
@@ -142,54 +143,6 @@ configuration. The exit code is 1 if a file has a mistake.`,
 	cmd.Flags().BoolVar(&table, "table", false, "also compare the blueprints with the live table; needs the whole configuration")
 	output = addOutput(cmd)
 	return cmd
-}
-
-// validation is the answer of bridge blueprint validate.
-type validation struct {
-	OK    bool            `json:"ok"`
-	Files []validatedFile `json:"files"`
-	// Warnings name settings that have no effect, with --table.
-	Warnings []string `json:"warnings,omitempty"`
-}
-
-type validatedFile struct {
-	File     string                  `json:"file"`
-	OK       bool                    `json:"ok"`
-	Columns  int                     `json:"columns,omitempty"`  // of the rows
-	LeftOut  []string                `json:"left_out,omitempty"` // optional columns that rows do not carry
-	Problems []blueprinttest.Problem `json:"problems,omitempty"`
-	Note     string                  `json:"note,omitempty"`
-
-	columns string // pipeline.ColumnsText
-}
-
-func validate(file string, compile func(*mapping.Blueprint) (*mapping.Mapping, error)) validatedFile {
-	r := validatedFile{File: file}
-	data, err := plaintext.ReadFile(file, plaintext.MaxText)
-	if err != nil {
-		err = fmt.Errorf("cannot be read: %w; name a readable blueprint", err)
-	}
-	var plan *mapping.Blueprint
-	var m *mapping.Mapping
-	if err == nil {
-		plan, err = mapping.Parse(file, data)
-	}
-	if err == nil {
-		m, err = compile(plan)
-	}
-	if r.Problems = blueprinttest.Problems(err); err == nil {
-		r.OK, r.Columns, r.LeftOut, r.columns = true, len(m.Columns()), m.OmittedColumns(), pipeline.ColumnsText(m)
-	}
-	return r
-}
-
-// compileAlone compiles optional columns for their mistakes, and then leaves them
-// out, as bridge run does without a table.
-func compileAlone(plan *mapping.Blueprint) (*mapping.Mapping, error) {
-	if _, err := plan.Compile(mapping.Options{AllOptional: true}); err != nil {
-		return nil, err
-	}
-	return plan.Compile(mapping.Options{})
 }
 
 // liveTable is the table of the configuration and its columns.
@@ -254,32 +207,6 @@ func (t *liveTable) compile(plan *mapping.Blueprint) (*mapping.Mapping, error) {
 		return nil, bad.Err // which has the lines
 	}
 	return m, err
-}
-
-func (v validation) text(b *strings.Builder, look terminal.Style) {
-	warnings := v.Warnings
-	for _, f := range v.Files {
-		writeProblems(b, look, f.File, f.Problems)
-		if f.OK {
-			fmt.Fprintf(b, "%s: %s, %s\n", plaintext.VisibleLine(f.File), look.Good("ok"), f.columns)
-		}
-	}
-	if note := v.Files[0].Note; note != "" {
-		warnings = append([]string{note}, warnings...)
-	}
-	for _, w := range warnings {
-		fmt.Fprintln(b, look.Warn("warning:"), plaintext.VisibleLine(w))
-	}
-}
-
-func writeProblems(b *strings.Builder, look terminal.Style, file string, problems []blueprinttest.Problem) {
-	for _, p := range problems {
-		at := plaintext.VisibleLine(file)
-		if p.Line > 0 {
-			at += fmt.Sprintf(":%d:%d", p.Line, p.Column)
-		}
-		fmt.Fprintln(b, look.Bad(at+": "+plaintext.VisibleLine(p.What)))
-	}
 }
 
 func newBlueprintTestCommand() *cobra.Command {
@@ -360,8 +287,8 @@ func (r *testReport) add(f blueprinttest.Report) {
 
 func (r *testReport) text(b *strings.Builder, look terminal.Style) {
 	for _, f := range r.Files {
-		writeProblems(b, look, f.File, f.Problems)
-		writeProblems(b, look, f.Blueprint, f.Faults)
+		operations.WriteProblems(b, look, f.File, f.Problems)
+		operations.WriteProblems(b, look, f.Blueprint, f.Faults)
 		if f.OK() {
 			fmt.Fprintf(b, "%s    %s: %d tests\n", look.Good("ok"), plaintext.VisibleLine(f.File), len(f.Tests))
 		}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/datafly/bridge/internal/operations"
 )
 
 // bridgeIn runs a command line in a folder of its own and returns its exit code
@@ -69,7 +71,7 @@ func TestBlueprintValidateListsAllMistakes(t *testing.T) {
 		t.Errorf("got exit code %d, want %d", code, exitFailed)
 	}
 	_, out, _ = bridgeIn(t, dir, "blueprint", "validate", "a.yaml", "--output", "json")
-	var got validation
+	var got operations.Validation
 	if err := json.Unmarshal([]byte(out), &got); err != nil || got.OK || len(got.Files) != 1 || len(got.Files[0].Problems) != 2 || got.Files[0].Problems[0].Line != 3 {
 		t.Errorf("got %q (%v), want two problems, the first in line 3", out, err)
 	}

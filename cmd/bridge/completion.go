@@ -36,7 +36,7 @@ var flagValues = map[string][]string{
 // fileFlags take the name of a file with one of these endings; any file where
 // there is none.
 var fileFlags = map[string][]string{
-	"config": {"yaml", "yml"}, "write": {"yaml", "yml"}, "client-secret-file": {}, "against": {"yaml", "yml"}, "blueprint": {"yaml", "yml"}, "ddl": {"sql"}, "jsonl": {"jsonl", "ndjson"}, "ca-out": {},
+	"config": {"yaml", "yml"}, "write": {"yaml", "yml"}, "client-secret-file": {}, "secret-file": {}, "file": {"json"}, "against": {"yaml", "yml"}, "blueprint": {"yaml", "yml"}, "ddl": {"sql"}, "jsonl": {"jsonl", "ndjson"}, "ca-out": {},
 }
 
 func choicesOf(path string) []string {
@@ -49,7 +49,7 @@ func choicesOf(path string) []string {
 }
 
 // completeFlags adds a completion to every flag and argument of the command and of
-// those below it. None connects to anything.
+// those below it. Only names of installed integrations are read from Kafka.
 func completeFlags(cmd *cobra.Command) {
 	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		if complete := flagCompletion(cmd, f); complete != nil {

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
+	"github.com/datafly/bridge/internal/integrations/manage"
+	"github.com/datafly/bridge/internal/integrations/store"
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/internal/terminal"
 )
@@ -39,17 +44,29 @@ func chosen(cmd *cobra.Command, o config.Options) (*config.Deployment, error) {
 func newIntegrationsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "integrations",
-		Short: "List, show, validate and compare the integrations of a configuration",
+		Short: "List and change the integrations of a deployment",
 		Long: `integrations reads a configuration as bridge run does: the file, integrations_dir,
-the environment and --set. It connects to nothing. A configuration without the keys
-integrations and integrations_dir has one integration, default.`,
+the environment and --set. A configuration without the keys integrations and
+integrations_dir has one integration, default.
+
+With store.enabled, a deployment also has the integrations that were installed: by the
+API, the console or these commands, which write to the store in Kafka. list and show
+show both. install, set, enable, disable and remove change those of the store only.
+export, import and reseal are for backups and for rotating keys. validate and diff are
+about files, and connect to nothing.`,
 		Example: `  bridge integrations list --config config.yaml
   bridge integrations show orders --config config.yaml
   bridge integrations validate --config config.yaml
-  bridge integrations diff --config config.yaml --against old.yaml`,
+  bridge integrations diff --config config.yaml --against old.yaml
+  bridge integrations set orders table=orders_v2 --dry-run`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newIntegrationsListCommand(), newIntegrationsShowCommand(), newIntegrationsValidateCommand(), newIntegrationsDiffCommand())
+	cmd.AddCommand(newIntegrationsListCommand(), newIntegrationsShowCommand(), newIntegrationsValidateCommand(), newIntegrationsDiffCommand(),
+		newInstallCommand(), newSetCommand(),
+		newSwitchCommand("enable", "Start an installed integration", `enable has all running bridges start an integration of the store.`, true),
+		newSwitchCommand("disable", "Stop an installed integration", `disable has all running bridges drain an integration of the store and stop it. It keeps
+its group, its offsets and its dead letters. bridge replay needs that.`, false),
+		newRemoveCommand(), newHistoryCommand(), newExportCommand(), newImportCommand(), newResealCommand())
 	return cmd
 }
 
@@ -61,7 +78,38 @@ type listedIntegration struct {
 	Topics      []string `json:"topics"`
 	Table       string   `json:"table"`
 	DeadLetters []string `json:"dead_letter_topics"` // empty: rejects.policy is another
-	Source      string   `json:"source,omitempty"`   // file:line
+	Source      string   `json:"source,omitempty"`   // file:line, or the store
+	Revision    int64    `json:"revision,omitempty"` // of an installed one
+	State       string   `json:"state,omitempty"`    // of one that is shadowed or cannot run
+	Reason      string   `json:"reason,omitempty"`   // of State
+}
+
+// listTimeout bounds the reading of the store for a list, which is of use without it.
+const listTimeout = 10 * time.Second
+
+// listInstalled returns the integrations of the store.
+func listInstalled(cmd *cobra.Command) (all []listedIntegration, err error) {
+	err = withStore(cmd, listTimeout, func(ctx context.Context, m *manage.Manager, _ *store.Store) error {
+		found, err := m.List(ctx)
+		for _, i := range found {
+			if i.ManagedBy != "store" {
+				continue
+			}
+			x := listedIntegration{Integration: i.Slug, Enabled: i.Enabled, Group: i.Group, Topics: []string{}, Table: i.Table, DeadLetters: i.DeadLetterTopics,
+				Source: fmt.Sprintf("store, revision %d", i.Revision), Revision: i.Revision, State: i.Observed.State, Reason: i.Observed.Reason}
+			switch topics := i.Source["topics"].(type) {
+			case []string:
+				x.Topics = topics
+			case []any:
+				for _, topic := range topics {
+					x.Topics = append(x.Topics, fmt.Sprint(topic))
+				}
+			}
+			all = append(all, x)
+		}
+		return err
+	})
+	return all, err
 }
 
 func newIntegrationsListCommand() *cobra.Command {
@@ -69,8 +117,9 @@ func newIntegrationsListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the integrations: topics, group, table, dead-letter topics",
-		Long: `list prints one line per integration, with the file and line that describe it. Keys
-may be missing, and files that keys name are not opened.`,
+		Long: `list prints one line per integration, with the file and line that describe it, or the
+revision in the store. Keys may be missing, and files that keys name are not opened.
+It warns if the store cannot be read.`,
 		Example: `  bridge integrations list --config config.yaml
   bridge integrations list --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -91,17 +140,36 @@ may be missing, and files that keys name are not opened.`,
 				}
 				list = append(list, x)
 			}
-			return output.writeTable(cmd, map[string]any{"integrations": list}, func(b *strings.Builder) {
+			answer, unread := map[string]any{}, ""
+			if d.Base.Store.Enabled {
+				installed, err := listInstalled(cmd)
+				if err != nil {
+					unread = err.Error()
+				}
+				list = append(list, installed...)
+				slices.SortStableFunc(list, func(a, b listedIntegration) int { return strings.Compare(a.Integration, b.Integration) })
+				answer["store"] = map[string]any{"read": err == nil, "error": unread}
+			}
+			answer["integrations"] = list
+			return output.write(cmd, answer, func(b *strings.Builder, look terminal.Style) {
 				rows := []string{"INTEGRATION\tENABLED\tTOPICS\tGROUP\tTABLE\tDEAD-LETTER TOPICS\tSOURCE"}
 				for _, x := range list {
-					rows = append(rows, strings.Join([]string{x.Integration, yesNo(x.Enabled), orDash(x.Topics...), x.Group, x.Table, orDash(x.DeadLetters...),
-						plaintext.VisibleLine(orDash(x.Source))}, "\t"))
+					source := plaintext.VisibleLine(orDash(x.Source))
+					if x.State != "" {
+						source += ": " + x.State + ", " + plaintext.ShortLine(x.Reason, 300)
+					}
+					rows = append(rows, strings.Join([]string{x.Integration, yesNo(x.Enabled), orDash(x.Topics...), orDash(x.Group), orDash(x.Table), orDash(x.DeadLetters...), source}, "\t"))
 				}
-				terminal.Tabulate(b, rows...)
+				var table strings.Builder
+				terminal.Tabulate(&table, rows...)
+				b.WriteString(look.Table(table.String()))
+				if unread != "" {
+					fmt.Fprintln(b, look.Warn("warning:"), "the installed integrations are missing here:", plaintext.VisibleLine(unread))
+				}
 			})
 		},
 	}
-	config.AddFlags(cmd.Flags())
+	config.AddFlags(cmd.Flags(), "brokers")
 	output = addOutput(cmd)
 	return cmd
 }
@@ -142,7 +210,7 @@ func newIntegrationsShowCommand() *cobra.Command {
 		Short: "Show the settings of an integration, and where each comes from",
 		Long: `show prints the whole configuration of one integration as YAML. A comment behind a
 value names the source that set it; a value without one is the default. Secrets are
-redacted.`,
+redacted. An integration that no file describes is looked up in the store.`,
 		Example: `  bridge integrations show orders --config config.yaml
   bridge integrations show default | grep ' # '     only what is not the default`,
 		Args: cobra.ExactArgs(1),
@@ -154,8 +222,19 @@ redacted.`,
 			if err != nil {
 				return err
 			}
+			all := d.Integrations
+			if named := func(i config.Integration) bool { return i.Name == args[0] }; d.Base.Store.Enabled && !slices.ContainsFunc(all, named) {
+				err = withStore(cmd, storeTimeout, func(_ context.Context, m *manage.Manager, s *store.Store) error {
+					var problems map[string]error
+					all, problems = m.Wanted(s.State())
+					return problems[args[0]]
+				})
+				if err != nil {
+					return err
+				}
+			}
 			var names []string
-			for _, i := range d.Integrations {
+			for _, i := range all {
 				if names = append(names, i.Name); i.Name != args[0] {
 					continue
 				}
@@ -168,7 +247,7 @@ redacted.`,
 			return &usageError{suggest(fmt.Errorf("there is no integration %s; there is %s", plaintext.ShortLine(args[0], 100), orDash(strings.Join(names, ", "))), "bridge integrations list"+configArgument(cmd))}
 		},
 	}
-	config.AddFlags(cmd.Flags())
+	config.AddFlags(cmd.Flags(), "brokers")
 	return cmd
 }
 

@@ -61,11 +61,14 @@ func TestCommandsTakeTheFlagsTheyHeed(t *testing.T) {
 		"bridge ddl":                "brokers topics topic group log-level integration", // for --alter
 		"bridge blueprint validate": "brokers topics topic group log-level integration", // for --table
 		"bridge status":             "integration",
-		"bridge integrations list":  "", "bridge integrations show": "", "bridge integrations validate": "", "bridge integrations diff": "",
-		"bridge replay":      "brokers topics topic group log-level integration",
-		"bridge dlq list":    "brokers topics topic group log-level integration",
-		"bridge dlq show":    "brokers topics topic group log-level integration",
-		"bridge dlq redrive": "brokers topics topic group log-level integration",
+		"bridge integrations list":  "brokers", "bridge integrations show": "brokers", "bridge integrations validate": "", "bridge integrations diff": "",
+		"bridge integrations install": "brokers", "bridge integrations set": "brokers", "bridge integrations enable": "brokers", "bridge integrations disable": "brokers",
+		"bridge integrations remove": "brokers", "bridge integrations history": "brokers", "bridge integrations export": "brokers", "bridge integrations import": "brokers",
+		"bridge integrations reseal": "brokers",
+		"bridge replay":              "brokers topics topic group log-level integration",
+		"bridge dlq list":            "brokers topics topic group log-level integration",
+		"bridge dlq show":            "brokers topics topic group log-level integration",
+		"bridge dlq redrive":         "brokers topics topic group log-level integration",
 	}
 	var look func(*cobra.Command)
 	look = func(cmd *cobra.Command) {

@@ -17,7 +17,7 @@ func TestDemoInAPipeIsGolden(t *testing.T) {
 	}
 	report := stdout.String()
 	head, counts, _ := strings.Cut(report, "\n300 events in ")
-	if want := regexp.MustCompile(`^SELECT \* FROM datafly\.events\.stream ORDER BY event_timestamp DESC LIMIT 10\n\nevent_name +event_type +message_id .*\n`); !want.MatchString(head) || strings.Count(head, "\n") != 13 {
+	if want := regexp.MustCompile(`^SELECT \* FROM datafly\.events\.demo ORDER BY event_timestamp DESC LIMIT 10\n\nevent_name +event_type +message_id .*\n`); !want.MatchString(head) || strings.Count(head, "\n") != 13 {
 		t.Errorf("got %q, want the statement, the heads of the columns and ten rows", head)
 	}
 	times := regexp.MustCompile(`\d+(\.\d+)?(ms|s|µs)|\(\d+ events/s\)`)

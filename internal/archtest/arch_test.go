@@ -74,7 +74,7 @@ var arrows = map[string][]string{
 	"test/sdk":                      {"test/connectproxy", "zerobus", "zerobus/emulator"},
 	"test/chaos":                    {"internal/buildtest", "internal/kafkatest", "internal/oracle", "internal/traffic", "zerobus/emulator"},
 	"bench":                         {"internal/buildtest", "internal/config", "internal/kafkatest", "internal/memory", "internal/oracle", "internal/traffic", "zerobus", "zerobus/emulator"},
-	"cmd/bridge":                    {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/app", "internal/blueprinttest", "internal/config", "internal/deadletter", "internal/demo", "internal/hangup", "internal/kafka", "internal/logwriter", "internal/memory", "internal/operations", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/setup", "internal/spelling", "internal/terminal"},
+	"cmd/bridge":                    {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/app", "internal/blueprinttest", "internal/config", "internal/deadletter", "internal/demo", "internal/hangup", "internal/integrations/manage", "internal/integrations/store", "internal/kafka", "internal/logwriter", "internal/memory", "internal/operations", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/setup", "internal/spelling", "internal/terminal"},
 }
 
 // A boundary restricts a package of others, and those below it, to some packages.

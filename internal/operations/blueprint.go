@@ -114,16 +114,10 @@ func (p *Process) compile(ctx context.Context, r pipeline.BlueprintRequest) (c c
 	}
 	plan, _, err := pipeline.ReadBlueprint(settings)
 	o := pipeline.MappingOptions(c.cfg)
+	var alone *mapping.Mapping
 	if err == nil {
-		o.AllOptional = true // for mistakes in optional columns
-		_, err = plan.Compile(o)
+		alone, err = compileAlone(plan, o)
 	}
-	if err != nil {
-		c.add(err)
-		return c, nil
-	}
-	o.AllOptional = false
-	alone, err := plan.Compile(o)
 	if err != nil {
 		c.add(err)
 		return c, nil
