@@ -16,6 +16,8 @@ import (
 	apps "k8s.io/api/apps/v1"
 	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -36,8 +38,13 @@ var cases = map[string][]string{
 	"token exchange":    {minimal, `zerobus: {existingSecret: "", tokenExchange: {enabled: true, audience: databricks}}`},
 	"token of a user":   {minimal, `{config: {zerobus: {token_exchange: {policy: account}}}, zerobus: {tokenExchange: {enabled: true, audience: databricks}}, integrations: {orders: {zerobus: {table: a.b.c, client_secret_file: /etc/bridge/zerobus/orders}}}}`},
 	"own ConfigMap":     {minimal, `existingIntegrationsConfigMap: mine`},
+	"console":           {minimal, console},
+	"nothing installed": {console, `{config: {kafka: {brokers: [kafka-0:9092]}}, admin: {key: "", jwksKey: jwks.json}}`},
 	"long drain":        {minimal, `{config: {delivery: {drain: 50s}}, terminationGracePeriodSeconds: 55}`},
 }
+
+// console switches the install API on.
+const console = `admin: {enabled: true, existingSecret: console, storeKeysSecret: store}`
 
 // onlyIntegrations is a deployment without the integration default; one of them reads
 // the topics of the base.
@@ -114,6 +121,15 @@ func TestChartRefuses(t *testing.T) {
 		{"brokers of an integration", `integrations: {orders: {kafka: {brokers: [a]}}}`, "brokers"},
 		{"a secret of an integration among the values", `integrations: {orders: {zerobus: {client_secret: hunter2}}}`, "client_secret"},
 		{"integrations in the base", `config: {integrations: {orders: {}}}`, "integrations"},
+		{"an API without tokens", `admin: {enabled: true, storeKeysSecret: store}`, "admin.existingSecret: name the Secret"},
+		{"an API that nobody can log in to", `admin: {enabled: true, existingSecret: console, storeKeysSecret: store, key: ""}`, "nobody could log in"},
+		{"a store without keys", `admin: {enabled: true, existingSecret: console}`, "admin.storeKeysSecret: name the Secret"},
+		{"an Ingress to nothing", `ingress: {enabled: true, hosts: [a.example.com]}`, "set admin.enabled"},
+		{"a route to nothing", `httpRoute: {enabled: true, parentRefs: [{name: a}]}`, "set admin.enabled"},
+		{"an Ingress for every host", console + "\ningress: {enabled: true}", "ingress.hosts: name the host"},
+		{"a route without a gateway", console + "\nhttpRoute: {enabled: true}", "httpRoute.parentRefs: name the gateway"},
+		{"the API beside the chart's", `config: {admin: {enabled: true}}`, "admin"},
+		{"keys beside the chart's", `config: {store: {keys: [/x]}}`, "keys"},
 		{"nodes that can never be drained", `podDisruptionBudget: {maxUnavailable: 0}`, "maxUnavailable"},
 		{"nodes that can never be drained, in percent", `podDisruptionBudget: {maxUnavailable: 0%}`, "maxUnavailable"},
 		{"scaling members with fixed names", `{staticMembership: true, keda: {enabled: true}}`, "choose one of them"},
@@ -159,6 +175,44 @@ func TestTokenExchange(t *testing.T) {
 	config := one[*core.ConfigMap](t, m, "ConfigMap/bridge").Data["config.yaml"]
 	if !strings.Contains(config, "token_file: /etc/bridge/zerobus-token/token") || strings.Contains(config, "client_secret") {
 		t.Errorf("the configuration names no token file, or a secret:\n%s", config)
+	}
+}
+
+// The console is reached over one balanced Service, from the controller that
+// networkPolicy names, and its Secrets are files.
+func TestConsole(t *testing.T) {
+	for _, tc := range []struct{ name, values, port string }{
+		{"http", "", "http"},
+		{"tls", "admin: {tlsSecret: console-tls}", "https"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := parse(t, joined(mustRender(t, values(t, minimal, console, `{ingress: {enabled: true, hosts: [bridge.example.com]}, httpRoute: {enabled: true, parentRefs: [{name: public}]}, networkPolicy: {enabled: true}}`, tc.values))))
+			service := one[*core.Service](t, m, "Service/bridge-admin").Spec
+			if p := service.Ports[0]; p.Name != tc.port || p.TargetPort.StrVal != "admin" || service.ClusterIP != "" || !service.PublishNotReadyAddresses {
+				t.Errorf("the service is %+v, want a balanced one of port %s to admin", service, tc.port)
+			}
+			backend := one[*networking.Ingress](t, m, "Ingress/bridge-admin").Spec.Rules[0].HTTP.Paths[0].Backend.Service
+			if backend.Name != "bridge-admin" || backend.Port.Name != tc.port {
+				t.Errorf("the ingress leads to %+v", backend)
+			}
+			route := one[*gateway.HTTPRoute](t, m, "HTTPRoute/bridge-admin").Spec.Rules[0].BackendRefs[0]
+			if string(route.Name) != "bridge-admin" || int32(*route.Port) != service.Ports[0].Port {
+				t.Errorf("the route leads to %+v", route)
+			}
+			ingress := one[*networking.NetworkPolicy](t, m, "NetworkPolicy/bridge").Spec.Ingress
+			if len(ingress) != 2 || ingress[1].Ports[0].Port.StrVal != "admin" || len(ingress[1].From) != 1 {
+				t.Errorf("the policy allows %+v, want the controller at admin alone", ingress)
+			}
+			config := one[*core.ConfigMap](t, m, "ConfigMap/bridge").Data["config.yaml"]
+			for _, want := range []string{"address: :8084", "token_file: /etc/bridge/admin/tokens", "- /etc/bridge/store/store-key"} {
+				if !strings.Contains(config, want) {
+					t.Errorf("the configuration has no %s:\n%s", want, config)
+				}
+			}
+			if strings.Contains(config, "tls_cert_file: /etc/bridge/admin-tls/tls.crt") != (tc.port == "https") {
+				t.Errorf("the configuration and the listener differ about TLS:\n%s", config)
+			}
+		})
 	}
 }
 

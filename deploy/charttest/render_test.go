@@ -77,6 +77,9 @@ priorityClassName: high
 keda: {enabled: true, serverAddress: "http://prometheus:9090", authenticationRef: prometheus}
 serviceMonitor: {enabled: true, labels: {release: prometheus}, relabelings: [{targetLabel: cluster, replacement: one}], metricRelabelings: [{action: labeldrop, regex: x}]}
 prometheusRule: {enabled: true, labels: {release: prometheus}}
+admin: {enabled: true, existingSecret: console, jwksKey: jwks.json, tlsSecret: console-tls, storeKeysSecret: store, storeKeys: [new, old]}
+ingress: {enabled: true, className: nginx, annotations: {nginx.ingress.kubernetes.io/proxy-buffering: "off"}, hosts: [bridge.example.com], tls: [{secretName: bridge-tls, hosts: [bridge.example.com]}]}
+httpRoute: {enabled: true, annotations: {a: b}, parentRefs: [{name: public, namespace: gateways}], hostnames: [bridge.example.com]}
 networkPolicy: {enabled: true, kafkaTo: [{ipBlock: {cidr: 10.0.0.0/8}}], extraEgress: [{ports: [{port: 3128, protocol: TCP}]}]}
 replay: {enabled: true, integration: orders, group: replay-1, from: "2026-11-22T06:00:00Z", until: "-1h", set: [integrations.orders.zerobus.table=stream_replay], parallelism: 2}
 `

@@ -60,12 +60,30 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* What the mounts decide of the section zerobus: nothing where all integrations are installed. */}}
+{{- define "bridge.credential" -}}
+{{- if .Values.zerobus.tokenExchange.enabled -}}
+token_exchange: {token_file: /etc/bridge/zerobus-token/token}
+{{- else if include "bridge.zerobusSecret" . -}}
+client_secret_file: /etc/bridge/zerobus/{{ .Values.zerobus.key }}
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret of the service principal; empty without one. */}}
+{{- define "bridge.zerobusSecret" -}}
+{{- if .Values.zerobus.existingSecret -}}
+{{- .Values.zerobus.existingSecret -}}
+{{- else if not (or .Values.zerobus.tokenExchange.enabled (and .Values.admin.enabled (not (dig "zerobus" "table" "" .Values.config)))) -}}
+{{- required "zerobus.existingSecret: name the Secret that holds the OAuth secret of the service principal; kubectl create secret generic zerobus --from-file=client-secret makes one" .Values.zerobus.existingSecret -}}
+{{- end -}}
+{{- end -}}
+
 {{/* config.yaml: the user's keys, and over them those that the chart's mounts decide. */}}
 {{- define "bridge.config" -}}
 {{- $own := dict
   "integrations_dir" "/etc/bridge/integrations"
   "ops" (merge (dict "address" ":9400" "peers" (list (printf "%s:9400" (include "bridge.fullname" .)))) (ternary (dict "token_file" (printf "/etc/bridge/ops/%s" .Values.ops.key)) dict (ne .Values.ops.existingSecret "")))
-  "zerobus" (ternary (dict "token_exchange" (dict "token_file" "/etc/bridge/zerobus-token/token")) (dict "client_secret_file" (printf "/etc/bridge/zerobus/%s" .Values.zerobus.key)) .Values.zerobus.tokenExchange.enabled) -}}
+  "zerobus" (include "bridge.credential" . | fromYaml) -}}
 {{- if .Values.blueprint -}}
 {{- $_ := set $own "mapping" (dict "blueprint" "/etc/bridge/blueprint/blueprint.yaml") -}}
 {{- end -}}
@@ -89,6 +107,21 @@ annotations:
 {{- $_ := set $kafka "tls" $tls -}}
 {{- end -}}
 {{- if $kafka -}}{{- $_ := set $own "kafka" $kafka -}}{{- end -}}
+{{- with .Values.admin -}}
+{{- if .enabled -}}
+{{- $admin := dict "enabled" true "address" ":8084" -}}
+{{- if .key -}}{{- $_ := set $admin "token_file" (printf "/etc/bridge/admin/%s" .key) -}}{{- end -}}
+{{- if .jwksKey -}}{{- $_ := set $admin "jwks_file" (printf "/etc/bridge/admin/%s" .jwksKey) -}}{{- end -}}
+{{- if .tlsSecret -}}
+{{- $_ := set $admin "tls_cert_file" "/etc/bridge/admin-tls/tls.crt" -}}
+{{- $_ := set $admin "tls_key_file" "/etc/bridge/admin-tls/tls.key" -}}
+{{- end -}}
+{{- $_ := set $own "admin" $admin -}}
+{{- $keys := list -}}
+{{- range .storeKeys -}}{{- $keys = append $keys (printf "/etc/bridge/store/%s" .) -}}{{- end -}}
+{{- $_ := set $own "store" (dict "keys" $keys) -}}
+{{- end -}}
+{{- end -}}
 {{- mergeOverwrite (deepCopy .Values.config) $own | toYaml -}}
 {{- end -}}
 
@@ -203,10 +236,10 @@ volumes:
             audience: {{ required "zerobus.tokenExchange.audience: name an audience of the federation policy, such as databricks" .Values.zerobus.tokenExchange.audience | quote }}
             expirationSeconds: {{ .Values.zerobus.tokenExchange.expirationSeconds | int64 }}
   {{- end }}
-  {{- if or .Values.zerobus.existingSecret (not .Values.zerobus.tokenExchange.enabled) }}
+  {{- with include "bridge.zerobusSecret" . }}
   - name: zerobus
     secret:
-      secretName: {{ required "zerobus.existingSecret: name the Secret that holds the OAuth secret of the service principal; kubectl create secret generic zerobus --from-file=client-secret makes one" .Values.zerobus.existingSecret }}
+      secretName: {{ . }}
       defaultMode: 0440
   {{- end }}
   {{- if .Values.kafka.existingSecret }}
@@ -227,9 +260,28 @@ volumes:
       secretName: {{ .Values.kafka.tlsSecret }}
       defaultMode: 0440
   {{- end }}
+  {{- range $volume, $secret := include "bridge.adminSecrets" . | fromYaml }}
+  - name: {{ $volume }}
+    secret:
+      secretName: {{ $secret }}
+      defaultMode: 0440
+  {{- end }}
   {{- with .Values.extraVolumes }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end -}}
+
+{{/* The Secrets of the install API, by the folder in which they are mounted. */}}
+{{- define "bridge.adminSecrets" -}}
+{{- with .Values.admin -}}
+{{- if .enabled -}}
+admin: {{ required "admin.existingSecret: name the Secret with the tokens of the install API; docs/admin-api.md shows how to make them" .existingSecret }}
+store: {{ required "admin.storeKeysSecret: name the Secret with the keys that seal stored credentials; head -c 32 /dev/urandom makes one" .storeKeysSecret }}
+{{- with .tlsSecret }}
+admin-tls: {{ . }}
+{{- end }}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "bridge.container" -}}
@@ -249,7 +301,7 @@ volumeMounts:
   {{- if .Values.zerobus.tokenExchange.enabled }}
   - {name: zerobus-token, mountPath: /etc/bridge/zerobus-token, readOnly: true}
   {{- end }}
-  {{- if or .Values.zerobus.existingSecret (not .Values.zerobus.tokenExchange.enabled) }}
+  {{- if include "bridge.zerobusSecret" . }}
   - {name: zerobus, mountPath: /etc/bridge/zerobus, readOnly: true}
   {{- end }}
   {{- if .Values.kafka.existingSecret }}
@@ -260,6 +312,9 @@ volumeMounts:
   {{- end }}
   {{- if .Values.kafka.tlsSecret }}
   - {name: kafka-tls, mountPath: /etc/bridge/kafka-tls, readOnly: true}
+  {{- end }}
+  {{- range $volume := include "bridge.adminSecrets" . | fromYaml | keys | sortAlpha }}
+  - {name: {{ $volume }}, mountPath: /etc/bridge/{{ $volume }}, readOnly: true}
   {{- end }}
   {{- with .Values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
