@@ -148,6 +148,14 @@ measure: ## Try every measurement of make bench on a small topic; no part of mak
 	go -C bench vet -tags measure .
 	go -C bench test -tags measure -count=1 -timeout 30m -run TestMeasurements .
 
+.PHONY: oidc
+oidc: ## Sign in to the console through oauth2-proxy and an identity provider for tests; builds the proxy, so no part of make test
+	tools/oidc-proxy.sh
+
+.PHONY: api-clients
+api-clients: ## Run schemathesis and a generated client over the install API; installs both, so no part of make test
+	tools/api-clients.sh
+
 .PHONY: sdk
 sdk: ## Have the official Python SDK and the bridge write to the emulator; installs the SDK, so no part of make test
 	tools/official-sdk.sh

@@ -70,7 +70,11 @@ func configured(t *testing.T, m manifest) {
 	t.Helper()
 	mounted := t.TempDir()
 	files := map[string]string{"zerobus/client-secret": "x", "zerobus/orders": "x", "zerobus/clicks": "x", "zerobus/token": "x", "zerobus-token/token": "x", "kafka/password": "x", "ops/token": "0123456789abcdef",
-		"kafka-tls/ca.crt": "x", "kafka-tls/tls.crt": "x", "kafka-tls/tls.key": "x", "proxy-ca/ca.crt": authority}
+		"kafka-tls/ca.crt": "x", "kafka-tls/tls.crt": "x", "kafka-tls/tls.key": "x", "proxy-ca/ca.crt": authority,
+		"admin/tokens": "ada admin sha256:" + strings.Repeat("0", 64), "admin/jwks.json": `{"keys": []}`, "admin-tls/tls.crt": "x", "admin-tls/tls.key": "x"}
+	for _, key := range []string{"store.key", "new", "old"} {
+		files["store/"+key] = strings.Repeat(key[:1], 32)
+	}
 	for name, content := range files {
 		write(t, filepath.Join(mounted, name), content)
 	}

@@ -204,7 +204,7 @@ func TestConsole(t *testing.T) {
 				t.Errorf("the policy allows %+v, want the controller at admin alone", ingress)
 			}
 			config := one[*core.ConfigMap](t, m, "ConfigMap/bridge").Data["config.yaml"]
-			for _, want := range []string{"address: :8084", "token_file: /etc/bridge/admin/tokens", "- /etc/bridge/store/store-key"} {
+			for _, want := range []string{"address: :8084", "token_file: /etc/bridge/admin/tokens", "- /etc/bridge/store/store.key"} {
 				if !strings.Contains(config, want) {
 					t.Errorf("the configuration has no %s:\n%s", want, config)
 				}

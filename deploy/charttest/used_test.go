@@ -31,6 +31,12 @@ var changed = map[string]any{
 	"resources.limits.memory":          "2Gi",
 	"serviceMonitor.interval":          "7s",
 	"networkPolicy.metricsFrom":        []any{},
+	"networkPolicy.adminFrom":          []any{},
+	"httpRoute.hostnames":              []any{"another.example.com"},
+	"httpRoute.parentRefs":             []any{map[string]any{"name": "another"}},
+	"ingress.hosts":                    []any{"another.example.com"},
+	"ingress.tls":                      []any{},
+	"admin.storeKeys":                  []any{"another"},
 	"networkPolicy.kafkaPorts":         []any{19092},
 	"networkPolicy.kafkaTo":            []any{},
 	"networkPolicy.extraEgress":        []any{},
@@ -44,7 +50,7 @@ var changed = map[string]any{
 
 // refusals say that one value may not stand with another: it is used.
 var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token", "raise the first", "keda.serverAddress: name", "at least twice the buffer",
-	"zerobus.tokenExchange.audience: name"}
+	"zerobus.tokenExchange.audience: name", "set admin.enabled", "admin.existingSecret: name"}
 
 // Every value of values.yaml is changed alone; a value whose change nothing
 // shows does nothing.

@@ -276,7 +276,7 @@ volumes:
 {{- with .Values.admin -}}
 {{- if .enabled -}}
 admin: {{ required "admin.existingSecret: name the Secret with the tokens of the install API; docs/admin-api.md shows how to make them" .existingSecret }}
-store: {{ required "admin.storeKeysSecret: name the Secret with the keys that seal stored credentials; head -c 32 /dev/urandom makes one" .storeKeysSecret }}
+store: {{ required "admin.storeKeysSecret: name the Secret with the keys that seal stored credentials; openssl rand -out store.key 32 makes one" .storeKeysSecret }}
 {{- with .tlsSecret }}
 admin-tls: {{ . }}
 {{- end }}
