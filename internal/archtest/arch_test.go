@@ -71,6 +71,7 @@ var arrows = map[string][]string{
 	"internal/demo":                 {"zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/ops", "internal/pipeline", "internal/setting", "internal/terminal", "internal/traffic"},
 	"test":                          {"internal/memory"},
 	"test/connectproxy":             {},
+	"test/oidc":                     {"internal/buildtest"},
 	"test/sdk":                      {"test/connectproxy", "zerobus", "zerobus/emulator"},
 	"test/chaos":                    {"internal/buildtest", "internal/kafkatest", "internal/oracle", "internal/traffic", "zerobus/emulator"},
 	"bench":                         {"internal/buildtest", "internal/config", "internal/kafkatest", "internal/memory", "internal/oracle", "internal/traffic", "zerobus", "zerobus/emulator"},
@@ -92,7 +93,7 @@ var boundaries = []boundary{
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
 	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
-	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/admin", "internal/console", "internal/config", "internal/databricks", "internal/demo", "internal/integrations/manage", "internal/oauthtoken", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/setting", "internal/setup", "internal/webhook", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/sdk"}},
+	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/admin", "internal/console", "internal/config", "internal/databricks", "internal/demo", "internal/integrations/manage", "internal/oauthtoken", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/setting", "internal/setup", "internal/webhook", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/oidc", "test/sdk"}},
 }
 
 func TestArrows(t *testing.T) {
