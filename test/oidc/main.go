@@ -52,7 +52,7 @@ func run(proxy string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, provider.Shutdown()) }()
-	keys, err := fetch(ctx, http.DefaultClient, http.MethodGet, provider.JWKSEndpoint(), nil)
+	keys, err := fetch(ctx, plain, http.MethodGet, provider.JWKSEndpoint(), nil)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func run(proxy string) (err error) {
 		}
 	}
 
-	if a, err := fetch(ctx, http.DefaultClient, http.MethodGet, "http://"+console+"/v1/admin/integrations", nil); err != nil || a.status != http.StatusUnauthorized {
+	if a, err := fetch(ctx, plain, http.MethodGet, "http://"+console+"/v1/admin/integrations", nil); err != nil || a.status != http.StatusUnauthorized {
 		return fmt.Errorf("without the proxy: %d %s %w, want 401", a.status, a.body, err)
 	}
 	for _, who := range []struct {
@@ -109,7 +109,12 @@ func visit(ctx context.Context, provider *mockoidc.MockOIDC, front string, p per
 	if err != nil {
 		return err
 	}
-	browser := &http.Client{Jar: jar, Timeout: 20 * time.Second}
+	browser := &http.Client{Jar: jar, Timeout: requestTimeout, CheckRedirect: func(next *http.Request, before []*http.Request) error {
+		if len(before) > 10 || next.URL.Hostname() != "127.0.0.1" {
+			return fmt.Errorf("redirected to %s after %d others", next.URL.Redacted(), len(before)-1)
+		}
+		return nil
+	}}
 	session, err := fetch(ctx, browser, http.MethodGet, "http://"+front+"/console/session", nil)
 	if err != nil {
 		return err
@@ -164,6 +169,11 @@ type claims struct {
 	Role  string `json:"role,omitempty"`
 }
 
+const requestTimeout = 20 * time.Second
+
+// plain is a client without a session.
+var plain = &http.Client{Timeout: requestTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
 type answer struct {
 	status int
 	body   []byte
@@ -192,7 +202,7 @@ func answers(ctx context.Context, url string) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, err := fetch(ctx, http.DefaultClient, http.MethodGet, url, nil)
+		_, err := fetch(ctx, plain, http.MethodGet, url, nil)
 		if err == nil {
 			return nil
 		}
