@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/datafly/bridge/internal/integrations/manage"
@@ -33,7 +34,7 @@ func hashOf(token string) string {
 
 // bodies fit the calls that have one.
 var bodies = map[string]string{
-	"install": pageBody, "checkInstall": pageBody, "updateIntegration": `{"name":"Web"}`, "check": `{"config":{"table":"other"}}`, "replay": `{"to":"earliest"}`, "redrive": `{"limit":5}`,
+	"install": pageBody, "checkInstall": pageBody, "updateIntegration": `{"name":"Web of NEW"}`, "check": `{"config":{"table":"other"}}`, "replay": `{"to":"earliest"}`, "redrive": `{"limit":5}`,
 	"validateBlueprint": `{"blueprint":"version: 1"}`, "tryBlueprint": `{"event":{"type":"page"}}`,
 }
 
@@ -44,20 +45,24 @@ func pathOf(t *route) string {
 // Every call answers as documented, for each role and without a token.
 func TestRolesOnEveryCall(t *testing.T) {
 	roles := []string{"", access.Viewer, access.Editor, access.Admin}
+	r := newRig(t, withTokens(t), func(c *Config) { c.Live = lively{} })
 	for _, x := range routes {
 		for _, role := range roles {
 			t.Run(x.id+"/"+role, func(t *testing.T) {
-				r := newRig(t, withTokens(t), func(c *Config) { c.Live = lively{} })
-				web, err := r.manager.Install(t.Context(), manage.Request{Name: "web", Config: map[string]any{}}, manage.Who{By: "test", RequestID: "setup"}, false)
+				web, err := r.manager.Get(t.Context(), "web")
 				if err != nil {
-					t.Fatal(err)
+					web = r.install(t, "web")
 				}
 				var headers []string
 				if role != "" {
 					headers = []string{"Authorization", "Bearer " + role}
 				}
-				before := r.logs.FilterLevelExact(zapcore.InfoLevel).Len()
-				w := r.send(t, x.method, pathOf(x), bodies[x.id], headers...)
+				body := bodies[x.id]
+				if x.created {
+					body = bodyOf("by-" + role)
+				}
+				before := r.logs.FilterLevelExact(zapcore.InfoLevel).FilterField(zap.String("by", role+"-1")).Len()
+				w := r.send(t, x.method, pathOf(x), strings.Replace(body, "NEW", role, 1), headers...)
 				want, who := http.StatusOK, access.Identity{Role: role}
 				switch {
 				case role == "":
@@ -71,12 +76,12 @@ func TestRolesOnEveryCall(t *testing.T) {
 					t.Errorf("got %d %s, want %d", w.Code, w.Body, want)
 				}
 				i, err := r.manager.Get(t.Context(), "web")
-				unchanged := err == nil && i.Revision == web.Integration.Revision
-				changes := slices.Contains([]string{"updateIntegration", "removeIntegration", "enable", "disable"}, x.id)
-				if allowed := want < 300; unchanged == (allowed && changes) {
+				if unchanged := err == nil && i.Revision == web.Revision; unchanged && want < 300 && x.id == "removeIntegration" || !unchanged && want >= 300 {
 					t.Errorf("the integration is unchanged: %v", unchanged)
 				}
-				if n := r.logs.FilterLevelExact(zapcore.InfoLevel).Len() - before; n != 0 && want >= 300 || n != 1 && want < 300 && (changes || x.created) {
+				changes := slices.Contains([]string{"install", "updateIntegration", "removeIntegration", "enable", "disable"}, x.id)
+				n := r.logs.FilterLevelExact(zapcore.InfoLevel).FilterField(zap.String("by", role+"-1")).Len() - before
+				if changes && want < 300 && n != 1 || !(changes && want < 300) && n != 0 {
 					t.Errorf("got %d log lines of changes", n)
 				}
 			})
@@ -120,9 +125,9 @@ func TestThePagesCommand(t *testing.T) {
 		w.Header().Get("Location") != Prefix+"/integrations/"+got.Integration.ID || w.Header().Get("ETag") != `"1"` {
 		t.Errorf("got %d %v %s", w.Code, w.Header(), w.Body)
 	}
-	for _, entry := range r.logs.All() {
-		if text := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(text, secret) || strings.Contains(text, "YOUR_TOKEN") {
-			t.Errorf("a log line holds a secret: %s", text)
+	for _, step := range got.Checks {
+		if step.Status == pipeline.StepFailed && step.Step != "topic" { // nobody has sent an event yet
+			t.Errorf("the step %s failed: %s", step.Step, step.Error)
 		}
 	}
 	if r.logs.FilterMessage("integration installed").Len() != 1 {
@@ -175,8 +180,67 @@ func TestMalformedBodies(t *testing.T) {
 		})
 	}
 	r.expect(t, 201, "", "POST", installPath, pageBody, "Content-Type", "application/json; charset=UTF-8")
-	if all, _ := r.manager.List(t.Context()); len(all) != 1 {
-		t.Errorf("got %d integrations, want one", len(all))
+	if all, err := r.manager.List(t.Context()); err != nil || len(all) != 1 {
+		t.Errorf("got %d integrations %v, want one", len(all), err)
+	}
+}
+
+// Each field of the page's body: missing, empty, of another type, too long, with control
+// characters, and unknown ones. Each is refused with the field named.
+func TestFieldsOfAnInstall(t *testing.T) {
+	r := newRig(t)
+	send := func(t *testing.T, field string, change func(body, config map[string]any)) {
+		t.Helper()
+		body := map[string]any{}
+		if err := json.Unmarshal([]byte(pageBody), &body); err != nil {
+			t.Fatal(err)
+		}
+		change(body, body["config"].(map[string]any))
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := r.expect(t, 422, "VALIDATION_FAILED", "POST", installPath, string(text))
+		if !slices.ContainsFunc(got.Fields, func(f manage.FieldError) bool { return f.Field == field && f.Message != "" && f.Remedy != "" }) {
+			t.Errorf("got the fields %+v, want %s with a remedy", got.Fields, field)
+		}
+	}
+	long := strings.Repeat("x", 5000)
+	for _, field := range []string{"workspace_url", "client_id", "client_secret", "table", "catalog", "schema"} {
+		for name, value := range map[string]any{"empty": "", "a number": 7, "a list": []string{}, "an object": map[string]any{}, "long": long, "a control character": "a\x00b", "a line break": "a\nb"} {
+			if name == "a number" && field != "client_secret" && field != "workspace_url" {
+				continue // 7 is a name
+			}
+			if name == "empty" && (field == "catalog" || field == "schema") {
+				continue // reported with the table, which may be a full name
+			}
+			t.Run(field+"/"+name, func(t *testing.T) {
+				send(t, "config."+field, func(_, config map[string]any) { config[field] = value })
+			})
+		}
+	}
+	for _, field := range []string{"workspace_url", "client_id", "client_secret", "table"} {
+		t.Run(field+"/missing", func(t *testing.T) { send(t, "config."+field, func(_, config map[string]any) { delete(config, field) }) })
+	}
+	for name, value := range map[string]any{"empty": "", "blank": " ", "a number": 7, "null": nil, "long": long, "a control character": "a\x01"} {
+		t.Run("name/"+name, func(t *testing.T) { send(t, "name", func(body, _ map[string]any) { body["name"] = value }) })
+	}
+	t.Run("name/missing", func(t *testing.T) { send(t, "name", func(body, _ map[string]any) { delete(body, "name") }) })
+	for field, value := range map[string]any{"variant": "other", "delivery_mode": "browser", "config": "x", "enabled": "x", "slug": "A B", "nome": "x", "blueprint": "x: [", "consent_categories": 7} {
+		t.Run(field, func(t *testing.T) { send(t, field, func(body, _ map[string]any) { body[field] = value }) })
+	}
+	t.Run("unknown", func(t *testing.T) { send(t, "config.tabel", func(_, config map[string]any) { config["tabel"] = "x" }) })
+	t.Run("host", func(t *testing.T) {
+		send(t, "config.workspace_url", func(_, config map[string]any) { config["workspace_url"] = "https://evil.example" })
+	})
+	t.Run("user", func(t *testing.T) {
+		send(t, "config.workspace_url", func(_, config map[string]any) { config["workspace_url"] = "https://a:b@" + pageHost })
+	})
+	t.Run("mask", func(t *testing.T) {
+		send(t, "config.client_secret", func(_, config map[string]any) { config["client_secret"] = "***" })
+	})
+	if all, err := r.manager.List(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("got %d integrations %v, want none", len(all), err)
 	}
 }
 
@@ -185,8 +249,8 @@ func FuzzBody(f *testing.F) {
 		f.Add(body)
 	}
 	f.Add("{\"name\":\"\xff\",\"name\":1}x")
+	r := newRig(f)
 	f.Fuzz(func(t *testing.T, body string) {
-		r := newRig(t)
 		for _, x := range routes {
 			if x.body == nil {
 				continue
@@ -279,7 +343,9 @@ func TestRevisions(t *testing.T) {
 	if len(got.Data) != 1 || got.Data[0].Revision != 1 || got.HasMore {
 		t.Errorf("got %+v", got)
 	}
-	r.expect(t, 200, "", "GET", at+"/revisions/2/diff", "")
+	if w := r.send(t, "GET", at+"/revisions/2/diff", ""); !strings.Contains(w.Body.String(), `"name":{"old":"web","new":"a"}`) {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
 	for _, n := range []string{"0", "5", "x", "-1", "02"} {
 		r.expect(t, 404, "NOT_FOUND", "GET", at+"/revisions/"+n+"/diff", "")
 	}
@@ -287,15 +353,28 @@ func TestRevisions(t *testing.T) {
 	r.expect(t, 404, "NOT_FOUND", "GET", at, "")
 }
 
-func TestPages(t *testing.T) {
-	r := newRig(t)
+// many is a manager with 120 integrations.
+type many struct{ Manager }
+
+func (many) List(context.Context) (all []manage.Integration, err error) {
 	for n := range 120 {
-		r.install(t, fmt.Sprintf("n%03d", n))
+		all = append(all, manage.Integration{Slug: fmt.Sprintf("n%03d", n), ManagedBy: "store", Config: map[string]any{}, Source: map[string]any{}})
+	}
+	return all, nil
+}
+
+func TestPages(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Manager = many{c.Manager} })
+	for n := range 5 {
+		r.install(t, fmt.Sprintf("n%d", n))
 	}
 	for _, list := range []struct {
-		path, query string
-		key         string
-	}{{"/integrations", "?", "slug"}, {"/integrations", "?limit=7&", "slug"}, {"/audit-log", "?limit=100&", "id"}, {"/topics", "?limit=1&", "name"}, {"/integration-catalog", "?", "key"}} {
+		path, query, key string
+		want             int
+	}{
+		{"/integrations", "?", "slug", 120}, {"/integrations", "?limit=7&", "slug", 120}, {"/audit-log", "?limit=2&", "id", 5}, {"/topics", "?limit=1&", "name", 2}, {"/integration-catalog", "?", "key", 1},
+		{"/integrations/n3/revisions", "?limit=1&", "id", 1},
+	} {
 		seen, cursor := map[string]bool{}, ""
 		for range 30 {
 			var got struct {
@@ -319,10 +398,11 @@ func TestPages(t *testing.T) {
 			}
 			cursor = "cursor=" + *got.NextCursor
 		}
-		if want := map[string]int{"/topics": 2, "/integration-catalog": 1}[list.path]; len(seen) != want && len(seen) != 120 {
-			t.Errorf("%s: got %d items", list.path, len(seen))
+		if len(seen) != list.want {
+			t.Errorf("%s: got %d items, want %d", list.path, len(seen), list.want)
 		}
 	}
+	r.expect(t, 400, "INVALID_PARAMETER", "GET", Prefix+"/audit-log?cursor=bm9uZQ", "")
 }
 
 func TestRequestIDs(t *testing.T) {
@@ -336,41 +416,41 @@ func TestRequestIDs(t *testing.T) {
 		}
 	}
 	r.expect(t, 400, "INVALID_HEADER", "POST", installPath, pageBody, "Idempotency-Key", "a b")
-	first := r.send(t, "POST", installPath, pageBody, "Idempotency-Key", "k").Body.String()
-	if again := r.send(t, "POST", installPath, pageBody, "Idempotency-Key", "k"); again.Code != 201 || again.Body.String() != first {
-		t.Errorf("a repeated request: got %d %s, want %s", again.Code, again.Body, first)
+	var first, again manage.Result
+	decode(t, r.send(t, "POST", installPath, pageBody, "Idempotency-Key", "k"), &first)
+	if w := r.send(t, "POST", installPath, pageBody, "Idempotency-Key", "k"); w.Code != 201 {
+		t.Errorf("a repeated request: got %d %s", w.Code, w.Body)
+	} else if decode(t, w, &again); again.Integration.ID != first.Integration.ID || again.Integration.Revision != 1 {
+		t.Errorf("a repeated request: got %+v, want %+v", again.Integration, first.Integration)
 	}
 	r.expect(t, 409, "NAME_TAKEN", "POST", installPath, pageBody)
 }
 
-// One identity may send so many requests a minute, all at once, and none is half done.
+// One identity may send so many requests a minute.
 func TestRateLimit(t *testing.T) {
-	tokens := withTokens(t)
+	tokens, _ := withTokens(t), theDocument()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, tokens, func(c *Config) { c.RateLimit = 0 })
-		var group sync.WaitGroup
-		var mu sync.Mutex
-		count := map[int]int{}
-		for n := range 200 {
-			group.Go(func() {
-				w := r.send(t, "POST", installPath, strings.Replace(pageBody, "Databricks (Zerobus Ingest)", fmt.Sprintf("n%d", n), 1), "Authorization", "Bearer editor")
-				mu.Lock()
-				defer mu.Unlock()
-				count[w.Code]++
-				if w.Code == 429 && w.Header().Get("Retry-After") != "1" {
-					t.Errorf("got Retry-After: %s", w.Header().Get("Retry-After"))
-				}
-			})
+		cfg := Config{Log: zap.NewNop()}
+		tokens(&cfg)
+		r := &rig{API: New(cfg)}
+		defer r.Stop()
+		session := func(status int, role string) *httptest.ResponseRecorder {
+			w := r.send(t, "GET", Prefix+"/session", "", "Authorization", "Bearer "+role)
+			if w.Code != status {
+				t.Fatalf("%s: got %d %s, want %d", role, w.Code, w.Body, status)
+			}
+			return w
 		}
-		group.Wait()
-		all, _ := r.manager.List(t.Context())
-		if count[201] != DefaultRateLimit || count[429] != 100 || len(all) != DefaultRateLimit {
-			t.Errorf("got %v and %d integrations", count, len(all))
+		for range DefaultRateLimit {
+			session(200, access.Editor)
 		}
-		r.expect(t, 429, "RATE_LIMITED", "GET", Prefix+"/session", "", "Authorization", "Bearer editor")
-		r.expect(t, 200, "", "GET", Prefix+"/session", "", "Authorization", "Bearer viewer")
+		if w := session(429, access.Editor); w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Body.String(), "RATE_LIMITED") {
+			t.Errorf("got %v %s", w.Header(), w.Body)
+		}
+		session(200, access.Viewer)
 		time.Sleep(time.Second) //nolint:forbidigo // in virtual time
-		r.expect(t, 200, "", "GET", Prefix+"/session", "", "Authorization", "Bearer editor")
+		session(200, access.Editor)
+		session(429, access.Editor)
 		for n := range 2 * maxIdentities {
 			r.wait(fmt.Sprint(n))
 		}
@@ -378,6 +458,34 @@ func TestRateLimit(t *testing.T) {
 			t.Errorf("got %d limiters", len(r.limits))
 		}
 	})
+}
+
+// Of many installs at once, none is half done.
+func TestInstallsAtOnce(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.RateLimit = 50 })
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	count, installed := map[int]int{}, map[string]bool{}
+	for n := range 200 {
+		group.Go(func() {
+			name := fmt.Sprintf("n%d", n)
+			w := r.send(t, "POST", installPath, bodyOf(name))
+			mu.Lock()
+			defer mu.Unlock()
+			count[w.Code]++
+			installed[name] = w.Code == http.StatusCreated
+		})
+	}
+	group.Wait()
+	all, err := r.manager.List(t.Context())
+	for _, i := range all {
+		if !installed[i.Slug] {
+			t.Errorf("%s exists, and its install was refused", i.Slug)
+		}
+	}
+	if err != nil || count[201] < 50 || count[201]+count[429] != 200 || len(all) != count[201] {
+		t.Errorf("got %v and %d integrations %v", count, len(all), err)
+	}
 }
 
 func TestOtherSitesAndHosts(t *testing.T) {
@@ -491,6 +599,9 @@ func TestReplayOnlyWhileDisabled(t *testing.T) {
 	r.expect(t, 422, "VALIDATION_FAILED", "POST", Prefix+"/blueprint/try", `{}`)
 }
 
+// hidden is a detail for the log alone.
+const hidden = "a nil map in the manager"
+
 // failing is a manager whose calls fail.
 type failing struct {
 	Manager
@@ -499,7 +610,7 @@ type failing struct {
 
 func (f failing) List(context.Context) ([]manage.Integration, error) {
 	if f.err == nil {
-		panic("a fault of " + secret)
+		panic(hidden)
 	}
 	return nil, f.err
 }
@@ -515,8 +626,8 @@ func TestErrors(t *testing.T) {
 		{&manage.Error{Code: manage.ManagedByFile, Message: "a"}, 409, "MANAGED_BY_FILE", 0},
 		{&manage.Error{Code: manage.StoreUnavailable, Message: "a", RetryAfter: 1500 * time.Millisecond}, 503, "STORE_UNAVAILABLE", 0},
 		{fmt.Errorf("listing: %w", &manage.Error{Code: manage.StoreUnavailable, Message: "a"}), 503, "STORE_UNAVAILABLE", 0},
-		{&manage.Error{Code: manage.OutcomeUnexpected, Message: secret}, 500, "INTERNAL", 1},
-		{errors.New(secret), 500, "INTERNAL", 1},
+		{&manage.Error{Code: manage.OutcomeUnexpected, Message: hidden}, 500, "INTERNAL", 1},
+		{errors.New(hidden), 500, "INTERNAL", 1},
 		{nil, 500, "INTERNAL", 1},
 		{context.DeadlineExceeded, 503, "TIMEOUT", 0},
 		{&pipeline.Refused{Field: "to", Reason: "is no position", Remedy: "x"}, 422, "VALIDATION_FAILED", 0},
@@ -528,7 +639,7 @@ func TestErrors(t *testing.T) {
 		w := httptest.NewRecorder()
 		r.ServeHTTP(w, req)
 		var got refused
-		if decode(t, w, &got); w.Code != tt.status || got.Error.Code != tt.code || strings.Contains(w.Body.String(), secret) {
+		if decode(t, w, &got); w.Code != tt.status || got.Error.Code != tt.code || strings.Contains(w.Body.String(), hidden) {
 			t.Errorf("%v: got %d %s", tt.err, w.Code, w.Body)
 		}
 		logged := r.logs.FilterLevelExact(zapcore.ErrorLevel)

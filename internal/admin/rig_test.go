@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,17 +22,24 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/datafly/bridge/internal/integrations/catalog"
+	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/integrations/manage"
 	"github.com/datafly/bridge/internal/integrations/store"
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/zerobus"
+	"github.com/datafly/bridge/zerobus/emulator"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const secret = "YOUR_CLIENT_SECRET"
+const (
+	secret   = "YOUR_CLIENT_SECRET"
+	pageHost = "abc-12345.cloud.databricks.com"
+)
 
 // pageBody is the body of the page's call.
 const pageBody = `{
@@ -51,10 +58,10 @@ const pageBody = `{
 
 const installPath = Prefix + "/integration-catalog/databricks_zerobus/install"
 
-// rig is an API with its parts.
+// rig is an API with its parts. The workspace is the page's, and any table may be named.
 type rig struct {
 	*API
-	manager Manager
+	manager *manage.Manager
 	ops     *fakeOperations
 	logs    *observer.ObservedLogs
 	log     *zap.Logger
@@ -66,7 +73,15 @@ var theDocument = sync.OnceValue(func() *documentOf { return newDocument(&testin
 func newRig(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
-	r := &rig{manager: newFakeManager(), ops: &fakeOperations{}, logs: logs, log: zap.New(core)}
+	r := &rig{ops: &fakeOperations{}, logs: logs, log: zap.New(core)}
+	r.manager = newManager(t, r.log)
+	t.Cleanup(func() {
+		for _, entry := range logs.All() {
+			if text := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(text, secret) || strings.Contains(text, "YOUR_TOKEN") {
+				t.Errorf("a log line holds a secret: %s", text)
+			}
+		}
+	})
 	open, err := NewAccess(access.Files{}, true, r.log)
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +95,41 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	r.API = New(cfg)
 	t.Cleanup(r.Stop)
 	return r
+}
+
+// newManager returns the manager of a deployment with a store, whose network has the
+// page's workspace alone.
+func newManager(t testing.TB, log *zap.Logger) *manage.Manager {
+	t.Helper()
+	broker := kafkatest.StartFake(t, kafkatest.Options{})
+	ws, err := emulator.New(emulator.Config{ClientID: "00000000-0000-0000-0000-000000000000", ClientSecret: secret, TLS: true, Names: []string{pageHost}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ws.Start("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ws.Close(context.Background()) })
+	key, file := filepath.Join(t.TempDir(), "store.key"), filepath.Join(t.TempDir(), "config.yaml")
+	for name, text := range map[string]string{key: strings.Repeat("k", store.KeyBytes),
+		file: "kafka: {brokers: [" + strings.Join(broker.Addrs(), ", ") + "], topics: [events]}\nstore: {enabled: true, keys: [" + key + "]}\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := config.LoadDeployment(config.Options{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := store.New(store.Options{Topic: d.Base.Store.Topic, Connection: (&consumer.Config{Kafka: d.Base.Kafka}).Connection(), Log: log, Keys: func() ([][]byte, error) { return d.Base.Store.ReadKeys() }})
+	t.Cleanup(st.Close)
+	network := zerobus.Network{CA: ws.CAPEM(), Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address != pageHost+":443" {
+			return nil, fmt.Errorf("there is no host %s", address)
+		}
+		return new(net.Dialer).DialContext(ctx, network, strings.TrimPrefix(ws.URL(), "https://"))
+	}}
+	return manage.New(manage.Options{Store: st, Files: func() *config.Deployment { return d }, Connections: network.Connections(), Version: "test"})
 }
 
 // withTokens has the API require tokens: viewer, editor and admin.
@@ -176,153 +226,23 @@ func decode(t testing.TB, w *httptest.ResponseRecorder, into any) {
 	}
 }
 
+// bodyOf is the page's body for an integration of this name with a table of its own.
+func bodyOf(name string) string {
+	return strings.NewReplacer("Databricks (Zerobus Ingest)", name, `"stream"`, `"t_`+name+`"`).Replace(pageBody)
+}
+
 // install installs an integration and returns it.
 func (r *rig) install(t testing.TB, name string) manage.Integration {
 	t.Helper()
-	w := r.send(t, "POST", installPath, strings.Replace(pageBody, "Databricks (Zerobus Ingest)", name, 1))
-	var got manage.Result
-	if decode(t, w, &got); w.Code != http.StatusCreated {
-		t.Fatalf("installing %s: got %d %s", name, w.Code, w.Body)
+	var request manage.Request
+	if err := json.Unmarshal([]byte(bodyOf(name)), &request); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.manager.Install(t.Context(), request, manage.Who{By: "test", RequestID: "install-" + name}, false)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return got.Integration
-}
-
-// fakeManager keeps integrations in memory.
-type fakeManager struct {
-	mu    sync.Mutex
-	all   map[string]manage.Integration // by slug
-	done  map[string]manage.Result      // by request id
-	audit []store.Entry                 // oldest first
-}
-
-func newFakeManager() *fakeManager {
-	return &fakeManager{all: map[string]manage.Integration{}, done: map[string]manage.Result{}}
-}
-
-func (m *fakeManager) Catalog() ([]catalog.Vendor, error) { return catalog.Vendors("") }
-
-func (m *fakeManager) List(context.Context) ([]manage.Integration, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Collect(maps.Values(m.all)), nil
-}
-
-func (m *fakeManager) Get(_ context.Context, id string) (manage.Integration, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.get(id)
-}
-
-func (m *fakeManager) get(id string) (manage.Integration, error) {
-	for _, i := range m.all {
-		if i.ID == id || i.Slug == id {
-			return i, nil
-		}
-	}
-	return manage.Integration{}, &manage.Error{Code: manage.NotFound, Message: "there is no integration " + id, Remedy: "list them"}
-}
-
-func (m *fakeManager) Install(_ context.Context, r manage.Request, w manage.Who, dryRun bool) (manage.Result, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if again, ok := m.done[w.RequestID]; ok {
-		return again, nil
-	}
-	if r.Name == "" {
-		return manage.Result{}, &manage.Error{Code: manage.ValidationFailed, Message: "name is missing", Fields: []manage.FieldError{{Field: "name", Message: "is missing"}}}
-	}
-	slug := strings.Trim(strings.Map(func(c rune) rune {
-		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
-			return c
-		}
-		return '-'
-	}, strings.ToLower(r.Name)), "-")
-	if _, taken := m.all[slug]; taken {
-		return manage.Result{}, &manage.Error{Code: manage.NameTaken, Message: "the name is taken"}
-	}
-	i := manage.Integration{ID: fmt.Sprintf("int_%012d", len(m.all)+1), Slug: slug, Name: r.Name, Vendor: catalog.Key, Variant: r.Variant, Enabled: true, Revision: 1, ManagedBy: "store", DeliveryMode: "server_side",
-		Config: map[string]any{}, Source: store.Values{}, Meta: store.Meta{By: w.By, RequestID: w.RequestID, Reason: w.Reason}}
-	maps.Copy(i.Config, r.Config)
-	i.Config["client_secret"] = map[string]any{"set": true, "fingerprint": "ab12cd34"}
-	return m.keep(i, "integration.installed", w, dryRun), nil
-}
-
-func (m *fakeManager) keep(i manage.Integration, action string, w manage.Who, dryRun bool) manage.Result {
-	result := manage.Result{Integration: i, DryRun: dryRun, Changes: map[string]store.Changed{"name": {New: i.Name}}, Action: "start"}
-	if !dryRun {
-		m.all[i.Slug], m.done[w.RequestID] = i, result
-		m.audit = append(m.audit, store.Entry{ID: fmt.Sprintf("log_%012d", len(m.audit)+1), Action: action, By: w.By, ResourceType: "integration", ResourceID: i.ID, Revision: i.Revision, Changes: result.Changes, RequestID: w.RequestID, Reason: w.Reason})
-	}
-	return result
-}
-
-func (m *fakeManager) Update(_ context.Context, id string, p manage.Patch, revision int64, w manage.Who, dryRun bool) (manage.Result, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	i, err := m.get(id)
-	if err != nil {
-		return manage.Result{}, err
-	}
-	if revision > 0 && revision != i.Revision {
-		return manage.Result{}, &manage.Error{Code: manage.RevisionMismatch, Message: "the integration has another revision"}
-	}
-	if p.Name != nil {
-		i.Name = *p.Name
-	}
-	if p.Enabled != nil {
-		i.Enabled = *p.Enabled
-	}
-	i.Revision++
-	return m.keep(i, "integration.updated", w, dryRun), nil
-}
-
-func (m *fakeManager) Remove(_ context.Context, id string, revision int64, w manage.Who, dryRun bool) (manage.Result, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	i, err := m.get(id)
-	if err != nil {
-		return manage.Result{}, err
-	}
-	if revision > 0 && revision != i.Revision {
-		return manage.Result{}, &manage.Error{Code: manage.RevisionMismatch, Message: "the integration has another revision"}
-	}
-	r := m.keep(i, "integration.removed", w, dryRun)
-	if !dryRun {
-		delete(m.all, i.Slug)
-	}
-	return r, nil
-}
-
-func (m *fakeManager) Check(ctx context.Context, id string, _ *manage.Patch, step func(pipeline.CheckStep)) error {
-	if _, err := m.Get(ctx, id); err != nil {
-		return err
-	}
-	step(pipeline.CheckStep{Step: "kafka", Status: pipeline.StepOK, Detail: "cluster <b>x</b>"})
-	step(pipeline.CheckStep{Step: "table", Status: pipeline.StepFailed, Error: "no such table"})
-	return ctx.Err()
-}
-
-func (m *fakeManager) CheckRequest(ctx context.Context, _ manage.Request, step func(pipeline.CheckStep)) error {
-	step(pipeline.CheckStep{Step: "kafka", Status: pipeline.StepOK})
-	return ctx.Err()
-}
-
-func (m *fakeManager) Revisions(ctx context.Context, id string) ([]store.Entry, error) {
-	i, err := m.Get(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	all, err := m.Audit(ctx, "", 1000)
-	return slices.DeleteFunc(all, func(e store.Entry) bool { return e.ResourceID != i.ID }), err
-}
-
-func (m *fakeManager) Audit(_ context.Context, before string, limit int) ([]store.Entry, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := slices.Clone(m.audit)
-	slices.Reverse(all)
-	all = slices.DeleteFunc(all, func(e store.Entry) bool { return before != "" && e.ID >= before })
-	return all[:min(limit, len(all))], nil
 }
 
 // fakeOperations keeps what it was asked, and returns err.

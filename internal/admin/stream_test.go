@@ -78,9 +78,7 @@ func TestStreamsEnd(t *testing.T) {
 	for name, path := range map[string]string{"GET": Prefix + "/integrations/web/events", "POST": Prefix + "/integrations/web/check"} {
 		for _, client := range []bool{true, false} {
 			r := newRig(t, func(c *Config) { c.Live, c.Manager = lively{until: true}, slow{c.Manager} })
-			if _, err := r.manager.Install(t.Context(), manage.Request{Name: "web", Config: map[string]any{}}, manage.Who{RequestID: "a"}, false); err != nil {
-				t.Fatal(err)
-			}
+			r.install(t, "web")
 			ended := make(chan struct{})
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 				defer close(ended)
@@ -107,9 +105,17 @@ func TestStreamsEnd(t *testing.T) {
 	}
 }
 
+// stepping is a manager whose check has two steps.
+type stepping struct{ Manager }
+
+func (stepping) Check(_ context.Context, _ string, _ *manage.Patch, step func(pipeline.CheckStep)) error {
+	step(pipeline.CheckStep{Step: "kafka", Status: pipeline.StepOK, Detail: "cluster <b>x</b>"})
+	step(pipeline.CheckStep{Step: "table", Status: pipeline.StepFailed, Error: "no such table"})
+	return nil
+}
+
 func TestStreamedCheck(t *testing.T) {
-	r := newRig(t)
-	r.install(t, "web")
+	r := newRig(t, func(c *Config) { c.Manager = stepping{c.Manager} })
 	at := Prefix + "/integrations/web/check"
 	w := r.send(t, "POST", at, "", "Accept", "text/event-stream")
 	const want = `event: step
@@ -128,8 +134,16 @@ data: {"ok":false}
 	if w := r.send(t, "POST", at, `{"config":{}}`); w.Code != 200 || !strings.HasPrefix(w.Body.String(), `{"ok":false,"steps":[{`) {
 		t.Errorf("got %d %s", w.Code, w.Body)
 	}
-	r.expect(t, 404, "NOT_FOUND", "POST", Prefix+"/integrations/none/check", "", "Accept", "text/event-stream")
 	r.expect(t, 422, "VALIDATION_FAILED", "POST", at, `{"x":1}`, "Accept", "text/event-stream")
+	real := newRig(t)
+	real.expect(t, 404, "NOT_FOUND", "POST", Prefix+"/integrations/none/check", "", "Accept", "text/event-stream")
+	real.install(t, "web")
+	w = real.send(t, "POST", at, "", "Accept", "text/event-stream")
+	if body := w.Body.String(); !strings.Contains(body, `data: {"step":"token","status":"ok"`) || !strings.Contains(body, "event: done") {
+		t.Errorf("got %d %s", w.Code, body)
+	}
+	// The stored secret is not sent to another host.
+	real.expect(t, 422, "VALIDATION_FAILED", "POST", at, `{"config":{"workspace_url":"https://other.cloud.databricks.com"}}`)
 }
 
 func TestEventsThatAreNotAvailable(t *testing.T) {
