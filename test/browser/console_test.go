@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chromedp/cdproto/cdp"
@@ -23,6 +24,9 @@ type fixture struct {
 	mu      sync.Mutex // guards the rest
 	answers map[string]any
 	asked   []string // method and path of the requests for data
+
+	cut     atomic.Bool // no request is answered
+	version atomic.Value
 }
 
 // newFixture starts a server. answers are JSON values by path, or by method and path, or
@@ -31,9 +35,15 @@ func newFixture(t *testing.T, who access.Identity, admin bool, answers map[strin
 	t.Helper()
 	ctx := chromium(t)
 	f := &fixture{answers: answers}
+	f.version.Store("v1.4.0")
 	pages := console.New(console.Config{Access: access.NewControl(nil, who, true), Admin: admin,
-		Facts: func() console.Facts { return console.Facts{Deployment: "prod-eu", Version: "v1.4.0", Mode: "metadata"} }})
+		Facts: func() console.Facts {
+			return console.Facts{Deployment: "prod-eu", Version: f.version.Load().(string), Mode: "metadata"}
+		}})
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f.cut.Load() {
+			panic(http.ErrAbortHandler)
+		}
 		if !strings.HasPrefix(r.URL.Path, "/live/") && !strings.HasPrefix(r.URL.Path, "/v1/") {
 			pages.ServeHTTP(w, r)
 			return

@@ -69,6 +69,13 @@ function Banner({ rows, time }) {
   </section>`;
 }
 
+// Problems are those of the process and the members; an integration has its own verdict.
+function Problems({ list, all }) {
+  const mine = (list || []).filter((p) => !p.integration || !all.some((r) => r.integration === p.integration && levelOf(r) === "error"));
+  if (mine.length === 0) return null;
+  return html`<section class="banner" data-tone="warn" aria-label="Problems"><ul class="problems">${mine.slice(0, 5).map((p) => html`<li key=${p.integration + p.code + p.text}>${p.integration ? html`<b>${p.integration}</b> ` : ""}${p.text}${p.remedy ? html` <span class="muted">${p.remedy}</span>` : ""}</li>`)}</ul>${mine.length > 5 && html`<p class="muted">and ${count(mine.length - 5)} more</p>`}</section>`;
+}
+
 function None({ session }) {
   return html`<${Empty} title="No integration yet">
     <p>An integration reads topics of Kafka and writes their events as rows into one table. Install the first one here, by API, or in a file.</p>
@@ -79,6 +86,8 @@ function None({ session }) {
   <//>`;
 }
 
+let painted = false; // the browser's tools show when the rows were there first
+
 export default function Home({ route, session }) {
   const { data, error, reload } = usePoll("/live/summary", 2);
   const { q = "", show = "", sort = "" } = route.query;
@@ -86,6 +95,8 @@ export default function Home({ route, session }) {
   const title = html`<div class="bar head"><h1>Integrations</h1>${data && html`<span class="muted">${count((data.members && data.members.length) ?? data.members ?? 1)} ${(data.members && data.members.length) === 1 || data.members === 1 ? "member" : "members"}</span>`}<span class="grow"></span>${may(session, "editor") && html`<a class="button" href="/library">Install</a>`}</div>`;
   if (!data) return html`${title}${error ? html`<${Failure} error=${error} what="The integrations could not be read" retry=${reload} />` : html`<${Loading} what="the integrations" />`}`;
   const all = data.integrations || [];
+  if (!painted) requestAnimationFrame(() => performance.mark("console: rows"));
+  painted = true;
   if (all.length === 0) return html`${title}<${None} session=${session} />`;
   const has = (r) => [r.name, r.integration, r.table, r.state, r.verdict && r.verdict.text].join("\n").toLowerCase().includes(q.toLowerCase());
   const rows = sorted(all.filter((r) => has(r) && (!show || levelOf(r) === show)), sort);
@@ -94,6 +105,7 @@ export default function Home({ route, session }) {
   return html`${title}
     ${error && error.status !== 0 && html`<${Failure} error=${error} what="The integrations could not be read" retry=${reload} />`}
     <${Banner} rows=${all} time=${data.time} />
+    <${Problems} list=${data.problems} all=${all} />
     ${all.length > 1 && html`<div class="bar filters"><${Search} label="Search name, table, state" value=${q} onInput=${(v) => setQuery({ q: v })} /><${Chips} label="Show" items=${chips} value=${show} onChange=${(v) => setQuery({ show: v })} /></div>`}
     ${rows.length === 0 ? html`<${Empty} title="None matches"><p>${count(all.length)} integrations are hidden by the search. <button type="button" onClick=${() => setQuery({ q: "", show: "" })}>Show all</button></p><//>`
       : html`<${Table} label="Integrations" cards columns=${columns(data.time)} rows=${rows} id=${(r) => r.integration} href=${href} sort=${sort} onSort=${(s) => setQuery({ sort: s })} />`}`;

@@ -33,8 +33,9 @@ function Form({ vendor }) {
   const [check, setCheck] = useState(null), [review, setReview] = useState(null); // of the form as it was
   const running = useRef(null), attempt = useRef({ text: "", id: "" }), forms = useRef(null);
   useEffect(() => () => running.current && running.current.abort(), []);
+  // Browsers may fill several fields at once, so each change builds on the last.
   const change = (patch) => {
-    setForm({ ...form, ...patch });
+    setForm((old) => ({ ...old, ...(typeof patch === "function" ? patch(old) : patch) }));
     setReview(null);
   };
   const wrong = (field) => error && error.of && error.of(field);
@@ -89,7 +90,7 @@ function Form({ vendor }) {
     <//>
     <${Step} n="2" title="Source"><${Topics} form=${form} change=${change} error=${wrong("source.topics")} /><//>
     <${Step} n="3" title="Destination">
-      <div class="fields">${vendor.config_fields.map((f) => html`<${Field} key=${f.key} field=${f} value=${form.config[f.key]} error=${wrong("config." + f.key)} onInput=${(v) => change({ config: { ...form.config, [f.key]: v } })} />`)}</div>
+      <div class="fields">${vendor.config_fields.map((f) => html`<${Field} key=${f.key} field=${f} value=${form.config[f.key]} error=${wrong("config." + f.key)} onInput=${(v) => change((old) => ({ config: { ...old.config, [f.key]: v } }))} />`)}</div>
     <//>
     <${Step} n="4" title="Test connection">
       <p class="help">Tries Kafka, the workspace, the table and its columns. It creates nothing and writes no row.</p>
@@ -124,7 +125,7 @@ function Variants({ vendor, value, onChange, error }) {
 function Topics({ form, change, error }) {
   const { data, error: failure, reload } = useOnce("topics", (signal) => all("/v1/admin/topics", { signal }));
   const [q, setQ] = useState("");
-  const toggle = (name) => change({ topics: form.topics.includes(name) ? form.topics.filter((t) => t !== name) : [...form.topics, name] });
+  const toggle = (name) => change((old) => ({ topics: old.topics.includes(name) ? old.topics.filter((t) => t !== name) : [...old.topics, name] }));
   const found = (data || []).filter((t) => form.topics.includes(t.name) || t.name.toLowerCase().includes(q.toLowerCase()));
   const now = new Date().toISOString();
   return html`

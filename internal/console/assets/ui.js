@@ -180,11 +180,14 @@ export function TextDiff({ before, after, label }) {
     ? html`<span key=${i} class=${mark === "+" ? "ins" : mark === "-" ? "del" : ""}>${mark} ${line}${"\n"}</span>` : i > 0 && near(i - 1) ? html`<span key=${i} class="muted">…${"\n"}</span>` : null)}</pre>`;
 }
 
+// gap reports whether a value of a history is missing.
+const gap = (v) => v === null || v === undefined || v < 0;
+
 // stretches are the runs of points without a gap between them, as paths.
 function stretches(values, x, y) {
   let path = "", open = false;
   values.forEach((v, i) => {
-    if (v === null || v === undefined) { open = false; return; }
+    if (gap(v)) { open = false; return; }
     path += (open ? "L" : "M") + x(i).toFixed(1) + "," + y(v).toFixed(1) + (open ? "" : "h0");
     open = true;
   });
@@ -193,7 +196,7 @@ function stretches(values, x, y) {
 
 // Sparkline shows the course of a number without axes.
 export function Sparkline({ values, label }) {
-  const all = (values || []).filter((v) => v !== null && v !== undefined);
+  const all = (values || []).filter((v) => !gap(v));
   const top = Math.max(...all, 0) || 1, n = Math.max((values || []).length - 1, 1);
   return html`<svg class="spark" viewBox="0 0 96 20" preserveAspectRatio="none" role="img" aria-label=${label || "history"}>
     <path class="base" d="M0,19.5H96" /><path class="line" d=${stretches(values || [], (i) => 96 * i / n, (v) => 19 - 17.5 * v / top)} /></svg>`;
@@ -212,7 +215,7 @@ function nice(n) {
 export function Chart({ title, series, step, end, format = count, limit }) {
   const [at, setAt] = useState(null);
   const n = Math.max(...series.map((s) => s.values.length), 1), W = 300, H = 96;
-  const all = series.flatMap((s) => s.values).filter((v) => v !== null && v !== undefined);
+  const all = series.flatMap((s) => s.values).filter((v) => !gap(v));
   const top = limit || nice(Math.max(...all, 0)), x = (i) => n > 1 ? W * i / (n - 1) : W, y = (v) => H - (H - 4) * Math.min(v / top, 1);
   const time = (i) => new Date(new Date(end) - (n - 1 - i) * step * 1000).toISOString();
   const move = (e) => {
@@ -226,7 +229,7 @@ export function Chart({ title, series, step, end, format = count, limit }) {
     setAt(Math.max(0, Math.min(n - 1, to)));
   };
   const shownAt = at === null ? null : Math.min(at, n - 1);
-  const value = (s, i) => s.values[i] === null || s.values[i] === undefined ? "–" : format(s.values[i]);
+  const value = (s, i) => gap(s.values[i]) ? "–" : format(s.values[i]);
   const text = series.map((s) => (series.length > 1 ? s.name + " " : "") + value(s, shownAt ?? n - 1)).join(", ");
   return html`<figure class="chart">
     <figcaption><span>${title}</span><span class="readout">${shownAt === null ? "now " : html`<${Time} at=${time(shownAt)} short /> `}${text}</span></figcaption>
