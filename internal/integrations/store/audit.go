@@ -11,8 +11,8 @@ import (
 	"github.com/datafly/bridge/internal/kafka"
 )
 
-// Bounds of reading the audit log: the entries that are looked at, which with the marker
-// of each transaction are twice as many offsets, and the bytes that are returned.
+// Bounds of reading the audit log: the offsets that are looked at, and the bytes that are
+// returned. Each entry has two offsets, with the marker of its transaction.
 const (
 	auditOffsets = 20_000
 	auditBytes   = 64 << 20
@@ -56,8 +56,8 @@ func (s *Store) entries(ctx context.Context, limit int, match func(*Entry) bool)
 		var sizes []int
 		err := s.readRange(ctx, cl, s.audit, from, end, func(rec *kgo.Record) error {
 			var e Entry
-			if json.Unmarshal(rec.Value, &e) != nil || e.ID == "" || !match(&e) {
-				return nil
+			if err := json.Unmarshal(rec.Value, &e); err != nil || e.ID == "" || !match(&e) {
+				return nil //nolint:nilerr // it is of another application
 			}
 			found, sizes = append(found, e), append(sizes, len(rec.Value))
 			for room -= len(rec.Value); len(found) > limit-len(newest) || room < 0 && len(found) > 1; {

@@ -215,7 +215,7 @@ func (s *Store) fold(ctx context.Context, whole bool) (State, error) {
 	return s.publish(next), nil
 }
 
-// read brings s.log up to date. A problem says why it is not the store that is followed.
+// read brings s.log up to date. A problem states why it is not the store that is followed.
 func (s *Store) read(ctx context.Context, whole bool) (*Problem, error) {
 	cl, err := s.connected()
 	if err != nil {

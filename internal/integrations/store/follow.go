@@ -49,7 +49,7 @@ func (s *Store) Run(ctx context.Context, changed func(State)) {
 func (s *Store) follow(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	if s.check(ctx, false) == nil {
+	if s.check(ctx, followVerified) == nil {
 		if state, err := s.fold(ctx, false); err != nil || state.StoreID != "" || s.prepare(ctx) != nil {
 			return
 		}

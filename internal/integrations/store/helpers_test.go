@@ -21,6 +21,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if broker, topic, ok := strings.Cut(os.Getenv("STORE_TEST_WRITER"), " "); ok {
+		writer(broker, topic)
+		return
+	}
 	os.Exit(kafkatest.Main(m))
 }
 

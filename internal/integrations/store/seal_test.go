@@ -142,7 +142,7 @@ func TestSealingKeys(t *testing.T) {
 		t.Errorf("got %v, want an error that it does not open", err)
 	}
 	if _, err := sealer().Seal(r, "store_1", "client_secret", secret); !errors.Is(err, store.ErrNoKey) || !strings.Contains(err.Error(), "openssl rand") {
-		t.Errorf("got %v, want an error that says how to make a key", err)
+		t.Errorf("got %v, want an error that states how to make a key", err)
 	}
 	short := store.New(store.Options{Topic: "t", Keys: func() ([][]byte, error) { return [][]byte{testKey, []byte("short")}, nil }})
 	if _, err := short.Open(r, "store_1", "client_secret"); !errors.Is(err, store.ErrNoKey) || !strings.Contains(err.Error(), "key 2 of store.keys has 5 bytes") {

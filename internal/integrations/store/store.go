@@ -59,7 +59,7 @@ type Store struct {
 	folded chan struct{} // has a value after the state may have changed
 
 	// For tests: called between produce and commit; the pause before try, from 1.
-	beforeCommit func()
+	beforeCommit func(producerID int64, epoch int16)
 	pause        func(try int) time.Duration
 }
 
@@ -70,7 +70,7 @@ func New(o Options) *Store {
 	}
 	o.Connection.Isolation = kafka.IsolationCommitted
 	return &Store{
-		o: o, audit: o.Topic + "-audit", newID: newID("store_"), pause: jitter, beforeCommit: func() {},
+		o: o, audit: o.Topic + "-audit", newID: newID("store_"), pause: jitter, beforeCommit: func(int64, int16) {},
 		reading: make(chan struct{}, 1), writing: make(chan struct{}, 1), folded: make(chan struct{}, 1),
 	}
 }

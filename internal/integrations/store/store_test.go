@@ -105,7 +105,7 @@ func TestManyChangesAtOnce(t *testing.T) {
 		s := open(t, options(b, kafkatest.Name(t)))
 		update(t, s, "first", installing("first"))
 		commits := 0
-		s.BeforeCommit(func() { commits++ })
+		s.BeforeCommit(func(int64, int16) { commits++ })
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		outcomes := map[bool]int{}

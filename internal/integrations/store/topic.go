@@ -15,15 +15,15 @@ import (
 	"github.com/datafly/bridge/internal/kafka"
 )
 
-// verifyEvery is how often the topics are looked at. A change looks at them in any case
-// if they have a problem.
-const verifyEvery = time.Hour
+// How old the last look at the topics may be, for who follows them and for a change. If
+// they had a problem, both look again.
+const followVerified, writeVerified = time.Hour, time.Minute
 
 // Verify looks at both topics and at the permissions without writing a record: policies,
 // partitions, transactions, and what can be read of the store. Topics that do not exist
 // yet are no problem if they may be created.
 func (s *Store) Verify(ctx context.Context) *Problem {
-	if err := s.check(ctx, true); err != nil {
+	if err := s.check(ctx, -1); err != nil {
 		var p *Problem
 		if !errors.As(err, &p) {
 			p = s.problemOf(err, kafka.Read)
@@ -37,11 +37,11 @@ func (s *Store) Verify(ctx context.Context) *Problem {
 	return state.Problem
 }
 
-// check verifies the topics if it is time to, they have a problem, or now. The error is a
-// *Problem.
-func (s *Store) check(ctx context.Context, now bool) error {
+// check verifies the topics if that was not done within maxAge, or found a problem. The
+// error is a *Problem.
+func (s *Store) check(ctx context.Context, maxAge time.Duration) error {
 	s.mu.Lock()
-	found, due := s.topics, now || s.topics != nil || s.o.Now().Sub(s.verified) >= verifyEvery
+	found, due := s.topics, s.topics != nil || s.o.Now().Sub(s.verified) > maxAge
 	s.mu.Unlock()
 	if due {
 		problem, err := s.verify(ctx)
@@ -87,7 +87,7 @@ func (s *Store) verify(ctx context.Context) (*Problem, error) {
 			return p, nil
 		}
 	}
-	// Nothing less tells whether transactions are allowed. A writer that is fenced by it
+	// Only the fence shows whether transactions are allowed. A writer that it overtakes
 	// begins again.
 	t, err := s.fence(ctx)
 	if again, ok := errors.AsType[*againError](err); ok {
@@ -100,7 +100,7 @@ func (s *Store) verify(ctx context.Context) (*Problem, error) {
 	return nil, nil
 }
 
-// permitted looks at what the broker says is allowed on a topic.
+// permitted looks at what the broker allows on a topic.
 func (s *Store) permitted(cl *kafka.Client, topic string, operations int32) *Problem {
 	if operations == math.MinInt32 {
 		return nil // not known
@@ -164,7 +164,7 @@ func (s *Store) create(ctx context.Context, cl *kafka.Client, topic string, vali
 		return cl.Explain(op, err, kafka.Request{})
 	}
 	replicas := int16(-1)
-	made := func(ask func(context.Context, int32, int16, map[string]*string, ...string) (kadm.CreateTopicResponses, error)) (kadm.CreateTopicResponse, error) {
+	request := func(ask func(context.Context, int32, int16, map[string]*string, ...string) (kadm.CreateTopicResponses, error)) (kadm.CreateTopicResponse, error) {
 		resp, err := ask(ctx, 1, replicas, configs, topic)
 		err = cmp.Or(err, resp[topic].Err)
 		if errors.Is(err, kerr.TopicAlreadyExists) { // another member was faster
@@ -177,7 +177,7 @@ func (s *Store) create(ctx context.Context, cl *kafka.Client, topic string, vali
 		}
 		return resp[topic], nil
 	}
-	answer, err := made(cl.Adm.ValidateCreateTopics)
+	answer, err := request(cl.Adm.ValidateCreateTopics)
 	if err != nil || validate {
 		return err
 	}
@@ -187,7 +187,7 @@ func (s *Store) create(ctx context.Context, cl *kafka.Client, topic string, vali
 			replicas = 3
 		}
 	}
-	if _, err = made(cl.Adm.CreateTopics); err == nil {
+	if _, err = request(cl.Adm.CreateTopics); err == nil {
 		s.o.Log.Info("store topic created", zap.String("topic", topic), zap.String("cleanup_policy", *configs["cleanup.policy"]))
 	}
 	return err
@@ -209,14 +209,6 @@ func (s *Store) prepare(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// explain adds the remedy to an error about the topics or the transactional id.
-func (s *Store) explain(cl *kafka.Client, op string, err error, need kafka.Operation) error {
-	if errors.As(err, new(*kafka.Error)) {
-		return err
-	}
-	return cl.Explain(op, err, kafka.Request{Topic: s.o.Topic, Operation: need, TransactionalID: s.o.Topic})
 }
 
 // problemOf returns the problem behind an error. need is what was attempted.

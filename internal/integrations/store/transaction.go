@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,52 +42,58 @@ func (s *Store) fence(ctx context.Context) (*transaction, error) {
 	}
 	if err != nil {
 		cl.Close()
-		return nil, t.failed("taking transactional id "+s.o.Topic, err)
+		return nil, t.failed("taking transactional id "+s.o.Topic, err, s.o.Topic)
 	}
 	return t, nil
 }
 
 // produce writes records into the transaction. After an error nothing of it is visible.
 func (t *transaction) produce(ctx context.Context, records []*kgo.Record) error {
-	op := "writing to topics " + t.s.o.Topic + " and " + t.s.audit
-	err := t.cl.BeginTransaction()
-	if err != nil {
-		return t.failed(op, err)
+	if err := t.cl.BeginTransaction(); err != nil {
+		return t.failed("beginning a transaction", err, t.s.o.Topic)
 	}
-	done := make(chan error, len(records)) // a client that is closed ends what is left
+	type result struct {
+		topic string
+		err   error
+	}
+	done := make(chan result, len(records)) // a client that is closed ends what is left
 	for _, r := range records {
-		t.cl.Produce(ctx, r, func(_ *kgo.Record, err error) { done <- err })
+		t.cl.Produce(ctx, r, func(r *kgo.Record, err error) { done <- result{r.Topic, err} })
 	}
+	var failed result
 	for range records {
+		var one result
 		select {
-		case failed := <-done:
-			err = cmp.Or(err, failed)
+		case one = <-done:
 		case <-ctx.Done():
-			err = cmp.Or(err, ctx.Err())
+			one = result{t.s.o.Topic, ctx.Err()}
+		}
+		if failed.err == nil && one.err != nil {
+			failed = one
 		}
 	}
-	if err == nil {
+	if failed.err == nil {
 		// A client that got another producer id would commit without the fence.
-		var id int64
-		var epoch int16
-		if id, epoch, err = t.cl.ProducerID(ctx); err == nil && (id != t.id || epoch != t.epoch) {
+		id, epoch, err := t.cl.ProducerID(ctx)
+		if err == nil && (id != t.id || epoch != t.epoch) {
 			err = kerr.ProducerFenced
 		}
+		failed = result{t.s.o.Topic, err}
 	}
-	if err == nil {
+	if failed.err == nil {
 		return nil
 	}
 	if ctx.Err() == nil && t.cl.BufferedProduceRecords() == 0 {
 		_ = t.cl.EndTransaction(ctx, kgo.TryAbort) // else the next fence aborts it
 	}
-	return t.failed(op, err)
+	return t.failed("writing to topic "+failed.topic, failed.err, failed.topic)
 }
 
 // commit ends the transaction. After an error its outcome is not known: a fenced answer
 // may be that to a repeated request.
 func (t *transaction) commit(ctx context.Context) error {
 	if err := t.cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
-		return &againError{t.s.explain(t.cl, "committing to topic "+t.s.o.Topic, err, kafka.Write)}
+		return &againError{t.cl.Explain("committing to topic "+t.s.o.Topic, err, kafka.Request{Topic: t.s.o.Topic, Operation: kafka.Write, TransactionalID: t.s.o.Topic})}
 	}
 	return nil
 }
@@ -100,8 +105,8 @@ var permanent = []error{
 	kerr.InvalidTimestamp, kerr.PolicyViolation, kerr.SaslAuthenticationFailed, errNoProducerID,
 }
 
-func (t *transaction) failed(op string, err error) error {
-	err = t.s.explain(t.cl, op, err, kafka.Write)
+func (t *transaction) failed(op string, err error, topic string) error {
+	err = t.cl.Explain(op, err, kafka.Request{Topic: topic, Operation: kafka.Write, TransactionalID: t.s.o.Topic})
 	if isAny(err, permanent) {
 		return t.s.problemOf(err, kafka.Write)
 	}
@@ -118,15 +123,19 @@ func isAny(err error, of []error) bool {
 	return slices.ContainsFunc(of, func(target error) bool { return errors.Is(err, target) })
 }
 
-// settled returns an error while the log ends above its last stable offset: a transaction
-// is open, which is that of a later writer or of a stranger.
-func (s *Store) settled(ctx context.Context, cl *kafka.Client, state State) error {
+// noOpenTransaction returns an error while the log ends above its last stable offset: a transaction
+// is open, which is that of a later writer or of another application.
+func (s *Store) noOpenTransaction(ctx context.Context, cl *kafka.Client) error {
+	committed, err := s.offset(ctx, cl, s.o.Topic, stable)
+	if err != nil {
+		return &againError{err}
+	}
 	end, err := s.offset(ctx, cl, s.o.Topic, latest)
 	if err != nil {
 		return &againError{err}
 	}
-	if end > state.Revision {
-		return &againError{s.open(state.Revision, end)}
+	if end > committed {
+		return &againError{s.open(committed, end)}
 	}
 	return nil
 }
@@ -137,11 +146,11 @@ func (s *Store) open(stable, end int64) *Problem {
 		Remedy: fmt.Sprintf("find its producer with kafka-transactions.sh %s describe-producers --topic %s --partition 0, stop it, and abort it with kafka-transactions.sh %s abort", admin, s.o.Topic, admin)}
 }
 
-// settleBegun looks for the changes whose commit has an unknown outcome. Under a new
+// resolveBegun looks for the changes whose commit has an unknown outcome. Under a new
 // fence, they are in the audit log, or never will be.
-func (s *Store) settleBegun(ctx context.Context, cl *kafka.Client, batch []*change, state State) error {
+func (s *Store) resolveBegun(ctx context.Context, cl *kafka.Client, batch []*change, state State) error {
 	for _, c := range batch {
-		if !c.begun || c.settled {
+		if !c.begun || c.finished {
 			continue
 		}
 		entry := c.written[len(c.written)-1]
@@ -154,7 +163,7 @@ func (s *Store) settleBegun(ctx context.Context, cl *kafka.Client, batch []*chan
 		}
 		err = s.readRange(ctx, cl, s.audit, entry.Offset, entry.Offset+1, func(rec *kgo.Record) error {
 			if string(rec.Value) == string(entry.Value) {
-				c.settle(state, nil)
+				c.finish(state, nil)
 			}
 			return nil
 		}, func(*kgo.Record, string) {})

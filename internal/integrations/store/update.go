@@ -41,16 +41,16 @@ type change struct {
 	done      chan struct{}
 
 	// Owned by who writes.
-	written []*kgo.Record // of the last attempt
-	begun   bool          // whether that came to a commit, whose outcome is not known
-	settled bool
-	state   State
-	err     error
+	written  []*kgo.Record // of the last attempt
+	begun    bool          // whether that came to a commit, whose outcome is not known
+	finished bool
+	state    State
+	err      error
 }
 
-func (c *change) settle(state State, err error) {
-	if !c.settled {
-		c.state, c.err, c.settled = state, err, true
+func (c *change) finish(state State, err error) {
+	if !c.finished {
+		c.state, c.err, c.finished = state, err, true
 		close(c.done)
 	}
 }
@@ -153,20 +153,22 @@ func (s *Store) withdraw(c *change) bool {
 	return i >= 0
 }
 
-// write settles every change of a batch.
+// write finishes every change of a batch.
 func (s *Store) write(ctx context.Context, batch []*change) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryFor+attemptFor)
 	defer cancel()
 	end := time.Now().Add(retryFor)
 	var err error
 	for try := 1; ; try++ {
-		err = s.attempt(ctx, batch)
+		err = s.attempt(ctx, batch, time.Now().After(end))
 		again, ok := errors.AsType[*againError](err)
 		if !ok {
 			break
 		}
 		pause := s.pause(try)
-		if err = again.err; ctx.Err() != nil || time.Now().Add(pause).After(end) {
+		err = again.err
+		begun := slices.ContainsFunc(batch, func(c *change) bool { return c.begun })
+		if ctx.Err() != nil || !begun && time.Now().Add(pause).After(end) {
 			break
 		}
 		select {
@@ -176,16 +178,16 @@ func (s *Store) write(ctx context.Context, batch []*change) {
 	}
 	switch {
 	case isAny(err, lost):
-		err = fmt.Errorf("%w: other writers were faster for %v (%w); try again", ErrUnavailable, retryFor, err)
+		err = errOvertaken
 	case err != nil && !errors.Is(err, ErrUnavailable) && !panics.Is(err):
 		err = s.problemOf(err, kafka.Write)
 	}
 	state := s.State()
 	for _, c := range batch {
 		if err != nil && c.begun {
-			c.settle(state, fmt.Errorf("%w: read the integration before you repeat the change: %w", ErrOutcome, err))
+			c.finish(state, fmt.Errorf("%w: read the integration before you repeat the change: %w", ErrOutcome, err))
 		}
-		c.settle(state, err)
+		c.finish(state, err)
 	}
 }
 
@@ -202,8 +204,11 @@ func waiting(err error) error {
 	return err
 }
 
-// attempt takes the fence and settles what it can.
-func (s *Store) attempt(ctx context.Context, batch []*change) (err error) {
+var errOvertaken = fmt.Errorf("%w: other writers were faster for %v; try again", ErrUnavailable, retryFor)
+
+// attempt takes the fence and finishes what it can. A late one only finds out the outcome
+// of commits.
+func (s *Store) attempt(ctx context.Context, batch []*change, late bool) (err error) {
 	defer panics.To(&err)
 	restoring := batch[0].restore
 	read := func() (State, error) {
@@ -213,7 +218,7 @@ func (s *Store) attempt(ctx context.Context, batch []*change) (err error) {
 		}
 		return state, waiting(err)
 	}
-	if err := s.check(ctx, false); err != nil {
+	if err := s.check(ctx, writeVerified); err != nil {
 		return waiting(err)
 	}
 	if s.State().StoreID == "" || restoring != nil {
@@ -233,11 +238,14 @@ func (s *Store) attempt(ctx context.Context, batch []*change) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.settled(ctx, t.cl, state); err != nil {
+	if err := s.noOpenTransaction(ctx, t.cl); err != nil {
 		return err
 	}
-	if err := s.settleBegun(ctx, t.cl, batch, state); err != nil {
+	if err := s.resolveBegun(ctx, t.cl, batch, state); err != nil {
 		return err
+	}
+	if late {
+		return errOvertaken
 	}
 	first := &sentinel{StoreID: cmp.Or(state.StoreID, s.newID), Format: Format}
 	if restoring != nil {
@@ -257,26 +265,26 @@ func (s *Store) attempt(ctx context.Context, batch []*change) (err error) {
 		state.bytes = 0 // all is replaced
 	}
 	for _, c := range batch {
-		if c.settled {
+		if c.finished {
 			continue
 		}
-		after, made, err := s.decided(c, state)
-		if err != nil || len(made) == 0 && restoring == nil {
-			c.settle(s.State(), err)
+		after, encoded, err := s.decided(c, state)
+		if err != nil || len(encoded) == 0 && restoring == nil {
+			c.finish(s.State(), err)
 			continue
 		}
-		state, c.written = after, made
-		records = append(records, made...)
+		state, c.written = after, encoded
+		records = append(records, encoded...)
 	}
-	if !slices.ContainsFunc(batch, func(c *change) bool { return !c.settled }) {
+	if !slices.ContainsFunc(batch, func(c *change) bool { return !c.finished }) {
 		return nil // nobody has anything to write
 	}
 	if err := t.produce(ctx, records); err != nil {
 		return err
 	}
-	s.beforeCommit()
+	s.beforeCommit(t.id, t.epoch)
 	for _, c := range batch {
-		c.begun = !c.settled
+		c.begun = !c.finished
 	}
 	if err := t.commit(ctx); err != nil {
 		return err
@@ -291,7 +299,7 @@ func (s *Store) attempt(ctx context.Context, batch []*change) (err error) {
 		return err
 	}
 	for _, c := range batch {
-		c.settle(state, nil)
+		c.finish(state, nil)
 	}
 	return nil
 }
@@ -306,11 +314,11 @@ func (s *Store) decided(c *change, before State) (after State, records []*kgo.Re
 	after = before
 	after.Records = slices.Clone(before.Records)
 	for _, w := range writes {
-		made, err := s.encode(c, w, &after)
+		encoded, err := s.encode(c, w, &after)
 		if err != nil {
 			return before, nil, err
 		}
-		records = append(records, made...)
+		records = append(records, encoded...)
 	}
 	return after, records, nil
 }
