@@ -44,6 +44,10 @@ func apply(d *config.Deployment, vendors []catalog.Vendor, before *store.Record,
 		r.Enabled = *p.Enabled
 	}
 	f.chooseBlueprint(r, vendors, p)
+	if table, _ := p.Config["table"].(string); strings.Count(table, ".") == 2 { // it names these, too
+		delete(r.Target, "catalog")
+		delete(r.Target, "schema")
+	}
 	for n, values := range []store.Values{p.Config, p.Source, p.Mapping, p.Rejects, p.Delivery} {
 		dr.merge(&f, sections[n], values)
 	}
@@ -125,7 +129,7 @@ func (f *faults) chooseBlueprint(r *store.Record, vendors []catalog.Vendor, p *P
 
 // merge takes the values of one section of a request.
 func (dr *draft) merge(f *faults, s section, values store.Values) {
-	count := 0
+	count, seen := 0, map[string]string{}
 	leaves(values, "", func(path string, value any) {
 		field, full := s.field+"."+path, s.name+"."+path
 		if count++; count > maxFields {
@@ -141,7 +145,11 @@ func (dr *draft) merge(f *faults, s section, values store.Values) {
 		if k != nil {
 			path = strings.TrimPrefix(k.Path, s.name+".")
 		}
+		other, twice := seen[path]
+		seen[path] = field
 		switch {
+		case twice:
+			f.add(field, "is the same field as "+other+", which is given too", "keep one of them")
 		case full == "mapping.blueprint_text" || full == "mapping.variant":
 			f.add(field, "is a field of its own", "give it as "+fieldNames.Replace(full))
 		case namesFile(full) && k != nil:
@@ -171,6 +179,7 @@ func (dr *draft) secret(f *faults, path string, value any) {
 		f.add(field, "is empty", "give the OAuth secret of the service principal, or leave it out to keep the stored one")
 	case f.checkText(field, text, maxText, false):
 		dr.given[path] = text
+		delete(dr.record.Target, path) // in clear, of a record that was written by hand
 	}
 }
 

@@ -73,7 +73,7 @@ func (m *Manager) Export(ctx context.Context) ([]byte, error) {
 		} else {
 			set(&mapped, "variant", r.Variant)
 		}
-		b.Integrations[r.Slug] = saved{Enabled: &r.Enabled, Kafka: r.Source, Zerobus: r.Target, Mapping: mapped, Rejects: r.Rejects, Delivery: r.Delivery,
+		b.Integrations[r.Slug] = saved{Enabled: &r.Enabled, Kafka: r.Source, Zerobus: public(sections[0], r), Mapping: mapped, Rejects: r.Rejects, Delivery: r.Delivery,
 			Installed: &installed{ID: r.ID, Name: r.Name, Vendor: r.Vendor, Variant: r.Variant, Revision: r.Revision, DeliveryMode: r.DeliveryMode, Secrets: r.Secrets, Meta: r.Meta}}
 	}
 	var plain any

@@ -227,8 +227,9 @@ func (m *Manager) answered(ctx context.Context, w Who, id string, actions ...str
 // beside returns why an integration cannot run beside the others; nil if it can.
 func (m *Manager) beside(d *config.Deployment, state store.State, i config.Integration) error {
 	others, _ := m.installed(d, state)
-	others = slices.DeleteFunc(others, func(o config.Integration) bool { return o.Name == i.Name })
-	_, conflicts := d.Beside(append(others, i))
+	running, _ := d.Beside(others)
+	running = slices.DeleteFunc(running, func(o config.Integration) bool { return o.Name == i.Name })
+	_, conflicts := d.Beside(append(running, i))
 	var f faults
 	f.problems(conflicts[i.Name])
 	if conflicts[i.Name] == nil {

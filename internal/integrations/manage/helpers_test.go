@@ -27,7 +27,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type catalogVariant = catalog.Variant
+type (
+	catalogVariant    = catalog.Variant
+	configIntegration = config.Integration
+)
 
 const secret = "hunter2-of-the-principal"
 
@@ -168,12 +171,18 @@ func code(t testing.TB, err error) string {
 	return e.Code
 }
 
+// refusal returns an error as an *Error; an empty one for others.
+func refusal(err error) manage.Error {
+	if e, ok := errors.AsType[*manage.Error](err); ok {
+		return *e
+	}
+	return manage.Error{}
+}
+
 // fields returns the fields of an error, in order.
 func fields(err error) (names []string) {
-	if e, ok := errors.AsType[*manage.Error](err); ok {
-		for _, f := range e.Fields {
-			names = append(names, f.Field)
-		}
+	for _, f := range refusal(err).Fields {
+		names = append(names, f.Field)
 	}
 	return names
 }

@@ -90,7 +90,7 @@ func TestTopicsOfTheDeployment(t *testing.T) {
 	r := s.request("Web")
 	r.Source = nil
 	_, err := s.Install(s.within(), r, who("a"), false)
-	if e, ok := err.(*manage.Error); !ok || !slices.Equal(fields(err), []string{"source.topics"}) || e.Fields[0].Remedy != "name the topics to read; the cluster has one, two" {
+	if e := refusal(err); !slices.Equal(fields(err), []string{"source.topics"}) || e.Fields[0].Remedy != "name the topics to read; the cluster has one, two" {
 		t.Fatalf("got %s, want that topics are required, with those of the cluster", text(t, err))
 	}
 	s.configure("kafka.topics: [one]\n")
@@ -181,11 +181,11 @@ func TestInvalidRequests(t *testing.T) {
 			if tc.name == "long key" {
 				tc.want = []string{"config"}
 			}
-			if code(t, err) != manage.ValidationFailed || !slices.Equal(fields(err), tc.want) || !strings.Contains(text(t, err.(*manage.Error).Fields), tc.words[:min(len(tc.words), 12)]) {
+			if code(t, err) != manage.ValidationFailed || !slices.Equal(fields(err), tc.want) || !strings.Contains(text(t, refusal(err).Fields), tc.words[:min(len(tc.words), 12)]) {
 				t.Errorf("%s, dry run %t: got %s, want %v with %q", tc.name, dryRun, text(t, err), tc.want, tc.words)
 				continue
 			}
-			for _, f := range err.(*manage.Error).Fields {
+			for _, f := range refusal(err).Fields {
 				if f.Remedy == "" || len(f.Message) > 1000 || strings.Contains(text(t, f), secret) || strings.Contains(f.Message+f.Remedy, "zerobus.") || strings.Contains(f.Message, "hunter2") {
 					t.Errorf("%s: got %+v, want a remedy in the words of the request", tc.name, f)
 				}
@@ -278,7 +278,7 @@ func TestWithoutKeys(t *testing.T) {
 	s.load()
 	for _, dryRun := range []bool{true, false} {
 		_, err := s.Install(s.within(), s.request("web"), who("x"), dryRun)
-		if !slices.Equal(fields(err), []string{"config.client_secret"}) || !strings.Contains(err.(*manage.Error).Fields[0].Remedy, "openssl rand -out store.key 32") {
+		if !slices.Equal(fields(err), []string{"config.client_secret"}) || !strings.Contains(refusal(err).Fields[0].Remedy, "openssl rand -out store.key 32") {
 			t.Errorf("dry run %t: got %s, want how to make a key", dryRun, text(t, err))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -118,17 +119,33 @@ func fieldOf(key string) string {
 	return key
 }
 
-// key returns the key of the configuration, by its path or another spelling; nil without one.
-func key(path string) *config.Key {
-	if to, ok := config.Aliases()[path]; ok {
-		path = to
-	}
+// keys are those of the configuration, by their paths and by other spellings.
+var keys = sync.OnceValue(func() map[string]*config.Key {
+	all := map[string]*config.Key{}
 	for _, k := range config.Keys() {
-		if k.Path == path {
-			return k
-		}
+		all[k.Path] = k
 	}
-	return nil
+	for other, path := range config.Aliases() {
+		all[other] = all[path]
+	}
+	return all
+})
+
+// key returns a key of the configuration; nil without one.
+func key(path string) *config.Key { return keys()[path] }
+
+// isSecret reports whether a key holds a secret.
+func isSecret(path string) bool { k := key(path); return k != nil && k.Type == "secret" }
+
+// public returns the values of a section without secrets. The Manager writes none in clear.
+func public(s section, r *store.Record) store.Values {
+	all := store.Values{}
+	leaves(*s.of(r), "", func(path string, value any) {
+		if !isSecret(s.name + "." + path) {
+			all[path] = value
+		}
+	})
+	return all
 }
 
 // namesFile reports whether a key names a file on the disk of the server.
@@ -172,6 +189,10 @@ func overlay(d *config.Deployment, r *store.Record, secrets map[string]string) (
 		leaves(*s.of(r), "", func(path string, value any) {
 			if namesFile(s.name + "." + path) {
 				f.add(s.field+"."+path, "names a file on the disk of the server, which an installed integration may not", "set it in the configuration file, or take it out")
+				return
+			}
+			if isSecret(s.name + "." + path) {
+				f.add(s.field+"."+path, "is in the record in clear", "give it again, and replace it where it was issued")
 				return
 			}
 			within[path] = value

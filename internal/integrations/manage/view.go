@@ -21,12 +21,17 @@ func (m *Manager) view(ctx context.Context, d *config.Deployment, r *store.Recor
 		Shadowed: fileOf(d, r.Slug) != nil, Config: map[string]any{}, Source: noNil(r.Source), Blueprint: r.Blueprint, Mapping: r.Mapping, Rejects: r.Rejects,
 		Delivery: r.Delivery, DeliveryMode: r.DeliveryMode, ConsentCategories: append([]string{}, r.ConsentCategories...), DeadLetterTopics: []string{}, Meta: r.Meta,
 	}
-	maps.Copy(v.Config, r.Target)
+	maps.Copy(v.Config, public(sections[0], r))
 	for field, sealed := range r.Secrets {
 		v.Config[field] = shown(sealed)
 	}
-	i, _ := overlay(d, r, placeholders(r))
-	v.place(i.Config)
+	m.mu.Lock()
+	b, known := m.built[r.Slug]
+	m.mu.Unlock()
+	if !known || b.of != (builtOf{d.Base, r.ID, storeID, r.Revision}) {
+		b.integration, _ = overlay(d, r, placeholders(r))
+	}
+	v.place(b.integration.Config)
 	v.Observed = m.observed(ctx, r.Slug)
 	switch {
 	case v.Shadowed:
@@ -117,7 +122,7 @@ func flat(r *store.Record) map[string]any {
 		all["blueprint"] = r.Blueprint
 	}
 	for _, s := range sections {
-		for path, value := range *s.of(r) {
+		for path, value := range public(s, r) {
 			all[s.field+"."+path] = value
 		}
 	}

@@ -289,7 +289,7 @@ func (s *Store) attempt(ctx context.Context, batch []*change, late bool) (err er
 	if err := t.commit(ctx); err != nil {
 		return err
 	}
-	end := records[0].Offset
+	var end int64 // 0: only entries of the audit log were written
 	for _, r := range records {
 		if r.Topic == s.o.Topic {
 			end = max(end, r.Offset+1)
