@@ -74,6 +74,7 @@ type checker struct {
 	pipeline.Check
 	writeProbe bool
 	each       []*checkedIntegration
+	deployment *config.Deployment
 }
 
 // checkedIntegration is one of several integrations in the answer.
@@ -96,6 +97,10 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 		}
 	}()
 	configured := c.Try(ctx, "configuration", true, func(context.Context) (string, error) { return c.configure(cmd) })
+	if configured && len(c.each) == 0 {
+		c.store(ctx, cmd, true)
+		return
+	}
 	var first *pipeline.Parts
 	var all []*pipeline.Parts
 	for _, i := range c.each {
@@ -108,9 +113,11 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 		c.Memory(ctx, reached, all...)
 		c.Group(ctx, first, reached)
 		c.Table(ctx, first, configured, clusterID, c.writeProbe)
+		c.store(ctx, cmd, reached)
 		return
 	}
 	c.Memory(ctx, reached, all...)
+	c.store(ctx, cmd, reached)
 	var wait sync.WaitGroup // beside each other: what does not answer takes the whole time of a step
 	defer wait.Wait()
 	for _, i := range c.each {
@@ -124,6 +131,13 @@ func (c *checker) run(ctx context.Context, cmd *cobra.Command) {
 	}
 }
 
+// store is the step about installed integrations, where there is a store.
+func (c *checker) store(ctx context.Context, cmd *cobra.Command, reached bool) {
+	if c.deployment != nil {
+		app.CheckStore(ctx, &c.Check, c.deployment, reached, version(), commandLogger(cmd, config.Log{Level: "error"}, nil))
+	}
+}
+
 // configure loads the configuration and makes the parts of the integrations. Settings
 // that have no effect are warnings.
 func (c *checker) configure(cmd *cobra.Command) (string, error) {
@@ -131,6 +145,7 @@ func (c *checker) configure(cmd *cobra.Command) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	c.deployment = deployment
 	var found, warnings []string
 	for _, ignored := range settingsWithoutEffect(deployment) {
 		warnings = append(warnings, ignored.String())
@@ -156,6 +171,8 @@ func (c *checker) configure(cmd *cobra.Command) (string, error) {
 	}
 	detail := strings.Join(found, "")
 	switch {
+	case len(found) == 0 && deployment.Base.Store.Enabled:
+		detail = "no integration of a file is enabled; those of the store are not checked here"
 	case len(found) == 0:
 		return "", &usageError{errors.New("no integration is enabled; take out enabled: false of one")}
 	case len(found) > 1:
@@ -183,7 +200,7 @@ func settingsWithoutEffect(d *config.Deployment) []config.Ignored {
 }
 
 // stepKeys are the keys that concern a step.
-var stepKeys = map[string]string{"kafka": "kafka", "topic": "kafka.topics", "group": "kafka.group", "dead-letter topic": "rejects"}
+var stepKeys = map[string]string{"kafka": "kafka", "topic": "kafka.topics", "store": "store", "group": "kafka.group", "dead-letter topic": "rejects"}
 
 // next is the command that helps with the first step that failed.
 func (c *checker) next(cmd *cobra.Command) string {

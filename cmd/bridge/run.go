@@ -120,7 +120,7 @@ func serve(ctx context.Context, o app.Options, listening func(*app.App)) (err er
 	}
 	defer func() { err = errors.Join(err, a.Close(ctx)) }()
 	if err := a.Listen(ctx); err != nil {
-		return suggest(fmt.Errorf("starting the ops endpoints: %w", err), "bridge help config ops.address")
+		return suggest(err, "bridge help config ops.address")
 	}
 	listening(a)
 	return a.Run(ctx)

@@ -19,6 +19,7 @@ import (
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/console"
 	"github.com/datafly/bridge/internal/integrations"
+	"github.com/datafly/bridge/internal/integrations/manage"
 	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/access"
@@ -58,7 +59,9 @@ type Options struct {
 type App struct {
 	o            Options
 	log          *zap.Logger
-	base         atomic.Pointer[config.Config] // in force, for what is of the process
+	base         atomic.Pointer[config.Config]     // in force, for what is of the process
+	deployment   atomic.Pointer[config.Deployment] // of files
+	installed    installed
 	metrics      *ops.Metrics
 	histories    *ops.Histories
 	budget       *consumer.Budget
@@ -70,6 +73,7 @@ type App struct {
 	integrations *integrations.Reconciler
 	group        *group.View
 	server       *ops.Server
+	admin        *ops.Server     // nil without the install API
 	tracer       *tracing.Tracer // nil without traces
 	memory       *memoryLimit
 	descriptors  descriptorWatch
@@ -89,6 +93,13 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a := &App{o: o, log: o.Log, started: time.Now(), instance: rand.Text()[:12], memory: newMemoryLimit(o.Log), budget: consumer.NewBudget(int64(cfg.Delivery.MaxBuffered)), histories: ops.NewHistories(),
 		connections: o.Network.Connections()}
 	a.base.Store(cfg)
+	a.deployment.Store(o.Deployment)
+	bounded := o.Range != pipeline.Range{}
+	a.installed.signal = make(chan struct{}, 1)
+	if cfg.Store.Enabled && !bounded {
+		a.installed.store = newStore(a.base.Load, o.Version, o.Log)
+	}
+	a.installed.manager = manage.New(manage.Options{Store: a.installed.store, Files: a.deployment.Load, Runtime: managed{a}, Connections: a.connections, Version: o.Version})
 	a.metrics = ops.NewMetrics(o.Version, a.Status, cfg.Ops.PartitionMetrics)
 	defer func() {
 		if err != nil {
@@ -117,10 +128,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		endpoints.Live = a.page
 		endpoints.Console = console.New(console.Config{Access: endpoints.Access, Facts: a.facts})
 	}
-	bounded := o.Range != pipeline.Range{}
-	a.integrations = integrations.New(integrations.Options{New: a.build, Removed: a.removed, Bounded: bounded, Log: o.Log}, wanted)
+	a.integrations = integrations.New(integrations.Options{New: a.build, Removed: a.removed, Bounded: bounded, Store: a.installed.store != nil, Log: o.Log}, wanted)
 	a.plan(wanted)
-	if len(wanted) == 1 {
+	if len(wanted) == 1 && a.installed.store == nil {
 		// What is wrong with one of several is its own matter.
 		one, err := a.build(wanted[0])
 		if err != nil {
@@ -137,6 +147,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			Deployment: cfg.Deployment, Instance: a.instance, States: a.states, Log: o.Log})
 	}
 	a.server = ops.New(endpoints, a.metrics, a.Status, o.Log)
+	if cfg.Admin.Enabled && !bounded {
+		if a.admin, err = a.newAdmin(cfg); err != nil {
+			return nil, err
+		}
+	}
 	return a, nil
 }
 
@@ -194,8 +209,29 @@ func TraceSettings(cfg *config.Config) (tracing.Options, error) {
 	return s, err
 }
 
-// Listen starts the ops endpoints: they answer until Close.
-func (a *App) Listen(ctx context.Context) error { return a.server.Start(ctx) }
+// Listen starts the ops endpoints and the install API: they answer until Close.
+func (a *App) Listen(ctx context.Context) error {
+	if err := a.server.Start(ctx); err != nil {
+		return fmt.Errorf("starting the ops endpoints: %w", err)
+	}
+	if a.admin == nil {
+		return nil
+	}
+	if err := a.admin.Start(ctx); err != nil {
+		return fmt.Errorf("starting the install API: %w", err)
+	}
+	a.log.Info("install API listening", zap.String("address", a.admin.Addr()))
+	return nil
+}
+
+// AdminAddr returns where the install API listens, with the real port after Listen;
+// empty without one.
+func (a *App) AdminAddr() string {
+	if a.admin == nil {
+		return ""
+	}
+	return a.admin.Addr()
+}
 
 // Addr returns where the ops endpoints listen, with the real port after Listen.
 func (a *App) Addr() string { return a.server.Addr() }
@@ -218,6 +254,9 @@ func (a *App) Run(ctx context.Context) error {
 	watch.Go(func() error { a.histories.Run(watching, a.Status); return nil })
 	if a.watcher != nil {
 		watch.Go(func() error { a.watcher.Run(watching); return nil })
+	}
+	if a.installed.store != nil {
+		watch.Go(func() error { a.followStore(watching); return nil })
 	}
 	if a.webhook != nil {
 		watch.Go(func() error { a.webhook.Run(watching); return nil })
@@ -251,14 +290,22 @@ func (a *App) Close(ctx context.Context) (err error) {
 			a.tracer.Stop(flushing)
 		})
 	}
-	if a.server != nil {
-		a.o.Stage("closing the ops endpoints", func() {
-			closing, cancel := context.WithTimeout(ctx, closeTimeout)
+	closing := func(what string, server *ops.Server) {
+		if server == nil {
+			return
+		}
+		a.o.Stage("closing the "+what, func() {
+			ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 			defer cancel()
-			if err = a.server.Close(closing); errors.Is(err, context.DeadlineExceeded) {
-				err = nil // requests were cut off
+			if failed := server.Close(ctx); !errors.Is(failed, context.DeadlineExceeded) { // requests were cut off
+				err = errors.Join(err, failed)
 			}
 		})
+	}
+	closing("install API", a.admin)
+	closing("ops endpoints", a.server)
+	if a.installed.store != nil {
+		a.o.Stage("closing the store of integrations", a.installed.store.Close)
 	}
 	if a.lookUps != nil {
 		a.lookUps.Close() // which ends the look-ups that wait for a broker

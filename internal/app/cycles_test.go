@@ -1,7 +1,6 @@
 package app
 
 import (
-	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -112,8 +111,8 @@ func TestDisabledIsShownAsWanted(t *testing.T) {
 	off.Enabled = false
 	s.follow(a, one.spec(), off)
 	s.eventually("the second disabled", func() bool { return a.of("two").State == ops.StateDisabled })
-	if got := a.of("two"); got.Table != two.table || got.Totals.RowsDelivered != 5 || !strings.Contains(fmt.Sprint(got.Config), "table:other") {
-		t.Errorf("got table %s, %d rows and %v, want %s, and the rows of before", got.Table, got.Totals.RowsDelivered, got.Config, two.table)
+	if got := a.of("two"); got.Table != two.table || got.Totals.RowsDelivered != 5 || !strings.Contains(shown(t, got), `"table":"other"`) {
+		t.Errorf("got table %s, %d rows and %v, want %s, and the rows of before", got.Table, got.Totals.RowsDelivered, shown(t, got), two.table)
 	}
 }
 

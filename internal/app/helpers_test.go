@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -134,6 +135,16 @@ func (s *stage) get(a *App, path string) string {
 		s.t.Fatal(err)
 	}
 	return string(body)
+}
+
+// shown returns the configuration of an integration as /status has it.
+func shown(t *testing.T, i ops.IntegrationStatus) string {
+	t.Helper()
+	text, err := json.Marshal(i.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // of returns the state of an integration; empty if it is not known.

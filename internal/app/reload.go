@@ -57,13 +57,18 @@ func (a *App) reload(ctx context.Context, next *config.Deployment, reread bool) 
 	base, taken, waiting := a.base.Load().Follow(next.Base)
 	ofIntegration := func(key string) bool { return !config.OfProcess(key) }
 	changed, pending = slices.DeleteFunc(taken, ofIntegration), slices.DeleteFunc(waiting, ofIntegration)
+	if len(taken) == 0 {
+		base = a.base.Load() // what was made of it stays valid
+	}
 	var wanted []config.Integration
 	for _, i := range next.Integrations {
 		i.Config = i.Config.WithProcess(base)
 		wanted = append(wanted, i)
 	}
-	a.plan(wanted)
-	c, err := a.integrations.Reconcile(ctx, wanted, reread)
+	files := *next
+	files.Base, files.Integrations = base, wanted
+	a.deployment.Store(&files)
+	c, err := a.reconcile(ctx, reread)
 	if err != nil {
 		return c.Changed, nil, err
 	}

@@ -119,7 +119,7 @@ func TestReloadSetsTheLogLevel(t *testing.T) {
 	if got := a.o.Level.Level(); got != zap.DebugLevel {
 		t.Errorf("got level %v, want debug", got)
 	}
-	if got := fmt.Sprint(a.Status().Integrations[0].Config); strings.Contains(got, "s2") || !strings.Contains(got, "level:debug") {
+	if got := shown(t, a.Status().Integrations[0]); strings.Contains(got, "s2") || !strings.Contains(got, `"level":"debug"`) {
 		t.Errorf("got configuration %s, want the level in force and no secret", got)
 	}
 	if a.digest() == before {
@@ -162,7 +162,7 @@ func TestReloadThatIsRefusedInPart(t *testing.T) {
 		t.Errorf("got %v, level %v, %q changed, %q pending; want the level changed and one key pending", err, level.Level(), changed, pending)
 	}
 	for _, name := range []string{"one", "two"} {
-		if got := fmt.Sprint(a.of(name).Config); strings.Contains(got, "fetch_max_bytes:3") || !strings.Contains(got, "fetch_max_bytes:") {
+		if got := shown(t, a.of(name)); strings.Contains(got, `"fetch_max_bytes":"3`) || !strings.Contains(got, `"fetch_max_bytes":`) {
 			t.Errorf("%s: got %s, want the fetch size in force", name, got)
 		}
 	}

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"slices"
 	"time"
 
+	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/console"
 	"github.com/datafly/bridge/internal/integrations"
@@ -28,16 +30,21 @@ func (a *App) Status() ops.Status {
 	var all []ops.IntegrationStatus
 	for _, i := range known {
 		s := statusOf(i)
-		if len(known) > 1 {
+		if len(known) > 1 || a.installed.store != nil {
 			s.LiveReason = "" // one that is stuck is started again, without the process
 		}
 		all = append(all, s)
 	}
+	all = a.addInstalled(all)
 	base := a.base.Load()
 	s := ops.Status{Version: a.o.Version, Deployment: base.Deployment, Instance: a.instance, Started: a.started, BufferedLimit: int64(base.Delivery.MaxBuffered),
-		Memory: a.memory.keeper.State(), Reload: a.reloads.now(), LogLinesDropped: a.droppedLogLines()}
+		Memory: a.memory.keeper.State(), Reload: a.reloads.now(), LogLinesDropped: a.droppedLogLines(), Store: a.storeStatus()}
 	if short := a.descriptors.short(time.Now(), a.memory.descriptorsNeeded()); short != nil {
 		s.NotReady = append(s.NotReady, *short)
+	}
+	if s.Store != nil && !s.Store.Known && !slices.ContainsFunc(all, func(i ops.IntegrationStatus) bool { return i.State != ops.StateDisabled }) {
+		s.NotReady = append(s.NotReady, consumer.NotReady{Code: "store_not_read", Text: "the installed integrations are not known: " + s.Store.Topic + " was not read yet",
+			Remedy: "see whether the brokers answer; it is read as soon as they do"})
 	}
 	if a.webhook != nil {
 		s.Webhook = new(a.webhook.Status())

@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"internal/plaintext":            {},
 	"internal/databricks":           {},
 	"internal/delta":                {},
-	"internal/app":                  {"consumer", "zerobus", "internal/admin", "internal/admin/listener", "internal/config", "internal/console", "internal/integrations/manage", "internal/integrations/store", "internal/integrations", "internal/kafka", "internal/memory", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/panics", "internal/pipeline", "internal/plaintext", "internal/reload", "internal/tracing", "internal/webhook"},
+	"internal/app":                  {"consumer", "zerobus", "internal/admin", "internal/admin/listener", "internal/config", "internal/console", "internal/integrations/manage", "internal/integrations/store", "internal/integrations", "internal/kafka", "internal/memory", "internal/operations", "internal/setting", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/panics", "internal/pipeline", "internal/plaintext", "internal/reload", "internal/tracing", "internal/webhook"},
 	"internal/integrations":         {"internal/config", "internal/panics"},
 	"internal/integrations/store":   {"internal/kafka", "internal/panics", "internal/plaintext", "internal/setting"},
 	"internal/integrations/catalog": {module, "mapping", "internal/config", "internal/plaintext"},

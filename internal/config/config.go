@@ -125,7 +125,7 @@ func (c *Config) checkStore(check *setting.Check) {
 	if check.OK("store.topic", "kafka.topics", "rejects.topic") && slices.Contains(append(slices.Clone(c.Kafka.Topics), c.Rejects.Topic), c.Store.Topic) {
 		check.Fail("store.topic", "must not be a topic of events or of dead letters", "leave it out for <deployment>-integrations")
 	}
-	if c.Admin.Enabled && check.OK("admin.address", "ops.address") && c.Admin.Address == c.Ops.Address {
+	if c.Admin.Enabled && check.OK("admin.address", "ops.address") && c.Admin.Address == c.Ops.Address && !strings.HasSuffix(c.Ops.Address, ":0") {
 		check.Fail("admin.address", "must not be that of ops.address", "leave it out for 127.0.0.1:8084")
 	}
 }

@@ -46,6 +46,9 @@ type Options struct {
 	// Bounded is for one integration that ends: its end, with or without an error, is
 	// that of Run, and changes that need another Runner wait for a restart.
 	Bounded bool
+	// Store is true if integrations may come from a store. Then the end of none is that of
+	// the process.
+	Store bool
 	// Rand returns numbers from 0 to 1, for delays. Default nil: those of math/rand.
 	Rand func() float64
 	Log  *zap.Logger
@@ -143,8 +146,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 // Changes are what a Reconcile changed. Keys of the integration `default` are those
 // of the file; those of others begin with integrations.NAME.
 type Changes struct {
-	Changed []string // keys with another value, and integrations that were added or removed
-	Pending []string // keys whose other value takes effect after a restart
+	Changed []string         // keys with another value, and integrations that were added or removed
+	Pending []string         // keys whose other value takes effect after a restart
+	Refused map[string]error // why the change of an integration is not in force, by name
 }
 
 // Reconcile compares the wanted integrations with those that run, and starts,
@@ -161,18 +165,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, wanted []config.Integration,
 		applying.Go(func() { results[i], errs[i] = l.apply(ctx, reread) })
 	}
 	applying.Wait()
-	for _, c := range results {
+	for i, c := range results {
 		p.Changed, p.Pending = append(p.Changed, c.Changed...), append(p.Pending, c.Pending...)
+		if errs[i] != nil {
+			p.Refused[p.live[i].s.name] = named(p.live[i].s.name, errs[i])
+		}
 	}
-	return p.Changes, errors.Join(append(p.refused, errs...)...)
+	var all []error
+	for _, name := range slices.Sorted(maps.Keys(p.Refused)) {
+		all = append(all, p.Refused[name])
+	}
+	return p.Changes, errors.Join(all...)
 }
 
 // plan is the outcome of a comparison.
 type plan struct {
 	Changes
-	refused []error
-	live    []liveChange
-	starts  []*supervisor
+	live   []liveChange
+	starts []*supervisor
 }
 
 // compare decides for each integration, and has the supervisors act on it, except for
@@ -180,7 +190,7 @@ type plan struct {
 func (r *Reconciler) compare(wanted []config.Integration, reread bool) *plan {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := &plan{}
+	p := &plan{Changes: Changes{Refused: make(map[string]error)}}
 	if r.ended {
 		return p
 	}
@@ -251,7 +261,7 @@ func (l liveChange) apply(ctx context.Context, reread bool) (c Changes, err erro
 		return err
 	})
 	if err != nil {
-		return c, named(l.s.name, err)
+		return c, err
 	}
 	l.s.r.mu.Lock()
 	defer l.s.r.mu.Unlock()

@@ -154,7 +154,7 @@ func TestReconcileReportsRefusedChanges(t *testing.T) {
 		wanted := []config.Integration{spec("a", "t", limited(-1)), spec("b", "u"), spec("c", "u")}
 		w.builds["b"] = errors.New("no such blueprint")
 		_, err := w.Reconcile(t.Context(), wanted, false)
-		if err == nil || err.Error() != "integration b: no such blueprint\nintegration a: no such rate" {
+		if err == nil || err.Error() != "integration a: no such rate\nintegration b: no such blueprint" {
 			t.Errorf("got %v, want both refusals with their integrations", err)
 		}
 		w.pass(5 * time.Second)

@@ -69,7 +69,7 @@ func (s *supervisor) compare(w config.Integration, reread bool, p *plan) {
 			return
 		}
 		if err := s.r.check(w); err != nil {
-			p.refused = append(p.refused, named(s.name, err))
+			p.Refused[s.name] = named(s.name, err)
 			return
 		}
 		s.r.o.Log.Info("integration changed; it drains and is started again", zap.String("integration", s.name), zap.Strings("keys", other))
@@ -316,11 +316,11 @@ func (s *supervisor) set(state, reason string, runner Runner) {
 }
 
 // sole reports whether the integration is the only one of a bounded run, or of a
-// deployment that has `default` alone.
+// deployment that has `default` alone and no store.
 func (s *supervisor) sole() bool {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
-	return s.r.o.Bounded || len(s.r.all) == 1 && s.name == config.DefaultIntegration
+	return s.r.o.Bounded || !s.r.o.Store && len(s.r.all) == 1 && s.name == config.DefaultIntegration
 }
 
 // endsProcess reports whether the end of the integration is that of the process: in

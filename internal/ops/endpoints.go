@@ -187,7 +187,8 @@ func (e *endpoints) serveReady(w http.ResponseWriter, r *http.Request) {
 	if !s.Ready {
 		text = fmt.Sprintf("not ready (%s)\n", s.State)
 	}
-	answer := s.readiness()
+	answer := s.bounded().readiness()
+	answer.Enabled = s.readiness().Enabled
 	for _, reason := range answer.Reasons {
 		text += fmt.Sprintf("%s: %s\n", answer.label(reason), reason.Text)
 		if reason.Remedy != "" {
@@ -236,6 +237,7 @@ func (e *endpoints) serveStatus(w http.ResponseWriter, r *http.Request) {
 		if integration != "" {
 			s, ok = s.Only(integration)
 		}
+		s = s.bounded()
 		s.Integrations = withHistory(s.Integrations, r.URL.Query().Get("history") == "true")
 		answer = s
 	case scope == ScopeGroup && e.group != nil:

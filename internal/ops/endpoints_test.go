@@ -87,7 +87,7 @@ func TestProbes(t *testing.T) {
 		{
 			"nothing to deliver", process(disabled), "/readyz", "", 200,
 			"ready\nno_integration: no integration is enabled, so nothing is delivered\n" +
-				"  remedy: add one below integrations or in integrations_dir, or set zerobus.table; a running bridge starts it\n",
+				"  remedy: install one with bridge integrations install, the API or the console, or add one to integrations_dir\n",
 		},
 		{
 			"a reason of the process", ops.NewStatus(ops.Status{Time: now, NotReady: []consumer.NotReady{{Code: "too_few_descriptors", Text: "250 of 256 are in use"}}},

@@ -73,7 +73,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 }
 
 // integrationStates are the values of the label state of an integration.
-var integrationStates = []string{StateStarting, StateRunning, StateDraining, StateStopped, StateFailed, StateDisabled}
+var integrationStates = []string{StateStarting, StateRunning, StateDraining, StateStopped, StateFailed, StateDisabled, StateBlocked}
 
 // collect sends what one integration shows.
 func (g *gauges) collect(s IntegrationStatus, now time.Time, send emit) {
@@ -83,11 +83,18 @@ func (g *gauges) collect(s IntegrationStatus, now time.Time, send emit) {
 	for _, state := range integrationStates {
 		gauge("bridge_integration_state", "1 for the present state of the integration, 0 for the others. A disabled one has no other gauges.", oneIf(s.State == state), "state", state)
 	}
-	if s.State == StateDisabled {
+	ready := func() {
+		gauge("bridge_ready", "1 if events are being delivered, else 0; /readyz shows the reasons.", oneIf(s.Ready))
+	}
+	switch s.State {
+	case StateBlocked:
+		ready()
+		return
+	case StateDisabled:
 		return
 	}
 	gauge("bridge_group_info", "Always 1; the label names the consumer group.", 1, "group", s.Group)
-	gauge("bridge_ready", "1 if events are being delivered, else 0; /readyz shows the reasons.", oneIf(s.Ready))
+	ready()
 	gauge("bridge_live", "1 if the poll loop is running, else 0; /livez shows the reason.", oneIf(s.Live))
 	if !s.LastPoll.IsZero() {
 		gauge("bridge_poll_age_seconds", "Seconds since the last iteration of the poll loop; absent before the first.", now.Sub(s.LastPoll).Seconds())

@@ -6,6 +6,7 @@ package ops
 
 import (
 	"cmp"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -30,6 +31,8 @@ const (
 	// error and starts again later, and one that the configuration turns off.
 	StateFailed   = "failed"
 	StateDisabled = "disabled"
+	// StateBlocked is of an installed integration whose record cannot run.
+	StateBlocked = "blocked"
 )
 
 // defaultIntegration is the slug of the integration that a configuration without
@@ -79,6 +82,8 @@ type Status struct {
 	Webhook *WebhookStatus `json:"webhook,omitempty"`
 
 	Integrations []IntegrationStatus `json:"integrations"`
+	// LeftOut counts disabled and blocked integrations that the JSON does not list.
+	LeftOut int `json:"integrations_left_out,omitempty"`
 }
 
 // StoreStatus is the state of the store of installed integrations. It does not affect
@@ -195,8 +200,11 @@ func NewStatus(s Status, integrations []IntegrationStatus) Status {
 	s.Live = s.LiveReason == ""
 	s.Ready = own == 0 && (ready > 0 || enabled == 0 && s.State == StateRunning)
 	if enabled == 0 {
-		s.NotReady = append(s.NotReady, consumer.NotReady{Code: "no_integration", Text: "no integration is enabled, so nothing is delivered",
-			Remedy: "add one below integrations or in integrations_dir, or set zerobus.table; a running bridge starts it"})
+		remedy := "add one below integrations or in integrations_dir, or set zerobus.table; a running bridge starts it"
+		if s.Store != nil {
+			remedy = "install one with bridge integrations install, the API or the console, or add one to integrations_dir"
+		}
+		s.NotReady = append(s.NotReady, consumer.NotReady{Code: "no_integration", Text: "no integration is enabled, so nothing is delivered", Remedy: remedy})
 	}
 	return s
 }
@@ -231,6 +239,36 @@ func (s Status) Only(integration string) (only Status, ok bool) {
 	s.NotReady = slices.DeleteFunc(slices.Clone(s.NotReady), func(r consumer.NotReady) bool { return r.Integration != "" && r.Integration != integration })
 	s.Ready = len(s.NotReady) == 0 && i.Ready
 	return s, true
+}
+
+// Bounds of /status. With ?integration=NAME, it has all of that one.
+const (
+	maxConfigs = 20  // integrations up to which it has the configuration of each
+	maxOff     = 100 // integrations that it lists of those that are disabled or blocked
+	maxReasons = 100 // reasons of NotReady
+)
+
+// bounded returns s without what would make the answer too large: installed integrations
+// can be a thousand.
+func (s Status) bounded() Status {
+	all, off := make([]IntegrationStatus, 0, len(s.Integrations)), 0
+	for _, i := range s.Integrations {
+		if i.State == StateDisabled || i.State == StateBlocked {
+			if off++; off > maxOff {
+				s.LeftOut++
+				continue
+			}
+		}
+		if len(s.Integrations) > maxConfigs {
+			i.Config = nil
+		}
+		all = append(all, i)
+	}
+	s.Integrations = all
+	if more := len(s.NotReady) - maxReasons; more > 0 {
+		s.NotReady = append(slices.Clone(s.NotReady[:maxReasons]), consumer.NotReady{Code: "and_more", Text: fmt.Sprintf("%d more reasons are not listed", more), Remedy: "resolve these first"})
+	}
+	return s
 }
 
 // oldestPoll returns when the integration polled that has not polled for longest; zero

@@ -108,6 +108,16 @@ func (t *text) process(s Status, about ...string) {
 		t.line("NOT ALIVE", orDash(s.LiveReason))
 	}
 	t.reload(s.Reload)
+	if st := s.Store; st != nil {
+		t.line("store", orDash(st.Topic), fmt.Sprintf("%d installed, %d ignored", st.Integrations, st.Ignored))
+		if st.Problem != nil {
+			t.detail(oneLine(st.Problem.Code), st.Problem.Text)
+			t.detail("remedy", st.Problem.Remedy)
+		}
+	}
+	if s.LeftOut > 0 {
+		t.line("left out", fmt.Sprintf("%d disabled or blocked integrations; --integration shows one", s.LeftOut))
+	}
 	buffer := size(s.BufferedBytes)
 	if s.BufferedLimit > 0 {
 		buffer += fmt.Sprintf(" of %s (%d %%)", size(s.BufferedLimit), s.BufferedBytes*100/s.BufferedLimit)
@@ -138,7 +148,7 @@ func (t *text) sole(s Status, i IntegrationStatus) {
 	if t.rates != nil {
 		t.line("rows/s", t.rates.of(i))
 	}
-	if i.State == StateDisabled { // it has neither sink nor partitions
+	if i.State == StateDisabled || i.State == StateBlocked { // it has neither sink nor partitions
 		t.line("table", orDash(i.Table))
 		return
 	}

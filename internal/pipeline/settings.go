@@ -51,8 +51,14 @@ func NewKafkaClient(c *config.Config, version string, log *zap.Logger) (*kafka.C
 // NewLookUps returns a client that looks things up in the cluster for the pipelines of
 // a process. settings returns the settings in force, for secrets. It does no I/O.
 func NewLookUps(settings func() *config.Config, version string, log *zap.Logger) (*kafka.Client, error) {
+	return kafka.NewClient(Connection(settings, version, log), log, kgo.RetryTimeout(10*time.Second))
+}
+
+// Connection returns how the cluster is reached. settings returns the settings in force,
+// for secrets.
+func Connection(settings func() *config.Config, version string, log *zap.Logger) kafka.Connection {
 	cfg := consumerConfig(settings(), newSecrets(settings, log), version)
-	return kafka.NewClient(cfg.Connection(), log, kgo.RetryTimeout(10*time.Second))
+	return cfg.Connection()
 }
 
 // OpenDeadLetters opens the dead-letter topics of integrations, one at least.
