@@ -149,6 +149,11 @@ func TestConsoleHome(t *testing.T) {
 		p.text(".banner", "GRANT MODIFY")
 		p.picture("console-home-" + look)
 	})
+	p.look(1440, 520, "light")
+	p.visit("/")
+	p.text("main", "orders-eu")
+	p.picture("console-home")
+	p.look(390, 900, "dark")
 
 	// The search must find what it is for.
 	p.do(`document.querySelector("main").append(Object.assign(document.createElement("button"), { innerText: "" }), Object.assign(document.createElement("p"), { innerText: "wide".repeat(200) }))`)

@@ -89,10 +89,12 @@ function None({ session }) {
 let painted = false; // the browser's tools show when the rows were there first
 
 export default function Home({ route, session }) {
-  const { data, error, reload } = usePoll("/live/summary", 2);
+  const off = session.mode === "off";
+  const { data, error, reload } = usePoll(off ? null : "/live/summary", 2);
   const { q = "", show = "", sort = "" } = route.query;
   usePage("Integrations");
-  const title = html`<div class="bar head"><h1>Integrations</h1>${data && html`<span class="muted">${count((data.members && data.members.length) ?? data.members ?? 1)} ${(data.members && data.members.length) === 1 || data.members === 1 ? "member" : "members"}</span>`}<span class="grow"></span>${may(session, "editor") && html`<a class="button" href="/library">Install</a>`}</div>`;
+  const title = html`<div class="bar head"><h1>Integrations</h1>${data && html`<span class="muted">${count((data.members && data.members.length) ?? data.members ?? 1)} ${(data.members && data.members.length) === 1 || data.members === 1 ? "member" : "members"}</span>`}<span class="grow"></span>${may(session, "editor") && data && data.integrations.length > 0 && html`<a class="button" href="/library">Install</a>`}</div>`;
+  if (off) return html`${title}<${Empty} title="The state is not recorded"><p>Set <code>ops.live_events</code> to <code>metadata</code> or <code>full</code>, and restart the bridge. <code>bridge status</code> works without it.</p><//>`;
   if (!data) return html`${title}${error ? html`<${Failure} error=${error} what="The integrations could not be read" retry=${reload} />` : html`<${Loading} what="the integrations" />`}`;
   const all = data.integrations || [];
   if (!painted) requestAnimationFrame(() => performance.mark("console: rows"));

@@ -77,7 +77,7 @@ function Form({ vendor }) {
     const text = JSON.stringify(body(form));
     if (attempt.current.text !== text) attempt.current = { text, id: newID() }; // a repeated one installs once
     const result = await send("POST", base + "/install", body(form), { id: attempt.current.id });
-    navigate("/integrations/" + encodeURIComponent(result.integration.slug) + "/events?installed=" + encodeURIComponent(result.integration.slug));
+    navigate("/integrations/" + encodeURIComponent(result.integration.slug) + "/events");
   });
   const known = new Set(["name", "variant", "source.topics", ...vendor.config_fields.map((f) => "config." + f.key)]);
   const elsewhere = error && !(error.fields && error.fields.length > 0 && error.fields.every((f) => known.has(f.field)));
@@ -97,8 +97,7 @@ function Form({ vendor }) {
       <div class="bar"><button type="button" onClick=${test} disabled=${Boolean(busy) || missing.length > 0}>${busy === "check" ? "Testing …" : "Test connection"}</button>
         ${busy === "check" && running.current && html`<button type="button" class="quiet" onClick=${() => running.current.abort()}>Stop</button>`}${missing.length > 0 && html`<span class="muted">${count(missing.length)} ${missing.length === 1 ? "field is" : "fields are"} empty</span>`}</div>
       <${Steps} check=${check} busy=${busy === "check"} />
-      ${current && current.ddl && html`<${Code} label="SQL of the table" text=${current.ddl} />`}
-      ${current && current.grants && current.grants.length > 0 && html`<${Code} label="SQL of the grants" text=${current.grants.map((g) => g.replace(/;?\s*$/, ";")).join("\n")} />`}
+      ${current && html`<${SQL} result=${current} open=${!(check && check.ok)} />`}
     <//>
     <${Step} n="5" title="Review">
       <div class="bar"><button type="button" onClick=${() => run("review", dryRun)} disabled=${Boolean(busy) || missing.length > 0}>Show what will be created</button></div>
@@ -140,6 +139,15 @@ function Topics({ form, change, error }) {
       ${found.length > 200 && html`<p class="muted">${count(found.length - 200)} more; search for them.</p>`}`}
     ${data && data.length === 0 && html`<p class="muted">The cluster has no topic to read yet. Name it below; the integration waits until it exists.</p>`}
     <div class="fields"><${Field} field=${{ key: "topics", label: "Other topics", help_text: "Names, separated by commas." }} value=${form.other} onInput=${(other) => change({ other })} error=${error} /></div>`;
+}
+
+// SQL shows what creates the table and grants what is needed, to run in Databricks.
+function SQL({ result, open }) {
+  const grants = (result.grants || []).map((g) => g.replace(/;?\s*$/, ";")).join("\n");
+  if (!result.ddl && !grants) return null;
+  return html`<details open=${open}><summary>SQL of the table and its grants</summary>
+    ${result.ddl && html`<${Code} label="Table" text=${result.ddl} />`}
+    ${grants && html`<${Code} label="Grants" text=${grants} />`}</details>`;
 }
 
 // Reviewed shows the outcome of a dry run, and the same request in other forms.

@@ -13,7 +13,7 @@ export function Steps({ check, busy }) {
     ${check.steps.map((s, i) => {
     const word = s.warning ? "warning" : words[s.status] || s.status, [mark, tone] = marks[word] || marks.skipped;
     return html`<li key=${i} data-tone=${tone}><span class="stepmark" aria-hidden="true">${mark}</span><div><b>${s.step}</b> <span class="muted">${word}</span>
-      ${s.detail && html`<p class="muted">${s.detail}</p>`}
+${s.detail && html` <span class="muted">· ${s.detail}</span>`}
       ${s.warning && html`<p class="why">${s.warning}</p>`}
       ${s.error && html`<p class="why">${s.error} <${Copy} text=${s.error} label=${"the error of " + s.step} /></p>`}</div></li>`;
   })}
