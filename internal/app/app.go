@@ -124,8 +124,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	endpoints := ops.Config{Settings: cfg.Ops, Access: access.New(token, cfg.Ops.Loopback()), Group: a.group.Status}
 	if mode := cfg.Ops.LiveEvents; mode != "off" {
-		a.page = live.New(live.Config{Mode: mode, Access: endpoints.Access, Group: a.group.Status, DeadLetters: a.deadLetters}, a.Status, o.Log)
-		endpoints.Live = a.page
+		a.page = live.New(live.Config{Mode: mode, Group: a.group.Status, DeadLetters: a.deadLetters}, a.Status, o.Log)
+		endpoints.Live = a.page.Handler(endpoints.Access)
 		endpoints.Console = console.New(console.Config{Access: endpoints.Access, Facts: a.facts})
 	}
 	a.integrations = integrations.New(integrations.Options{New: a.build, Removed: a.removed, Bounded: bounded, Store: a.installed.store != nil, Log: o.Log}, wanted)

@@ -73,17 +73,16 @@ func TestWhoMayReadWhat(t *testing.T) {
 	}
 }
 
-// What a refusal advises works: there is a form only where there is a page, and
-// whoever logs in there reads the status below the page.
+// What a refusal advises works: there is a form only where there is a console.
 func TestRefusalOfStatusAdvisesWhatWorks(t *testing.T) {
-	for _, page := range []ops.Live{nil, holding{}} {
-		h := ops.New(ops.Config{Access: access.New(func() (string, error) { return token, nil }, false), Live: page},
+	for _, page := range []http.Handler{nil, http.NotFoundHandler()} {
+		h := ops.New(ops.Config{Access: access.New(func() (string, error) { return token, nil }, false), Console: page},
 			registry(fixed(healthy())), fixed(healthy()), zaptest.NewLogger(t)).Handler()
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/status", nil))
 		said := w.Body.String()
 		if w.Code != http.StatusUnauthorized || !strings.Contains(said, "bearer") ||
-			strings.Contains(said, "/live/login") != (page != nil) || strings.Contains(said, "/live/status") != (page != nil) {
+			strings.Contains(said, "/login") != (page != nil) {
 			t.Errorf("with a page %v: got %d %q", page != nil, w.Code, said)
 		}
 	}

@@ -28,7 +28,6 @@ type endpoints struct {
 	source  Source
 	group   GroupSource // may be nil
 	index   string
-	live    bool
 	console http.Handler // may be nil
 }
 
@@ -36,7 +35,7 @@ func newHandler(cfg Config, metrics *Metrics, source Source, log *zap.Logger) ht
 	e := &endpoints{source: source, group: cfg.Group, index: indexText, console: cfg.Console}
 	mux := http.NewServeMux()
 	if cfg.Live != nil {
-		e.index, e.live = e.index+indexLive, true
+		e.index += indexLive
 		mux.Handle(LivePath, cfg.Live)
 		mux.Handle("GET "+strings.TrimSuffix(LivePath, "/"), http.RedirectHandler(LivePath, http.StatusSeeOther))
 	}
@@ -100,8 +99,8 @@ func (e *endpoints) authenticated(who *access.Control, next http.Handler) http.H
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if v := who.Authenticate(r); v != access.Granted {
 			status, why := v.Refusal(w.Header())
-			if e.live && status == http.StatusUnauthorized { // the cookie is limited to the page
-				why += "; a browser that logs in at " + LivePath + "login has it as " + LivePath + "status"
+			if e.console != nil && status == http.StatusUnauthorized {
+				why += ", or sign in at /login"
 			}
 			writeText(w, status, why+"\n")
 			return
@@ -144,7 +143,7 @@ const indexText = `bridge: Signal events from Kafka to Databricks Zerobus
 
 const indexConsole = "/          the console, for a browser\n"
 
-const indexLive = "/live/     live events, for a browser\n"
+const indexLive = "/live/     the data of the console\n"
 
 const indexPprof = "/debug/pprof/   Go profiles, for this machine only\n"
 
@@ -152,10 +151,6 @@ func (e *endpoints) serveIndex(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Vary", "Accept")
 	if e.console != nil && strings.Contains(r.Header.Get("Accept"), "text/html") {
 		e.console.ServeHTTP(w, r)
-		return
-	}
-	if e.live && strings.Contains(r.Header.Get("Accept"), "text/html") {
-		http.Redirect(w, r, LivePath, http.StatusSeeOther)
 		return
 	}
 	writeText(w, http.StatusOK, e.index)

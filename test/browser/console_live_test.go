@@ -1,6 +1,7 @@
 package browser_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -68,7 +69,8 @@ func (e *exhibit) past(steps int, change func(i *ops.IntegrationStatus)) {
 	e.all = all
 }
 
-func newExhibit(t *testing.T, cfg live.Config) (*exhibit, *page) {
+// newExhibit serves the console, for who if it is given.
+func newExhibit(t *testing.T, cfg live.Config, control ...*access.Control) (*exhibit, *page) {
 	t.Helper()
 	ctx := chromium(t)
 	e := &exhibit{
@@ -79,15 +81,13 @@ func newExhibit(t *testing.T, cfg live.Config) (*exhibit, *page) {
 			Config: map[string]any{"kafka": map[string]any{"group": "g"}}, Partitions: []consumer.PartitionStatus{{Topic: "t", State: consumer.StateWaiting}},
 		}},
 	}
-	if cfg.Access == nil {
-		cfg.Access = access.New(nil, true)
-	}
+	who := append(control, access.New(nil, true))[0]
 	e.page = live.New(cfg, e.judged, zaptest.NewLogger(t))
 	e.events = e.page.Events("default")
-	pages := console.New(console.Config{Access: cfg.Access, Facts: func() console.Facts {
+	pages := console.New(console.Config{Access: who, Facts: func() console.Facts {
 		return console.Facts{Deployment: "prod-eu", Version: "v1", Mode: cfg.Mode}
 	}})
-	data := e.page.Handler(cfg.Access)
+	data := e.page.Handler(who)
 	e.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/live/") {
 			data.ServeHTTP(w, r)
@@ -266,4 +266,68 @@ func (p *page) fits(where string) {
 	if wide := js[[]float64](p, "[document.documentElement.scrollWidth, window.innerWidth]"); wide[0] > wide[1] {
 		p.t.Errorf("%s: got a page %v wide in a window of %v", where, wide[0], wide[1])
 	}
+}
+
+// With several integrations each has its own page.
+func TestConsoleOneOfSeveralIntegrations(t *testing.T) {
+	e, p := newExhibit(t, live.Config{Mode: live.ModeMetadata})
+	e.add("OfDefault")
+	e.mu.Lock()
+	e.of = append(e.of, ops.IntegrationStatus{Integration: "orders", Name: "Orders EU", Group: "g-orders", State: ops.StateRunning, Sink: zerobus.State{Name: zerobus.Ready, Table: tableName},
+		NotReady: []consumer.NotReady{{Code: "topic_missing", Text: "no topic orders"}}, Config: map[string]any{"kafka": map[string]any{"group": "of orders"}}})
+	e.mu.Unlock()
+	e.page.Events("orders").Add(live.Event{Outcome: live.Outcome{Status: live.Delivered}, Name: "OfOrders", Topic: "t", Mapped: time.Now()}, 0, nil)
+	p.visit("/")
+	p.text("#main", "1 of 2 not delivering")
+	p.do("[...document.querySelectorAll('a.row')].find(a => a.innerText === 'Orders EU').click()")
+	p.until("location.pathname === '/integrations/orders'")
+	p.text("#verdict", "no topic orders")
+	p.text("#events", "OfOrders")
+	p.until("!document.querySelector('#events').textContent.includes('OfDefault')")
+	p.tab("Configuration")
+	p.text("#main pre", "of orders")
+}
+
+// A viewer above the bound sees why there are no events; the rest of the page works.
+func TestConsoleViewersAreBounded(t *testing.T) {
+	e, p := newExhibit(t, live.Config{Mode: live.ModeMetadata})
+	e.past(60, delivers(2000, 0, 0))
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	for range 16 {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.s.address+"/live/stream", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+	}
+	p.visit("/integrations/default")
+	p.text("#main", "16 viewers are connected already")
+	p.text("#verdict", "delivering")
+	leave()
+	p.text("#main", "Waiting for the first event")
+}
+
+// A link from another site comes without the cookie; who is signed in is not asked again.
+func TestLinkFromAnotherSite(t *testing.T) {
+	const token = "open-sesame-0123456789"
+	_, p := newExhibit(t, live.Config{Mode: live.ModeFull}, access.New(func() (string, error) { return token, nil }, false))
+	p.visit("/integrations/default")
+	p.text("main", "Sign in")
+	p.login(token)
+	p.text("#verdict", "idle")
+	own := p.s.address
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `<!doctype html><main><a href="http://%s/integrations/default">the bridge</a></main>`, own)
+	}))
+	defer other.Close()
+	p.s.address = strings.Replace(strings.TrimPrefix(other.URL, "http://"), "127.0.0.1", "localhost", 1)
+	p.visit("/")
+	p.do("setTimeout(() => document.querySelector('a').click())")
+	p.s.address = own
+	p.text("#verdict", "idle")
 }

@@ -41,28 +41,35 @@ func private() []*kgo.Record {
 func everything(t *testing.T, s *stage, p *page, wantRows int) map[string]string {
 	t.Helper()
 	seen := map[string]string{}
-	p.until(fmt.Sprintf("document.querySelectorAll('#events-table tbody tr').length >= %d", wantRows))
-	p.until("![...document.querySelectorAll('#events-table tbody tr')].some(r => r.innerText.includes('In flight'))")
+	const rows = "[...document.querySelectorAll('#events tr[data-row]')]"
+	p.until(fmt.Sprintf("%s.length >= %d", rows, wantRows))
+	p.until("!" + rows + ".some(r => r.innerText.includes('in flight'))")
 	// With what is said of elements, not only their text.
 	whole := func() string { return js[string](p, "document.documentElement.outerHTML") }
 	seen["the page"] = whole()
-	for i := range js[int](p, "document.querySelectorAll('#events-table tbody tr').length") {
-		p.do(fmt.Sprintf("document.querySelectorAll('#events-table tbody button')[%d].click()", i))
-		p.until("!document.querySelector('#drawer').hidden && document.querySelector('#drawer .hint, #drawer pre')")
-		seen[fmt.Sprintf("the details of event %d", i)] = whole()
-		p.keys(escape)
+	for i, name := range p.listed() {
+		p.do(fmt.Sprintf("%s[%d].querySelector('a.row').click()", rows, i))
+		p.until("document.querySelector('#detail .facts') && (document.querySelector('#hidden') || document.querySelector('#detail pre'))")
+		seen[fmt.Sprintf("the details of event %d, %s", i, name)] = whole()
+		p.back()
 	}
-	p.click("#tab-dead-letters")
-	p.until("document.querySelector('#dead-letters-table tbody tr')")
-	p.click("#dead-letters-table tbody button")
-	p.until("!document.querySelector('#drawer').hidden")
-	p.click("#dead-letters-dry-run")
-	p.text("#dry-run", "would be rows now")
-	p.click("#tab-config")
-	p.text("#config-body", "max_rows")
-	seen["dead letters and configuration"] = whole()
+	p.tab("Dead letters")
+	p.click("#letters a.row")
+	p.text("#letter", "Dead letter at")
+	seen["a dead letter"] = whole()
+	p.keys(escape)
+	p.until("!document.querySelector('#letter')")
+	p.click("#dry-run")
+	p.text("#dry-run-result", "would be rows now")
+	seen["dead letters"] = whole()
+	p.tab("Partitions")
+	p.until("document.querySelector('#partitions tr[data-row]')")
+	seen["partitions"] = whole()
+	p.tab("Configuration")
+	p.text("#main pre", "max_rows")
+	seen["configuration"] = whole()
 
-	for _, path := range []string{"/live/events", "/live/dead-letters", "/live/config", "/status", "/readyz", "/metrics", "/"} {
+	for _, path := range []string{"/live/events", "/live/dead-letters", "/live/config", "/live/summary", "/live/history", "/live/partitions", "/status", "/readyz", "/metrics", "/"} {
 		_, seen[path] = s.get(path)
 	}
 	for id := 1; id <= 40; id++ {
@@ -146,17 +153,19 @@ func TestHostileContentStaysText(t *testing.T) {
 		Value: []byte(fmt.Sprintf(`{"type":%[1]q,"event":%[1]q,"message_id":%[1]q,"user_id":%[1]q,"%[2]s":1}`, bad, "</pre><svg onload=window.owned=1>"))})
 	s.event("</script><script>window.owned=1</script>")
 	s.event(`{"type":"track","event":"right\u202eto left\u0000\u200b","message_id":"m-2"}`)
-	p.row("Rejected")
-	p.row("Delivered", "<img src=x")
-	p.openRow("Delivered", "<img src=x")
-	p.text("#drawer pre", "<script>window.owned=1</script>")
-	p.keys(escape)
-	p.openRow("Rejected")
-	p.text("#drawer pre", "</script><script>")
-	p.click("#tab-dead-letters")
-	p.until("document.querySelector('#dead-letters-table tbody tr')")
+	p.row("rejected")
+	p.row("successful", "<img src=x")
+	p.openRow("successful", "<img src=x")
+	p.text("#detail", "<script>window.owned=1</script>")
+	p.back()
+	p.openRow("rejected")
+	p.text("#detail", "</script><script>")
+	p.back()
 	p.row("right to left")
-	if p.is("window.owned !== undefined || document.querySelector('main img, main script, main b:not(.ledger b, .remedy b), #drawer img, #drawer script, #drawer svg')") {
-		t.Errorf("an event became markup: %.2000s", js[string](p, "document.querySelector('main').outerHTML"))
+	p.tab("Dead letters")
+	p.click("#letters a.row")
+	p.text("#letter", "</script><script>")
+	if p.is("window.owned !== undefined || document.querySelector('main img, main script, #letter b, #letter img, #letter script, #letter svg')") {
+		t.Errorf("an event became markup: %.2000s", js[string](p, "document.body.outerHTML"))
 	}
 }

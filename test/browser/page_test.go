@@ -34,11 +34,20 @@ func (p *page) run(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// open goes to the page and waits until it is live.
+// open goes to the page of the integration and waits for its verdict.
 func (p *page) open() {
 	p.t.Helper()
-	p.visit("/live/")
-	p.text("#link", "live")
+	p.visit("/integrations/default")
+	p.until("document.querySelector('#verdict') && document.querySelector('#events, #main .empty')")
+}
+
+// tab goes to a view of the integration.
+func (p *page) tab(name string) {
+	p.t.Helper()
+	link := fmt.Sprintf("[...document.querySelectorAll('.tabs a')].find(a => a.textContent.startsWith(%s))", quote(name))
+	p.until(link)
+	p.do(link + ".click()")
+	p.until(link + "?.ariaCurrent === 'page'")
 }
 
 func (p *page) visit(path string) {
@@ -143,20 +152,28 @@ func (p *page) row(texts ...string) {
 // rowWith is an expression for the first row that shows all these texts.
 func rowWith(texts ...string) string {
 	list, _ := json.Marshal(texts) // strings can always be written
-	return fmt.Sprintf("[...document.querySelectorAll('#events-table tbody tr')].find(r => %s.every(t => r.innerText.includes(t)))", list)
+	return fmt.Sprintf("[...document.querySelectorAll('#events tr[data-row]')].find(r => %s.every(t => r.innerText.includes(t)))", list)
 }
 
 func (p *page) openRow(texts ...string) {
 	p.t.Helper()
 	p.row(texts...)
-	p.do(rowWith(texts...) + ".querySelector('button').click()")
-	p.until("!document.querySelector('#drawer').hidden && document.querySelector('#drawer .facts')")
+	p.do(rowWith(texts...) + ".querySelector('a.row').click()")
+	p.until("document.querySelector('#detail .facts') && (document.querySelector('#hidden') || document.querySelector('#detail pre'))")
+}
+
+// back leaves the event that is open.
+func (p *page) back() {
+	p.t.Helper()
+	p.click("#back")
+	p.until("document.querySelector('#events tr[data-row]')")
+	p.do("document.activeElement.blur()")
 }
 
 // listed are the names of the events that are shown.
 func (p *page) listed() []string {
 	p.t.Helper()
-	return js[[]string](p, "[...document.querySelectorAll('#events-table tbody button.open')].map(b => b.firstChild.textContent)")
+	return js[[]string](p, "[...document.querySelectorAll('#events a.row')].map(a => a.innerText)")
 }
 
 // look sets the window and the colours the system asks for.

@@ -1,10 +1,10 @@
 // The configuration in force of one integration, and where its rows go now.
 
 import { usePoll } from "./api.js";
-import { ago, clock, count, seconds, span } from "./format.js";
+import { ago, bytes, clock, count, seconds, span } from "./format.js";
 import { Code, Empty, Facts, Failure, html, Loading, Pill } from "./ui.js";
 
-function Sink({ status: s, time }) {
+function Sink({ status: s, time, limit }) {
   const k = s.sink || {}, t = s.totals;
   const expires = k.token_expires_at ? ago(time, k.token_expires_at) : null;
   return html`<section class="card" id="sink"><h2>Sink</h2><${Facts} items=${[
@@ -18,6 +18,7 @@ function Sink({ status: s, time }) {
     ["Consumer group", html`<code>${s.group}</code>`],
     ["Member", s.member_id && html`<code>${s.member_id}</code>`],
     ["Rebalances", count(t.rebalances)],
+    ["Buffered", bytes(s.buffered_bytes) + " of " + bytes(limit) + " that all integrations share"],
   ]} /></section>`;
 }
 
@@ -27,5 +28,5 @@ export default function Configuration({ slug }) {
   if (!data.config) return html`<${Empty} title="No configuration is in force"><p>The integration does not run in this process.</p><//>`;
   return html`<p class="muted">In force at ${clock(data.time)} in the member that serves this page, version ${data.version}. Secrets are redacted. ${data.reload && data.reload.generation ? "Generation " + data.reload.generation + ", hash " + data.reload.hash + "." : ""}</p>
     <${Code} label="Configuration in force" text=${JSON.stringify(data.config, null, 2)} />
-    ${data.status && html`<${Sink} status=${data.status} time=${data.time} />`}`;
+    ${data.status && html`<${Sink} status=${data.status} time=${data.time} limit=${data.buffered_limit_bytes} />`}`;
 }

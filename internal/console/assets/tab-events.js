@@ -30,8 +30,9 @@ function useEvents(slug) {
   const error = useStream("/live/stream?integration=" + encodeURIComponent(slug), {
     hello: (hello) => draw({ hello, list: [...kept.current.values()].sort((a, b) => b.id - a.id) }),
     status(status) {
-      if (state.status && state.status.epoch !== status.epoch) kept.current.clear(); // ids begin again with the process
-      draw({ status });
+      const restarted = state.status && state.status.epoch !== status.epoch; // ids begin again with the process
+      if (restarted) kept.current.clear();
+      draw(restarted ? { status, list: [] } : { status });
     },
     partitions: (list) => draw({ topics: [...new Set(list.map((p) => p.topic))].sort(inOrder) }),
     events({ events }) {
@@ -82,7 +83,10 @@ function List({ integration, route, live, opened }) {
   const pause = () => setHeld((old) => old ? null : live.list || []);
   useEffect(() => {
     const link = opened.current && [...box.current.querySelectorAll("a.row")].find((a) => a.getAttribute("href") === opened.current);
-    if (link) link.focus({ preventScroll: true });
+    if (link) {
+      link.focus();
+      if (!link.matches(":focus-visible")) link.blur(); // the rows would hold still
+    }
     opened.current = "";
   }, []);
   const href = (e) => {
@@ -146,7 +150,12 @@ function Detail({ slug, route, listed }) {
   const e = data ? data.event : listed;
   const over = Boolean(data && !["in_flight", "retrying"].includes(data.event.status));
   useEffect(() => setDone(over), [over]);
-  useEffect(() => head.current && head.current.focus({ preventScroll: true }), []);
+  useEffect(() => {
+    head.current.focus({ preventScroll: true });
+    const press = (e) => { if (e.key === "Escape" && !document.querySelector("dialog[open]")) document.getElementById("back").click(); };
+    document.addEventListener("keydown", press);
+    return () => document.removeEventListener("keydown", press);
+  }, []);
   const back = new URLSearchParams(filters).toString();
   const why = e && (e.reason || e.meaning || (e.status === "abandoned" ? "its batch was abandoned by a stop or a rebalance; the next owner of the partition reads it again" : ""));
   return html`<section class="card" id="detail" aria-label="Event">

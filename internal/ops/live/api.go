@@ -121,7 +121,7 @@ func (p *Page) serveGroup(v *view, w http.ResponseWriter, r *http.Request) {
 func (p *Page) serveConfig(v *view, w http.ResponseWriter, _ *http.Request) {
 	all := p.source()
 	only, _ := all.Only(v.name)
-	out := map[string]any{"config": nil, "version": all.Version, "started": all.Started, "time": all.Time, "reload": all.Reload}
+	out := map[string]any{"config": nil, "version": all.Version, "started": all.Started, "time": all.Time, "reload": all.Reload, "buffered_limit_bytes": all.BufferedLimit}
 	if len(only.Integrations) == 1 {
 		i := only.Integrations[0]
 		out["config"], i.Config, i.Partitions, i.History = i.Config, nil, nil, nil

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,11 +53,12 @@ type site struct {
 	client *http.Client
 }
 
-func start(t *testing.T, cfg live.Config, source ops.Source) *site {
+// start serves the data, for who if it is given.
+func start(t *testing.T, cfg live.Config, source ops.Source, who ...*access.Control) *site {
 	t.Helper()
 	s := &site{t: t, page: live.New(cfg, source, zaptest.NewLogger(t))}
 	s.events = s.page.Events("default")
-	s.Server = httptest.NewServer(s.page)
+	s.Server = httptest.NewServer(s.page.Handler(append(who, access.New(nil, false))[0]))
 	transport := &http.Transport{}
 	s.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	t.Cleanup(func() {
@@ -416,7 +416,6 @@ func TestEventsAreFiltered(t *testing.T) {
 		}
 	}
 	s.want(404, http.MethodGet, "/live/dead-letters")
-	s.want(404, http.MethodGet, "/live/assets/page.go")
 	s.want(405, http.MethodPost, "/live/events")
 }
 
@@ -458,7 +457,7 @@ func TestContentIsBuiltOneAtATime(t *testing.T) {
 		for range 8 {
 			all.Go(func() {
 				req := httptest.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("/live/events/%d", id), nil)
-				page.ServeHTTP(httptest.NewRecorder(), req)
+				page.Handler(access.New(nil, false)).ServeHTTP(httptest.NewRecorder(), req)
 			})
 		}
 		synctest.Wait()
@@ -501,10 +500,9 @@ const token = "a-token-of-some-length"
 
 func TestAuthentication(t *testing.T) {
 	current := token
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return current, nil }, false)}, healthy)
+	who := access.New(func() (string, error) { return current, nil }, false)
+	s := start(t, live.Config{Mode: live.ModeFull}, healthy, who)
 	s.want(303, http.MethodGet, "/live/")
-	s.want(200, http.MethodGet, "/live/login")
-	s.want(200, http.MethodGet, "/live/assets/main.js")
 	for _, path := range []string{"/live/stream", "/live/events", "/live/config", "/live/events/1", "/live/status"} {
 		s.want(401, http.MethodGet, path)
 	}
@@ -513,39 +511,33 @@ func TestAuthentication(t *testing.T) {
 	s.want(401, http.MethodGet, "/live/events", "Authorization", "Bearer "+token+"x")
 	s.want(401, http.MethodGet, "/live/events", "Cookie", "bridge_live=9999999999.AAAA")
 
-	form := url.Values{"token": {token}}.Encode()
-	resp, _ := s.ask(http.MethodPost, "/live/login", form, "Content-Type", "application/x-www-form-urlencoded")
-	cookies := resp.Cookies()
-	if resp.StatusCode != http.StatusSeeOther || len(cookies) != 1 {
-		t.Fatalf("login: got %d and %v, want a cookie", resp.StatusCode, cookies)
-	}
-	c := cookies[0]
-	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/live/" || strings.Contains(c.Value, token) {
-		t.Errorf("got cookie %v, want HttpOnly, SameSite=Strict, for /live/, without the token", c)
-	}
+	c := s.session(who)
 	with := []string{"Cookie", c.Name + "=" + c.Value}
-	s.want(200, http.MethodGet, "/live/", with...)
 	s.want(200, http.MethodGet, "/live/events", with...)
 	var state ops.Status
 	if body := s.want(200, http.MethodGet, "/live/status", with...); json.Unmarshal([]byte(body), &state) != nil || state.Integrations[0].Group != "g" {
 		t.Errorf("/live/status: got %s, want what /status answers", body)
 	}
-	// Another end of the session is another cookie.
-	end, mac, _ := strings.Cut(c.Value, ".")
-	s.want(401, http.MethodGet, "/live/events", "Cookie", c.Name+"="+end+"9."+mac)
-	// A form of another site sends no such cookie, and is refused as well.
-	s.want(403, http.MethodPost, "/live/logout", "Sec-Fetch-Site", "cross-site")
+	s.want(401, http.MethodGet, "/live/events", "Cookie", c.Name+"="+c.Value[1:])
 	current = "a-new-token-after-rotation"
 	s.want(401, http.MethodGet, "/live/events", with...)
+}
+
+// session signs in.
+func (s *site) session(who *access.Control) *http.Cookie {
+	w := httptest.NewRecorder()
+	who.StartSession(w, httptest.NewRequest(http.MethodPost, s.URL+"/login", nil), "/", token)
+	return w.Result().Cookies()[0]
 }
 
 // A stream that was let in ends when the token is changed.
 func TestStreamEndsWithItsToken(t *testing.T) {
 	var current atomic.Value
 	current.Store(token)
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return current.Load().(string), nil }, false)}, healthy)
-	resp, _ := s.ask(http.MethodPost, "/live/login", url.Values{"token": {token}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
-	for _, with := range [][]string{{"Authorization", "Bearer " + token}, {"Cookie", resp.Cookies()[0].String()}} {
+	who := access.New(func() (string, error) { return current.Load().(string), nil }, false)
+	s := start(t, live.Config{Mode: live.ModeFull}, healthy, who)
+	c := s.session(who)
+	for _, with := range [][]string{{"Authorization", "Bearer " + token}, {"Cookie", c.Name + "=" + c.Value}} {
 		current.Store(token)
 		w := s.watch(with...)
 		w.next("status")
@@ -565,8 +557,8 @@ func TestOtherSites(t *testing.T) {
 	s := start(t, live.Config{Mode: live.ModeMetadata, DeadLetters: drawers}, healthy)
 	own := strings.TrimPrefix(s.URL, "http://")
 	for _, site := range []string{"cross-site", "same-site"} {
-		s.want(200, http.MethodGet, "/live/", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
-		for _, path := range []string{"/live/stream", "/live/dead-letters", "/live/events", "/live/config", "/live/assets/main.js"} {
+		s.want(303, http.MethodGet, "/live/", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
+		for _, path := range []string{"/live/stream", "/live/dead-letters", "/live/events", "/live/config", "/live/summary"} {
 			s.want(403, http.MethodGet, path, "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "no-cors")
 			s.want(403, http.MethodGet, path, "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate")
 		}
@@ -579,11 +571,11 @@ func TestOtherSites(t *testing.T) {
 	s.want(403, http.MethodGet, "/live/stream", "Origin", "http://evil.example")
 	s.want(200, http.MethodPost, "/live/dead-letters/dry-run") // no browser
 	s.want(200, http.MethodGet, "/live/events", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors")
-	s.want(200, http.MethodGet, "/live/", "Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate")
+	s.want(200, http.MethodGet, "/live/events", "Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate")
 }
 
 func TestWrongTokensAreSlowedDown(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return token, nil }, false)}, healthy)
+	s := start(t, live.Config{Mode: live.ModeFull}, healthy, access.New(func() (string, error) { return token, nil }, false))
 	for range 10 {
 		s.want(401, http.MethodGet, "/live/events", "Authorization", "Bearer guess")
 	}
@@ -595,7 +587,7 @@ func TestWrongTokensAreSlowedDown(t *testing.T) {
 }
 
 func TestTokenThatCannotBeRead(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(func() (string, error) { return "", errors.New("no such file: /secret/place") }, false)}, healthy)
+	s := start(t, live.Config{Mode: live.ModeFull}, healthy, access.New(func() (string, error) { return "", errors.New("no such file: /secret/place") }, false))
 	if body := s.want(503, http.MethodGet, "/live/events", "Authorization", "Bearer "); strings.Contains(body, "/secret/place") {
 		t.Errorf("got %s, want nothing of the file", body)
 	}
@@ -603,7 +595,7 @@ func TestTokenThatCannotBeRead(t *testing.T) {
 
 // A name that an attacker has resolve to the loopback opens nothing.
 func TestRebinding(t *testing.T) {
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(nil, true)}, healthy)
+	s := start(t, live.Config{Mode: live.ModeFull}, healthy, access.New(nil, true))
 	for _, host := range []string{"localhost:9400", "127.0.0.1:9400", "[::1]:9400", "127.0.0.1"} {
 		s.want(200, http.MethodGet, "/live/events", "Host", host)
 	}
@@ -612,36 +604,33 @@ func TestRebinding(t *testing.T) {
 	open.want(200, http.MethodGet, "/live/events", "Host", "bridge.monitoring.svc:9400")
 }
 
-func TestPageIsSelfContained(t *testing.T) {
+// The addresses of the page that was here lead to the console.
+func TestOldAddresses(t *testing.T) {
 	s := start(t, live.Config{Mode: live.ModeMetadata}, healthy)
-	resp, body := s.ask(http.MethodGet, "/live/", "")
-	if got := resp.Header.Get("Content-Security-Policy"); !strings.Contains(got, "default-src 'self'") || strings.Contains(got, "unsafe") {
-		t.Errorf("got policy %q", got)
-	}
-	for _, bad := range []string{"http://", "https://", "onclick", "style=", "<style", "javascript:"} {
-		if strings.Contains(body, bad) {
-			t.Errorf("the page holds %q", bad)
+	for path, want := range map[string]string{"/live/": "/", "/live/?integration=orders": "/integrations/orders", "/live/?integration=%2F%2Fevil.example": "/integrations/%2F%2Fevil.example"} {
+		if resp, _ := s.ask(http.MethodGet, path, ""); resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != want {
+			t.Errorf("%s: got %d to %s, want %s", path, resp.StatusCode, resp.Header.Get("Location"), want)
 		}
 	}
-	for _, name := range []string{"main.js", "page.css", "icon.svg", "theme.js"} {
-		resp, body := s.ask(http.MethodGet, "/live/assets/"+name, "")
-		if resp.StatusCode != 200 || body == "" || strings.Contains(body, "innerHTML") {
-			t.Errorf("%s: got %d and %d bytes, want some without innerHTML", name, resp.StatusCode, len(body))
-		}
-		if again, _ := s.ask(http.MethodGet, "/live/assets/"+name, "", "If-None-Match", resp.Header.Get("ETag")); again.StatusCode != http.StatusNotModified {
-			t.Errorf("%s asked for again: got %d, want 304", name, again.StatusCode)
-		}
+	if policy := s.answer("/live/events").Header.Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") {
+		t.Errorf("got policy %q of data", policy)
 	}
+}
+
+func (s *site) answer(path string) *http.Response {
+	s.t.Helper()
+	resp, _ := s.ask(http.MethodGet, path, "")
+	return resp
 }
 
 // A second listener serves the data to its own viewers, without the page.
 func TestDataOnASecondListener(t *testing.T) {
 	const first, second = "token-of-the-first", "token-of-the-second"
 	token := func(text string) func() (string, error) { return func() (string, error) { return text, nil } }
-	s := start(t, live.Config{Mode: live.ModeFull, Access: access.New(token(first), false)}, healthy)
+	s := start(t, live.Config{Mode: live.ModeFull}, healthy, access.New(token(first), false))
 	handler := s.page.Handler(access.New(token(second), false))
-	for path, want := range map[string]int{"events": 200, "status": 200, "config": 200, "": 404, "login": 404, "assets/main.js": 404} {
-		for given, want := range map[string]int{second: want, first: map[bool]int{true: 401, false: 404}[want == 200]} {
+	for path, want := range map[string]int{"events": 200, "status": 200, "config": 200, "": 303, "login": 404, "assets/main.js": 404} {
+		for given, want := range map[string]int{second: want, first: map[bool]int{true: 401, false: want}[want == 200]} {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/live/"+path, nil)
 			r.Header.Set("Authorization", "Bearer "+given)
 			w := httptest.NewRecorder()

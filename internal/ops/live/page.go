@@ -1,5 +1,5 @@
-// Package live serves the page of live events. It shows the health, a sample of the
-// events with their outcomes, and the newest dead letters.
+// Package live serves the data of the console: the health of all integrations, a sample
+// of the events with their outcomes, partitions, and the newest dead letters.
 //
 // Each integration has an [EventLog]; an ops.Source has the state. A viewer polls one
 // integration in the goroutine of its own request. A slow viewer misses events and
@@ -7,15 +7,9 @@
 package live
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"embed"
-	"encoding/hex"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,9 +34,6 @@ const base = ops.LivePath
 // Config of a Page.
 type Config struct {
 	Mode string // ModeMetadata or ModeFull
-	// Access authenticates viewers. Use that of the server, so that wrong tokens are
-	// counted together. Default nil: everyone, under any name.
-	Access *access.Control
 	// Group returns the state of all members. Default nil: the page does not show it.
 	Group ops.GroupSource
 	// DeadLetters returns what reads the dead letters of an integration; nil if it has no
@@ -55,7 +46,6 @@ type Page struct {
 	cfg       Config
 	source    ops.Source
 	log       *zap.Logger
-	own       http.Handler // with the page, for Config.Access
 	state     stateCache
 	summaries summaryCache
 	forgot    atomic.Int64 // when Forget was called last, Unix nanoseconds: state is read again after that
@@ -80,32 +70,28 @@ type view struct {
 
 // New returns a page. It does no I/O and starts no goroutine.
 func New(cfg Config, source ops.Source, log *zap.Logger) *Page {
-	if cfg.Access == nil {
-		cfg.Access = access.New(nil, false)
-	}
 	p := &Page{cfg: cfg, source: source, log: log, views: make(map[string]*view), reading: make(chan struct{}, 1), opening: make(chan struct{}, 1)}
 	// Not a request's context: it ends all streams at once when the server closes.
 	p.stopped, p.stop = context.WithCancel(context.Background()) //nolint:forbidigo // bounded by Stop
-	mux := p.data(cfg.Access)
-	mux.HandleFunc("GET "+base+"assets/{name}", serveAsset)
-	mux.HandleFunc("GET "+base+"login", p.serveLogin)
-	mux.HandleFunc("POST "+base+"login", p.login)
-	mux.HandleFunc("POST "+base+"logout", p.logout)
-	mux.HandleFunc("GET "+base+"{$}", authenticated(cfg.Access, func(w http.ResponseWriter, r *http.Request) { writeAsset(w, r, "page.html") }))
-	p.own = guarded(cfg.Access, mux)
 	return p
 }
 
-// Handler serves the data under ops.LivePath to those whom who admits, without the
-// page. Several listeners may serve it, each with its own access control.
-func (p *Page) Handler(who *access.Control) http.Handler { return guarded(who, p.data(who)) }
+// handler serves the data on one listener.
+type handler struct {
+	http.Handler
+	*Page
+}
+
+// Handler serves the data under ops.LivePath to those whom who admits. Several listeners
+// may serve it, each with its own access control; when one stops, all streams end.
+func (p *Page) Handler(who *access.Control) ops.Live { return handler{guarded(who, p.data(who)), p} }
 
 // data returns the routes of the data.
 func (p *Page) data(who *access.Control) *http.ServeMux {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+base+"{$}", redirect)
 	mux.HandleFunc("GET "+base+"status", authenticated(who, p.serveStatus))
 	mux.HandleFunc("GET "+base+"summary", authenticated(who, p.serveSummary))
-	mux.HandleFunc("GET "+base+"members", authenticated(who, p.serveMembers))
 	for pattern, handler := range map[string]func(*view, http.ResponseWriter, *http.Request){
 		"GET " + base + "stream":                      p.serveStream(who),
 		"GET " + base + "events":                      p.serveEvents,
@@ -121,6 +107,15 @@ func (p *Page) data(who *access.Control) *http.ServeMux {
 		mux.HandleFunc(pattern, authenticated(who, p.viewing(handler)))
 	}
 	return mux
+}
+
+// redirect leads old addresses of the page to the console.
+func redirect(w http.ResponseWriter, r *http.Request) {
+	to := "/"
+	if name := r.URL.Query().Get("integration"); name != "" {
+		to = "/integrations/" + url.PathEscape(name)
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
 // Events returns the event log of an integration, made on first use. All logs together
@@ -174,20 +169,17 @@ func (p *Page) viewing(next func(*view, http.ResponseWriter, *http.Request)) htt
 // Stop ends all streams and prevents new ones.
 func (p *Page) Stop() { p.stop() }
 
-// ServeHTTP implements http.Handler: the page and its data, for Config.Access.
-func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.own.ServeHTTP(w, r) }
-
 // guarded sets the headers of all responses and refuses requests that pages of other
 // sites cause.
 func guarded(who *access.Control, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
-		h.Set("Referrer-Policy", "same-origin") // with less, the login form would come from the origin "null"
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		if !who.Enabled() && !who.AllowsHost(r) {
-			fail(w, http.StatusMisdirectedRequest, "this page answers to localhost or an address only; set ops.token to reach it by name")
+			fail(w, http.StatusMisdirectedRequest, "this answers to localhost or an address only; set ops.token to reach it by name")
 			return
 		}
 		if !sameSite(r) {
@@ -198,53 +190,24 @@ func guarded(who *access.Control, next http.Handler) http.Handler {
 	})
 }
 
-// authenticated serves requests with the token. It redirects a browser that asks
-// for the page to the login form.
+// authenticated serves requests with the token.
 func authenticated(who *access.Control, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v := who.Authenticate(r)
-		switch {
-		case v == access.Granted:
+		if v == access.Granted {
 			next(w, r)
-		case v == access.NoToken && r.URL.Path == base:
-			http.Redirect(w, r, base+"login", http.StatusSeeOther)
-		default:
-			status, why := v.Refusal(w.Header())
-			if status == http.StatusUnauthorized {
-				why += ", or log in at " + base + "login"
-			}
-			fail(w, status, why)
+			return
 		}
+		status, why := v.Refusal(w.Header())
+		if status == http.StatusUnauthorized {
+			why += ", or sign in at /login"
+		}
+		fail(w, status, why)
 	}
 }
 
-func (p *Page) serveLogin(w http.ResponseWriter, r *http.Request) {
-	if p.cfg.Access.Authenticate(r) == access.Granted {
-		http.Redirect(w, r, base, http.StatusSeeOther)
-		return
-	}
-	writeAsset(w, r, "login.html")
-}
-
-func (p *Page) login(w http.ResponseWriter, r *http.Request) {
-	token := strings.TrimSpace(r.PostFormValue("token"))
-	_, v := p.cfg.Access.Login(r, token)
-	if v == access.Granted {
-		p.cfg.Access.StartSession(w, r, base, token)
-		http.Redirect(w, r, base, http.StatusSeeOther)
-		return
-	}
-	why := map[access.Verdict]string{access.WrongToken: "wrong", access.TooMany: "wait", access.Unreadable: "broken"}[v]
-	http.Redirect(w, r, base+"login?"+why, http.StatusSeeOther)
-}
-
-func (p *Page) logout(w http.ResponseWriter, r *http.Request) {
-	p.cfg.Access.EndSession(w, r, base)
-	http.Redirect(w, r, base+"login", http.StatusSeeOther)
-}
-
-// sameSite reports whether a request comes from this page or from no page. A page of
-// another site may only link here: it could read no response, but cause work.
+// sameSite reports whether a request comes from a page of this server or from no page. A
+// page of another site could read no response, but cause work.
 // Browsers send Sec-Fetch-Site over TLS and to localhost; elsewhere they send Origin
 // with everything but a plain GET.
 func sameSite(r *http.Request) bool {
@@ -256,46 +219,5 @@ func sameSite(r *http.Request) bool {
 		from, err := url.Parse(origin)
 		return origin == "" || err == nil && from.Host != "" && (from.Host == r.Host || from.Host == r.Header.Get("X-Forwarded-Host"))
 	}
-	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && (r.URL.Path == base || r.URL.Path == base+"login")
-}
-
-//go:embed assets
-var assets embed.FS
-
-// assetTag is the ETag of all assets.
-var assetTag = func() string {
-	sum := sha256.New()
-	_ = fs.WalkDir(assets, ".", func(name string, d fs.DirEntry, _ error) error { // embedded files can be read
-		if !d.IsDir() {
-			content, _ := assets.ReadFile(name)
-			_, _ = sum.Write(content)
-		}
-		return nil
-	})
-	return `"` + hex.EncodeToString(sum.Sum(nil)[:8]) + `"`
-}()
-
-var contentTypes = map[string]string{
-	".html": "text/html; charset=utf-8",
-	".css":  "text/css; charset=utf-8",
-	".js":   "text/javascript; charset=utf-8",
-	".svg":  "image/svg+xml",
-}
-
-// serveAsset needs no token: the files contain nothing of this bridge.
-func serveAsset(w http.ResponseWriter, r *http.Request) { writeAsset(w, r, r.PathValue("name")) }
-
-// writeAsset serves a file. Browsers keep it and ask each time whether it changed.
-func writeAsset(w http.ResponseWriter, r *http.Request, name string) {
-	content, err := assets.ReadFile("assets/" + name)
-	if err != nil {
-		fail(w, http.StatusNotFound, "there is no such file")
-		return
-	}
-	w.Header().Set("Content-Type", contentTypes[path.Ext(name)])
-	if path.Ext(name) != ".html" {
-		w.Header().Set("Cache-Control", "no-cache")
-		w.Header().Set("ETag", assetTag)
-	}
-	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.URL.Path == base
 }

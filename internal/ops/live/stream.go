@@ -11,7 +11,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/plaintext"
 )
@@ -39,7 +38,6 @@ type hello struct {
 	DeadLetters bool   `json:"dead_letters"` // there is a dead-letter topic
 	MaxEvents   int    `json:"max_events"`   // most that are kept
 	Rate        int    `json:"rate"`         // most events shown per second
-	Login       bool   `json:"login"`        // a token is needed, so logging out is possible
 }
 
 // eventsMessage has the events that were added or have changed.
@@ -106,7 +104,7 @@ func (v *viewer) run(r *http.Request) error {
 		return nil
 	}
 	fmt.Fprintf(&v.buf, "retry: %d\n", retryMillis)
-	v.put("hello", hello{Mode: v.p.cfg.Mode, DeadLetters: v.p.deadLetters(v.of) != nil, MaxEvents: maxEvents, Rate: watchedRate, Login: v.who.Enabled()})
+	v.put("hello", hello{Mode: v.p.cfg.Mode, DeadLetters: v.p.deadLetters(v.of) != nil, MaxEvents: maxEvents, Rate: watchedRate})
 	v.status()
 	v.raw("partitions", partitions)
 	v.events(backlogEvents)
@@ -199,5 +197,3 @@ func (v *viewer) flush() error {
 	v.buf.Reset()
 	return v.rc.Flush()
 }
-
-var _ ops.Live = (*Page)(nil)
