@@ -31,9 +31,13 @@ purpose. At the end it counts what went in and what came out, each at its own en
 
   produced = distinct + rejected + filtered + lost
 
-The exit code is 1 if anything was lost. It ends after --events, after
---duration, or with Ctrl-C; without either flag after 20 seconds.`,
-		Example: `  bridge demo                                     20 seconds of traffic, 2,000 events per second
+The console and the install API are at 127.0.0.1:8084: the call of Signal's
+integration page, as it is printed, installs a second integration, whose rows the
+report shows apart.
+
+The exit code is 1 if anything was lost. The demo ends after --events, after
+--duration, or with Ctrl-C; without either flag after 10 minutes.`,
+		Example: `  bridge demo                                     2,000 events per second, until Ctrl-C
   bridge demo --events 20000 --output json        as fast as it goes, one JSON object at the end
   bridge demo --kafka localhost:9092              through a real broker, on topics of its own
   bridge demo --transport grpc                    over the Zerobus stream instead of the workspace's path
@@ -87,7 +91,7 @@ The exit code is 1 if anything was lost. It ends after --events, after
 	}
 	f := cmd.Flags()
 	f.IntVar(&o.Events, "events", 0, "stop after this many events")
-	f.DurationVar(&o.Duration, "duration", 0, "stop after this time; 0 means until --events or Ctrl-C (default 20s when neither is given)")
+	f.DurationVar(&o.Duration, "duration", 0, "stop after this time; 0 means until --events or Ctrl-C (default 10m when neither is given)")
 	f.Float64Var(&o.Rate, "rate", 0, "events per second; 0 is as fast as possible (default 2000, or 0 with --events)")
 	f.IntVar(&o.Partitions, "partitions", 4, "partitions of the topic it creates")
 	f.IntVar(&o.MalformedEvery, "malformed-every", 100, "one event in so many is malformed; 0 is none")
@@ -109,7 +113,7 @@ const (
 	// demoEnd bounds the end of an interrupted demo, which waits for the events in
 	// flight as long as some of them arrive.
 	demoEnd      = 10 * time.Minute
-	demoDuration = 20 * time.Second
+	demoDuration = 10 * time.Minute
 	demoRate     = 2000
 )
 

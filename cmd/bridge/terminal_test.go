@@ -12,7 +12,7 @@ import (
 // What a pipe gets is the same text each time but for times and rates.
 func TestDemoInAPipeIsGolden(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := execute([]string{"demo", "--events", "300", "--topic", "shop", "--ops-address", "127.0.0.1:0"}, strings.NewReader(""), &stdout, &stderr); code != exitFine {
+	if code := execute([]string{"demo", "--events", "300", "--topic", "shop", "--ops-address", "127.0.0.1:0", "--set", "admin.address=127.0.0.1:0"}, strings.NewReader(""), &stdout, &stderr); code != exitFine {
 		t.Fatalf("got exit code %d and %q, want %d", code, stderr.String(), exitFine)
 	}
 	report := stdout.String()
@@ -34,7 +34,7 @@ func TestDemoInAPipeIsGolden(t *testing.T) {
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	line := regexp.MustCompile(`^bridge: shop -> datafly\.events\.demo; live events at http://127\.0\.0\.1:\d+/live/ and metrics at /metrics\n(events in \d+   rows delivered \d+   rejected \d+   filtered \d+   lag \d+   ack p50 \S+ p99 \S+\n)+$`)
+	line := regexp.MustCompile(`^bridge: shop -> datafly\.events\.demo; its state at http://127\.0\.0\.1:\d+, metrics at /metrics\nconsole and install API: http://127\.0\.0\.1:\d+\n(events in \d+   rows delivered \d+   rejected \d+   filtered \d+   lag \d+   ack p50 \S+ p99 \S+\n)+$`)
 	if !line.MatchString(stderr.String()) {
 		t.Errorf("got %q on stderr, want the address and plain lines of progress", stderr.String())
 	}

@@ -68,7 +68,7 @@ var arrows = map[string][]string{
 	"internal/oracle":               {},
 	"internal/archtest":             {},
 	"internal/terminal":             {"internal/logwriter", "internal/plaintext"},
-	"internal/demo":                 {"zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/ops", "internal/pipeline", "internal/setting", "internal/terminal", "internal/traffic"},
+	"internal/demo":                 {"zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/integrations/store", "internal/ops", "internal/pipeline", "internal/setting", "internal/terminal", "internal/traffic"},
 	"test":                          {"internal/memory"},
 	"test/connectproxy":             {},
 	"test/oidc":                     {"internal/buildtest"},

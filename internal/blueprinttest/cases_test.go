@@ -36,3 +36,17 @@ func TestRowsSurviveYAML(t *testing.T) {
 		}
 	}
 }
+
+// The events of mapping/retail.test.yaml have the rows that it shows: names of built-in
+// blueprints are known wherever the file lies.
+func TestTheTestsOfRetail(t *testing.T) {
+	r := Run("../../mapping/retail.test.yaml", nil, false)
+	if !r.OK() || len(r.Tests) < 8 {
+		t.Errorf("got %+v, want all of its tests to pass", r)
+	}
+	for _, result := range r.Tests {
+		if !result.OK {
+			t.Errorf("%s: %s", result.Name, strings.Join(result.Diff, "\n"))
+		}
+	}
+}

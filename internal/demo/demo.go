@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -162,26 +163,22 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	}
 	defer d.producer.close()
 
-	cfg, err := d.config()
+	keyFile, removeKey, err := newKey()
 	if err != nil {
-		return nil, &ConfigError{err}
+		return nil, err
 	}
-	log := o.Log(cfg.Log)
+	defer func() { err = errors.Join(err, removeKey()) }()
+	settings := d.settings(keyFile)
 	running, stop := context.WithCancel(down)
 	defer stop()
-	begun, ended := make(chan struct{}), make(chan error, 1)
-	go func() { // ends with running; waited for below, and closed for who has the error already
-		defer close(ended)
-		ended <- o.Serve(running, app.Options{
-			Deployment: config.Single(cfg), Log: log, Network: networkOf(d.workspace),
-		}, func(a *app.App) {
-			d.bridge = a
-			close(begun)
-		})
-	}()
-	select {
-	case <-begun:
-	case err := <-ended:
+	ended, cfg, err := d.serve(running, settings)
+	if taken := err; errors.Is(err, syscall.EADDRINUSE) {
+		settings.Sets = append(slices.Clip(settings.Sets), "admin.enabled=false")
+		if ended, cfg, err = d.serve(running, settings); err == nil {
+			d.o.Message("this demo has no install API: %v, as in --set admin.address=127.0.0.1:0", taken)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 
@@ -196,11 +193,37 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	return report, d.count(down, cfg, report)
 }
 
-// config returns the configuration of the bridge, as a user would write it.
-func (d *demo) config() (*config.Config, error) {
-	return config.Load(config.Options{
+// serve starts the bridge and returns when it listens. ended has its error at the end,
+// then it is closed for who has the error already. cfg is of the demo's own integration.
+func (d *demo) serve(ctx context.Context, settings config.Options) (ended <-chan error, cfg *config.Config, err error) {
+	deployment, err := config.LoadDeployment(settings)
+	if err != nil {
+		return nil, nil, &ConfigError{err}
+	}
+	cfg = deployment.Integrations[0].Config
+	begun, done := make(chan struct{}), make(chan error, 1)
+	go func() { // ends with ctx; Run waits for done
+		defer close(done)
+		done <- d.o.Serve(ctx, app.Options{Deployment: deployment, Log: d.o.Log(cfg.Log), Network: networkOf(d.workspace)}, func(a *app.App) {
+			d.bridge = a
+			close(begun)
+		})
+	}()
+	select {
+	case <-begun:
+		return done, cfg, nil
+	case err := <-done:
+		return nil, nil, err
+	}
+}
+
+// settings are the configuration of the bridge, as a user would write it.
+func (d *demo) settings(keyFile string) config.Options {
+	return config.Options{
 		File: os.DevNull,
 		Env: []string{
+			// A deployment of its own: its topics are beside those of others in a real Kafka.
+			"BRIDGE_DEPLOYMENT=" + d.o.Topic, "BRIDGE_ADMIN_ENABLED=true", "BRIDGE_STORE_KEYS=" + keyFile,
 			"BRIDGE_KAFKA_BROKERS=" + d.brokers, "BRIDGE_KAFKA_TOPICS=" + d.o.Topic, "BRIDGE_KAFKA_GROUP=" + d.o.Topic,
 			"BRIDGE_ZEROBUS_WORKSPACE_URL=https://" + pageHost, "BRIDGE_ZEROBUS_TRANSPORT=" + d.o.Transport,
 			"BRIDGE_ZEROBUS_ENDPOINT=" + d.workspace.ZerobusURL(), "BRIDGE_ZEROBUS_WORKSPACE_ID=" + emulator.DefaultWorkspaceID,
@@ -210,7 +233,7 @@ func (d *demo) config() (*config.Config, error) {
 		},
 		Flags: map[string]string{"ops-address": d.o.OpsAddress, "log-level": d.o.LogLevel},
 		Sets:  d.o.Sets,
-	})
+	}
 }
 
 // deliver produces, waits until the bridge is done with everything, and shows
@@ -258,7 +281,8 @@ func (d *demo) deliver(ctx context.Context, ended <-chan error) (*Report, error)
 
 // watch shows progress until ctx ends, and at the end.
 func (d *demo) watch(ctx context.Context, began time.Time) {
-	d.o.Message("bridge: %s -> %s; live events at http://%s%s and metrics at /metrics", d.o.Topic, Table, d.bridge.Addr(), ops.LivePath)
+	d.o.Message("bridge: %s -> %s; its state at http://%s, metrics at /metrics", d.o.Topic, Table, d.bridge.Addr())
+	d.invite()
 	tick := time.NewTicker(d.o.ShowEvery)
 	defer tick.Stop()
 	for {

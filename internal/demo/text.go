@@ -70,11 +70,14 @@ func (r *Report) WriteText(b *strings.Builder, look terminal.Style) {
 		paint = look.Bad
 	}
 	fmt.Fprintf(b, "%s   produced - distinct - rejected - filtered\n", paint(fmt.Sprintf("  lost      %9d", r.Lost)))
-	for _, table := range slices.Sorted(maps.Keys(r.Others)) {
-		fmt.Fprintf(b, "\nAn installed integration wrote %d rows to %s.\n", r.Others[table], table)
+	for i, table := range slices.Sorted(maps.Keys(r.Others)) {
+		if i == 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(b, "%d more rows of installed integrations are in %s.\n", r.Others[table], table)
 	}
 	if r.Kafka != "" {
-		fmt.Fprintf(b, "\nTopics %s and %s-dlq are left on %s.\n", r.Topic, r.Topic, r.Kafka)
+		fmt.Fprintf(b, "\nTopics and groups whose names begin with %s are left on %s.\n", r.Topic, r.Kafka)
 	}
 }
 

@@ -26,6 +26,7 @@ type demoAnswer struct {
 	Rate       float64          `json:"events_per_second"`
 	ByCode     map[string]int64 `json:"rejected_by_code"`
 	Topic      string           `json:"topic"`
+	Others     map[string]int64 `json:"other_tables"`
 }
 
 // read parses an answer and holds it to its equation.
@@ -120,7 +121,7 @@ func TestDemoOnARealBroker(t *testing.T) {
 		adm := kadm.NewClient(client(t, b))
 		e := newEvidence(t)
 		topic := kafkatest.Name(t)
-		p, code := run(t, e, command{args: []string{"demo", "--events", "3000", "--output", "json", "--kafka", b.Addrs()[0], "--topic", topic}})
+		p, code := run(t, e, command{args: []string{"demo", "--events", "3000", "--output", "json", "--kafka", b.Addrs()[0], "--topic", topic, "--set", "admin.address=127.0.0.1:0"}})
 		if code != 0 {
 			t.Fatalf("got exit code %d, want 0", code)
 		}
@@ -129,6 +130,10 @@ func TestDemoOnARealBroker(t *testing.T) {
 		a.want(t, 3000)
 		if got := length(t, adm, topic); got != 3000 {
 			t.Errorf("got %d records in %s, want 3000", got, topic)
+		}
+		// The store is the demo's own, beside that of other deployments.
+		if details, err := adm.ListTopics(t.Context(), topic+"-integrations", topic+"-integrations-audit"); err != nil || details.Error() != nil {
+			t.Errorf("got %v, %v, want the topics of the demo's store", err, details.Error())
 		}
 		for _, r := range deadLetters(t, b, adm, topic+"-dlq") {
 			if header(r, "bridge-error-code") == "" || len(header(r, "bridge-error-reason")) < 10 {

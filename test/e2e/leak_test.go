@@ -60,7 +60,7 @@ func (e *evidence) search() (found []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, t := range e.texts {
-		where, text := t.where, t.said()
+		where, text := t.where, strings.ReplaceAll(t.said(), "Bearer YOUR_TOKEN", "") // of the page's call, which the demo prints
 		for value, name := range e.secrets {
 			if at := strings.Index(text, value); at >= 0 {
 				found = append(found, where+" shows "+name+": "+excerpt(text, at))
