@@ -81,6 +81,29 @@ func TestExportAndRestore(t *testing.T) {
 	}
 }
 
+// A restore leaves nothing out: what the configuration does not allow any more is blocked.
+func TestRestoreOfWhatIsNotAllowed(t *testing.T) {
+	s := newSite(t)
+	s.install("web")
+	if _, err := s.Update(s.within(), "web", edit(t, `{"config": {"workspace_url": "https://a.allowed.example", "client_secret": "x"}}`), 0, who("a"), false); err != nil {
+		t.Fatal(err)
+	}
+	data, err := s.Export(s.within())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.forget()
+	s.write(s.file, "kafka: {brokers: ["+strings.Join(s.broker.Addrs(), ", ")+"]}\nstore: {enabled: true, keys: ["+s.key+"]}\n")
+	s.load()
+	got, err := s.Import(s.within(), data, who("b"), false)
+	if err != nil || !got.Restored || len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "is not a host of Databricks") {
+		t.Errorf("got %s, %v, want a warning", text(t, got), err)
+	}
+	if names, problems := s.wanted(); names != "" || problems["web"] == nil || s.get("web").Revision != 3 {
+		t.Errorf("got %s, %v, want it restored and blocked", names, problems)
+	}
+}
+
 // Sealed secrets are of no use in another store or without the key: these integrations are
 // blocked, and the import reports them.
 func TestImportElsewhere(t *testing.T) {

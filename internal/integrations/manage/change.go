@@ -167,10 +167,7 @@ func (m *Manager) Install(ctx context.Context, r Request, w Who, dryRun bool) (R
 	var fresh store.Record
 	var changed map[string]store.Changed
 	state, err := m.change(ctx, w, dryRun, func(state store.State) ([]store.Write, error) {
-		if old := find(state, slug); old != nil && old.Revision == 1 && old.Meta.RequestID == w.RequestID {
-			fresh, changed = *old, changes(nil, old)
-			return nil, nil
-		} else if old != nil || fileOf(d, slug) != nil {
+		if find(state, slug) != nil || fileOf(d, slug) != nil {
 			return nil, &Error{Code: NameTaken, Message: "there is an integration " + slug + " already", Remedy: "choose another name, or give another slug"}
 		}
 		if err := m.beside(d, state, dr.integration); err != nil {

@@ -343,6 +343,12 @@ func (m *Manager) Get(ctx context.Context, id string) (Integration, error) {
 		return Integration{}, err
 	}
 	r := find(state, id)
+	if r == nil && m.o.Runtime != nil && m.o.Store != nil { // another member may just have installed it
+		if state, err = m.o.Store.Read(ctx); err != nil {
+			return Integration{}, refused(ctx, err)
+		}
+		r = find(state, id)
+	}
 	if r == nil {
 		return Integration{}, notFound(id)
 	}

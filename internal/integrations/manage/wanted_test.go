@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/datafly/bridge/internal/integrations/manage"
 	"github.com/datafly/bridge/internal/integrations/store"
@@ -132,6 +133,30 @@ func TestKeysAreMissing(t *testing.T) {
 	}
 	if all, problems := other.Wanted(s.read()); len(all) != 2 || len(problems) > 0 || all[1].Config.Zerobus.ClientSecret.Reveal() != "again" {
 		t.Errorf("got %v, want the new secret to be in use", problems)
+	}
+}
+
+// Of two that cannot run beside each other, the later one does not, and it does not keep the
+// earlier one from being changed.
+func TestTheEarlierOneRuns(t *testing.T) {
+	s := newSite(t)
+	s.install("web")
+	s.put("zone", func(r *store.Record) { r.Source["topics"], r.Target["table"] = []any{"events-web"}, "stream" })
+	s.put("able", func(r *store.Record) {
+		r.Source["topics"], r.Target["table"], r.Meta.CreatedAt = []any{"events-web"}, "stream", time.Now().Add(time.Hour)
+	})
+	s.put("area", func(r *store.Record) { r.Meta.CreatedAt = time.Now().Add(2 * time.Hour) })
+	if names, problems := s.wanted(); names != "area zone" || !strings.Contains(fmt.Sprint(problems["web"]), "integration zone too") || !strings.Contains(fmt.Sprint(problems["able"]), "integration zone too") {
+		t.Errorf("got %s, %v, want the record without a date first", names, problems)
+	}
+	if _, err := s.Update(s.within(), "zone", edit(t, `{"name": "first"}`), 0, who("a"), false); err != nil {
+		t.Errorf("the one that runs: %v", err)
+	}
+	if _, err := s.Update(s.within(), "able", edit(t, `{"name": "last"}`), 0, who("b"), false); !slices.Equal(fields(err), []string{"source.topics"}) {
+		t.Errorf("the one that does not: got %v, want why", err)
+	}
+	if _, err := s.Update(s.within(), "able", edit(t, `{"enabled": false}`), 0, who("c"), false); err != nil {
+		t.Errorf("disabling it: %v", err)
 	}
 }
 
