@@ -33,10 +33,18 @@ type fixture struct {
 // handlers.
 func newFixture(t *testing.T, who access.Identity, admin bool, answers map[string]any) (*fixture, *page) {
 	t.Helper()
-	ctx := chromium(t)
+	f := serveFixture(t, access.NewControl(nil, who, true), admin, answers)
+	return f, &page{t: t, ctx: chromium(t), s: &stage{t: t, address: f.address()}}
+}
+
+func (f *fixture) address() string { return strings.TrimPrefix(f.URL, "http://") }
+
+// serveFixture starts a server without a browser.
+func serveFixture(t *testing.T, who *access.Control, admin bool, answers map[string]any) *fixture {
+	t.Helper()
 	f := &fixture{answers: answers}
 	f.version.Store("v1.4.0")
-	pages := console.New(console.Config{Access: access.NewControl(nil, who, true), Admin: admin,
+	pages := console.New(console.Config{Access: who, Admin: admin,
 		Facts: func() console.Facts {
 			return console.Facts{Deployment: "prod-eu", Version: f.version.Load().(string), Mode: "metadata"}
 		}})
@@ -67,7 +75,7 @@ func newFixture(t *testing.T, who access.Identity, admin bool, answers map[strin
 		writeJSON(w, answer)
 	}))
 	t.Cleanup(f.Close)
-	return f, &page{t: t, ctx: ctx, s: &stage{t: t, address: strings.TrimPrefix(f.URL, "http://")}}
+	return f
 }
 
 func writeJSON(w http.ResponseWriter, answer any) {

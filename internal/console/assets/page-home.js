@@ -58,7 +58,7 @@ function Banner({ rows, time }) {
   const [open, setOpen] = useState(false);
   const bad = rows.filter((r) => levelOf(r) === "error"), warned = rows.filter((r) => levelOf(r) === "warning"), enabled = rows.filter((r) => levelOf(r) !== "off");
   const worst = bad[0] || warned[0];
-  if (!worst) return html`<section class="banner" data-tone=${enabled.length > 0 ? "ok" : "idle"} aria-label="Verdict"><h2>${enabled.length > 0 ? (enabled.length === 1 ? "Delivering" : "All " + count(enabled.length) + " are delivering") : "None is enabled"}</h2></section>`;
+  if (!worst) return html`<section class="banner" data-tone=${enabled.length > 0 ? "ok" : "idle"} aria-label="Verdict"><h2>${enabled.length > 1 ? "All " + count(enabled.length) + " are healthy" : enabled.length === 1 ? "Healthy" : "None is enabled"}</h2></section>`;
   const some = bad.length > 0 ? bad : warned;
   return html`<section class="banner" data-tone=${bad.length > 0 ? "bad" : "warn"} aria-label="Verdict">
     <div class="bar"><h2>${count(some.length)} of ${count(rows.length)} ${bad.length > 0 ? "not delivering" : "with a warning"}:</h2>
@@ -102,7 +102,7 @@ export default function Home({ route, session }) {
   if (all.length === 0) return html`${title}<${None} session=${session} />`;
   const has = (r) => [r.name, r.integration, r.table, r.state, r.verdict && r.verdict.text].join("\n").toLowerCase().includes(q.toLowerCase());
   const rows = sorted(all.filter((r) => has(r) && (!show || levelOf(r) === show)), sort);
-  const chips = [["", "All"], ["error", "Not delivering"], ["warning", "Warning"], ["ok", "Delivering"], ["off", "Disabled"]]
+  const chips = [["", "All"], ["error", "Not delivering"], ["warning", "Warning"], ["ok", "Healthy"], ["off", "Disabled"]]
     .map(([value, name]) => ({ value, name, count: all.filter((r) => !value || levelOf(r) === value).length })).filter((c) => !c.value || c.count > 0 || c.value === show);
   return html`${title}
     ${error && error.status !== 0 && html`<${Failure} error=${error} what="The integrations could not be read" retry=${reload} />`}
