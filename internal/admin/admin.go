@@ -329,9 +329,9 @@ var safeID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
 
 // requestID returns the id of a request: that of the caller, or one that is made.
 func requestID(r *http.Request) (string, error) {
-	if key := r.Header.Get("Idempotency-Key"); safeID.MatchString(key) {
-		return key, nil
-	} else if key != "" {
+	if keys := r.Header.Values("Idempotency-Key"); len(keys) == 1 && safeID.MatchString(keys[0]) {
+		return keys[0], nil
+	} else if len(keys) > 0 {
 		return newID(), failed(http.StatusBadRequest, "INVALID_HEADER", "Idempotency-Key has 1 to 128 letters, digits or . _ : -; send another")
 	}
 	if id := r.Header.Get("X-Request-Id"); safeID.MatchString(id) {

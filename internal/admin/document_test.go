@@ -48,7 +48,8 @@ type documentOf struct {
 	text    []byte
 	schemas map[string]*jsonschema.Schema // by name
 	names   map[reflect.Type]string
-	inlined map[reflect.Type]bool // embedded in others, so without a schema of their own
+	inlined map[reflect.Type]bool // embedded in others: these have a copy
+	roots   map[reflect.Type]bool // bodies and answers
 
 	mu       sync.Mutex // guards resolved
 	resolved map[string]*jsonschema.Resolved
@@ -62,12 +63,13 @@ var named = map[reflect.Type]string{
 // newDocument derives the document from the routes.
 func newDocument(t *testing.T) *documentOf {
 	t.Helper()
-	d := &documentOf{schemas: map[string]*jsonschema.Schema{}, names: map[reflect.Type]string{}, inlined: map[reflect.Type]bool{}, resolved: map[string]*jsonschema.Resolved{}}
+	d := &documentOf{schemas: map[string]*jsonschema.Schema{}, names: map[reflect.Type]string{}, inlined: map[reflect.Type]bool{}, roots: map[reflect.Type]bool{}, resolved: map[string]*jsonschema.Resolved{}}
 	d.find(reflect.TypeFor[problem](), false)
 	for _, r := range routes {
 		for _, v := range []any{r.body, r.answer} {
 			if v != nil {
 				d.find(reflect.TypeOf(v), false)
+				d.roots[reflect.TypeOf(v)] = true
 			}
 		}
 	}
@@ -81,7 +83,7 @@ func newDocument(t *testing.T) *documentOf {
 		}
 	}
 	for of, name := range d.names {
-		if d.inlined[of] {
+		if d.inlined[of] && !d.roots[of] {
 			continue
 		}
 		s, err := jsonschema.ForType(of, &jsonschema.ForOptions{TypeSchemas: d.known(of)})
@@ -101,6 +103,11 @@ func newDocument(t *testing.T) *documentOf {
 		d.schemas[name] = s
 	}
 	refine(d.schemas)
+	for _, r := range routes {
+		if r.body != nil {
+			nullable(d.schemas[d.names[reflect.TypeOf(r.body)]])
+		}
+	}
 	paths := object{}
 	for _, r := range routes {
 		at := Prefix + r.pattern
@@ -197,6 +204,20 @@ func visit(s *jsonschema.Schema, f func(*jsonschema.Schema)) {
 	visit(s.AdditionalProperties, f)
 }
 
+// nullable lets the properties of a body that may be missing be null, which is the same.
+func nullable(s *jsonschema.Schema) {
+	for name, p := range s.Properties {
+		if p.Type != "" && !slices.Contains(s.Required, name) {
+			if p.Type, p.Types = "", []string{"null", p.Type}; p.Enum != nil {
+				p.Enum = append(p.Enum, nil)
+			}
+		}
+	}
+}
+
+// printable is the pattern of text without control characters.
+const printable = `^[^\x00-\x1f\x7f-\x9f]*$`
+
 // refine adds what Go types cannot say.
 func refine(schemas map[string]*jsonschema.Schema) {
 	text := func(of *jsonschema.Schema, least, most int, pattern string) {
@@ -211,9 +232,9 @@ func refine(schemas map[string]*jsonschema.Schema) {
 	}
 	install, patch := schemas["InstallRequest"], schemas["IntegrationPatch"]
 	for _, s := range []*jsonschema.Schema{install, patch} {
-		text(s.Properties["name"], 1, 100, `^[^\x00-\x1f\x7f-\x9f]*$`)
+		text(s.Properties["name"], 1, 100, printable)
 	}
-	text(install.Properties["slug"], 1, 40, `^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+	text(install.Properties["slug"], 0, 40, `^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$`)
 	enum(install.Properties["delivery_mode"], "server_side")
 	install.Required = requiredOf(install, "name", "config")
 	config := install.Properties["config"]
@@ -234,7 +255,12 @@ func refine(schemas map[string]*jsonschema.Schema) {
 	enum(schemas["TryResult"].Properties["outcome"], "row", "reject", "filter")
 	text(schemas["ReplayRequest"].Properties["to"], 1, 100, "")
 	for _, name := range []string{"ReplayRequest", "RedriveRequest"} {
-		text(schemas[name].Properties["reason"], 0, maxReason, "")
+		text(schemas[name].Properties["reason"], 0, maxReason, printable)
+		least := 0.0
+		schemas[name].Properties["partitions"].Items.Minimum = &least
+		if limit := schemas[name].Properties["limit"]; limit != nil {
+			limit.Minimum = &least
+		}
 	}
 }
 
@@ -258,7 +284,7 @@ var descriptions = map[int]string{
 // statusesOf are the statuses of errors of a route.
 func statusesOf(r *route) []int {
 	all := []int{400, 401, 403, 421, 429, 500, 503}
-	if strings.Contains(r.pattern, "{") {
+	if strings.Contains(r.pattern, "{") || r.id == "listAudit" { // the entry of the cursor
 		all = append(all, 404)
 	}
 	if r.conflict || r.operation {
@@ -295,19 +321,24 @@ func (d *documentOf) operation(r *route) object {
 	var params []any
 	for _, m := range regexp.MustCompile(`\{(\w+)\}`).FindAllStringSubmatch(r.pattern, -1) {
 		schema, about := object{"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}, map[string]string{"id": "The id or the slug of the integration.", "key": "The key of the vendor.", "n": "The revision."}[m[1]]
-		if m[1] == "n" {
+		switch m[1] {
+		case "n":
 			schema = object{"type": "integer", "minimum": 1}
+		case "key":
+			schema = object{"type": "string", "enum": []any{catalog.Key}}
 		}
 		params = append(params, object{"name": m[1], "in": "path", "required": true, "schema": schema, "description": about})
 	}
 	for _, p := range r.params {
-		schema := object{"type": "string", "maxLength": maxText[p.kind]}
+		schema := object{"type": "string", "maxLength": maxText[p.kind], "pattern": printable}
 		switch p.kind {
 		case "boolean":
 			schema = object{"type": "boolean", "default": p.def == "true"}
 		case "integer":
 			n, _ := strconv.Atoi(p.def)
 			schema = object{"type": "integer", "minimum": 1, "maximum": maxLimit, "default": n}
+		case "cursor":
+			schema["pattern"] = `^([0-9a-f]{2})*$`
 		case "time":
 			schema = object{"type": "string", "format": "date-time"}
 		case "list":
@@ -318,7 +349,7 @@ func (d *documentOf) operation(r *route) object {
 		params = append(params, object{"name": p.name, "in": "query", "schema": schema, "description": p.description})
 	}
 	if r.match {
-		params = append(params, object{"name": "If-Match", "in": "header", "schema": object{"type": "string", "pattern": entityTag.String()}, "description": "The ETag of the integration; the call is refused at another revision."})
+		params = append(params, object{"name": "If-Match", "in": "header", "schema": object{"type": "string", "pattern": `^"[1-9][0-9]{0,17}"$`, "minLength": 3, "maxLength": 20}, "description": "The ETag of the integration; the call is refused at another revision."})
 	}
 	if r.method != "GET" {
 		params = append(params, object{"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string", "pattern": safeID.String()}, "description": "Identifies the request: one that is repeated is done once."})
@@ -333,7 +364,7 @@ func (d *documentOf) operation(r *route) object {
 		content["application/json"] = object{"schema": d.of(r.answer)}
 	}
 	if r.stream {
-		content["text/event-stream"] = object{"schema": object{"type": "string"}}
+		content["text/event-stream"] = object{}
 	}
 	responses["200"] = object{"description": "Done.", "headers": id, "content": content}
 	if r.created {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -183,9 +182,6 @@ func (c *call) audit() (any, error) {
 		return nil, err
 	}
 	entries, err := c.cfg.Manager.Audit(c.r.Context(), before, c.limit()+1)
-	if refused, ok := errors.AsType[*manage.Error](err); ok && refused.Code == manage.NotFound {
-		return nil, &failure{Status: http.StatusBadRequest, Code: "INVALID_PARAMETER", Message: refused.Message, Remedy: refused.Remedy} // of the cursor
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -205,6 +201,9 @@ func (c *call) replay() (any, error) {
 	var r pipeline.ReplayRequest
 	if _, err := c.body(&r); err != nil {
 		return nil, err
+	}
+	if why := reason.check(r.Reason); why != "" {
+		return nil, invalid("reason", why, "shorten it, or take out what does not print")
 	}
 	i, err := c.integration()
 	if err != nil {
@@ -244,6 +243,9 @@ func (c *call) redrive() (any, error) {
 	var r pipeline.RedriveRequest
 	if _, err := c.body(&r); err != nil {
 		return nil, err
+	}
+	if why := reason.check(r.Reason); why != "" {
+		return nil, invalid("reason", why, "shorten it, or take out what does not print")
 	}
 	i, err := c.integration()
 	if err != nil {

@@ -2,7 +2,7 @@ package admin
 
 import (
 	"bytes"
-	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,9 +15,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/datafly/bridge/internal/integrations/manage"
 )
 
 const (
@@ -36,7 +39,7 @@ type param struct {
 }
 
 // limits of texts by kind, in characters.
-var maxText = map[string]int{"cursor": 200, "text": maxReason, "time": 40, "list": 1000}
+var maxText = map[string]int{"cursor": 1000, "text": maxReason, "time": 40, "list": 1000}
 
 // check returns what is wrong with a value.
 func (p *param) check(value string) string {
@@ -53,6 +56,9 @@ func (p *param) check(value string) string {
 		if _, err := time.Parse(time.RFC3339, value); err != nil {
 			return "is a time such as 2026-01-31T12:00:00Z"
 		}
+	}
+	if strings.ContainsFunc(value, unicode.IsControl) {
+		return "has no control characters"
 	}
 	if most := maxText[p.kind]; most > 0 && len([]rune(value)) > most {
 		return fmt.Sprintf("has at most %d characters", most)
@@ -101,7 +107,7 @@ func (c *call) limit() int {
 
 // cursor is the decoded cursor; empty: the first page.
 func (c *call) cursor() (string, error) {
-	text, err := base64.RawURLEncoding.DecodeString(c.params["cursor"])
+	text, err := hex.DecodeString(c.params["cursor"])
 	if err != nil {
 		return "", failed(http.StatusBadRequest, "INVALID_PARAMETER", `parameter "cursor" is not one of an answer; send next_cursor of the page before`)
 	}
@@ -120,7 +126,7 @@ func paginate[T any](items []T, limit int, key func(*T) string) page[T] {
 	p := page[T]{Data: items}
 	if p.HasMore = len(items) > limit; p.HasMore {
 		p.Data = items[:limit]
-		next := base64.RawURLEncoding.EncodeToString([]byte(key(&p.Data[limit-1])))
+		next := hex.EncodeToString([]byte(key(&p.Data[limit-1])))
 		p.NextCursor = &next
 	}
 	if p.Data == nil {
@@ -144,7 +150,7 @@ func (c *call) revision() (int64, error) {
 	}
 	m := entityTag.FindStringSubmatch(strings.Join(values, ","))
 	if m == nil {
-		return 0, failed(http.StatusBadRequest, "INVALID_HEADER", `If-Match is the revision in quotes, as in If-Match: "3"; send the ETag of the integration`)
+		return 0, &failure{Status: http.StatusPreconditionFailed, Code: manage.RevisionMismatch, Message: "If-Match has no revision of an integration", Remedy: `send the ETag of the integration, as in If-Match: "3"`}
 	}
 	return strconv.ParseInt(m[1], 10, 64)
 }
@@ -169,6 +175,9 @@ func (c *call) body(into any) (ok bool, err error) {
 	}
 	if err := wellFormed(text); err != nil {
 		return false, err
+	}
+	if jsontext.Value(text).Kind() == 'n' {
+		return false, invalid("body", "must be an object, and is null", "send an object")
 	}
 	return true, describe(json.Unmarshal(text, into, json.RejectUnknownMembers(true)))
 }

@@ -285,7 +285,7 @@ func (o *fakeOperations) TryBlueprint(_ context.Context, r pipeline.TryRequest) 
 }
 
 func (o *fakeOperations) RecentEvents(_ context.Context, _ string, limit int) ([]pipeline.RecentEvent, error) {
-	if limit == 1 {
+	if limit == 77 {
 		return nil, errors.New("no broker answers; start one")
 	}
 	return []pipeline.RecentEvent{{Topic: "t", Event: json.RawMessage(`{"type":"page"}`)}}, o.err
