@@ -158,7 +158,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 // plan adapts what the process keeps of each integration to those that are wanted.
 func (a *App) plan(wanted []config.Integration) {
 	for _, i := range wanted {
-		a.metrics.Integration(i.Name, pipeline.KnownLabels(i.Config))
+		if i.Enabled { // a thousand disabled ones would have 100,000 series
+			a.metrics.Integration(i.Name, pipeline.KnownLabels(i.Config))
+		}
 	}
 	a.budget.Reserve(a.memory.plan(wanted))
 }

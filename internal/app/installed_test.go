@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/integrations"
 	"github.com/datafly/bridge/internal/integrations/manage"
@@ -24,6 +27,7 @@ import (
 	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/webhook"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -395,6 +399,54 @@ func TestAdminListener(t *testing.T) {
 		t.Error(err)
 	}
 	stop()
+}
+
+// A change of the state is reported by each member, and the state is that of the group.
+func TestStatesOfInstalledIntegrations(t *testing.T) {
+	s := newSite(t)
+	l := s.lane("web")
+	messages := make(chan webhook.Message, 10)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var m webhook.Message
+		if err := json.NewDecoder(r.Body).Decode(&m); err != nil || r.Header.Get(webhook.SignatureHeader) == "" {
+			t.Errorf("got %v and signature %q", err, r.Header.Get(webhook.SignatureHeader))
+		}
+		messages <- m
+	}))
+	defer receiver.Close()
+	url := filepath.Join(t.TempDir(), "url")
+	s.write(url, receiver.URL)
+	addresses := []string{freeAddress(t), freeAddress(t)}
+	peers := "ops.peers=" + strings.Join(addresses, ",")
+	one, logs, _ := s.member(peers, "ops.address="+addresses[0], "webhook.url_file="+url, "webhook.secret_file="+s.key)
+	s.member(peers, "ops.address="+addresses[1])
+	s.install(one, l)
+	observed := func() manage.Observed { return managed{one}.Observed(t.Context(), "web") }
+	s.eventually("both answer", func() bool { o := observed(); return o.Members == 2 && o.Answering == 2 && o.State == ops.VerdictIdle })
+	if _, err := s.ws.AddFault(emulator.Fault{Endpoint: emulator.EndpointIngest, Table: l.table, Effect: emulator.EffectStatus, Status: http.StatusForbidden}); err != nil {
+		t.Fatal(err)
+	}
+	l.produce(50)
+	s.eventually("it is blocked", func() bool { o := observed(); return o.State == ops.VerdictBlocked && o.Remedy != "" })
+	select {
+	case m := <-messages:
+		if m.Integration != "web" || m.State != ops.VerdictBlocked || m.Deployment != s.topic || m.Instance != one.instance || m.Reason == "" || m.Remedy == "" {
+			t.Errorf("got %+v", m)
+		}
+	case <-time.After(await.Limit(t)):
+		t.Fatal("no message")
+	}
+	s.eventually("it is counted", func() bool { w := one.Status().Webhook; return w != nil && w.Sent == 1 })
+	s.ws.ClearFaults()
+	l.complete()
+	s.update(one, "web", manage.Patch{Enabled: new(false)})
+	s.eventually("disabled", func() bool { return observed().State == ops.VerdictDisabled })
+	if got := observed(); got.Members != 0 {
+		t.Errorf("got %+v, want no member", got)
+	}
+	if got := logs.FilterMessageSnippet("webhook").Len(); got != 0 {
+		t.Errorf("got %d lines about the webhook, want none", got)
+	}
 }
 
 // The step `store` of a check reports what is installed, what of it cannot run, and what

@@ -86,10 +86,13 @@ func LogLevel(c config.Log) zapcore.Level {
 	return level
 }
 
-// digest identifies the configuration in force, without the secrets.
+// digest identifies the configuration of files in force, without the secrets.
 func (a *App) digest() string {
 	sum := sha256.New()
 	for _, s := range a.integrations.Status() {
+		if a.installed.store != nil && !a.ofFile(s.Name) {
+			continue
+		}
 		var digest string
 		settings := settingsOf(s)
 		if p := pipelineOf(s); p != nil && s.State == integrations.Running {
