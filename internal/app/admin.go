@@ -25,10 +25,7 @@ func (a *App) newAdmin(cfg *config.Config) (*ops.Server, error) {
 		return nil, err
 	}
 	c := admin.Config{Manager: a.installed.manager, Operations: operations.New(a.operations()), Access: who, Group: a.group.Status, RateLimit: s.RateLimit, Log: a.log,
-		Console: console.New(console.Config{Access: who, Admin: true, Facts: a.facts})}
-	if a.page != nil {
-		c.Live = a.page.Handler(who)
-	}
+		Console: console.New(console.Config{Access: who, Admin: true, Facts: a.facts}), Live: a.page.Handler(who)}
 	api := admin.New(c)
 	server := ops.ServerConfig{Name: "admin endpoints", Key: "admin.address", Address: s.Address, Example: "127.0.0.1:8084", Handler: api, Stop: api.Stop}
 	if s.TLSCertFile != "" {

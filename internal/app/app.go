@@ -68,8 +68,8 @@ type App struct {
 	connections  *zerobus.Connections
 	lookUps      *kafka.Client
 	started      time.Time
-	instance     string     // random
-	page         *live.Page // nil without live events
+	instance     string // random
+	page         *live.Page
 	integrations *integrations.Reconciler
 	group        *group.View
 	server       *ops.Server
@@ -123,8 +123,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Peers: cfg.Ops.Peers, Token: token, Self: a.Status, Address: a.Addr, Integrations: a.enabled, Kafka: a.lookUps,
 	})
 	endpoints := ops.Config{Settings: cfg.Ops, Access: access.New(token, cfg.Ops.Loopback()), Group: a.group.Status}
-	if mode := cfg.Ops.LiveEvents; mode != "off" {
-		a.page = live.New(live.Config{Mode: mode, Group: a.group.Status, DeadLetters: a.deadLetters}, a.Status, o.Log)
+	a.page = live.New(live.Config{Mode: cfg.Ops.LiveEvents, Group: a.group.Status, DeadLetters: a.deadLetters}, a.Status, o.Log)
+	if cfg.Ops.LiveEvents != live.ModeOff {
 		endpoints.Live = a.page.Handler(endpoints.Access)
 		endpoints.Console = console.New(console.Config{Access: endpoints.Access, Facts: a.facts})
 	}
@@ -168,20 +168,14 @@ func (a *App) plan(wanted []config.Integration) {
 // removed forgets an integration.
 func (a *App) removed(name string) {
 	a.metrics.Remove(name)
-	if a.page != nil {
-		a.page.Forget(name)
-	}
+	a.page.Forget(name)
 }
 
 // build returns the pipeline of an integration.
 func (a *App) build(i config.Integration) (integrations.Runner, error) {
-	var events *live.EventLog
-	if a.page != nil {
-		events = a.page.Events(i.Name)
-	}
 	p, err := pipeline.New(pipeline.Config{Name: i.Name, Settings: i.Config, Range: a.o.Range}, pipeline.Deps{
 		Log: a.log.With(zap.String("integration", i.Name)), Metrics: a.metrics.Integration(i.Name, pipeline.KnownLabels(i.Config)),
-		Budget: a.budget, Connections: a.connections, LookUps: a.lookUps, Version: a.o.Version, Events: events, Tracer: a.tracer, Observer: a.o.Observer,
+		Budget: a.budget, Connections: a.connections, LookUps: a.lookUps, Version: a.o.Version, Events: a.page.Events(i.Name), Tracer: a.tracer, Observer: a.o.Observer,
 		Resized: func(brokers, partitions int) { a.memory.resize(i.Name, brokers, partitions) }, ShowProgress: a.o.ShowProgress, Stage: a.o.Stage,
 	})
 	if err != nil {

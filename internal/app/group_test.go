@@ -75,20 +75,18 @@ func eachAnswers(t *testing.T, s *stage, protocol string) {
 	defer func() { stops[0]() }()
 	var text string
 	last := func() string { return text }
-	for _, path := range []string{"/status?scope=group", "/live/group"} {
-		for _, a := range apps {
-			await.That(t, "the answer of "+a.Addr()+" for both", func() bool {
-				g := s.group(a, path)
-				text = groupText(g)
-				owners := map[string]bool{}
-				for _, i := range g.Integrations {
-					for _, p := range i.Partitions {
-						owners[p.Peer] = p.State != ""
-					}
+	for _, a := range apps {
+		await.That(t, "the answer of "+a.Addr()+" for both", func() bool {
+			g := s.group(a, "/status?scope=group")
+			text = groupText(g)
+			owners := map[string]bool{}
+			for _, i := range g.Integrations {
+				for _, p := range i.Partitions {
+					owners[p.Peer] = p.State != ""
 				}
-				return strings.HasPrefix(text, "Stable 2/2 answer, 2 deliver;") && owners[addresses[0]] && owners[addresses[1]] && g.Ready && len(g.Peers) == 2
-			}, last)
-		}
+			}
+			return strings.HasPrefix(text, "Stable 2/2 answer, 2 deliver;") && owners[addresses[0]] && owners[addresses[1]] && g.Ready && len(g.Peers) == 2
+		}, last)
 	}
 	// This process comes first.
 	for i, p := range s.group(apps[1], "/status?scope=group").Peers {

@@ -158,7 +158,7 @@ func TestConsoleVerdicts(t *testing.T) {
 	p.quiet("/integrations/default")
 }
 
-// A page that lost its connection says so, and nothing green stays lit.
+// A page that lost its connection shows that, and nothing green stays lit.
 func TestConsoleDisconnected(t *testing.T) {
 	e, p := newExhibit(t, live.Config{Mode: live.ModeMetadata})
 	e.past(60, delivers(2000, 0, 0))
@@ -206,7 +206,7 @@ func TestConsoleRowsStayUnderThePointer(t *testing.T) {
 	p.until(at + ".innerText.includes('Other 19')")
 }
 
-// An integration that was just installed waits for its first event, and says how to send
+// An integration that was just installed waits for its first event, and shows how to send
 // one.
 func TestConsoleWaitsForTheFirstEvent(t *testing.T) {
 	e, p := newExhibit(t, live.Config{Mode: live.ModeMetadata})

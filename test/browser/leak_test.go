@@ -54,11 +54,11 @@ func everything(t *testing.T, s *stage, p *page, wantRows int) map[string]string
 		p.back()
 	}
 	p.tab("Dead letters")
-	p.click("#letters a.row")
-	p.text("#letter", "Dead letter at")
+	p.click("#rejects a.row")
+	p.text("#dead-letter", "Dead letter at")
 	seen["a dead letter"] = whole()
 	p.keys(escape)
-	p.until("!document.querySelector('#letter')")
+	p.until("!document.querySelector('#dead-letter')")
 	p.click("#dry-run")
 	p.text("#dry-run-result", "would be rows now")
 	seen["dead letters"] = whole()
@@ -163,9 +163,9 @@ func TestHostileContentStaysText(t *testing.T) {
 	p.back()
 	p.row("right to left")
 	p.tab("Dead letters")
-	p.click("#letters a.row")
-	p.text("#letter", "</script><script>")
-	if p.is("window.owned !== undefined || document.querySelector('main img, main script, #letter b, #letter img, #letter script, #letter svg')") {
+	p.click("#rejects a.row")
+	p.text("#dead-letter", "</script><script>")
+	if p.is("window.owned !== undefined || document.querySelector('main img, main script, #dead-letter b, #dead-letter img, #dead-letter script, #dead-letter svg')") {
 		t.Errorf("an event became markup: %.2000s", js[string](p, "document.body.outerHTML"))
 	}
 }

@@ -29,11 +29,11 @@ func TestConsoleIntegrationLooks(t *testing.T) {
 	p.inspect(at+"events", "document.querySelector('#figures') && document.querySelectorAll('#events tr[data-row]').length === 5")
 	p.inspect(at+"events/0/0", "document.querySelector('#detail pre')")
 	p.inspect(at+"partitions", "document.querySelectorAll('#partitions tr[data-row]').length === 3")
-	p.inspect(at+"dead-letters", "document.querySelector('#letters tr[data-row]')", func(string) {
+	p.inspect(at+"dead-letters", "document.querySelector('#rejects tr[data-row]')", func(string) {
 		p.click("#dry-run")
 		p.text("#dry-run-result", "would be rows now")
-		p.click("#letters a.row")
-		p.text("#letter", "Dead letter at")
+		p.click("#rejects a.row")
+		p.text("#dead-letter", "Dead letter at")
 	})
 	p.inspect(at+"configuration", "document.querySelector('#sink')")
 }

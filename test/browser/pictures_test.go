@@ -74,7 +74,7 @@ func TestPictures(t *testing.T) {
 	p.until("document.querySelector('#partitions tr[data-row]')")
 	p.picture("partitions")
 	p.tab("Dead letters")
-	p.until("document.querySelector('#letters tr[data-row]')")
+	p.until("document.querySelector('#rejects tr[data-row]')")
 	p.click("#dry-run")
 	p.text("#dry-run-result", "would be rows now")
 	p.do("document.querySelector('.tabs').scrollIntoView()")

@@ -28,7 +28,7 @@ function Verdict({ integration, summary }) {
   </section>`;
 }
 
-// Changed says what is wrong with the configuration on disk.
+// Changed shows what is wrong with the configuration on disk.
 function Changed({ reload }) {
   if (!reload || reload.state !== "failed" && !(reload.pending_restart || []).length) return null;
   return html`<section class="banner" data-tone=${reload.state === "failed" ? "bad" : "warn"} aria-label="Configuration on disk" id="reload">

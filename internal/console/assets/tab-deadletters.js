@@ -42,15 +42,15 @@ function Groups({ data, route }) {
 
 const name = (d) => d.topic + "/" + d.partition + "/" + d.offset;
 
-function Detail({ letter: d, onClose }) {
+function Detail({ entry: d, onClose }) {
   return html`<${Dialog} title=${d.name || d.type || "(no name)"} wide onClose=${onClose}>
-    <div id="letter" class="stack"><p><${Pill} state="error">${d.code || "unreadable"}<//>${d.column ? html` column <code>${d.column}</code>` : ""} ${d.reason || d.meaning || ""}</p>
+    <div id="dead-letter" class="stack"><p><${Pill} state="error">${d.code || "unreadable"}<//>${d.column ? html` column <code>${d.column}</code>` : ""} ${d.reason || d.meaning || ""}</p>
     <${Facts} items=${[["Type", d.type], ["Message id", d.message_id && html`<code>${d.message_id}</code>`], ["Failed at", d.failed_at && html`<${Time} at=${d.failed_at} />`], ["Source", html`<code>${d.source}</code>`],
       ["Dead letter at", html`<code>${name(d)}</code>`], ["Events", d.events], ["Attempts", d.attempts ? String(d.attempts) : ""], ["Size", bytes(d.size)]]} />
     ${d.value ? html`<${Code} label="Record" text=${d.value} />` : html`<p class="muted">Values are hidden: <code>ops.live_events</code> is not <code>full</code>.</p>`}</div><//>`;
 }
 
-function Letters({ data, route }) {
+function Newest({ data, route }) {
   const columns = [
     { key: "name", name: "Event", class: "name", render: (d) => d.name || d.type || "(no name)" },
     { key: "code", name: "Code", render: (d) => html`<${Pill} state="error">${d.code || "unreadable"}<//>` },
@@ -67,13 +67,13 @@ function Letters({ data, route }) {
   };
   const open = data.dead_letters.find((d) => name(d) === route.query.open);
   return html`<h2>Newest</h2><p class="muted">${data.dead_letters.length < data.matched ? count(data.dead_letters.length) + " of " + count(data.matched) + " that match, newest first." : words(data.matched, "dead letter") + ", newest first."}</p>
-    <div id="letters"><${Table} label="Dead letters" cards columns=${columns} rows=${data.dead_letters} id=${name} href=${href} /></div>
-    ${open && html`<${Detail} letter=${open} onClose=${() => setQuery({ open: "" })} />`}`;
+    <div id="rejects"><${Table} label="Dead letters" cards columns=${columns} rows=${data.dead_letters} id=${name} href=${href} /></div>
+    ${open && html`<${Detail} entry=${open} onClose=${() => setQuery({ open: "" })} />`}`;
 }
 
 const again = (list) => (list || []).length > 0 && html`<ul>${list.map((s, i) => html`<li key=${i}>${words(s.events || s.dead_letters, "time")} again: <code>${s.code}</code>${s.column ? html` in column <code>${s.column}</code>` : ""}${s.meaning ? ", " + s.meaning : s.reason ? ", " + s.reason : ""}</li>`)}</ul>`;
 
-// DryRun says what a redrive would do. It writes nothing.
+// DryRun shows what a redrive would do. It writes nothing.
 function DryRun({ slug, filter, total }) {
   const [state, setState] = useState(null);
   useEffect(() => setState(null), [slug, String(filter)]);
@@ -141,9 +141,9 @@ export default function DeadLetters({ slug, session, route }) {
   return html`${bar}
     ${error && html`<${Failure} error=${error} what="The dead letters could not be read" retry=${reload} />`}
     <p class="muted" id="total">${list.complete ? words(list.read, "unresolved dead letter") + " in all" : "Of the newest " + count(list.read) + " unresolved dead letters read; there may be older ones"}${filtered ? ", " + count(list.matched) + " match" : ""}. Read ${shown && html`at ${clock(shown.at)}`}${!data && !error ? ", reading …" : ""}.</p>
-    ${list.read === 0 ? html`<${Empty} title="No dead letters"><p>An event that can never become a row would land here, with the code and the column that caused it: not JSON, a value that does not fit its column, a row that the table refuses.</p><//>`
+    ${list.read === 0 ? html`<${Empty} title="No dead letters"><p>An event that can never become a row would be here, with the code and the column that caused it: not JSON, a value that does not fit its column, a row that the table refuses.</p><//>`
       : all === 0 ? html`<${Empty} title="None matches"><p>No dead letter of this time and partition is among those read. <button type="button" onClick=${() => navigate(route.path)}>Show all</button></p><//>`
         : html`<${Groups} data=${list} route=${route} />
           <div class="bar"><${DryRun} slug=${slug} filter=${filter} total=${list.matched} /><${Redrive} slug=${slug} session=${session} query=${q} filter=${filter} onDone=${again} /></div>
-          ${list.matched > 0 ? html`<${Letters} data=${list} route=${route} />` : html`<${Empty} title="None matches"><p><button type="button" onClick=${() => navigate(route.path)}>Show all</button></p><//>`}`}`;
+          ${list.matched > 0 ? html`<${Newest} data=${list} route=${route} />` : html`<${Empty} title="None matches"><p><button type="button" onClick=${() => navigate(route.path)}>Show all</button></p><//>`}`}`;
 }

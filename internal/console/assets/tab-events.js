@@ -21,7 +21,7 @@ const place = (e) => e.partition + "-" + e.offset + (e.index ? "#" + e.index : "
 const where = (e) => e.topic + "/" + e.partition;
 const inOrder = new Intl.Collator("en", { numeric: true }).compare;
 
-// useEvents keeps the newest events of the stream, and what it says of the sample.
+// useEvents keeps the newest events of the stream, and what it reports of the sample.
 function useEvents(slug) {
   const kept = useRef(new Map()), frame = useRef(0);
   const [state, setState] = useState({ list: null, hello: null, status: null, topics: [] });
@@ -58,7 +58,7 @@ function Choice({ label, all, values, value, onInput }) {
   return html`<select aria-label=${label} value=${value || ""} onInput=${(e) => onInput(e.target.value)}><option value="">${all}</option>${list.map((v) => html`<option key=${v} value=${v}>${v}</option>`)}</select>`;
 }
 
-// First says that no event came yet, and how to send one.
+// First shows that no event came yet, and how to send one.
 function First({ integration, topics }) {
   const v = (integration && integration.verdict) || {};
   if (v.level === "error" || v.level === "off") return html`<${Empty} title="No events"><p>The integration is ${integration.state}: ${v.text}</p><//>`;
@@ -67,7 +67,7 @@ function First({ integration, topics }) {
     <${Code} label="Send an event" text=${`echo '{"type":"track","event":"test_event","message_id":"test-1","user_id":"u-1"}' |\n  kafka-console-producer.sh --bootstrap-server BROKER:9092 --topic ${topic}`} /><//>`;
 }
 
-// Sampled says which part of all events the list has.
+// Sampled shows which part of all events the list has.
 function Sampled({ status, shown, matching }) {
   const { seen } = status.sample;
   if (seen === 0) return null;
@@ -124,7 +124,7 @@ function List({ integration, route, live, opened }) {
   </div>`;
 }
 
-// Columns says which source fed each column of the row, and why it is NULL.
+// Columns shows which source fed each column of the row, and why it is NULL.
 const Columns = ({ list }) => html`<div class="region" tabindex="0" role="region" aria-label="Columns"><table><thead><tr><th scope="col">Column</th><th scope="col">Type</th><th scope="col">Value</th><th scope="col">Source</th></tr></thead>
   <tbody>${list.map((c) => html`<tr key=${c.name}><td><code>${c.name}</code></td><td class="muted">${c.type}</td><td class="wrap">${c.value ? html`<code>${c.value}</code>` : html`<span class="muted">NULL</span>`}</td><td class="wrap">${c.why ? html`<span class="muted">${c.why}</span>` : html`<code>${c.source || "–"}</code>`}</td></tr>`)}</tbody></table></div>`;
 

@@ -106,16 +106,6 @@ func (p *Page) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, p.source())
 }
 
-// serveGroup shows an integration over all members of its group.
-func (p *Page) serveGroup(v *view, w http.ResponseWriter, r *http.Request) {
-	if p.cfg.Group == nil {
-		fail(w, http.StatusNotFound, "this process does not look the group up")
-		return
-	}
-	only, _ := p.cfg.Group(r.Context()).Only(v.name)
-	writeJSON(w, http.StatusOK, only)
-}
-
 // serveConfig shows the effective configuration, which the source has redacted, and what
 // this member does with it.
 func (p *Page) serveConfig(v *view, w http.ResponseWriter, _ *http.Request) {

@@ -604,6 +604,20 @@ func TestRebinding(t *testing.T) {
 	open.want(200, http.MethodGet, "/live/events", "Host", "bridge.monitoring.svc:9400")
 }
 
+// With live events off, the state is served and no event is kept or shown.
+func TestLiveEventsOff(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeOff, DeadLetters: drawers}, healthy)
+	if s.events != nil {
+		t.Error("got a log of events")
+	}
+	for path, want := range map[string]int{"summary": 200, "history": 200, "partitions": 200, "config": 200, "status": 200, "members": 404, "events": 404, "events/1": 404, "events/0/1": 404, "stream": 404, "dead-letters": 404} {
+		if body := s.want(want, http.MethodGet, "/live/"+path); want == 404 && path != "members" && !strings.Contains(body, "ops.live_events is off") {
+			t.Errorf("/live/%s: got %s, want the setting named", path, body)
+		}
+	}
+	s.want(404, http.MethodPost, "/live/dead-letters/dry-run")
+}
+
 // The addresses of the page that was here lead to the console.
 func TestOldAddresses(t *testing.T) {
 	s := start(t, live.Config{Mode: live.ModeMetadata}, healthy)

@@ -25,6 +25,7 @@ import (
 
 // Modes of the page.
 const (
+	ModeOff      = "off"      // no events; the state of integrations and partitions only
 	ModeMetadata = "metadata" // names, ids and states; no values of fields
 	ModeFull     = "full"     // also events and their rows
 )
@@ -33,7 +34,7 @@ const base = ops.LivePath
 
 // Config of a Page.
 type Config struct {
-	Mode string // ModeMetadata or ModeFull
+	Mode string // one of the modes
 	// Group returns the state of all members. Default nil: the page does not show it.
 	Group ops.GroupSource
 	// DeadLetters returns what reads the dead letters of an integration; nil if it has no
@@ -98,12 +99,16 @@ func (p *Page) data(who *access.Control) *http.ServeMux {
 		"GET " + base + "events/{id}":                 p.serveEvent,
 		"GET " + base + "events/{partition}/{offset}": p.serveEventAt,
 		"GET " + base + "config":                      p.serveConfig,
-		"GET " + base + "group":                       p.serveGroup,
 		"GET " + base + "history":                     p.serveHistory,
 		"GET " + base + "partitions":                  p.servePartitions,
 		"GET " + base + "dead-letters":                p.serveDeadLetters,
 		"POST " + base + "dead-letters/dry-run":       p.serveDryRun,
 	} {
+		if p.cfg.Mode == ModeOff && (strings.Contains(pattern, "events") || strings.Contains(pattern, "stream") || strings.Contains(pattern, "dead-letters")) {
+			handler = func(_ *view, w http.ResponseWriter, _ *http.Request) {
+				fail(w, http.StatusNotFound, "events are not shown, because ops.live_events is off; set it to metadata or full")
+			}
+		}
 		mux.HandleFunc(pattern, authenticated(who, p.viewing(handler)))
 	}
 	return mux
@@ -118,9 +123,14 @@ func redirect(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
-// Events returns the event log of an integration, made on first use. All logs together
-// keep a bounded number of events and bytes of content.
-func (p *Page) Events(integration string) *EventLog { return p.view(integration).events }
+// Events returns the event log of an integration, made on first use; nil in ModeOff. All
+// logs together keep a bounded number of events and bytes of content.
+func (p *Page) Events(integration string) *EventLog {
+	if p.cfg.Mode == ModeOff {
+		return nil
+	}
+	return p.view(integration).events
+}
 
 // Forget drops the event log of an integration that was removed.
 func (p *Page) Forget(integration string) {
