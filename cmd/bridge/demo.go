@@ -18,7 +18,7 @@ import (
 )
 
 func newDemoCommand() *cobra.Command {
-	var o demo.Options
+	o := demo.Options{MaxEvents: 5_000_000}
 	var produceOnly bool
 	var output *outputForm
 	latency := "20ms"
@@ -90,7 +90,7 @@ The exit code is 1 if anything was lost. The demo ends after --events, after
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&o.Events, "events", 0, "stop after this many events")
+	f.IntVar(&o.Events, "events", 0, "stop after this many events; 0 is 5,000,000 at most")
 	f.DurationVar(&o.Duration, "duration", 0, "stop after this time; 0 means until --events or Ctrl-C (default 10m when neither is given)")
 	f.Float64Var(&o.Rate, "rate", 0, "events per second; 0 is as fast as possible (default 2000, or 0 with --events)")
 	f.IntVar(&o.Partitions, "partitions", 4, "partitions of the topic it creates")

@@ -36,14 +36,12 @@ const (
 	// quietTimeout is how long nothing may arrive at the end before the demo stops
 	// waiting and counts what is there.
 	quietTimeout = 30 * time.Second
-	// maxEvents bounds a demo that has no number of events: the emulator keeps the
-	// message id of each, at 40 bytes in each table.
-	maxEvents = 5_000_000
 )
 
-// Options describe a run. Topic, Transport, Log, Serve and Show are required.
+// Options describe a run. MaxEvents, Topic, Transport, Log, Serve and Show are required.
 type Options struct {
-	Events         int           // to produce; 0: until Duration or the context ends
+	Events         int           // to produce; 0: until Duration or the context ends, at most MaxEvents
+	MaxEvents      int           // bounds the memory: the emulator keeps each message id, at 40 bytes per table
 	Duration       time.Duration // 0: until Events or the context ends
 	Rate           float64       // events per second; 0: as fast as possible
 	Partitions     int           // of the topics that are created
@@ -118,6 +116,7 @@ type Report struct {
 // demo is one run: Kafka, the workspace, the bridge and the producer.
 type demo struct {
 	o         Options
+	open      bool // Options have no number of events
 	workspace *emulator.Emulator
 	table     *emulator.Table
 	brokers   string
@@ -129,10 +128,10 @@ type demo struct {
 // Run runs a demo until its events are delivered. When ctx ends it stops
 // producing, and waits for the events that are in flight.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
-	if o.Events == 0 {
-		o.Events = maxEvents
+	d := &demo{o: o, open: o.Events == 0}
+	if d.open {
+		d.o.Events = o.MaxEvents
 	}
-	d := &demo{o: o}
 	// What is set up here is torn down in reverse, also when ctx has ended.
 	down := context.WithoutCancel(ctx)
 	if d.workspace, err = startWorkspace(o.Latency); d.workspace != nil {
@@ -158,7 +157,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := createTopic(ctx, d.admin, o.Topic, o.Partitions, o.Kafka == ""); err != nil {
 		return nil, err
 	}
-	if d.producer, err = newProducer(d.brokers, o); err != nil {
+	if d.producer, err = newProducer(d.brokers, d.o); err != nil {
 		return nil, err
 	}
 	defer d.producer.close()

@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -14,22 +15,61 @@ import (
 	"github.com/datafly/bridge/internal/config"
 )
 
-// A bridge that refuses to deliver, for a missing table say, ends the demo.
-func TestBridgeThatEndsEarly(t *testing.T) {
-	gone := errors.New("there is no such table")
-	_, err := Run(t.Context(), Options{
-		Events: 1, Partitions: 1, Topic: "shop", Transport: "workspace", OpsAddress: "127.0.0.1:0", LogLevel: "error", ShowEvery: time.Minute,
+// quiet returns options for a run in a test, which show nothing.
+func quiet(topic string) Options {
+	return Options{
+		Partitions: 1, Topic: topic, Transport: "workspace", OpsAddress: "127.0.0.1:0", LogLevel: "error", ShowEvery: time.Minute, Sets: []string{"admin.address=127.0.0.1:0"},
 		Log: func(config.Log) *zap.Logger { return zap.NewNop() }, Message: func(string, ...any) {}, Show: func(Progress) {},
-		Serve: func(ctx context.Context, o app.Options, listening func(*app.App)) error {
+		Serve: func(ctx context.Context, o app.Options, listening func(*app.App)) (err error) {
 			a, err := app.New(ctx, o)
 			if err != nil {
 				return err
 			}
-			t.Cleanup(func() { _ = a.Close(ctx) })
+			defer func() { err = errors.Join(err, a.Close(ctx)) }()
+			if err := a.Listen(ctx); err != nil {
+				return err
+			}
 			listening(a)
-			return gone
+			return a.Run(ctx)
 		},
-	})
+	}
+}
+
+// A demo without a number of events ends at its bound, and invites to try the call.
+func TestAnOpenDemoIsBounded(t *testing.T) {
+	o := quiet("open")
+	o.MaxEvents = 50
+	var messages strings.Builder
+	o.Message = func(format string, args ...any) { fmt.Fprintf(&messages, format+"\n", args...) }
+	report, err := Run(t.Context(), o)
+	if err != nil || report.Produced != 50 || report.Distinct != 50 || report.Lost != 0 {
+		t.Fatalf("got %+v, %v, want 50 events", report, err)
+	}
+	if got := messages.String(); !strings.Contains(got, "console and install API: http://127.0.0.1:") || !strings.Contains(got, "curl -X POST http://localhost:") {
+		t.Errorf("got %q, want the console and the call", got)
+	}
+	messages.Reset()
+	o.Events, o.Topic = 10, "closed"
+	if report, err := Run(t.Context(), o); err != nil || report.Produced != 10 || strings.Contains(messages.String(), "curl") || !strings.Contains(messages.String(), "console") {
+		t.Errorf("with a number of events: got %+v, %v and %q, want 10 events and the console alone", report, err, messages.String())
+	}
+}
+
+// A bridge that refuses to deliver, for a missing table say, ends the demo.
+func TestBridgeThatEndsEarly(t *testing.T) {
+	gone := errors.New("there is no such table")
+	o := quiet("shop")
+	o.Events = 1
+	o.Serve = func(ctx context.Context, o app.Options, listening func(*app.App)) error {
+		a, err := app.New(ctx, o)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = a.Close(ctx) })
+		listening(a)
+		return gone
+	}
+	_, err := Run(t.Context(), o)
 	if !errors.Is(err, gone) || strings.Count(err.Error(), gone.Error()) != 1 {
 		t.Errorf("got %v, want the error of the bridge, once", err)
 	}

@@ -55,7 +55,7 @@ func (d *demo) invite() {
 		return
 	}
 	d.o.Message("console and install API: http://%s", address)
-	if d.o.Events != maxEvents {
+	if !d.open {
 		return
 	}
 	_, port, _ := net.SplitHostPort(address)
