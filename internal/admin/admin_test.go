@@ -583,8 +583,8 @@ func TestReplayOnlyWhileDisabled(t *testing.T) {
 	r.expect(t, 200, "", "POST", at+"/replay", `{"to":"earliest"}`)
 	r.expect(t, 409, "STILL_ENABLED", "POST", at+"/replay?dry_run=false", `{"to":"earliest"}`)
 	r.expect(t, 200, "", "POST", at+"/disable", "")
-	r.expect(t, 200, "", "POST", at+"/replay?dry_run=false", `{"to":"earliest","reason":"because"}`)
-	if got := r.ops.replays; len(got) != 2 || got[0].Execute || !got[1].Execute || got[1].By != "local" || got[1].Reason != "because" {
+	r.expect(t, 200, "", "POST", at+"/replay?dry_run=false", `{"to":"earliest","reason":"because"}`, "Idempotency-Key", "r1")
+	if got := r.ops.replays; len(got) != 2 || got[0].Execute || !got[1].Execute || got[1].By != "local" || got[1].RequestID != "r1" || got[1].Reason != "because" {
 		t.Errorf("got %+v", got)
 	}
 	if n := r.logs.FilterMessage("integration replayed").Len(); n != 1 {

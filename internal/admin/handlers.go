@@ -209,7 +209,7 @@ func (c *call) replay() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.By, r.Execute = c.who.Name, !c.dryRun; r.Execute && i.Enabled {
+	if r.By, r.RequestID, r.Execute = c.who.Name, c.id, !c.dryRun; r.Execute && i.Enabled {
 		return nil, &failure{Status: http.StatusConflict, Code: manage.StillEnabled, Message: "the integration is enabled, and a replay sets its offsets only while it is not", Remedy: "disable it, replay, and enable it again"}
 	}
 	report, err := c.cfg.Operations.Replay(c.r.Context(), i.Slug, r)
@@ -251,7 +251,7 @@ func (c *call) redrive() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.By, r.Execute = c.who.Name, !c.dryRun
+	r.By, r.RequestID, r.Execute = c.who.Name, c.id, !c.dryRun
 	report, err := c.cfg.Operations.Redrive(c.r.Context(), i.Slug, r)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/rand"
 	"slices"
 
 	"github.com/datafly/bridge/internal/admin"
@@ -52,12 +51,12 @@ func (a *App) operations() operations.Options {
 		All: a.wantedNow, Base: a.base.Load,
 		StoreTopics: func() []string { topic := a.base.Load().Store.Topic; return []string{topic, topic + "-audit"} },
 		Kafka:       a.lookUps, Connections: a.connections, Version: a.o.Version, Log: a.log,
-		Note: func(ctx context.Context, slug, action, by, reason string, result map[string]any) error {
+		Note: func(ctx context.Context, slug, action, by, requestID, reason string, result map[string]any) error {
 			changed := make(map[string]store.Changed, len(result))
 			for key, value := range result {
 				changed[key] = store.Changed{New: value}
 			}
-			return a.installed.manager.Note(ctx, slug, action, changed, manage.Who{By: by, Reason: reason, RequestID: "req_" + rand.Text()[:12]})
+			return a.installed.manager.Note(ctx, slug, action, changed, manage.Who{By: by, Reason: reason, RequestID: requestID})
 		},
 	}
 }

@@ -33,7 +33,7 @@ type Options struct {
 	Connections *zerobus.Connections // nil: each operation has its own
 	// Note adds an entry to the audit log: action is integration.replayed or
 	// integration.redriven, result what was done. Nil without a store.
-	Note    func(ctx context.Context, slug, action, by, reason string, result map[string]any) error
+	Note    func(ctx context.Context, slug, action, by, requestID, reason string, result map[string]any) error
 	Version string
 	Log     *zap.Logger
 	Now     func() time.Time // nil: time.Now
@@ -81,13 +81,13 @@ func (p *Process) begin(ctx context.Context, patience, timeout time.Duration) (c
 }
 
 // note adds an entry to the audit log. ctx may have ended: what was done is noted.
-func (p *Process) note(ctx context.Context, slug, action, by, reason string, result map[string]any) error {
+func (p *Process) note(ctx context.Context, slug, action, by, requestID, reason string, result map[string]any) error {
 	if p.o.Note == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancel()
-	if err := p.o.Note(ctx, slug, action, by, reason, result); err != nil {
+	if err := p.o.Note(ctx, slug, action, by, requestID, reason, result); err != nil {
 		return fmt.Errorf("it was done, and could not be added to the audit log: %w; the log of the bridge has the entry", err)
 	}
 	return nil
@@ -117,7 +117,7 @@ func (p *Process) Replay(ctx context.Context, slug string, r pipeline.ReplayRequ
 		return none, err
 	}
 	if report.Executed {
-		err = p.note(ctx, i.Name, "integration.replayed", r.By, r.Reason, map[string]any{"to": report.To, "group": report.Group, "delivered_again": report.Totals.Again, "skipped": report.Totals.Skipped, "offsets": report.Offsets()})
+		err = p.note(ctx, i.Name, "integration.replayed", r.By, r.RequestID, r.Reason, map[string]any{"to": report.To, "group": report.Group, "delivered_again": report.Totals.Again, "skipped": report.Totals.Skipped, "offsets": report.Offsets()})
 	}
 	return report.ReplayReport, err
 }
@@ -197,7 +197,7 @@ func (p *Process) Redrive(ctx context.Context, slug string, r pipeline.RedriveRe
 	}
 	report.Groups = append([]*deadletter.Group{}, report.Groups...)
 	if report.Executed && report.Matched > 0 {
-		err = p.note(ctx, i.Name, "integration.redriven", r.By, r.Reason, map[string]any{"matched": report.Matched, "delivered": report.Delivered, "rows": report.Rows, "rejected": report.Rejected, "filtered": report.Filtered, "failed": report.Failed})
+		err = p.note(ctx, i.Name, "integration.redriven", r.By, r.RequestID, r.Reason, map[string]any{"matched": report.Matched, "delivered": report.Delivered, "rows": report.Rows, "rejected": report.Rejected, "filtered": report.Filtered, "failed": report.Failed})
 	}
 	return report.RedriveReport, err
 }

@@ -76,8 +76,8 @@ func newStage(t *testing.T) *stage {
 		},
 		All: func() []config.Integration { return []config.Integration{s.orders} }, Base: func() *config.Config { return s.orders.Config },
 		StoreTopics: func() []string { return []string{"bridge-integrations", "bridge-integrations-audit"} }, Kafka: cl,
-		Note: func(_ context.Context, slug, action, by, reason string, result map[string]any) error {
-			s.notes = append(s.notes, fmt.Sprintf("%s %s %s %s %v", slug, action, by, reason, result))
+		Note: func(_ context.Context, slug, action, by, requestID, reason string, result map[string]any) error {
+			s.notes = append(s.notes, fmt.Sprintf("%s %s %s %s %s %v", slug, action, by, requestID, reason, result))
 			return s.noteErr
 		},
 		Version: "test", Log: zap.NewNop(), Now: func() time.Time { return s.now },
@@ -175,7 +175,7 @@ func TestReplayOnlyWhileDisabled(t *testing.T) {
 	s.produce(orderEvents(6)...)
 	s.delivered(6)
 	replay := func(r pipeline.ReplayRequest) (pipeline.ReplayReport, error) {
-		r.By, r.Reason = "alice", "a fixed blueprint"
+		r.By, r.RequestID, r.Reason = "alice", "req_1", "a fixed blueprint"
 		return s.Replay(t.Context(), "orders", r)
 	}
 	dry, err := replay(pipeline.ReplayRequest{To: "earliest"})
@@ -216,7 +216,7 @@ func TestReplayOnlyWhileDisabled(t *testing.T) {
 	if err != nil || !done.Executed || done.Totals.Again != 4 {
 		t.Fatalf("got %+v and %v, want 4 events again", done, err)
 	}
-	if len(s.notes) != 1 || !strings.HasPrefix(s.notes[0], "orders integration.replayed alice a fixed blueprint map[delivered_again:4 group:") {
+	if len(s.notes) != 1 || !strings.HasPrefix(s.notes[0], "orders integration.replayed alice req_1 a fixed blueprint map[delivered_again:4 group:") {
 		t.Errorf("got notes %q, want one of the replay", s.notes)
 	}
 	_, err = replay(pipeline.ReplayRequest{To: "latest", Execute: true})
@@ -245,7 +245,7 @@ func TestRedriveIsNoted(t *testing.T) {
 	}
 	redrive := func(execute bool) pipeline.RedriveReport {
 		t.Helper()
-		r, err := s.Redrive(t.Context(), "orders", pipeline.RedriveRequest{By: "alice", Reason: "revenue", Execute: execute})
+		r, err := s.Redrive(t.Context(), "orders", pipeline.RedriveRequest{By: "alice", RequestID: "req_2", Reason: "revenue", Execute: execute})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +265,7 @@ func TestRedriveIsNoted(t *testing.T) {
 	if got := len(s.ws.Table("datafly.events.stream").Rows(nil)); got != before+3 {
 		t.Errorf("got %d rows, want %d", got, before+3)
 	}
-	if len(s.notes) != 1 || !strings.HasPrefix(s.notes[0], "orders integration.redriven alice revenue map[delivered:3 ") {
+	if len(s.notes) != 1 || !strings.HasPrefix(s.notes[0], "orders integration.redriven alice req_2 revenue map[delivered:3 ") {
 		t.Errorf("got notes %q, want one of the redrive", s.notes)
 	}
 	if r := redrive(true); r.Matched != 0 || len(s.notes) != 1 {

@@ -26,8 +26,9 @@ type ReplayRequest struct {
 	AllowSkip  bool     `json:"allow_skip,omitempty"`
 	Reason     string   `json:"reason,omitempty"`
 
-	By      string `json:"-"`
-	Execute bool   `json:"-"` // false: a dry run
+	By        string `json:"-"`
+	RequestID string `json:"-"`
+	Execute   bool   `json:"-"` // false: a dry run
 }
 
 // ReplayReport is what a replay did, or would do.
@@ -65,8 +66,9 @@ type RedriveRequest struct {
 	Limit  int    `json:"limit,omitempty"` // 0: all
 	Reason string `json:"reason,omitempty"`
 
-	By      string `json:"-"`
-	Execute bool   `json:"-"` // false: a dry run
+	By        string `json:"-"`
+	RequestID string `json:"-"`
+	Execute   bool   `json:"-"` // false: a dry run
 }
 
 // RedriveReport is what a redrive did, or would do.
