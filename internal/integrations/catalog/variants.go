@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/datafly/bridge/internal/plaintext"
 	"github.com/datafly/bridge/mapping"
@@ -19,15 +20,20 @@ const maxFiles = 100
 // variantKey is what the name of a file must be, without its extension.
 var variantKey = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,38}[a-z0-9])?$`)
 
-// variants returns the built-in variants and those of dir. The error is about dir itself.
-func variants(dir string) ([]Variant, error) {
-	var all []Variant
+// builtins returns the built-in variants. They are read-only.
+var builtins = sync.OnceValue(func() (all []Variant) {
 	for _, key := range mapping.Builtins() {
 		text, _ := mapping.Builtin(key)
 		v := describe(key, key+".yaml", text)
 		v.Blueprint = ""
 		all = append(all, v)
 	}
+	return all
+})
+
+// variants returns the built-in variants and those of dir. The error is about dir itself.
+func variants(dir string) ([]Variant, error) {
+	all := slices.Clone(builtins())
 	if dir == "" {
 		return all, nil
 	}

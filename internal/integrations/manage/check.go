@@ -15,7 +15,8 @@ import (
 const (
 	checkTimeout = 20 * time.Second // of all steps
 	stepTimeout  = 8 * time.Second
-	maxChecks    = 4 // that run at a time
+	maxChecks    = 4               // that run at a time
+	installTurn  = 1 * time.Second // an install waits for its turn, then it is not tested
 )
 
 var nopLog = zap.NewNop()
@@ -25,7 +26,7 @@ var nopLog = zap.NewNop()
 func (m *Manager) Check(ctx context.Context, id string, p *Patch, step func(pipeline.CheckStep)) error {
 	d := m.o.Files()
 	if i := fileOf(d, id); i != nil && p == nil {
-		return m.check(ctx, i.Config, step)
+		return m.check(ctx, i.Config, checkTimeout, step)
 	}
 	state, err := m.state(ctx)
 	if err != nil {
@@ -47,7 +48,7 @@ func (m *Manager) Check(ctx context.Context, id string, p *Patch, step func(pipe
 	if err != nil {
 		return err
 	}
-	return m.check(ctx, c, step)
+	return m.check(ctx, c, checkTimeout, step)
 }
 
 // withSecrets returns the configuration of a draft of r with the secrets that were given, and
@@ -84,7 +85,7 @@ func (m *Manager) CheckRequest(ctx context.Context, r Request, step func(pipelin
 	if len(f) > 0 {
 		return f.refusal()
 	}
-	return m.check(ctx, i.Config, step)
+	return m.check(ctx, i.Config, checkTimeout, step)
 }
 
 // checkInstalled returns the steps of the check of what was just installed.
@@ -93,18 +94,20 @@ func (m *Manager) checkInstalled(ctx context.Context, d *config.Deployment, r *s
 	if len(f) > 0 {
 		return nil, f.refusal()
 	}
-	err = m.check(ctx, i.Config, func(s pipeline.CheckStep) { steps = append(steps, s) })
+	err = m.check(ctx, i.Config, installTurn, func(s pipeline.CheckStep) { steps = append(steps, s) })
 	return steps, err
 }
 
-// check runs the steps within 20 seconds, the wait for other checks included.
-func (m *Manager) check(ctx context.Context, c *config.Config, step func(pipeline.CheckStep)) error {
+// check runs the steps within 20 seconds, the wait for its turn included.
+func (m *Manager) check(ctx context.Context, c *config.Config, turn time.Duration, step func(pipeline.CheckStep)) error {
 	within, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
+	patience, stop := context.WithTimeout(within, turn)
+	defer stop()
 	select {
 	case m.checks <- struct{}{}:
 		defer func() { <-m.checks }()
-	case <-within.Done():
+	case <-patience.Done():
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -272,6 +272,45 @@ func TestOneNameAtOneInstant(t *testing.T) {
 	}
 }
 
+// Installations at the same time through two members are each whole: a record and its audit
+// entry.
+func TestManyAtOnce(t *testing.T) {
+	s := newSite(t)
+	const many = 60
+	other, _ := s.member(nil)
+	errs := make([]error, many)
+	var wg sync.WaitGroup
+	for n := range many {
+		m := []*manage.Manager{s.Manager, other}[n%2]
+		wg.Go(func() {
+			r := s.request(fmt.Sprint("n", n))
+			r.Config["workspace_url"] = "https://127.0.0.1:1" // nothing to wait for
+			_, errs[n] = m.Install(s.within(), r, who(fmt.Sprint("install-", n)), false)
+		})
+	}
+	wg.Wait()
+	installed := 0
+	for n, err := range errs {
+		switch code(t, err) {
+		case "":
+			installed++
+			if _, err := s.Get(s.within(), fmt.Sprint("n", n)); err != nil {
+				t.Errorf("n%d: %v", n, err)
+			}
+		case manage.StoreUnavailable: // the other member was always faster
+			if _, err := s.Get(s.within(), fmt.Sprint("n", n)); err == nil {
+				t.Errorf("n%d is installed and was refused: %v", n, errs[n])
+			}
+		default:
+			t.Errorf("n%d: %v", n, err)
+		}
+	}
+	audit, err := s.Audit(s.within(), "", 2*many)
+	if err != nil || len(audit) != installed || installed < many/2 || len(s.read().Records) != installed {
+		t.Errorf("got %d installed, %d records and %d audit entries, %v", installed, len(s.read().Records), len(audit), err)
+	}
+}
+
 func TestWithoutKeys(t *testing.T) {
 	s := newSite(t)
 	s.write(s.file, "kafka: {brokers: ["+strings.Join(s.broker.Addrs(), ", ")+"]}\nstore: {enabled: true}\n")
