@@ -133,6 +133,10 @@ virtual: ## Run the delivery core in virtual time: every moment of a rebalance, 
 chaos: ## Prove on real brokers that nothing is lost while things go wrong, for DURATION
 	go -C test run ./chaos -seed $(SEED) -duration $(DURATION)
 
+.PHONY: store-chaos
+store-chaos: ## Prove on real brokers that the store of integrations loses no change, for DURATION
+	go -C test run ./storechaos -seed $(SEED) -duration $(DURATION)
+
 .PHONY: mutants
 mutants: ## Build the bridge with known mistakes; each must be found as make chaos finds them
 	go -C test run ./chaos mutants -seed 5

@@ -73,6 +73,7 @@ var arrows = map[string][]string{
 	"test/connectproxy":             {},
 	"test/oidc":                     {"internal/buildtest"},
 	"test/sdk":                      {"test/connectproxy", "zerobus", "zerobus/emulator"},
+	"test/storechaos":               {"internal/integrations/store", "internal/kafka", "internal/kafkatest"},
 	"test/chaos":                    {"internal/buildtest", "internal/kafkatest", "internal/oracle", "internal/traffic", "zerobus/emulator"},
 	"bench":                         {"internal/buildtest", "internal/config", "internal/kafkatest", "internal/memory", "internal/oracle", "internal/traffic", "zerobus", "zerobus/emulator"},
 	"cmd/bridge":                    {"consumer", "mapping", "zerobus", "zerobus/emulator", "internal/app", "internal/blueprinttest", "internal/config", "internal/deadletter", "internal/demo", "internal/hangup", "internal/integrations/manage", "internal/integrations/store", "internal/kafka", "internal/logwriter", "internal/memory", "internal/operations", "internal/ops", "internal/pipeline", "internal/plaintext", "internal/setup", "internal/spelling", "internal/terminal"},
