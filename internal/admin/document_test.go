@@ -162,11 +162,15 @@ func (d *documentOf) find(t reflect.Type, embedded bool) {
 	}
 }
 
+// anything is not the schema true, which generators of clients do not know.
+var anything = &jsonschema.Schema{Description: "Any JSON value."}
+
 // known are the schemas of types that a schema refers to.
 func (d *documentOf) known(without reflect.Type) map[reflect.Type]*jsonschema.Schema {
 	schemas := map[reflect.Type]*jsonschema.Schema{
 		reflect.TypeFor[time.Time]():        {Type: "string", Format: "date-time"},
-		reflect.TypeFor[json.RawMessage]():  {},
+		reflect.TypeFor[json.RawMessage]():  anything,
+		reflect.TypeFor[any]():              anything,
 		reflect.TypeFor[consumer.Seconds](): {Type: "number"},
 		reflect.TypeFor[consumer.Events]():  {Type: "string"},
 		reflect.TypeFor[[]byte]():           {Type: "string", ContentEncoding: "base64"},

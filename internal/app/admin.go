@@ -23,6 +23,9 @@ func (a *App) newAdmin(cfg *config.Config) (*ops.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if keys, err := cfg.Store.ReadKeys(); err == nil && len(keys) > 0 {
+		who.SealSessions(keys[0]) // which all members have: a browser may reach any of them
+	}
 	c := admin.Config{Manager: a.installed.manager, Operations: operations.New(a.operations()), Access: who, Group: a.group.Status, RateLimit: s.RateLimit, Log: a.log,
 		Console: console.New(console.Config{Access: who, Admin: true, Facts: a.facts}), Live: a.page.Handler(who)}
 	api := admin.New(c)

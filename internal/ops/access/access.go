@@ -5,6 +5,7 @@ package access
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -103,17 +104,28 @@ func New(token func() (string, error), loopback bool) *Control {
 // NewControl returns a Control with identities. Without tokens every request has the
 // identity open.
 func NewControl(tokens Tokens, open Identity, loopback bool) *Control {
-	var key [32]byte         // of the sessions of this process
-	_, _ = rand.Read(key[:]) // never fails
-	block, err := aes.NewCipher(key[:])
+	var secret [32]byte         // of this process
+	_, _ = rand.Read(secret[:]) // never fails
+	c := &Control{tokens: tokens, open: open, loopback: loopback, now: time.Now, peers: make(map[string]*rate.Limiter)}
+	c.SealSessions(secret[:])
+	return c
+}
+
+// SealSessions has the sessions sealed with a key that is derived from secret, instead
+// of one of this process: members that share the secret accept each other's. Call it
+// before the first request.
+func (c *Control) SealSessions(secret []byte) {
+	key, err := hkdf.Key(sha256.New, secret, nil, "bridge browser sessions", 32)
+	if err != nil {
+		panic(err) // the length is one that HKDF allows
+	}
+	block, err := aes.NewCipher(key)
 	if err != nil {
 		panic(err) // the key has the right size
 	}
-	seal, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
+	if c.seal, err = cipher.NewGCMWithRandomNonce(block); err != nil {
 		panic(err) // AES has the right block size
 	}
-	return &Control{tokens: tokens, open: open, loopback: loopback, seal: seal, now: time.Now, peers: make(map[string]*rate.Limiter)}
 }
 
 // Verdict is the result of an authentication.
@@ -274,8 +286,8 @@ func (c *Control) session(r *http.Request) string {
 	return token
 }
 
-// StartSession sets the cookie for the paths below path. It holds the token, encrypted
-// with a key of this process: a token that is replaced or expires ends its sessions.
+// StartSession sets the cookie for the paths below path. It holds the token, encrypted:
+// a token that is replaced or expires ends its sessions.
 func (c *Control) StartSession(w http.ResponseWriter, r *http.Request, path, token string) {
 	if c.tokens != nil {
 		plain := fmt.Appendf(nil, "%d %s", c.now().Add(sessionLife).Unix(), token)

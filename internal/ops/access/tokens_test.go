@@ -217,6 +217,24 @@ func TestJSONWebTokens(t *testing.T) {
 	}
 }
 
+// Members with one secret accept each other's sessions: a load balancer may send a
+// browser to any of them.
+func TestSessionsOfAllMembers(t *testing.T) {
+	path := write(t, "tokens", "anna editor "+hashed("a"))
+	var members [2]*access.Control
+	for i := range members {
+		members[i] = access.NewControl(access.Files{Tokens: path}.Lookup(), access.Identity{}, false)
+		members[i].SealSessions([]byte("shared"))
+	}
+	w := httptest.NewRecorder()
+	members[0].StartSession(w, httptest.NewRequest(http.MethodPost, "/login", nil), "/", "a")
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.AddCookie(w.Result().Cookies()[0])
+	if who, v := members[1].Identify(r); v != access.Granted || who.Name != "anna" {
+		t.Errorf("got %v %v, want the session of the other member", who, v)
+	}
+}
+
 // A session has the identity of its token, and ends with it.
 func TestSessionsFollowTheirToken(t *testing.T) {
 	path := write(t, "tokens", "anna editor "+hashed("a"))
@@ -239,6 +257,10 @@ func TestSessionsFollowTheirToken(t *testing.T) {
 	elsewhere := access.NewControl(access.Files{Tokens: path}.Lookup(), access.Identity{}, false)
 	if _, v := elsewhere.Identify(r); v != access.NoToken {
 		t.Errorf("at another process: got %v", v)
+	}
+	elsewhere.SealSessions([]byte("shared"))
+	if _, v := elsewhere.Identify(r); v != access.NoToken {
+		t.Errorf("at a process with a secret that this one has not: got %v", v)
 	}
 	if err := os.WriteFile(path, []byte("anna viewer "+hashed("a")), 0o600); err != nil {
 		t.Fatal(err)
