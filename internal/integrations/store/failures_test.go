@@ -189,6 +189,25 @@ func TestWrongPolicy(t *testing.T) {
 	}
 }
 
+// A policy that changes later is found within an hour, and by a change within a minute.
+func TestPolicyChanges(t *testing.T) {
+	t.Parallel()
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		o := options(b, kafkatest.Name(t))
+		var ahead atomic.Int64 // of the clock
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		f, s := follow(t, o), open(t, o)
+		update(t, s, "r1", installing("orders"))
+		f.await(t, "orders@1")
+		_, err := admin(t, b).AlterTopicConfigs(within(t), []kadm.AlterConfig{{Name: "cleanup.policy", Value: kadm.StringPtr("delete")}}, o.Topic)
+		must(t, err)
+		ahead.Add(int64(time.Minute + time.Second))
+		refused(t, s, store.WrongPolicy)
+		ahead.Add(int64(time.Hour))
+		f.await(t, "orders@1 !wrong_policy")
+	})
+}
+
 // A partition that is added later makes the store read-only, too.
 func TestPartitionIsAdded(t *testing.T) {
 	t.Parallel()

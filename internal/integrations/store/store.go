@@ -55,6 +55,7 @@ type Store struct {
 	topics   *Problem  // what that check found
 	queue    []*change
 	closed   bool
+	noPolicy sync.Once // logs that the configuration of the topics cannot be read
 
 	folded chan struct{} // has a value after the state may have changed
 

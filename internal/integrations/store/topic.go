@@ -139,7 +139,9 @@ func (s *Store) policy(ctx context.Context, cl *kafka.Client, topic, want string
 		err = found[0].Err
 	}
 	if err != nil || len(found) != 1 {
-		s.o.Log.Info("store topic not verified: its configuration cannot be read", zap.String("topic", topic), zap.Error(err))
+		s.noPolicy.Do(func() {
+			s.o.Log.Info("policy of the store topic not verified", zap.String("topic", topic), zap.Error(err))
+		})
 		return nil
 	}
 	for _, kv := range found[0].Configs {
