@@ -101,7 +101,7 @@ func TestVariantsOfFiles(t *testing.T) {
 	for name, text := range map[string]string{
 		"media.yaml": media, "shop-2.yml": "version: 2\nextends: retail\n", "plain.json": `{"version": 2, "extends": "default"}`,
 		"bad.yaml": "version: 2\nextends: default\nglobals: {}\n", "broken.yaml": "{", "unfit.yaml": "version: 2\nglobal: {mappings: [{source: a, target: a, type: INT, default_value: x}]}\n",
-		"retail.yaml": media, "media.json": media, "My Shop.yaml": media, ".hidden.yaml": "{", "readme.txt": "{",
+		"retail.yaml": media, "media.json": media, "My Shop.yaml": media, "large.yaml": media + "#" + strings.Repeat("x", 128<<10), ".hidden.yaml": "{", "readme.txt": "{",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -112,7 +112,7 @@ func TestVariantsOfFiles(t *testing.T) {
 	}
 	problems := map[string]string{ // by key; "" is a variant that can be installed
 		"default": "", "retail": "", "media": "", "shop-2": "", "plain": "", "bad": `unknown key "globals"`, "broken": "not valid YAML", "unfit": "default_value",
-		"My Shop": "is not the name of a variant", "folder": "is a directory",
+		"My Shop": "is not the name of a variant", "folder": "is a directory", "large": "cannot be read: ",
 	}
 	got := vendor(t, dir).Variants
 	taken := map[string]string{}

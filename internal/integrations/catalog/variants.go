@@ -14,8 +14,9 @@ import (
 	"github.com/datafly/bridge/mapping"
 )
 
-// maxFiles bounds the variants of a folder.
-const maxFiles = 100
+// The bounds of a folder: how many variants, and the bytes of each, which become part of
+// a record of the store.
+const maxFiles, maxBytes = 100, 128 << 10
 
 // variantKey is what the name of a file must be, without its extension.
 var variantKey = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,38}[a-z0-9])?$`)
@@ -44,7 +45,7 @@ func variants(dir string) ([]Variant, error) {
 	for _, name := range names {
 		file, key := filepath.Join(dir, name), strings.TrimSuffix(name, filepath.Ext(name))
 		v := Variant{Key: key, Name: key, DefaultConfig: map[string]any{}}
-		data, err := plaintext.ReadFile(file, plaintext.MaxText)
+		data, err := plaintext.ReadFile(file, maxBytes)
 		switch {
 		case !variantKey.MatchString(key):
 			v.Problem = fmt.Sprintf("%q is not the name of a variant; name the file with lower-case letters, digits, - and _, at most 40", key)
