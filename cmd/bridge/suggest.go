@@ -72,7 +72,7 @@ func nextUsage(cmd *cobra.Command, err error) string {
 	} else if len(problems) > 0 {
 		return helpOnKeys(problems)
 	} else if errors.As(err, &blueprint) {
-		if _, builtin := mapping.Builtin(strings.TrimSuffix(blueprint.File, ".yaml")); blueprint.File != "" && !builtin {
+		if _, builtin := mapping.Builtin(strings.TrimSuffix(blueprint.File, ".yaml")); blueprint.File != "" && blueprint.File != "mapping.blueprint_text" && !builtin {
 			if validate, _, ferr := cmd.Root().Find([]string{"blueprint", "validate"}); ferr == nil && validate.Name() == "validate" {
 				return "bridge blueprint validate " + shellWord(blueprint.File)
 			}

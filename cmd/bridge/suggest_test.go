@@ -80,6 +80,7 @@ func TestFailuresEndWithTheNextCommand(t *testing.T) {
 		// the blueprint
 		{"map --blueprint absent.yaml", "", 2, "bridge map --help"},
 		{"map --explain", "{}\nnonsense\n", 1, "bridge help blueprint"},
+		{"map --set mapping.blueprint_text=nonsense", "", 2, "bridge help blueprint"},
 		{"map", "nonsense\n", 1, "bridge map --explain"},
 		// connections
 		{"check --timeout 30s" + noKafka + noTarget, "", 1, "bridge help config kafka"},
