@@ -3,8 +3,13 @@ package manage_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/integrations/manage"
 )
 
@@ -56,6 +61,49 @@ func judge(t *testing.T, i manage.Integration, err error) {
 			if f.Field == "" || f.Message == "" || f.Remedy == "" {
 				t.Fatalf("got %+v", f)
 			}
+		}
+	}
+}
+
+// Each key of the configuration, and each field of a request, with values of every kind.
+func TestValuesOfEveryKind(t *testing.T) {
+	s := newSite(t)
+	s.configure("kafka.topics: [events]\n")
+	s.put("web", nil)
+	values := []string{`null`, `"\u0000"`, `{"a":{"b":{"c":{"d":{"e":1}}}}}`, `-1`, `["a",["b"],null,{}]`, `"` + strings.Repeat("x", 5000) + `"`, `true`, `""`, `"***"`}
+	try := func(body string, update bool) {
+		t.Helper()
+		var r manage.Request
+		var p manage.Patch
+		if json.Unmarshal([]byte(body), &r) == nil {
+			if r.Name == "" {
+				r.Name = "x"
+			}
+			whole := s.request("x").Config
+			maps.Copy(whole, r.Config)
+			r.Config = whole
+			got, err := s.Validate(t.Context(), r)
+			judge(t, got, err)
+		}
+		if update && json.Unmarshal([]byte(body), &p) == nil {
+			got, err := s.Update(t.Context(), "web", p, 0, who("x"), true)
+			judge(t, got.Integration, err)
+		}
+	}
+	fields := []string{"name", "variant", "config", "delivery_mode", "enabled", "slug", "source", "blueprint", "mapping", "rejects", "delivery", "consent_categories"}
+	for _, k := range config.Keys() {
+		section, path, _ := strings.Cut(k.Path, ".")
+		if field := map[string]string{"zerobus": "config", "kafka": "source", "mapping": "mapping", "rejects": "rejects", "delivery": "delivery"}[section]; field != "" {
+			fields = append(fields, field+"."+path)
+		}
+	}
+	for _, field := range fields {
+		for n, value := range values {
+			body := value
+			for _, name := range slices.Backward(strings.Split(field, ".")) {
+				body = fmt.Sprintf("{%q: %s}", name, body)
+			}
+			try(body, n < 3)
 		}
 	}
 }
