@@ -224,9 +224,13 @@ redacted. An integration that no file describes is looked up in the store.`,
 			}
 			all := d.Integrations
 			if named := func(i config.Integration) bool { return i.Name == args[0] }; d.Base.Store.Enabled && !slices.ContainsFunc(all, named) {
-				err = withStore(cmd, storeTimeout, func(_ context.Context, m *manage.Manager, s *store.Store) error {
+				err = withStore(cmd, storeTimeout, func(ctx context.Context, m *manage.Manager, s *store.Store) error {
+					state, err := s.Read(ctx)
+					if err != nil {
+						return err
+					}
 					var problems map[string]error
-					all, problems = m.Wanted(s.State())
+					all, problems = m.Wanted(state)
 					return problems[args[0]]
 				})
 				if err != nil {

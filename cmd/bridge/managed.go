@@ -29,8 +29,7 @@ const storeTimeout = 3 * time.Minute
 // noStore is the remedy of a command that needs a store.
 const noStore = "this configuration has no store of integrations; set store.enabled: true, or edit the file that describes the integration"
 
-// withStore calls do with the store of the configuration and its manager. The store has
-// been read.
+// withStore calls do with the store of the configuration and its manager.
 func withStore(cmd *cobra.Command, timeout time.Duration, do func(context.Context, *manage.Manager, *store.Store) error) error {
 	d, err := loadDeployment(cmd, "", true)
 	if err != nil {
@@ -52,9 +51,6 @@ func withStore(cmd *cobra.Command, timeout time.Duration, do func(context.Contex
 	}
 	s := store.New(store.Options{Topic: d.Base.Store.Topic, Connection: cl.Connection, Keys: d.Base.Store.ReadKeys, Log: log})
 	defer s.Close()
-	if _, err := s.Read(ctx); err != nil {
-		return err
-	}
 	return explained(do(ctx, manage.New(manage.Options{Store: s, Files: func() *config.Deployment { return d }, Version: version()}), s))
 }
 
@@ -190,11 +186,12 @@ func writeChanges(b *strings.Builder, look terminal.Style, changes map[string]st
 func completeInstalled(cmd *cobra.Command) {
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 		if len(args) == 0 {
-			_ = withStore(cmd, 2*time.Second, func(_ context.Context, _ *manage.Manager, s *store.Store) error { // else there is nothing to complete
-				for _, r := range s.State().Records {
+			_ = withStore(cmd, 2*time.Second, func(ctx context.Context, _ *manage.Manager, s *store.Store) error { // else there is nothing to complete
+				state, err := s.Read(ctx)
+				for _, r := range state.Records {
 					names = append(names, r.Slug+"\t"+plaintext.ShortLine(r.Name, 100))
 				}
-				return nil
+				return err
 			})
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp

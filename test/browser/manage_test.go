@@ -170,7 +170,7 @@ func TestConsoleBlueprint(t *testing.T) {
 		p.text("main", "1 problem")
 		p.act("#recent")
 		p.choose(`select[aria-label="Recent events"]`, "signal.events/1/41")
-		p.text("#trial", "no source present")
+		p.text("#tried", "no source present")
 		p.picture("console-blueprint-" + look)
 	})
 
@@ -190,11 +190,11 @@ func TestConsoleBlueprint(t *testing.T) {
 
 	// A pasted event, and a recent one with markup in it.
 	p.replaceText("#event", "no json")
-	p.text("#trial", "rejected not_json the record is not JSON")
+	p.text("#tried", "rejected not_json the record is not JSON")
 	p.act("#recent")
 	p.choose(`select[aria-label="Recent events"]`, "signal.events/1/41")
-	p.text("#trial", "a row")
-	p.text("#trial", "no source present: user_id")
+	p.text("#tried", "a row")
+	p.text("#tried", "no source present: user_id")
 
 	p.replaceText("#document", "version: 2\nextends: default\nglobal:\n  mappings:\n    - {source: properties.discount, target: discount}\n")
 	p.text("main", "ADD COLUMN discount")

@@ -1,4 +1,4 @@
-// Blueprint of one integration: an editor with validation as you type, a trial on an event
+// Blueprint of one integration: an editor with validation as you type, an event to try it on
 // beside it, the changes to the stored document, and the revisions.
 
 import { get, may, send, useOnce } from "./api.js";
@@ -74,7 +74,7 @@ function Try({ slug, text, ready }) {
   }
   let parsed = event;
   try { parsed = JSON.parse(event); } catch { /* it is sent as text */ }
-  const trial = usePaused(ready && event.trim() ? text + "\u0000" + event : null, (signal) => send("POST", "/v1/admin/blueprint/try", { integration: slug, blueprint: text, event: parsed }, { signal }));
+  const tried = usePaused(ready && event.trim() ? text + "\u0000" + event : null, (signal) => send("POST", "/v1/admin/blueprint/try", { integration: slug, blueprint: text, event: parsed }, { signal }));
   const name = (e) => e.topic + "/" + e.partition + "/" + e.offset;
   return html`<section class="card" aria-labelledby="try-head"><h2 id="try-head">Try on an event</h2>
     <div class="bar"><button type="button" id="recent" disabled=${recent.busy} onClick=${read}>${recent.busy ? "Reading …" : "Read recent events"}</button>
@@ -83,10 +83,10 @@ function Try({ slug, text, ready }) {
       ${recent.list && recent.list.length === 0 && html`<span class="muted">The topics hold no event yet.</span>`}</div>
     <${Failure} error=${recent.error} what="Recent events could not be read" />
     <div class="field"><label for="event">Event</label><textarea id="event" rows="8" spellcheck=${false} placeholder=${'{"type": "track", "event": "…"}'} value=${event} onInput=${(e) => setEvent(e.target.value)}></textarea></div>
-    <${Failure} error=${trial.error} what="The event could not be tried" />
-    <div id="trial" role="status" aria-busy=${trial.busy ? "true" : "false"} class="stack">${!event.trim() ? html`<p class="muted">Paste an event, or choose a recent one. Nothing is written.</p>`
-      : !trial.data ? html`<p class="muted">${trial.busy ? "Mapping …" : ""}</p>` : trial.data.problems.length > 0 ? html`<p class="muted">The document has problems; they are listed beside it.</p>`
-        : trial.data.results.length === 0 ? html`<p class="muted">The record holds no event.</p>` : trial.data.results.map((r, i) => html`<${Result} key=${i} result=${r} />`)}</div>
+    <${Failure} error=${tried.error} what="The event could not be tried" />
+    <div id="tried" role="status" aria-busy=${tried.busy ? "true" : "false"} class="stack">${!event.trim() ? html`<p class="muted">Paste an event, or choose a recent one. Nothing is written.</p>`
+      : !tried.data ? html`<p class="muted">${tried.busy ? "Mapping …" : ""}</p>` : tried.data.problems.length > 0 ? html`<p class="muted">The document has problems; they are listed beside it.</p>`
+        : tried.data.results.length === 0 ? html`<p class="muted">The record holds no event.</p>` : tried.data.results.map((r, i) => html`<${Result} key=${i} result=${r} />`)}</div>
   </section>`;
 }
 
