@@ -362,7 +362,7 @@ func TestInstallOneNameAtOnce(t *testing.T) {
 			var wg sync.WaitGroup
 			errs := make([]error, len(replicas))
 			for i, s := range replicas {
-				wg.Go(func() { _, errs[i] = s.Update(within(t), fmt.Sprint(i), installing(slug)) })
+				wg.Go(func() { _, errs[i] = change(t, s, fmt.Sprintf("%s-%d", slug, i), installing(slug)) })
 			}
 			wg.Wait()
 			if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs...), errTaken) {

@@ -69,7 +69,7 @@ func writersAtOnce(t *testing.T, b kafkatest.Broker, writers int, backOff bool) 
 		update(t, first, "alone", renaming("orders", "alone"))
 		alone.add(time.Since(begin))
 	}
-	var again, gaveUp atomic.Int64
+	var again, gaveUp, unknown atomic.Int64
 	var mu sync.Mutex
 	acknowledged := map[int64]int{}
 	var wg sync.WaitGroup
@@ -91,12 +91,15 @@ func writersAtOnce(t *testing.T, b kafkatest.Broker, writers int, backOff bool) 
 					revision = now.Find("orders").Revision + 1
 					return renaming("orders", fmt.Sprintf("%d of %d", n, i))(now)
 				})
-				if errors.Is(err, store.ErrOutcome) || err != nil && !errors.Is(err, store.ErrUnavailable) {
-					t.Errorf("writer %d: %v", i, err)
-				}
-				if err != nil {
+				switch {
+				case errors.Is(err, store.ErrOutcome): // a busy machine: it may be written
+					unknown.Add(1)
+					continue
+				case errors.Is(err, store.ErrUnavailable):
 					gaveUp.Add(1)
 					continue
+				case err != nil:
+					t.Errorf("writer %d: %v", i, err)
 				}
 				contended.add(time.Since(begin))
 				mu.Lock()
@@ -109,13 +112,17 @@ func writersAtOnce(t *testing.T, b kafkatest.Broker, writers int, backOff bool) 
 	after, err := first.Read(within(t))
 	must(t, err)
 	total := after.Records[0].Revision
+	missing := int64(0)
 	for r := int64(10); r <= total; r++ {
-		if acknowledged[r] != 1 {
+		if acknowledged[r] > 1 {
 			t.Errorf("revision %d was acknowledged %d times, want once", r, acknowledged[r])
 		}
+		if acknowledged[r] == 0 {
+			missing++
+		}
 	}
-	if done := int64(writers*each) - gaveUp.Load(); total != 9+done || int64(len(acknowledged)) != done {
-		t.Errorf("got revision %d and %d acknowledged changes, want %d of each above 9", total, len(acknowledged), done)
+	if done := int64(writers*each) - gaveUp.Load() - unknown.Load(); total != 9+done+missing || int64(len(acknowledged)) != done || missing > unknown.Load() {
+		t.Errorf("got revision %d and %d acknowledged changes, want %d of each above 9; %d are unknown", total, len(acknowledged), done, unknown.Load())
 	}
 	attempts := again.Load() + int64(len(acknowledged))
 	t.Logf("%d changes in %d attempts, %d%% fenced, %d gave up after 5 s; alone %v; contended %v",

@@ -113,11 +113,30 @@ func removing(slug string) func(store.State) ([]store.Write, error) {
 
 func update(t testing.TB, s *store.Store, requestID string, decide func(store.State) ([]store.Write, error)) store.State {
 	t.Helper()
-	state, err := s.Update(within(t), requestID, decide)
+	state, err := change(t, s, requestID, decide)
 	if err != nil {
 		t.Fatalf("%s: %v", requestID, err)
 	}
 	return state
+}
+
+// change is Update for as long as a busy machine takes, with the verdict of decide.
+func change(t testing.TB, s *store.Store, requestID string, decide func(store.State) ([]store.Write, error)) (store.State, error) {
+	t.Helper()
+	ctx := within(t)
+	for {
+		state, err := s.Update(ctx, requestID, decide)
+		if !errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil {
+			return state, err
+		}
+		if errors.Is(err, store.ErrOutcome) {
+			entries, err := s.Audit(ctx, 1, func(e *store.Entry) bool { return e.RequestID == requestID })
+			must(t, err)
+			if len(entries) > 0 {
+				return s.Read(ctx)
+			}
+		}
+	}
 }
 
 func slugs(s store.State) string {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -111,7 +112,7 @@ func TestManyChangesAtOnce(t *testing.T) {
 		outcomes := map[bool]int{}
 		for i := range 200 {
 			wg.Go(func() {
-				_, err := s.Update(within(t), "r", installing([]string{"a", "b", "c", "d"}[i%4]+strings.Repeat("x", i/8)))
+				_, err := change(t, s, fmt.Sprint(i), installing([]string{"a", "b", "c", "d"}[i%4]+strings.Repeat("x", i/8)))
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil && !errors.Is(err, errTaken) {
