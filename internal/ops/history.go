@@ -78,27 +78,39 @@ type figure struct {
 	ofSteps, members func([]float32) float32
 }
 
-func known(values []float32) []float32 {
-	return slices.DeleteFunc(slices.Clone(values), func(v float32) bool { return v < 0 })
-}
-
 func sum(values []float32) float32 {
 	total := float32(-1)
-	for _, v := range known(values) {
-		total = max(total, 0) + v
+	for _, v := range values {
+		if v >= 0 {
+			total = max(total, 0) + v
+		}
 	}
 	return total
 }
 
-func mean(values []float32) float32 { return sum(values) / float32(max(len(known(values)), 1)) }
+func mean(values []float32) float32 {
+	known := 0
+	for _, v := range values {
+		if v >= 0 {
+			known++
+		}
+	}
+	return sum(values) / float32(max(known, 1))
+}
 
 func highest(values []float32) float32 {
-	return slices.Max(append(values[:len(values):len(values)], -1))
+	most := float32(-1)
+	for _, v := range values {
+		most = max(most, v)
+	}
+	return most
 }
 
 func last(values []float32) float32 {
-	if k := known(values); len(k) > 0 {
-		return k[len(k)-1]
+	for _, v := range slices.Backward(values) {
+		if v >= 0 {
+			return v
+		}
 	}
 	return -1
 }
@@ -113,6 +125,7 @@ func (h *History) Coarse(n int) *History {
 	ahead := int(c.End.Sub(h.End).Seconds()) / h.StepSeconds // steps that the last one lacks
 	into := c.figures()
 	for i, s := range h.figures() {
+		*into[i].values = make(Series, 0, (len(*s.values)+ahead+n-1)/n)
 		for end := len(*s.values) + ahead; end > 0; end -= n {
 			*into[i].values = append(*into[i].values, s.ofSteps((*s.values)[max(end-n, 0):min(end, len(*s.values))]))
 		}
@@ -204,6 +217,10 @@ func (h *Histories) Sample(s Status) {
 }
 
 func (k *kept) sample(now time.Time, i *IntegrationStatus) {
+	if i.State == StateDisabled || i.State == StateBlocked { // there may be a thousand
+		*k = kept{history: &History{StepSeconds: k.history.StepSeconds}, verdict: k.verdict}
+		return
+	}
 	end := now.Truncate(historyStep).Add(historyStep)
 	missed := 0
 	if was := k.history.End; !was.IsZero() {

@@ -168,6 +168,13 @@ func TestHistoryIsBounded(t *testing.T) {
 	if c.all.Judge(&c.last); c.last.Integrations[0].History == nil {
 		t.Error("the history that a status has was taken away")
 	}
+	// One that is off has none, but since when is known.
+	c.i.State = ops.StateDisabled
+	at := c.now.Add(5 * time.Second)
+	if v := c.pass(3, nil); len(c.last.Integrations[0].History.Rows) != 0 || v.State != "disabled" || !v.Since.Equal(at) {
+		t.Errorf("got %d steps and %+v of one that is disabled, want none, since %v", len(c.last.Integrations[0].History.Rows), *v, at)
+	}
+	c.i.State = ops.StateRunning
 	if c.pass(1, nil); len(c.last.Integrations[0].History.Rows) != 1 {
 		t.Errorf("got %d steps of an integration that was removed and added, want 1", len(c.last.Integrations[0].History.Rows))
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"math"
 	"net/http"
 	"slices"
@@ -23,7 +24,7 @@ type summary struct {
 	Scope        string               `json:"scope"`   // group, or process where the others cannot be asked
 	Members      int                  `json:"members"` // processes of the deployment
 	Answering    int                  `json:"answering"`
-	Time         time.Time            `json:"time"`
+	Time         time.Time            `json:"-"`        // encoded on its own, as time
 	Reload       ops.ReloadStatus     `json:"reload"`   // of this process
 	Problems     []consumer.NotReady  `json:"problems"` // of the process, or of the members
 	Integrations []integrationSummary `json:"integrations"`
@@ -76,8 +77,11 @@ func rounded(values ops.Series) ops.Series {
 	out := make(ops.Series, len(values))
 	for i, v := range values {
 		if out[i] = v; v > 0 {
-			unit := math.Pow(10, math.Floor(math.Log10(float64(v)))-2)
-			out[i] = float32(math.Round(float64(v)/unit) * unit)
+			scale := 1000.0 // of digits that stay
+			for scale*float64(v) >= 1000 {
+				scale /= 10
+			}
+			out[i] = float32(math.Round(float64(v)*scale) / scale)
 		}
 	}
 	return out
@@ -186,14 +190,10 @@ func (p *Page) encodedSummary(ctx context.Context) (text []byte, tag string) {
 	defer b.mu.Unlock()
 	if now := time.Now(); now.Sub(b.at) >= fresh || b.at.UnixNano() <= p.forgot.Load() {
 		s := p.summary(ctx)
-		at := s.Time
-		s.Time = time.Time{} // a client may keep what has not changed
-		if same, err := json.Marshal(s); err == nil {
-			sum := sha256.Sum256(same)
-			b.tag = `"` + hex.EncodeToString(sum[:8]) + `"`
-		}
-		s.Time = at
-		b.text, b.at = encoded(s), now
+		rest, sum := encoded(s), sha256.New()
+		sum.Write(rest) // without the time: a client may keep what has not changed
+		b.tag = `"` + hex.EncodeToString(sum.Sum(nil)[:8]) + `"`
+		b.text, b.at = append(fmt.Appendf(nil, `{"time":%q,`, s.Time.Format(time.RFC3339Nano)), rest[1:]...), now
 	}
 	return b.text, b.tag
 }
