@@ -21,12 +21,12 @@ type Settings struct {
 	// of a topic show sums, so a single partition that lags is found at /status only;
 	// of true: some 15 series for each partition of each integration.
 	PartitionMetrics bool `yaml:"partition_metrics" default:"true"`
-	// LiveEvents is what the page of live events shows: off is no page, metadata
+	// LiveEvents is what the console shows of events: off is no console, metadata
 	// names, ids and states but no value of a field, full the events and their rows.
 	// Trade-off of full: personal data on a page and up to 4 MiB of memory; Token is
 	// required unless Address is on the loopback.
 	LiveEvents string `yaml:"live_events" default:"metadata" choices:"off,metadata,full"`
-	// Token is what the page of live events and /status require, as a bearer header
+	// Token is what the console and /status require, as a bearer header
 	// and, for the page, in its login form. TokenFile names a file that holds it
 	// instead, which is read again for each request. Without one they are open.
 	Token     setting.Secret `yaml:"token"`
