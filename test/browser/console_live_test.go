@@ -128,6 +128,17 @@ func TestConsoleVerdicts(t *testing.T) {
 	p.visit("/integrations/default")
 	tone("ok", "delivering", "everything in the topics is delivered")
 	p.until("document.querySelectorAll('#figures .chart').length === 5")
+	p.do("scrollTo(0, 0)")
+	p.hover("#figures .chart:nth-child(1) svg") // the values at a time, in the middle of the axis
+	middle := time.Now().Add(-150 * time.Second)
+	p.until("document.querySelector('#figures .chart .readout time') && document.querySelector('#figures .chart .readout').innerText.endsWith(' 400')")
+	if at := js[string](p, "document.querySelector('#figures .chart .readout time').dateTime"); at < middle.Add(-time.Minute).UTC().Format(time.RFC3339) || at > middle.Add(time.Minute).UTC().Format(time.RFC3339) {
+		t.Errorf("got the values of %s under the pointer, want those of about %s", at, middle.UTC().Format(time.RFC3339))
+	}
+	if cut := js[[]string](p, "[...document.querySelectorAll('#figures .plot span')].filter(e => e.clientHeight > 14 || e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0 || e.offsetHeight > 14).map(e => e.outerHTML)"); len(cut) > 0 {
+		t.Errorf("got labels of axes that cover others or are cut: %q", cut)
+	}
+	p.hover("h1")
 	p.text("#ledger", "all accounted for")
 	// The lag grows for a minute; the oldest event waits; a part is rejected.
 	e.past(120, delivers(2000, 0, 500))

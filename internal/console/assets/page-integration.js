@@ -56,7 +56,7 @@ function Figures({ history: h }) {
     ${chart("Rows per second", [{ name: "rows", values: h.rows_per_second }], rate)}
     ${chart("Lag, events", [{ name: "lag", values: h.lag }], short)}
     ${chart("Oldest unacknowledged", [{ name: "age", values: h.oldest_unacked_seconds }], seconds)}
-    ${chart("Acknowledgement", [{ name: "p99", values: h.ack_p99_seconds }, { name: "p50", values: h.ack_p50_seconds }], seconds)}
+    ${chart("Ack", [{ name: "p99", values: h.ack_p99_seconds }, { name: "p50", values: h.ack_p50_seconds }], seconds)}
     ${chart("Rejected", [{ name: "rejected", values: share(h) }], percent)}
   </div>`;
 }

@@ -232,7 +232,7 @@ export function Chart({ title, series, step, end, format = count, limit }) {
   const value = (s, i) => gap(s.values[i]) ? "–" : format(s.values[i]);
   const text = series.map((s) => (series.length > 1 ? s.name + " " : "") + value(s, shownAt ?? n - 1)).join(", ");
   return html`<figure class="chart">
-    <figcaption><span>${title}</span><span class="readout">${shownAt === null ? "now " : html`<${Time} at=${time(shownAt)} short /> `}${text}</span></figcaption>
+    <figcaption><span>${title}</span><span class="readout">${shownAt === null ? "" : html`<${Time} at=${time(shownAt)} short /> `}${text}</span></figcaption>
     <div class="plot" tabindex="0" role="slider" aria-label=${title + ", last " + span(n * step)} aria-valuemin="0" aria-valuemax=${n - 1} aria-valuenow=${shownAt ?? n - 1}
         aria-valuetext=${(shownAt === null ? "now" : clock(time(shownAt))) + ": " + text} onKeyDown=${key} onBlur=${() => setAt(null)}>
       <svg viewBox="0 0 ${W} ${H}" preserveAspectRatio="none" aria-hidden="true" onPointerMove=${move} onPointerLeave=${() => setAt(null)}>
@@ -240,7 +240,7 @@ export function Chart({ title, series, step, end, format = count, limit }) {
         ${series.map((s, i) => html`<path key=${s.name} class=${i ? "line second" : "line"} d=${stretches(s.values, x, y)} />`)}
         ${shownAt !== null && html`<path class="cursor" d="M${x(shownAt)},0V${H}" />`}
       </svg>
-      <span class="y top" aria-hidden="true">${format(top)}</span><span class="y mid" aria-hidden="true">${format(top / 2)}</span><span class="y zero" aria-hidden="true">${format(0)}</span>
+      <span class="y most" aria-hidden="true">${format(top)}</span><span class="y mid" aria-hidden="true">${format(top / 2)}</span><span class="y zero" aria-hidden="true">${format(0)}</span>
       <span class="x from" aria-hidden="true">${clock(time(0))}</span><span class="x mid" aria-hidden="true">${clock(time((n - 1) / 2))}</span><span class="x to" aria-hidden="true">${clock(time(n - 1))}</span>
     </div>
   </figure>`;
