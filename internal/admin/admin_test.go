@@ -669,8 +669,6 @@ func TestErrors(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	r.Stop()
-	w := r.send(t, "POST", Prefix+"/integrations/web/check", "")
-	if w.Code != 503 || !strings.Contains(w.Body.String(), "STOPPING") {
-		t.Errorf("after Stop: got %d %s", w.Code, w.Body)
-	}
+	r.expect(t, 503, "STOPPING", "POST", Prefix+"/integrations/web/check", "")
+	r.expect(t, 503, "STOPPING", "GET", Prefix+"/session", "")
 }

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -90,6 +91,9 @@ func TestTokensOfAFile(t *testing.T) {
 		if files.Check() == nil {
 			t.Errorf("%s: Check found nothing", name)
 		}
+	}
+	if _, err := (access.Files{Tokens: write(t, "tokens", "anna admin "+hashed(""))}).Lookup()(""); !errors.Is(err, access.ErrUnknown) {
+		t.Errorf("without a token: got %v, want that nobody is known by it", err)
 	}
 	missing := access.Files{Tokens: filepath.Join(t.TempDir(), "none")}
 	if _, err := missing.Lookup()("a"); err == nil || errors.Is(err, access.ErrUnknown) {
@@ -233,6 +237,23 @@ func TestSessionsOfAllMembers(t *testing.T) {
 	if who, v := members[1].Identify(r); v != access.Granted || who.Name != "anna" {
 		t.Errorf("got %v %v, want the session of the other member", who, v)
 	}
+}
+
+// A session ends after 12 hours.
+func TestSessionsEnd(t *testing.T) {
+	path := write(t, "tokens", "anna editor "+hashed("a"))
+	synctest.Test(t, func(t *testing.T) {
+		c := access.NewControl(access.Files{Tokens: path}.Lookup(), access.Identity{}, false)
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+		c.StartSession(w, r, "/", "a")
+		r.AddCookie(w.Result().Cookies()[0])
+		for _, want := range []access.Verdict{access.Granted, access.NoToken} {
+			if _, v := c.Identify(r); v != want {
+				t.Errorf("got %v, want %v", v, want)
+			}
+			time.Sleep(12 * time.Hour) //nolint:forbidigo // in virtual time
+		}
+	})
 }
 
 // A session has the identity of its token, and ends with it.
