@@ -303,6 +303,26 @@ func TestFilesAndTheStore(t *testing.T) {
 	s.eventually("the key is back", func() bool { return a.of("web").Ready })
 }
 
+// Installed integrations take over what the base gives all integrations, as those of files.
+func TestInstalledIntegrationsFollowTheBase(t *testing.T) {
+	s := newSite(t)
+	a, _, _ := s.member()
+	s.install(a, s.lane("web"))
+	s.eventually("it runs", func() bool { return a.of("web").Ready })
+	s.write(s.file, "zerobus: {timeout: 7s}\n")
+	if _, pending, err := a.reload(t.Context(), s.load(), true); err != nil || len(pending) > 0 {
+		t.Fatalf("got %q pending, %v", pending, err)
+	}
+	s.eventually("it runs with the timeout of the base", func() bool {
+		all := a.integrations.Status()
+		return len(all) == 1 && settingsOf(all[0]).Zerobus.Timeout == 7*time.Second && a.of("web").Ready
+	})
+	before := a.deployment.Load().Base
+	if _, _, err := a.reload(t.Context(), s.load(), true); err != nil || a.deployment.Load().Base != before {
+		t.Errorf("got %v and another base, want the same after the same configuration", err)
+	}
+}
+
 // A record of a newer version keeps what was known of its integration, also after a
 // downgrade and a restart, and cannot be changed by this one.
 func TestRecordsOfANewerVersion(t *testing.T) {

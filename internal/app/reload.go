@@ -66,7 +66,12 @@ func (a *App) reload(ctx context.Context, next *config.Deployment, reread bool) 
 		wanted = append(wanted, i)
 	}
 	files := *next
-	files.Base, files.Integrations = base, wanted
+	files.Base, files.Integrations = next.Base.WithProcess(base), wanted // installed integrations take its other keys over
+	if was := a.deployment.Load(); was != nil {
+		if _, live, other := was.Base.Follow(files.Base); len(live)+len(other) == 0 {
+			files.Base = was.Base // what was built on it stays valid
+		}
+	}
 	a.deployment.Store(&files)
 	c, err := a.reconcile(ctx, reread)
 	if err != nil {
