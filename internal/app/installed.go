@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 	"github.com/datafly/bridge/internal/integrations/manage"
 	"github.com/datafly/bridge/internal/integrations/store"
 	"github.com/datafly/bridge/internal/ops"
+	"github.com/datafly/bridge/internal/panics"
 	"github.com/datafly/bridge/internal/pipeline"
 )
 
@@ -33,17 +35,11 @@ type installed struct {
 
 	applying sync.Mutex // held while what is wanted is compared with what runs
 
-	mu       sync.Mutex // guards the fields below
-	problems map[string]problem
-	refused  map[string]error // why a change is not in force, by slug
+	mu       sync.Mutex        // guards the fields below
+	problems map[string]string // why one cannot run, by slug
+	refused  map[string]error  // why a change is not in force, by slug
 	observed map[string]manage.Observed
 	looked   time.Time // of observed
-}
-
-// problem is why an installed integration cannot run.
-type problem struct {
-	text  string
-	since time.Time
 }
 
 // newStore returns the store of a deployment. It does no I/O.
@@ -82,15 +78,10 @@ func (i *installed) state() store.State {
 func (i *installed) setProblems(problems map[string]error, log *zap.Logger) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	next := make(map[string]problem, len(problems))
+	next := make(map[string]string, len(problems))
 	for slug, err := range problems {
-		p := problem{firstProblems(err), time.Now()}
-		was, lasts := i.problems[slug]
-		if lasts {
-			p.since = was.since
-		}
-		if next[slug] = p; was.text != p.text {
-			log.Error("installed integration blocked", zap.String("integration", slug), zap.String("error", p.text))
+		if next[slug] = firstProblems(err); next[slug] != i.problems[slug] {
+			log.Error("installed integration blocked", zap.String("integration", slug), zap.String("error", next[slug]))
 		}
 	}
 	for slug := range i.problems {
@@ -138,7 +129,11 @@ func (i *installed) troubled() bool {
 
 // follow has the integrations that are wanted now run.
 func (a *App) follow(ctx context.Context) {
-	if c, _ := a.reconcile(ctx, false); len(c.Changed) > 0 { // what is refused of files is that of their reload
+	c, err := a.reconcile(ctx, false)
+	if stack := panics.Stack(err); stack != "" {
+		a.log.Error("installed integrations not followed", zap.Error(err), zap.String("stack", stack))
+	}
+	if len(c.Changed) > 0 {
 		a.log.Info("installed integrations changed", zap.Strings("changed", c.Changed))
 	}
 }
@@ -148,7 +143,10 @@ func (a *App) follow(ctx context.Context) {
 func (a *App) reconcile(ctx context.Context, reread bool) (integrations.Changes, error) {
 	a.installed.applying.Lock()
 	defer a.installed.applying.Unlock()
-	wanted := a.wanted()
+	var wanted []config.Integration
+	if err := guarded(func() { wanted = a.wanted() }); err != nil { // a record must not end the process
+		return integrations.Changes{}, fmt.Errorf("what is installed cannot be read, and what runs stays: %w; report this as a bug", err)
+	}
 	a.plan(wanted)
 	c, err := a.integrations.Reconcile(ctx, wanted, reread)
 	if ctx.Err() != nil {
@@ -191,7 +189,7 @@ func (a *App) addInstalled(all []ops.IntegrationStatus) []ops.IntegrationStatus 
 		if p, is := waiting[i.Integration]; is {
 			delete(waiting, i.Integration)
 			if i.State == ops.StateDisabled { // else it drains
-				p.block(i)
+				block(i, p)
 			}
 		}
 		if r := state.Find(i.Integration); r != nil && !a.ofFile(i.Integration) {
@@ -203,7 +201,7 @@ func (a *App) addInstalled(all []ops.IntegrationStatus) []ops.IntegrationStatus 
 		if r := state.Find(slug); r != nil {
 			i.Name, i.Table = r.Name, tableOf(r)
 		}
-		p.block(&i)
+		block(&i, p)
 		all = append(all, i)
 	}
 	slices.SortFunc(all, func(a, b ops.IntegrationStatus) int { return strings.Compare(a.Integration, b.Integration) })
@@ -214,9 +212,10 @@ func (a *App) ofFile(name string) bool {
 	return slices.ContainsFunc(a.deployment.Load().Integrations, func(i config.Integration) bool { return i.Name == name })
 }
 
-func (p problem) block(i *ops.IntegrationStatus) {
-	i.State, i.Reason = ops.StateBlocked, p.text
-	i.NotReady = []consumer.NotReady{{Code: "integration_blocked", Text: p.text, Remedy: "change the installed integration, or add what it lacks; it is tried again every 10 seconds"}}
+// block makes the state that of an integration that cannot run.
+func block(i *ops.IntegrationStatus, why string) {
+	i.State, i.Reason = ops.StateBlocked, why
+	i.NotReady = []consumer.NotReady{{Code: "integration_blocked", Text: why, Remedy: "change the installed integration, or add what it lacks; it is tried again every 10 seconds"}}
 }
 
 // tableOf returns the table of a record as far as it names one.

@@ -111,6 +111,9 @@ func (s *stage) groups(lanes ...*lane) map[string]string {
 				s.t.Fatal(err)
 			}
 			text := fmt.Sprintf("epoch %d", g.Epoch)
+			slices.SortFunc(g.Members, func(a, b kmsg.ConsumerGroupDescribeResponseGroupMember) int {
+				return strings.Compare(a.MemberID, b.MemberID)
+			})
 			for _, m := range g.Members {
 				text += fmt.Sprintf("; member %s, epoch %d, %v", m.MemberID, m.MemberEpoch, m.Assignment.TopicPartitions)
 			}
