@@ -20,23 +20,29 @@ if ! "$cache/venv/bin/schemathesis" --version >/dev/null 2>&1; then
 fi
 go build -o "$cache/bridge" ./cmd/bridge
 
+token=$(openssl rand -hex 32)
+echo "tester admin sha256:$(printf %s "$token" | sha256sum | cut -d ' ' -f 1)" >"$cache/tokens"
+
 # The limit is lifted: the tester sends hundreds of requests in a minute.
-"$cache/bridge" demo --events 0 --rate 20 --ops-address 127.0.0.1:0 --set "admin.address=127.0.0.1:$port" --set admin.rate_limit=1000000 >"$cache/demo.log" 2>&1 &
+"$cache/bridge" demo --events 0 --rate 20 --ops-address 127.0.0.1:0 --set "admin.address=127.0.0.1:$port" --set admin.rate_limit=1000000 --set "admin.token_file=$cache/tokens" >"$cache/demo.log" 2>&1 &
 demo=$!
 trap 'kill -INT $demo 2>/dev/null || true; wait $demo || true' EXIT
 for _ in $(seq 300); do
-	curl --silent --fail --output "$cache/openapi.json" "$api/openapi.json" && break
+	curl --silent --fail --output "$cache/openapi.json" --header "Authorization: Bearer $token" "$api/openapi.json" && break
 	kill -0 $demo 2>/dev/null || { cat "$cache/demo.log"; exit 1; }
 	sleep 0.1
 done
 
 rm -rf "$cache/client"
-"$cache/venv/bin/openapi-python-client" generate --path "$cache/openapi.json" --output-path "$cache/client" --meta none >"$cache/generate.log" 2>&1 || { cat "$cache/generate.log"; exit 1; }
+echo 'post_hooks: []' >"$cache/generate.yaml" # no formatting
+"$cache/venv/bin/openapi-python-client" generate --path "$cache/openapi.json" --output-path "$cache/client" --meta none --config "$cache/generate.yaml" >"$cache/generate.log" 2>&1 || { cat "$cache/generate.log"; exit 1; }
 if grep -i warning "$cache/generate.log"; then
 	cat "$cache/generate.log"
 	exit 1
 fi
-PYTHONPATH=$cache "$cache/venv/bin/python" test/api/client.py "http://127.0.0.1:$port"
+PYTHONPATH=$cache "$cache/venv/bin/python" test/api/install.py "http://127.0.0.1:$port" "$token"
 
-"$cache/venv/bin/schemathesis" run "$api/openapi.json" --url "http://127.0.0.1:$port" --header "Authorization: Bearer anything" \
-	--checks all --max-examples "$examples" --seed 1 --request-timeout 60 --no-color
+# positive_data_acceptance does not hold: a body may satisfy the schema and name what does not
+# exist, and an entity tag may be that of an older revision.
+"$cache/venv/bin/schemathesis" run "$cache/openapi.json" --url "http://127.0.0.1:$port" --header "Authorization: Bearer $token" \
+	--checks all --exclude-checks positive_data_acceptance --max-examples "$examples" --seed 1 --request-timeout 60 --no-color

@@ -10,7 +10,7 @@ from client import AuthenticatedClient
 from client.api.default import get_integration, install, list_catalog, list_integrations, remove_integration, update_integration
 from client.models import InstallRequest, IntegrationPatch
 
-api = AuthenticatedClient(base_url=sys.argv[1], token="anything", raise_on_unexpected_status=True, timeout=60)
+api = AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2], raise_on_unexpected_status=True, timeout=60)
 request = {
     "name": "Generated " + uuid.uuid4().hex[:8],
     "variant": "default",
