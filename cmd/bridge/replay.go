@@ -152,11 +152,10 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay
 	defer cluster.Close()
 	r.Start = cfg.Kafka.Start
 	report, err := operations.Replay(cmd.Context(), cluster, operations.ReplayOptions{Replay: r, Integration: cfg.Rejects.Integration, By: operator(), Reason: f.reason, Execute: f.execute, AllowSkip: f.allowSkip}, log)
-	if report == nil {
-		return err
-	}
-	if werr := f.output.writeTable(cmd, report, report.WriteText); werr != nil {
-		return werr
+	if report != nil {
+		if werr := f.output.writeTable(cmd, report, report.WriteText); werr != nil {
+			return werr
+		}
 	}
 	if refused, ok := errors.AsType[*pipeline.Refused](err); ok {
 		err = fmt.Errorf("refused: %s; %s", refused.Reason, strings.Replace(refused.Remedy, "allow to skip them", "add --allow-skip to skip them", 1))

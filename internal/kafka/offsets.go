@@ -269,6 +269,10 @@ type Move struct {
 // Changed reports whether the group's offset changes.
 func (m Move) Changed() bool { return m.Committed != m.Target }
 
+// ErrNoPartition is behind the error of PlanReplay for a partition that the topic does not
+// have.
+var ErrNoPartition = errors.New("no partition")
+
 // PlanReplay returns what r would do to each partition, by topic and partition.
 // It changes nothing.
 func (c *Client) PlanReplay(ctx context.Context, r Replay) ([]Move, error) {
@@ -282,7 +286,7 @@ func (c *Client) PlanReplay(ctx context.Context, r Replay) ([]Move, error) {
 			tp := TopicPartition{r.Topics[0], id}
 			log, ok := spans[tp]
 			if !ok {
-				return nil, fmt.Errorf("topic %s has no partition %d; it has %d, counted from 0", tp.Topic, id, len(spans))
+				return nil, fmt.Errorf("topic %s has %w %d; it has %d, counted from 0", tp.Topic, ErrNoPartition, id, len(spans))
 			}
 			chosen[tp] = log
 		}

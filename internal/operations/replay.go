@@ -58,7 +58,11 @@ func Replay(ctx context.Context, cluster *kafka.Client, o ReplayOptions, log *za
 		return nil, err // ends with ctx if a broker takes connections and never answers
 	}
 	moves, err := cluster.PlanReplay(ctx, o.Replay)
-	if err != nil {
+	switch {
+	case errors.Is(err, kafka.ErrNoPartition):
+		reason, remedy, _ := strings.Cut(err.Error(), "; ")
+		return nil, &pipeline.Refused{Field: "partitions", Reason: reason, Remedy: remedy}
+	case err != nil:
 		return nil, err
 	}
 	r.ReplaySummary = kafka.Summarize(moves)
