@@ -36,6 +36,12 @@ const (
 	// quietTimeout is how long nothing may arrive at the end before the demo stops
 	// waiting and counts what is there.
 	quietTimeout = 30 * time.Second
+	// logBytes is what a partition of the in-process Kafka keeps. It holds more than maxLag
+	// events of a kilobyte, so that nothing is removed before it is delivered. Old records
+	// are removed every cleanEvery.
+	logBytes   = 96 << 20
+	maxLag     = 50_000
+	cleanEvery = 2 * time.Second
 )
 
 // Options describe a run. MaxEvents, Topic, Transport, Log, Serve and Show are required.
@@ -143,9 +149,9 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	d.table = d.workspace.Table(Table)
 
 	if d.brokers = o.Kafka; d.brokers == "" {
-		fake, ferr := kfake.NewCluster(kfake.NumBrokers(1))
+		fake, ferr := startKafka(logBytes)
 		if ferr != nil {
-			return nil, fmt.Errorf("starting the in-process kafka: %w", ferr)
+			return nil, ferr
 		}
 		defer fake.Close()
 		d.brokers = strings.Join(fake.ListenAddrs(), ",")
@@ -154,7 +160,11 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		return nil, fmt.Errorf("preparing the kafka client: %w; give --kafka as host:port", err)
 	}
 	defer d.admin.Close()
-	if err := createTopic(ctx, d.admin, o.Topic, o.Partitions, o.Kafka == ""); err != nil {
+	keep := int64(0)
+	if o.Kafka == "" {
+		keep = logBytes
+	}
+	if err := createTopic(ctx, d.admin, o.Topic, o.Partitions, keep); err != nil {
 		return nil, err
 	}
 	if d.producer, err = newProducer(d.brokers, d.o); err != nil {
@@ -251,7 +261,7 @@ func (d *demo) deliver(ctx context.Context, ended <-chan error) (*Report, error)
 		producing, cancel = context.WithTimeout(ctx, d.o.Duration)
 		defer cancel()
 	}
-	if err := d.producer.run(producing); err != nil {
+	if err := d.producer.run(producing, func() int64 { return d.progress(began).Done }); err != nil {
 		return nil, err
 	}
 	produced := d.producer.written.Load()
@@ -369,15 +379,26 @@ func (d *demo) countDeadLetters(ctx context.Context, cfg *config.Config, r *Repo
 	})
 }
 
-// createTopic creates the topic. The in-process Kafka keeps everything in memory,
-// so there old segments are removed.
-func createTopic(ctx context.Context, cl *kgo.Client, topic string, partitions int, inProcess bool) error {
+// startKafka starts an in-process Kafka, which has its logs in memory: each partition of a
+// topic keeps about so many bytes.
+func startKafka(keep int64) (*kfake.Cluster, error) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{
+		"log.retention.bytes": fmt.Sprint(keep), "log.segment.bytes": fmt.Sprint(keep / 4), "log.cleaner.backoff.ms": fmt.Sprint(cleanEvery.Milliseconds()),
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("starting the in-process kafka: %w", err)
+	}
+	return cluster, nil
+}
+
+// createTopic creates the topic. The in-process Kafka removes old records only if a topic
+// has a bound of its own: keep bytes per partition, 0 for that of the brokers.
+func createTopic(ctx context.Context, cl *kgo.Client, topic string, partitions int, keep int64) error {
 	creating, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	configs := map[string]*string{}
-	if inProcess {
-		configs["retention.bytes"] = kadm.StringPtr(fmt.Sprint(64 << 20))
-		configs["segment.bytes"] = kadm.StringPtr(fmt.Sprint(16 << 20))
+	if keep > 0 {
+		configs["retention.bytes"] = kadm.StringPtr(fmt.Sprint(keep))
 	}
 	resp, err := kadm.NewClient(cl).CreateTopic(creating, int32(partitions), -1, configs, topic)
 	if err == nil {

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/app"
+	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/config"
 )
 
@@ -83,8 +86,67 @@ func TestStoppedBeforeTheFirstEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	err = createTopic(ctx, cl, "shop", 1, true)
+	err = createTopic(ctx, cl, "shop", 1, logBytes)
 	if want := "stopped before the first event; nothing was sent"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
+// The in-process Kafka is bounded: it removes old records, and the producer waits for the
+// bridge, so that they are delivered before.
+func TestTheLogIsBounded(t *testing.T) {
+	const keep = 64 << 10
+	cluster, err := startKafka(keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	o := quiet("bounded")
+	o.Events, o.Kafka = 4000, strings.Join(cluster.ListenAddrs(), ",")
+	p, err := newProducer(o.Kafka, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if err := createTopic(t.Context(), p.cl, o.Topic, 1, keep); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.run(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	await.That(t, "old records are removed", func() bool {
+		starts, err := kadm.NewClient(p.cl).ListStartOffsets(t.Context(), o.Topic)
+		start, _ := starts.Lookup(o.Topic, 0)
+		return err == nil && start.Offset > 2000
+	})
+}
+
+func TestTheProducerWaitsForTheBridge(t *testing.T) {
+	cluster, err := startKafka(logBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	o := quiet("waits")
+	o.Events, o.Kafka = maxLag+20_000, strings.Join(cluster.ListenAddrs(), ",")
+	p, err := newProducer(o.Kafka, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if err := createTopic(t.Context(), p.cl, o.Topic, 1, logBytes); err != nil {
+		t.Fatal(err)
+	}
+	var done, asked atomic.Int64
+	ended := make(chan error, 1)
+	go func() { ended <- p.run(t.Context(), func() int64 { asked.Add(1); return done.Load() }) }() // received below
+	// Asked again without an event in between: it waits.
+	await.That(t, "the producer waits", func() bool { return asked.Load() > (maxLag+20_000)/1024+5 })
+	if sent := p.written.Load(); sent > maxLag+1024 {
+		t.Errorf("got %d events, want at most %d ahead of the bridge", sent, maxLag+1024)
+	}
+	done.Store(20_000)
+	if err := <-ended; err != nil || p.written.Load() != maxLag+20_000 {
+		t.Errorf("got %d events, %v, want all of them", p.written.Load(), err)
 	}
 }

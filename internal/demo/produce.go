@@ -23,7 +23,7 @@ func Produce(ctx context.Context, o Options) (produced int64, err error) {
 		return 0, err
 	}
 	defer p.close()
-	if err := createTopic(ctx, p.cl, o.Topic, o.Partitions, false); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+	if err := createTopic(ctx, p.cl, o.Topic, o.Partitions, 0); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		return 0, err
 	}
 	o.Message("producing to %s on %s", o.Topic, o.Kafka)
@@ -32,7 +32,7 @@ func Produce(ctx context.Context, o Options) (produced int64, err error) {
 		ctx, cancel = context.WithTimeout(ctx, o.Duration)
 		defer cancel()
 	}
-	err = p.run(ctx)
+	err = p.run(ctx, nil)
 	return p.written.Load(), err
 }
 
@@ -66,11 +66,15 @@ func newProducer(brokers string, o Options) (*producer, error) {
 func (p *producer) close() { p.cl.Close() }
 
 // run produces until ctx ends or Options.Events are sent, and returns when the
-// broker has acknowledged them all.
-func (p *producer) run(ctx context.Context) error {
+// broker has acknowledged them all. While done is more than maxLag events behind, it
+// waits; nil: it never does.
+func (p *producer) run(ctx context.Context, done func() int64) error {
 	began := time.Now()
 	var e traffic.Event
 	for n := 0; (p.o.Events == 0 || n < p.o.Events) && p.failed.Load() == nil && p.waitTurn(ctx, began, n); n++ {
+		for done != nil && n%1024 == 0 && int64(n)-done() > maxLag && ctx.Err() == nil && p.failed.Load() == nil {
+			pause(ctx, 5*time.Millisecond)
+		}
 		p.gen.Next(&e)
 		// The generator reuses its buffers and the client keeps the record until it is
 		// acknowledged. Produce waits while much is outstanding.
@@ -102,10 +106,14 @@ func (p *producer) waitTurn(ctx context.Context, began time.Time, n int) bool {
 	due := began.Add(time.Duration(float64(n) / p.o.Rate * float64(time.Second)))
 	// Short waits are not worth a timer: events come in small bursts.
 	if ahead := time.Until(due); ahead > 2*time.Millisecond {
-		select {
-		case <-time.After(ahead):
-		case <-ctx.Done():
-		}
+		pause(ctx, ahead)
 	}
 	return ctx.Err() == nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
