@@ -226,8 +226,13 @@ func (d *demo) serve(ctx context.Context, settings config.Options) (ended <-chan
 	}
 }
 
-// settings are the configuration of the bridge, as a user would write it.
+// settings are the configuration of the bridge, as a user would write it. The events are
+// generated, so the console shows their values where only this machine reaches it.
 func (d *demo) settings(keyFile string) config.Options {
+	liveEvents := "metadata"
+	if (ops.Settings{Address: d.o.OpsAddress}).Loopback() {
+		liveEvents = "full"
+	}
 	return config.Options{
 		File: os.DevNull,
 		Env: []string{
@@ -238,7 +243,7 @@ func (d *demo) settings(keyFile string) config.Options {
 			"BRIDGE_ZEROBUS_ENDPOINT=" + d.workspace.ZerobusURL(), "BRIDGE_ZEROBUS_WORKSPACE_ID=" + emulator.DefaultWorkspaceID,
 			"BRIDGE_ZEROBUS_TABLE=" + Table,
 			"BRIDGE_ZEROBUS_CLIENT_ID=" + pageClientID, "BRIDGE_ZEROBUS_CLIENT_SECRET=" + pageClientSecret,
-			"BRIDGE_LOG_FORMAT=console",
+			"BRIDGE_LOG_FORMAT=console", "BRIDGE_OPS_LIVE_EVENTS=" + liveEvents,
 		},
 		Flags: map[string]string{"ops-address": d.o.OpsAddress, "log-level": d.o.LogLevel},
 		Sets:  d.o.Sets,
