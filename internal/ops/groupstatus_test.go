@@ -28,7 +28,9 @@ func deployed() ops.GroupStatus {
 func TestScopesOfTheStatus(t *testing.T) {
 	asked := 0
 	group := func(context.Context) ops.GroupStatus { asked++; return deployed() }
-	source := fixed(healthy())
+	state := healthy()
+	state.Integrations[0].History = &ops.History{StepSeconds: 5, Rows: ops.Series{1, 2, 3}}
+	source := fixed(state)
 	with := start(t, ops.Config{Group: group}, registry(source), source, zap.NewNop())
 	without := start(t, ops.Config{}, registry(source), source, zap.NewNop())
 	guarded := start(t, ops.Config{Group: group, Access: access.New(func() (string, error) { return "0123456789abcdef", nil }, true)}, registry(source), source, zap.NewNop())
@@ -41,6 +43,7 @@ func TestScopesOfTheStatus(t *testing.T) {
 		{with + "/status", 200, `"integration": "default"`, 0},
 		{with + "/status?scope=process", 200, `"integration": "default"`, 0},
 		{with + "/status?scope=process&integration=default", 200, `"integration": "default"`, 0},
+		{with + "/status?history=true", 200, `"step_seconds": 15`, 0},
 		{with + "/status?integration=carts", 404, "/status lists them", 0},
 		{with + "/status?scope=group", 200, `"scope": "group"`, 1},
 		{with + "/status?scope=group&integration=orders", 200, `"ready": false`, 1},
@@ -54,6 +57,9 @@ func TestScopesOfTheStatus(t *testing.T) {
 		got := ask(t, http.MethodGet, tc.url)
 		if got.status != tc.status || !strings.Contains(got.body, tc.body) || asked != tc.asked {
 			t.Errorf("%s: got %d %s after %d look-ups, want %d with %q after %d", tc.url, got.status, got.body, asked, tc.status, tc.body, tc.asked)
+		}
+		if strings.Contains(got.body, "step_seconds") != strings.Contains(tc.url, "history=true") {
+			t.Errorf("%s: got a history that was not asked for, or none: %s", tc.url, got.body)
 		}
 		var s ops.GroupStatus
 		if strings.HasSuffix(tc.url, "=carts") && tc.status == 200 && (json.Unmarshal([]byte(got.body), &s) != nil || s.Problems == nil || len(s.Integrations) != 1 || len(s.Peers) != 1) {

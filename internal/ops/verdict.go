@@ -85,9 +85,9 @@ func Judge(now time.Time, i *IntegrationStatus) Verdict {
 	behind := fmt.Sprintf("%s behind", counted(lag, "event"))
 	switch far := lag > farBehind && float32(lag) > farSeconds*rate; {
 	case lag > 0 && stands(h):
-		v := Verdict{State: VerdictBlocked, Level: LevelError, Text: counted(lag, "event") + " wait, and none was delivered for a minute", Remedy: "see the partitions and the log of the bridge"}
+		v := Verdict{State: VerdictBlocked, Level: LevelError, Text: "none was delivered for a minute: " + counted(lag, "event") + " " + waits(lag), Remedy: "see the partitions and the log of the bridge"}
 		if i.Sink.Reason != "" {
-			v.Text, v.Remedy = v.Text+": "+i.Sink.Reason, cmp.Or(i.Sink.Remedy, v.Remedy)
+			v.Text, v.Remedy = v.Text+"; "+i.Sink.Reason, cmp.Or(i.Sink.Remedy, v.Remedy)
 		}
 		return v
 	case i.Sink.Name == zerobus.Retrying:
@@ -241,6 +241,13 @@ func JoinVerdicts(members []Verdict, unanswered int) Verdict {
 		worst.Text = "everything in the topics is delivered; no event arrives" // also if a member has no partition
 	}
 	return worst
+}
+
+func waits(n int64) string {
+	if n == 1 {
+		return "waits"
+	}
+	return "wait"
 }
 
 // counted prints a number of things.

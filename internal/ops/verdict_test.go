@@ -79,7 +79,7 @@ func TestVerdict(t *testing.T) {
 			i.Totals.RowsDelivered += 5000
 			i.Partitions[0].Lag = int64(n*7919%997) + 1
 		}, "delivering", "ok", "keeping up", ""},
-		"stands": {lag(7), 14, nil, "blocked", "error", "7 events wait, and none was delivered for a minute", "see the partitions"},
+		"stands": {lag(7), 14, nil, "blocked", "error", "none was delivered for a minute: 7 events wait", "see the partitions"},
 		"stands by the sink": {func(c *course) {
 			c.i.Partitions[0].Lag, c.i.Sink = 7, zerobus.State{Name: zerobus.Retrying, Reason: "HTTP 503", Remedy: "ask Databricks"}
 		}, 14, nil, "blocked", "error", "HTTP 503", "ask Databricks"},

@@ -17,6 +17,9 @@ func TestTheGroupIsShown(t *testing.T) {
 	p.text("#main", "127.0.0.1:1")
 	p.text("#partitions tbody", s.address)
 	p.text("#partitions tbody", "waiting")
+	p.visit("/members")
+	p.text("#main", s.address)
+	p.text("#main", "127.0.0.1:1")
 }
 
 func TestAGroupWithoutProblemsIsShown(t *testing.T) {

@@ -59,6 +59,29 @@ func TestBlockedSinkShowsItsRemedy(t *testing.T) {
 	p.row("successful", "stuck")
 }
 
+// A service that does not answer turns the verdict amber, and after a minute red.
+func TestStalledSinkTurnsTheVerdictRed(t *testing.T) {
+	s, p := newStage(t, emulator.Latency{})
+	p.open()
+	_, err := s.ws.AddFault(emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectHang})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.event(track("Order Completed", "stalled"))
+	seen := map[string]bool{}
+	s.eventually("the verdict to be red", func() bool {
+		seen[js[string](p, "document.querySelector('#verdict').dataset.tone")] = true
+		return seen["bad"]
+	})
+	p.text("#verdict", "none was delivered for a minute: 1 event waits")
+	if !seen["warn"] {
+		t.Errorf("got the colours %v, want amber before", seen)
+	}
+	s.ws.ClearFaults()
+	p.until("document.querySelector('#verdict').dataset.tone === 'ok'")
+	p.row("successful", "stalled")
+}
+
 // Amber when a part of the events is rejected.
 func TestRejectsTurnTheVerdictAmber(t *testing.T) {
 	s, p := newStage(t, emulator.Latency{})

@@ -226,3 +226,41 @@ kafka asked 0s ago
 		})
 	}
 }
+
+// The verdict, the figures and the ledger of a group are those of its members together.
+func TestVerdictAndFiguresAreJoined(t *testing.T) {
+	one, two := running("i1", "m1", 0), running("i2", "m2", 1)
+	change := func(s *ops.Status, rows float32, v ops.Verdict, ack float64) {
+		i := &s.Integrations[0]
+		i.Table, i.Name, i.Verdict, i.Ack = "a.b.c", "Orders", &v, &ops.Acks{P99: ack}
+		i.History = &ops.History{End: noon, StepSeconds: 15, Rows: ops.Series{rows}}
+		i.Ledger = consumer.LedgerStatus{Ledger: consumer.Ledger{Read: 7}, Unaccounted: 1}
+		i.Partitions[0].Ledger = consumer.LedgerStatus{Ledger: consumer.Ledger{Delivered: 6, DeadLettered: 2, Skipped: 1, Filtered: 1}}
+		i.Partitions[0].Behind = consumer.Seconds(time.Duration(rows) * time.Second)
+	}
+	change(&one, 3, ops.Verdict{State: "delivering", Level: "ok"}, 0.1)
+	change(&two, 4, ops.Verdict{State: "falling behind", Level: "warning", Text: "slow"}, 0.4)
+	one.Integrations[0].History.StepSeconds, one.Integrations[0].History.Rows = 5, ops.Series{2, 3, 4} // its own, in short steps
+	self := answer{address: "10.0.0.1:9400", self: true}
+	joined := func(answers ...answer) ops.GroupIntegration {
+		return join(one, "10.0.0.1:9400", nil, true, append(answers, self), knows(member("m1", 0), member("m2", 1))).Integrations[0]
+	}
+	got := joined(answer{address: "10.0.0.2:9400", status: two})
+	if got.Name != "Orders" || got.Table != "a.b.c" || got.Verdict.Text != "slow" || got.Ack.P99 != 0.4 || got.Behind != 4 || got.Ledger.Read != 14 || got.Ledger.Unaccounted != 2 {
+		t.Errorf("got %+v, want the worse verdict, the slower acknowledgements and the sums", got)
+	}
+	if h := got.History; h == nil || h.StepSeconds != 15 || len(h.Rows) != 1 || h.Rows[0] != 7 {
+		t.Errorf("got %+v, want 7 rows per second in one step of 15 seconds", h)
+	}
+	if p := got.Partitions[1]; p.Rejected != 3 || p.Done != 10 || p.Committed != 100 || p.End != 108 || p.State != consumer.StateWriting {
+		t.Errorf("got %+v, want 3 of 10 rejected, and Kafka's offsets", p)
+	}
+	// A member of an older version has no verdict, and one that is gone has none either.
+	two.Integrations[0].Verdict = nil
+	if got := joined(answer{address: "10.0.0.2:9400", status: two}); got.Verdict.State != "delivering" {
+		t.Errorf("got %+v with a member of an older version, want delivering", got.Verdict)
+	}
+	if got := joined(answer{address: "10.0.0.2:9400", err: errors.New("refused")}); got.Verdict.State != "not answering" || got.Verdict.Level != "warning" {
+		t.Errorf("got %+v, want a member that does not answer", got.Verdict)
+	}
+}

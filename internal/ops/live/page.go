@@ -93,6 +93,7 @@ func (p *Page) data(who *access.Control) *http.ServeMux {
 	mux.HandleFunc("GET "+base+"{$}", redirect)
 	mux.HandleFunc("GET "+base+"status", authenticated(who, p.serveStatus))
 	mux.HandleFunc("GET "+base+"summary", authenticated(who, p.serveSummary))
+	mux.HandleFunc("GET "+base+"members", authenticated(who, p.serveMembers))
 	for pattern, handler := range map[string]func(*view, http.ResponseWriter, *http.Request){
 		"GET " + base + "stream":                      p.serveStream(who),
 		"GET " + base + "events":                      p.serveEvents,
