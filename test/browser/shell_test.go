@@ -290,3 +290,52 @@ func poisoned(v any, bad string) any {
 	}
 	return v
 }
+
+// A chart shows the values at the time under the pointer, or chosen with the arrow keys.
+func TestConsoleChart(t *testing.T) {
+	history := map[string]any{"step_seconds": 10, "end": "2026-03-01T12:00:00Z"}
+	for _, name := range []string{"rows_per_second", "lag", "oldest_unacked_seconds", "ack_p99_seconds", "ack_p50_seconds", "rejected_per_second", "outcomes_per_second"} {
+		var values []any
+		for i := range 90 {
+			values = append(values, 100+i)
+		}
+		values[40] = nil
+		history[name] = values
+	}
+	ledger := map[string]any{}
+	for _, name := range []string{"read", "delivered", "dead_lettered", "skipped", "filtered", "in_flight", "released", "unaccounted", "lost"} {
+		ledger[name] = 0
+	}
+	_, p := newFixture(t, admin(), false, map[string]any{"/live/summary": several(), "/live/history": map[string]any{"history": history, "ledger": ledger}})
+	p.look(1440, 900, "light")
+	p.visit("/integrations/web/partitions")
+	const rest = "document.querySelector('.chart .readout')?.textContent === '189'"
+	p.until(rest)
+	readout := func(want string) {
+		t.Helper()
+		p.until(fmt.Sprintf("document.querySelector('.chart .readout').textContent.endsWith(%s)", quote(want)))
+	}
+	p.do("document.querySelector('.chart .plot').focus()")
+	press := func(key string) {
+		p.do(fmt.Sprintf("document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key: %q, bubbles: true, cancelable: true }))", key))
+	}
+	press("ArrowLeft")
+	readout(" 189")
+	press("ArrowLeft")
+	readout(" 188")
+	press("Home")
+	readout(" 100")
+	press("ArrowRight")
+	readout(" 101")
+	if got := js[string](p, "document.activeElement.getAttribute('aria-valuetext')"); !strings.HasSuffix(got, ": 101") {
+		t.Errorf("got %q for screen readers, want the value at the time", got)
+	}
+	p.do("document.activeElement.dispatchEvent(new FocusEvent('blur'))") // a window in the background sends none
+	p.until(rest)
+	p.point(".chart svg")
+	p.until("/ 14[45]$/.test(document.querySelector('.chart .readout').textContent)")
+	// A gap in the values is a gap in the line.
+	if got := js[int](p, "document.querySelector('.chart .line').getAttribute('d').split('M').length - 1"); got != 2 {
+		t.Errorf("got a line of %d pieces, want 2 around the gap", got)
+	}
+}

@@ -125,7 +125,8 @@ export function Field({ field, value, onInput, error, disabled, children }) {
 }
 
 // Dialog asks something in front of the page. The browser keeps the focus inside, and
-// returns it; Esc calls onClose. actions are buttons.
+// returns it. Esc calls onClose through the event close: browsers omit cancel where nobody
+// clicked before. actions are buttons.
 export function Dialog({ title, onClose, children, actions, wide }) {
   const ref = useRef(null), id = useID();
   useEffect(() => {
@@ -133,7 +134,7 @@ export function Dialog({ title, onClose, children, actions, wide }) {
     box.showModal();
     return () => { if (before && before.isConnected) before.focus(); };
   }, []);
-  return html`<dialog ref=${ref} class=${wide ? "wide-dialog" : undefined} aria-labelledby=${id} onCancel=${(e) => { e.preventDefault(); onClose(); }}>
+  return html`<dialog ref=${ref} class=${wide ? "wide-dialog" : undefined} aria-labelledby=${id} onClose=${onClose}>
     <h2 id=${id}>${title}</h2>
     ${children}
     <div class="actions"><button type="button" onClick=${onClose}>Close</button>${actions}</div>
