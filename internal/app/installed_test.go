@@ -129,8 +129,6 @@ func runs(slug, state string) func(*App) bool {
 	return func(a *App) bool { return a.of(slug).State == state }
 }
 
-func gone(slug string) func(*App) bool { return runs(slug, "") }
-
 // What is installed through one member runs on all of them, and follows each change:
 // blueprint, table, disable, enable, remove. The loss of the topic changes nothing.
 func TestInstalledIntegrationsRunOnEachMember(t *testing.T) {
@@ -241,7 +239,7 @@ func TestInstalledIntegrationsAreFoundAndRemoved(t *testing.T) {
 func TestFilesAndTheStore(t *testing.T) {
 	s := newSite(t)
 	web := s.lane("web")
-	a, logs, stop := s.member()
+	a, _, stop := s.member()
 	s.install(a, web)
 	s.eventually("it runs", func() bool { return a.of("web").Ready })
 	stop()
@@ -258,7 +256,7 @@ func TestFilesAndTheStore(t *testing.T) {
 		}
 	}
 	ofFile("web", file.topic, file)
-	a, logs, stop = s.member()
+	a, logs, stop := s.member()
 	s.eventually("that of the file runs", func() bool { return a.of("web").Ready && a.Status().Store.Known })
 	if got := a.Status(); got.Integrations[0].Table != file.table || !slices.Equal(got.Store.Shadowed, []string{"web"}) || got.Store.Integrations != 1 {
 		t.Errorf("got %s and %+v, want that of the file, and the other shadowed", got.Integrations[0].Table, got.Store)

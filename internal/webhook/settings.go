@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/setting"
 )
 
@@ -26,7 +27,7 @@ type Settings struct {
 }
 
 // names are the values of Settings.States.
-var names = []string{"delivering", "idle", "catching up", "falling behind", "blocked", "failed", "disabled", "starting", "shadowed"}
+var names = []string{ops.VerdictDelivering, ops.VerdictIdle, ops.VerdictCatchingUp, ops.VerdictFallingBehind, ops.VerdictBlocked, ops.VerdictFailed, ops.VerdictDisabled, ops.VerdictStarting}
 
 // URLSource is where the URL comes from; ok is false when there is none.
 func (s Settings) URLSource() (source setting.SecretSource, ok bool) {

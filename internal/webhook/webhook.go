@@ -146,7 +146,8 @@ const healthy = "healthy"
 
 // kind returns the state, or healthy for one of the healthy ones.
 func kind(state string) string {
-	if state == "delivering" || state == "idle" || state == "catching up" || state == "" {
+	switch state {
+	case ops.VerdictDelivering, ops.VerdictIdle, ops.VerdictCatchingUp, "":
 		return healthy
 	}
 	return state
@@ -168,7 +169,7 @@ func (n *Notifier) observe(now time.Time, states []State) {
 		}
 		wanted := slices.Contains(listed, s.State)
 		switch {
-		case now.Sub(was.since) < hold || !wanted && (s.State == "starting" || s.State == "stopping"): // between two failures
+		case now.Sub(was.since) < hold || !wanted && (s.State == ops.VerdictStarting || s.State == ops.VerdictStopping): // between two failures
 		case !wanted || kind(was.reported) == healthy && was.state == healthy:
 			was.reported = s.State
 		case was.reported != s.State:
