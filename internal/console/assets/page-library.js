@@ -13,7 +13,7 @@ export default function Library({ route, session }) {
 
 // NoAPI explains how to get at the API, on a listener without it.
 export const NoAPI = () => html`<${Empty} title="This address shows only">
-  <p>Integrations are installed and changed on the admin listener. Turn it on with <code>admin.enabled: true</code> and <code>store.keys</code>, restart the bridge, and open <code>admin.address</code>, by default <code>http://localhost:8084</code>.</p>
+  <p>Integrations are installed and changed on the admin listener. Turn it on with <code>admin.enabled: true</code> and <code>store.keys</code>, restart the bridge, and open <code>admin.address</code>, by default <code>localhost:8084</code>.</p>
   <p>Without the API, describe integrations in the configuration: the key <code>integrations</code>, or files in <code>integrations_dir</code>.</p>
 <//>`;
 
