@@ -158,9 +158,9 @@ func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay
 		}
 	}
 	if refused, ok := errors.AsType[*pipeline.Refused](err); ok {
-		err = fmt.Errorf("refused: %s; %s", refused.Reason, strings.Replace(refused.Remedy, "allow to skip them", "add --allow-skip to skip them", 1))
+		err = suggest(fmt.Errorf("refused: %s; %s", refused.Reason, strings.Replace(refused.Remedy, "allow to skip them", "add --allow-skip to skip them", 1)), "") // no command of the bridge helps
 	}
-	return suggest(err, "") // no command of the bridge helps
+	return err
 }
 
 // operator names who runs the command.
