@@ -36,11 +36,11 @@ const (
 	// quietTimeout is how long nothing may arrive at the end before the demo stops
 	// waiting and counts what is there.
 	quietTimeout = 30 * time.Second
-	// logBytes is what a partition of the in-process Kafka keeps. It holds more than maxLag
-	// events of a kilobyte, so that nothing is removed before it is delivered. Old records
-	// are removed every cleanEvery.
-	logBytes   = 96 << 20
-	maxLag     = 50_000
+	// logBytes is what all partitions of the in-process Kafka keep of a topic: far more than
+	// maxLag events of a kilobyte, so that nothing is removed before it is delivered. Old
+	// records are removed every cleanEvery.
+	logBytes   = 64 << 20
+	maxLag     = 20_000
 	cleanEvery = 2 * time.Second
 )
 
@@ -148,8 +148,10 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	}
 	d.table = d.workspace.Table(Table)
 
+	keep := int64(0) // bytes per partition
 	if d.brokers = o.Kafka; d.brokers == "" {
-		fake, ferr := startKafka(logBytes)
+		keep = logBytes / int64(o.Partitions)
+		fake, ferr := startKafka(keep)
 		if ferr != nil {
 			return nil, ferr
 		}
@@ -160,10 +162,6 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		return nil, fmt.Errorf("preparing the kafka client: %w; give --kafka as host:port", err)
 	}
 	defer d.admin.Close()
-	keep := int64(0)
-	if o.Kafka == "" {
-		keep = logBytes
-	}
 	if err := createTopic(ctx, d.admin, o.Topic, o.Partitions, keep); err != nil {
 		return nil, err
 	}
