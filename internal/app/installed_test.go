@@ -229,9 +229,9 @@ func TestInstalledIntegrationsAreFoundAndRemoved(t *testing.T) {
 	if strings.Contains(s.get(a, "/metrics"), `integration="web"`) {
 		t.Error("/metrics still has it")
 	}
-	if got := logs.FilterMessage("integration removed; its group and its dead letters remain").Len(); got != 1 {
-		t.Errorf("got %d lines about the removal, want 1", got)
-	}
+	s.eventually("a line about it", func() bool {
+		return logs.FilterMessage("integration removed; its group and its dead letters remain").Len() == 1
+	})
 }
 
 // Files run without the store, and win over it. An error of `default` does not end a
@@ -283,9 +283,10 @@ func TestFilesAndTheStore(t *testing.T) {
 			t.Errorf("got %d lines %q, want 1", got, line)
 		}
 	}
-	if got := logs.FilterMessage("integration removed; its group and its dead letters remain").Len(); got != 1 { // twin
-		t.Errorf("got %d removals, want 1", got)
-	}
+	s.eventually("one removal, of the twin", func() bool {
+		removed := logs.FilterMessage("integration removed; its group and its dead letters remain").All()
+		return len(removed) == 1 && removed[0].ContextMap()["integration"] == "twin"
+	})
 	stop()
 
 	// Without its key, and with `default` refused for good, the process continues.
