@@ -315,3 +315,17 @@ func TestBoundedRunOfOneIntegration(t *testing.T) {
 		t.Errorf("got exit code %d, %d rows and %s, want the event in the table of orders", got.code, workspace.Table("datafly.events.stream").Count(), got.stderr)
 	}
 }
+
+// With a store, a check needs no integration of a file: its step is that of the store.
+func TestCheckOfAStoreAlone(t *testing.T) {
+	_, brokers, _ := twoIntegrations(t)
+	base := []string{"check", "--config", os.DevNull, "--set", "store.enabled=true", "--set"}
+	got := command(append(base, "kafka.brokers="+strings.Join(brokers, ","))...)
+	if want := "store               ok       0 installed integrations in zerobus-bridge-integrations\n"; got.code != exitFine || !strings.HasSuffix(got.stdout, want) {
+		t.Errorf("got exit code %d and\n%s%s\nwant %q", got.code, got.stdout, got.stderr, want)
+	}
+	got = command(append(base, "kafka.brokers=127.0.0.1:1", "--timeout", "5s")...)
+	if got.code != exitFailed || !strings.Contains(got.stdout, "store               failed") || !strings.HasSuffix(got.stderr, "bridge help config store\n") {
+		t.Errorf("without a broker: got exit code %d and\n%s%s", got.code, got.stdout, got.stderr)
+	}
+}
