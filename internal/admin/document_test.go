@@ -288,7 +288,7 @@ var descriptions = map[int]string{
 // statusesOf are the statuses of errors of a route.
 func statusesOf(r *route) []int {
 	all := []int{400, 401, 403, 421, 429, 500, 503}
-	if strings.Contains(r.pattern, "{") || r.id == "listAudit" { // the entry of the cursor
+	if strings.Contains(r.pattern, "{") || slices.Contains([]string{"listAudit", "validateBlueprint", "tryBlueprint"}, r.id) { // the entry of the cursor, the integration of the body
 		all = append(all, 404)
 	}
 	if r.conflict || r.operation {
@@ -353,7 +353,7 @@ func (d *documentOf) operation(r *route) object {
 		params = append(params, object{"name": p.name, "in": "query", "schema": schema, "description": p.description})
 	}
 	if r.match {
-		params = append(params, object{"name": "If-Match", "in": "header", "schema": object{"type": "string", "pattern": `^"[1-9][0-9]{0,17}"$`, "minLength": 3, "maxLength": 20}, "description": "The ETag of the integration; the call is refused at another revision."})
+		params = append(params, object{"name": "If-Match", "in": "header", "schema": object{"type": "string", "pattern": `^(\*|"[1-9][0-9]{0,17}")$`, "minLength": 1, "maxLength": 20}, "description": "The ETag of the integration; the call is refused at another revision."})
 	}
 	if r.method != "GET" {
 		params = append(params, object{"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string", "pattern": safeID.String()}, "description": "Identifies the request: one that is repeated is done once."})

@@ -20,7 +20,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/datafly/bridge/internal/integrations/manage"
 )
 
 const (
@@ -150,7 +149,7 @@ func (c *call) revision() (int64, error) {
 	}
 	m := entityTag.FindStringSubmatch(strings.Join(values, ","))
 	if m == nil {
-		return 0, &failure{Status: http.StatusPreconditionFailed, Code: manage.RevisionMismatch, Message: "If-Match has no revision of an integration", Remedy: `send the ETag of the integration, as in If-Match: "3"`}
+		return 0, failed(http.StatusBadRequest, "INVALID_HEADER", `If-Match has no revision of an integration; send the ETag of the integration, as in If-Match: "3"`)
 	}
 	return strconv.ParseInt(m[1], 10, 64)
 }
@@ -179,7 +178,18 @@ func (c *call) body(into any) (ok bool, err error) {
 	if jsontext.Value(text).Kind() == 'n' {
 		return false, invalid("body", "must be an object, and is null", "send an object")
 	}
-	return true, describe(json.Unmarshal(text, into, json.RejectUnknownMembers(true)))
+	return true, describe(json.Unmarshal(text, into, json.RejectUnknownMembers(true), json.WithUnmarshalers(listed)))
+}
+
+// listed refuses null in lists, where it is not "not given". Values that any JSON may take
+// keep theirs.
+var listed = json.JoinUnmarshalers(json.UnmarshalFromFunc(refuseNull[string]), json.UnmarshalFromFunc(refuseNull[int32]))
+
+func refuseNull[T any](d *jsontext.Decoder, _ *T) error {
+	if in, _ := d.StackIndex(d.StackDepth()); in == '[' && d.PeekKind() == 'n' {
+		return &json.SemanticError{JSONPointer: d.StackPointer(), JSONKind: 'n', GoType: reflect.TypeFor[T]()}
+	}
+	return errors.ErrUnsupported
 }
 
 // wellFormed refuses what is not one JSON value of moderate depth, with each name once.

@@ -35,6 +35,7 @@ func TestMalformedBodies(t *testing.T) {
 		{"a list for a name", `{"name":["x"]}`, "VALIDATION_FAILED", 422, "name must be a string, and is a list"},
 		{"a string for config", `{"name":"x","config":"y"}`, "VALIDATION_FAILED", 422, "config must be an object, and is a string"},
 		{"a string for enabled", `{"name":"x","enabled":"true"}`, "VALIDATION_FAILED", 422, "enabled must be a boolean, and is a string"},
+		{"nothing for a category", `{"name":"x","consent_categories":["a",null]}`, "VALIDATION_FAILED", 422, "must be a string, and is null"},
 		{"numbers for categories", `{"name":"x","consent_categories":[7]}`, "VALIDATION_FAILED", 422, "consent_categories.0 must be a string"},
 		{"huge", `{"name":"` + strings.Repeat("x", maxBody) + `"}`, "BODY_TOO_LARGE", 413, "1048576 bytes"},
 	} {
@@ -178,7 +179,7 @@ func TestParameters(t *testing.T) {
 		t.Errorf("got %+v", f)
 	}
 	for _, header := range []string{"", "3", `W/"1"`, `"0"`, `"x"`, `"1", "2"`, `"99999999999999999999"`} {
-		r.expect(t, 412, "REVISION_MISMATCH", "PATCH", Prefix+"/integrations/web", `{"name":"b"}`, "If-Match", header)
+		r.expect(t, 400, "INVALID_HEADER", "PATCH", Prefix+"/integrations/web", `{"name":"b"}`, "If-Match", header)
 	}
 	if _, err := r.manager.Get(t.Context(), "web"); err != nil {
 		t.Errorf("a refused request changed something: %v", err)

@@ -71,7 +71,7 @@ var routes = []*route{
 	{method: "POST", pattern: "/integrations/{id}/disable", id: "disable", summary: "Stop an integration", role: access.Editor, params: []param{dryRun, reason}, match: true,
 		answer: manage.Result{}, conflict: true, do: func(c *call) (any, error) { return c.setEnabled(false) }},
 	{method: "POST", pattern: "/integrations/{id}/check", id: "check", summary: "Try what an integration depends on, with changes or without", role: access.Editor,
-		body: manage.Patch{}, optional: true, answer: checked{}, stream: true, do: (*call).check},
+		body: manage.Patch{}, optional: true, answer: checked{}, conflict: true, stream: true, do: (*call).check},
 	{method: "POST", pattern: "/integrations/{id}/replay", id: "replay", summary: "Set the offsets of a disabled integration", role: access.Editor, params: []param{dryRun1},
 		body: pipeline.ReplayRequest{}, answer: pipeline.ReplayReport{}, operation: true, do: (*call).replay},
 	{method: "GET", pattern: "/integrations/{id}/dead-letters", id: "listDeadLetters", summary: "Unresolved dead letters by code and column", role: access.Viewer, params: filters,

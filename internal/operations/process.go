@@ -192,6 +192,10 @@ func (p *Process) Redrive(ctx context.Context, slug string, r pipeline.RedriveRe
 	}
 	defer parts.Close()
 	report, err := Redrive(ctx, i.Config, parts, RedriveOptions{Filter: filterOf(r.DeadLetterFilter), Limit: r.Limit, Execute: r.Execute, By: r.By, Reason: r.Reason}, log)
+	if table, ok := errors.AsType[*tableError](err); ok && ctx.Err() == nil {
+		reason, remedy, _ := strings.Cut(table.Error(), "; ")
+		return none, &pipeline.Refused{Reason: reason, Remedy: remedy}
+	}
 	if err != nil {
 		return none, err
 	}

@@ -37,6 +37,11 @@ type RedriveReport struct {
 	logged time.Time
 }
 
+// tableError is why no row can be written now.
+type tableError struct{ error }
+
+func (e *tableError) Unwrap() error { return e.error }
+
 // Redrive maps the dead letters of an integration as its pipeline would, and with
 // Execute writes their rows and resolves them. It returns errors before the first of
 // them; later ones are in the report. When ctx ends, a write in flight may continue for
@@ -57,7 +62,7 @@ func Redrive(ctx context.Context, cfg *config.Config, parts *pipeline.Parts, o R
 		return nil, err
 	}
 	if err := parts.Schema.CheckTable(fitting, clusterID); err != nil {
-		return nil, fmt.Errorf("checking the table before the redrive: %w", err)
+		return nil, &tableError{fmt.Errorf("checking the table before the redrive: %w", err)}
 	}
 	options := deadletter.RedriveOptions{Limit: o.Limit, Mapper: parts.Schema.NewMapper(), By: r.By, OnResult: r.add,
 		Match: func(l *deadletter.Record) bool {

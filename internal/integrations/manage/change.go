@@ -1,6 +1,7 @@
 package manage
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -292,7 +293,7 @@ func target(d *config.Deployment, state store.State, id string, revision int64) 
 	r := find(state, id)
 	switch {
 	case fileOf(d, id) != nil:
-		return nil, &Error{Code: ManagedByFile, Message: "integration " + id + " is described by " + fileOf(d, id).Source, Remedy: "change it there"}
+		return nil, &Error{Code: ManagedByFile, Message: "integration " + id + " is described by " + cmp.Or(fileOf(d, id).Source, "the environment or the command line"), Remedy: "change it there"}
 	case r == nil:
 		return nil, notFound(id)
 	case revision > 0 && r.Revision != revision:
