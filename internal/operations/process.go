@@ -122,6 +122,9 @@ func (p *Process) Replay(ctx context.Context, slug string, r pipeline.ReplayRequ
 	return report.ReplayReport, err
 }
 
+// maxPosition is the longest text of a position, in bytes.
+const maxPosition = 100
+
 // replayOptions validates a request.
 func replayOptions(i config.Integration, r pipeline.ReplayRequest, now time.Time) (o ReplayOptions, err error) {
 	k := i.Config.Kafka
@@ -129,6 +132,9 @@ func replayOptions(i config.Integration, r pipeline.ReplayRequest, now time.Time
 	o.Group, o.Start, o.Partitions, o.Topics = k.Group, k.Start, r.Partitions, r.Topics
 	if len(o.Topics) == 0 {
 		o.Topics = k.Topics
+	}
+	if len(r.To) > maxPosition {
+		return o, &pipeline.Refused{Field: "to", Reason: fmt.Sprintf("has more than %d characters", maxPosition), Remedy: "shorten it"}
 	}
 	if o.To, err = kafka.ParsePosition(r.To, ReplayForms, now); err != nil {
 		reason, remedy, _ := strings.Cut(err.Error(), "; ")

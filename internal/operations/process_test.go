@@ -184,7 +184,7 @@ func TestReplayOnlyWhileDisabled(t *testing.T) {
 	}
 	for field, r := range map[string]pipeline.ReplayRequest{
 		"to": {To: "yesterday"}, "topics": {To: "earliest", Topics: []string{"other"}}, "partitions": {To: "earliest", Topics: []string{s.topic, s.topic}, Partitions: []int32{0}},
-		"partitions of one topic": {To: "earliest", Partitions: []int32{-1}},
+		"to 0": {To: strings.Repeat("0", 101)}, "partitions of one topic": {To: "earliest", Partitions: []int32{-1}},
 	} {
 		_, err := replay(r)
 		refused(t, field, strings.Fields(field)[0], err)
