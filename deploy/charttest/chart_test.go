@@ -39,7 +39,7 @@ var cases = map[string][]string{
 	"token of a user":   {minimal, `{config: {zerobus: {token_exchange: {policy: account}}}, zerobus: {tokenExchange: {enabled: true, audience: databricks}}, integrations: {orders: {zerobus: {table: a.b.c, client_secret_file: /etc/bridge/zerobus/orders}}}}`},
 	"own ConfigMap":     {minimal, `existingIntegrationsConfigMap: mine`},
 	"console":           {minimal, console},
-	"nothing installed": {console, `{config: {kafka: {brokers: [kafka-0:9092]}}, admin: {key: "", jwksKey: jwks.json}}`},
+	"nothing installed": {console, `{config: {kafka: {brokers: [kafka-0:9092]}, admin: {jwt_audience: console}}, admin: {key: "", jwksKey: jwks.json}}`},
 	"long drain":        {minimal, `{config: {delivery: {drain: 50s}}, terminationGracePeriodSeconds: 55}`},
 }
 

@@ -90,7 +90,7 @@ func NewAccess(files access.Files, loopback bool, log *zap.Logger) (*access.Cont
 	unreadable := rate.Sometimes{Interval: time.Minute}
 	return access.NewControl(func(token string) (access.Identity, error) {
 		who, err := lookup(token)
-		if err != nil && !errors.Is(err, access.ErrUnknown) && !errors.Is(err, access.ErrExpired) {
+		if err != nil && !errors.Is(err, access.ErrUnknown) && !errors.Is(err, access.ErrExpired) && !errors.Is(err, access.ErrNoRole) {
 			unreadable.Do(func() { log.Error("nobody can use the install API, since its tokens cannot be read", zap.Error(err)) })
 		}
 		return who, err
@@ -208,7 +208,7 @@ type (
 func (a *API) identify(w *recorder, r *http.Request) (access.Identity, error) {
 	who, v := a.cfg.Access.Identify(r)
 	if v != access.Granted {
-		status, _ := v.Refusal(w.Header())
+		status, why := v.Refusal(w.Header())
 		switch v {
 		case access.TooMany:
 			return who, failed(status, "RATE_LIMITED", "too many wrong tokens from this address; wait a minute")
@@ -217,6 +217,8 @@ func (a *API) identify(w *recorder, r *http.Request) (access.Identity, error) {
 			return who, failed(status, "TOKENS_UNREADABLE", "the tokens cannot be read; the log of the bridge has the reason")
 		case access.Expired:
 			return who, failed(status, "EXPIRED_TOKEN", "the token has expired; get a new one")
+		case access.NoRole:
+			return who, failed(status, "FORBIDDEN", why)
 		case access.WrongToken:
 			return who, failed(status, "INVALID_TOKEN", "the token is not valid; send another")
 		}

@@ -19,7 +19,7 @@ import (
 func (a *App) newAdmin(cfg *config.Config) (*ops.Server, error) {
 	s := cfg.Admin
 	host, _ := setting.SplitAddress(s.Address, 0)
-	who, err := admin.NewAccess(access.Files{Tokens: s.TokenFile, JWTSecret: s.JWTSecretFile, JWKS: s.JWKSFile}, setting.Loopback(host), a.log)
+	who, err := admin.NewAccess(access.Files{Tokens: s.TokenFile, JWTSecret: s.JWTSecretFile, JWKS: s.JWKSFile, Audience: s.JWTAudience}, setting.Loopback(host), a.log)
 	if err != nil {
 		return nil, err
 	}

@@ -127,9 +127,9 @@ func TestEveryKeyComesFromTheEnvironment(t *testing.T) {
 		"deployment": "dep", "integrations_dir": dir,
 	}
 	environments := []map[string]string{
-		{"mapping.blueprint": file, "admin.jwks_file": file,
+		{"mapping.blueprint": file, "admin.jwks_file": file, "admin.jwt_audience": "console",
 			"zerobus.client_secret": "v", "ops.token": "sixteen characters", "webhook.url": "https://chat.example/x", "webhook.secret": "sixteen characters", "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "u", "kafka.sasl.password": "p"},
-		{"mapping.blueprint_text": "version: 2\n", "admin.jwt_secret_file": key,
+		{"mapping.blueprint_text": "version: 2\n", "admin.jwt_secret_file": key, "admin.jwt_audience": "console",
 			"zerobus.client_secret_file": file, "ops.token_file": token, "webhook.url_file": chat, "webhook.secret_file": token, "kafka.sasl.mechanism": "plain", "kafka.sasl.username": "u", "kafka.sasl.password_file": file},
 		{"zerobus.client_secret": "v", "ops.token": "sixteen characters", "kafka.sasl.mechanism": "OAUTHBEARER", "kafka.sasl.oauth.token_url": "https://idp.example", "kafka.sasl.oauth.client_id": "i",
 			"kafka.sasl.oauth.client_secret": "s", "kafka.sasl.oauth.scopes": "a,b"},

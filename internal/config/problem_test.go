@@ -190,6 +190,8 @@ func TestRules(t *testing.T) {
 		{"admin.jwt_secret_file", []string{"admin.enabled=true", "admin.jwt_secret_file=/nowhere"}, "cannot be used: no such file"},
 		{"admin.jwt_secret_file", []string{"admin.enabled=true", "admin.jwt_secret_file=" + some}, "at least 32 characters"},
 		{"admin.jwks_file", []string{"admin.enabled=true", "admin.jwt_secret_file=" + some, "admin.jwks_file=" + some}, "must not be set together with admin.jwt_secret_file"},
+		{"admin.jwt_audience", []string{"admin.enabled=true", "admin.jwks_file=" + some}, "made for another program would be accepted; set it to the client id"},
+		{"admin.jwt_audience", []string{"admin.enabled=true", "admin.jwt_audience=x"}, "has no effect without JSON Web Tokens"},
 		{"admin.tls_key_file", []string{"admin.enabled=true", "admin.tls_key_file=" + some}, "needs admin.tls_cert_file beside it"},
 		{"admin.tls_cert_file", []string{"admin.enabled=true", "admin.tls_cert_file=" + some}, "needs admin.tls_key_file beside it"},
 		{"admin.rate_limit", []string{"admin.enabled=true", "admin.rate_limit=0"}, "between 1 and 1000000"},

@@ -78,7 +78,8 @@ func TestIgnored(t *testing.T) {
 		{"admin.address=127.0.0.1:1", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
 		{"admin.token_file=uses_test.go", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
 		{"admin.jwt_secret_file=uses_test.go", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
-		{"admin.jwks_file=uses_test.go", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
+		{"admin.jwks_file=uses_test.go", "while admin.enabled is false", []string{"admin.jwt_audience=x"}, []string{"admin.enabled=true", "admin.jwt_audience=x"}},
+		{"admin.jwt_audience=x", "while admin.enabled is false", []string{"admin.jwks_file=uses_test.go"}, []string{"admin.enabled=true", "admin.jwks_file=uses_test.go"}},
 		{"admin.rate_limit=7", "while admin.enabled is false", nil, []string{"admin.enabled=true"}},
 		{"tracing.max_per_second=5", "while tracing.enabled is false", nil, []string{"tracing.enabled=true"}},
 	} {

@@ -95,18 +95,35 @@ func (c *console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // page answers with the page, or sends a person who is not signed in to the login form.
 func (c *console) page(w http.ResponseWriter, r *http.Request) {
-	if c.cfg.Access.Authenticate(r) != access.Granted {
-		http.Redirect(w, r, "/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
+	v := c.cfg.Access.Authenticate(r)
+	if v != access.Granted {
+		toLogin(w, r, v, r.URL.RequestURI())
 		return
 	}
 	writeAsset(w, r, "index.html")
 }
 
+// toLogin sends a person to the login form, which shows why if it is not for want of a token.
+func toLogin(w http.ResponseWriter, r *http.Request, v access.Verdict, after string) {
+	query := url.Values{"next": {next(after)}}
+	if why := reasons[v]; why != "" {
+		query.Set("why", why)
+	}
+	http.Redirect(w, r, "/login?"+query.Encode(), http.StatusSeeOther)
+}
+
+// reasons are the parameter why of the login form. A right token is too long for a session.
+var reasons = map[access.Verdict]string{access.Granted: "long", access.WrongToken: "wrong", access.Expired: "expired", access.NoRole: "role", access.TooMany: "wait",
+	access.Unreadable: "broken"}
+
 func (c *console) session(w http.ResponseWriter, r *http.Request) {
 	who, v := c.cfg.Access.Identify(r)
 	if v != access.Granted {
 		status, why := v.Refusal(w.Header())
-		fail(w, status, "UNAUTHENTICATED", why+", or sign in at /login")
+		if status == http.StatusUnauthorized {
+			why += ", or sign in at /login"
+		}
+		fail(w, status, "UNAUTHENTICATED", why)
 		return
 	}
 	writeJSON(w, http.StatusOK, Session{Identity: who, Admin: c.cfg.Admin, Login: c.cfg.Access.Enabled(), Facts: c.cfg.Facts()})
@@ -124,14 +141,11 @@ func (c *console) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
 	token := strings.TrimSpace(r.PostFormValue("token"))
 	_, v := c.cfg.Access.Login(r, token)
-	if v == access.Granted {
-		c.cfg.Access.StartSession(w, r, "/", token)
+	if v == access.Granted && c.cfg.Access.StartSession(w, r, "/", token) {
 		http.Redirect(w, r, next(r.PostFormValue("next")), http.StatusSeeOther)
 		return
 	}
-	why := map[access.Verdict]string{access.WrongToken: "wrong", access.Expired: "expired", access.TooMany: "wait", access.Unreadable: "broken"}[v]
-	query := url.Values{"why": {why}, "next": {next(r.PostFormValue("next"))}}
-	http.Redirect(w, r, "/login?"+query.Encode(), http.StatusSeeOther)
+	toLogin(w, r, v, r.PostFormValue("next"))
 }
 
 func (c *console) logout(w http.ResponseWriter, r *http.Request) {

@@ -169,6 +169,43 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+// The form shows what it cannot help with: a token of an identity provider without a role,
+// and one that no cookie holds.
+func TestLoginThatDoesNotHelp(t *testing.T) {
+	long := strings.Repeat("l", 4000)
+	tokens := func(token string) (access.Identity, error) {
+		switch token {
+		case long:
+			return access.Identity{Name: "anna", Role: access.Viewer}, nil
+		case "joan":
+			return access.Identity{}, access.ErrNoRole
+		}
+		return access.Identity{}, access.ErrUnknown
+	}
+	h := console.New(console.Config{Access: access.NewControl(tokens, access.Identity{}, false), Facts: func() console.Facts { return console.Facts{} }})
+	if w := ask(h, "GET", "/audit", "", "Authorization", "Bearer joan"); w.Header().Get("Location") != "/login?next=%2Faudit&why=role" {
+		t.Errorf("a page without a role: got %d to %s", w.Code, w.Header().Get("Location"))
+	}
+	if w := ask(h, "GET", "/console/session", "", "Authorization", "Bearer joan"); w.Code != http.StatusForbidden || strings.Contains(w.Body.String(), "/login") {
+		t.Errorf("the session without a role: got %d %s", w.Code, w.Body)
+	}
+	if w := ask(h, "GET", "/audit", "", "Authorization", "Bearer "+long); w.Code != http.StatusOK {
+		t.Errorf("a long token as a header: got %d", w.Code)
+	}
+	for token, why := range map[string]string{"joan": "role", long: "long"} {
+		w := ask(h, "POST", "/login", url.Values{"token": {token}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+		if w.Header().Get("Location") != "/login?next=%2F&why="+why || w.Header().Get("Set-Cookie") != "" {
+			t.Errorf("%.5s: got to %s, want why=%s", token, w.Header().Get("Location"), why)
+		}
+	}
+	script := ask(h, "GET", "/console/login.js", "").Body.String()
+	for _, why := range []string{"wrong", "expired", "role", "long", "wait", "broken"} {
+		if !strings.Contains(script, "  "+why+": ") {
+			t.Errorf("login.js has no text for %s", why)
+		}
+	}
+}
+
 // Without a token, a page on the Internet could resolve its own name to the loopback.
 func TestForeignHostIsRefused(t *testing.T) {
 	r := httptest.NewRequest("GET", "http://evil.example/", nil)

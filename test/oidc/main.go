@@ -66,7 +66,7 @@ func run(proxy string) (err error) {
 	if err := buildtest.Build(ctx, bridge); err != nil {
 		return err
 	}
-	stopBridge, err := start(ctx, bridge, "demo", "--events", "0", "--rate", "20", "--ops-address", "127.0.0.1:0", "--set", "admin.address="+console, "--set", "admin.jwks_file="+jwks)
+	stopBridge, err := start(ctx, bridge, "demo", "--events", "0", "--rate", "20", "--ops-address", "127.0.0.1:0", "--set", "admin.address="+console, "--set", "admin.jwks_file="+jwks, "--set", "admin.jwt_audience="+provider.ClientID)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,9 @@ type Settings struct {
 	// public keys of others. Both are read again for each request.
 	JWTSecretFile string `yaml:"jwt_secret_file" when:"enabled=true"`
 	JWKSFile      string `yaml:"jwks_file" readable:"without one, tokens or the loopback are needed" when:"enabled=true"`
+	// JWTAudience is what the claim aud of a JWT must contain. The keys of an identity
+	// provider sign tokens for other programs too, so it is required with JWKSFile.
+	JWTAudience string `yaml:"jwt_audience" when:"enabled=true"`
 	// TLSCertFile and TLSKeyFile are PEM files; without them, HTTP is served.
 	TLSCertFile string `yaml:"tls_cert_file" readable:"without a certificate, HTTP is served" when:"enabled=true"`
 	TLSKeyFile  string `yaml:"tls_key_file" readable:"without a certificate, HTTP is served" when:"enabled=true"`
@@ -40,7 +43,7 @@ func (s Settings) Open() bool { return s.TokenFile == "" && s.JWTSecretFile == "
 
 // Check implements the rules about the address, the tokens and the certificate.
 func (s *Settings) Check(c *setting.Check) {
-	const address, secret, jwks = "admin.address", "admin.jwt_secret_file", "admin.jwks_file"
+	const address, secret, jwks, audience = "admin.address", "admin.jwt_secret_file", "admin.jwks_file", "admin.jwt_audience"
 	host, valid := setting.SplitAddress(s.Address, 0)
 	switch {
 	case !c.OK(address):
@@ -51,6 +54,13 @@ func (s *Settings) Check(c *setting.Check) {
 	}
 	if s.JWTSecretFile != "" && s.JWKSFile != "" && c.OK(secret, jwks) {
 		c.Fail(jwks, "must not be set together with "+secret, "keep one of the two")
+	}
+	switch {
+	case !c.OK(secret, jwks, audience):
+	case s.JWKSFile != "" && s.JWTAudience == "":
+		c.Fail(audience, "is empty, so that a token which the identity provider made for another program would be accepted", "set it to the client id of the console at the identity provider")
+	case s.JWTAudience != "" && s.JWKSFile == "" && s.JWTSecretFile == "":
+		c.Fail(audience, "has no effect without JSON Web Tokens", "set "+secret+" or "+jwks+", or remove it")
 	}
 	if given, missing := "admin.tls_cert_file", "admin.tls_key_file"; c.OK(given, missing) && (s.TLSCertFile == "") != (s.TLSKeyFile == "") {
 		if s.TLSCertFile == "" {

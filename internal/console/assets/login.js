@@ -2,6 +2,8 @@
 const messages = {
   wrong: "That is not a valid token.",
   expired: "That token has expired.",
+  role: "You are signed in, and have no role here. Ask an administrator for the claim role: viewer, editor or admin.",
+  long: "That token is valid, and too long for a session. Send it as a bearer header, through a proxy that signs people in.",
   wait: "Too many wrong tokens. Wait a minute and try again.",
   broken: "The bridge cannot read its tokens. Check ops.token_file and admin.token_file.",
 };

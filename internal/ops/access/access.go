@@ -30,6 +30,11 @@ const (
 	failBurst = 10
 	failEvery = 6 * time.Second
 	maxPeers  = 1000 // with limiters
+	// longToken is the length from which a token cannot be guessed. All clients of a proxy
+	// have its address, so wrong tokens of one must not keep out the others.
+	longToken = 32
+	// maxCookie is the size of a cookie that browsers keep, with some room for its name.
+	maxCookie = 4000
 )
 
 // Roles, each of which may do what those before it may.
@@ -51,14 +56,15 @@ type Identity struct {
 func (i Identity) May(role string) bool { return ranks[role] > 0 && ranks[i.Role] >= ranks[role] }
 
 // Tokens finds who a token belongs to. It is called for each request, so that tokens
-// can be replaced. The error is ErrUnknown, ErrExpired, or why the tokens cannot be
-// read, whichever token is given.
+// can be replaced. The error is ErrUnknown, ErrExpired, ErrNoRole, or why the tokens cannot
+// be read, whichever token is given.
 type Tokens func(token string) (Identity, error)
 
 // Errors of Tokens.
 var (
 	ErrUnknown = errors.New("the token belongs to nobody")
 	ErrExpired = errors.New("the token has expired")
+	ErrNoRole  = errors.New("the token is valid, and has no role")
 )
 
 // One returns the Tokens of ops.token: one token, which belongs to a viewer. source
@@ -84,6 +90,7 @@ type Control struct {
 	tokens   Tokens   // nil: no authentication
 	open     Identity // of every request, if tokens is nil
 	loopback bool     // the server listens on the loopback only
+	chosen   bool     // a person may have chosen the token, so that it could be guessed
 	seal     cipher.AEAD
 	now      func() time.Time
 
@@ -98,7 +105,9 @@ func New(token func() (string, error), loopback bool) *Control {
 	if token == nil {
 		return NewControl(nil, Identity{Name: "anyone", Role: Viewer}, loopback)
 	}
-	return NewControl(One(token), Identity{}, loopback)
+	c := NewControl(One(token), Identity{}, loopback)
+	c.chosen = true
+	return c
 }
 
 // NewControl returns a Control with identities. Without tokens every request has the
@@ -137,6 +146,7 @@ const (
 	NoToken            // the request has no token
 	WrongToken         // the request has another token
 	Expired            // the token was valid once
+	NoRole             // the token is valid, and may do nothing here
 	TooMany            // too many wrong tokens from this peer
 	Unreadable         // the expected token cannot be read
 )
@@ -149,18 +159,20 @@ func (v Verdict) Refusal(h http.Header) (status int, why string) {
 		h.Set("Retry-After", strconv.Itoa(int(failEvery.Seconds())))
 		return http.StatusTooManyRequests, "too many wrong tokens; wait a minute"
 	case Unreadable:
-		return http.StatusServiceUnavailable, "the token cannot be read; check ops.token_file"
+		return http.StatusServiceUnavailable, "the tokens cannot be read; check ops.token_file, or for the install API admin.token_file"
+	case NoRole:
+		return http.StatusForbidden, "the token has no role here; ask for the claim role of viewer, editor or admin"
 	case Granted, NoToken, WrongToken, Expired:
 	}
 	h.Set("WWW-Authenticate", `Bearer realm="bridge"`)
-	return http.StatusUnauthorized, "this needs the token of ops.token: send it as a bearer header"
+	return http.StatusUnauthorized, "this needs the token of ops.token, or for the install API one of admin.token_file: send it as a bearer header"
 }
 
 // Enabled reports whether requests need a token.
 func (c *Control) Enabled() bool { return c.tokens != nil }
 
-// Authenticate checks a request. For a peer above the limit of wrong tokens it
-// compares none, not even the right one.
+// Authenticate checks a request. For a peer above the limit of wrong tokens it compares
+// none, not even the right one, except those of [NewControl] that cannot be guessed.
 func (c *Control) Authenticate(r *http.Request) Verdict {
 	_, v := c.Identify(r)
 	return v
@@ -172,7 +184,7 @@ func (c *Control) Identify(r *http.Request) (Identity, Verdict) {
 		return c.Login(r, given)
 	}
 	who, v := c.verify(c.session(r))
-	if v == WrongToken || v == Expired {
+	if v == WrongToken || v == Expired || v == NoRole {
 		v = NoToken // the session has ended
 	}
 	return who, v
@@ -181,17 +193,19 @@ func (c *Control) Identify(r *http.Request) (Identity, Verdict) {
 // Login checks a token from the login form.
 func (c *Control) Login(r *http.Request, given string) (Identity, Verdict) {
 	limit := c.limiter(r)
-	if c.tokens != nil && limit.TokensAt(c.now()) < 1 {
+	exceeded := c.tokens != nil && limit.TokensAt(c.now()) < 1
+	if exceeded && (c.chosen || len(given) < longToken) {
 		return Identity{}, TooMany
 	}
 	who, v := c.verify(given)
-	if v == NoToken {
-		v = WrongToken
+	switch {
+	case v != NoToken && v != WrongToken:
+		return who, v
+	case exceeded:
+		return who, TooMany
 	}
-	if v == WrongToken {
-		limit.AllowN(c.now(), 1)
-	}
-	return who, v
+	limit.AllowN(c.now(), 1)
+	return who, WrongToken
 }
 
 // StillValid reports whether a request that was authenticated would be now. It
@@ -216,6 +230,8 @@ func (c *Control) verify(token string) (Identity, Verdict) {
 		return who, Granted
 	case errors.Is(err, ErrExpired):
 		return Identity{}, Expired
+	case errors.Is(err, ErrNoRole):
+		return Identity{}, NoRole
 	case !errors.Is(err, ErrUnknown):
 		return Identity{}, Unreadable
 	case token == "":
@@ -224,8 +240,14 @@ func (c *Control) verify(token string) (Identity, Verdict) {
 	return Identity{}, WrongToken
 }
 
+// bearer returns the token of the header. With several headers, it is that of nobody: a
+// proxy may have verified another one.
 func bearer(r *http.Request) (string, bool) {
-	kind, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	values := r.Header.Values("Authorization")
+	if len(values) > 1 {
+		return "", true
+	}
+	kind, token, ok := strings.Cut(strings.Join(values, ""), " ")
 	if !ok || !strings.EqualFold(kind, "bearer") {
 		return "", false
 	}
@@ -287,12 +309,19 @@ func (c *Control) session(r *http.Request) string {
 }
 
 // StartSession sets the cookie for the paths below path. It holds the token, encrypted:
-// a token that is replaced or expires ends its sessions.
-func (c *Control) StartSession(w http.ResponseWriter, r *http.Request, path, token string) {
-	if c.tokens != nil {
-		plain := fmt.Appendf(nil, "%d %s", c.now().Add(sessionLife).Unix(), token)
-		setCookie(w, r, path, base64.RawURLEncoding.EncodeToString(c.seal.Seal(nil, nil, plain, nil)), int(sessionLife.Seconds()))
+// a token that is replaced or expires ends its sessions. ok is false if the token is too
+// long for a cookie.
+func (c *Control) StartSession(w http.ResponseWriter, r *http.Request, path, token string) (ok bool) {
+	if c.tokens == nil {
+		return true
 	}
+	plain := fmt.Appendf(nil, "%d %s", c.now().Add(sessionLife).Unix(), token)
+	value := base64.RawURLEncoding.EncodeToString(c.seal.Seal(nil, nil, plain, nil))
+	if len(value) > maxCookie {
+		return false
+	}
+	setCookie(w, r, path, value, int(sessionLife.Seconds()))
+	return true
 }
 
 // EndSession removes the cookie.

@@ -31,6 +31,7 @@ type Files struct {
 	Tokens    string // lines "name role sha256:<hex>"
 	JWTSecret string // key of HS256, at least 32 bytes
 	JWKS      string // JSON Web Key Set with public keys of RS256 and ES256
+	Audience  string // that a JWT must name; empty: any. Not the name of a file
 	Now       func() time.Time
 }
 
@@ -127,7 +128,7 @@ func (f Files) jwt(token string) (Identity, error) {
 	if c.Role == "owner" { // of Signal
 		c.Role = Admin
 	}
-	if !ok || c.Expiry == nil || ranks[c.Role] == 0 || c.Type != "" && c.Type != "access" ||
+	if !ok || c.Expiry == nil || f.Audience != "" && !c.Audience.Contains(f.Audience) || c.Type != "" && c.Type != "access" ||
 		c.Subject == "" || plaintext.ShortLine(c.Subject, 100) != c.Subject {
 		return Identity{}, ErrUnknown
 	}
@@ -140,6 +141,8 @@ func (f Files) jwt(token string) (Identity, error) {
 		return Identity{}, ErrExpired
 	case err != nil:
 		return Identity{}, ErrUnknown
+	case ranks[c.Role] == 0:
+		return Identity{}, ErrNoRole
 	}
 	return Identity{Name: c.Subject, Role: c.Role}, nil
 }

@@ -147,6 +147,7 @@ func TestJSONWebTokens(t *testing.T) {
 	hs := access.Files{JWTSecret: write(t, "secret", secret+"\n"), Now: func() time.Time { return now }}
 	ks := access.Files{JWKS: write(t, "jwks", string(set)), Now: hs.Now}
 	both := access.Files{JWTSecret: hs.JWTSecret, JWKS: ks.JWKS, Now: hs.Now}
+	console := access.Files{JWKS: ks.JWKS, Audience: "console", Now: hs.Now}
 	good := map[string]any{"sub": "anna@example.org", "role": "editor", "exp": at(time.Minute)}
 	with := func(name string, value any) map[string]any {
 		c := map[string]any{}
@@ -163,7 +164,7 @@ func TestJSONWebTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	pemKey := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
-	ok, unknown, expired := error(nil), access.ErrUnknown, access.ErrExpired
+	ok, unknown, expired, noRole := error(nil), access.ErrUnknown, access.ErrExpired, access.ErrNoRole
 	for _, tt := range []struct {
 		name  string
 		files access.Files
@@ -191,9 +192,20 @@ func TestJSONWebTokens(t *testing.T) {
 		{"expired by less than the leeway", hs, sign(t, jose.HS256, []byte(secret), "", with("exp", at(-29*time.Second))), ok},
 		{"not yet valid", hs, sign(t, jose.HS256, []byte(secret), "", with("nbf", at(time.Minute))), unknown},
 		{"valid soon", hs, sign(t, jose.HS256, []byte(secret), "", with("nbf", at(20*time.Second))), ok},
-		{"no role", hs, sign(t, jose.HS256, []byte(secret), "", with("role", nil)), unknown},
-		{"another role", hs, sign(t, jose.HS256, []byte(secret), "", with("role", "root")), unknown},
+		{"no role", hs, sign(t, jose.HS256, []byte(secret), "", with("role", nil)), noRole},
+		{"another role", hs, sign(t, jose.HS256, []byte(secret), "", with("role", "root")), noRole},
 		{"roles", hs, sign(t, jose.HS256, []byte(secret), "", with("role", []string{"admin"})), unknown},
+		{"no role and another secret", hs, sign(t, jose.HS256, []byte(strings.Repeat("t", 32)), "", with("role", nil)), unknown},
+		{"no role and expired", hs, sign(t, jose.HS256, []byte(secret), "", map[string]any{"sub": "a", "exp": at(-time.Hour)}), expired},
+		{"the audience", console, sign(t, jose.ES256, ecKey, "e", with("aud", "console")), ok},
+		{"the audience among others", console, sign(t, jose.ES256, ecKey, "e", with("aud", []string{"a", "console"})), ok},
+		{"no audience", console, sign(t, jose.ES256, ecKey, "e", good), unknown},
+		{"another audience", console, sign(t, jose.ES256, ecKey, "e", with("aud", []string{"other", "console2"})), unknown},
+		{"an audience that is no text", console, sign(t, jose.ES256, ecKey, "e", with("aud", []any{1})), unknown},
+		{"an expiry beyond all numbers", hs, sign(t, jose.HS256, []byte(secret), "", with("exp", json.Number("1e400"))), unknown},
+		{"an expiry beyond 64 bits", hs, sign(t, jose.HS256, []byte(secret), "", with("exp", json.Number("99999999999999999999"))), unknown},
+		{"a start beyond 64 bits", hs, sign(t, jose.HS256, []byte(secret), "", with("nbf", json.Number("99999999999999999999"))), unknown},
+		{"an expiry that is text", hs, sign(t, jose.HS256, []byte(secret), "", with("exp", "9999999999")), unknown},
 		{"no subject", hs, sign(t, jose.HS256, []byte(secret), "", with("sub", nil)), unknown},
 		{"a subject with a line break", hs, sign(t, jose.HS256, []byte(secret), "", with("sub", "a\nb")), unknown},
 		{"a long subject", hs, sign(t, jose.HS256, []byte(secret), "", with("sub", strings.Repeat("a", 101))), unknown},
@@ -294,5 +306,76 @@ func TestSessionsFollowTheirToken(t *testing.T) {
 	}
 	if _, v := c.Identify(r); v != access.NoToken || c.StillValid(r) {
 		t.Errorf("after a change of the token: got %v", v)
+	}
+}
+
+// All clients of a proxy have its address. Wrong tokens of one, or of somebody without a
+// role, keep out nobody whose token cannot be guessed; for others they are counted.
+func TestWrongTokensOfOthers(t *testing.T) {
+	long, short, key := strings.Repeat("l", 32), strings.Repeat("s", 31), strings.Repeat("k", 32)
+	files := access.Files{Tokens: write(t, "tokens", "anna editor "+hashed(long)+"\nbo viewer "+hashed(short)), JWTSecret: write(t, "secret", key)}
+	claims := map[string]any{"sub": "joan", "exp": time.Now().Add(time.Hour).Unix()}
+	noRole := sign(t, jose.HS256, []byte(key), "", claims)
+	claims["role"] = "viewer"
+	signed := sign(t, jose.HS256, []byte(key), "", claims)
+	c := access.NewControl(files.Lookup(), access.Identity{}, false)
+	try := func(token string) access.Verdict {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		_, v := c.Identify(r)
+		return v
+	}
+	for range 20 {
+		if got := try(noRole); got != access.NoRole {
+			t.Fatalf("without a role: got %v", got)
+		}
+	}
+	if got := try(short); got != access.Granted {
+		t.Errorf("a short token, before: got %v", got)
+	}
+	for n := range 20 {
+		want := access.WrongToken
+		if n >= 10 {
+			want = access.TooMany
+		}
+		if got := try(strings.Repeat("x", 40)); got != want {
+			t.Errorf("wrong token %d: got %v, want %v", n, got, want)
+		}
+	}
+	for token, want := range map[string]access.Verdict{long: access.Granted, signed: access.Granted, noRole: access.NoRole, short: access.TooMany, "": access.TooMany} {
+		if got := try(token); got != want {
+			t.Errorf("%.10s after wrong ones: got %v, want %v", token, got, want)
+		}
+	}
+	c = access.New(func() (string, error) { return long, nil }, false)
+	for range 10 {
+		try("x")
+	}
+	if got := try(long); got != access.TooMany {
+		t.Errorf("ops.token, which somebody may have made up: got %v, want that it waits", got)
+	}
+}
+
+// A proxy in front may have verified one of two headers, and not the one that counts here.
+func TestSeveralTokensAreRefused(t *testing.T) {
+	c := access.NewControl(access.Files{Tokens: write(t, "tokens", "anna editor "+hashed("a"))}.Lookup(), access.Identity{}, false)
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+	c.StartSession(w, r, "/", "a")
+	r.AddCookie(w.Result().Cookies()[0])
+	r.Header["Authorization"] = []string{"Bearer a", "Bearer a"}
+	if _, v := c.Identify(r); v != access.WrongToken || c.StillValid(r) {
+		t.Errorf("got %v, want a wrong token, despite the session", v)
+	}
+}
+
+// Browsers drop a cookie above 4096 bytes without a word.
+func TestTooLongForASession(t *testing.T) {
+	c := access.NewControl(access.Files{Tokens: write(t, "tokens", "")}.Lookup(), access.Identity{}, false)
+	for length, want := range map[int]bool{2900: true, 3100: false} {
+		w := httptest.NewRecorder()
+		ok := c.StartSession(w, httptest.NewRequest(http.MethodPost, "/login", nil), "/", strings.Repeat("a", length))
+		if set := w.Header().Get("Set-Cookie"); ok != want || ok != (set != "") || len(set) > 4096 {
+			t.Errorf("%d bytes: got %v and a cookie of %d bytes, want %v", length, ok, len(set), want)
+		}
 	}
 }
