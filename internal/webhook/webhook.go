@@ -32,7 +32,7 @@ const (
 	// every is the time between two looks at the states, and hold is how long a state has
 	// to last before it is reported.
 	every, hold = time.Second, 10 * time.Second
-	// timeout bounds one request; looks at the states wait for it.
+	// timeout bounds one request; looks at the states wait for one, not for more.
 	timeout = 5 * time.Second
 	// minBackoff and maxBackoff bound the pause after a request that failed. It doubles
 	// with each failure, and its last fifth is random.
@@ -100,6 +100,9 @@ type seen struct {
 	state    string // healthy for each of the healthy ones
 	since    time.Time
 	reported string // the state that was reported or, if it is healthy, seen; empty: none
+
+	minute int64          // Unix time; of messages
+	times  map[string]int // messages of that minute, by state
 }
 
 // New returns a Notifier. It does no I/O and starts no goroutine.
@@ -130,7 +133,7 @@ func (n *Notifier) Run(ctx context.Context) {
 		select {
 		case now := <-tick.C:
 			n.observe(now, n.cfg.States())
-			for len(n.queue) > 0 && !time.Now().Before(n.next) && ctx.Err() == nil {
+			for began := time.Now(); len(n.queue) > 0 && !time.Now().Before(n.next) && time.Since(began) < every && ctx.Err() == nil; {
 				n.deliver(ctx)
 			}
 		case <-ctx.Done():
@@ -176,17 +179,27 @@ func (n *Notifier) observe(now time.Time, states []State) {
 			if s.Since.IsZero() {
 				s.Since = was.since
 			}
-			n.add(n.message(now, s, was.reported))
+			n.add(n.message(now, s, was.reported, was.again(now, s.State)))
 			was.reported = s.State
 		}
 	}
 	n.seen = known
 }
 
-// message returns what is reported of a change.
-func (n *Notifier) message(now time.Time, s State, previous string) Message {
+// again returns how many messages the state had before in the minute of now, and counts one.
+func (s *seen) again(now time.Time, state string) int {
+	if minute := now.Unix() / 60; s.times == nil || s.minute != minute {
+		s.minute, s.times = minute, make(map[string]int)
+	}
+	s.times[state]++
+	return s.times[state] - 1
+}
+
+// message returns what is reported of a change. again counts the messages of the same
+// minute about the same state: a receiver would take one with their id for a repetition.
+func (n *Notifier) message(now time.Time, s State, previous string, again int) Message {
 	s.Reason, s.Remedy = bounded(s.Reason), bounded(s.Remedy)
-	id := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d", n.cfg.Deployment, s.Integration, s.State, now.Unix()/60))
+	id := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d %d", n.cfg.Deployment, s.Integration, s.State, now.Unix()/60, again))
 	text := fmt.Sprintf("%s: integration %s is %s since %s", n.cfg.Deployment, s.Integration, s.State, s.Since.UTC().Format(time.RFC3339))
 	for _, more := range []string{s.Reason, s.Remedy} {
 		if more != "" {
@@ -237,9 +250,9 @@ func (n *Notifier) deliver(ctx context.Context) {
 		return
 	}
 	n.status.Failed++
-	if n.status.Error = err.Error(); was == "" {
+	if n.status.Error = plaintext.ShortLine(err.Error(), maxText); was == "" {
 		n.cfg.Log.Warn("webhook message not sent; further failures are counted in bridge_webhook_requests_total",
-			zap.String("integration", m.Integration), zap.Bool("tried_again", again), zap.Error(err))
+			zap.String("integration", m.Integration), zap.Bool("tried_again", again), zap.String("error", n.status.Error))
 	}
 	if !again {
 		n.queue = n.queue[1:]

@@ -33,6 +33,7 @@ const secret = "0123456789abcdef"
 type receiver struct {
 	t      *testing.T
 	answer func(n int) (status int, header http.Header) // of the request n, from 0; status 0: no answer
+	takes  time.Duration                                // each answer
 
 	mu       sync.Mutex // guards the fields below
 	states   map[string]webhook.State
@@ -46,6 +47,7 @@ func (r *receiver) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	time.Sleep(r.takes) //nolint:forbidigo // virtual time
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var m webhook.Message
@@ -188,6 +190,50 @@ func TestMessage(t *testing.T) {
 		}
 		if got, want := req.Header.Get(webhook.SignatureHeader), webhook.Sign(secret, r.times[0], body); got != want || req.Method != http.MethodPost || req.URL.Path != "/from-file" || req.Header.Get("Content-Type") != "application/json" {
 			t.Errorf("got %s with signature %q, want %q", req.Method, got, want)
+		}
+	})
+}
+
+// A receiver ignores an id that it knows. So the changes of one minute have different
+// ones, and the same from each member.
+func TestIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(time.Minute))) //nolint:forbidigo // virtual time
+		r := &receiver{t: t}
+		r.run(usual, zap.NewNop(), func(*webhook.Notifier) {
+			r.run(usual, zap.NewNop(), func(*webhook.Notifier) {
+				for _, state := range []string{"blocked", "delivering", "blocked", "delivering"} {
+					r.set("x", state)
+					pass(12 * time.Second)
+				}
+			})
+		})
+		count := map[string]int{}
+		for _, m := range r.messages {
+			count[m.ID]++
+		}
+		if len(r.messages) != 8 || len(count) != 4 {
+			t.Errorf("got %d messages with %d ids, want 4 changes by 2 members: %s", len(r.messages), len(count), r.sent())
+		}
+	})
+}
+
+// While a receiver is slow, changes are seen all the same.
+func TestASlowReceiver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &receiver{t: t, takes: 4 * time.Second}
+		for i := range 20 {
+			r.set(fmt.Sprint(i), "blocked")
+		}
+		r.run(usual, zap.NewNop(), func(*webhook.Notifier) {
+			pass(13 * time.Second)
+			r.set("x", "failed")
+			pass(30 * time.Second)
+			r.set("x", "delivering")
+			pass(2 * time.Minute)
+		})
+		if got := r.sent(); !strings.Contains(got, "x:>failed") || len(r.messages) != 22 {
+			t.Errorf("got %d messages: %s; want x, which had failed for 30 seconds", len(r.messages), got)
 		}
 	})
 }
