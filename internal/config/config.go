@@ -122,9 +122,15 @@ func (c *Config) checkStore(check *setting.Check) {
 		return
 	}
 	c.Store.Topic = cmp.Or(c.Store.Topic, c.Deployment+"-integrations")
-	if check.OK("store.topic", "kafka.topics", "rejects.topic") && slices.Contains(append(slices.Clone(c.Kafka.Topics), c.Rejects.Topic), c.Store.Topic) {
-		check.Fail("store.topic", "must not be a topic of events or of dead letters", "leave it out for <deployment>-integrations")
+	others := func(key string, topics []string) {
+		for _, topic := range topics {
+			if strings.TrimSuffix(topic, "-audit") == c.Store.Topic && check.OK("store.topic", "kafka.topics", "rejects.topic") {
+				check.FailValue(key, topic, "is a topic of the store of integrations", "name another topic, or set another store.topic")
+			}
+		}
 	}
+	others("kafka.topics", c.Kafka.Topics)
+	others("rejects.topic", c.deadLetterTopics())
 	if c.Admin.Enabled && check.OK("admin.address", "ops.address") && c.Admin.Address == c.Ops.Address && !strings.HasSuffix(c.Ops.Address, ":0") {
 		check.Fail("admin.address", "must not be that of ops.address", "leave it out for 127.0.0.1:8084")
 	}
