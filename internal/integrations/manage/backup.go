@@ -311,15 +311,16 @@ func (m *Manager) restore(ctx context.Context, d *config.Deployment, b *backup, 
 	}
 	for n := range records {
 		r := &records[n]
-		if err := m.seal(r, result.StoreID, given[r.Slug]); err != nil {
-			return result, err
-		}
 		secrets := placeholders(r)
+		maps.Copy(secrets, given[r.Slug])
 		i, f := overlay(d, r, secrets)
 		if err := f.err(r.Slug); err != nil {
 			result.Warnings = append(result.Warnings, err.Error())
 		} else {
 			normalize(r, i.Config)
+		}
+		if err := m.seal(r, result.StoreID, given[r.Slug]); err != nil {
+			return result, err
 		}
 		result.warnSecrets(m, r, result.StoreID)
 		result.Actions[r.Slug], result.Changes[r.Slug] = "added", changes(nil, r)

@@ -154,6 +154,20 @@ func TestImportOverlays(t *testing.T) {
 	}
 }
 
+// Overlays make a new store, too. Their secrets are sealed for the form in which the
+// record names the workspace.
+func TestImportOverlaysIntoANewStore(t *testing.T) {
+	s := newSite(t)
+	overlay := fmt.Appendf(nil, "shop:\n  kafka: {topics: [shop]}\n  zerobus: {workspace_url: '%s/', client_id: emulator, client_secret: %s, table: datafly.events.shop}\n", s.ws.URL(), secret)
+	got, err := s.Import(s.within(), overlay, who("a"), false)
+	if err != nil || !got.Restored || len(got.Warnings) > 0 {
+		t.Errorf("got %s, %v, want no warning", text(t, got), err)
+	}
+	if all, problems := s.Wanted(s.read()); len(problems) > 0 || all[0].Config.Zerobus.ClientSecret.Reveal() != secret {
+		t.Errorf("got %v, want the secret", problems)
+	}
+}
+
 func TestRefusedImports(t *testing.T) {
 	s := newSite(t)
 	s.install("web")

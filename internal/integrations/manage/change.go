@@ -183,9 +183,9 @@ func (m *Manager) Install(ctx context.Context, r Request, w Who, dryRun bool) (R
 		changed = changes(nil, &fresh)
 		return []store.Write{{Record: &fresh, Entry: w.entry(ActionInstalled, changed)}}, nil
 	})
-	if isCode(err, NameTaken) {
-		if e := m.answered(ctx, w, slug, ActionInstalled); e != nil && find(state, slug) != nil {
-			fresh, changed, err = *find(state, slug), e.Changes, nil
+	if now := find(state, slug); isCode(err, NameTaken) && now != nil {
+		if e := m.answered(ctx, w, now, ActionInstalled); e != nil && len(changes(e.Record, &dr.record)) == 0 {
+			fresh, changed, err = *now, e.Changes, nil
 		}
 	}
 	if err != nil {
@@ -211,11 +211,17 @@ func isCode(err error, code string) bool {
 	return errors.As(err, &e) && e.Code == code
 }
 
-// answered returns the audit entry of an earlier try of the same request; nil without one.
-func (m *Manager) answered(ctx context.Context, w Who, id string, actions ...string) *store.Entry {
-	found, err := m.o.Store.Audit(ctx, 1, func(e *store.Entry) bool {
-		return e.RequestID == w.RequestID && slices.Contains(actions, e.Action) && (e.ResourceID == id || e.Slug == id)
+// answered returns the audit entry of an earlier request with the same id about what is
+// installed now; nil without one. That request may have asked for something else.
+func (m *Manager) answered(ctx context.Context, w Who, now *store.Record, actions ...string) *store.Entry {
+	return m.noted(ctx, w, func(e *store.Entry) bool {
+		return e.ResourceID == now.ID && e.Record != nil && slices.Contains(actions, e.Action)
 	})
+}
+
+// noted returns the newest audit entry of a request that matches; nil without one.
+func (m *Manager) noted(ctx context.Context, w Who, match func(*store.Entry) bool) *store.Entry {
+	found, err := m.o.Store.Audit(ctx, 1, func(e *store.Entry) bool { return e.RequestID == w.RequestID && match(e) })
 	if err != nil || len(found) == 0 {
 		return nil
 	}
@@ -313,12 +319,7 @@ func (m *Manager) Update(ctx context.Context, id string, p Patch, revision int64
 	var before, after store.Record
 	var dr draft
 	var changed map[string]store.Changed
-	var again bool
 	state, err := m.change(ctx, w, dryRun, func(state store.State) ([]store.Write, error) {
-		if r := find(state, id); r != nil && r.Meta.RequestID == w.RequestID && r.Revision > 1 {
-			after, again = *r, true
-			return nil, nil
-		}
 		r, err := target(d, state, id, revision)
 		if err != nil {
 			return nil, err
@@ -343,18 +344,17 @@ func (m *Manager) Update(ctx context.Context, id string, p Patch, revision int64
 		after.Meta.UpdatedAt, after.Meta.By, after.Meta.RequestID, after.Meta.Reason = m.o.Now().UTC(), w.By, w.RequestID, w.Reason
 		return []store.Write{{Record: &after, Entry: w.entry(actionOf(changed, after.Enabled), changed)}}, nil
 	})
-	if again || isCode(err, RevisionMismatch) {
-		if e := m.answered(ctx, w, id, ActionUpdated, ActionEnabled, ActionDisabled); e != nil && find(state, id) != nil {
-			after, changed, again, err = *find(state, id), e.Changes, true, nil
+	now := find(state, id)
+	if now != nil && (isCode(err, RevisionMismatch) || err == nil && len(changed) == 0 && now.Meta.RequestID == w.RequestID) {
+		e := m.answered(ctx, w, now, ActionUpdated, ActionEnabled, ActionDisabled)
+		if e != nil && m.repeats(d, vendors, e, now, state.StoreID, &p) {
+			return m.result(ctx, d, state, now, dryRun, e.Changes), nil
 		}
 	}
 	if err != nil {
 		return Result{}, err
 	}
 	result := m.result(ctx, d, state, &after, dryRun, changed)
-	if again {
-		return result, nil
-	}
 	if !result.Integration.Shadowed {
 		result.Action = m.action(d, &before, &dr)
 	}
@@ -362,6 +362,14 @@ func (m *Manager) Update(ctx context.Context, id string, p Patch, revision int64
 		m.describe(&result, dr.integration.Config, &after)
 	}
 	return result, nil
+}
+
+// repeats reports whether a patch asks for no more than what e records.
+func (m *Manager) repeats(d *config.Deployment, vendors []catalog.Vendor, e *store.Entry, now *store.Record, storeID string, p *Patch) bool {
+	was := copyOf(e.Record)
+	was.Secrets = now.Secrets
+	dr, f := apply(d, vendors, &was, p)
+	return len(f) == 0 && m.seal(&dr.record, storeID, dr.given) == nil && len(changes(&was, &dr.record)) == 0
 }
 
 // destinationOfRows are the fields after whose change the table, its columns or its grants
@@ -411,7 +419,7 @@ func (m *Manager) Remove(ctx context.Context, id string, revision int64, w Who, 
 		return []store.Write{{Remove: r.Slug, Entry: w.entry(ActionRemoved, changed)}}, nil
 	})
 	if isCode(err, NotFound) {
-		if e := m.answered(ctx, w, id, ActionRemoved); e != nil {
+		if e := m.noted(ctx, w, func(e *store.Entry) bool { return (e.ResourceID == id || e.Slug == id) && e.Action == ActionRemoved }); e != nil {
 			return Result{Integration: Integration{ID: e.ResourceID, Slug: e.Slug}, Changes: e.Changes, Action: config.ActionStop}, nil
 		}
 	}

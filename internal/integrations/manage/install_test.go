@@ -248,6 +248,42 @@ func TestInstallTwice(t *testing.T) {
 	}
 }
 
+// An id that is used again for something else is no repetition.
+func TestOneIDForTwoInstalls(t *testing.T) {
+	s := newSite(t)
+	s.install("web")
+	other := s.request("web")
+	other.Config["table"] = "other"
+	if _, err := s.Install(s.within(), other, who("install-web"), false); code(t, err) != manage.NameTaken {
+		t.Errorf("another table: got %v, want %s", err, manage.NameTaken)
+	}
+	if _, err := s.Remove(s.within(), "web", 0, who("gone"), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Install(s.within(), s.request("web"), who("second"), false); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Install(s.within(), s.request("web"), who("install-web"), false); code(t, err) != manage.NameTaken {
+		t.Errorf("what was installed is removed: got %s, %v, want %s", text(t, got), err, manage.NameTaken)
+	}
+}
+
+// The topics of the store hold what is sealed, and decide what runs.
+func TestTopicsOfTheStore(t *testing.T) {
+	s := newSite(t)
+	own := s.files.Load().Base.Store.Topic
+	for _, topic := range []string{own, own + "-audit"} {
+		source, rejects := s.request("web"), s.request("web")
+		source.Source = store.Values{"topics": []any{"events", topic}}
+		rejects.Rejects = store.Values{"topic": topic}
+		for field, r := range map[string]manage.Request{"source.topics": source, "rejects.topic": rejects} {
+			if _, err := s.Install(s.within(), r, who("x"), false); !slices.Equal(fields(err), []string{field}) {
+				t.Errorf("%s in %s: got %v", topic, field, err)
+			}
+		}
+	}
+}
+
 // Of many members that install one name at the same instant, one does.
 func TestOneNameAtOneInstant(t *testing.T) {
 	s := newSite(t)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -241,19 +242,25 @@ type built struct {
 }
 
 type builtOf struct {
-	base        *config.Config
-	id, storeID string
-	revision    int64
+	base    *config.Config
+	storeID string
+	record  *store.Record
+}
+
+// is reports whether both are of the same content. A revision alone does not tell: one
+// that the topic lost is given again.
+func (b *builtOf) is(other *builtOf) bool {
+	return b.base == other.base && b.storeID == other.storeID && reflect.DeepEqual(b.record, other.record)
 }
 
 // build returns the integration of a record, with its secrets. That of one that is not
 // enabled has none where they do not open: it is not used.
 func (m *Manager) build(d *config.Deployment, r *store.Record, storeID string) built {
-	of := builtOf{d.Base, r.ID, storeID, r.Revision}
+	of := builtOf{d.Base, storeID, r}
 	m.mu.Lock()
 	b, known := m.built[r.Slug]
 	m.mu.Unlock()
-	if known && b.of == of {
+	if known && b.of.is(&of) {
 		return b
 	}
 	secrets, err := m.open(r, storeID)

@@ -156,6 +156,28 @@ func TestRepeatedChanges(t *testing.T) {
 	}
 }
 
+// Another change with the id of an earlier one is made, or refused: an id of a request may
+// be that of a whole deployment.
+func TestOneIDForTwoChanges(t *testing.T) {
+	s := newSite(t)
+	s.install("web")
+	for revision, patch := range []string{`{"enabled": false}`, `{"enabled": true}`, `{"config": {"client_secret": "second"}}`} {
+		got, err := s.Update(s.within(), "web", edit(t, patch), int64(revision+1), who("deploy"), false)
+		if err != nil || got.Integration.Revision != int64(revision+2) || len(got.Changes) != 1 {
+			t.Errorf("%s: got %s, %v, want that it is made", patch, text(t, got), err)
+		}
+	}
+	for _, patch := range []string{`{"name": "Shop"}`, `{"config": {"client_secret": "third"}}`} {
+		if _, err := s.Update(s.within(), "web", edit(t, patch), 1, who("deploy"), false); code(t, err) != manage.RevisionMismatch {
+			t.Errorf("%s at revision 1: got %v, want %s", patch, err, manage.RevisionMismatch)
+		}
+	}
+	again, err := s.Update(s.within(), "web", edit(t, `{"config": {"client_secret": "second"}}`), 3, who("deploy"), false)
+	if err != nil || again.Integration.Revision != 4 || len(again.Changes) != 1 {
+		t.Errorf("repeated: got %s, %v, want the first answer", text(t, again), err)
+	}
+}
+
 func TestRemove(t *testing.T) {
 	s := newSite(t)
 	i := s.install("web").Integration

@@ -28,7 +28,7 @@ func (m *Manager) view(ctx context.Context, d *config.Deployment, r *store.Recor
 	m.mu.Lock()
 	b, known := m.built[r.Slug]
 	m.mu.Unlock()
-	if !known || b.of != (builtOf{d.Base, r.ID, storeID, r.Revision}) {
+	if !known || !b.of.is(&builtOf{d.Base, storeID, r}) {
 		b.integration, _ = overlay(d, r, placeholders(r))
 	}
 	v.place(b.integration.Config)

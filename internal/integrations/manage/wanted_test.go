@@ -160,6 +160,21 @@ func TestTheEarlierOneRuns(t *testing.T) {
 	}
 }
 
+// A revision that the topic lost is given again, for something else.
+func TestARevisionThatIsGivenAgain(t *testing.T) {
+	s := newSite(t)
+	s.install("web")
+	state := s.read()
+	if _, problems := s.Wanted(state); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	state.Records = slices.Clone(state.Records)
+	state.Records[0].Source = store.Values{"topics": []any{"elsewhere"}}
+	if all, _ := s.Wanted(state); !slices.Equal(all[0].Config.Kafka.Topics, []string{"elsewhere"}) {
+		t.Errorf("got the topics %v, want those of the record", all[0].Config.Kafka.Topics)
+	}
+}
+
 // What an allowed host is follows the configuration.
 func TestAllowedHostsFollowTheConfiguration(t *testing.T) {
 	s := newSite(t)
