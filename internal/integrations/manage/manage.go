@@ -247,7 +247,7 @@ type builtOf struct {
 	record  *store.Record
 }
 
-// is reports whether both are of the same content. A revision alone does not tell: one
+// is reports whether both are of the same content. A revision alone does not identify it: one
 // that the topic lost is given again.
 func (b *builtOf) is(other *builtOf) bool {
 	return b.base == other.base && b.storeID == other.storeID && reflect.DeepEqual(b.record, other.record)
