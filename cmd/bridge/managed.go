@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	strict "github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
 	"github.com/datafly/bridge/internal/config"
@@ -89,7 +90,7 @@ type changeFlags struct {
 	dryRun, newSecret  bool
 	reason, secretFile string
 	blueprint          string
-	revision           int64
+	revision           uint32
 	output             *outputForm
 }
 
@@ -98,7 +99,7 @@ func (f *changeFlags) add(cmd *cobra.Command, revision bool) {
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "validate, and show what would change; nothing is written")
 	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the audit log")
 	if revision {
-		cmd.Flags().Int64Var(&f.revision, "revision", 0, "refuse unless this is the present revision; 0: any")
+		cmd.Flags().Uint32Var(&f.revision, "revision", 0, "refuse unless this is the present revision; 0: any")
 		completeInstalled(cmd)
 	}
 	f.output = addOutput(cmd)
@@ -220,7 +221,7 @@ The exit code is 2 when a field is missing or wrong, and 1 when the store refuse
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, pairs []string) error {
 			r, err := f.request(body, pairs)
-			if err == nil && r.Config["client_secret"] == nil {
+			if err == nil && (r.Config["client_secret"] == nil || f.secretFile != "") {
 				var secret string
 				if secret, err = f.secret(cmd); secret != "" {
 					r.Config["client_secret"] = secret
@@ -240,7 +241,7 @@ The exit code is 2 when a field is missing or wrong, and 1 when the store refuse
 	}
 	f.add(cmd, false)
 	f.addContent(cmd)
-	cmd.Flags().StringVar(&body, "file", "", "JSON file of an install, as the API takes it; KEY=VALUE pairs win over it")
+	cmd.Flags().StringVar(&body, "file", "", "JSON file of an install, as the API takes it; KEY=VALUE pairs and --secret-file win over it")
 	return cmd
 }
 
@@ -249,7 +250,7 @@ func (f *changeFlags) request(file string, pairs []string) (r manage.Request, er
 	if file != "" {
 		text, err := plaintext.ReadFile(file, plaintext.MaxText)
 		if err == nil {
-			err = json.Unmarshal(text, &r)
+			err = strict.Unmarshal(text, &r, strict.RejectUnknownMembers(true)) // as the API does
 		}
 		if err != nil {
 			return r, &usageError{fmt.Errorf("--file %s: %w; name a file with the JSON of an install", plaintext.ShortLine(file, 300), err)}
@@ -272,7 +273,7 @@ func newSetCommand() *cobra.Command {
 		Use:   "set SLUG [KEY=VALUE]...",
 		Short: "Change an installed integration",
 		Long: `set changes keys of an integration in the store; KEY= sets the default. Keys are those
-of bridge integrations install, and name and variant. A change of the destination
+of bridge integrations install, without slug. A change of the destination
 (workspace_url, endpoint, token_url, client_id) needs the client secret again:
 --secret-file, or --new-secret for the environment or a prompt. Running bridges take
 the change over. The action in the answer states how.`,
@@ -308,7 +309,7 @@ the change over. The action in the answer states how.`,
 // update changes an integration.
 func (f *changeFlags) update(cmd *cobra.Command, slug string, p manage.Patch, done string) error {
 	return withStore(cmd, storeTimeout, func(ctx context.Context, m *manage.Manager, _ *store.Store) error {
-		result, err := m.Update(ctx, slug, p, f.revision, f.who(), f.dryRun)
+		result, err := m.Update(ctx, slug, p, int64(f.revision), f.who(), f.dryRun)
 		if err != nil {
 			return err
 		}
@@ -343,7 +344,7 @@ consumer group and its dead letters stay; the answer has the commands to delete 
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withStore(cmd, storeTimeout, func(ctx context.Context, m *manage.Manager, _ *store.Store) error {
-				result, err := m.Remove(ctx, args[0], f.revision, f.who(), f.dryRun)
+				result, err := m.Remove(ctx, args[0], int64(f.revision), f.who(), f.dryRun)
 				if err != nil {
 					return err
 				}
@@ -423,8 +424,9 @@ func newResealCommand() *cobra.Command {
 		Use:   "reseal",
 		Short: "Seal all secrets with the first of store.keys",
 		Long: `reseal opens the secrets of the store that another key sealed, and seals them with the
-first of store.keys. To rotate a key, put the new file first on every member, run
-reseal, and take the old file out. The exit code is 1 if a secret does not open.`,
+first of store.keys. To rotate a key, give every member the new file as the second, then
+make it the first, run reseal, and take the old file out. The exit code is 1 if a secret
+does not open.`,
 		Example: `  bridge integrations reseal --dry-run
   bridge integrations reseal --reason "yearly rotation" --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -465,7 +467,7 @@ func writeWarnings(b *strings.Builder, look terminal.Style, warnings []string) {
 }
 
 func newHistoryCommand() *cobra.Command {
-	var revision int64
+	var revision uint32
 	var output *outputForm
 	cmd := &cobra.Command{
 		Use:   "history SLUG",
@@ -483,7 +485,7 @@ func newHistoryCommand() *cobra.Command {
 					return err
 				}
 				if revision > 0 {
-					entries = slices.DeleteFunc(entries, func(e store.Entry) bool { return e.Revision != revision })
+					entries = slices.DeleteFunc(entries, func(e store.Entry) bool { return e.Revision != int64(revision) })
 					if len(entries) == 0 {
 						return &usageError{fmt.Errorf("the audit log has no revision %d of %s; leave out --revision for those it has", revision, plaintext.ShortLine(args[0], 100))}
 					}
@@ -507,7 +509,7 @@ func newHistoryCommand() *cobra.Command {
 	}
 	config.AddFlags(cmd.Flags(), "brokers")
 	completeInstalled(cmd)
-	cmd.Flags().Int64Var(&revision, "revision", 0, "show what this revision changed")
+	cmd.Flags().Uint32Var(&revision, "revision", 0, "show what this revision changed")
 	output = addOutput(cmd)
 	return cmd
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +130,14 @@ func TestInstallByCommand(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.stdout), &result); err != nil || result.Integration.Slug != "from-a-file" || result.Integration.Config["table"] != "other" {
 		t.Errorf("got %v and %s", err, got.stdout)
 	}
+	sealed := result.Integration.Config["client_secret"]
+
+	// A file of its own for the secret wins over the body, too.
+	body = d.write("secret.json", `{"name":"Other","config":{"workspace_url":"`+d.url+`","client_id":"x","client_secret":"another","catalog":"datafly","schema":"events","table":"more"},"source":{"topics":["orders"]},"enabled":false}`)
+	got = d.run(exitFine, "install", "--file", body, "--secret-file", filepath.Join(d.dir, "secret"), "--output", "json")
+	if err := json.Unmarshal([]byte(got.stdout), &result); err != nil || !reflect.DeepEqual(result.Integration.Config["client_secret"], sealed) {
+		t.Errorf("got %v and %v, want the secret of the file, %v", err, result.Integration.Config["client_secret"], sealed)
+	}
 }
 
 func TestInstallNamesWhatIsWrong(t *testing.T) {
@@ -140,6 +149,7 @@ func TestInstallNamesWhatIsWrong(t *testing.T) {
 	got = d.run(exitUsage, "install", "client_secret="+typedSecret, "slug", "enabled=perhaps")
 	contains(t, "pairs", got.stderr, "3 problems", "client_secret is a secret", "--secret-file", "slug is no KEY=VALUE", "enabled is neither true nor false")
 	contains(t, "a file", d.run(exitUsage, "install", "--file", filepath.Join(d.dir, "absent")).stderr, "--file ", "name a file with the JSON of an install")
+	contains(t, "a misspelt field", d.run(exitUsage, "install", "--file", d.write("misspelt.json", `{"name":"Orders","enabeld":false}`)).stderr, "enabeld")
 	contains(t, "a secret", d.run(exitUsage, "install", "--secret-file", filepath.Join(d.dir, "absent")).stderr, "--secret-file: ")
 	contains(t, "a file's integration", d.run(exitUsage, "set", "web", "table=x").stderr, "web is described by ", "change it there")
 	contains(t, "an unknown one", d.run(exitUsage, "disable", "orders").stderr, "there is no integration", "try: bridge integrations list")
@@ -154,6 +164,7 @@ func TestSetComparesAndShows(t *testing.T) {
 	d := newStoreDeployment(t)
 	d.install()
 	contains(t, "dry run", d.run(exitFine, "set", "orders", "delivery.max_rows=77", "name=Orders", "--dry-run").stdout, "would be: orders (int_", "changed; revision 2; action: ", "KEY", "BEFORE", "AFTER", "delivery.max_rows", "77", `"Orders EU"`)
+	contains(t, "no revision", d.run(exitUsage, "set", "orders", "table=x", "--revision", "-1").stderr, "--revision")
 	contains(t, "another revision", d.run(exitFailed, "set", "orders", "table=x", "--revision", "7").stderr, "revision 1, not at 7")
 	d.run(exitFine, "set", "orders", "delivery.max_rows=77", "source.topics=orders, refunds", "--revision", "1", "--reason", "more topics")
 	contains(t, "show", d.run(exitFine, "show", "orders").stdout, "max_rows: 77", "topics: [orders, refunds]")
