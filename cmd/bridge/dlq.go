@@ -88,11 +88,7 @@ func (f *deadLetterFlags) read(cmd *cobra.Command, table, all bool) ([]*config.C
 	if f.Partitions, err = kafka.ParsePartitions(f.partitions); err != nil {
 		return nil, &usageError{err}
 	}
-	cfgs, err := loadTopics(cmd, f.topics, !table, all)
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return cfgs, nil
+	return loadTopics(cmd, f.topics, !table, all)
 }
 
 // commandLogger logs to standard error, above the bar if there is one.

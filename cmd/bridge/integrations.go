@@ -34,11 +34,63 @@ func chosen(cmd *cobra.Command, o config.Options) (*config.Deployment, error) {
 			return d, nil
 		}
 	}
-	cfg, err := config.Load(o)
+	cfg, err := ofOne(cmd, o)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, err
 	}
 	return config.Single(cfg), nil
+}
+
+// ofOne returns the configuration of the integration that a command is for: of one in the
+// store too, if no file describes it.
+func ofOne(cmd *cobra.Command, o config.Options) (*config.Config, error) {
+	base := config.Options{File: o.File, FileRequired: o.FileRequired, Env: o.Env, Sets: o.Sets, Partial: true}
+	d, err := config.LoadDeployment(base)
+	if err != nil || o.Integration == "" || !d.Base.Store.Enabled || slices.ContainsFunc(d.Integrations, func(i config.Integration) bool { return i.Name == o.Integration }) {
+		cfg, err := config.Load(o)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		return cfg, nil
+	}
+	for flag := range o.Flags {
+		if flag != "brokers" && flag != "log-level" {
+			return nil, &usageError{fmt.Errorf("--%s is not for an integration of the store; leave it out, or use bridge integrations set", flag)}
+		}
+	}
+	i, err := find(cmd, d, o.Integration)
+	if err != nil {
+		return nil, err
+	}
+	return i.Config, nil
+}
+
+// find returns an integration of a deployment: of a file, or else of the store.
+func find(cmd *cobra.Command, d *config.Deployment, name string) (*config.Integration, error) {
+	all := d.Integrations
+	named := func(i config.Integration) bool { return i.Name == name }
+	if d.Base.Store.Enabled && !slices.ContainsFunc(all, named) {
+		err := withStore(cmd, storeTimeout, func(ctx context.Context, m *manage.Manager, s *store.Store) error {
+			state, err := s.Read(ctx)
+			if err != nil {
+				return err
+			}
+			var problems map[string]error
+			all, problems = m.Wanted(state)
+			return problems[name]
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if n := slices.IndexFunc(all, named); n >= 0 {
+		return &all[n], nil
+	}
+	var names []string
+	for _, i := range all {
+		names = append(names, i.Name)
+	}
+	return nil, &usageError{suggest(fmt.Errorf("there is no integration %s; there is %s", plaintext.ShortLine(name, 100), orDash(strings.Join(names, ", "))), "bridge integrations list"+configArgument(cmd))}
 }
 
 func newIntegrationsCommand() *cobra.Command {
@@ -222,33 +274,15 @@ redacted. An integration that no file describes is looked up in the store.`,
 			if err != nil {
 				return err
 			}
-			all := d.Integrations
-			if named := func(i config.Integration) bool { return i.Name == args[0] }; d.Base.Store.Enabled && !slices.ContainsFunc(all, named) {
-				err = withStore(cmd, storeTimeout, func(ctx context.Context, m *manage.Manager, s *store.Store) error {
-					state, err := s.Read(ctx)
-					if err != nil {
-						return err
-					}
-					var problems map[string]error
-					all, problems = m.Wanted(state)
-					return problems[args[0]]
-				})
-				if err != nil {
-					return err
-				}
+			i, err := find(cmd, d, args[0])
+			if err != nil {
+				return err
 			}
-			var names []string
-			for _, i := range all {
-				if names = append(names, i.Name); i.Name != args[0] {
-					continue
-				}
-				text, err := i.YAML()
-				if err != nil {
-					return err
-				}
-				return printText(cmd.OutOrStdout(), plaintext.Visible(string(text)))
+			text, err := i.YAML()
+			if err != nil {
+				return err
 			}
-			return &usageError{suggest(fmt.Errorf("there is no integration %s; there is %s", plaintext.ShortLine(args[0], 100), orDash(strings.Join(names, ", "))), "bridge integrations list"+configArgument(cmd))}
+			return printText(cmd.OutOrStdout(), plaintext.Visible(string(text)))
 		},
 	}
 	config.AddFlags(cmd.Flags(), "brokers")

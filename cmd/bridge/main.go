@@ -108,11 +108,7 @@ func loadConfig(cmd *cobra.Command, partial bool, sets ...string) (*config.Confi
 	o := config.FromFlags(cmd.Flags(), os.Environ())
 	o.Partial = partial
 	o.Sets = append(o.Sets, sets...)
-	cfg, err := config.Load(o)
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return cfg, nil
+	return ofOne(cmd, o)
 }
 
 func newRoot() *cobra.Command {

@@ -156,8 +156,8 @@ func (f *changeFlags) write(cmd *cobra.Command, done string, r manage.Result) er
 		for _, note := range r.Notes {
 			fmt.Fprintln(b, plaintext.VisibleLine(note))
 		}
-		if sql := r.DDL + strings.Join(r.Grants, "\n"); sql != "" {
-			fmt.Fprintf(b, "\n%s\n", strings.TrimSpace(plaintext.Visible(sql)))
+		if sql := strings.TrimSpace(r.DDL + "\n" + strings.Join(r.Grants, "\n")); sql != "" {
+			fmt.Fprintf(b, "\n%s\n", plaintext.Visible(sql))
 		}
 	})
 }

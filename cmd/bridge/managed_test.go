@@ -98,6 +98,9 @@ func TestInstallByCommand(t *testing.T) {
 	d := newStoreDeployment(t)
 	got := d.install("--dry-run")
 	contains(t, "dry run", got.stdout, "dry run, nothing is changed; would be: orders (int_", "action: start", "config.table", `"stream"`, "CREATE TABLE", "GRANT", "fingerprint", "token ")
+	if n := strings.Count(got.stdout, "GRANT USE CATALOG"); n != 1 {
+		t.Errorf("got\n%s\nwith %d grants of the catalog, want one", got.stdout, n)
+	}
 	if list := d.run(exitFine, "list").stdout; strings.Contains(list, "orders") || !strings.Contains(list, "web ") || strings.Contains(list, "warning") {
 		t.Errorf("after a dry run: got\n%s\nwant web alone", list)
 	}
@@ -224,6 +227,36 @@ func TestBackupAndRotation(t *testing.T) {
 	d.configure("key-1")
 	contains(t, "the wrong key", d.run(exitFailed, "reseal").stdout, "orders: ")
 	contains(t, "the wrong key", d.run(exitFine, "list").stdout, "blocked, ")
+}
+
+// --integration names installed integrations, too.
+func TestCommandsOnAnInstalledIntegration(t *testing.T) {
+	d := newStoreDeployment(t)
+	d.install("enabled=false")
+	at := []string{"--config", filepath.Join(d.dir, "config.yaml"), "--integration", "orders"}
+	for _, tc := range []struct {
+		code  int
+		args  []string
+		wants string
+	}{
+		{exitFine, []string{"replay", "--to", "earliest"}, "zerobus-bridge-orders"},
+		{exitFine, []string{"dlq", "list"}, "orders-dlq-orders"},
+		{exitFine, []string{"ddl"}, "`datafly`.`events`.`stream`"},
+		{exitFine, []string{"check"}, "orders -> datafly.events.stream"},
+		{exitUsage, []string{"replay", "--to", "earliest", "--group", "other"}, "--group is not for an integration of the store"},
+		{exitUsage, []string{"replay", "--to", "earliest", "--integration", "order"}, "there is no integration order; there is orders, web"},
+		{exitFailed, []string{"replay", "--to", "earliest", "--brokers", "127.0.0.1:1"}, "connecting to kafka"},
+		{exitUsage, []string{"run", "--from", "earliest", "--until", "now", "--group", "other"}, `"orders" is no integration of the configuration`},
+	} {
+		words := 1
+		if tc.args[0] == "dlq" {
+			words = 2
+		}
+		got := command(slices.Insert(slices.Clone(tc.args), words, at...)...)
+		if got.code != tc.code || !strings.Contains(got.stdout+got.stderr, tc.wants) {
+			t.Errorf("bridge %s: got exit code %d, want %d, and\n%s%s\nwant %q in it", strings.Join(tc.args, " "), got.code, tc.code, got.stdout, got.stderr, tc.wants)
+		}
+	}
 }
 
 func TestListWithoutKafka(t *testing.T) {

@@ -87,9 +87,9 @@ func (f *rangeFlags) load(cmd *cobra.Command) (*config.Deployment, pipeline.Rang
 		d, err := loadDeployment(cmd, "", false)
 		return d, pipeline.Range{}, err
 	}
-	cfg, err := loadConfig(cmd, false)
+	cfg, err := config.Load(o) // it does not read the store
 	if err != nil {
-		return nil, pipeline.Range{}, err
+		return nil, pipeline.Range{}, &usageError{err}
 	}
 	w, err := f.read(cfg, o, time.Now())
 	if err != nil {

@@ -49,11 +49,19 @@ section of the configuration is required. The exit code is 1 when it refuses.`,
   bridge replay --to -2h --integration orders
   bridge replay --to 1200 --partition 7 --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, r, err := f.read(cmd, time.Now())
+			r, err := f.read(time.Now())
 			if err != nil {
 				return &usageError{err}
 			}
-			return f.run(cmd, cfg, r)
+			cfgs, err := loadTopics(cmd, f.topics, true, false) // it writes nothing to the table
+			if err != nil {
+				return err
+			}
+			r.Group, r.Topics = cfgs[0].Kafka.Group, cfgs[0].Kafka.Topics
+			if len(r.Partitions) > 0 && len(r.Topics) > 1 {
+				return &usageError{fmt.Errorf("--partition needs one topic; add --topic %s", strings.Join(r.Topics, " or --topic "))}
+			}
+			return f.run(cmd, cfgs[0], r)
 		},
 	}
 	addTopic(cmd, &f.topics, "only this one of kafka.topics; repeatable")
@@ -84,7 +92,7 @@ func loadTopics(cmd *cobra.Command, selected []string, partial, all bool) (cfgs 
 	var found *config.Deployment
 	if all {
 		found, err = chosen(cmd, o)
-	} else if cfg, lerr := config.Load(o); lerr != nil {
+	} else if cfg, lerr := ofOne(cmd, o); lerr != nil {
 		err = lerr
 	} else {
 		found = config.Single(cfg)
@@ -107,39 +115,26 @@ func loadTopics(cmd *cobra.Command, selected []string, partial, all bool) (cfgs 
 		}
 	}
 	if len(topics) == 0 {
-		return nil, errors.New("kafka.topics is required; set it in the file, by BRIDGE_KAFKA_TOPICS or --topics")
+		return nil, &usageError{errors.New("kafka.topics is required; set it in the file, by BRIDGE_KAFKA_TOPICS or --topics")}
 	}
 	for _, t := range selected {
 		if !slices.Contains(topics, t) {
-			return nil, fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(topics, " or "))
+			return nil, &usageError{fmt.Errorf("--topic %s is not among kafka.topics; use %s", t, strings.Join(topics, " or "))}
 		}
 	}
 	return cfgs, nil
 }
 
-// read parses the flags and loads the configuration.
-func (f *replayFlags) read(cmd *cobra.Command, now time.Time) (*config.Config, kafka.Replay, error) {
-	var r kafka.Replay
+// read parses the flags.
+func (f *replayFlags) read(now time.Time) (r kafka.Replay, err error) {
 	if f.to == "" {
-		return nil, r, fmt.Errorf("--to is required; use %s", kafka.PositionForms(operations.ReplayForms))
+		return r, fmt.Errorf("--to is required; use %s", kafka.PositionForms(operations.ReplayForms))
 	}
-	var err error
 	if r.To, err = kafka.ParsePosition(f.to, operations.ReplayForms, now); err != nil {
-		return nil, r, fmt.Errorf("--to %w", err)
+		return r, fmt.Errorf("--to %w", err)
 	}
-	if r.Partitions, err = kafka.ParsePartitions(f.partitions); err != nil {
-		return nil, r, err
-	}
-	cfgs, err := loadTopics(cmd, f.topics, true, false) // it writes nothing to the table
-	if err != nil {
-		return nil, r, err
-	}
-	cfg := cfgs[0]
-	r.Group, r.Topics = cfg.Kafka.Group, cfg.Kafka.Topics
-	if len(r.Partitions) > 0 && len(r.Topics) > 1 {
-		return nil, r, fmt.Errorf("--partition needs one topic; add --topic %s", strings.Join(r.Topics, " or --topic "))
-	}
-	return cfg, r, nil
+	r.Partitions, err = kafka.ParsePartitions(f.partitions)
+	return r, err
 }
 
 func (f *replayFlags) run(cmd *cobra.Command, cfg *config.Config, r kafka.Replay) error {

@@ -323,6 +323,9 @@ func (l *loader) namesRemedy(meant string) string {
 	if near := spelling.Nearest(meant, names); near != "" {
 		return "did you mean " + near + "?"
 	}
+	if len(names) == 0 {
+		return "no file describes one"
+	}
 	return "there is " + listed(names)
 }
 

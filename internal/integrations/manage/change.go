@@ -247,8 +247,9 @@ func (m *Manager) seal(r *store.Record, storeID string, given map[string]string)
 	for field, secret := range given {
 		sealed, err := m.o.Store.Seal(r, storeID, field, secret)
 		if err != nil {
+			reason, remedy, _ := strings.Cut(err.Error(), "; ")
 			var f faults
-			f.add("config."+field, "cannot be stored: "+err.Error(), "have the operator make a key with "+store.MakeKey+" and name its file in store.keys of every member")
+			f.add("config."+field, "cannot be stored: "+reason, remedy)
 			return f.refusal()
 		}
 		r.Secrets = withSecret(r.Secrets, field, sealed)
@@ -283,7 +284,7 @@ func (m *Manager) describe(result *Result, c *config.Config, r *store.Record) {
 	z := c.Zerobus
 	table := zerobus.TableName{Catalog: z.Catalog, Schema: z.Schema, Table: z.Table}
 	if compiled, err := pipeline.CompileOffline(c, r.Variant != "default"); err == nil { // it was compiled before
-		result.DDL = zerobus.DDL(table, pipeline.RowColumns(compiled), z.ClientID)
+		result.DDL = strings.Join(zerobus.Creates(table, pipeline.RowColumns(compiled)), "\n")
 	}
 	result.Grants = zerobus.Grants(table, z.ClientID)
 	given := flat(r)
@@ -430,7 +431,8 @@ func (m *Manager) Remove(ctx context.Context, id string, revision int64, w Who, 
 	if gone.Enabled && !result.Integration.Shadowed {
 		result.Action = config.ActionStop
 	}
-	result.Notes = notes(d, &result.Integration)
+	others, _ := m.Wanted(state)
+	result.Notes = notes(d, slices.DeleteFunc(others, func(i config.Integration) bool { return i.Name == gone.Slug && !result.Integration.Shadowed }), &result.Integration)
 	return result, nil
 }
 

@@ -61,8 +61,12 @@ func (v *Integration) place(c *config.Config) {
 	}
 	v.Group, v.Table = c.Kafka.Group, c.Zerobus.Catalog+"."+c.Zerobus.Schema+"."+c.Zerobus.Table
 	if c.Rejects.Policy == consumer.PolicyDeadLetter {
-		v.DeadLetterTopics = append([]string{}, (&consumer.Config{Kafka: c.Kafka, Rejects: c.Rejects}).DeadLetterTopics()...)
+		v.DeadLetterTopics = append([]string{}, deadLetters(c)...)
 	}
+}
+
+func deadLetters(c *config.Config) []string {
+	return (&consumer.Config{Kafka: c.Kafka, Rejects: c.Rejects}).DeadLetterTopics()
 }
 
 func (m *Manager) observed(ctx context.Context, slug string) Observed {
@@ -150,13 +154,26 @@ func merged(a, b map[string]any) map[string]any {
 	return both
 }
 
-// notes describes what is left of a removed integration, and how to delete it.
-func notes(d *config.Deployment, v *Integration) []string {
+// notes describes what is left of a removed integration, and how to delete what none of
+// the others uses.
+func notes(d *config.Deployment, others []config.Integration, v *Integration) (all []string) {
 	brokers := cmp.Or(strings.Join(d.Base.Kafka.Brokers, ","), "localhost:9092")
-	all := []string{"consumer group " + v.Group + " keeps its committed offsets for a later installation with the same slug; delete it with: kafka-consumer-groups.sh --bootstrap-server " +
-		brokers + " --delete --group " + v.Group}
-	for _, topic := range v.DeadLetterTopics {
-		all = append(all, "topic "+topic+" keeps the dead letters, if there are any; delete it with: kafka-topics.sh --bootstrap-server "+brokers+" --delete --topic "+topic)
+	used := func(by func(*config.Config) bool) bool {
+		return slices.ContainsFunc(others, func(i config.Integration) bool { return by(i.Config) })
 	}
-	return append(all, "table "+v.Table+" and the grants on it stay; drop or revoke them in Databricks")
+	if !used(func(c *config.Config) bool { return c.Kafka.Group == v.Group }) {
+		all = append(all, "consumer group "+v.Group+" keeps its committed offsets for a later installation with the same slug; delete it with: kafka-consumer-groups.sh --bootstrap-server "+
+			brokers+" --delete --group "+v.Group)
+	}
+	for _, topic := range v.DeadLetterTopics {
+		if !used(func(c *config.Config) bool { return slices.Contains(deadLetters(c), topic) }) {
+			all = append(all, "topic "+topic+" keeps the dead letters, if there are any; delete it with: kafka-topics.sh --bootstrap-server "+brokers+" --delete --topic "+topic)
+		}
+	}
+	if !used(func(c *config.Config) bool {
+		return c.Zerobus.Catalog+"."+c.Zerobus.Schema+"."+c.Zerobus.Table == v.Table
+	}) {
+		all = append(all, "table "+v.Table+" and the grants on it stay; drop or revoke them in Databricks")
+	}
+	return all
 }

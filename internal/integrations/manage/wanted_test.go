@@ -99,6 +99,9 @@ func TestRecordsByHand(t *testing.T) {
 	if got, err := s.Update(s.within(), id, edit(t, `{"enabled": false}`), 0, who("x"), false); err != nil || got.Action != "none" || len(got.Warnings) != 1 {
 		t.Errorf("the shadowed one by its id: got %s, %v, want a warning", text(t, got), err)
 	}
+	if got, err := s.Remove(s.within(), id, 0, who("v"), true); err != nil || strings.Contains(strings.Join(got.Notes, "\n"), "--delete") {
+		t.Errorf("removing the shadowed one: got %q, %v, want no command that deletes what that of the file uses", got.Notes, err)
+	}
 	if _, err := s.Update(s.within(), "filed", edit(t, `{"enabled": false}`), 0, who("y"), false); code(t, err) != manage.ManagedByFile {
 		t.Errorf("got %v", err)
 	}
