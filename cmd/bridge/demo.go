@@ -37,7 +37,7 @@ report shows apart.
 
 The exit code is 1 if anything was lost. The demo ends after --events, after
 --duration, or with Ctrl-C; without either flag after 10 minutes.`,
-		Example: `  bridge demo                                     2,000 events per second, until Ctrl-C
+		Example: `  bridge demo                                     2,000 events per second, for 10 minutes or until Ctrl-C
   bridge demo --events 20000 --output json        as fast as it goes, one JSON object at the end
   bridge demo --kafka localhost:9092              through a real broker, on topics of its own
   bridge demo --transport grpc                    over the Zerobus stream instead of the workspace's path

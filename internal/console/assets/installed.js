@@ -24,6 +24,6 @@ const actions = {
   start: "It starts.", stop: "It drains and stops.", replace: "It drains and starts again with the change.", live: "It takes the change over while it runs.", none: "Nothing that runs changes.",
 };
 
-// Outcome says what a change does, or has done, to what runs.
+// Outcome shows what a change does, or has done, to what runs.
 export const Outcome = ({ result }) => html`<p role="status" id="outcome">${result.dry_run ? "" : "Saved as revision " + result.integration.revision + ". "}${actions[result.action] || ""}</p>
   ${(result.warnings || []).map((w) => html`<p class="warning" key=${w}>${w}</p>`)}`;
