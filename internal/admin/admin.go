@@ -27,6 +27,7 @@ import (
 	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/panics"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/setup"
 )
 
 // Prefix is the path of the API.
@@ -52,6 +53,7 @@ type Manager interface {
 	Remove(ctx context.Context, id string, revision int64, w manage.Who, dryRun bool) (manage.Result, error)
 	Check(ctx context.Context, id string, p *manage.Patch, step func(pipeline.CheckStep)) error
 	CheckRequest(ctx context.Context, r manage.Request, step func(pipeline.CheckStep)) error
+	Prepare(ctx context.Context, r manage.PrepareRequest, w manage.Who, dryRun bool, step func(setup.Item)) (manage.Prepared, error)
 	Revisions(ctx context.Context, id string) ([]store.Entry, error)
 	Audit(ctx context.Context, before string, limit int) ([]store.Entry, error)
 }

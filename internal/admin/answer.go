@@ -65,6 +65,8 @@ var statuses = map[string]int{
 	manage.ManagedByFile:    http.StatusConflict,
 	manage.StoreUnavailable: http.StatusServiceUnavailable,
 	manage.StillEnabled:     http.StatusConflict,
+	manage.Conflict:         http.StatusConflict,
+	manage.Unavailable:      http.StatusServiceUnavailable,
 }
 
 // explain returns the answer to an error. It logs what is no answer to the caller.
@@ -80,13 +82,13 @@ func (c *call) explain(err error) error {
 	case errors.As(err, &operation) && operation.Field != "":
 		return invalid(operation.Field, operation.Reason, operation.Remedy)
 	case errors.As(err, &operation):
-		return &failure{Status: http.StatusConflict, Code: "CONFLICT", Message: operation.Reason, Remedy: operation.Remedy}
+		return &failure{Status: http.StatusConflict, Code: manage.Conflict, Message: operation.Reason, Remedy: operation.Remedy}
 	case c.active.Err() != nil:
 		return &failure{Status: http.StatusServiceUnavailable, Code: "STOPPING", Message: "the bridge is stopping; whether the change was made may be unknown", Remedy: "send the request again with the same Idempotency-Key", Retry: 10 * time.Second}
 	case c.r.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 		return &failure{Status: http.StatusServiceUnavailable, Code: "TIMEOUT", Message: "the answer took too long; whether the change was made may be unknown", Remedy: "send the request again with the same Idempotency-Key"}
 	case c.route.operation:
-		return &failure{Status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", Message: err.Error()}
+		return &failure{Status: http.StatusServiceUnavailable, Code: manage.Unavailable, Message: err.Error()}
 	}
 	c.cfg.Log.Error("request failed", zap.String("path", c.r.URL.Path), zap.String("request_id", c.id), zap.Error(err))
 	return failed(http.StatusInternalServerError, manage.OutcomeUnexpected, "the bridge failed; its log has the reason under the request id "+c.id)

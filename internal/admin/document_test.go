@@ -23,6 +23,7 @@ import (
 	"github.com/datafly/bridge/internal/integrations/catalog"
 	"github.com/datafly/bridge/internal/integrations/manage"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/setup"
 )
 
 var update = flag.Bool("update", false, "write openapi.json")
@@ -57,7 +58,7 @@ type documentOf struct {
 
 var named = map[reflect.Type]string{
 	reflect.TypeFor[problem](): "Problem", reflect.TypeFor[problemError](): "ProblemError", reflect.TypeFor[checked](): "CheckResult", reflect.TypeFor[diff](): "RevisionDiff",
-	reflect.TypeFor[session](): "Session", reflect.TypeFor[manage.Request](): "InstallRequest", reflect.TypeFor[manage.Patch](): "IntegrationPatch",
+	reflect.TypeFor[manage.Prepared](): "Preparation", reflect.TypeFor[setup.Item](): "Statement", reflect.TypeFor[session](): "Session", reflect.TypeFor[manage.Request](): "InstallRequest", reflect.TypeFor[manage.Patch](): "IntegrationPatch",
 }
 
 // newDocument derives the document from the routes.
@@ -234,23 +235,28 @@ func refine(schemas map[string]*jsonschema.Schema) {
 			of.Enum = append(of.Enum, v)
 		}
 	}
-	install, patch := schemas["InstallRequest"], schemas["IntegrationPatch"]
-	for _, s := range []*jsonschema.Schema{install, patch} {
-		text(s.Properties["name"], 1, 100, printable)
+	text(schemas["IntegrationPatch"].Properties["name"], 1, 100, printable)
+	for _, install := range []*jsonschema.Schema{schemas["InstallRequest"], schemas["PrepareRequest"]} {
+		text(install.Properties["name"], 1, 100, printable)
+		text(install.Properties["slug"], 0, 40, `^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$`)
+		enum(install.Properties["delivery_mode"], "server_side")
+		install.Required = requiredOf(install, "name", "config")
+		config := install.Properties["config"]
+		config.Properties = map[string]*jsonschema.Schema{}
+		for _, key := range []string{"workspace_url", "client_id", "client_secret", "catalog", "schema", "table"} {
+			config.Properties[key] = &jsonschema.Schema{Type: "string"}
+			text(config.Properties[key], 1, 4096, "")
+			config.PropertyOrder = append(config.PropertyOrder, key)
+		}
+		config.Required = []string{"workspace_url", "client_id", "client_secret", "table"} // the table may be a full name
+		config.Properties["client_secret"].WriteOnly = true
+		config.Properties["workspace_url"].Examples = []any{"https://abc-12345.cloud.databricks.com"}
 	}
-	text(install.Properties["slug"], 0, 40, `^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$`)
-	enum(install.Properties["delivery_mode"], "server_side")
-	install.Required = requiredOf(install, "name", "config")
-	config := install.Properties["config"]
-	config.Properties = map[string]*jsonschema.Schema{}
-	for _, key := range []string{"workspace_url", "client_id", "client_secret", "catalog", "schema", "table"} {
-		config.Properties[key] = &jsonschema.Schema{Type: "string"}
-		text(config.Properties[key], 1, 4096, "")
-		config.PropertyOrder = append(config.PropertyOrder, key)
-	}
-	config.Required = []string{"workspace_url", "client_id", "client_secret", "table"} // the table may be a full name
-	config.Properties["client_secret"].WriteOnly = true
-	config.Properties["workspace_url"].Examples = []any{"https://abc-12345.cloud.databricks.com"}
+	prepare := schemas["PrepareRequest"]
+	text(prepare.Properties["warehouse_id"], 0, 500, printable)
+	text(prepare.Properties["token"], 0, 4096, printable)
+	prepare.Properties["token"].WriteOnly = true
+	enum(schemas["Statement"].Properties["state"], setup.Exists, setup.WillRun, setup.Unseen, setup.Started, setup.Done, setup.Refused, setup.Failed)
 	enum(schemas["CheckStep"].Properties["status"], pipeline.StepOK, pipeline.StepWarning, pipeline.StepFailed, pipeline.StepSkipped)
 	enum(schemas["Session"].Properties["role"], "viewer", "editor", "admin")
 	enum(schemas["Integration"].Properties["managed_by"], "store", "file")

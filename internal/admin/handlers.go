@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,6 +22,7 @@ import (
 	"github.com/datafly/bridge/internal/integrations/store"
 	"github.com/datafly/bridge/internal/ops"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/setup"
 )
 
 func (c *call) catalog() (any, error) {
@@ -332,21 +335,84 @@ func (c *call) steps(check func(step func(pipeline.CheckStep)) error) (any, erro
 			c.event("step", s)
 		}
 	})
+	return c.ended(answer, map[string]bool{"ok": answer.OK}, streamed, err)
+}
+
+// ended answers with what was done or, in a stream, ends it.
+func (c *call) ended(answer, done any, streamed bool, err error) (any, error) {
 	switch {
 	case err != nil && c.w.status != 0: // the stream has begun
 		c.event("failure", problemOf(c.explain(err)))
 	case err != nil:
 		return nil, err
 	case streamed:
-		c.event("done", map[string]bool{"ok": answer.OK})
+		c.event("done", done)
 	}
 	return answer, nil
+}
+
+// prepare creates the table and its grants. To who accepts events, it sends each statement
+// before it runs and after, then "done" with the whole, or "failure".
+func (c *call) prepare() (any, error) {
+	var r manage.PrepareRequest
+	_, err := c.vendor()
+	if err == nil {
+		_, err = c.body(&r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex // guards the answer
+	streamed := strings.Contains(c.r.Header.Get("Accept"), "text/event-stream")
+	end := c.keepOpen(&mu)
+	answer, err := c.cfg.Manager.Prepare(c.r.Context(), r, c.request(), c.dryRun, func(i setup.Item) {
+		mu.Lock()
+		defer mu.Unlock()
+		if streamed {
+			c.event("step", i)
+		}
+	})
+	end()
+	if err == nil && !c.dryRun {
+		c.cfg.Log.Info("workspace prepared", zap.String("workspace", answer.Workspace), zap.String("table", answer.Table), zap.Bool("ok", answer.OK), zap.Bool("changed", answer.Changed),
+			zap.String("by", c.who.Name), zap.String("role", c.who.Role), zap.String("request_id", c.id))
+	}
+	return c.ended(answer, answer, streamed, err)
+}
+
+// heartbeat is how often a stream that waits sends a comment: proxies end what is silent for
+// a minute.
+const heartbeat = 15 * time.Second
+
+// keepOpen sends comments to a stream that has begun, until end.
+func (c *call) keepOpen(mu *sync.Mutex) (end func()) {
+	over := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		ticker := time.NewTicker(heartbeat)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-over:
+				return
+			case <-ticker.C:
+			}
+			mu.Lock()
+			if c.w.status != 0 {
+				c.send(":\n\n")
+			}
+			mu.Unlock()
+		}
+	})
+	return func() {
+		close(over)
+		running.Wait()
+	}
 }
 
 // event sends one server-sent event. If the client has gone, the context of the request
 // ends what sends them.
 func (c *call) event(name string, data any) {
-	control := http.NewResponseController(c.w)
 	if c.w.status == 0 {
 		c.w.Header().Set("Content-Type", "text/event-stream")
 		c.w.Header().Set("X-Accel-Buffering", "no") // turns off buffering of nginx
@@ -355,8 +421,14 @@ func (c *call) event(name string, data any) {
 	if err != nil {
 		panic(err) // an event holds only what can be encoded
 	}
+	c.send(fmt.Sprintf("event: %s\ndata: %s\n\n", name, visible(text)))
+}
+
+// send sends a part of a stream.
+func (c *call) send(text string) {
+	control := http.NewResponseController(c.w)
 	_ = control.SetWriteDeadline(time.Now().Add(answerTimeout)) // a test's writer may have none
-	_, _ = fmt.Fprintf(c.w, "event: %s\ndata: %s\n\n", name, visible(text))
+	_, _ = io.WriteString(c.w, text)
 	_ = control.Flush()
 }
 

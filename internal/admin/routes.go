@@ -58,6 +58,8 @@ var routes = []*route{
 		body: manage.Request{}, answer: manage.Result{}, created: true, conflict: true, do: (*call).install},
 	{method: "POST", pattern: "/integration-catalog/{key}/check", id: "checkInstall", summary: "Try what an integration would depend on", role: access.Editor,
 		body: manage.Request{}, answer: checked{}, stream: true, do: (*call).checkInstall},
+	{method: "POST", pattern: "/integration-catalog/{key}/prepare", id: "prepare", summary: "Create the table and its grants with a SQL warehouse", role: access.Editor, params: []param{dryRun, reason},
+		body: manage.PrepareRequest{}, answer: manage.Prepared{}, stream: true, operation: true, do: (*call).prepare},
 
 	{method: "GET", pattern: "/integrations", id: "listIntegrations", summary: "All integrations, in the order of their slugs", role: access.Viewer, params: []param{limit, cursor},
 		answer: page[manage.Integration]{}, do: (*call).list},

@@ -14,7 +14,8 @@ import (
 type Warehouse struct {
 	ID    string `json:"id"`
 	Name  string `json:"name"`
-	State string `json:"state"` // RUNNING, STARTING, STOPPED, STOPPING, DELETING or DELETED
+	State string `json:"state"`                  // RUNNING, STARTING, STOPPED, STOPPING, DELETING or DELETED
+	Size  string `json:"cluster_size,omitempty"` // such as 2X-Small
 }
 
 // Running reports whether a statement starts at once. A warehouse that is stopped starts with
@@ -25,7 +26,7 @@ func (w Warehouse) usable() bool { return w.ID != "" && w.State != "DELETING" &&
 
 // clean keeps texts of the answer on one line.
 func (w Warehouse) clean() Warehouse {
-	return Warehouse{Clean(w.ID, 100), Clean(w.Name, 100), Clean(w.State, 40)}
+	return Warehouse{Clean(w.ID, 100), Clean(w.Name, 100), Clean(w.State, 40), Clean(w.Size, 40)}
 }
 
 // Warehouses lists the warehouses that the principal may see and that are not deleted.

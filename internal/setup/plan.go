@@ -18,6 +18,7 @@ const (
 	Exists  = "exists"
 	WillRun = "will run"
 	Unseen  = "not visible" // to who creates and grants: it runs, and a refusal is no error as long as the check passes
+	Started = "started"     // for Options.Each; also of a statement whose end was not awaited
 	Done    = "done"
 	Refused = "refused" // was Unseen
 	Failed  = "failed"
@@ -27,6 +28,7 @@ const (
 type Item struct {
 	Statement string `json:"statement"`
 	State     string `json:"state"`
+	Note      string `json:"note,omitempty"` // what it waits for
 	Error     string `json:"error,omitempty"`
 
 	kind   databricks.Kind
@@ -150,6 +152,8 @@ const wait = "the workspace is busy or not available, so run the same command ag
 func (s *session) unreadable(what string, err error) error {
 	remedy := "check zerobus.workspace_url, and that it is the address of a workspace with Unity Catalog"
 	switch answer, ok := errors.AsType[*databricks.Error](err); {
+	case ok && answer.Status == http.StatusUnauthorized && s.Token != "":
+		remedy = "the token is wrong or expired; create another"
 	case ok && answer.Status == http.StatusUnauthorized && s.lent:
 		remedy = "the token of " + strings.TrimPrefix(s.RunBy, "the principal of ") + " is wrong or expired; create another"
 	case ok && answer.Status != 0 && answer.Transient():
@@ -175,6 +179,16 @@ func (s *session) planColumns(ctx context.Context) error {
 	return nil
 }
 
+// WarehouseError is behind an error of Options.WarehouseID: it names none that can be used, or
+// has to.
+type WarehouseError struct{ Err error }
+
+// Error is that of Err.
+func (e *WarehouseError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *WarehouseError) Unwrap() error { return e.Err }
+
 // chooseWarehouse finds the warehouse for statements and the test query. Nothing starts it yet.
 func (s *session) chooseWarehouse(ctx context.Context) error {
 	within, cancel := context.WithTimeout(ctx, s.Timeout)
@@ -182,7 +196,7 @@ func (s *session) chooseWarehouse(ctx context.Context) error {
 	if s.WarehouseID != "" {
 		w, err := s.by.Warehouse(within, s.WarehouseID)
 		if err != nil {
-			return fmt.Errorf("looking for --warehouse-id %s: %w; name a warehouse that %s may use, or leave it out", s.WarehouseID, err, s.RunBy)
+			return &WarehouseError{fmt.Errorf("looking for --warehouse-id %s: %w; name a warehouse that %s may use, or leave it out", s.WarehouseID, err, s.RunBy)}
 		}
 		s.Warehouse = &w
 		return nil
@@ -190,9 +204,11 @@ func (s *session) chooseWarehouse(ctx context.Context) error {
 	all, err := s.by.Warehouses(within)
 	var names []string
 	for _, w := range all {
-		names = append(names, fmt.Sprintf("%s (%s, %s)", w.ID, w.Name, strings.ToLower(w.State)))
+		names = append(names, fmt.Sprintf("%s (%s, %s)", w.ID, w.Name, strings.TrimSuffix(strings.ToLower(w.State)+", "+w.Size, ", ")))
 	}
+	s.Warehouses = all
 	list := strings.Join(names, ", ")
+	running := slices.IndexFunc(all, databricks.Warehouse.Running)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return ctx.Err()
@@ -202,10 +218,12 @@ func (s *session) chooseWarehouse(ctx context.Context) error {
 		s.NoWarehouse = s.RunBy + " may use no SQL warehouse"
 	case len(all) == 1:
 		s.Warehouse = &all[0]
+	case s.Running && running >= 0:
+		s.Warehouse = &all[running]
 	case !s.Execute:
 		s.NoWarehouse = "there are several warehouses; add --warehouse-id with one of " + list
 	case s.Ask == nil:
-		return &UsageError{errors.New("there are several warehouses; add --warehouse-id with one of " + list)}
+		return &UsageError{&WarehouseError{errors.New("there are several warehouses; add --warehouse-id with one of " + list)}}
 	default:
 		id, err := s.Ask(ctx, "Warehouse, one of "+list, false)
 		if err != nil {

@@ -18,9 +18,12 @@ import (
 )
 
 // principal returns the client of who creates and grants, with a name for messages: that of
-// Options.Profile, DATABRICKS_TOKEN or DATABRICKS_CONFIG_PROFILE. Without them it is the
-// service principal, without a name. Tokens stay in memory.
+// Options.Token, Options.Profile, DATABRICKS_TOKEN or DATABRICKS_CONFIG_PROFILE. Without them
+// it is the service principal, without a name. Tokens stay in memory.
 func (s *session) principal() (by *databricks.Client, name string, err error) {
+	if s.Token != "" {
+		return s.withToken(s.Token.Reveal()), "the principal of the token", nil
+	}
 	env := func(name string) string {
 		for _, entry := range s.Load.Env {
 			if value, ok := strings.CutPrefix(entry, name+"="); ok {

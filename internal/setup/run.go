@@ -20,7 +20,13 @@ const warehouseStart = 10 * time.Minute
 // before the grants are compared after them.
 func (s *session) runPlan(ctx context.Context) error {
 	for n := 0; n < len(s.Plan); n++ {
-		if err := s.runItem(ctx, s.Plan[n]); err != nil {
+		i := s.Plan[n]
+		open := i.open()
+		err := s.runItem(ctx, i)
+		if open && !i.open() && s.Each != nil {
+			s.Each(*i)
+		}
+		if err != nil {
 			return err
 		}
 		if n == len(s.Plan)-1 && s.hidden {
@@ -44,10 +50,10 @@ func (s *session) runItem(ctx context.Context, i *Item) error {
 	var err error
 	switch {
 	case s.Warehouse != nil:
-		s.progress(s.starting() + firstLine(i.Statement))
+		s.started(i, s.starting())
 		_, err = s.sql(ctx, s.by, sql)
 	case i.grants != nil:
-		s.progress(firstLine(i.Statement))
+		s.started(i, "")
 		within, cancel := context.WithTimeout(ctx, s.Timeout)
 		err = s.by.Grant(within, i.kind, i.name, s.Principal, i.grants...)
 		cancel()
@@ -72,6 +78,14 @@ func (s *session) runItem(ctx context.Context, i *Item) error {
 		return nil
 	}
 	return err
+}
+
+// started reports that a statement is about to run, and what it waits for.
+func (s *session) started(i *Item, first string) {
+	s.progress(first + firstLine(i.Statement))
+	if s.Each != nil {
+		s.Each(Item{Statement: i.Statement, State: Started, Note: strings.TrimSuffix(first, ": ")})
+	}
 }
 
 // starting is said before a statement that starts the warehouse.

@@ -35,6 +35,16 @@ type Options struct {
 	Execute bool
 	// WarehouseID runs the statements. Empty: the only one that there is.
 	WarehouseID string
+	// Running prefers a warehouse that runs where there are several and WarehouseID is empty.
+	Running bool
+	// Token is that of the principal that creates and grants, before Profile and the
+	// environment. It goes to the workspace alone.
+	Token setting.Secret
+	// Each is called with a statement before it runs, in the state Started, and after. Nil is
+	// allowed.
+	Each func(Item)
+	// Connections to workspaces are shared with others. Nil: the set-up has its own.
+	Connections *zerobus.Connections
 	// Profile in Home/.databrickscfg is the principal that creates and grants. Empty: that of
 	// the environment, else the service principal.
 	Profile string
@@ -58,8 +68,8 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 // Unwrap returns Err.
 func (e *UsageError) Unwrap() error { return e.Err }
 
-// Report is what a set-up found and did.
-type Report struct {
+// Prepared is what a set-up found in the workspace, and did there.
+type Prepared struct {
 	OK        bool   `json:"ok"`
 	Executed  bool   `json:"executed"`
 	Changed   bool   `json:"changed"` // anything: a file, an object, a grant, a row
@@ -68,15 +78,21 @@ type Report struct {
 	Principal string `json:"principal"` // the service principal that the bridge runs as
 	RunBy     string `json:"run_by"`    // who creates and grants
 	// Warehouse runs the statements; nil: none does, and NoWarehouse is why.
-	Warehouse   *databricks.Warehouse `json:"warehouse,omitempty"`
-	NoWarehouse string                `json:"no_warehouse,omitempty"`
-	Config      ConfigFile            `json:"config"`
-	Plan        []*Item               `json:"plan"`
-	Steps       []pipeline.CheckStep  `json:"steps"`
-	Query       string                `json:"query"` // that shows the newest rows
-	Rows        databricks.Rows       `json:"result"`
-	Next        string                `json:"next"`            // what to do next
-	Error       string                `json:"error,omitempty"` // why the set-up ended early, with the remedy
+	Warehouse   *databricks.Warehouse  `json:"warehouse,omitempty"`
+	NoWarehouse string                 `json:"no_warehouse,omitempty"`
+	Warehouses  []databricks.Warehouse `json:"warehouses,omitempty"` // those to choose from, unless Options.WarehouseID names one
+	Plan        []*Item                `json:"plan"`
+	Error       string                 `json:"error,omitempty"` // why the set-up ended early, with the remedy
+}
+
+// Report is what a set-up found and did.
+type Report struct {
+	Prepared
+	Config ConfigFile           `json:"config"`
+	Steps  []pipeline.CheckStep `json:"steps"`
+	Query  string               `json:"query"` // that shows the newest rows
+	Rows   databricks.Rows      `json:"result"`
+	Next   string               `json:"next"` // what to do next
 }
 
 // session is one set-up. It is for one goroutine.
@@ -95,7 +111,7 @@ type session struct {
 
 // Unplanned is the report of a set-up whose plan could not be made.
 func Unplanned(err error) *Report {
-	r := &Report{Plan: []*Item{}, Steps: []pipeline.CheckStep{}}
+	r := &Report{Prepared: Prepared{Plan: []*Item{}}, Steps: []pipeline.CheckStep{}}
 	if err != nil {
 		r.Error = err.Error()
 	}
@@ -111,10 +127,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	defer s.parts.Close()
-	if err := s.authenticate(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.plan(ctx); err != nil {
+	if err := s.makePlan(ctx); err != nil {
 		return nil, err
 	}
 	if !o.Execute {
@@ -131,12 +144,45 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return s.Report, err
 }
 
+// Prepare makes the plan for a configuration that is valid and, with Options.Execute, runs
+// it. It touches no file, and writes no row. The result is that of a Run: nil where the plan
+// could not be made.
+func Prepare(ctx context.Context, cfg *config.Config, o Options) (_ *Prepared, err error) {
+	s := &session{Options: o, Report: Unplanned(nil), cfg: cfg}
+	s.Executed = o.Execute
+	if s.parts, err = pipeline.NewParts(cfg, o.Version, o.Log, o.Connections); err != nil {
+		return nil, &UsageError{err}
+	}
+	defer s.parts.Close()
+	if err := s.describe(); err != nil {
+		return nil, &UsageError{err}
+	}
+	if err := s.makePlan(ctx); err != nil {
+		return nil, err
+	}
+	if o.Execute {
+		err = s.runPlan(ctx)
+	}
+	if s.OK = err == nil; !s.OK {
+		s.Error = err.Error()
+	}
+	return &s.Prepared, err
+}
+
+// makePlan gets tokens, and compares what is to be with what exists.
+func (s *session) makePlan(ctx context.Context) error {
+	if err := s.authenticate(ctx); err != nil {
+		return err
+	}
+	return s.plan(ctx)
+}
+
 // configure loads the configuration and compiles the blueprint. It does no I/O but files.
 func (s *session) configure(ctx context.Context) (err error) {
 	if s.cfg, err = s.fields(ctx); err != nil {
 		return err
 	}
-	s.parts, err = pipeline.NewParts(s.cfg, s.Version, s.Log, nil)
+	s.parts, err = pipeline.NewParts(s.cfg, s.Version, s.Log, s.Connections)
 	if !hasCredential(&s.cfg.Zerobus) {
 		if err == nil {
 			s.parts.Close()
@@ -146,21 +192,29 @@ func (s *session) configure(ctx context.Context) (err error) {
 	if err != nil {
 		return &UsageError{err}
 	}
-	m, err := pipeline.CompileOffline(s.cfg, false)
-	if err == nil {
+	if err = s.describe(); err == nil {
 		err = s.planFile()
 	}
 	if err != nil {
 		s.parts.Close()
 		return &UsageError{err}
 	}
-	z := s.cfg.Zerobus
-	s.table, s.columns = s.parts.Client.Table(), pipeline.RowColumns(m)
-	s.Table, s.Workspace, s.Principal = s.table.String(), z.WorkspaceURL, z.ClientID
 	s.Query = "SELECT * FROM " + s.table.Quoted() + " LIMIT 10"
 	if s.carries("event_timestamp") {
 		s.Query = "SELECT * FROM " + s.table.Quoted() + " ORDER BY event_timestamp DESC LIMIT 10"
 	}
+	return nil
+}
+
+// describe names the table, its columns and the principal. It compiles the blueprint.
+func (s *session) describe() error {
+	m, err := pipeline.CompileOffline(s.cfg, false)
+	if err != nil {
+		return err
+	}
+	z := s.cfg.Zerobus
+	s.table, s.columns = s.parts.Client.Table(), pipeline.RowColumns(m)
+	s.Table, s.Workspace, s.Principal = s.table.String(), z.WorkspaceURL, z.ClientID
 	return nil
 }
 

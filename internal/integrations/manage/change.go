@@ -29,6 +29,7 @@ const (
 	ActionResealed  = "integration.resealed"
 	ActionReplayed  = "integration.replayed"
 	ActionRedriven  = "integration.redriven"
+	ActionPrepared  = "workspace.prepared"
 )
 
 const resourceType = "integration"

@@ -15,3 +15,8 @@ func (m *Manager) Validate(ctx context.Context, r Request) (Integration, error) 
 	}
 	return m.view(ctx, d, &dr.record, "store", nil), nil
 }
+
+// BoundPreparation sets what ends a preparation.
+func BoundPreparation(m *Manager, bounded func(context.Context) (context.Context, context.CancelFunc)) {
+	m.bounded = bounded
+}

@@ -47,11 +47,15 @@ type site struct {
 	store *store.Store
 }
 
-func newSite(t testing.TB) *site {
+func newSite(t testing.TB, change ...func(*emulator.Config)) *site {
 	t.Helper()
 	s := &site{t: t, broker: kafkatest.StartFake(t, kafkatest.Options{}), dir: t.TempDir()}
+	cfg := emulator.Config{ClientSecret: secret}
+	for _, f := range change {
+		f(&cfg)
+	}
 	var err error
-	if s.ws, err = emulator.New(emulator.Config{ClientSecret: secret}); err != nil {
+	if s.ws, err = emulator.New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.ws.Start("127.0.0.1:0"); err != nil {

@@ -118,6 +118,8 @@ const (
 	ManagedByFile     = "MANAGED_BY_FILE"
 	StoreUnavailable  = "STORE_UNAVAILABLE"
 	StillEnabled      = "STILL_ENABLED" // a replay of an enabled integration
+	Conflict          = "CONFLICT"      // the same is being done already
+	Unavailable       = "UNAVAILABLE"   // the workspace
 	OutcomeUnexpected = "INTERNAL"
 )
 
@@ -127,7 +129,7 @@ type Error struct {
 	Message    string
 	Remedy     string
 	Fields     []FieldError
-	RetryAfter time.Duration // of StoreUnavailable
+	RetryAfter time.Duration // of StoreUnavailable and Unavailable
 	Err        error
 }
 
@@ -166,8 +168,10 @@ type Options struct {
 // Manager does the operations. Its methods are safe for concurrent use; their errors are
 // an *Error, or that of the context.
 type Manager struct {
-	o      Options
-	checks chan struct{} // has a value for each check that runs
+	o         Options
+	checks    chan struct{}                                               // has a value for each check that runs
+	preparing sync.Mutex                                                  // held by the one preparation that runs
+	bounded   func(context.Context) (context.Context, context.CancelFunc) // of a preparation
 
 	mu    sync.Mutex // guards built
 	built map[string]built
@@ -178,7 +182,7 @@ func New(o Options) *Manager {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Manager{o: o, checks: make(chan struct{}, maxChecks), built: map[string]built{}}
+	return &Manager{o: o, checks: make(chan struct{}, maxChecks), bounded: prepareWithin, built: map[string]built{}}
 }
 
 // Catalog returns what can be installed. A folder of variants that cannot be read is a
