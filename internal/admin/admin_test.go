@@ -34,7 +34,7 @@ func hashOf(token string) string {
 
 // bodies fit the calls that have one.
 var bodies = map[string]string{
-	"install": pageBody, "checkInstall": pageBody, "updateIntegration": `{"name":"Web of NEW"}`, "check": `{"config":{"table":"other"}}`, "replay": `{"to":"earliest"}`, "redrive": `{"limit":5}`,
+	"install": pageBody, "checkInstall": pageBody, "prepare": pageBody, "updateIntegration": `{"name":"Web of NEW"}`, "check": `{"config":{"table":"other"}}`, "replay": `{"to":"earliest"}`, "redrive": `{"limit":5}`,
 	"validateBlueprint": `{"blueprint":"version: 1"}`, "tryBlueprint": `{"event":{"type":"page"}}`,
 }
 
@@ -79,7 +79,7 @@ func TestRolesOnEveryCall(t *testing.T) {
 				if unchanged := err == nil && i.Revision == web.Revision; unchanged && want < 300 && x.id == "removeIntegration" || !unchanged && want >= 300 {
 					t.Errorf("the integration is unchanged: %v", unchanged)
 				}
-				changes := slices.Contains([]string{"install", "updateIntegration", "removeIntegration", "enable", "disable"}, x.id)
+				changes := slices.Contains([]string{"install", "prepare", "updateIntegration", "removeIntegration", "enable", "disable"}, x.id)
 				n := r.logs.FilterLevelExact(zapcore.InfoLevel).FilterField(zap.String("by", role+"-1")).Len() - before
 				if changes && want < 300 && n != 1 || !(changes && want < 300) && n != 0 {
 					t.Errorf("got %d log lines of changes", n)

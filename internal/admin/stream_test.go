@@ -17,6 +17,7 @@ import (
 	"github.com/datafly/bridge/internal/integrations/manage"
 	"github.com/datafly/bridge/internal/ops/access"
 	"github.com/datafly/bridge/internal/pipeline"
+	"github.com/datafly/bridge/internal/setup"
 )
 
 // lively is a page of live events: it names what it was asked, and sends until the
@@ -49,13 +50,24 @@ func (s slow) Check(ctx context.Context, _ string, _ *manage.Patch, step func(pi
 	return ctx.Err()
 }
 
+func (s slow) Prepare(ctx context.Context, _ manage.PrepareRequest, _ manage.Who, _ bool, step func(setup.Item)) (manage.Prepared, error) {
+	step(setup.Item{Statement: "CREATE", State: setup.Started})
+	<-ctx.Done()
+	return manage.Prepared{}, ctx.Err()
+}
+
 // open sends a request to a server and returns the answer after its first line.
 func open(ctx context.Context, t *testing.T, server *httptest.Server, method, path string) (*bufio.Reader, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, method, server.URL+path, nil)
+	body := ""
+	if strings.HasSuffix(path, "/prepare") {
+		body = pageBody
+	}
+	req, err := http.NewRequestWithContext(ctx, method, server.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "text/event-stream")
 	got, err := server.Client().Do(req)
 	if err != nil {
@@ -75,7 +87,11 @@ func open(ctx context.Context, t *testing.T, server *httptest.Server, method, pa
 
 // A stream ends with its client and with the server; TestMain finds what is left.
 func TestStreamsEnd(t *testing.T) {
-	for name, path := range map[string]string{"GET": Prefix + "/integrations/web/events", "POST": Prefix + "/integrations/web/check"} {
+	for path, want := range map[string]string{Prefix + "/integrations/web/events": "data: /live/stream?integration=web\n", Prefix + "/integrations/web/check": "event: step\n", preparePath: "event: step\n"} {
+		name := "POST"
+		if strings.HasSuffix(path, "/events") {
+			name = "GET"
+		}
 		for _, client := range []bool{true, false} {
 			r := newRig(t, func(c *Config) { c.Live, c.Manager = lively{until: true}, slow{c.Manager} })
 			r.install(t, "web")
@@ -86,7 +102,7 @@ func TestStreamsEnd(t *testing.T) {
 			}))
 			ctx, cancel := context.WithCancel(t.Context())
 			in, line := open(ctx, t, server, name, path)
-			if want := map[string]string{"GET": "data: /live/stream?integration=web\n", "POST": "event: step\n"}[name]; line != want {
+			if line != want {
 				t.Errorf("got %q, want %q", line, want)
 			}
 			if client {

@@ -85,6 +85,30 @@ func (i *installer) check(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, "event: done\ndata: {\"ok\":false}\n\n")
 }
 
+// prepare answers with hostile texts.
+func (i *installer) prepare(w http.ResponseWriter, r *http.Request) {
+	const hostile = "<img src=x onerror=document.title='pwned'>"
+	result := map[string]any{"ok": false, "dry_run": r.URL.Query().Get("dry_run") == "true", "executed": true, "error": hostile, "plan": []any{}, "warnings": []string{hostile},
+		"warehouses": []any{map[string]string{"id": "a", "name": hostile, "state": "STOPPED", "cluster_size": "Small"}, map[string]string{"id": "b", "name": "Beta", "state": "RUNNING"}}}
+	if r.Header.Get("Accept") != "text/event-stream" {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(result)
+		return
+	}
+	text, _ := io.ReadAll(r.Body)
+	i.mu.Lock()
+	i.bodies = append(i.bodies, string(text))
+	i.mu.Unlock()
+	w.Header().Set("Content-Type", "text/event-stream")
+	for _, s := range []map[string]string{{"state": "started", "note": hostile}, {"state": "failed", "error": hostile}} {
+		s["statement"] = "CREATE TABLE " + hostile
+		text, _ := json.Marshal(s)
+		fmt.Fprintf(w, "event: step\ndata: %s\n\n:\n\n", text)
+	}
+	done, _ := json.Marshal(result)
+	fmt.Fprintf(w, "event: done\ndata: %s\n\n", done)
+}
+
 func (i *installer) last() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -170,6 +194,7 @@ func TestConsoleInstall(t *testing.T) {
 	answers, api := catalogAnswers(t), &installer{}
 	answers["POST /v1/admin/integration-catalog/"+catalog.Key+"/install"] = api.install
 	answers["POST /v1/admin/integration-catalog/"+catalog.Key+"/check"] = api.check
+	answers["POST /v1/admin/integration-catalog/"+catalog.Key+"/prepare"] = api.prepare
 	_, p := newFixture(t, admin(), true, answers)
 	p.watched()
 	const path = "/library/databricks_zerobus/install"
@@ -205,6 +230,24 @@ func TestConsoleInstall(t *testing.T) {
 		p.still(fmt.Sprintf("tested, %s, %d wide", look.scheme, look.width))
 	}
 	p.look(1440, 900, "light")
+
+	// What the API returns of a workspace is text.
+	p.until("document.querySelectorAll('[data-field=warehouse_id] option').length === 3")
+	p.do("(() => { const s = document.querySelector('[data-field=warehouse_id] select'); s.value = 'b'; s.dispatchEvent(new Event('input', { bubbles: true })); })()")
+	p.fill("token", secretTyped)
+	p.press("Run with a warehouse")
+	p.text("[aria-label=Statements]", "CREATE TABLE <img src=x")
+	p.still("a statement has failed")
+	if p.is("document.title === 'pwned' || document.querySelector('main img')") {
+		t.Error("a text of the API became markup")
+	}
+	api.mu.Lock()
+	sentOf := strings.Join(api.bodies, "\n")
+	api.mu.Unlock()
+	if !strings.Contains(sentOf, `"warehouse_id":"b","token":"`+secretTyped+`"`) {
+		t.Errorf("got the bodies %s", sentOf)
+	}
+	p.press("Test connection") // after the one that follows the run
 
 	// The same as a command: a shell sends what the page sends, without the secret.
 	p.fill("name", "Web $(touch pwned) `id` \\ \"q\" $HOME")

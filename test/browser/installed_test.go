@@ -19,7 +19,7 @@ import (
 
 // newDeployment starts a bridge with the install API and without an integration. The
 // page is on the admin listener.
-func newDeployment(t *testing.T) (*stage, *page) {
+func newDeployment(t *testing.T, change ...func(*emulator.Config)) (*stage, *page) {
 	t.Helper()
 	ctx := chromium(t)
 	program, err := binary()
@@ -29,7 +29,11 @@ func newDeployment(t *testing.T) (*stage, *page) {
 	broker := kafkatest.StartFake(t, kafkatest.Options{})
 	s := &stage{t: t, topic: "signal-events", address: freeAddress(t), log: &output{}, program: program}
 	broker.CreateTopic(t, s.topic, 3, nil)
-	if s.ws, err = emulator.New(emulator.Config{}); err != nil {
+	var workspace emulator.Config
+	for _, f := range change {
+		f(&workspace)
+	}
+	if s.ws, err = emulator.New(workspace); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.ws.Start("127.0.0.1:0"); err != nil {
@@ -126,4 +130,55 @@ func TestConsoleFromNothingToTheFirstEvent(t *testing.T) {
 	p.visit("/members")
 	p.text("main article", "Web shop")
 	p.quiet("ops address")
+}
+
+// From a workspace without the table to the first event, by clicks and typing alone. The
+// service principal may not create; the token of an administrator may.
+func TestConsoleCreatesTheTable(t *testing.T) {
+	s, p := newDeployment(t, func(c *emulator.Config) { c.NoCreate = true })
+	p.watched()
+	p.look(1440, 900, "light")
+	p.visit("/library/databricks_zerobus/install")
+	p.until("document.querySelector('.topics')")
+	p.do("document.querySelector('.topics input').click()")
+	for _, f := range [][2]string{{"name", "Web shop"}, {"workspace_url", s.ws.URL()}, {"client_id", emulator.DefaultClientID}, {"client_secret", emulator.DefaultClientSecret}, {"catalog", "shop"}, {"schema", "raw"}, {"table", "orders"}} {
+		p.fill(f[0], f[1])
+	}
+	p.press("Test connection")
+	p.text("main [role=status]", "failed.")
+	p.until("document.querySelectorAll('[data-field=warehouse_id] option').length === 2") // from the dry run
+	p.text("[data-field=warehouse_id]", "running, 2X-Small")
+	p.press("Show what is missing")
+	p.text("main", "6 statements will run on")
+
+	p.press("Run with a warehouse")
+	p.text("[aria-label=Statements]", "lacks CREATE CATALOG on METASTORE")
+	p.fill("token", "wrong-token")
+	p.press("Run with a warehouse")
+	p.text("[data-field=token] .error", "was refused by the workspace")
+	p.fill("token", emulator.DefaultAdminToken)
+	p.do("document.querySelector('[data-field=token]').scrollIntoView({ block: 'center' })")
+	p.still("run with a warehouse")
+	p.picture("console-install-run")
+	p.keys("\r") // runs the statements, and installs nothing
+	p.text("main", "All that is needed works.")
+	if p.is("location.pathname !== '/library/databricks_zerobus/install'") || p.is("document.querySelector('[data-field=token] input').value !== ''") {
+		t.Error("Enter installed, or the token is kept in the form")
+	}
+	p.press("Install Integration")
+	p.until("location.pathname === '/integrations/web-shop/events'")
+	p.text("main", "Web shop")
+	s.event(track("Order Completed", "m-1"))
+	p.text("main table", "successful")
+	if n := s.ws.Table("shop.raw.orders").Count(); n != 1 {
+		t.Errorf("got %d rows in the table, want 1", n)
+	}
+	p.visit("/audit")
+	p.text("main", "workspace.prepared")
+	p.press("Changes of shop.raw.orders, revision")
+	p.text(".entry .diff", "CREATE")
+	if text := js[string](p, "document.documentElement.outerHTML") + s.log.String(); strings.Contains(text, emulator.DefaultAdminToken) || strings.Contains(text, "wrong-token") {
+		t.Error("the audit log or the log of the bridge holds the token")
+	}
+	p.quiet("run with a warehouse")
 }

@@ -33,7 +33,7 @@ function Log() {
 
 function Entry({ entry: e }) {
   const [open, setOpen] = useState(false), fields = Object.keys(e.changes || {});
-  const name = e.slug || e.resource_id, gone = /removed$/.test(e.action);
+  const name = e.slug || e.resource_id, gone = /removed$/.test(e.action) || e.resource_type === "workspace";
   return html`<li class="card entry">
     <div class="bar"><b>${words(e.action)}</b> ${gone ? html`<span>${name}</span>` : html`<a href=${"/integrations/" + encodeURIComponent(name)}>${name}</a>`}
       ${e.revision ? html`<span class="muted">revision ${e.revision}</span>` : ""}<span class="grow"></span><span>${e.user_id}</span><span class="muted"><${Time} at=${e.timestamp} /></span></div>

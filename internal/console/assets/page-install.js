@@ -6,6 +6,7 @@ import { Code, Diff, Failure, Field, html, Loading, Needs, Since, useEffect, use
 import { navigate } from "./router.js";
 import { asCurl, asYAML } from "./as.js";
 import { NoAPI } from "./page-library.js";
+import { Prepare } from "./prepare.js";
 import { Steps } from "./steps.js";
 
 export default function Install({ vendor, session }) {
@@ -97,7 +98,7 @@ function Form({ vendor }) {
       <div class="bar"><button type="button" onClick=${test} disabled=${Boolean(busy) || missing.length > 0}>${busy === "check" ? "Testing …" : "Test connection"}</button>
         ${busy === "check" && running.current && html`<button type="button" class="quiet" onClick=${() => running.current.abort()}>Stop</button>`}${missing.length > 0 && html`<span class="muted">${count(missing.length)} ${missing.length === 1 ? "field is" : "fields are"} empty</span>`}</div>
       <${Steps} check=${check} busy=${busy === "check"} />
-      ${current && html`<${SQL} result=${current} open=${!(check && check.ok)} />`}
+      ${current && html`<${SQL} result=${current} open=${!(check && check.ok)}><${Prepare} at=${base + "/prepare"} request=${body(form)} busy=${busy} setBusy=${setBusy} again=${test} /><//>`}
     <//>
     <${Step} n="5" title="Review">
       <div class="bar"><button type="button" onClick=${() => run("review", dryRun)} disabled=${Boolean(busy) || missing.length > 0}>Show what will be created</button></div>
@@ -142,12 +143,12 @@ function Topics({ form, change, error }) {
 }
 
 // SQL shows what creates the table and grants what is needed, to run in Databricks.
-function SQL({ result, open }) {
+function SQL({ result, open, children }) {
   const grants = (result.grants || []).map((g) => g.replace(/;?\s*$/, ";")).join("\n");
   if (!result.ddl && !grants) return null;
   return html`<details open=${open}><summary>SQL of the table and its grants</summary>
     ${result.ddl && html`<${Code} label="Table" text=${result.ddl} />`}
-    ${grants && html`<${Code} label="Grants" text=${grants} />`}</details>`;
+    ${grants && html`<${Code} label="Grants" text=${grants} />`}${children}</details>`;
 }
 
 // Reviewed shows the outcome of a dry run, and the same request in other forms.

@@ -2,6 +2,7 @@ package manage
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -98,21 +99,30 @@ func (m *Manager) checkInstalled(ctx context.Context, d *config.Deployment, r *s
 	return steps, err
 }
 
+// turn waits until one more connection may be tested.
+func (m *Manager) turn(ctx context.Context, most time.Duration) (release func(), err error) {
+	patience, stop := context.WithTimeout(ctx, most)
+	defer stop()
+	select {
+	case m.checks <- struct{}{}:
+		return func() { <-m.checks }, nil
+	case <-patience.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return nil, ctx.Err()
+		}
+		return nil, &Error{Code: StoreUnavailable, Message: "other connections are being tested", Remedy: "test this one again later", RetryAfter: retryAfter}
+	}
+}
+
 // check runs the steps within 20 seconds, the wait for its turn included.
 func (m *Manager) check(ctx context.Context, c *config.Config, turn time.Duration, step func(pipeline.CheckStep)) error {
 	within, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	patience, stop := context.WithTimeout(within, turn)
-	defer stop()
-	select {
-	case m.checks <- struct{}{}:
-		defer func() { <-m.checks }()
-	case <-patience.Done():
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return &Error{Code: StoreUnavailable, Message: "other connections are being tested", Remedy: "test this one again later", RetryAfter: retryAfter}
+	release, err := m.turn(within, turn)
+	if err != nil {
+		return err
 	}
+	defer release()
 	parts, err := pipeline.NewParts(c, m.o.Version, nopLog, m.o.Connections)
 	if err != nil {
 		return &Error{Code: ValidationFailed, Message: err.Error(), Err: err}

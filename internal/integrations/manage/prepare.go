@@ -50,7 +50,7 @@ var apiTerms = strings.NewReplacer("add --warehouse-id with one of", "choose one
 
 // Prepare creates what an integration needs in its workspace: catalog, schema, table, columns
 // and grants. It calls step with each statement before it runs and after. One preparation
-// runs at a time. A statement that fails is part of the result.
+// that is no dry run runs at a time. A statement that fails is part of the result.
 func (m *Manager) Prepare(ctx context.Context, r PrepareRequest, w Who, dryRun bool, step func(setup.Item)) (Prepared, error) {
 	if err := w.complete(); err != nil {
 		return Prepared{}, err
@@ -66,12 +66,19 @@ func (m *Manager) Prepare(ctx context.Context, r PrepareRequest, w Who, dryRun b
 	if len(f) > 0 {
 		return Prepared{}, f.refusal()
 	}
-	if !m.preparing.TryLock() {
-		return Prepared{}, &Error{Code: Conflict, Message: "another workspace is being prepared", Remedy: "repeat this when it has ended, which takes 5 minutes at most"}
-	}
-	defer m.preparing.Unlock()
 	within, cancel := m.bounded(ctx)
 	defer cancel()
+	if dryRun {
+		release, err := m.turn(within, checkTimeout)
+		if err != nil {
+			return Prepared{}, err
+		}
+		defer release()
+	} else if !m.preparing.TryLock() {
+		return Prepared{}, &Error{Code: Conflict, Message: "another workspace is being prepared", Remedy: "repeat this when it has ended, which takes 5 minutes at most"}
+	} else {
+		defer m.preparing.Unlock()
+	}
 	var sent []setup.Item // the last of each statement
 	report, err := setup.Prepare(within, i.Config, setup.Options{Execute: !dryRun, WarehouseID: r.WarehouseID, Running: true, Token: setting.Secret(strings.TrimSpace(r.Token.Reveal())),
 		Timeout: readTimeout, Version: m.o.Version, Log: nopLog, Connections: m.o.Connections, Each: func(i setup.Item) {

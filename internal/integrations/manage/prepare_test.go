@@ -176,6 +176,9 @@ func TestPrepareRefusals(t *testing.T) {
 	if s.ws.Table("shop.raw.orders") != nil || len(s.entries()) > 0 {
 		t.Error("a refused request changed something")
 	}
+	if err := s.ws.SetWarehouses(); err != nil {
+		t.Fatal(err)
+	}
 	if got, _, err := s.prepared(s.preparation(""), false); err != nil || got.OK || !strings.Contains(got.Error, "run the statements in the SQL editor, or set warehouse_id") {
 		t.Errorf("without a warehouse: got %+v, %v", got, err)
 	}
@@ -258,8 +261,11 @@ func TestPrepareEnds(t *testing.T) {
 		notes := ""
 		got, err := s.Prepare(ctx, r, who("slow"), false, func(i setup.Item) {
 			notes += i.State + " " + i.Note
-			if _, _, err := s.prepared(s.preparation(""), true); code(t, err) != manage.Conflict {
+			if _, _, err := s.prepared(s.preparation(""), false); code(t, err) != manage.Conflict {
 				t.Errorf("beside another one: got %v, want %s", err, manage.Conflict)
+			}
+			if got, _, err := s.prepared(s.preparation(""), true); err != nil || !got.OK {
+				t.Errorf("a dry run beside it: got %+v, %v", got, err)
 			}
 		})
 		if name == "client" && !errors.Is(err, context.Canceled) || name == "time" && (err != nil || got.OK || !strings.Contains(got.Error, "not complete after")) {
