@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,9 +15,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/await"
 	"github.com/datafly/bridge/internal/integrations/store"
+	"github.com/datafly/bridge/internal/kafka"
 	"github.com/datafly/bridge/internal/kafkatest"
 )
 
@@ -50,6 +53,31 @@ func TestKafkaDown(t *testing.T) {
 			t.Errorf("got %s after the restart, want orders@2", slugs(state))
 		}
 	})
+}
+
+// A process that stops does not wait for a broker that takes connections and answers
+// nothing.
+func TestCloseWhileKafkaIsSilent(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { must(t, silent.Close()) }()
+	s := store.New(store.Options{Topic: "t", Connection: kafka.Connection{Brokers: []string{silent.Addr().String()}, ClientID: "test"}, Log: zap.NewNop()})
+	asked, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		close(asked)
+		_, err := s.Update(within(t), "r1", installing("orders"))
+		ended <- err
+	}()
+	<-asked
+	began := time.Now()
+	if _, err := silent.Accept(); err != nil { // it is under way
+		t.Fatal(err)
+	}
+	s.Close()
+	if err := <-ended; err == nil || time.Since(began) > 8*time.Second {
+		t.Errorf("closed after %v, and the change got %v; want an error within a second or so, not after 10", time.Since(began), err)
+	}
 }
 
 // A store that is gone is never taken for an empty one.

@@ -185,6 +185,9 @@ func (s *Store) fold(ctx context.Context, whole bool) (State, error) {
 		return s.State(), err
 	}
 	defer func() { <-s.reading }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
 	next := s.State()
 	problem, err := s.read(ctx, whole)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/kafka"
@@ -48,6 +49,9 @@ type Store struct {
 	reading, writing chan struct{}
 	log              topicLog // owned by who reads
 
+	closing context.Context // ends what is under way
+	end     context.CancelFunc
+
 	mu       sync.Mutex
 	client   *kafka.Client
 	state    State
@@ -70,15 +74,22 @@ func New(o Options) *Store {
 		o.Now = time.Now
 	}
 	o.Connection.Isolation = kafka.IsolationCommitted
+	closing, end := context.WithCancel(context.Background())
 	return &Store{
+		closing: closing, end: end,
 		o: o, audit: o.Topic + "-audit", newID: newID("store_"), pause: jitter, beforeCommit: func(int64, int16) {},
 		reading: make(chan struct{}, 1), writing: make(chan struct{}, 1), folded: make(chan struct{}, 1),
 	}
 }
 
-// Close closes the connections of the Store. Call it after Run has returned. An Update
-// that is under way ends first.
+// closeAfter is how long Close waits for a change that is being written.
+const closeAfter = time.Second
+
+// Close closes the connections of the Store. Call it after Run has returned. What is under
+// way has a second to end; the outcome of a change is unknown then, as after a crash.
 func (s *Store) Close() {
+	defer s.end()
+	defer time.AfterFunc(closeAfter, s.end).Stop()
 	s.writing <- struct{}{}
 	s.reading <- struct{}{}
 	s.mu.Lock()
@@ -195,7 +206,7 @@ func (s *Store) connected() (*kafka.Client, error) {
 		return nil, errors.New("the store is closed")
 	}
 	if s.client == nil {
-		cl, err := kafka.NewClient(s.o.Connection, s.o.Log)
+		cl, err := kafka.NewClient(s.o.Connection, s.o.Log, kgo.WithContext(s.closing))
 		if err != nil {
 			return nil, err
 		}

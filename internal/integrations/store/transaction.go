@@ -30,7 +30,7 @@ type transaction struct {
 // fence takes the transactional id of the store. What another writer has begun is aborted
 // when it returns; what it has committed is complete.
 func (s *Store) fence(ctx context.Context) (*transaction, error) {
-	cl, err := kafka.NewClient(s.o.Connection, s.o.Log,
+	cl, err := kafka.NewClient(s.o.Connection, s.o.Log, kgo.WithContext(s.closing),
 		kgo.TransactionalID(s.o.Topic), kgo.TransactionTimeout(transactionTimeout), kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.RetryTimeout(attemptFor))
 	if err != nil {

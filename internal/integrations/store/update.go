@@ -157,6 +157,7 @@ func (s *Store) withdraw(c *change) bool {
 func (s *Store) write(ctx context.Context, batch []*change) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryFor+attemptFor)
 	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
 	end := time.Now().Add(retryFor)
 	var err error
 	for try := 1; ; try++ {
