@@ -159,7 +159,11 @@ func (c *Check) Memory(ctx context.Context, reached bool, all ...*Parts) {
 // Group checks the consumer group and the dead-letter topics.
 func (c *Check) Group(ctx context.Context, p *Parts, reached bool) {
 	c.Try(ctx, "group", reached, func(ctx context.Context) (string, error) {
-		return p.settings.Kafka.Group + " may be joined and committed for", p.Cluster.CanJoin(ctx)
+		text := p.settings.Kafka.Group + " may be joined and committed for"
+		if at, err := p.Cluster.Commits(ctx, p.settings.Kafka.Group, p.settings.Kafka.Topics); err == nil && len(at) > 0 {
+			text += "; it has offsets, and continues from them"
+		}
+		return text, p.Cluster.CanJoin(ctx)
 	})
 	c.Try(ctx, "dead-letter topic", reached, func(ctx context.Context) (string, error) {
 		topics, err := p.Cluster.DeadLetterTopics(ctx)

@@ -248,6 +248,34 @@ func TestInstallTwice(t *testing.T) {
 	}
 }
 
+// The group of a removed integration has its offsets still: whoever installs one of the
+// same slug sees it in the check.
+func TestGroupWithOffsets(t *testing.T) {
+	s := newSite(t)
+	s.create("events-web")
+	cl, err := kgo.NewClient(s.broker.ClientOpts()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	const text = "it has offsets, and continues from them"
+	if got := step(s.install("web").Checks, "group"); got.Detail == "" || strings.Contains(got.Detail, text) {
+		t.Errorf("a new group: got %+v", got)
+	}
+	if _, err := s.Remove(s.within(), "web", 0, who("gone"), false); err != nil {
+		t.Fatal(err)
+	}
+	var at kadm.Offsets
+	at.AddOffset("events-web", 0, 0, -1)
+	if err := kadm.NewClient(cl).CommitAllOffsets(s.within(), "zerobus-bridge-web", at); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Install(s.within(), s.request("web"), who("again"), false)
+	if err != nil || !strings.Contains(step(got.Checks, "group").Detail, text) {
+		t.Errorf("got %+v, %v, want %q", step(got.Checks, "group"), err, text)
+	}
+}
+
 // An id that is used again for something else is no repetition.
 func TestOneIDForTwoInstalls(t *testing.T) {
 	s := newSite(t)
