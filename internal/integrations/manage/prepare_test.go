@@ -290,3 +290,22 @@ func TestPrepareWithoutAudit(t *testing.T) {
 		t.Errorf("with a closed store: got %+v, %v", got, err)
 	}
 }
+
+// Grants that the service principal may not read may exist already. A refusal is not the end,
+// and the result is not OK.
+func TestPrepareWhatIsHidden(t *testing.T) {
+	s := newSite(t, noCreate)
+	r := s.preparation("")
+	r.Config["catalog"], r.Config["schema"], r.Config["table"] = "datafly", "events", "stream"
+	r.Config["workspace_url"] = s.front(func(w http.ResponseWriter, r *http.Request) bool {
+		hidden := strings.HasPrefix(r.URL.Path, "/api/2.1/unity-catalog/effective-permissions/")
+		if hidden {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return hidden
+	}).URL
+	got, steps, err := s.prepared(r, false)
+	if err != nil || got.OK || got.Changed || got.Error != "" || planned(got) != "exists, exists, exists, refused, refused, refused" || !strings.Contains(got.Plan[3].Error, "give the token of a principal that may") {
+		t.Errorf("got %s, %q, %v", text(t, got), steps, err)
+	}
+}
