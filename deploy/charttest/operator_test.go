@@ -35,6 +35,18 @@ func TestReplicasMayBeSomebodyElses(t *testing.T) {
 	}
 }
 
+func TestNotesLeadToTheConsole(t *testing.T) {
+	const alone = `config: {kafka: {brokers: [kafka-0:9092]}}`
+	for doc, contains := range map[string]string{
+		`{}`: "of its own: those that are installed.", `ingress: {enabled: true, hosts: [a.example.com]}`: "open https://a.example.com/",
+		`httpRoute: {enabled: true, parentRefs: [{name: public}], hostnames: [b.example.com]}`: "open https://b.example.com/",
+	} {
+		if notes := mustRender(t, values(t, console, alone, doc))["NOTES.txt"]; !strings.Contains(notes, contains) {
+			t.Errorf("%s: the notes do not have %q:\n%s", doc, contains, notes)
+		}
+	}
+}
+
 // A chart that has this one as a dependency puts its condition and its globals
 // among the values here.
 func TestChartIsADependency(t *testing.T) {

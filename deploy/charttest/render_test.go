@@ -43,6 +43,7 @@ commonAnnotations: {owner: data}
 image: {digest: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef}
 imagePullSecrets: [{name: registry}]
 config:
+  admin: {jwt_audience: console}
   kafka: {topics: [one, two], group: orders, sasl: {mechanism: scram-sha-512, username: bridge}}
   delivery: {max_buffered: 128MiB, max_rows: 1000000}
   zerobus: {rate_limit: 2000000}
