@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -161,5 +162,8 @@ func (d discard) WriteHeader(int)             {}
 // newID makes the id of a request.
 func newID() string { return "req_" + rand.Text()[:16] }
 
-// visible escapes the characters of JSON that do not show.
-func visible(text []byte) []byte { return plaintext.AppendVisible(nil, text) }
+// visible escapes the characters of JSON that do not show. A json.RawMessage may hold bytes
+// that are not UTF-8.
+func visible(text []byte) []byte {
+	return plaintext.AppendVisible(nil, bytes.ToValidUTF8(text, []byte("\ufffd")))
+}

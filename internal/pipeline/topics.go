@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -123,7 +124,7 @@ func RecentEvents(ctx context.Context, cl *kafka.Client, c *config.Config, limit
 
 // jsonValue returns a record's value as JSON: as it is, or as a JSON string.
 func jsonValue(value []byte) json.RawMessage {
-	if json.Valid(value) {
+	if json.Valid(value) && utf8.Valid(value) { // encoding/json accepts other bytes in texts
 		return bytes.Clone(value)
 	}
 	text, _ := json.Marshal(string(bytes.ToValidUTF8(value, []byte("\ufffd")))) // of a string
