@@ -113,6 +113,9 @@ type boundExpression struct {
 
 // run evaluates the expression on the event just scanned.
 func (x *boundExpression) run(m *Mapper) (any, error) {
+	if !m.until.IsZero() && time.Now().After(m.until) {
+		return nil, errTooLong
+	}
 	env := map[string]any{}
 	size := 0
 	for i, path := range x.paths {
@@ -247,6 +250,7 @@ const expressionSource = "expression"
 var (
 	errNotUnicode = errors.New("gives text that is not UTF-8, such as a part of a character")
 	errResult     = errors.New("gives what no column can hold; give text, a number, true, false, a time, an array or an object")
+	errTooLong    = errors.New("was not evaluated: the expressions before it took too long; try fewer events, or a simpler blueprint")
 	errNotFinite  = errors.New("gives a number that is not finite")
 )
 

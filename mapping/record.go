@@ -3,6 +3,7 @@ package mapping
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/expr-lang/expr/vm"
 )
@@ -31,6 +32,7 @@ type Mapper struct {
 	index int // of the event in its batch, -1 outside
 	out   Out
 	trace *[]Explained // set by Explain
+	until time.Time    // no expression starts later; zero: no bound
 }
 
 // NewMapper returns a Mapper for one goroutine.

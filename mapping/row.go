@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // canonical maps the event just scanned by the plan of its section.
@@ -351,12 +352,16 @@ type ExplainedColumn struct {
 // source of every column, or why it is NULL. It holds event data, is slow
 // and is for people at a prompt. It shows rows in JSON, also where Map writes
 // protobuf.
-func (m *Mapper) Explain(rec *Record) []Explained {
+func (m *Mapper) Explain(rec *Record) []Explained { return m.ExplainUntil(time.Time{}, rec) }
+
+// ExplainUntil is Explain for an event and a blueprint that are not trusted: expressions
+// that would start after a time fail.
+func (m *Mapper) ExplainUntil(end time.Time, rec *Record) []Explained {
 	var trace []Explained
 	asProtobuf := m.e.protobuf
-	m.trace, m.e.protobuf = &trace, false
+	m.trace, m.e.protobuf, m.until = &trace, false, end
 	m.Map(rec, &explainOut{trace: &trace})
-	m.trace, m.e.protobuf = nil, asProtobuf
+	m.trace, m.e.protobuf, m.until = nil, asProtobuf, time.Time{}
 	return trace
 }
 

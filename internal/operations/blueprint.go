@@ -169,7 +169,8 @@ func (p *Process) ValidateBlueprint(ctx context.Context, r pipeline.BlueprintReq
 	return c.BlueprintReport, err
 }
 
-// TryBlueprint maps one event. A JSON string is an event of the text in it.
+// TryBlueprint maps one event. A JSON string is an event of the text in it. One blueprint is
+// tried at a time, so that expensive ones take no more than one CPU from what runs.
 func (p *Process) TryBlueprint(ctx context.Context, r pipeline.TryRequest) (report pipeline.TryReport, err error) {
 	c, err := p.compile(ctx, r.BlueprintRequest)
 	if err != nil {
@@ -187,7 +188,13 @@ func (p *Process) TryBlueprint(ctx context.Context, r pipeline.TryRequest) (repo
 	if topics := c.cfg.Kafka.Topics; len(topics) > 0 {
 		topic = topics[0]
 	}
-	for _, x := range c.NewMapper().Explain(&mapping.Record{Topic: topic, Timestamp: p.o.Now(), Value: value}) {
+	select {
+	case p.try <- struct{}{}:
+		defer func() { <-p.try }()
+	case <-ctx.Done():
+		return report, ctx.Err()
+	}
+	for _, x := range c.NewMapper().ExplainUntil(time.Now().Add(tryTimeout), &mapping.Record{Topic: topic, Timestamp: p.o.Now(), Value: value}) {
 		if len(report.Results) == maxResults {
 			break
 		}

@@ -45,6 +45,7 @@ type Options struct {
 type Process struct {
 	o    Options
 	long chan struct{} // holds a token while a long operation runs
+	try  chan struct{} // holds one while a blueprint is tried
 
 	mu     sync.Mutex // guards tables
 	tables map[string]*table
@@ -55,7 +56,7 @@ func New(o Options) *Process {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Process{o: o, long: make(chan struct{}, 1), tables: map[string]*table{}}
+	return &Process{o: o, long: make(chan struct{}, 1), try: make(chan struct{}, 1), tables: map[string]*table{}}
 }
 
 // Times that operations may take.
@@ -63,6 +64,7 @@ const (
 	turnTimeout    = 5 * time.Second // to wait for another operation
 	readTimeout    = 2 * time.Minute
 	redriveTimeout = 10 * time.Minute
+	tryTimeout     = 5 * time.Second // of the expressions of a blueprint that is tried
 	topicsTimeout  = 15 * time.Second
 	noteTimeout    = 10 * time.Second
 )

@@ -422,6 +422,19 @@ func TestTryBlueprint(t *testing.T) {
 	if r := try("", "["+strings.Repeat(`{"type":"page","message_id":"p"},`, 300)+"{}]"); len(r.Results) != maxResults {
 		t.Errorf("got %d results, want %d", len(r.Results), maxResults)
 	}
+	// The expressions of one try have a bound together.
+	slow := "version: 2\nglobal:\n  mappings:\n"
+	for n := range 40 {
+		slow += fmt.Sprintf("    - {target: c%d, expression: 'sum(map(1..900, reduce(1..900, #acc + #, 0))) + n', type: DOUBLE}\n", n)
+	}
+	began := time.Now()
+	events := "[" + strings.Repeat(`{"type":"page","n":1},`, maxResults-1) + `{"type":"page","n":1}]`
+	if r, err := s.TryBlueprint(t.Context(), pipeline.TryRequest{BlueprintRequest: pipeline.BlueprintRequest{Blueprint: slow}, Event: json.RawMessage(events)}); err != nil || len(r.Results) != maxResults || r.Results[99].Code != "expression_failed" || !strings.Contains(r.Results[99].Reason, "took too long") {
+		t.Fatalf("4,000 slow expressions: got %d results and %v %v", len(r.Results), r.Problems, err)
+	}
+	if took := time.Since(began); took > 10*tryTimeout { // without the bound about an hour
+		t.Errorf("they took %v", took)
+	}
 	if r := try("version: 7", "{}"); len(r.Problems) != 1 || len(r.Results) != 0 {
 		t.Errorf("got %+v, want the problem of the blueprint", r)
 	}
