@@ -237,8 +237,8 @@ func (a *App) storeStatus() *ops.StoreStatus {
 	state := a.installed.store.State()
 	s := &ops.StoreStatus{Topic: a.base.Load().Store.Topic, Known: state.Known, Revision: state.Revision, Integrations: len(state.Records), Ignored: state.Ignored, Notes: state.IgnoredNotes}
 	for _, i := range a.deployment.Load().Integrations {
-		if state.Find(i.Name) != nil {
-			s.Shadowed = append(s.Shadowed, i.Name)
+		if r := state.Find(i.Name); r != nil {
+			s.Shadowed = append(s.Shadowed, ops.Shadowed{ID: r.ID, Integration: r.Slug, Name: r.Name, Table: tableOf(r)})
 		}
 	}
 	if p := state.Problem; p != nil {

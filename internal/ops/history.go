@@ -264,7 +264,11 @@ func (h *Histories) Judge(s *Status) {
 		if k != nil {
 			i.History = k.history
 		}
-		v := Judge(s.Time, i)
+		limit := maxRejectShare
+		if k != nil && k.verdict.Remedy == rejectRemedy {
+			limit *= keptRejecting
+		}
+		v := judge(s.Time, i, limit)
 		if k != nil {
 			if v.State == k.verdict.State && v.Level == k.verdict.Level {
 				v.Since = k.verdict.Since

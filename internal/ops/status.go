@@ -97,9 +97,18 @@ type StoreStatus struct {
 	Problem      *consumer.NotReady `json:"problem,omitempty"`
 	Since        time.Time          `json:"problem_since,omitzero"`
 	Integrations int                `json:"integrations"`          // installed
-	Shadowed     []string           `json:"shadowed,omitempty"`    // of them: a file describes one of the same name
+	Shadowed     []Shadowed         `json:"shadowed,omitempty"`    // of them: a file describes one of the same slug
 	Ignored      int                `json:"ignored"`               // records that are foreign, malformed or of a newer format
 	Notes        []string           `json:"ignored_why,omitempty"` // of the first few
+}
+
+// Shadowed is an installed integration that does not run, since a file describes one of
+// the same slug.
+type Shadowed struct {
+	ID          string `json:"id"`
+	Integration string `json:"integration"` // slug
+	Name        string `json:"name"`
+	Table       string `json:"table"`
 }
 
 // WebhookStatus counts the messages to webhook.url since the start.

@@ -50,6 +50,8 @@ const (
 	patienceSteps  = int(patience / historyStep)
 	rejectWindow   = 5 * time.Minute
 	maxRejectShare = 0.01
+	keptRejecting  = 0.8 // of maxRejectShare: a verdict does not change back and forth at the limit
+	allRejected    = 10  // rejected events without another one that are more than chance
 	// farBehind is the lag above which it has to shrink, and farSeconds what that is at
 	// the present rate.
 	farBehind, farSeconds = 1000, 10
@@ -57,14 +59,18 @@ const (
 
 // Judge returns the verdict on an integration at one moment, from its status and its
 // history. It depends on nothing else.
-func Judge(now time.Time, i *IntegrationStatus) Verdict {
+func Judge(now time.Time, i *IntegrationStatus) Verdict { return judge(now, i, maxRejectShare) }
+
+const rejectRemedy = "see the dead letters: they have the reasons"
+
+func judge(now time.Time, i *IntegrationStatus, maxRejects float64) Verdict {
 	switch i.State {
 	case StateDisabled:
 		return Verdict{State: VerdictDisabled, Level: LevelOff, Text: "it is disabled"}
 	case StateDraining, StateStopped:
 		return Verdict{State: VerdictStopping, Level: LevelOff, Text: "it is " + i.State}
 	case StateFailed:
-		v := Verdict{State: VerdictFailed, Level: LevelError, Text: i.Reason, Remedy: "fix this; the integration starts again automatically"}
+		v := Verdict{State: VerdictFailed, Level: LevelError, Text: i.Reason, Remedy: "correct what the reason names; the integration starts again automatically"}
 		if wait := i.NextTry.Sub(now); wait > 0 {
 			v.Text += "; next try in " + age(wait.Round(time.Second))
 		}
@@ -103,9 +109,13 @@ func Judge(now time.Time, i *IntegrationStatus) Verdict {
 		}
 		return Verdict{State: VerdictFallingBehind, Level: LevelWarning, Text: text, Remedy: "add members up to the number of partitions, or see the acknowledgement times of the table"}
 	}
-	if share, n := h.RejectShare(); share > maxRejectShare {
-		return Verdict{State: VerdictDelivering, Level: LevelWarning, Text: fmt.Sprintf("%.1f %% of the events of the last 5 minutes were rejected (%s)", 100*share, counted(n, "event")),
-			Remedy: "see the dead letters: they have the reasons"}
+	if share, n := h.RejectShare(); share > maxRejects {
+		v := Verdict{State: VerdictDelivering, Level: LevelWarning, Text: fmt.Sprintf("%.1f %% of the events of the last 5 minutes were rejected (%s)", 100*share, counted(n, "event")),
+			Remedy: rejectRemedy}
+		if share == 1 && n >= allRejected { // nothing gets into the table
+			v.State, v.Level, v.Text = VerdictBlocked, LevelError, fmt.Sprintf("all events of the last 5 minutes were rejected (%s)", counted(n, "event"))
+		}
+		return v
 	}
 	switch {
 	case len(i.Partitions) == 0:

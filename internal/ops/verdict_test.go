@@ -88,6 +88,9 @@ func TestVerdict(t *testing.T) {
 		"oldest":            {func(c *course) { c.i.Partitions[0].Oldest = consumer.Seconds(61 * time.Second) }, 2, nil, "falling behind", "warning", "waits for 1m1s", "partitions"},
 		"oldest is young":   {func(c *course) { c.i.Partitions[0].Oldest = consumer.Seconds(59 * time.Second) }, 20, delivers(1, 0, 0), "delivering", "ok", "", ""},
 		"rejects":           {nil, 20, delivers(980, 20, 0), "delivering", "warning", "2.0 % of the events", "dead letters"},
+		"rejects all":       {nil, 20, delivers(0, 10, 0), "blocked", "error", "all events of the last 5 minutes were rejected", "dead letters"},
+		"rejects one":       {nil, 20, func(n int, i *ops.IntegrationStatus) { i.Totals.EventsRejected = min(int64(n), 1) }, "delivering", "warning", "100.0 % of the events", "dead letters"},
+		"rejects at limit":  {func(c *course) { c.pass(30, delivers(980, 20, 0)) }, 70, delivers(991, 9, 0), "delivering", "warning", "0.9 % of the events", "dead letters"},
 		"few rejects":       {nil, 20, delivers(995, 5, 0), "delivering", "ok", "", ""},
 		"rejects before":    {func(c *course) { c.pass(20, delivers(0, 100, 0)) }, 62, delivers(500, 0, 0), "delivering", "ok", "", ""},
 		"sink blocked":      {func(c *course) { c.i.Sink.Name = zerobus.Blocked; c.i.NotReady = append(c.i.NotReady, refused) }, 1, nil, "blocked", "error", "no MODIFY", "GRANT MODIFY"},
@@ -100,7 +103,7 @@ func TestVerdict(t *testing.T) {
 		"starting for long": {func(c *course) { c.i.State, c.i.Reason = ops.StateStarting, "waiting for kafka" }, 20, nil, "starting", "error", "waiting for kafka", "wait"},
 		"failed": {func(c *course) {
 			c.i.State, c.i.Reason, c.i.NextTry = ops.StateFailed, "no such table", c.now.Add(65*time.Second)
-		}, 1, nil, "failed", "error", "no such table; next try in 1m0s", "fix this"},
+		}, 1, nil, "failed", "error", "no such table; next try in 1m0s", "correct what"},
 		"disabled":  {func(c *course) { c.i.State = ops.StateDisabled }, 20, nil, "disabled", "off", "", ""},
 		"draining":  {func(c *course) { c.i.State = ops.StateDraining }, 20, nil, "stopping", "off", "draining", ""},
 		"not alive": {func(c *course) { c.i.LiveReason = "the poll loop has ended" }, 1, nil, "blocked", "error", "the poll loop has ended", "restart"},

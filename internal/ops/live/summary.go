@@ -32,7 +32,7 @@ type summary struct {
 
 // integrationSummary is the state of one integration. Figures that are unknown are null.
 type integrationSummary struct {
-	Integration string         `json:"integration"`
+	Integration string         `json:"integration"` // slug; of a shadowed one the id
 	Name        string         `json:"name"`
 	Table       string         `json:"table"`
 	State       string         `json:"state"` // of the verdict
@@ -156,6 +156,12 @@ func (p *Page) summary(ctx context.Context) summary {
 	for n := range own.Integrations {
 		if i := &own.Integrations[n]; !slices.ContainsFunc(s.Integrations, func(have integrationSummary) bool { return have.Integration == i.Integration }) {
 			s.Integrations = append(s.Integrations, ofProcess(i)) // also one that is disabled
+		}
+	}
+	if own.Store != nil {
+		for _, i := range own.Store.Shadowed { // the slug is that of the one in force
+			v := ops.Verdict{State: ops.VerdictShadowed, Level: ops.LevelOff, Text: "a file describes an integration " + i.Integration + ", which runs in place of this one", Remedy: "remove this one, or take that one out of the file"}
+			s.Integrations = append(s.Integrations, integrationSummary{Integration: i.ID, Name: i.Name, Table: i.Table, State: v.State, Verdict: v})
 		}
 	}
 	slices.SortFunc(s.Integrations, func(a, b integrationSummary) int { return cmp.Compare(a.Integration, b.Integration) })

@@ -174,3 +174,15 @@ func TestSummaryIsComputedOnce(t *testing.T) {
 		t.Errorf("got the state read %d times in %v, want %d at most", asked.Load(), time.Since(began), most)
 	}
 }
+
+// One that a file shadows is listed by its id: the slug leads to the one in force.
+func TestSummaryListsShadowedIntegrations(t *testing.T) {
+	s := start(t, live.Config{Mode: live.ModeMetadata}, func() ops.Status {
+		return ops.NewStatus(ops.Status{Store: &ops.StoreStatus{Shadowed: []ops.Shadowed{{ID: "int_1", Integration: "web", Name: "Web", Table: "a.b.c"}}}}, []ops.IntegrationStatus{integration("web")})
+	})
+	_, text := s.ask(http.MethodGet, "/live/summary", "")
+	got := parsed[summary](t, text).Integrations
+	if len(got) != 2 || got[0].Integration != "int_1" || got[0].State != ops.VerdictShadowed || got[0].Verdict.Level != ops.LevelOff || !strings.Contains(got[0].Verdict.Text, "integration web") || got[0].Verdict.Remedy == "" || got[0].Table != "a.b.c" || got[1].Integration != "web" {
+		t.Errorf("got %+v, want the shadowed integration beside the one in force", got)
+	}
+}
