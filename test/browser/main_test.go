@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/chromedp/cdproto/cdp"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
 	"github.com/datafly/bridge/internal/await"
@@ -85,5 +87,33 @@ func chromium(t *testing.T) context.Context {
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("starting %s: %v", path, err)
 	}
+	leaveUnsaved(t, ctx)
 	return ctx
+}
+
+// leaveUnsaved answers a page that asks whether to leave its unsaved text.
+func leaveUnsaved(t *testing.T, ctx context.Context) {
+	t.Helper()
+	asked := make(chan struct{}, 1)
+	if err := chromedp.Listen(ctx, func(ev any) {
+		if _, ok := ev.(*cdppage.EventJavascriptDialogOpening); ok {
+			asked <- struct{}{} // one dialog is open at a time
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			select {
+			case <-asked:
+				// It fails if the tab has gone.
+				_ = chromedp.Do(ctx, chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
+					_, err := cdp.Call(ctx, tab, cdppage.HandleJavaScriptDialog, cdppage.HandleJavaScriptDialogParams{Accept: true})
+					return err
+				}))
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/datafly/bridge/internal/ops/access"
@@ -16,8 +17,8 @@ import (
 type managed struct {
 	mu          sync.Mutex // guards the fields below
 	integration map[string]any
-	sent        []string // method, path and body of the changes
-	mismatch    bool     // the next change meets another revision
+	sent        []string       // method, path and body of the changes
+	theirs      map[string]any // what somebody else saves before the next change
 }
 
 const apiOfWeb = "/v1/admin/integrations/web"
@@ -80,9 +81,11 @@ func (m *managed) change(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	dry := r.URL.Query().Get("dry_run") == "true"
-	if m.mismatch && !dry {
-		m.mismatch = false
-		refuse(w, http.StatusPreconditionFailed, "REVISION_MISMATCH", "integration web is at revision 4, not at 3")
+	if m.theirs != nil && !dry {
+		m.integration = maps.Clone(m.integration)
+		maps.Copy(m.integration, m.theirs)
+		m.integration["revision"], m.integration["meta"], m.theirs = m.integration["revision"].(int)+1, map[string]any{"updated_at": "2026-03-01T11:59:00Z", "by": "bob", "reason": "theirs"}, nil
+		refuse(w, http.StatusPreconditionFailed, "REVISION_MISMATCH", "integration web is at another revision")
 		return
 	}
 	changes, next := map[string]any{}, maps.Clone(m.integration)
@@ -103,6 +106,13 @@ func (m *managed) change(w http.ResponseWriter, r *http.Request) {
 		m.integration = next
 	}
 	writeJSON(w, map[string]any{"integration": next, "dry_run": dry, "changes": changes, "action": "replace", "notes": []string{"consumer group bridge-web keeps its committed offsets"}})
+}
+
+// meanwhile has somebody else save a change before the next one.
+func (m *managed) meanwhile(change map[string]any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.theirs = change
 }
 
 func (m *managed) replay(w http.ResponseWriter, r *http.Request) {
@@ -169,7 +179,7 @@ func TestConsoleBlueprint(t *testing.T) {
 		p.replaceText("#document", "wrong: 1\n")
 		p.text("main", "1 problem")
 		p.act("#recent")
-		p.choose(`select[aria-label="Recent events"]`, "signal.events/1/41")
+		p.choose("Recent events", "signal.events/1/41")
 		p.text("#tried", "no source present")
 		p.picture("console-blueprint-" + look)
 	})
@@ -192,7 +202,7 @@ func TestConsoleBlueprint(t *testing.T) {
 	p.replaceText("#event", "no json")
 	p.text("#tried", "rejected not_json the record is not JSON")
 	p.act("#recent")
-	p.choose(`select[aria-label="Recent events"]`, "signal.events/1/41")
+	p.choose("Recent events", "signal.events/1/41")
 	p.text("#tried", "a row")
 	p.text("#tried", "no source present: user_id")
 
@@ -200,14 +210,15 @@ func TestConsoleBlueprint(t *testing.T) {
 	p.text("main", "ADD COLUMN discount")
 	p.text(".textdiff", "+     - {source: properties.discount, target: discount}")
 	p.fill("reason", "discounts")
-	m.mu.Lock()
-	m.mismatch = true
-	m.mu.Unlock()
+	m.meanwhile(map[string]any{"blueprint": "version: 2\nextends: retail\n"})
 	p.act("#save")
-	p.text(".failure", "is at revision 4, not at 3")
+	// Somebody else was faster: what was typed stays, compared with theirs.
+	p.text("#conflict", "bob has changed it meanwhile; it is at revision 4 now: theirs. What you typed is still here.")
+	p.text(".textdiff", "- extends: retail")
+	p.text(".textdiff", "+     - {source: properties.discount, target: discount}")
 	p.act("#save")
-	p.text("#outcome", "Saved as revision 4. It drains and starts again with the change.")
-	if got := m.all(); !strings.Contains(got, `PATCH `+apiOfWeb+`?reason=discounts "3" {"blueprint":"version: 2\nextends: default\nglobal:`) {
+	p.text("#outcome", "Saved as revision 5. It drains and starts again with the change.")
+	if got := m.all(); !strings.Contains(got, `PATCH `+apiOfWeb+`?reason=discounts "4" {"blueprint":"version: 2\nextends: default\nglobal:`) {
 		t.Errorf("got %s, want the document with the revision and the reason", got)
 	}
 
@@ -216,7 +227,13 @@ func TestConsoleBlueprint(t *testing.T) {
 	p.text("#revision", "extends: retail")
 	p.click("#use")
 	p.until("document.querySelector('#document').value === 'version: 2\\nextends: retail\\n'")
-	p.text("main", "Changes to revision 4")
+	p.text("main", "Changes to revision 5")
+
+	// A link elsewhere asks first.
+	p.do("window.confirm = (text) => { window.asked = text; return false; }")
+	p.do("[...document.querySelectorAll('.tabs a')].find(a => a.textContent === 'Replay').click()")
+	p.until("window.asked")
+	p.until("location.pathname.endsWith('/blueprint')")
 	p.press("Discard")
 	p.until("document.querySelector('#document').value.includes('discount')")
 	p.quiet("blueprint")
@@ -251,9 +268,16 @@ func TestConsoleSettings(t *testing.T) {
 	p.act("#test")
 	p.text("main .steps", "run GRANT MODIFY")
 	p.fill("reason", "orders too")
+	// Somebody else changed another field meanwhile: theirs stays, what was typed as well.
+	theirs := maps.Clone(m.integration["config"].(map[string]any))
+	theirs["schema"] = "theirs"
+	m.meanwhile(map[string]any{"config": theirs})
 	p.act("#save")
-	p.text("#outcome", "Saved as revision 4.")
-	want := `PATCH ` + apiOfWeb + `?reason=orders+too "3" {"source":{"topics":["signal.events","signal.orders"]},"config":{"client_secret":"` + secretTyped + `","table":"orders"}}`
+	p.text("#conflict", "bob has changed it meanwhile")
+	p.until("document.querySelector('[data-field=schema] input').value === 'theirs' && document.querySelector('[data-field=table] input').value === 'orders'")
+	p.act("#save")
+	p.text("#outcome", "Saved as revision 5.")
+	want := `PATCH ` + apiOfWeb + `?reason=orders+too "4" {"source":{"topics":["signal.events","signal.orders"]},"config":{"client_secret":"` + secretTyped + `","table":"orders"}}`
 	if got := m.all(); !strings.Contains(got, want) {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -272,7 +296,7 @@ func TestConsoleSettings(t *testing.T) {
 	p.fill("typed", "Web")
 	p.act("#remove-now")
 	p.text("#removed", "consumer group bridge-web keeps its committed offsets")
-	if got := m.all(); !strings.Contains(got, `POST `+apiOfWeb+`/disable?reason=a+replay "4"`) || !strings.Contains(got, `DELETE `+apiOfWeb+` "5"`) {
+	if got := m.all(); !strings.Contains(got, `POST `+apiOfWeb+`/disable?reason=a+replay "5"`) || !strings.Contains(got, `DELETE `+apiOfWeb+` "6"`) {
 		t.Errorf("got %s, want a disable and a removal with the revisions", got)
 	}
 	p.quiet("settings")
@@ -360,4 +384,38 @@ func (p *page) act(selector string) {
 	p.until("window.drawn")
 	p.until("document.querySelector(" + quote(selector) + ")?.disabled === false")
 	p.click(selector)
+}
+
+// A session that ends while somebody types: the text stays, and is saved after a new login.
+func TestConsoleSessionEndsWhileTyping(t *testing.T) {
+	_, answers := newManaged(t)
+	var ended atomic.Bool
+	summary := answers["/live/summary"]
+	answers["/live/summary"] = func(w http.ResponseWriter, _ *http.Request) {
+		if ended.Load() {
+			refuse(w, http.StatusUnauthorized, "UNAUTHENTICATED", "no session")
+			return
+		}
+		writeJSON(w, summary)
+	}
+	_, p := newFixture(t, admin(), true, answers)
+	p.look(1440, 900, "light")
+	p.visit("/integrations/web/blueprint")
+	p.until("document.querySelector('#document')")
+	p.replaceText("#document", "version: 2\nextends: retail\n")
+	p.text("main", "Changes to revision 3")
+	ended.Store(true)
+	p.text("#ended", "The session has ended.")
+	p.picture("console-session-ended")
+	if !p.is("location.pathname === '/integrations/web/blueprint' && document.querySelector('#document').value.includes('retail') && document.querySelector('#ended a').target === '_blank'") {
+		t.Error("got another page, want what was typed and a link to sign in")
+	}
+	ended.Store(false)
+	p.until("!document.querySelector('#ended') && document.querySelector('#document').value.includes('retail')")
+	p.press("Discard")
+	p.until("!('unsaved' in document.body.dataset)")
+	p.do("window.before = true")
+	ended.Store(true) // with nothing to lose, the page leads to the form
+	p.until("!window.before")
+	ended.Store(false)
 }

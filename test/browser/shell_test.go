@@ -164,6 +164,12 @@ func TestConsoleConnectionLost(t *testing.T) {
 	f.cut.Store(false)
 	p.until("!document.querySelector('#lost') && !document.title.startsWith('○')")
 	p.until("new Set(" + lit + ").size > 2")
+
+	// A page that reads nothing again notices it as well.
+	p.visit("/library")
+	p.until("document.querySelector('main h1')")
+	f.cut.Store(true)
+	p.text("#lost", "No connection to the bridge since")
 }
 
 // A page that another version serves is read again.

@@ -21,8 +21,9 @@ export class RequestError extends Error {
   }
 }
 
-// The connection: ok, or lost since a time. Subscribers are called with each change.
-const link = { ok: true, since: null, last: Date.now() };
+// The connection: ok, or lost since a time; ended while the session has, on a page with
+// unsaved text. Subscribers are called with each change.
+const link = { ok: true, since: null, last: Date.now(), ended: false };
 const subscribers = new Set();
 
 function connected() {
@@ -54,7 +55,14 @@ function probe(pause) {
   }, pause);
 }
 
-// useConnection returns {ok, since} and draws the component again with each change.
+// signedOut notes whether the session has ended.
+function signedOut(ended) {
+  if (link.ended === ended) return;
+  link.ended = ended;
+  for (const call of subscribers) call();
+}
+
+// useConnection returns {ok, since, ended} and draws the component again with each change.
 export function useConnection() {
   const [, draw] = useState(0);
   useEffect(() => {
@@ -62,7 +70,7 @@ export function useConnection() {
     subscribers.add(call);
     return () => subscribers.delete(call);
   }, []);
-  return { ok: link.ok, since: link.since };
+  return { ok: link.ok, since: link.since, ended: link.ended };
 }
 
 // request sends a request and returns its answer and, unless it is a stream (timeout 0),
@@ -88,8 +96,9 @@ async function request(method, path, { body, headers, signal, timeout = TIMEOUT 
   }
   if (answer.status === 502 || answer.status === 504) lost(); // of a proxy: the bridge does not answer it
   else connected();
+  signedOut(answer.status === 401 && "unsaved" in document.body.dataset);
   if (answer.status === 401) {
-    location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
+    if (!link.ended) location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
     throw new RequestError(401, { error: "The session has ended. Sign in again." });
   }
   if (!answer.ok) throw new RequestError(answer.status, parse(text));
@@ -218,8 +227,8 @@ export function useStream(path, handlers) {
   return error;
 }
 
-// usePoll reads a path now and every few seconds while the page is visible; 0 seconds:
-// once. It returns {data, error, reload}; data stays while an attempt fails. One request
+// usePoll reads a path now and every few seconds (a number, or a function of the data that
+// is the same each time) while the page is visible; 0 seconds: once. It returns {data, error, reload}; data stays while an attempt fails. One request
 // runs at a time. path null: none.
 export function usePoll(path, every) {
   const [state, setState] = useState({ path, data: null, error: null });
@@ -232,14 +241,15 @@ export function usePoll(path, every) {
       clearTimeout(timer);
       if (running) return;
       running = true;
+      let data = null;
       try {
-        const data = await get(path, { signal: control.signal });
+        data = await get(path, { signal: control.signal });
         if (!control.signal.aborted) setState({ path, data, error: null });
       } catch (error) {
         if (!control.signal.aborted) setState((old) => ({ path, data: old.path === path ? old.data : null, error }));
       }
       running = false;
-      if (every && !document.hidden && !control.signal.aborted) timer = setTimeout(ask, every * 1000);
+      if (every && !document.hidden && !control.signal.aborted) timer = setTimeout(ask, 1000 * (typeof every === "function" ? every(data) : every));
     }
     const seen = () => { clearTimeout(timer); if (every && !document.hidden) ask(); };
     document.addEventListener("visibilitychange", seen);
@@ -255,19 +265,25 @@ export function usePoll(path, every) {
   return { data: mine.data, error: mine.error, reload: () => again.current() };
 }
 
+// useSummary reads the state of all integrations. Many change little each, and cost more.
+const pauseOf = (data) => data && data.integrations.length > 30 ? 5 : 2;
+
+export const useSummary = (off) => usePoll(off ? null : "/live/summary", pauseOf);
+
 // Roles, from the least. may reports whether a session may do what needs a role.
 const roles = ["viewer", "editor", "admin"];
 
 export const may = (session, role) => Boolean(session && session.admin) && roles.indexOf(session.role) >= roles.indexOf(role);
 
 // useOnce calls an async function, again when key changes, and returns {data, error,
-// reload}. key null: none.
+// reload}; data stays while a reload fails. key null: none.
 export function useOnce(key, call) {
-  const [state, setState] = useState({ data: null, error: null }), [turn, setTurn] = useState(0);
+  const [state, setState] = useState({ key, data: null, error: null }), [turn, setTurn] = useState(0);
   useEffect(() => {
     if (key === null) return undefined;
     const control = new AbortController();
-    call(control.signal).then((data) => !control.signal.aborted && setState({ data, error: null }), (error) => !control.signal.aborted && setState({ data: null, error }));
+    call(control.signal).then((data) => !control.signal.aborted && setState({ key, data, error: null }),
+      (error) => !control.signal.aborted && setState((old) => ({ key, data: old.key === key ? old.data : null, error })));
     return () => control.abort();
   }, [key, turn]);
   return { ...state, reload: () => setTurn((n) => n + 1) };

@@ -63,7 +63,8 @@ function Lost() {
     document.title = "○ No connection · bridge";
     return () => { if (document.title.startsWith("○")) document.title = title; };
   }, [link.ok]);
-  return html`<div role="status" aria-live="polite">${!link.ok && html`<p class="lost" id="lost"><b>No connection to the bridge since <${Time} at=${link.since} short />.</b> What this page shows is from then. It tries again automatically.</p>`}</div>`;
+  const login = "/login?next=" + encodeURIComponent(location.pathname + location.search);
+  return html`<div role="status" aria-live="polite">${link.ok && link.ended && html`<p class="lost" id="ended"><b>The session has ended.</b> What you typed stays here: <a href=${login} target="_blank">sign in in another tab</a>, then continue.</p>`}${!link.ok && html`<p class="lost" id="lost"><b>No connection to the bridge since <${Time} at=${link.since} short />.</b> What this page shows is from then. It tries again automatically.</p>`}</div>`;
 }
 
 const keys = [["/", "search"], ["j, k", "next, previous row"], ["Enter", "open"], ["g then i, l, m, a", "Integrations, Library, Members, Audit"], ["Esc", "leave a field, close"], ["?", "this list"]];
@@ -108,7 +109,7 @@ function useKeys(onHelp) {
 
 function App() {
   const route = useRoute(), link = useConnection(), [help, setHelp] = useState(false);
-  const { data: session, error, reload } = usePoll("/console/session", 0);
+  const { data: session, error, reload } = usePoll("/console/session", 15); // pages without polls notice that the bridge or the session has gone
   const version = useRef("");
   useKeys(() => setHelp(true));
   useEffect(() => {

@@ -44,6 +44,9 @@ export function seconds(s) {
   return Math.floor(s / 86400) + " days";
 }
 
+// axis formats seconds in one unit, exactly enough for half of a round number.
+export const axis = (s) => s < 60 ? seconds(s) : s < 3600 ? (s / 60).toFixed(1) + " min" : (s / 3600).toFixed(1) + " h";
+
 // span formats how long something lasts, in one unit.
 export function span(s) {
   if (missing(s)) return "–";

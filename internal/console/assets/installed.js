@@ -12,17 +12,20 @@ export const of = (slug, rest = "") => "/v1/admin/integrations/" + encodeURIComp
 export function Installed({ slug, session, children }) {
   const { data, error, reload } = useOnce(session.admin ? slug : null, (signal) => get(of(slug), { signal }));
   if (!session.admin) return html`<${NoAPI} />`;
-  if (error) return html`<${Failure} error=${error} what="The integration could not be read" retry=${reload} />`;
-  if (!data) return html`<${Loading} what="the integration" />`;
+  const failure = error && html`<${Failure} error=${error} what="The integration could not be read" retry=${reload} />`;
+  if (!data) return failure || html`<${Loading} what="the integration" />`;
   return html`
-    ${data.managed_by === "file" && html`<p class="warning" id="managed">It is described by <code>${data.file || "the configuration"}</code>, and is changed there.</p>`}
-    ${data.shadowed && html`<p class="warning">A file describes an integration ${data.slug} too, which runs in place of this one.</p>`}
+    ${failure}
+    ${data.managed_by === "file" && html`<p class="fact" id="managed">It is described by <code>${data.file || "the configuration"}</code>, and is changed there.</p>`}
     ${children(data, reload)}`;
 }
 
 const actions = {
   start: "It starts.", stop: "It drains and stops.", replace: "It drains and starts again with the change.", live: "It takes the change over while it runs.", none: "Nothing that runs changes.",
 };
+
+// Conflict reports that somebody else changed the integration, and that nothing typed is lost.
+export const Conflict = ({ integration: i, children }) => html`<p class="warning" role="alert" id="conflict">${i.meta && i.meta.by ? html`<b>${i.meta.by}</b>` : "Somebody"} has changed it meanwhile; it is at revision ${i.revision} now${i.meta && i.meta.reason ? ": " + i.meta.reason : ""}. What you typed is still here. ${children}</p>`;
 
 // Outcome shows what a change does, or has done, to what runs.
 export const Outcome = ({ result }) => html`<p role="status" id="outcome">${result.dry_run ? "" : "Saved as revision " + result.integration.revision + ". "}${actions[result.action] || ""}</p>

@@ -1,6 +1,6 @@
 // Integrations: one row each, those in trouble first.
 
-import { may, usePoll } from "./api.js";
+import { may, useSummary } from "./api.js";
 import { count, percent, rate, seconds, short } from "./format.js";
 import { Chips, Code, Empty, Failure, html, Loading, Pill, Remedy, Search, Since, Sparkline, Table, usePage, useState } from "./ui.js";
 import { setQuery } from "./router.js";
@@ -28,7 +28,7 @@ const curl = () => `curl -X POST ${location.origin}/v1/admin/integration-catalog
 }'`;
 
 const trend = (row) => {
-  if (!row.lag_change) return "";
+  if (!(row.lag > 0) || !(Math.abs(row.lag_change) >= 1)) return ""; // one event more or less is none
   return row.lag_change > 0 ? html`<span title="grows"> ↗</span>` : html`<span title="shrinks"> ↘</span>`;
 };
 const number = (value, format) => value === undefined || value === null || value < 0 ? "–" : format(value);
@@ -90,7 +90,7 @@ let painted = false; // the browser's tools show when the rows were there first
 
 export default function Home({ route, session }) {
   const off = session.mode === "off";
-  const { data, error, reload } = usePoll(off ? null : "/live/summary", 2);
+  const { data, error, reload } = useSummary(off);
   const { q = "", show = "", sort = "" } = route.query;
   usePage("Integrations");
   const title = html`<div class="bar head"><h1>Integrations</h1>${data && html`<span class="muted">${count((data.members && data.members.length) ?? data.members ?? 1)} ${(data.members && data.members.length) === 1 || data.members === 1 ? "member" : "members"}</span>`}<span class="grow"></span>${may(session, "editor") && data && data.integrations.length > 0 && html`<a class="button" href="/library">Install</a>`}</div>`;
@@ -102,7 +102,7 @@ export default function Home({ route, session }) {
   if (all.length === 0) return html`${title}<${None} session=${session} />`;
   const has = (r) => [r.name, r.integration, r.table, r.state, r.verdict && r.verdict.text].join("\n").toLowerCase().includes(q.toLowerCase());
   const rows = sorted(all.filter((r) => has(r) && (!show || levelOf(r) === show)), sort);
-  const chips = [["", "All"], ["error", "Not delivering"], ["warning", "Warning"], ["ok", "Healthy"], ["off", "Disabled"]]
+  const chips = [["", "All"], ["error", "Not delivering"], ["warning", "Warning"], ["ok", "Healthy"], ["off", "Not running"]]
     .map(([value, name]) => ({ value, name, count: all.filter((r) => !value || levelOf(r) === value).length })).filter((c) => !c.value || c.count > 0 || c.value === show);
   return html`${title}
     ${error && error.status !== 0 && html`<${Failure} error=${error} what="The integrations could not be read" retry=${reload} />`}

@@ -2,7 +2,7 @@
 
 import { all, get, may, newID, send, stream, useOnce } from "./api.js";
 import { count, rate } from "./format.js";
-import { Code, Diff, Failure, Field, html, Loading, Needs, Since, useEffect, usePage, useRef, useState } from "./ui.js";
+import { Code, Diff, Failure, Field, html, Loading, Needs, Since, useEffect, usePage, useRef, useState, useUnsaved } from "./ui.js";
 import { navigate } from "./router.js";
 import { asCurl, asYAML } from "./as.js";
 import { NoAPI } from "./page-library.js";
@@ -33,6 +33,7 @@ function Form({ vendor }) {
   const [error, setError] = useState(null), [busy, setBusy] = useState("");
   const [check, setCheck] = useState(null), [review, setReview] = useState(null); // of the form as it was
   const running = useRef(null), attempt = useRef({ text: "", id: "" }), forms = useRef(null);
+  useUnsaved(Object.values(form.config).some(Boolean));
   useEffect(() => () => running.current && running.current.abort(), []);
   // Browsers may fill several fields at once, so each change builds on the last.
   const change = (patch) => {

@@ -2,8 +2,8 @@
 // export is a component of {slug, integration, session, route}; route.parts and
 // route.rest have the rest of the address, route.base that of the tab.
 
-import { usePoll } from "./api.js";
-import { count, percent, rate, seconds, short } from "./format.js";
+import { usePoll, useSummary } from "./api.js";
+import { axis, count, percent, rate, seconds, short } from "./format.js";
 import { Chart, Empty, Failure, html, Loading, Pill, Remedy, Since, Tabs, usePage } from "./ui.js";
 import { later } from "./later.js";
 
@@ -51,7 +51,7 @@ const share = (h) => h.outcomes_per_second.map((all, i) => all === null || h.rej
 // Figures are the charts of the last 15 minutes.
 function Figures({ history: h }) {
   if (!h || h.rows_per_second.length === 0) return html`<p class="muted">Charts begin 10 seconds after the start.</p>`;
-  const chart = (title, series, format, limit) => html`<${Chart} key=${title} title=${title} series=${series} step=${h.step_seconds} end=${h.end} format=${format} limit=${limit} />`;
+  const chart = (title, series, format) => html`<${Chart} key=${title} title=${title} series=${series} step=${h.step_seconds} end=${h.end} format=${format} axis=${format === seconds ? axis : format} />`;
   return html`<div class="charts" id="figures">
     ${chart("Rows per second", [{ name: "rows", values: h.rows_per_second }], rate)}
     ${chart("Lag, events", [{ name: "lag", values: h.lag }], short)}
@@ -62,19 +62,20 @@ function Figures({ history: h }) {
 }
 
 function Head({ integration, summary }) {
-  const { data } = usePoll("/live/history?integration=" + encodeURIComponent(integration.integration), 5);
+  const { data } = usePoll(integration.state === "shadowed" ? null : "/live/history?integration=" + encodeURIComponent(integration.integration), 5);
   const off = integration.verdict && integration.verdict.level === "off" && !integration.lag;
   return html`<${Verdict} integration=${integration} summary=${summary} />
     <${Changed} reload=${summary.reload} />
     ${data && !off && html`<${Ledger} ledger=${data.ledger} /><${Figures} history=${data.history} />`}
-    ${summary.scope === "process" && html`<p class="muted" id="scope">These figures are of the member that serves this page. Set <code>ops.peers</code> to see all members.</p>`}`;
+    ${data && !off && summary.scope === "process" && html`<p class="muted" id="scope">These figures are of the member that serves this page. Set <code>ops.peers</code> to see all members.</p>`}`;
 }
 
 export default function Integration({ slug, session, route }) {
-  const { data, error, reload } = usePoll("/live/summary", 2);
+  const { data, error, reload } = useSummary();
   const integration = data && (data.integrations || []).find((i) => i.integration === slug);
-  const home = "/integrations/" + encodeURIComponent(slug), name = route.parts[2] || "events";
-  const tab = tabs.find(([key]) => key === name);
+  const home = "/integrations/" + encodeURIComponent(slug);
+  const shadowed = integration && integration.state === "shadowed", name = route.parts[2] || (shadowed ? "settings" : "events");
+  const shown = shadowed ? tabs.filter(([key]) => key === "settings" || key === "blueprint") : tabs, tab = shown.find(([key]) => key === name);
   usePage((integration && integration.name) || slug);
   if (!data) return error ? html`<h1>${slug}</h1><${Failure} error=${error} what="The integration could not be read" retry=${reload} />` : html`<h1>${slug}</h1><${Loading} what="the integration" />`;
   const known = integration || session.admin; // one of the store may not run yet
@@ -82,6 +83,6 @@ export default function Integration({ slug, session, route }) {
     <div class="bar head"><h1>${(integration && integration.name) || slug}</h1>${integration && html`<code>${integration.table}</code>`}${integration && integration.dead_letters > 0 && html`<a href=${home + "/dead-letters"}>${count(integration.dead_letters)} dead letters</a>`}</div>
     ${error && error.status !== 0 && html`<${Failure} error=${error} what="The state could not be read" retry=${reload} />`}
     ${integration ? html`<${Head} integration=${integration} summary=${data} />` : html`<${Empty} title="No integration of this name runs here"><p>It may have been removed, or its configuration is not taken over yet. <a href="/">Integrations</a> lists those there are.</p><//>`}
-    ${known && html`<${Tabs} label="Views of the integration" items=${tabs.map(([key, title]) => ({ name: title, href: home + "/" + key }))} current=${home + "/" + name} />`}
+    ${known && html`<${Tabs} label="Views of the integration" items=${shown.map(([key, title]) => ({ name: title, href: home + "/" + key }))} current=${home + "/" + name} />`}
     ${known && (tab ? html`<${tab[2]} key=${name} slug=${slug} integration=${integration} session=${session} route=${{ ...route, base: home + "/" + name, rest: route.parts.slice(3) }} />` : html`<${Empty} title="There is no such view"><p><a href=${home + "/events"}>Live Events</a></p><//>`)}`;
 }

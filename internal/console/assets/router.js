@@ -48,6 +48,7 @@ export function useRoute() {
       const to = new URL(link.href);
       if (to.origin !== location.origin || !pages.test(to.pathname) || to.hash) return;
       e.preventDefault();
+      if (to.pathname !== location.pathname && "unsaved" in document.body.dataset && !confirm("Leave this page? What you typed is not saved.")) return;
       navigate(to.pathname + to.search);
       if (!link.hasAttribute("data-stay")) scrollTo(0, 0);
     };

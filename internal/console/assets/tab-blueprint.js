@@ -3,8 +3,8 @@
 
 import { get, may, send, useOnce } from "./api.js";
 import { count } from "./format.js";
-import { Code, Empty, Failure, Field, html, Loading, Needs, Pill, Table, TextDiff, Time, useEffect, useID, useRef, useState, words } from "./ui.js";
-import { Installed, of, Outcome } from "./installed.js";
+import { Code, Empty, Failure, Field, html, Loading, Needs, Pill, Table, TextDiff, Time, useEffect, useID, useRef, useState, useUnsaved, words } from "./ui.js";
+import { Conflict, Installed, of, Outcome } from "./installed.js";
 
 const PAUSE = 600; // milliseconds without a key before something is sent
 
@@ -108,31 +108,33 @@ function Revisions({ slug, route, text, onUse }) {
       <${TextDiff} before=${open.record.blueprint || ""} after=${text} label=${"Changes since revision " + open.revision} /></section>`}`;
 }
 
-function Page({ integration: i, reload, session, route, saved }) {
-  const stored = i.blueprint || "", [text, setText] = useState(stored), [reason, setReason] = useState("");
-  const [state, setState] = useState({ result: saved.current }), area = useRef(null), id = useID();
+function Page({ integration: i, reload, session, route, carry }) {
+  const stored = i.blueprint || "", [{ result, edit }] = useState(() => carry.current);
+  const [text, setText] = useState(edit ? edit.text : stored), [reason, setReason] = useState(edit ? edit.reason : "");
+  const [state, setState] = useState({ result }), area = useRef(null), id = useID();
   const editor = may(session, "editor"), changed = text !== stored;
-  useEffect(() => { saved.current = null; }, []);
-  useEffect(() => {
-    if (!changed) return undefined;
-    const warn = (e) => e.preventDefault();
-    addEventListener("beforeunload", warn);
-    return () => removeEventListener("beforeunload", warn);
-  }, [changed]);
+  useEffect(() => { carry.current = {}; }, []);
+  useUnsaved(changed);
   const request = { integration: i.slug, variant: i.variant, blueprint: text };
   const check = usePaused(editor ? text : null, (signal) => send("POST", "/v1/admin/blueprint/validate", request, { signal }));
   const marks = new Set(check.data ? check.data.problems.map((p) => p.line).filter(Boolean) : []);
   async function save() {
     setState({ busy: true });
     try {
-      saved.current = await send("PATCH", of(i.slug), { blueprint: text }, { revision: i.revision, reason });
+      carry.current = { result: await send("PATCH", of(i.slug), { blueprint: text }, { revision: i.revision, reason }) };
       reload();
-    } catch (error) { setState({ error }); }
+    } catch (error) {
+      setState({ error });
+      if (error.status !== 412) return;
+      carry.current = { edit: { text, reason } };
+      reload();
+    }
   }
   return html`
-    <p class="muted">${stored ? "It has a document of its own." : html`It uses the built-in blueprint <code>${i.variant}</code>, with an empty document.`} Empty the editor to use the built-in one.
+    <p class="muted">${stored ? "It has a document of its own." : html`It uses the built-in blueprint <code>${i.variant}</code>, with an empty document.`}${text.trim() === "" ? "" : " Empty the editor to use the built-in one."}
       ${text.trim() === "" && editor && html` <button type="button" class="small" id="extend" onClick=${() => setText("version: 2\nextends: " + i.variant + "\nglobal:\n  mappings:\n    - {source: properties.example, target: example}\n")}>Begin with an extension of it</button>`}</p>
     ${state.result && html`<${Outcome} result=${state.result} />`}
+    ${edit && html`<${Conflict} integration=${i}>${changed ? "The changes below are those to the new revision: saving puts your document in its place." : "Both documents are the same."}<//>`}
     ${!editor && html`<${Needs} session=${session} role="editor" what="Changing and trying the blueprint" />`}
     <div class="two blueprint">
       <section class="card" aria-labelledby="document-head"><h2 id="document-head">Document</h2>
@@ -152,8 +154,8 @@ function Page({ integration: i, reload, session, route, saved }) {
 }
 
 export default function Blueprint({ slug, session, route }) {
-  const saved = useRef(null); // the outcome of a save, which the page of the next revision shows
+  const carry = useRef({}); // what the page of the next revision shows: the outcome of a save, or what was typed
   return html`<${Installed} slug=${slug} session=${session}>${(i, reload) => i.managed_by === "file" && i.mapping && i.mapping.blueprint
     ? html`<${Empty} title="The blueprint is a file"><p>The bridge reads <code>${i.mapping.blueprint}</code>, and follows its changes. <code>bridge blueprint validate</code> and <code>bridge blueprint test</code> work on it.</p><//>`
-    : html`<${Page} key=${i.revision} integration=${i} reload=${reload} session=${session} route=${route} saved=${saved} />`}<//>`;
+    : html`<${Page} key=${i.revision} integration=${i} reload=${reload} session=${session} route=${route} carry=${carry} />`}<//>`;
 }

@@ -8,6 +8,7 @@ import { setQuery } from "./router.js";
 
 const KEPT = 600; // events in memory
 const DRAWN = 300; // rows of the list
+const DRAW_EVERY = 1_000; // milliseconds
 const LARGE = 64 << 10; // bytes; of larger ones the bridge does not read the names
 
 // The words of the statuses: delivered is what the documentation of the integration
@@ -23,10 +24,10 @@ const inOrder = new Intl.Collator("en", { numeric: true }).compare;
 
 // useEvents keeps the newest events of the stream, and what it reports of the sample.
 function useEvents(slug) {
-  const kept = useRef(new Map()), frame = useRef(0);
+  const kept = useRef(new Map()), timer = useRef(0), drawn = useRef(-DRAW_EVERY);
   const [state, setState] = useState({ list: null, hello: null, status: null, topics: [] });
   const draw = (patch) => setState((old) => ({ ...old, ...patch }));
-  useEffect(() => () => cancelAnimationFrame(frame.current), []);
+  useEffect(() => () => clearTimeout(timer.current), []);
   const error = useStream("/live/stream?integration=" + encodeURIComponent(slug), {
     hello: (hello) => draw({ hello, list: [...kept.current.values()].sort((a, b) => b.id - a.id) }),
     status(status) {
@@ -38,8 +39,13 @@ function useEvents(slug) {
     events({ events }) {
       for (const e of events) kept.current.set(e.id, e);
       if (kept.current.size > KEPT) for (const id of [...kept.current.keys()].sort((a, b) => a - b).slice(0, kept.current.size - KEPT)) kept.current.delete(id);
-      cancelAnimationFrame(frame.current);
-      frame.current = requestAnimationFrame(() => draw({ list: [...kept.current.values()].sort((a, b) => b.id - a.id) }));
+      // The first at once, then all that came once a second: a list of many events is slow to draw.
+      if (timer.current) return;
+      timer.current = setTimeout(() => {
+        timer.current = 0;
+        drawn.current = performance.now();
+        draw({ list: [...kept.current.values()].sort((a, b) => b.id - a.id) });
+      }, Math.max(drawn.current + DRAW_EVERY - performance.now(), 0));
     },
   });
   return { ...state, error };
@@ -52,10 +58,10 @@ function matches(e, q) {
 }
 
 // Choice is a filter with the values that there are.
-function Choice({ label, all, values, value, onInput }) {
+function Choice({ label, all, values, value, onInput, word = (v) => v }) {
   const list = [...new Set(values)].filter(Boolean).sort(inOrder).slice(0, 200);
   if (value && !list.includes(value)) list.push(value);
-  return html`<select aria-label=${label} value=${value || ""} onInput=${(e) => onInput(e.target.value)}><option value="">${all}</option>${list.map((v) => html`<option key=${v} value=${v}>${v}</option>`)}</select>`;
+  return html`<select aria-label=${label} value=${value || ""} onInput=${(e) => onInput(e.target.value)}><option value="">${all}</option>${list.map((v) => html`<option key=${v} value=${v}>${word(v)}</option>`)}</select>`;
 }
 
 // First shows that no event came yet, and how to send one.
@@ -107,13 +113,13 @@ function List({ integration, route, live, opened }) {
     { key: "ack", name: "Latency", n: true, title: "from mapping to the acknowledgement", render: (e) => e.ack_seconds && e.status === "delivered" ? seconds(e.ack_seconds) : "–" },
     { key: "mapped", name: "Read", n: true, render: (e) => html`<span title=${e.mapped}>${clockMillis(e.mapped)}</span>` },
   ];
-  const none = list.length === 0;
+  const none = list.length === 0, one = list.every((e) => e.topic === list[0].topic);
   return html`<div class="stack" ref=${box} id="events">
     <div class="bar filters">
       <${Search} label="Search name, type, message id, code" value=${q.q} onInput=${(v) => setQuery({ q: v })} />
       <${Choice} label="Type" all="All types" values=${list.map((e) => e.type)} value=${q.type} onInput=${(v) => setQuery({ type: v })} />
       <${Choice} label="Event" all="All events" values=${list.map((e) => e.name)} value=${q.name} onInput=${(v) => setQuery({ name: v })} />
-      <${Choice} label="Partition" all="All partitions" values=${list.map(where)} value=${q.partition} onInput=${(v) => setQuery({ partition: v })} />
+      <${Choice} label="Partition" all="All partitions" values=${list.map(where)} value=${q.partition} word=${(v) => one ? "Partition " + v.slice(v.lastIndexOf("/") + 1) : v} onInput=${(v) => setQuery({ partition: v })} />
       <button type="button" id="pause" aria-pressed=${held ? "true" : "false"} onClick=${pause}>${held ? "Resume" : "Pause"}${waiting > 0 ? html`<span aria-hidden="true"> · ${count(waiting)} new</span>` : ""}</button>
     </div>
     ${!none && html`<${Chips} label="Status" items=${chips} value=${q.status || ""} onChange=${(v) => setQuery({ status: v })} />`}

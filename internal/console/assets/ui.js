@@ -212,12 +212,12 @@ function nice(n) {
 
 // Chart shows series over time with axes; under a pointer, and with the arrow keys when
 // focused, the values at one time. series: [{name, values}], step in seconds, end the
-// time of the last value, format of a value.
-export function Chart({ title, series, step, end, format = count, limit }) {
+// time of the last value, format of a value, axis that of the labels of the axis.
+export function Chart({ title, series, step, end, format = count, axis = format }) {
   const [at, setAt] = useState(null);
   const n = Math.max(...series.map((s) => s.values.length), 1), W = 300, H = 96;
   const all = series.flatMap((s) => s.values).filter((v) => !gap(v));
-  const top = limit || nice(Math.max(...all, 0)), x = (i) => n > 1 ? W * i / (n - 1) : W, y = (v) => H - (H - 4) * Math.min(v / top, 1);
+  const top = nice(Math.max(...all, 0)), x = (i) => n > 1 ? W * i / (n - 1) : W, y = (v) => H - (H - 4) * Math.min(v / top, 1);
   const time = (i) => new Date(new Date(end) - (n - 1 - i) * step * 1000).toISOString();
   const move = (e) => {
     const box = e.currentTarget.getBoundingClientRect();
@@ -241,7 +241,7 @@ export function Chart({ title, series, step, end, format = count, limit }) {
         ${series.map((s, i) => html`<path key=${s.name} class=${i ? "line second" : "line"} d=${stretches(s.values, x, y)} />`)}
         ${shownAt !== null && html`<path class="cursor" d="M${x(shownAt)},0V${H}" />`}
       </svg>
-      <span class="y most" aria-hidden="true">${format(top)}</span><span class="y mid" aria-hidden="true">${format(top / 2)}</span><span class="y zero" aria-hidden="true">${format(0)}</span>
+      <span class="y most" aria-hidden="true">${axis(top)}</span><span class="y mid" aria-hidden="true">${axis(top / 2) === axis(top) ? "" : axis(top / 2)}</span><span class="y zero" aria-hidden="true">${axis(0)}</span>
       <span class="x from" aria-hidden="true">${clock(time(0))}</span><span class="x mid" aria-hidden="true">${clock(time((n - 1) / 2))}</span><span class="x to" aria-hidden="true">${clock(time(n - 1))}</span>
     </div>
   </figure>`;
@@ -330,6 +330,20 @@ export const Facts = ({ items }) => html`<dl class="facts">${items.filter(([, va
 export function Needs({ session, role, what }) {
   const why = session.admin ? "needs the role " + role + "; yours is " + session.role : "is done on the admin listener";
   return html`<p class="needs">${what} ${why}.</p>`;
+}
+
+// useUnsaved asks before a page with unsaved text is left, and keeps it if the session ends.
+export function useUnsaved(unsaved) {
+  useEffect(() => {
+    if (!unsaved) return undefined;
+    const warn = (e) => e.preventDefault();
+    document.body.dataset.unsaved = "";
+    addEventListener("beforeunload", warn);
+    return () => {
+      delete document.body.dataset.unsaved;
+      removeEventListener("beforeunload", warn);
+    };
+  }, [unsaved]);
 }
 
 // usePage sets the title of the page.
