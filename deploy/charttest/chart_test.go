@@ -196,7 +196,7 @@ func TestConsole(t *testing.T) {
 				t.Errorf("the ingress leads to %+v", backend)
 			}
 			route := one[*gateway.HTTPRoute](t, m, "HTTPRoute/bridge-admin").Spec.Rules[0].BackendRefs[0]
-			if string(route.Name) != "bridge-admin" || int32(*route.Port) != service.Ports[0].Port {
+			if string(route.Name) != "bridge-admin" || *route.Port != service.Ports[0].Port {
 				t.Errorf("the route leads to %+v", route)
 			}
 			ingress := one[*networking.NetworkPolicy](t, m, "NetworkPolicy/bridge").Spec.Ingress
