@@ -146,7 +146,7 @@ func TestSetupFlags(t *testing.T) {
 	if code != 2 {
 		t.Errorf("two warehouses: got exit code %d, want 2", code)
 	}
-	wants(t, p.stderr.String(), "--warehouse-id with one of w1 (w1, running), w2 (w2, running)")
+	wants(t, p.stderr.String(), "--warehouse-id with one of w1 (w1, running, 2X-Small), w2 (w2, running, 2X-Small)")
 	args = append(args, "--profile", "admin", "--warehouse-id", "w2", "--dedupe-view", "--write", "other.yaml", "--timeout", "1m")
 	p, code = run(t, e, command{args: args, env: []string{"HOME=" + dir}, dir: dir})
 	if code != 0 {
