@@ -74,7 +74,7 @@ func New(o Options) *Store {
 		o.Now = time.Now
 	}
 	o.Connection.Isolation = kafka.IsolationCommitted
-	closing, end := context.WithCancel(context.Background())
+	closing, end := context.WithCancel(context.Background()) //nolint:forbidigo // until Close
 	return &Store{
 		closing: closing, end: end,
 		o: o, audit: o.Topic + "-audit", newID: newID("store_"), pause: jitter, beforeCommit: func(int64, int16) {},
