@@ -102,14 +102,14 @@ func (a *App) followStore(ctx context.Context) {
 	for {
 		select {
 		case <-a.installed.signal:
+			a.follow(ctx, true)
 		case <-tick.C:
-			if !a.installed.troubled() {
-				continue
+			if a.installed.troubled() {
+				a.follow(ctx, false)
 			}
 		case <-ctx.Done():
 			return
 		}
-		a.follow(ctx)
 	}
 }
 
@@ -127,9 +127,10 @@ func (i *installed) troubled() bool {
 	return len(i.problems)+len(i.refused) > 0
 }
 
-// follow has the integrations that are wanted now run.
-func (a *App) follow(ctx context.Context) {
-	c, err := a.reconcile(ctx, false)
+// follow has the integrations that are wanted now run. With reread, those that have failed
+// are started again at once, and a table that a blueprint does not fit is read again.
+func (a *App) follow(ctx context.Context, reread bool) {
+	c, err := a.reconcile(ctx, reread)
 	if stack := panics.Stack(err); stack != "" {
 		a.log.Error("installed integrations not followed", zap.Error(err), zap.String("stack", stack))
 	}

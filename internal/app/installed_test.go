@@ -134,8 +134,8 @@ func runs(slug, state string) func(*App) bool {
 func TestInstalledIntegrationsRunOnEachMember(t *testing.T) {
 	s := newSite(t)
 	l := s.lane("web")
-	one, logs, _ := s.member()
-	two, _, stopTwo := s.member()
+	one, logs, _ := s.member("zerobus.columns_refresh=24h")
+	two, _, stopTwo := s.member("zerobus.columns_refresh=24h")
 	both := []*App{one, two}
 	s.all("the store known", both, func(a *App) bool { return a.Status().Store.Known && a.Status().Store.Problem == nil })
 	if got := one.Status(); !got.Ready || len(got.NotReady) != 1 || got.NotReady[0].Code != "no_integration" || !strings.Contains(got.NotReady[0].Remedy, "install") {
@@ -153,7 +153,14 @@ func TestInstalledIntegrationsRunOnEachMember(t *testing.T) {
 		return err == nil && i.Observed.Members == 2 && (i.Observed.State == ops.VerdictDelivering || i.Observed.State == ops.VerdictIdle)
 	})
 
-	blueprint := "version: 2\nextends: default\nglobal:\n  mappings:\n    - {source: anonymous_id, target: locale}\n"
+	// The table gets the column just before: it is read again for the blueprint.
+	moved := s.newTable("moved")
+	for _, table := range []string{l.table, moved} {
+		if err := s.ws.Table(table).AddColumn(emulator.Column{Name: "coupon", Type: "STRING"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blueprint := "version: 2\nextends: default\nglobal:\n  mappings:\n    - {source: anonymous_id, target: locale}\n    - {source: properties.coupon, target: coupon}\n"
 	s.eventually("the partitions divided", func() bool {
 		first, second := len(one.of("web").Partitions), len(two.of("web").Partitions)
 		return first > 0 && second > 0 && first+second == 3
@@ -170,7 +177,6 @@ func TestInstalledIntegrationsRunOnEachMember(t *testing.T) {
 	}
 	s.unchanged("a blueprint was changed", before, l)
 
-	moved := s.newTable("moved")
 	s.update(one, "web", manage.Patch{Config: store.Values{"table": "moved"}})
 	s.all("the other table", both, func(a *App) bool { return a.of("web").Table == moved && a.of("web").Ready })
 	l.produce(20)
@@ -429,7 +435,7 @@ func TestPanicOverTheStore(t *testing.T) {
 	s.eventually("it runs", func() bool { return a.of("web").Ready })
 	stop()
 	a.installed.manager = nil
-	a.follow(t.Context())
+	a.follow(t.Context(), false)
 	if got := logs.FilterMessage("installed integrations not followed").Len(); got != 1 {
 		t.Errorf("got %d lines about the panic, want 1", got)
 	}
