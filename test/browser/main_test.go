@@ -87,12 +87,12 @@ func chromium(t *testing.T) context.Context {
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("starting %s: %v", path, err)
 	}
-	leaveUnsaved(t, ctx)
+	leaveUnsaved(ctx, t)
 	return ctx
 }
 
 // leaveUnsaved answers a page that asks whether to leave its unsaved text.
-func leaveUnsaved(t *testing.T, ctx context.Context) {
+func leaveUnsaved(ctx context.Context, t *testing.T) {
 	t.Helper()
 	asked := make(chan struct{}, 1)
 	if err := chromedp.Listen(ctx, func(ev any) {
