@@ -202,8 +202,8 @@ The bridge finds the transport with these. To test one of them, add it:
 	if len(tables) > 2 {
 		fmt.Fprintf(stderr, "\ntables: %s\n", strings.Join(tables[:len(tables)-1], ", "))
 	}
-	fmt.Fprintf(stderr, "\nrows, newest first: %s/emulator/tables/%s/rows\n", e.URL(), tables[0])
 	if host, _, err := net.SplitHostPort(f.listen); err == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() {
 		fmt.Fprintf(stderr, "\nwarning: %s is not a loopback address; everyone who can reach it may read and change everything under /emulator/\n", f.listen)
 	}
+	fmt.Fprintf(stderr, "\nrows, newest first: %s/emulator/tables/%s/rows\n", e.URL(), tables[0])
 }
