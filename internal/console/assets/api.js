@@ -266,7 +266,7 @@ export function usePoll(path, every) {
 }
 
 // useSummary reads the state of all integrations. Many change little each, and cost more.
-const pauseOf = (data) => data && data.integrations.length > 30 ? 5 : 2;
+const pauseOf = (data) => data && data.integrations && data.integrations.length > 30 ? 5 : 2;
 
 export const useSummary = (off) => usePoll(off ? null : "/live/summary", pauseOf);
 

@@ -129,7 +129,7 @@ export function Field({ field, value, onInput, error, disabled, children }) {
 // clicked before. actions are buttons.
 export function Dialog({ title, onClose, children, actions, wide }) {
   const ref = useRef(null), id = useID();
-  useEffect(() => {
+  useLayoutEffect(() => { // before it is painted: Esc would find nothing to close
     const box = ref.current, before = document.activeElement;
     box.showModal();
     return () => { if (before && before.isConnected) before.focus(); };
