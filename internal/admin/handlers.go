@@ -200,15 +200,21 @@ func (c *call) status() (any, error) {
 	return only, nil
 }
 
+// operation decodes the body of an operation, checks the reason in it, and returns the
+// integration.
+func (c *call) operation(body any, why *string) (none manage.Integration, err error) {
+	if _, err := c.body(body); err != nil {
+		return none, err
+	}
+	if wrong := reason.check(*why); wrong != "" {
+		return none, invalid("reason", wrong, "shorten it, or take out what does not print")
+	}
+	return c.integration()
+}
+
 func (c *call) replay() (any, error) {
 	var r pipeline.ReplayRequest
-	if _, err := c.body(&r); err != nil {
-		return nil, err
-	}
-	if why := reason.check(r.Reason); why != "" {
-		return nil, invalid("reason", why, "shorten it, or take out what does not print")
-	}
-	i, err := c.integration()
+	i, err := c.operation(&r, &r.Reason)
 	if err != nil {
 		return nil, err
 	}
@@ -244,13 +250,7 @@ func (c *call) deadLetters() (any, error) {
 
 func (c *call) redrive() (any, error) {
 	var r pipeline.RedriveRequest
-	if _, err := c.body(&r); err != nil {
-		return nil, err
-	}
-	if why := reason.check(r.Reason); why != "" {
-		return nil, invalid("reason", why, "shorten it, or take out what does not print")
-	}
-	i, err := c.integration()
+	i, err := c.operation(&r, &r.Reason)
 	if err != nil {
 		return nil, err
 	}
