@@ -115,12 +115,18 @@ type eventLog struct {
 	lost       []lostRange
 	passed     time.Time // since when unreported deleted records are committed past; zero if there are none
 	committed  int64     // as last seen
-	at         time.Time
-	high       int64 // highest offset of the table, -1 before the first
+	commits    []commit  // as seen, the last one last; of those older than underWay only one
+	high       int64     // highest offset of the table, -1 before the first
 	highBy     string
 	past       []level // high as it was each second
 	writers    map[string]*writer
 	early      map[int64]uint32 // numbers that arrived before their acknowledgement
+}
+
+// commit is a committed offset, and when it was first seen.
+type commit struct {
+	offset int64
+	at     time.Time
 }
 
 type level struct {
@@ -276,7 +282,11 @@ func (l *Ledger) Committed(offsets map[int32]int64, now time.Time) (missing []Ev
 		log := l.log(partition)
 		l.sum.CommitChecks++
 		if offset > log.committed {
-			log.committed, log.at = offset, now
+			log.committed = offset
+			log.commits = append(log.commits, commit{offset, now})
+		}
+		for len(log.commits) > 1 && now.Sub(log.commits[1].at) > underWay {
+			log.commits = log.commits[1:]
 		}
 		if n := len(log.past); n == 0 || now.Sub(log.past[n-1].at) >= time.Second {
 			log.past = append(log.past, level{now, log.high})

@@ -190,6 +190,23 @@ func TestEveryRuleFires(t *testing.T) {
 			p.ColumnsChanged()
 			p.write("a", 75, 100)
 		}},
+		{"the batch mapped again for each of two changes, and first when both are made", "", func(p *scenario) {
+			p.write("a", 0, 80)
+			p.write("a", 80, 85)
+			p.ColumnsChanged()
+			p.ColumnsChanged()
+			p.write("a", 75, 85)
+			p.write("a", 85, 90)
+			p.write("a", 75, 100)
+		}},
+		{"the batch mapped again twice for one change", RuleDuplicate, func(p *scenario) {
+			p.write("a", 0, 80)
+			p.write("a", 80, 85)
+			p.ColumnsChanged()
+			p.write("a", 75, 85)
+			p.write("a", 85, 90)
+			p.write("a", 75, 100)
+		}},
 		{"a member that was never assigned the partition", RuleDuplicate, func(p *scenario) { p.write("a", 0, 50); p.write("b", 50, 100) }},
 		{"a new member goes back further than it may", RuleBound, func(p *scenario) {
 			for i := range 100 {
@@ -218,13 +235,31 @@ func TestEveryRuleFires(t *testing.T) {
 		{"a new member begins below the commit", RuleTakeover, func(p *scenario) {
 			p.write("a", 0, 50)
 			p.commit(50)
+			p.now = p.now.Add(underWay)
 			p.Assigned("b", []int32{0})
 			p.write("b", 45, 100)
+		}},
+		{"a new member begins below a commit that was under way when it asked", "", func(p *scenario) {
+			p.write("a", 0, 50)
+			p.commit(45)
+			p.now = p.now.Add(underWay)
+			p.commit(50)
+			p.Assigned("b", []int32{0})
+			p.write("b", 45, 100)
+		}},
+		{"a new member begins below the commit before the one under way", RuleTakeover, func(p *scenario) {
+			p.write("a", 0, 50)
+			p.commit(45)
+			p.now = p.now.Add(underWay)
+			p.commit(50)
+			p.Assigned("b", []int32{0})
+			p.write("b", 44, 100)
 		}},
 		{"a new member begins below the commit, having been frozen", "", func(p *scenario) {
 			p.cfg.Frozen = func(string, time.Time) bool { return true }
 			p.write("a", 0, 50)
 			p.commit(50)
+			p.now = p.now.Add(underWay)
 			p.Assigned("b", []int32{0})
 			p.write("b", 45, 100)
 		}},

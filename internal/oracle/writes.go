@@ -12,7 +12,7 @@ type writer struct {
 	begun    int    // times it began with the partition, by what it wrote
 	assigned int    // times the partition was assigned to it, by its log
 	last     string // where it last began
-	changes  int    // of the columns and of its blueprint when it last mapped a batch again
+	changes  int    // of the columns and of its blueprint that its batches were mapped again for
 	edition  int    // of the blueprint of its last write
 }
 
@@ -112,7 +112,7 @@ func (l *Ledger) relation(log *eventLog, w *writer, first DeliveredRow, now time
 		l.sum.RepeatedWrites++
 		return repeated
 	case w.begun > 0 && w.begun >= w.assigned && w.changes < l.changes(first.Process) && first.Offset > w.hi-int64(2*l.cfg.MaxRows):
-		w.changes = l.changes(first.Process)
+		w.changes++ // a slow process may learn of the first of two changes when both are made
 		return remapped
 	}
 	// Without a cause, Close shows that the partition was not assigned so often:
@@ -128,11 +128,27 @@ func (l *Ledger) relation(log *eventLog, w *writer, first DeliveredRow, now time
 				first.Partition, first.Process, back, l.cfg.Uncommitted, most)
 		}
 	}
-	if first.Offset < log.committed && !l.cfg.Frozen(first.Process, now.Add(-l.cfg.Uncommitted)) {
+	if c := log.committedBefore(now.Add(-underWay)); first.Offset < c.offset && !l.cfg.Frozen(first.Process, now.Add(-l.cfg.Uncommitted)) {
 		l.v.Add(RuleTakeover, "partition %d: %s began at offset %d, and %d was committed at %s",
-			first.Partition, first.Process, first.Offset, log.committed, Clock(log.at))
+			first.Partition, first.Process, first.Offset, c.offset, Clock(c.at))
 	}
 	return begun
+}
+
+// underWay is how long before its first row a new owner may have asked for the committed
+// offset, and how long a commit may be under way: one that was sent before the partition was
+// lost may be applied after the new owner, often the same member, has asked.
+const underWay = 5 * time.Second
+
+// committedBefore returns the last commit that was seen by then, the zero value if there was
+// none.
+func (log *eventLog) committedBefore(then time.Time) commit {
+	for i := len(log.commits) - 1; i >= 0; i-- {
+		if !log.commits[i].at.After(then) {
+			return log.commits[i]
+		}
+	}
+	return commit{}
 }
 
 // checkEditions checks the promise of a reload: a blueprint takes effect between
