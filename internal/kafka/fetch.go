@@ -117,7 +117,13 @@ func (f *FetchLimiter) Decompress(src []byte, codec kgo.CompressionCodecType) (o
 	if f.unpolled.Load()+f.since.Load() >= f.Room()+f.limit.Load() {
 		return nil, ErrNoRoom
 	}
-	out, err = f.inner.Decompress(src, codec)
+	var done bool
+	if codec == kgo.CodecLz4 {
+		out, done = unlz4(src, f.most/2)
+	}
+	if !done {
+		out, err = f.inner.Decompress(src, codec)
+	}
 	if err == nil && overcrowded(out, (f.most-len(out))/RecordCost) {
 		out, err = nil, kgo.ErrMaxDecompress
 	}
