@@ -150,6 +150,7 @@ bench: ## Measure the bridge as a process: throughput, latency, memory
 .PHONY: measure
 measure: ## Try every measurement of make bench on a small topic; no part of make test, as it needs a quiet machine
 	go -C bench vet -tags measure .
+	@if command -v gcc >/dev/null; then go -C bench/peers/librdkafka vet .; fi
 	go -C bench test -tags measure -count=1 -timeout 30m -run TestMeasurements .
 
 .PHONY: oidc

@@ -14,9 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/datafly/bridge/bench/naive"
 	"github.com/datafly/bridge/internal/kafkatest"
-	"github.com/datafly/bridge/zerobus/emulator"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -275,8 +273,8 @@ func readingFrom(settings []byte) (r reading, err error) {
 	return r, nil
 }
 
-// pollMark is what the consumer that only polls reports twice: when it is warm and
-// when it has everything.
+// pollMark is what the consumer that only polls reports three times: with its first
+// events, when it is warm and when it has everything.
 type pollMark struct {
 	Events int           `json:"events"`
 	CPU    time.Duration `json:"cpu_ns"` // user and system time since it started
@@ -305,7 +303,7 @@ func runPoll(ctx context.Context, settings []byte) error {
 		return fmt.Errorf("preparing the kafka consumer: %w", err)
 	}
 	defer cl.CloseAllowingRebalance()
-	events, warm := 0, false
+	events, first, warm := 0, false, false
 	for events < r.All {
 		fetches := cl.PollRecords(ctx, 10_000)
 		if ctx.Err() != nil {
@@ -321,6 +319,12 @@ func runPoll(ctx context.Context, settings []byte) error {
 			}
 		})
 		cl.AllowRebalance()
+		if !first && events > 0 {
+			first = true
+			if err := reportMark(events); err != nil {
+				return err
+			}
+		}
 		if !warm && events >= r.Warm {
 			warm = true
 			if err := reportMark(events); err != nil {
@@ -345,6 +349,7 @@ func reportMark(events int) error {
 
 // pollAll has the consumer that only polls read everything in the topic.
 func (r *rig) pollAll(ctx context.Context, topic string) (f figures, err error) {
+	began := time.Now()
 	c, err := startRole(ctx, r.dir, "poll", reading{
 		Brokers: r.brokers, Topic: topic, Group: r.name("group"), Warm: warm(r.o.events), All: r.o.events,
 	})
@@ -353,6 +358,10 @@ func (r *rig) pollAll(ctx context.Context, topic string) (f figures, err error) 
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
 	var marks [2]pollMark
+	if err := c.read(ctx, &marks[0]); err != nil {
+		return f, err
+	}
+	first := time.Since(began)
 	var at [2]cpuTimes
 	for i := range marks {
 		if err := c.read(ctx, &marks[i]); err != nil {
@@ -364,56 +373,8 @@ func (r *rig) pollAll(ctx context.Context, topic string) (f figures, err error) 
 		at[i].subject = marks[i].CPU // the finer clock
 	}
 	f = newFigures(marks[1].Events-marks[0].Events, at[0], at[1])
+	f.FirstRow = first.Seconds()
 	_, peak, err := memoryOf(c.pid)
 	f.PeakMemory = float64(peak)
 	return f, err
-}
-
-// naiveAll has the naive bridge deliver a quarter of the topic, which takes as long
-// as the others need for all of it.
-func (r *rig) naiveAll(ctx context.Context, topic string) (f figures, err error) {
-	if err := r.workspace.reset(ctx); err != nil {
-		return f, err
-	}
-	c, err := startRole(ctx, r.dir, "naive", reading{
-		Brokers: r.brokers, Topic: topic, Group: r.name("group"), Workspace: r.workspace.at.URL, CA: r.workspace.at.CA,
-	})
-	if err != nil {
-		return f, err
-	}
-	defer func() { err = errors.Join(err, c.stop()) }()
-	ctx, cancel := c.alive(ctx)
-	defer cancel()
-	var rows [2]int
-	var at [2]cpuTimes
-	for i, n := range []int{warm(r.o.events) / 2, warm(r.o.events)/2 + r.o.events/4} {
-		if err := r.workspace.wait(ctx, n); err != nil {
-			return f, err
-		}
-		if rows[i], _, err = r.workspace.counts(ctx); err != nil {
-			return f, err
-		}
-		if at[i], err = readCPU(c.pid); err != nil {
-			return f, err
-		}
-	}
-	f = newFigures(rows[1]-rows[0], at[0], at[1])
-	_, peak, err := memoryOf(c.pid)
-	f.PeakMemory = float64(peak)
-	return f, err
-}
-
-func runNaive(ctx context.Context, settings []byte) error {
-	r, err := readingFrom(settings)
-	if err != nil {
-		return err
-	}
-	var ca []byte
-	if r.CA != "" {
-		ca = []byte(r.CA)
-	}
-	return naive.Run(ctx, naive.Config{
-		Brokers: r.Brokers, Topic: r.Topic, Group: r.Group, MaxRows: 5000,
-		Workspace: r.Workspace, CA: ca, ClientID: emulator.DefaultClientID, ClientSecret: emulator.DefaultClientSecret, Table: benchTable,
-	})
 }

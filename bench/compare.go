@@ -125,9 +125,11 @@ func (s *series) summarise(first []figures) {
 		}
 	}
 	if len(ratios) > 0 {
-		s.Ratio = [3]float64{median(ratios, func(v float64) float64 { return v }), slices.Min(ratios), slices.Max(ratios)}
+		s.Ratio = [3]float64{medianOf(ratios), slices.Min(ratios), slices.Max(ratios)}
 	}
 }
+
+func medianOf(all []float64) float64 { return median(all, func(v float64) float64 { return v }) }
 
 // median of a value of a list that is not empty.
 func median[T any](list []T, of func(T) float64) float64 {

@@ -64,6 +64,7 @@ type options struct {
 	bridge     string
 	against    string
 	profile    string
+	peers      []string // files
 	sets       []string
 	json       bool
 }
@@ -100,6 +101,10 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.profile, "profile", "", "throughput: write a processor profile of the bridge's last round to this `file`")
 	f.Func("set", "a `key=value` of the bridge's configuration; repeatable", func(s string) error {
 		o.sets = append(o.sets, s)
+		return nil
+	})
+	f.Func("peer", "peers: `file` that describes a program to compare with; repeatable (default: all of bench/peers)", func(s string) error {
+		o.peers = append(o.peers, s)
 		return nil
 	})
 	f.StringVar(&output, "output", "text", "text or json")
@@ -144,6 +149,8 @@ func (o *options) check(rest []string, output string) error {
 		return fmt.Errorf("--transport is %q; take workspace, rest or grpc", o.transport)
 	case o.transport != zerobus.TransportWorkspace && o.what == "latency":
 		return errors.New("latency is taken with transport workspace only: only its requests are timed; leave --transport out")
+	case o.tls && o.what == "peers":
+		return errors.New("peers are measured over HTTP in clear, for which every program is set up; leave --tls out")
 	case output != "text" && output != "json":
 		return fmt.Errorf("--output is %q; take text or json", output)
 	}
@@ -175,6 +182,7 @@ Examples:
   go -C bench run . throughput --transport grpc --tls       rows over gRPC
   go -C bench run . transports --rounds 3
   go -C bench run . throughput --profile cpu.pprof --rounds 1
+  go -C bench run . peers --rounds 5
   go -C bench run . latency --rate 10000
   go -C bench run . scale --groups classic,consumer
   go -C bench run . scale --apache --across 300

@@ -48,6 +48,15 @@ func TestMeasurements(t *testing.T) {
 			}
 		}
 	}
+	var p peersResult
+	if into("peers", &p); len(p.Series)+len(p.LeftOut) != 3+4 {
+		t.Errorf("peers: got %d subjects and %v left out, want seven in all", len(p.Series), p.LeftOut)
+	}
+	for _, s := range p.Series {
+		if m := s.Median; m.Rows <= 0 || m.PerCPU <= 0 || m.PeakMemory < 1<<20 || m.FirstRow <= 0 {
+			t.Errorf("peers %s: got %+v, want rows, a rate, memory and a first row", s.Name, m)
+		}
+	}
 	var l latencyResult
 	if into("latency", &l); l.Batches == 0 || l.Probes == 0 || l.Ack.P99 < l.Ack.P50 || l.ToRow.P50 < l.Emulator.P50 {
 		t.Errorf("latency is not consistent: %+v", l)

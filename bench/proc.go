@@ -17,8 +17,8 @@ const tick = 10 * time.Millisecond
 // process started.
 type cpuTimes struct {
 	at          time.Time
-	subject     time.Duration // the measured process
-	ours        time.Duration // this process and its children
+	subject     time.Duration // the measured process and those it started
+	ours        time.Duration // this process and those it started
 	busy, steal time.Duration // all processors together
 }
 
@@ -36,19 +36,60 @@ func readCPU(pid int) (t cpuTimes, err error) {
 	}
 	c := machine.CPUTotal
 	t.busy, t.steal = seconds(c.User+c.Nice+c.System+c.IRQ+c.SoftIRQ), seconds(c.Steal)
-	all, err := fs.AllProcs()
+	all, err := processes(fs)
 	if err != nil {
 		return t, err
 	}
+	for _, s := range all.tree(os.Getpid()) {
+		t.ours += seconds(s.CPUTime())
+	}
+	if pid == 0 {
+		return t, nil
+	}
+	if t.subject, err = processTime(pid); err != nil {
+		return t, err
+	}
+	for _, s := range all.tree(pid) {
+		if s.PID != pid {
+			if own, err := processTime(s.PID); err == nil { // else it has ended meanwhile, and its parent has its time
+				t.subject += own
+			}
+		}
+		t.subject += time.Duration(s.CUTime+s.CSTime) * tick // of those that ended before
+	}
+	return t, nil
+}
+
+// table is every process of the machine, by its parent.
+type table map[int][]procfs.ProcStat
+
+func processes(fs procfs.FS) (table, error) {
+	all, err := fs.AllProcs()
+	if err != nil {
+		return nil, err
+	}
+	by := table{}
 	for _, p := range all {
-		if s, err := p.Stat(); err == nil && (s.PID == os.Getpid() || s.PPID == os.Getpid()) { // others have ended meanwhile
-			t.ours += seconds(s.CPUTime())
+		if s, err := p.Stat(); err == nil { // others have ended meanwhile
+			by[s.PPID] = append(by[s.PPID], s)
 		}
 	}
-	if pid != 0 {
-		t.subject, err = processTime(pid)
+	return by, nil
+}
+
+// tree returns a process and all below it; nothing if it has ended.
+func (t table) tree(pid int) (out []procfs.ProcStat) {
+	for _, all := range t {
+		for _, s := range all {
+			if s.PID == pid {
+				out = append(out, s)
+			}
+		}
 	}
-	return t, err
+	for i := 0; i < len(out); i++ {
+		out = append(out, t[out[i].PID]...)
+	}
+	return out
 }
 
 // noise is what else kept the processors busy, as shares of one core.
@@ -67,6 +108,27 @@ func (n noise) String() string {
 func noiseBetween(a, b cpuTimes) noise {
 	wall := float64(b.at.Sub(a.at))
 	return noise{OtherCPU: max(float64((b.busy-a.busy)-(b.ours-a.ours))/wall, 0), Steal: float64(b.steal-a.steal) / wall}
+}
+
+// memoryOfTree adds the memory of a process and of those it started. Peaks need not
+// coincide, so theirs is an upper bound.
+func memoryOfTree(pid int) (rss, peak int64, err error) {
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return 0, 0, err
+	}
+	all, err := processes(fs)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, s := range all.tree(pid) {
+		r, p, merr := memoryOf(s.PID)
+		if merr != nil && s.PID == pid {
+			return 0, 0, merr
+		}
+		rss, peak = rss+r, peak+p
+	}
+	return rss, peak, nil
 }
 
 // memoryOf reads a process's resident memory and its peak, in bytes.

@@ -29,6 +29,7 @@ var scenarios = []struct {
 	run         func(context.Context, *rig) (any, error)
 }{
 	{"throughput", "a full topic, as fast as possible, in turns with a consumer that only polls and with a naive bridge", throughput},
+	{"peers", "a full topic, in turns with a consumer that only polls and with the programs of bench/peers: processor time per row", peers},
 	{"latency", "a steady load: acknowledgement time, and the time from producing to the row", latency},
 	{"memory", "a full topic and a sink that never answers: where resident memory ends", stalledSink},
 	{"partitions", "the same topic in 1, 4, 64 and 256 partitions: processor time per row and memory", partitions},

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -111,6 +112,7 @@ func (w *watched) routes() http.Handler {
 	mux.Handle("/", w.next)
 	w.owners.routes(mux, w.next)
 	mux.HandleFunc("POST "+emulator.IngestPath, w.ingest)
+	mux.HandleFunc("POST "+rowsPath, bareRows(w.next))
 	mux.HandleFunc("POST "+silentPath, silent(w.next))
 	mux.HandleFunc("GET /bench/wait", func(rw http.ResponseWriter, r *http.Request) {
 		rows, err := strconv.Atoi(r.FormValue("rows"))
@@ -162,6 +164,20 @@ func (w *watched) ingest(rw http.ResponseWriter, r *http.Request) {
 				w.arrivals = append(w.arrivals, ended.Sub(time.Unix(0, nanos)))
 			}
 		}
+	}
+}
+
+// rowsPath takes rows without the name of the table.
+const rowsPath = "/bench/rows"
+
+// bareRows passes an array of rows to the workspace as rows of the table.
+func bareRows(next http.Handler) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		inside := r.Clone(r.Context())
+		inside.URL.Path, inside.RequestURI = emulator.IngestPath, emulator.IngestPath
+		inside.Body = io.NopCloser(io.MultiReader(strings.NewReader(`{"table":"`+benchTable+`","records":`), r.Body, strings.NewReader("}")))
+		inside.ContentLength = -1
+		next.ServeHTTP(rw, inside)
 	}
 }
 
