@@ -23,6 +23,8 @@ SEED ?= 0
 SCHEDULES ?= 400
 # Which Go benchmarks run, as in make microbench BENCH=Map
 BENCH ?= .
+# The commit that make guard compares with; empty is the last one that differs
+REF ?=
 # What bridge version prints
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -152,6 +154,10 @@ measure: ## Try every measurement of make bench on a small topic; no part of mak
 	go -C bench vet -tags measure .
 	@if command -v gcc >/dev/null; then go -C bench/peers/librdkafka vet .; fi
 	go -C bench test -tags measure -count=1 -timeout 30m -run TestMeasurements .
+
+.PHONY: guard
+guard: ## Compare the processor time per row with the commit before; reports, and never fails
+	@tools/guard.sh $(REF)
 
 .PHONY: oidc
 oidc: ## Sign in to the console through oauth2-proxy and an identity provider for tests; builds the proxy, so no part of make test

@@ -335,6 +335,31 @@ func TestVersionsNeedsAnotherBridge(t *testing.T) {
 	}
 }
 
+// One slow round is noise; most of them are not.
+func TestVerdictOfVersions(t *testing.T) {
+	runs := func(micros ...float64) (out []figures) {
+		for _, m := range micros {
+			out = append(out, figures{CPUMicros: m})
+		}
+		return out
+	}
+	for _, tc := range []struct {
+		name          string
+		before, after []figures
+		want          string
+	}{
+		{"the same", runs(2, 2, 2), runs(2, 2.02, 1.98), "new is not slower than old: CPU per row +0.0 % (least -1.0 %, most +1.0 %; 0 of 3 rounds"},
+		{"slower", runs(2, 4, 2), runs(2.2, 4.28, 2.2), "new is slower than old: CPU per row +10.0 % (least +7.0 %, most +10.0 %; 3 of 3 rounds are beyond +5 %)"},
+		{"one slow round", runs(2, 2, 2), runs(2, 4, 2), "not slower"},
+		{"half of the rounds", runs(2, 2), runs(2, 3), "not slower"},
+		{"faster", runs(2, 2, 2), runs(1, 1, 1), "new is not slower than old: CPU per row -50.0 %"},
+	} {
+		if got := verdict(tc.before, tc.after); !strings.Contains(got, tc.want) {
+			t.Errorf("%s: got %q, want %q in it", tc.name, got, tc.want)
+		}
+	}
+}
+
 // The rig works: its roles start, the bridge takes the configuration it is given,
 // and a row arrives over each transport. Figures depend on what else the
 // machine does; make measure runs all scenarios.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -140,7 +141,35 @@ func versions(ctx context.Context, r *rig) (any, error) {
 	old := r.full(topic)
 	old.binary = r.o.against
 	c, err := r.takeTurns(ctx, r.o.transport, r.o.rounds, r.asSubject("old", old), r.asSubject("new", r.full(topic)))
+	if err == nil {
+		c.Note = verdict(c.Series[0].Runs, c.Series[1].Runs)
+	}
 	return comparisons{c}, errors.Join(err, r.drop(ctx, topic))
+}
+
+// slower is the difference of processor time per row from which versions calls the new
+// bridge slower.
+const slower = 0.05
+
+// verdict compares two subjects of the same rounds. A single round proves nothing, so
+// most of them must show the difference, and so must the median.
+func verdict(before, after []figures) string {
+	var ratios []float64
+	beyond := 0
+	for round, f := range after {
+		ratio := f.CPUMicros / before[round].CPUMicros
+		ratios = append(ratios, ratio)
+		if ratio > 1+slower {
+			beyond++
+		}
+	}
+	median := medianOf(ratios)
+	finding := "not slower"
+	if median > 1+slower && 2*beyond > len(ratios) {
+		finding = "slower"
+	}
+	return fmt.Sprintf("verdict: new is %s than old: CPU per row %+.1f %% (least %+.1f %%, most %+.1f %%; %d of %d rounds are beyond %+.0f %%)\n", finding,
+		100*(median-1), 100*(slices.Min(ratios)-1), 100*(slices.Max(ratios)-1), beyond, len(ratios), 100*slower)
 }
 
 // Sizes of delivery.max_buffered: the default, and one that is no limit when 16
