@@ -109,6 +109,7 @@ type column struct {
 	notNull  bool
 	copies   bool    // STRING without a transform: strings go in as they are
 	leading  []int32 // the nodes of the sources before the first that is none
+	isNull   bool    // where none of leading is present: there is nothing else to fill it
 	nextTime bool    // a value that is no time gives way to the next source
 	isID     bool    // made from the record where missing, so that an empty id is a missing one
 	sources  []source
@@ -359,9 +360,9 @@ func (c *compiler) column(r rule, res resolved) column {
 	if n := len(col.chain); n > 0 && col.chain[n-1].name == "date_format" && isTime(res.typ) && res.typ.Kind != delta.Date {
 		col.chain = col.chain[:n-1]
 	}
-	col.lead()
 	col.copies = res.typ.Kind == delta.String && res.typ.Length == 0 && len(col.chain) == 0 && r.lookup == nil
 	col.fallback = c.literal(r.fallback, "default_value", res)
+	col.lead()
 	if r.lookup != nil {
 		col.lookup = map[string]constant{}
 		for k, lit := range r.lookup {
@@ -373,15 +374,17 @@ func (c *compiler) column(r rule, res resolved) column {
 	return col
 }
 
-// lead notes the nodes of the sources up to the first that is none.
+// lead notes the nodes of the sources up to the first that is none, and whether
+// that leaves nothing to fill the column.
 func (c *column) lead() {
-	c.leading = nil
+	c.leading, c.isNull = nil, false
 	for _, s := range c.sources {
 		if s.slot < 0 {
 			return
 		}
 		c.leading = append(c.leading, s.slot)
 	}
+	c.isNull = c.fallback.json == nil && !c.notNull
 }
 
 // isTime reports whether values of the type are times or days.

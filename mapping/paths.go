@@ -205,15 +205,14 @@ const longKey = 31
 // bytes are compared as one or two numbers.
 func (n *node) child(b []byte, from, to int, escaped bool) *node {
 	l := to - from
-	if l > 16 || escaped || n.fold || from+8 > len(b) {
+	if uint(l) > 16 || escaped || n.fold || from < 0 || from > len(b)-8 {
 		return n.childSlow(b[from:to], escaped)
 	}
 	i, end := n.byLen[l], n.byLen[l+1]
 	if i == end {
 		return nil
 	}
-	head := binary.LittleEndian.Uint64(b[from:])
-	var tail uint64
+	head, tail := binary.LittleEndian.Uint64(b[from:from+8]), uint64(0)
 	if l <= 8 {
 		head &= 1<<(8*l) - 1 // all ones for 8: the shift gives 0
 	} else {

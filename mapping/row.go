@@ -136,15 +136,17 @@ func (m *Mapper) object(p *plan) {
 	dst := append(m.out.Buf(), '{')
 	for i := range p.columns {
 		c := &p.columns[i]
-		if c.copies {
-			// Strings on their way to a STRING column go in as they stand: the
-			// scanner has found them to be valid JSON.
-			if sp := m.find(c.leading); (sp.kind == str || sp.kind == strEsc) && !(c.isID && sp.end-sp.start == 2) {
-				dst = append(dst, c.key...)
-				dst = append(dst, m.s.b[sp.start:sp.end]...)
-				dst = append(dst, ',')
-				continue
-			}
+		sp := m.find(c.leading)
+		if sp.kind == absent && c.isNull {
+			continue
+		}
+		// Strings on their way to a STRING column go in as they stand: the scanner
+		// has found them to be valid JSON.
+		if c.copies && (sp.kind == str || sp.kind == strEsc) && !(c.isID && sp.end-sp.start == 2) {
+			dst = append(dst, c.key...)
+			dst = append(dst, m.s.b[sp.start:sp.end]...)
+			dst = append(dst, ',')
+			continue
 		}
 		mark := len(dst)
 		dst = append(dst, c.key...)
@@ -172,11 +174,13 @@ func (m *Mapper) message(p *plan) {
 	dst := m.out.Buf()
 	for i := range p.columns {
 		c := &p.columns[i]
-		if c.copies {
-			if sp := m.find(c.leading); sp.kind == str && !(c.isID && sp.end-sp.start == 2) {
-				dst = appendLengthed(appendTag(dst, c.tag), m.s.b[sp.start+1:sp.end-1])
-				continue
-			}
+		sp := m.find(c.leading)
+		if sp.kind == absent && c.isNull {
+			continue
+		}
+		if c.copies && sp.kind == str && !(c.isID && sp.end-sp.start == 2) {
+			dst = appendLengthed(appendTag(dst, c.tag), m.s.b[sp.start+1:sp.end-1])
+			continue
 		}
 		if dst = m.column(dst, c, &result); m.refused(c, &result) {
 			return

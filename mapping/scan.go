@@ -74,8 +74,12 @@ func (s *scanner) note(code, what string, at int) {
 	}
 }
 
+// at reports whether c stands at b[i]. One comparison keeps i within b.
+func at(b []byte, i int, c byte) bool { return uint(i) < uint(len(b)) && b[i] == c }
+
+// space returns the index of the first byte from i on that is no white space.
 func space(b []byte, i int) int {
-	for i < len(b) && b[i] <= ' ' && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
+	for uint(i) < uint(len(b)) && b[i] <= ' ' && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
 		i++
 	}
 	return i
@@ -88,11 +92,11 @@ func (s *scanner) value(i int, n *node) int {
 		if n.shape {
 			s.shapeDup = true
 		} else {
-			s.note(CodeDuplicateKey, n.path, i)
+			s.note(CodeDuplicateKey, n.path, space(s.b, i))
 		}
 		return s.skip(i)
 	}
-	if i >= len(s.b) {
+	if uint(i) >= uint(len(s.b)) {
 		return s.fail(CodeNotJSON, "the text ends where a value should stand", i)
 	}
 	var k kind
@@ -100,7 +104,7 @@ func (s *scanner) value(i int, n *node) int {
 	switch s.b[i] {
 	case '"':
 		k = str
-		if end = plainEnd(s.b, i+1); end < len(s.b) && s.b[end] == '"' {
+		if end = plainEnd(s.b, i+1); at(s.b, end, '"') {
 			end++
 			break
 		}
@@ -118,6 +122,8 @@ func (s *scanner) value(i int, n *node) int {
 		k, end = falseLit, s.literal(i, "false")
 	case 'n':
 		k, end = null, s.literal(i, "null")
+	case ' ', '\n', '\t', '\r':
+		return s.value(space(s.b, i), n)
 	default:
 		k, end = number, s.number(i)
 	}
@@ -130,13 +136,13 @@ func (s *scanner) value(i int, n *node) int {
 
 // skip scans the value at i and notes nothing.
 func (s *scanner) skip(i int) int {
-	if i >= len(s.b) {
+	if uint(i) >= uint(len(s.b)) {
 		return s.fail(CodeNotJSON, "the text ends where a value should stand", i)
 	}
 	switch s.b[i] {
 	case '"':
 		end := plainEnd(s.b, i+1)
-		if end < len(s.b) && s.b[end] == '"' {
+		if at(s.b, end, '"') {
 			return end + 1
 		}
 		end, _ = s.text(end)
@@ -151,6 +157,8 @@ func (s *scanner) skip(i int) int {
 		return s.literal(i, "false")
 	case 'n':
 		return s.literal(i, "null")
+	case ' ', '\n', '\t', '\r':
+		return s.skip(space(s.b, i))
 	}
 	return s.number(i)
 }
@@ -165,18 +173,19 @@ func (s *scanner) object(i int, n *node) int {
 	if n != nil && len(n.edges) == 0 {
 		n = nil
 	}
-	i = space(b, i)
-	if i < len(b) && b[i] == '}' {
+	if i = space(b, i); at(b, i, '}') {
 		s.depth--
 		return i + 1
 	}
 	for {
-		if i >= len(b) || b[i] != '"' {
-			return s.fail(CodeNotJSON, "a key in double quotes should stand here", i)
+		if !at(b, i, '"') {
+			if i = space(b, i); !at(b, i, '"') {
+				return s.fail(CodeNotJSON, "a key in double quotes should stand here", i)
+			}
 		}
 		key := i + 1
 		esc := false
-		if i = plainEnd(b, key); i < len(b) && b[i] == '"' {
+		if i = plainEnd(b, key); at(b, i, '"') {
 			i++
 		} else if i, esc = s.text(i); i < 0 {
 			return -1
@@ -185,37 +194,29 @@ func (s *scanner) object(i int, n *node) int {
 		if n != nil {
 			child = n.child(b, key, i-1, esc)
 		}
-		if i < len(b) && b[i] != ':' {
-			i = space(b, i)
-		}
-		if i >= len(b) || b[i] != ':' {
-			return s.fail(CodeNotJSON, "a colon should stand here", i)
-		}
-		if i++; i < len(b) && b[i] <= ' ' {
-			i = space(b, i)
+		if !at(b, i, ':') {
+			if i = space(b, i); !at(b, i, ':') {
+				return s.fail(CodeNotJSON, "a colon should stand here", i)
+			}
 		}
 		if child != nil {
-			i = s.value(i, child)
+			i = s.value(i+1, child)
 		} else {
-			i = s.skip(i)
+			i = s.skip(i + 1)
 		}
 		if i < 0 {
 			return -1
 		}
-		if i < len(b) && b[i] <= ' ' {
-			i = space(b, i)
-		}
-		if i < len(b) && b[i] == ',' {
-			if i++; i < len(b) && b[i] <= ' ' {
-				i = space(b, i)
+		if !at(b, i, ',') {
+			if i = space(b, i); at(b, i, '}') {
+				s.depth--
+				return i + 1
 			}
-			continue
+			if !at(b, i, ',') {
+				return s.fail(CodeNotJSON, "a comma or a closing brace should stand here", i)
+			}
 		}
-		if i < len(b) && b[i] == '}' {
-			s.depth--
-			return i + 1
-		}
-		return s.fail(CodeNotJSON, "a comma or a closing brace should stand here", i)
+		i++
 	}
 }
 
@@ -262,20 +263,24 @@ const (
 
 // stops marks, in the high bit of each byte, the bytes of w that end the easy
 // part of a string: a quote, a backslash, a control character or a byte outside
-// ASCII. Only the lowest mark is to be trusted: the subtractions may borrow from
-// higher bytes and mark too many of them, never lower ones.
+// ASCII. Flipping the second bit puts the quote next to the control characters, so
+// that one subtraction finds both. Only the lowest mark is to be trusted: the
+// subtractions may borrow from higher bytes and mark too many of them, never lower
+// ones.
 func stops(w uint64) uint64 {
-	quote, slash := w^'"'*lows, w^'\\'*lows
-	return ((quote - lows) | (slash - lows) | (w - ' '*lows) | w) & highs
+	low, slash := w^2*lows, w^'\\'*lows
+	return ((low - '!'*lows) | (slash - lows) | w) & highs
 }
 
 // plainEnd returns the index of the first byte from i on that is not an easy
-// part of a string, or one within eight bytes of the end of b.
+// part of a string, or one within eight bytes of the end of b. The condition of the
+// loop spares the slice its checks.
 func plainEnd(b []byte, i int) int {
-	for ; i+8 <= len(b); i += 8 {
-		if stop := stops(binary.LittleEndian.Uint64(b[i:])); stop != 0 {
+	for i >= 0 && i <= len(b)-8 {
+		if stop := stops(binary.LittleEndian.Uint64(b[i : i+8])); stop != 0 {
 			return i + bits.TrailingZeros64(stop)>>3
 		}
+		i += 8
 	}
 	return i
 }
@@ -360,8 +365,8 @@ func hex4(b []byte, i int) rune {
 }
 
 func (s *scanner) literal(i int, want string) int {
-	if end := i + len(want); end <= len(s.b) && string(s.b[i:end]) == want {
-		return end
+	if i >= 0 && i <= len(s.b)-len(want) && string(s.b[i:i+len(want)]) == want {
+		return i + len(want)
 	}
 	if name := notFinite(s.b[i:], false); name != "" { // nan begins like null
 		return s.number(i)

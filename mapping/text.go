@@ -128,11 +128,12 @@ func appendSnake(dst, name []byte) []byte {
 	for i := 0; i < len(name); {
 		r, size := utf8.DecodeRune(name[i:])
 		i += size
-		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.Is(unicode.M, r) {
+		switch {
+		case 'a' <= r && r <= 'z': // most runes, and nothing to look up
+		case r == ' ', !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.Is(unicode.M, r):
 			prev, gap = 0, true
 			continue
-		}
-		if prev != 0 && unicode.IsUpper(r) {
+		case prev != 0 && unicode.IsUpper(r):
 			next, _ := utf8.DecodeRune(name[i:])
 			gap = !unicode.IsUpper(prev) || unicode.IsLower(next)
 		}
