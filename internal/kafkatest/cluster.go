@@ -59,7 +59,7 @@ func Run(ctx context.Context, dir string, o Options) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context, rt runtime, o Options) error {
-	sec, err := newSecurity(c.dir, o)
+	sec, err := NewSecurity(c.dir, o)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (c *Cluster) Security() Security { return c.security }
 
 // ClientOpts returns the options with which a kgo client connects.
 func (c *Cluster) ClientOpts() []kgo.Opt {
-	return append(c.security.opts(), kgo.SeedBrokers(c.Brokers()...))
+	return append(c.security.ClientOpts(), kgo.SeedBrokers(c.Brokers()...))
 }
 
 // Kill ends broker i with SIGKILL, like a crash, and waits until it has ended. It
@@ -240,7 +240,7 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 }
 
 func (c *Cluster) waitNode(ctx context.Context, n *node) error {
-	opts := append(c.security.opts(),
+	opts := append(c.security.ClientOpts(),
 		kgo.SeedBrokers(n.client.addr()),
 		kgo.DialTimeout(2*time.Second),
 		kgo.RequestRetries(0),

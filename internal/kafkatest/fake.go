@@ -36,7 +36,7 @@ func StartFake(t testing.TB, o Options) Broker {
 	if err := o.validate(); err != nil {
 		t.Fatal(err)
 	}
-	sec, err := newSecurity(t.TempDir(), o)
+	sec, err := NewSecurity(t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,12 +51,7 @@ func StartFake(t testing.TB, o Options) Broker {
 	if o.Private {
 		f.opts = append(f.opts, kfake.DataDir(t.TempDir()))
 	}
-	if sec.certs != nil {
-		f.opts = append(f.opts, kfake.TLS(sec.certs.serverConfig(o.ClientCert)))
-	}
-	if sec.Mechanism != "" {
-		f.opts = append(f.opts, kfake.EnableSASL(), kfake.Superuser(sec.Mechanism, sec.Username, sec.Password))
-	}
+	f.opts = append(f.opts, sec.FakeOpts()...)
 	f.startOnFreePorts(t, o.brokers())
 	t.Cleanup(f.stop)
 	return f
@@ -104,7 +99,7 @@ func (f *fake) Apache() bool       { return false }
 func (f *fake) Security() Security { return f.security }
 func (f *fake) Cluster() *Cluster  { return nil }
 func (f *fake) ClientOpts() []kgo.Opt {
-	return append(f.security.opts(), kgo.SeedBrokers(f.Addrs()...))
+	return append(f.security.ClientOpts(), kgo.SeedBrokers(f.Addrs()...))
 }
 
 func (f *fake) Fake() *kfake.Cluster {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -52,7 +53,9 @@ type Security struct {
 	mtls  bool
 }
 
-func newSecurity(dir string, o Options) (Security, error) {
+// NewSecurity returns what o asks of clients. With TLS it makes certificates, as files
+// in dir.
+func NewSecurity(dir string, o Options) (Security, error) {
 	s := Security{mtls: o.ClientCert}
 	if o.TLS {
 		certs, err := newCertificates(dir)
@@ -71,8 +74,21 @@ func newSecurity(dir string, o Options) (Security, error) {
 	return s, nil
 }
 
-// opts returns what a kgo client needs to connect.
-func (s Security) opts() []kgo.Opt {
+// FakeOpts returns the options of a kfake cluster that asks this of its clients. It
+// cannot ask for OAUTHBEARER.
+func (s Security) FakeOpts() []kfake.Opt {
+	var opts []kfake.Opt
+	if s.certs != nil {
+		opts = append(opts, kfake.TLS(s.certs.serverConfig(s.mtls)))
+	}
+	if s.Mechanism != "" {
+		opts = append(opts, kfake.EnableSASL(), kfake.Superuser(s.Mechanism, s.Username, s.Password))
+	}
+	return opts
+}
+
+// ClientOpts returns what a kgo client needs to connect, besides addresses.
+func (s Security) ClientOpts() []kgo.Opt {
 	var opts []kgo.Opt
 	if s.certs != nil {
 		opts = append(opts, kgo.DialTLSConfig(&tls.Config{
