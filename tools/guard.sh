@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: guard.sh [REF]. Compares the processor time per row of the bridge in the
 # working tree with that of a commit, in turns on one machine: 200,000 events over gRPC
-# with TLS, a few rounds. Without REF that is HEAD, or its parent where nothing has
+# with TLS, nine rounds. Without REF that is HEAD, or its parent where nothing has
 # changed since. It reports and does not fail, also where there is nothing to compare
 # with. It takes at most two minutes.
 set -uo pipefail
@@ -28,7 +28,7 @@ build "$work/before" "$work/old" || skip "$about does not build"
 if cmp -s "$work/new" "$work/old"; then skip "the program is the same as that of $about"; fi
 
 timeout "$(left)" go -C bench build -o "$work/bench" . || skip "bench does not build"
-timeout -k 5 "$(left)" "$work/bench" versions --bridge "$work/new" --against "$work/old" --rounds 5 --events 200000 \
+timeout -k 5 "$(left)" "$work/bench" versions --bridge "$work/new" --against "$work/old" --rounds 9 --events 200000 \
 	--transport grpc --tls >"$work/report" 2>"$work/log" || { tail -3 "$work/log"; skip "the comparison did not end, see above"; }
 sed -n '/^ *topic/,/^ *grpc *new/p' "$work/report"
 verdict=$(sed -n 's/^verdict: //p' "$work/report")
