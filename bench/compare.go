@@ -20,6 +20,7 @@ type figures struct {
 	PerCPU     float64 `json:"rows_per_cpu_second"`
 	CPUMicros  float64 `json:"cpu_us_per_row"`
 	RowBytes   float64 `json:"bytes_per_row,omitempty"`
+	EventBytes float64 `json:"bytes_per_event,omitempty"` // uncompressed, with key and headers
 	BatchRows  float64 `json:"rows_per_write,omitempty"`
 	Ack        float64 `json:"mean_ack_seconds,omitempty"`
 	FirstRow   float64 `json:"first_row_seconds,omitempty"` // from the start of the process
@@ -190,6 +191,7 @@ func (all comparisons) String() string {
 type delivery struct {
 	topic     string
 	events    int
+	rejects   int        // of them, which become dead letters
 	to        *workspace // the rig's if nil
 	transport string
 	sets, env []string
@@ -230,7 +232,8 @@ func (r *rig) deliver(ctx context.Context, d delivery) (f figures, err error) {
 	}
 	var at [2]cpuTimes
 	var scraped [2]*metrics
-	for i, n := range []int{warm(d.events), cmp.Or(d.until, d.events)} {
+	all := d.events - d.rejects
+	for i, n := range []int{warm(all), cmp.Or(d.until, all)} {
 		if err := d.to.wait(ctx, n); err != nil {
 			return f, err
 		}
@@ -244,18 +247,21 @@ func (r *rig) deliver(ctx context.Context, d delivery) (f figures, err error) {
 	since := func(name string) float64 { return scraped[1].sum(name) - scraped[0].sum(name) }
 	// What was read before does not count as work done, nor does what is still to be
 	// written: doubt counts against the bridge.
-	rows := since("bridge_rows_delivered_total")
-	done := min(rows, since("bridge_events_read_total"))
+	rows, read := since("bridge_rows_delivered_total"), since("bridge_events_read_total")
+	done := min(rows+since("bridge_dead_letters_total"), read)
 	if done < float64(d.events)/8 {
 		return f, fmt.Errorf("the bridge had read all but %.0f of %d events before it was warm; take more --events, or lower delivery.max_buffered with --set", done, d.events)
 	}
 	f = newFigures(int(done), at[0], at[1])
 	f.FirstRow, f.Bound = first.Seconds(), float64(d.bound)
-	f.RowBytes = since("bridge_rows_delivered_bytes_total") / rows
+	f.RowBytes, f.EventBytes = since("bridge_rows_delivered_bytes_total")/rows, since("bridge_events_read_bytes_total")/read
 	if writes := since("bridge_ack_latency_seconds_count"); writes > 0 {
 		f.BatchRows, f.Ack = rows/writes, since("bridge_ack_latency_seconds_sum")/writes
 	}
-	if err := d.to.wait(ctx, d.events); err != nil {
+	if err := d.to.wait(ctx, all); err != nil {
+		return f, err
+	}
+	if err := b.deadLetters(ctx, d.rejects); err != nil {
 		return f, err
 	}
 	_, peak, err := memoryOf(b.pid)
@@ -263,7 +269,27 @@ func (r *rig) deliver(ctx context.Context, d delivery) (f figures, err error) {
 		return f, err
 	}
 	f.PeakMemory = float64(peak)
-	return f, d.to.complete(ctx, d.events)
+	return f, d.to.complete(ctx, all)
+}
+
+// deadLetters waits until the dead-letter topic has acknowledged n of them.
+func (b *running) deadLetters(ctx context.Context, n int) error {
+	for n > 0 {
+		m, err := b.scrape(ctx)
+		if err != nil {
+			return err
+		}
+		switch got := int(m.sum("bridge_dead_letters_total")); {
+		case got > n:
+			return fmt.Errorf("the bridge wrote %d dead letters for %d events", got, n)
+		case got == n:
+			return nil
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("waiting for %d dead letters, of which there are %.0f: %w", n, m.sum("bridge_dead_letters_total"), err)
+		}
+	}
+	return nil
 }
 
 // complete wants every event in the table, once.

@@ -65,6 +65,7 @@ type options struct {
 	against    string
 	profile    string
 	peers      []string // files
+	lines      []string // of costs, by how their names begin
 	sets       []string
 	json       bool
 }
@@ -81,7 +82,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.events, "events", 400_000, "`number` of events in the topic")
 	f.IntVar(&o.rounds, "rounds", 5, "times each subject runs, in turns")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic")
-	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, none, or lz4,none for both in throughput")
+	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, zstd, snappy, gzip or none; lz4,none for both in throughput")
 	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions, acks, bound, integrations: `workspace`, rest or grpc")
 	f.TextVar(&o.ack, "ack", emulator.Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}, "transports, streams, bound: `time` until rows are acknowledged, such as 20ms or p50=150ms,p95=500ms")
 	f.BoolVar(&o.tls, "tls", false, "write rows over TLS")
@@ -105,6 +106,10 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	})
 	f.Func("peer", "peers: `file` that describes a program to compare with; repeatable (default: all of bench/peers)", func(s string) error {
 		o.peers = append(o.peers, s)
+		return nil
+	})
+	f.Func("lines", "costs: the `beginnings` of the lines to measure, such as size,codec zstd (default: all)", func(s string) error {
+		o.lines = strings.Split(s, ",")
 		return nil
 	})
 	f.StringVar(&output, "output", "text", "text or json")
@@ -160,8 +165,13 @@ func (o *options) check(rest []string, output string) error {
 		}
 	}
 	for _, c := range o.codecs {
-		if c != "lz4" && c != "none" {
-			return fmt.Errorf("--codec names %q; take lz4 or none", c)
+		if _, known := codecs[c]; !known {
+			return fmt.Errorf("--codec names %q; take lz4, zstd, snappy, gzip or none", c)
+		}
+	}
+	for _, line := range o.lines {
+		if !slices.ContainsFunc(costLines, func(l costLine) bool { return strings.HasPrefix(l.name, line) }) {
+			return fmt.Errorf("--lines names %q, with which no line begins", line)
 		}
 	}
 	return nil
@@ -183,6 +193,7 @@ Examples:
   go -C bench run . transports --rounds 3
   go -C bench run . throughput --profile cpu.pprof --rounds 1
   go -C bench run . peers --rounds 5
+  go -C bench run . costs --lines size,columns --rounds 3
   go -C bench run . latency --rate 10000
   go -C bench run . scale --groups classic,consumer
   go -C bench run . scale --apache --across 300

@@ -57,6 +57,15 @@ func TestMeasurements(t *testing.T) {
 			t.Errorf("peers %s: got %+v, want rows, a rate, memory and a first row", s.Name, m)
 		}
 	}
+	var costs costsResult
+	if into("costs", &costs); costs.FirstRow == nil || len(costs.Lines) != len(costLines)-1 {
+		t.Errorf("costs: got %d lines, want %d and the first row", len(costs.Lines), len(costLines)-1)
+	}
+	for _, c := range costs.Lines {
+		if len(c.Series) != 2 || c.Series[1].Median.Rows <= 0 || c.Series[1].Median.PerCPU <= 0 || c.Series[1].Runs[0].EventBytes <= 0 || c.Series[1].Ratio[0] <= 0 {
+			t.Errorf("costs %s: got %+v, want rows, a rate, a size and a ratio", c.Name, c.Series)
+		}
+	}
 	var l latencyResult
 	if into("latency", &l); l.Batches == 0 || l.Probes == 0 || l.Ack.P99 < l.Ack.P50 || l.ToRow.P50 < l.Emulator.P50 {
 		t.Errorf("latency is not consistent: %+v", l)

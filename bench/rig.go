@@ -25,6 +25,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/internal/buildtest"
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -37,6 +38,7 @@ type rig struct {
 
 	bridge     string // the binary
 	brokers    []string
+	security   kafkatest.Security // of the brokers
 	stopBroker func() error
 	workspace  *workspace
 	admin      *kgo.Client
@@ -84,7 +86,7 @@ func newRig(ctx context.Context, o *options, screen io.Writer) (_ *rig, err erro
 	if r.brokers, r.stopBroker, err = startBroker(ctx, o, r.dir); err != nil {
 		return nil, err
 	}
-	if r.workspace, err = startWorkspace(ctx, r.dir, o.tls, emulator.Latency{}); err != nil {
+	if r.workspace, err = startWorkspace(ctx, r.dir, emulatorSettings{TLS: o.tls}); err != nil {
 		return nil, err
 	}
 	if r.admin, err = kgo.NewClient(kgo.SeedBrokers(r.brokers...)); err != nil {
@@ -123,6 +125,11 @@ func (r *rig) name(kind string) string {
 
 // topic makes a topic and fills it with events; drop it after its use.
 func (r *rig) topic(ctx context.Context, partitions int, codec string, events int) (name string, err error) {
+	return r.shaped(ctx, partitions, codec, events, shape{})
+}
+
+// shaped makes a topic of events that look different.
+func (r *rig) shaped(ctx context.Context, partitions int, codec string, events int, s shape) (name string, err error) {
 	name = r.name("topic")
 	resp, err := kadm.NewClient(r.admin).CreateTopic(ctx, int32(partitions), 1, nil, name)
 	if err == nil {
@@ -132,7 +139,7 @@ func (r *rig) topic(ctx context.Context, partitions int, codec string, events in
 		return "", fmt.Errorf("creating topic %s: %w", name, err)
 	}
 	began := time.Now()
-	size, err := fill(ctx, r.brokers, name, codec, events)
+	size, err := r.fill(ctx, name, codec, events, s)
 	if err != nil {
 		return "", err
 	}

@@ -31,6 +31,7 @@ var scenarios = []struct {
 }{
 	{"throughput", "a full topic, as fast as possible, in turns with a consumer that only polls and with a naive bridge", throughput},
 	{"peers", "a full topic, in turns with a consumer that only polls and with the programs of bench/peers: processor time per row", peers},
+	{"costs", "what a row costs when events, table, topic, rejects, compression, security or cores differ, line by line beside the usual; and the first row", costs},
 	{"latency", "a steady load: acknowledgement time, and the time from producing to the row", latency},
 	{"memory", "a full topic and a sink that never answers: where resident memory ends", stalledSink},
 	{"partitions", "the same topic in 1, 4, 64 and 256 partitions: processor time per row and memory", partitions},
@@ -191,7 +192,7 @@ type terms struct {
 // are full at both ends, so what is read and what is written is the same.
 func (r *rig) withAcks(ctx context.Context, t terms, ways []delivery, names ...string) (c comparison, err error) {
 	events := r.o.events * min(t.partitions, 4) * 3 / 4
-	w, err := startWorkspace(ctx, r.dir, r.o.tls, t.ack)
+	w, err := startWorkspace(ctx, r.dir, emulatorSettings{TLS: r.o.tls, Ack: t.ack})
 	if err != nil {
 		return c, err
 	}

@@ -41,7 +41,8 @@ func (at atEmulator) reached(transport string) []string {
 
 type emulatorSettings struct {
 	TLS bool             `json:"tls"`
-	Ack emulator.Latency `json:"ack"` // waited before rows are acknowledged
+	Ack emulator.Latency `json:"ack"`           // waited before rows are acknowledged
+	DDL string           `json:"ddl,omitempty"` // makes the table; the default one if empty
 }
 
 // ackInterval is the least time between two acks of a stream: short, so that
@@ -54,7 +55,7 @@ func runEmulator(ctx context.Context, settings []byte) (err error) {
 	if err := json.Unmarshal(settings, &s); err != nil {
 		return fmt.Errorf("reading the role's settings: %w", err)
 	}
-	e, err := emulator.New(emulator.Config{TLS: s.TLS, Latency: s.Ack, AckInterval: ackInterval, MaxRows: 100})
+	e, err := emulator.New(emulator.Config{TLS: s.TLS, DDL: s.DDL, Latency: s.Ack, AckInterval: ackInterval, MaxRows: 100})
 	if err != nil {
 		return err
 	}
@@ -187,8 +188,8 @@ type workspace struct {
 	at atEmulator
 }
 
-func startWorkspace(ctx context.Context, dir string, tls bool, ack emulator.Latency) (*workspace, error) {
-	c, err := startRole(ctx, dir, "emulator", emulatorSettings{TLS: tls, Ack: ack})
+func startWorkspace(ctx context.Context, dir string, s emulatorSettings) (*workspace, error) {
+	c, err := startRole(ctx, dir, "emulator", s)
 	if err != nil {
 		return nil, err
 	}
