@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -179,8 +178,8 @@ type node struct {
 	shape bool   // read only to decide what kind of record this is
 	batch bool   // an array here holds the events of the record, which are counted
 	fold  bool   // keys below are compared without regard to ASCII case
-	edges []edge // by length of key
-	byLen [longKey + 2]uint16
+	edges []edge
+	byLen [][]edge // edges by length of key, longKey for that and more
 	items []item
 }
 
@@ -208,8 +207,7 @@ func (n *node) child(b []byte, from, to int, escaped bool) *node {
 	if uint(l) > 16 || escaped || n.fold || from < 0 || from > len(b)-8 {
 		return n.childSlow(b[from:to], escaped)
 	}
-	i, end := n.byLen[l], n.byLen[l+1]
-	if i == end {
+	if l >= len(n.byLen) || len(n.byLen[l]) == 0 {
 		return nil
 	}
 	head, tail := binary.LittleEndian.Uint64(b[from:from+8]), uint64(0)
@@ -218,8 +216,9 @@ func (n *node) child(b []byte, from, to int, escaped bool) *node {
 	} else {
 		tail = binary.LittleEndian.Uint64(b[to-8:])
 	}
-	for ; i < end; i++ {
-		if e := &n.edges[i]; e.head == head && e.tail == tail {
+	edges := n.byLen[l]
+	for i := range edges {
+		if e := &edges[i]; e.head == head && e.tail == tail {
 			return e.node
 		}
 	}
@@ -240,10 +239,9 @@ func (n *node) childSlow(key []byte, escaped bool) *node {
 
 // childLong compares whole keys.
 func (n *node) childLong(key []byte) *node {
-	l := min(len(key), longKey)
-	for i := n.byLen[l]; i < n.byLen[l+1]; i++ {
-		if n.edges[i].key == string(key) {
-			return n.edges[i].node
+	for _, e := range n.ofLength(len(key)) {
+		if e.key == string(key) {
+			return e.node
 		}
 	}
 	return nil
@@ -251,11 +249,18 @@ func (n *node) childLong(key []byte) *node {
 
 // childFolded compares whole keys with lower-case ones, regardless of case.
 func (n *node) childFolded(key []byte) *node {
-	l := min(len(key), longKey)
-	for i := n.byLen[l]; i < n.byLen[l+1]; i++ {
-		if equalFold(key, n.edges[i].key) {
-			return n.edges[i].node
+	for _, e := range n.ofLength(len(key)) {
+		if equalFold(key, e.key) {
+			return e.node
 		}
+	}
+	return nil
+}
+
+// ofLength returns the edges whose keys may have l bytes.
+func (n *node) ofLength(l int) []edge {
+	if l = min(l, longKey); l < len(n.byLen) {
+		return n.byLen[l]
 	}
 	return nil
 }
@@ -321,22 +326,16 @@ func (n *node) find(s step) *node {
 	return nil
 }
 
-// seal sorts the edges and fills the buckets; no add may follow.
+// seal sorts the edges by length; no add may follow.
 func (n *node) seal() {
-	slices.SortStableFunc(n.edges, func(a, b edge) int { return len(a.key) - len(b.key) })
-	for l := range n.byLen {
-		n.byLen[l] = uint16(len(n.edges))
-	}
-	for i := len(n.edges) - 1; i >= 0; i-- {
-		n.byLen[min(len(n.edges[i].key), longKey)] = uint16(i)
-	}
-	for l := longKey; l >= 0; l-- {
-		n.byLen[l] = min(n.byLen[l], n.byLen[l+1])
-	}
-	for i := range n.edges {
-		e := &n.edges[i]
+	for _, e := range n.edges {
 		e.head, e.tail = keyWords(e.key)
 		e.node.seal()
+		l := min(len(e.key), longKey)
+		for len(n.byLen) <= l {
+			n.byLen = append(n.byLen, nil)
+		}
+		n.byLen[l] = append(n.byLen[l], e)
 	}
 	for _, it := range n.items {
 		it.node.seal()
