@@ -1,10 +1,12 @@
 package mapping_test
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/datafly/bridge/internal/traffic"
 	"github.com/datafly/bridge/mapping"
 )
 
@@ -31,6 +33,48 @@ func TestMaxEventsIsChecked(t *testing.T) {
 	for most, ok := range map[int]bool{-1: false, 0: true, 1: true, 1 << 20: true, 1<<20 + 1: false} {
 		if _, err := mapping.Default().Compile(mapping.Options{Settings: mapping.Settings{MaxEventsPerRecord: most}}); (err == nil) != ok {
 			t.Errorf("MaxEvents %d: got error %v, want it taken: %v", most, err, ok)
+		}
+	}
+}
+
+// An event has the same outcome alone and in a batch: where the scan of the record
+// has kept its values, where it stopped because of a fault before it, and where
+// there are more than it keeps.
+func TestEventsAreTheSameInABatch(t *testing.T) {
+	g := traffic.New(traffic.Config{Seed: 3, MalformedEvery: 90, TombstoneEvery: 7})
+	alone := []string{`{"type":"x","message_id":"1","payload":{"type":"y"}}`, `{"payload":{"type":"w","message_id":"3"}}`,
+		`{"data":{"type":"v","userId":null},"payload":{"event":{"type":"w"},"message_id":"4"},"message_id":"4"}`, `{"payload":{"type":"a","type":"b"}}`, `{"payload":{"type":"a","message_id":"é"},"payload":1}`, `{}`, `1`}
+	var e traffic.Event
+	for range 600 {
+		if g.Next(&e); accepts(e.Value) || e.Kind == "invalid_utf8" || e.Kind == "lone_surrogate" {
+			alone = append(alone, string(e.Value))
+		}
+	}
+	const nested = `{"type":"x","message_id":"2","batch":[1,{"type":"y"}]}` // alone, a row would be a batch
+	for name, o := range map[string]mapping.Options{"reject": {}, "replace": {Settings: mapping.Settings{InvalidUTF8: "replace"}}, "mapped": {Settings: mapping.Settings{Input: "mapped"}}, "consent": {Settings: mapping.Settings{RequireConsent: []string{"analytics"}}}} {
+		w := twinsOf(t, "version: 2\nextends: default\nglobal: {mappings: [{source: [message_id, userId], target: message_id}]}\n", o)
+		// Twice, in another order: what is kept of one record must not reach the next.
+		for range 2 {
+			slices.Reverse(alone)
+			alone := alone
+			if name != "mapped" {
+				alone = slices.Insert(slices.Clone(alone), 20, nested)
+			}
+			var want outcomes
+			for _, a := range alone {
+				out := mapOne(w.protobuf, []byte(a))
+				want.codes, want.rows = append(want.codes, out.codes...), append(want.rows, out.rows...)
+			}
+			for _, around := range [][2]string{{"[", "]"}, {`{"batch":[ `, ` ]}`}} {
+				got := mapOne(w.protobuf, []byte(around[0]+strings.Join(alone, " ,\n ")+around[1]))
+				if !slices.Equal(got.codes, want.codes) || !slices.EqualFunc(got.rows, want.rows, bytes.Equal) {
+					t.Errorf("%s, in %s: got %d outcomes and %d rows, want %d and %d, each the same", name, around, len(got.codes), len(got.rows), len(want.codes), len(want.rows))
+				}
+				broken := mapOne(w.protobuf, []byte(around[0]+strings.Join(alone, ",")+around[1]+"x"))
+				if !slices.Equal(broken.codes, []string{mapping.CodeNotJSON}) {
+					t.Errorf("%s, in %s: got %q for a batch that is no JSON, want one reject", name, around, broken.codes)
+				}
+			}
 		}
 	}
 }

@@ -61,6 +61,9 @@ func (m *Mapper) Map(rec *Record, out Out) {
 	m.record()
 	m.rec, m.out, m.env, m.s.b = nil, nil, nil, nil
 	clear(m.e.members[:cap(m.e.members)]) // they point into the record
+	if cap(m.s.kept) > 2*maxNotes {
+		m.s.kept = nil
+	}
 	if cap(m.clean) > maxKept {
 		m.clean = nil
 	}
@@ -163,7 +166,7 @@ func (m *Mapper) root(rows bool) *node {
 
 // scanAll scans the record as a whole.
 func (m *Mapper) scanAll(root *node) bool {
-	end := m.s.event(0, root)
+	end := m.s.keep(root)
 	if end >= 0 {
 		if end = space(m.s.b, end); end < len(m.s.b) {
 			end = m.s.fail(CodeNotJSON, "something stands after the end of the value", end)
@@ -231,7 +234,7 @@ func (m *Mapper) batch(b span, root *node) {
 		root = m.root(rows) // taking wrappers off may have changed it
 		m.env = surrounding
 		m.forget()
-		end := m.s.event(i, root)
+		end := m.s.again(i, root)
 		if top := m.s.vals[root.id]; top.kind == object {
 			m.event(top)
 		} else if m.s.soft.code != "" {
@@ -274,7 +277,7 @@ func (m *Mapper) event(top span) {
 			return
 		}
 		top = inner
-		m.s.event(int(inner.start), m.m.events.root)
+		m.s.again(int(inner.start), m.m.events.root)
 		if m.s.soft.code != "" {
 			m.soft()
 			return

@@ -53,7 +53,23 @@ type scanner struct {
 	soft     fault
 	shapeDup bool // payload, data, original_event or batch occurs twice
 	events   int  // elements of the array that holds the record's events
+
+	root  *node   // where keep began
+	keeps bool    // the events inside the record are kept
+	spare []span  // vals while one of them is scanned
+	kept  []noted // their values, those of an event behind its own
+	used  int     // notes of kept that again has used
 }
+
+// noted is a value of an event inside a record.
+type noted struct {
+	id int32 // of the node
+	span
+}
+
+// maxNotes bounds the notes of one record, up to those of one event. A hundred
+// events of twenty values fit; the others are scanned a second time.
+const maxNotes = 2048
 
 // event scans the value at i against the trie and returns the index after it,
 // or -1 with s.hard set.
@@ -61,6 +77,58 @@ func (s *scanner) event(i int, root *node) int {
 	clear(s.vals)
 	s.depth, s.hard, s.soft, s.shapeDup, s.events = 0, fault{}, fault{}, false, 0
 	return s.value(space(s.b, i), root)
+}
+
+// keep scans a whole record, and keeps the values of the events inside it for again:
+// of those in a batch, or of the one in a wrapper.
+func (s *scanner) keep(root *node) int {
+	s.root, s.keeps, s.kept, s.used = root, true, s.kept[:0], 0
+	end := s.event(0, root)
+	s.keeps = false
+	return end
+}
+
+// again is event for an event inside the record: kept ones are not scanned a second
+// time.
+func (s *scanner) again(i int, root *node) int {
+	if s.used == len(s.kept) || int(s.kept[s.used].start) != i {
+		return s.event(i, root)
+	}
+	clear(s.vals)
+	s.soft, s.shapeDup = fault{}, false
+	end := int(s.kept[s.used].end)
+	for first := true; s.used < len(s.kept) && (first || s.kept[s.used].id != root.id); first = false {
+		s.vals[s.kept[s.used].id] = s.kept[s.used].span
+		s.used++
+	}
+	return end
+}
+
+// inside scans what may be an event inside the record. One with a fault is the last:
+// it is skipped and scanned a second time, because its faults are not the record's.
+func (s *scanner) inside(i int) int {
+	vals, soft, dup := s.vals, s.soft, s.shapeDup
+	if len(s.spare) != len(vals) {
+		s.spare = make([]span, len(vals))
+	}
+	clear(s.spare)
+	s.vals, s.soft, s.shapeDup, s.keeps = s.spare, fault{}, false, false
+	end := s.value(i, s.root)
+	whole := s.soft.code == "" && !s.shapeDup
+	s.vals, s.soft, s.shapeDup = vals, soft, dup
+	switch {
+	case end < 0:
+		return -1
+	case !whole || len(s.kept) > maxNotes:
+		return s.skip(i)
+	}
+	for id, v := range s.spare {
+		if v.kind != absent {
+			s.kept = append(s.kept, noted{int32(id), v})
+		}
+	}
+	s.keeps = true
+	return end
 }
 
 func (s *scanner) fail(code, what string, at int) int {
@@ -166,13 +234,16 @@ func (s *scanner) skip(i int) int {
 // object scans from behind the opening brace to behind the closing one. A nil
 // node means that nothing inside is read.
 func (s *scanner) object(i int, n *node) int {
+	if n != nil && len(n.edges) == 0 {
+		if s.keeps && n.shape {
+			return s.inside(i - 1)
+		}
+		n = nil
+	}
 	if s.depth++; s.depth > maxDepth {
 		return s.fail(CodeTooDeep, "nested deeper than 1000", i)
 	}
 	b := s.b
-	if n != nil && len(n.edges) == 0 {
-		n = nil
-	}
 	if i = space(b, i); at(b, i, '}') {
 		s.depth--
 		return i + 1
@@ -232,7 +303,9 @@ func (s *scanner) array(i int, n *node) int {
 		return i + 1
 	}
 	for at := 0; ; at++ {
-		if child := n.item(at); child != nil {
+		if child := n.item(at); s.keeps && n != nil && n.batch && len(n.items) == 0 {
+			i = s.inside(i)
+		} else if child != nil {
 			i = s.value(i, child)
 		} else {
 			i = s.skip(i)

@@ -124,7 +124,7 @@ func unknownKeys(n int) (out [][]byte) {
 	return out
 }
 
-// escapedKeys spells the first letter of every key as an escape.
+// escapedKeys writes the first character of many keys as an escape.
 func escapedKeys(events [][]byte) (out [][]byte) {
 	for _, e := range events {
 		for _, key := range []string{"type", "event", "message_id", "user_id", "timestamp", "context", "page", "url", "properties", "campaign", "device", "geo"} {
