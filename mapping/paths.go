@@ -1,7 +1,6 @@
 package mapping
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strconv"
@@ -352,7 +351,7 @@ func keyWords(key string) (head, tail uint64) {
 }
 
 // isBOM reports whether b begins with the UTF-8 byte order mark.
-func isBOM(b []byte) bool { return bytes.HasPrefix(b, []byte("\xef\xbb\xbf")) }
+func isBOM(b []byte) bool { return len(b) > 2 && b[0] == 0xef && b[1] == 0xbb && b[2] == 0xbf }
 
 // resolveColumns decides, for every target of every section, whether the
 // column is sent, how it is spelt and what type it has.
