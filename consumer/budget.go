@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Budget bounds, in bytes, the events that groups have polled and not yet
@@ -23,6 +24,9 @@ import (
 // groups deliver.
 //
 // An event that is larger than the share is admitted alone.
+//
+// Below these bounds a group holds at most 16 MiB of partitions that deliver within
+// 40 ms: more would not be delivered sooner. What slower partitions hold comes on top.
 //
 // A Budget is safe for concurrent use.
 type Budget struct {
@@ -69,8 +73,16 @@ func (b *Budget) signalAll() {
 type groupBudget struct {
 	*Budget
 	own   atomic.Int64  // bytes that the group holds
+	slow  atomic.Int64  // of them, bytes of partitions that deliver slowly; recent
 	freed chan struct{} // holds one token when there may be room again
 }
+
+// promptHeld is how many bytes a group holds at most of partitions that deliver
+// within promptDelivery.
+const (
+	promptHeld     = 16 << 20
+	promptDelivery = 40 * time.Millisecond
+)
 
 func (b *Budget) group() *groupBudget {
 	return &groupBudget{Budget: b, freed: make(chan struct{}, 1)}
@@ -131,6 +143,7 @@ func (g *groupBudget) give(n int64) {
 func (g *groupBudget) room() int64 {
 	even, own, used := g.even(), g.own.Load(), g.used.Load()
 	room := max(min(even-own, g.most-used), min(2*even-own, g.limit-used))
+	room = min(room, promptHeld+g.slow.Load()-own)
 	if own == 0 {
 		room = max(room, 1)
 	}
@@ -149,13 +162,14 @@ func (g *groupBudget) prefetch() int64 {
 
 // wait returns when there is room, or with the context's error. Not polling is
 // the backpressure: the client stops fetching when its own small buffer is full,
-// and heartbeats and rebalances continue. It calls divided before each pause: the
-// share may have changed.
-func (g *groupBudget) wait(ctx context.Context, divided func()) error {
+// and heartbeats and rebalances continue. It calls look before each pause: the
+// share may have changed, and which partitions are slow.
+func (g *groupBudget) wait(ctx context.Context, look func()) error {
 	for g.room() <= 0 {
-		divided()
+		look()
 		select {
 		case <-g.freed:
+		case <-time.After(promptDelivery):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

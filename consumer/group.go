@@ -234,10 +234,18 @@ func (g *Group) options() ([]kgo.Opt, error) {
 // poll hands what is fetched to the partitions. It never waits for a sink: when the
 // budget is spent it stops polling, which stops the fetching.
 func (g *Group) poll(ctx context.Context) error {
-	var cost float64 // of a record, by the budget; recent
+	var cost float64     // of a record, by the budget; recent
+	var looked time.Time // for slow partitions
+	look := func() {
+		g.updateFetchSizes()
+		if now := time.Now(); now.Sub(looked) >= promptDelivery/2 {
+			looked = now
+			g.budget.slow.Store(g.heldBySlow(now))
+		}
+	}
 	for {
 		g.polled.Store(time.Now().UnixNano())
-		if err := g.budget.wait(ctx, g.updateFetchSizes); err != nil {
+		if err := g.budget.wait(ctx, look); err != nil {
 			return err
 		}
 		// An idle topic must not look like a loop that is stuck.
@@ -245,7 +253,7 @@ func (g *Group) poll(ctx context.Context) error {
 		fetches := g.cl.PollRecords(polling, g.maxPoll(cost))
 		cancel()
 		counted := g.limiter.Polled(g.cl)
-		g.updateFetchSizes()
+		look()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -343,6 +351,14 @@ func (g *Group) partitions() []*partition {
 	return slices.Collect(maps.Values(g.parts))
 }
 
+// heldBySlow returns the bytes that partitions hold which deliver slowly.
+func (g *Group) heldBySlow(now time.Time) (sum int64) {
+	for _, p := range g.partitions() {
+		sum += p.heldIfSlow(now)
+	}
+	return sum
+}
+
 func (g *Group) share() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -382,8 +398,8 @@ func (g *Group) plan() memory.Plan {
 // fetchSizes returns how many bytes to request of a broker at a time, and of each
 // partition. They shrink with the number of groups that share the budget.
 func (g *Group) fetchSizes() (total, partition int32) {
-	most := int32(g.plan().FetchMax())
-	return g.limiter.Size(most), g.limiter.Size(min(int32(g.cfg.FetchMaxPartitionBytes), most))
+	total = g.limiter.Size(int32(g.plan().FetchMax()))
+	return total, min(int32(g.cfg.FetchMaxPartitionBytes), total)
 }
 
 // updateFetchSizes applies the fetch sizes. Only the poll loop calls it.

@@ -48,6 +48,7 @@ type partition struct {
 	held         int64           // bytes of pending, in-flight included
 	events       int             // events of pending, in-flight included
 	lastDelivery time.Time       // when something was last delivered
+	slow         bool            // that took longer than promptDelivery
 	paused       bool
 	leaving      bool // pauses no more; see leaveTopic
 	stopped      bool
@@ -202,6 +203,7 @@ func (p *partition) push(recs []*kgo.Record, to kgo.EpochOffset, gap gaps, share
 func (p *partition) release(n int) {
 	var size int64
 	p.mu.Lock()
+	since := p.stillSince()
 	p.events -= n
 	for n > 0 {
 		c := &p.pending[0]
@@ -218,7 +220,9 @@ func (p *partition) release(n int) {
 		}
 	}
 	p.held -= size
-	p.lastDelivery = time.Now()
+	now := time.Now()
+	p.slow = now.Sub(since) > promptDelivery
+	p.lastDelivery = now
 	if p.paused && p.held <= p.g.share()/2 {
 		p.paused = false
 		p.g.resume(p.topic, p.id)
@@ -537,12 +541,28 @@ func (p *partition) stuckFor(now time.Time) (offset int64, still time.Duration) 
 	if len(p.pending) == 0 {
 		return -1, 0
 	}
-	first := p.pending[0]
-	since := first.at
+	return p.pending[0].recs[0].Offset, now.Sub(p.stillSince())
+}
+
+// stillSince returns since when the partition holds events and has delivered none.
+// The caller holds mu.
+func (p *partition) stillSince() time.Time {
+	since := p.pending[0].at
 	if p.lastDelivery.After(since) {
 		since = p.lastDelivery
 	}
-	return first.recs[0].Offset, now.Sub(since)
+	return since
+}
+
+// heldIfSlow returns the bytes that the partition holds if its last delivery took
+// longer than promptDelivery, or the next one has by now; else 0.
+func (p *partition) heldIfSlow(now time.Time) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.pending) == 0 || !p.slow && now.Sub(p.stillSince()) <= promptDelivery {
+		return 0
+	}
+	return p.held
 }
 
 // stuckReason returns what a partition that delivers nothing is waiting for.
