@@ -176,7 +176,7 @@ func verdict(before, after []figures) string {
 // Sizes of delivery.max_buffered: the default, and one that is no limit when 16
 // partitions wait for acknowledgements.
 const (
-	budget     = 64
+	budget     = 96
 	wideBudget = 256
 )
 

@@ -69,12 +69,12 @@ type Delivery struct {
 	// MaxRows and MaxBytes cap one Write in rows and in encoded bytes; a larger row
 	// is written alone. Higher: more throughput per partition, more duplicates
 	// after a crash, and a buffer of MaxBytes for each busy partition.
-	MaxRows  int          `yaml:"max_rows" default:"5000" min:"1" max:"1000000" scope:"integration"`
+	MaxRows  int          `yaml:"max_rows" default:"20000" min:"1" max:"1000000" scope:"integration"`
 	MaxBytes setting.Size `yaml:"max_bytes" default:"4MiB" min:"1KiB" max:"1GiB" scope:"integration"`
 	// MaxBuffered caps the bytes of events polled and not yet durable, over all
 	// partitions; beyond it fetching pauses. A poll may exceed it by one fetch
 	// response.
-	MaxBuffered setting.Size `yaml:"max_buffered" default:"64MiB" min:"1KiB" max:"1024GiB"`
+	MaxBuffered setting.Size `yaml:"max_buffered" default:"96MiB" min:"1KiB" max:"1024GiB"`
 	// Linger is how long a batch that is not full waits for more events. 0: what
 	// arrives during a Write is the next batch. Trade-off: latency for fewer Writes.
 	Linger time.Duration `yaml:"linger" default:"0s" min:"0s" max:"1m"`

@@ -12,8 +12,8 @@ import (
 // The pages publish the formula that the function computes.
 func TestPublishedBound(t *testing.T) {
 	const formula = `2 * (buffered + rows in flight)
-  + 2 * brokers * fetched * 7
-  + 0.2 MiB * partitions + 96 MiB + 2 MiB * (integrations - 1)
+  + 4 * brokers * fetched
+  + 0.2 MiB * partitions + 80 MiB + 2 MiB * (integrations - 1)
 
 buffered       = delivery.max_buffered; half as much again with two integrations or more
 rows in flight = min(partitions * delivery.max_bytes, 0.45 * buffered)
@@ -33,7 +33,7 @@ fetched        = max(kafka.fetch_max_bytes, 64 KiB * integrations)`
 			buffered *= 1.5
 		}
 		rows := min(partitions*float64(p.MaxBytes), 0.45*buffered)
-		want := 2*(buffered+rows) + 2*float64(p.Brokers)*fetched*7 + 0.2*mib*partitions + 96*mib + 2*mib*(integrations-1)
+		want := 2*(buffered+rows) + 4*float64(p.Brokers)*fetched + 0.2*mib*partitions + 80*mib + 2*mib*(integrations-1)
 		if got := float64(p.Bound()); got < want-mib || got > want+mib {
 			t.Errorf("%+v: got a bound of %.1f MiB, the formula has %.1f", p, got/mib, want/mib)
 		}

@@ -21,13 +21,13 @@ const mebi = 1 << 20
 const (
 	// Ratio is how much larger than on the wire fetched events may be. Answers that
 	// decompress to more are fetched in smaller pieces.
-	Ratio = 7
+	Ratio = 2
 	// perPartition is the goroutine, mapper, connection and share of batches of one
 	// partition.
 	perPartition = mebi / 5
 	// base is the memory of an idle process with one integration, and perIntegration
 	// that of each further one: its Kafka clients, goroutines and metrics.
-	base           = 96 * mebi
+	base           = 80 * mebi
 	perIntegration = 2 * mebi
 	// fetchFloor is the least that a client requests from a broker at a time, where
 	// many integrations share the process. An event that is larger arrives all the

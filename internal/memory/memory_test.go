@@ -15,7 +15,7 @@ const mib = 1 << 20
 
 // defaults are those of the configuration, with one broker.
 func defaults(partitions int) memory.Plan {
-	return memory.Plan{MaxBuffered: 64 * mib, MaxBytes: 4 * mib, FetchMaxBytes: 4 * mib, Brokers: 1, Partitions: partitions}
+	return memory.Plan{MaxBuffered: 96 * mib, MaxBytes: 4 * mib, FetchMaxBytes: 4 * mib, Brokers: 1, Partitions: partitions}
 }
 
 // shared are the defaults for several integrations, with one broker.
@@ -27,8 +27,8 @@ func shared(integrations, partitions int) memory.Plan {
 
 // One integration needs what a bridge without others needs.
 func TestBoundOfOneIntegration(t *testing.T) {
-	for partitions, want := range map[int]int64{4: 313, 16: 341, 300: 398} {
-		if one, none := shared(1, partitions), defaults(partitions); memory.MiB(one.Bound()) != want || one.Bound() != none.Bound() || one.FetchMax() != 4*mib || one.Fetched() != 28*mib {
+	for partitions, want := range map[int]int64{4: 321, 16: 378, 300: 435} {
+		if one, none := shared(1, partitions), defaults(partitions); memory.MiB(one.Bound()) != want || one.Bound() != none.Bound() || one.FetchMax() != 4*mib || one.Fetched() != 8*mib {
 			t.Errorf("%d partitions: got a bound of %d MiB and fetches of %d bytes, want %d MiB and 4 MiB", partitions, memory.MiB(one.Bound()), one.FetchMax(), want)
 		}
 	}
@@ -38,8 +38,8 @@ func TestBoundOfOneIntegration(t *testing.T) {
 // until each has the least that there is.
 func TestFetchesShrinkWithTheIntegrations(t *testing.T) {
 	for _, n := range []int{1, 2, 5, 20, 64} {
-		if got := int64(n) * shared(n, n).Fetched(); got > 28*mib || got < 27*mib {
-			t.Errorf("%d integrations: the clients may hold %d bytes, want 28 MiB", n, got)
+		if got := int64(n) * shared(n, n).Fetched(); got > 8*mib || got < 7*mib {
+			t.Errorf("%d integrations: the clients may hold %d bytes, want 8 MiB", n, got)
 		}
 	}
 	if got := shared(1000, 1000).FetchMax(); got != 64<<10 {
@@ -54,7 +54,7 @@ func TestFetchesShrinkWithTheIntegrations(t *testing.T) {
 func TestTotal(t *testing.T) {
 	one, two := defaults(4), defaults(6)
 	one.MaxBytes, one.Brokers, two.Brokers = 8*mib, 3, 0 // the second has not found them yet
-	want := memory.Plan{MaxBuffered: 64 * mib, MaxBytes: 8 * mib, FetchMaxBytes: 4 * mib, Brokers: 3, Partitions: 10, Integrations: 2}
+	want := memory.Plan{MaxBuffered: 96 * mib, MaxBytes: 8 * mib, FetchMaxBytes: 4 * mib, Brokers: 3, Partitions: 10, Integrations: 2}
 	if got := memory.Total(slices.Values([]memory.Plan{one, two})); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
