@@ -110,7 +110,7 @@ func (w *Writer) Flush(ctx context.Context) error {
 		return nil
 	}
 	err := w.post(ctx)
-	w.rows = w.rows[:0]
+	w.rows = nil
 	return err
 }
 
