@@ -60,6 +60,11 @@ func TestCommandLine(t *testing.T) {
 		{"integrations --integrations 10", "two different numbers"},
 		{"integrations --integrations 1,300", `names "300"`},
 		{"--output xml", `"xml"`},
+		{"rates --rates 50 --acks 1ms,0s --transports rest --pages open", ""},
+		{"rates --rates 50,some", `names "some"`},
+		{"rates --acks 5", `names "5"`},
+		{"rates --transports soap", `names "soap"`},
+		{"rates --pages torn", `names "torn"`},
 	} {
 		_, err := parse(strings.Fields(tc.args), io.Discard)
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
@@ -317,6 +322,10 @@ func TestReports(t *testing.T) {
 			[]string{"as the bridge counts it 1.00 2.00 3.00", "in the emulator 4.00 5.00 6.00", "to the row 7.00 8.00 9.00"}},
 		"memory": {memoryResult{{Partitions: 300, Samples: make([]memorySample, 8), Budget: 16 << 20, Buffered: 15 << 20, Heap: 40 << 20, Stalled: 90 << 20, Growth: 1 << 20, Peak: 99 << 20}},
 			[]string{"300 16 MiB 15 MiB 40 MiB 90 MiB +1 MiB 99 MiB", "RSS with 300 partitions"}},
+		"rates": {ratesResult{
+			{Transport: "grpc", Ack: time.Millisecond, Page: "closed", Rate: 500, Bridge: "old", Runs: []rateFigures{{figures: f, Core: 0.2, Requests: 9}}},
+			{Transport: "grpc", Ack: time.Millisecond, Page: "closed", Rate: 500, Bridge: "new", Runs: []rateFigures{{figures: f, Fetches: 7, RSS: 3 << 20}}, Ratio: [3]float64{0.5, 0.4, 0.6}}},
+			[]string{"grpc 1ms closed 500 old 250.0 20.0 % 9", "7 0.0 ms 0.0 ms 3 MiB 0 % -50.0 % -60.0 % -40.0 %"}},
 		"scale": {scaleResult{{Kind: "classic", Partitions: 8, Members: 2, Rate: 500, Produced: 900, Restarts: []restart{{Exit: time.Second, Moved: 4}}, Takeover: took, Stopped: took, KillTook: took}},
 			[]string{"classic 2 8 500", "1.00 / 2.00 s", "0 of 900"}},
 	} {

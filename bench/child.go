@@ -7,16 +7,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // child is a process that this one started and will stop.
@@ -208,6 +212,7 @@ func inherited() []string {
 // atBroker is what the broker's process reports once it serves.
 type atBroker struct {
 	Addresses []string `json:"addresses"`
+	Control   string   `json:"control"` // counts fetches; empty: it does not
 }
 
 // brokerConfig has groups of the KIP-848 protocol give a silent member up as
@@ -223,32 +228,62 @@ func runBroker(ctx context.Context, _ []byte) error {
 		return fmt.Errorf("starting the in-process kafka: %w", err)
 	}
 	defer fake.Close()
-	if err := report(atBroker{Addresses: fake.ListenAddrs()}); err != nil {
+	var fetches atomic.Int64
+	fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		fake.KeepControl()
+		fetches.Add(1)
+		return nil, nil, false
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listening for the benchmark: %w", err)
+	}
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(fetches.Load()) // the benchmark may have ended
+	})}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }() // ends with Close; waited for below
+	if err := report(atBroker{Addresses: fake.ListenAddrs(), Control: "http://" + listener.Addr().String()}); err != nil {
 		return err
 	}
 	<-ctx.Done()
-	return nil
+	err = server.Close()
+	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
+	return err
 }
 
-// startBroker starts the broker that the options name and returns its addresses
-// and how to stop it.
-func startBroker(ctx context.Context, o *options, dir string) (addresses []string, stop func() error, err error) {
+// fetches returns how many the broker has answered; 0 where it does not count them.
+func (r *rig) fetches(ctx context.Context) (n int, err error) {
+	if r.broker.Control == "" {
+		return 0, nil
+	}
+	text, err := request(ctx, http.MethodGet, r.broker.Control, nil)
+	if err != nil {
+		return 0, err
+	}
+	return n, json.Unmarshal(text, &n)
+}
+
+// startBroker starts the broker that the options name and returns where it is and
+// how to stop it.
+func startBroker(ctx context.Context, o *options, dir string) (at atBroker, stop func() error, err error) {
 	if o.apache {
 		cluster, err := kafkatest.Run(ctx, dir, kafkatest.Options{JVM: []string{"-Xmx1g"}, Config: brokerConfig})
 		if err != nil {
-			return nil, nil, err
+			return at, nil, err
 		}
-		return cluster.Brokers(), cluster.Close, nil
+		return atBroker{Addresses: cluster.Brokers()}, cluster.Close, nil
 	}
 	c, err := startRole(ctx, dir, "broker", nil)
 	if err != nil {
-		return nil, nil, err
+		return at, nil, err
 	}
-	var at atBroker
 	if err := c.read(ctx, &at); err != nil {
-		return nil, nil, fmt.Errorf("%w; stopping it: %w", err, c.stop())
+		return at, nil, fmt.Errorf("%w; stopping it: %w", err, c.stop())
 	}
-	return at.Addresses, c.stop, nil
+	return at, c.stop, nil
 }
 
 // reading is what a consumer needs to know; it travels to the roles as JSON.

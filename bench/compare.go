@@ -196,6 +196,7 @@ type delivery struct {
 	transport string
 	sets, env []string
 	binary    string // the rig's if empty
+	unset     bool   // without the settings of --set
 	until     int    // rows at which the measurement ends; 0: all
 	bound     int64  // the memory to plan with
 	// beside runs beside the bridge from the first row to the last; it gets the

@@ -163,14 +163,14 @@ func (l *load) steady(ctx context.Context, rate int, next func(context.Context))
 	sending := context.WithoutCancel(ctx)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	began := time.Now()
+	began, before := time.Now(), l.sent
 	for l.failed.Load() == nil {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		for due := int64(time.Since(began).Seconds() * float64(rate)); l.sent < due && ctx.Err() == nil; {
+		for due := int64(time.Since(began).Seconds() * float64(rate)); l.sent-before < due && ctx.Err() == nil; {
 			next(sending)
 		}
 	}

@@ -67,6 +67,11 @@ type options struct {
 	peers      []string // files
 	lines      []string // of costs, by how their names begin
 	sets       []string
+	rates      []int
+	acks       []time.Duration
+	transports []string
+	pages      []string
+	given      map[string]bool // flags of the command line
 	json       bool
 }
 
@@ -75,12 +80,12 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		o.what, args = args[0], args[1:]
 	}
-	var codecs, groups, idle, output string
+	var codecs, groups, idle, output, rates, acks, transports, pages string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() { usage(f) }
 	f.IntVar(&o.events, "events", 400_000, "`number` of events in the topic")
-	f.IntVar(&o.rounds, "rounds", 5, "times each subject runs, in turns")
+	f.IntVar(&o.rounds, "rounds", 5, "times each subject runs, in turns; rates: once unless given")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic")
 	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, zstd, snappy, gzip or none; lz4,none for both in throughput")
 	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions, acks, bound, integrations: `workspace`, rest or grpc")
@@ -89,7 +94,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.BoolVar(&o.apache, "apache", false, "use Apache Kafka (needs Java and Maven) instead of the in-process broker of franz-go")
 	f.IntVar(&o.rate, "rate", 0, "latency, scale: `events` per second; 0 takes --load, in scale two for each partition")
 	f.Float64Var(&o.load, "load", 0.5, "latency: `share` of what is delivered while the producer is at its maximum, which is measured first")
-	f.DurationVar(&o.duration, "duration", 15*time.Second, "latency: how long the load lasts once it is steady; integrations: how long each look lasts")
+	f.DurationVar(&o.duration, "duration", 15*time.Second, "latency: how long the load lasts once it is steady; rates: the same, 3s unless given; integrations: how long each look lasts")
 	f.DurationVar(&o.stall, "stall", 20*time.Second, "memory: how long the sink does not answer")
 	f.IntVar(&o.wide, "wide", 300, "memory: partitions of the second topic")
 	f.IntVar(&o.across, "across", 1000, "scale: partitions of the topic")
@@ -98,9 +103,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&idle, "integrations", "1,10,50", "integrations: `numbers` of idle ones, two at least")
 	f.DurationVar(&o.timeout, "timeout", 40*time.Minute, "give up after this time")
 	f.StringVar(&o.bridge, "bridge", "", "`file` of a bridge that is built already (default: build ./cmd/bridge)")
-	f.StringVar(&o.against, "against", "", "versions: `file` of the bridge to compare with")
-	f.StringVar(&o.profile, "profile", "", "throughput: write a processor profile of the bridge's last round to this `file`")
-	f.Func("set", "a `key=value` of the bridge's configuration; repeatable", func(s string) error {
+	f.StringVar(&o.against, "against", "", "versions, rates: `file` of the bridge to compare with")
+	f.StringVar(&o.profile, "profile", "", "throughput, rates: write a processor profile of the bridge's last round to this `file`")
+	f.Func("set", "a `key=value` of the bridge's configuration, in rates not for the bridge of --against; repeatable", func(s string) error {
 		o.sets = append(o.sets, s)
 		return nil
 	})
@@ -112,12 +117,33 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		o.lines = strings.Split(s, ",")
 		return nil
 	})
+	f.StringVar(&rates, "rates", "1000,3000,10000", "rates: `numbers` of events per second")
+	f.StringVar(&acks, "acks", "1ms,30ms,150ms", "rates: `times` until rows are acknowledged")
+	f.StringVar(&transports, "transports", "workspace,grpc", "rates: `names` of transports")
+	f.StringVar(&pages, "pages", "closed,open", "rates: whether somebody looks at the page of live events: closed, open or both; open at the first of --acks only")
 	f.StringVar(&output, "output", "text", "text or json")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
 	o.codecs, o.groups = strings.Split(codecs, ","), strings.Split(groups, ",")
+	o.transports, o.pages = strings.Split(transports, ","), strings.Split(pages, ",")
+	o.given = map[string]bool{}
+	f.Visit(func(f *flag.Flag) { o.given[f.Name] = true })
 	o.json = output == "json"
+	for _, text := range strings.Split(rates, ",") {
+		rate, err := strconv.Atoi(text)
+		if err != nil || rate < 1 {
+			return o, fmt.Errorf("--rates names %q; take numbers of events per second", text)
+		}
+		o.rates = append(o.rates, rate)
+	}
+	for _, text := range strings.Split(acks, ",") {
+		ack, err := time.ParseDuration(text)
+		if err != nil || ack < 0 {
+			return o, fmt.Errorf("--acks names %q; take times such as 30ms", text)
+		}
+		o.acks = append(o.acks, ack)
+	}
 	for _, n := range strings.Split(idle, ",") {
 		count, err := strconv.Atoi(n)
 		if err != nil || count < 1 || count > 250 {
@@ -159,6 +185,16 @@ func (o *options) check(rest []string, output string) error {
 	case output != "text" && output != "json":
 		return fmt.Errorf("--output is %q; take text or json", output)
 	}
+	for _, name := range o.transports {
+		if protocols[name] == "" {
+			return fmt.Errorf("--transports names %q; take of workspace, rest and grpc", name)
+		}
+	}
+	for _, page := range o.pages {
+		if page != "open" && page != "closed" {
+			return fmt.Errorf("--pages names %q; take closed, open or both", page)
+		}
+	}
 	for _, kind := range o.groups {
 		if !slices.Contains(groupKinds, kind) {
 			return fmt.Errorf("--groups names %q; take of %s", kind, strings.Join(groupKinds, ", "))
@@ -195,6 +231,7 @@ Examples:
   go -C bench run . peers --rounds 5
   go -C bench run . costs --lines size,columns --rounds 3
   go -C bench run . latency --rate 10000
+  go -C bench run . rates --rates 3000 --acks 1ms --against old/bridge --rounds 5
   go -C bench run . scale --groups classic,consumer
   go -C bench run . scale --apache --across 300
   go -C bench run . integrations --duration 60s --transport grpc

@@ -13,7 +13,7 @@ import (
 func TestMeasurements(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	code := bench(t.Context(), []string{"--events", "12000", "--rounds", "1", "--rate", "500", "--duration", "1s", "--stall", "2s",
-		"--wide", "8", "--partitions", "2", "--timeout", "25m", "--output", "json", "--tls", "--across", "8", "--members", "2", "--groups", "classic", "--codec", "lz4,none", "--ack", "5ms", "--integrations", "1,3",
+		"--wide", "8", "--partitions", "2", "--timeout", "25m", "--output", "json", "--tls", "--across", "8", "--members", "2", "--groups", "classic", "--codec", "lz4,none", "--ack", "5ms", "--rates", "200,400", "--acks", "1ms,5ms", "--integrations", "1,3",
 		// The topic is small: read little ahead, and give hung requests up soon.
 		"--set", "delivery.max_rows=500", "--set", "delivery.max_buffered=4MiB", "--set", "zerobus.timeout=2s"}, &stdout, &stderr)
 	if code != 0 {
@@ -81,6 +81,15 @@ func TestMeasurements(t *testing.T) {
 	var n neighboursResult
 	if into("neighbours", &n); len(n.Alone) != 1 || n.Alone[0] <= 0 || len(n.Beside) != 1 || n.Beside[0] <= 0 {
 		t.Errorf("neighbours is not consistent: %+v", n)
+	}
+	var rates ratesResult
+	if into("rates", &rates); len(rates) != 12 { // two transports, open at the first of two times only, at two rates
+		t.Errorf("got %d lines of rates, want 12", len(rates))
+	}
+	for _, c := range rates {
+		if f := c.Runs[0]; f.CPUMicros <= 0 || f.Requests <= 0 || f.Fetches <= 0 || f.RSS < 1<<20 || f.ToRow.P99 < f.ToRow.P50 {
+			t.Errorf("rates are not consistent: %+v", c)
+		}
 	}
 	var all scaleResult
 	if into("scale", &all); len(all) != 1 {

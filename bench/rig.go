@@ -37,6 +37,7 @@ type rig struct {
 	machine machine
 
 	bridge     string // the binary
+	broker     atBroker
 	brokers    []string
 	security   kafkatest.Security // of the brokers
 	stopBroker func() error
@@ -83,9 +84,10 @@ func newRig(ctx context.Context, o *options, screen io.Writer) (_ *rig, err erro
 	if o.tls {
 		r.machine.Protocol += " with TLS"
 	}
-	if r.brokers, r.stopBroker, err = startBroker(ctx, o, r.dir); err != nil {
+	if r.broker, r.stopBroker, err = startBroker(ctx, o, r.dir); err != nil {
 		return nil, err
 	}
+	r.brokers = r.broker.Addresses
 	if r.workspace, err = startWorkspace(ctx, r.dir, emulatorSettings{TLS: o.tls}); err != nil {
 		return nil, err
 	}
@@ -219,7 +221,11 @@ zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, %s`,
 		return nil, err
 	}
 	args := []string{"run", "--config", file}
-	for _, s := range slices.Concat(to.reached(d.transport), d.sets, r.o.sets) {
+	sets := r.o.sets
+	if d.unset {
+		sets = nil
+	}
+	for _, s := range slices.Concat(to.reached(d.transport), d.sets, sets) {
 		args = append(args, "--set", s)
 	}
 	c, err := start(ctx, r.dir, "bridge", append(inherited(), d.env...), cmp.Or(d.binary, r.bridge), args...)

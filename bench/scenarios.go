@@ -33,6 +33,7 @@ var scenarios = []struct {
 	{"peers", "a full topic, in turns with a consumer that only polls and with the programs of bench/peers: processor time per row", peers},
 	{"costs", "what a row costs when events, table, topic, rejects, compression, security or cores differ, line by line beside the usual; and the first row", costs},
 	{"latency", "a steady load: acknowledgement time, and the time from producing to the row", latency},
+	{"rates", "1,000 to 10,000 events a second at three acknowledgement times: processor time per event, requests, time to the row", rates},
 	{"memory", "a full topic and a sink that never answers: where resident memory ends", stalledSink},
 	{"partitions", "the same topic in 1, 4, 64 and 256 partitions: processor time per row and memory", partitions},
 	{"transports", "an acknowledgement time like the service's: the three transports side by side on 1, 4 and 16 partitions", transports},

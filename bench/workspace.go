@@ -43,6 +43,9 @@ type emulatorSettings struct {
 	TLS bool             `json:"tls"`
 	Ack emulator.Latency `json:"ack"`           // waited before rows are acknowledged
 	DDL string           `json:"ddl,omitempty"` // makes the table; the default one if empty
+	// Probes times the arrival of probes over any transport and address; else only over
+	// the address that times requests.
+	Probes bool `json:"probes"`
 }
 
 // ackInterval is the least time between two acks of a stream: short, so that
@@ -72,6 +75,9 @@ func runEmulator(ctx context.Context, settings []byte) (err error) {
 		err = errors.Join(err, e.Close(within))
 	}()
 	w := &watched{emulator: e, next: e.Handler()}
+	if s.Probes {
+		e.Table(benchTable).OnRows(w.stored)
+	}
 	server := &http.Server{Handler: w.routes(), ReadHeaderTimeout: 10 * time.Second}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -105,7 +111,7 @@ type watched struct {
 // timings are since the last time they were asked for, sorted, in nanoseconds.
 type timings struct {
 	Served   []time.Duration `json:"served"`   // how long each ingest request took the emulator
-	Arrivals []time.Duration `json:"arrivals"` // from producing a probe until its row was about to be acknowledged
+	Arrivals []time.Duration `json:"arrivals"` // from producing a probe until its row was about to be acknowledged; with Probes: was stored
 }
 
 func (w *watched) routes() http.Handler {
@@ -179,6 +185,21 @@ func bareRows(next http.Handler) http.HandlerFunc {
 		inside.Body = io.NopCloser(io.MultiReader(strings.NewReader(`{"table":"`+benchTable+`","records":`), r.Body, strings.NewReader("}")))
 		inside.ContentLength = -1
 		next.ServeHTTP(rw, inside)
+	}
+}
+
+// stored records the arrival of probes among rows.
+func (w *watched) stored(rows []emulator.Row) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, row := range rows {
+		id, _ := row.Value("message_id")
+		if text, ok := strings.CutPrefix(id, probeID); ok {
+			if nanos, err := strconv.ParseInt(text, 10, 64); err == nil {
+				w.arrivals = append(w.arrivals, now.Sub(time.Unix(0, nanos)))
+			}
+		}
 	}
 }
 
