@@ -32,6 +32,7 @@ type Group struct {
 	obs       Observer
 	budget    *groupBudget
 	limiter   *kafka.FetchLimiter
+	pacer     kafka.FetchPacer
 	batches   *batches
 	probe     time.Duration
 	heartbeat time.Duration
@@ -96,6 +97,7 @@ func NewGroup(cfg Config, cluster *Cluster, sink Sink, newMapper func() Mapper, 
 		shared = NewBudget(int64(cfg.MaxBuffered))
 	}
 	g.budget = shared.group()
+	g.conn.Wrap = g.pacer.Wrap
 	g.batches = newBatches(int64(cfg.MaxBytes), func() int64 { return g.budget.even() / 4 })
 	g.limiter = &kafka.FetchLimiter{Room: g.budget.prefetch, Panicked: g.panicked}
 	g.problems.log, g.stuckLog.log, g.commits.log = log, log, log
@@ -261,7 +263,7 @@ func (g *Group) poll(ctx context.Context) error {
 		fetches.EachError(func(topic string, id int32, err error) {
 			failed = g.fetchFailed(topic, id, err) || failed
 		})
-		share, ids, size := g.share(), fetchedTopicIDs(fetches), 0
+		share, ids, size, caughtUp := g.share(), fetchedTopicIDs(fetches), 0, true
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			if len(f.Records) == 0 {
 				return
@@ -270,12 +272,16 @@ func (g *Group) poll(ctx context.Context) error {
 			if p == nil {
 				return // unmarked, so the owner reads it again
 			}
-			p.end.Store(g.cfg.readableEnd(f))
+			end := g.cfg.readableEnd(f)
+			caughtUp = caughtUp && f.Records[len(f.Records)-1].Offset >= end-1
+			p.end.Store(end)
 			p.setTopicID(ids[f.Topic])
 			size += g.arrive(p, f, share)
 		})
 		counted()
-		if n := fetches.NumRecords(); n > 0 {
+		n := fetches.NumRecords()
+		g.pacer.Pace(caughtUp && n < fewRecords)
+		if n > 0 {
 			now := float64(size) / float64(n)
 			cost = max(now, cost+(now-cost)/8) // rises at once, falls slowly
 			g.arrived.Add(int64(n))

@@ -47,6 +47,8 @@ type Connection struct {
 	Isolation string
 	// Dial connects to a broker. Nil: over TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Wrap, if not nil, wraps each connection, above TLS.
+	Wrap func(net.Conn) net.Conn
 }
 
 // Isolation levels.
@@ -77,7 +79,6 @@ func (c *Connection) Options(log *zap.Logger) ([]kgo.Opt, error) {
 		kgo.FetchIsolationLevel(isolation),
 		kgo.MetadataMaxAge(MetadataMaxAge),
 		kgo.MetadataMinAge(250 * time.Millisecond),
-		kgo.DialTimeout(10 * time.Second),
 		// Pushing client metrics to the brokers (KIP-714) would delay a stop; the
 		// bridge's metrics are at /metrics.
 		kgo.DisableClientMetrics(),
@@ -85,16 +86,11 @@ func (c *Connection) Options(log *zap.Logger) ([]kgo.Opt, error) {
 		// is for debugging.
 		kgo.WithLogger(kzap.New(log.Named("kafka"), kzap.LevelFn(level))),
 	}
-	if c.Dial != nil {
-		opts = append(opts, kgo.Dialer(c.Dial))
+	dial, err := c.dialer(log)
+	if err != nil {
+		return nil, err
 	}
-	if c.TLS.Enabled {
-		config, err := c.TLS.Config(log)
-		if err != nil {
-			return nil, err
-		}
-		opts = append(opts, kgo.DialTLSConfig(config))
-	}
+	opts = append(opts, kgo.Dialer(dial))
 	mechanism, err := c.SASL.mechanism()
 	if err != nil {
 		return nil, err
@@ -103,6 +99,33 @@ func (c *Connection) Options(log *zap.Logger) ([]kgo.Opt, error) {
 		opts = append(opts, kgo.SASL(contained{mechanism}))
 	}
 	return opts, nil
+}
+
+// dialer returns how to connect to a broker.
+func (c *Connection) dialer(log *zap.Logger) (func(ctx context.Context, network, addr string) (net.Conn, error), error) {
+	plain := &net.Dialer{Timeout: 10 * time.Second}
+	dial := plain.DialContext
+	if c.TLS.Enabled {
+		config, err := c.TLS.Config(log)
+		if err != nil {
+			return nil, err
+		}
+		// Without a ServerName it takes the host of the address.
+		dial = (&tls.Dialer{NetDialer: plain, Config: config}).DialContext
+	}
+	if c.Dial != nil {
+		dial = c.Dial
+	}
+	if c.Wrap == nil {
+		return dial, nil
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return c.Wrap(conn), nil
+	}, nil
 }
 
 // softwareVersion drops what brokers refuse: KIP-511 allows letters, digits,
