@@ -206,16 +206,16 @@ func (r *rig) launch(ctx context.Context, name string, d delivery, kafka, target
 		return nil, err
 	}
 	text := fmt.Sprintf(`kafka: {brokers: ["%s"], %s}
-zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, %s`,
-		strings.Join(r.brokers, `", "`), kafka, to.URL, emulator.DefaultClientID, emulator.DefaultClientSecret, target)
+zerobus: {workspace_url: "%s", client_id: %s, client_secret: %s, `,
+		strings.Join(r.brokers, `", "`), kafka, to.URL, emulator.DefaultClientID, emulator.DefaultClientSecret)
 	if ca := to.CA; ca != "" {
 		file := filepath.Join(r.dir, name+"-ca.pem")
 		if err := os.WriteFile(file, []byte(ca), 0o600); err != nil {
 			return nil, err
 		}
-		text += fmt.Sprintf(`, ca_file: "%s"`, file)
+		text += fmt.Sprintf(`ca_file: "%s", `, file)
 	}
-	text += fmt.Sprintf("}\nops: {address: \"%s\"}\nlog: {level: warn}\n%s", ops, more)
+	text += fmt.Sprintf("%s}\nops: {address: \"%s\"}\nlog: {level: warn}\n%s", target, ops, more)
 	file := filepath.Join(r.dir, name+".yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
