@@ -90,9 +90,6 @@ const (
 	probeInterval = 30 * time.Second
 	// watchInterval is how often end offsets and missing topics are looked up.
 	watchInterval = 5 * time.Second
-	// fewRecords is from how many records in a poll fetches are not spaced out. Above
-	// 12,000 events a second spaced fetches bring so many, above 80,000 all do.
-	fewRecords = 192
 	// pollTimeout is how long a poll of an idle topic waits.
 	pollTimeout = 10 * time.Second
 )

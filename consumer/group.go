@@ -280,7 +280,7 @@ func (g *Group) poll(ctx context.Context) error {
 		})
 		counted()
 		n := fetches.NumRecords()
-		g.pacer.Pace(caughtUp && n < fewRecords)
+		g.pacer.Polled(n, !caughtUp)
 		if n > 0 {
 			now := float64(size) / float64(n)
 			cost = max(now, cost+(now-cost)/8) // rises at once, falls slowly

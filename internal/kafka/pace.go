@@ -15,13 +15,40 @@ import (
 // 330 answers took most of the processor time.
 const FetchInterval = 15 * time.Millisecond
 
+// fewRecords is up to how many records a second fetches are spaced out. A broker takes 2 to
+// 3 ms over each of them, so beyond that they bring a hundred records and more anyway.
+const fewRecords = 40_000
+
+// paceLook is how long records are counted before that is decided.
+const paceLook = 100 * time.Millisecond
+
 // FetchPacer spaces out the fetches of one client, so that events gather at the
 // brokers. A fetch that a broker has held for that long is not delayed: the first event
 // after a pause of the producers is read at once.
-type FetchPacer struct{ on atomic.Bool }
+type FetchPacer struct {
+	on atomic.Bool
 
-// Pace sets whether fetches are spaced out.
-func (p *FetchPacer) Pace(on bool) { p.on.Store(on) }
+	// Owned by the poll loop.
+	began   time.Time // of the count
+	records int
+}
+
+// Polled is called after each poll with how many records it brought, and whether more of
+// them wait at the brokers: fetches are not spaced out then.
+func (p *FetchPacer) Polled(records int, more bool) {
+	p.records += records
+	now := time.Now()
+	took := now.Sub(p.began)
+	switch {
+	case more:
+		p.on.Store(false)
+	case took < paceLook:
+		return
+	default:
+		p.on.Store(float64(p.records) <= fewRecords*took.Seconds())
+	}
+	p.began, p.records = now, 0
+}
 
 // Wrap is for Connection.Wrap.
 func (p *FetchPacer) Wrap(conn net.Conn) net.Conn { return &pacedConn{Conn: conn, pacer: p} }

@@ -42,7 +42,9 @@ func TestFetchesAreSpacedOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var p kafka.FetchPacer
-				p.Pace(tc.on)
+				if tc.on {
+					p.Polled(1, false)
+				}
 				w := &written{began: time.Now()}
 				conn := p.Wrap(w)
 				for i, text := range tc.writes {
@@ -53,6 +55,55 @@ func TestFetchesAreSpacedOut(t *testing.T) {
 				}
 				if got, want := fmt.Sprint(w.at), fmt.Sprint(tc.want); got != want {
 					t.Errorf("written at %s, want %s", got, want)
+				}
+			})
+		})
+	}
+}
+
+// Fetches are spaced out while few records come, by the rate of the last tenth of a second,
+// and never while more are to be had.
+func TestFetchesAreSpacedOutAtLowRates(t *testing.T) {
+	const ms = time.Millisecond
+	type polls struct {
+		n       int // of them, one after the other
+		every   time.Duration
+		records int // of each
+		more    bool
+	}
+	for name, tc := range map[string]struct {
+		polls []polls
+		want  bool
+	}{
+		"nothing yet":                       {nil, false},
+		"1,000 a second":                    {[]polls{{100, 15 * ms, 15, false}}, true},
+		"39,000 a second, spaced out":       {[]polls{{100, 15 * ms, 585, false}}, true},
+		"39,000 a second, not spaced out":   {[]polls{{100, 2 * ms, 78, false}}, true},
+		"45,000 a second, spaced out":       {[]polls{{100, 15 * ms, 675, false}}, false},
+		"45,000 a second, not spaced out":   {[]polls{{100, 2 * ms, 90, false}}, false},
+		"more are to be had":                {[]polls{{100, 15 * ms, 15, false}, {1, 15 * ms, 15, true}}, false},
+		"the last of them was just read":    {[]polls{{10, 2 * ms, 500, true}, {5, 15 * ms, 15, false}}, false},
+		"the last of them was read before":  {[]polls{{10, 2 * ms, 500, true}, {7, 15 * ms, 15, false}}, true},
+		"many, and then a few after a rest": {[]polls{{100, 2 * ms, 300, false}, {1, time.Second, 1, false}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var p kafka.FetchPacer
+				for _, polls := range tc.polls {
+					for range polls.n {
+						<-time.After(polls.every)
+						p.Polled(polls.records, polls.more)
+					}
+				}
+				w := &written{began: time.Now()}
+				conn := p.Wrap(w)
+				for range 2 {
+					if _, err := conn.Write([]byte{0, 0, 0, 4, 0, 1, 0, 16}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if got := w.at[1] > 0; got != tc.want {
+					t.Errorf("spaced out: %t, want %t", got, tc.want)
 				}
 			})
 		})
