@@ -166,21 +166,23 @@ func read(root fs.FS, name string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// Keeper sets the soft limit of the Go runtime from a plan, from Enforce to
-// Release. It changes nothing where the operator has set GOMEMLIMIT. It is safe
-// for concurrent use.
+// Keeper sets the soft limit of the Go runtime from a plan, and how often garbage is
+// collected, from Enforce to Release. It changes nothing that the operator has set by
+// GOMEMLIMIT or GOGC. It is safe for concurrent use.
 type Keeper struct {
-	cgroup   int64
-	operator bool // GOMEMLIMIT is set
+	cgroup       int64
+	limited      bool // GOMEMLIMIT is set
+	tunedPercent bool // GOGC is set
 
-	mu     sync.Mutex // guards the fields below
-	plan   Plan
-	before int64 // limit before Enforce; 0: not enforced
+	mu      sync.Mutex // guards the fields below
+	plan    Plan
+	before  int64 // limit before Enforce; 0: not enforced
+	percent int   // GOGC as set last; 0: not enforced
 }
 
 // NewKeeper returns a Keeper that enforces nothing yet.
 func NewKeeper() *Keeper {
-	return &Keeper{cgroup: CgroupLimit(), operator: os.Getenv("GOMEMLIMIT") != ""}
+	return &Keeper{cgroup: CgroupLimit(), limited: os.Getenv("GOMEMLIMIT") != "", tunedPercent: os.Getenv("GOGC") != ""}
 }
 
 // Enforce sets the soft limit now and whenever the plan changes. It is for
@@ -188,15 +190,22 @@ func NewKeeper() *Keeper {
 func (k *Keeper) Enforce() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.operator && k.before == 0 {
+	if !k.limited && k.before == 0 {
 		k.before = debug.SetMemoryLimit(k.plan.SoftLimit(k.cgroup))
+	}
+	if !k.tunedPercent && k.percent == 0 {
+		k.watchCollections()
 	}
 }
 
-// Release restores the limit from before Enforce.
+// Release restores the limit from before Enforce, and Go's own GOGC.
 func (k *Keeper) Release() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.percent != 0 {
+		debug.SetGCPercent(100)
+		k.percent = 0
+	}
 	if k.before != 0 {
 		debug.SetMemoryLimit(k.before)
 		k.before = 0
