@@ -2,6 +2,7 @@ package mapping_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,21 @@ func TestManyEventsAreOneReject(t *testing.T) {
 		}
 		if allocs := testing.AllocsPerRun(3, func() { m.Map(recordAt(value), &outcomes{}) }); allocs > 50 {
 			t.Errorf("%s: got %.0f allocations, want a few", name, allocs)
+		}
+	}
+}
+
+// The events of a record are counted where it holds them: another batch, below an
+// object that might be a wrapper, neither lifts the bound nor uses it up.
+func TestTheBatchOfTheRecordIsCounted(t *testing.T) {
+	m := mustCompile(t, "", mapping.Options{Settings: mapping.Settings{MaxEventsPerRecord: 3}}).NewMapper()
+	few, many := `[{"type":"x"},{"type":"y"}]`, `[1,{"type":"x"},3,4]`
+	for _, around := range []string{`{"batch":%s,"payload":{"batch":%s}}`, `{"batch":%s,"data":{"payload":{"batch":%s}}}`, `{"batch":%s,"original_event":{"batch":%[2]s,"batch":%[2]s}}`} {
+		if got := mapOne(m, fmt.Appendf(nil, around, few, many)).codes; !slices.Equal(got, []string{"row", "row"}) {
+			t.Errorf("%s: got %q, want the two rows of the record's batch", around, got)
+		}
+		if got := mapOne(m, fmt.Appendf(nil, around, many, few)).codes; !slices.Equal(got, []string{mapping.CodeTooManyEvents}) {
+			t.Errorf("%s: got %q, want one reject", around, got)
 		}
 	}
 }

@@ -107,7 +107,7 @@ func (s *scanner) again(i int, root *node) int {
 // inside scans what may be an event inside the record. One with a fault is the last:
 // it is skipped and scanned a second time, because its faults are not the record's.
 func (s *scanner) inside(i int) int {
-	vals, soft, dup := s.vals, s.soft, s.shapeDup
+	vals, soft, dup, events := s.vals, s.soft, s.shapeDup, s.events
 	if len(s.spare) != len(vals) {
 		s.spare = make([]span, len(vals))
 	}
@@ -115,7 +115,7 @@ func (s *scanner) inside(i int) int {
 	s.vals, s.soft, s.shapeDup, s.keeps = s.spare, fault{}, false, false
 	end := s.value(i, s.root)
 	whole := s.soft.code == "" && !s.shapeDup
-	s.vals, s.soft, s.shapeDup = vals, soft, dup
+	s.vals, s.soft, s.shapeDup, s.events = vals, soft, dup, events
 	switch {
 	case end < 0:
 		return -1
