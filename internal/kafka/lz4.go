@@ -93,8 +93,9 @@ func unlz4(src []byte, most int) (out []byte, ok bool) {
 }
 
 // appendLZ4Block decompresses a block behind dst. Blocks of a frame have a largest size,
-// in bytes.
+// in bytes, and no byte of a block stands for more than 255.
 func appendLZ4Block(dst, block []byte, largest int) ([]byte, bool) {
+	largest = min(largest, 255*len(block))
 	for room := min(4*len(block), largest); ; room = min(2*room, largest) {
 		dst = slices.Grow(dst, room)
 		n, err := lz4.UncompressBlock(block, dst[len(dst):cap(dst)])

@@ -102,6 +102,19 @@ func TestUnlz4LeavesOtherFrames(t *testing.T) {
 	}
 }
 
+// A small block that is damaged is no reason to make room for the largest one.
+func TestUnlz4MakesRoomForWhatABlockMayHold(t *testing.T) {
+	damaged := []byte{0x04, 0x22, 0x4d, 0x18, 0b0110_0000, 0b0111_0000, 0, 1, 0, 0, 0, 0xf0, 0, 0, 0, 0} // of blocks of 4 MiB
+	unlz4(damaged, 1<<20)
+	if allocs := testing.AllocsPerRun(10, func() {
+		if _, ok := unlz4(damaged, 1<<20); ok {
+			t.Error("it was read")
+		}
+	}); allocs > 10 {
+		t.Errorf("got %.0f allocations, each of twice as much, want those for 255 bytes", allocs)
+	}
+}
+
 func TestDecompressReadsEveryLZ4Frame(t *testing.T) {
 	f := newLimiter(t, 1<<20)
 	text := events(100_000)
