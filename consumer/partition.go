@@ -327,18 +327,23 @@ func (p *partition) fill() {
 	b.topicID = id
 	p.batch = b
 	defer p.enterSplit()
+	// The most that one event became so far. Rows that do not fit into the Write would be
+	// another one, which takes as long.
+	mostRows, mostBytes := 1, 0
 	for _, c := range chunks {
 		if b.observed {
 			b.polled = append(b.polled, polled{len(b.recs), c.at})
 		}
 		for _, rec := range c.recs {
 			// Events that are no rows count, too: many rejects take memory.
-			full := len(b.ends) >= p.g.cfg.MaxRows || int64(len(b.buf)+len(rec.Value)) > int64(p.g.cfg.MaxBytes) || max(len(b.recs), b.events) >= 2*p.g.cfg.MaxRows
+			rows, size := len(b.ends), len(b.buf)
+			full := rows+mostRows > p.g.cfg.MaxRows || int64(size+max(mostBytes, len(rec.Value))) > int64(p.g.cfg.MaxBytes) || max(len(b.recs), b.events) >= 2*p.g.cfg.MaxRows
 			if full && len(b.recs) > 0 {
 				b.Rows()
 				return
 			}
 			b.Add(rec, p.next)
+			mostRows, mostBytes = max(mostRows, len(b.ends)-rows), max(mostBytes, len(b.buf)-size)
 		}
 	}
 	b.Rows()

@@ -163,3 +163,33 @@ func TestWindow(t *testing.T) {
 }
 
 func repeat[T any](v T, n int) []T { return slices.Repeat([]T{v}, n) }
+
+// A batch is one Write where its events become much larger as rows, or many of them: a
+// remainder of a few rows would take as long to be acknowledged.
+func TestBatchesHaveNoRemainder(t *testing.T) {
+	const events, each = 300, 7 // rows of each
+	mapper := func(rec *kgo.Record, out *consumer.Batch) {
+		for range each {
+			out.Row(fmt.Appendf(out.Buf(), "row:%d:%0100d", rec.Offset, 0))
+		}
+	}
+	recs := make([]*kgo.Record, events)
+	for i := range recs {
+		recs[i] = &kgo.Record{Topic: "lab", Offset: int64(i), Value: []byte("e")}
+	}
+	for name, limits := range map[string]consumer.Delivery{
+		"rows":  {MaxRows: 1000, MaxBytes: 1 << 30},
+		"bytes": {MaxRows: 1 << 20, MaxBytes: 100_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limits.MaxBuffered = 1 << 40
+			sink := &strict{}
+			if _, err := consumer.WriteBatch(consumer.Config{Delivery: limits}, sink, mapper, newCounts(), recs); err != nil {
+				t.Fatal(err)
+			}
+			if sink.writes != 1 || len(sink.delivered) < 850 {
+				t.Errorf("%d rows in %d Writes, want at least 850 in one", len(sink.delivered), sink.writes)
+			}
+		})
+	}
+}
