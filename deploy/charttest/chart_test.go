@@ -110,6 +110,7 @@ func TestChartRefuses(t *testing.T) {
 		{"a drain of parts", `config: {delivery: {drain: 0.5m500ms}}`, "would be killed while they drain"},
 		{"a drain with too little left for the commit", `config: {delivery: {drain: 29s}}`, "at least two seconds more"},
 		{"a buffer that the memory cannot hold", `config: {delivery: {max_buffered: 256 MiB}}`, "GOMEMLIMIT (409 MiB) must be at least twice the buffer"},
+		{"a memory that the default buffer does not fit", `resources: {limits: {memory: 230Mi}}`, "config.delivery.max_buffered 96MiB"},
 		{"a buffer that the bare memory cannot hold", `{config: {delivery: {max_buffered: 1GB}}, goMemLimitPercent: 0}`, "at least twice the buffer"},
 		{"scaling without a Prometheus", `keda: {enabled: true}`, "keda.serverAddress: name the Prometheus"},
 		{"scaling to none, where nothing reports how far behind it is", `keda: {enabled: true, minReplicas: 0}`, "minReplicas"},
