@@ -146,7 +146,7 @@ func sink() row {
 			q(quantile("0.99", "bridge_sink_request_duration_seconds"), "p99")).empty("no requests"),
 		graph("Requests, by outcome", "blocked: a configuration error stops delivery until it is fixed. refused: single rows are rejected.",
 			"ops", q(`sum by (outcome) (rate(bridge_sink_requests_total{`+member+`}[$__rate_interval])) > 0`, "{{outcome}}")).empty("no requests"),
-		graph("Rows per batch", "Small batches mean that the bridge keeps up easily. At delivery.max_rows with lag: raise it, or add partitions.",
+		graph("Rows per batch", "Small batches mean that the bridge keeps up easily. At delivery.max_rows or delivery.max_bytes with lag: raise that, or add partitions.",
 			"short", q(mean("bridge_batch_rows"), "mean"), q(quantile("0.99", "bridge_batch_rows"), "p99")).empty("no writes"),
 		graph("Bytes per batch", "At delivery.max_bytes with lag: raise delivery.max_bytes.",
 			"bytes", q(mean("bridge_batch_bytes"), "mean"), q(quantile("0.99", "bridge_batch_bytes"), "p99")).empty("no writes"),
