@@ -207,6 +207,16 @@ func TestEveryRuleFires(t *testing.T) {
 			p.write("a", 85, 90)
 			p.write("a", 75, 100)
 		}},
+		{"the batch mapped again three times for three changes that were made before", RuleDuplicate, func(p *scenario) {
+			p.write("a", 0, 80)
+			p.write("a", 80, 85)
+			p.ColumnsChanged()
+			p.ColumnsChanged()
+			p.ColumnsChanged()
+			p.write("a", 75, 85)
+			p.write("a", 75, 90)
+			p.write("a", 75, 100)
+		}},
 		{"a member that was never assigned the partition", RuleDuplicate, func(p *scenario) { p.write("a", 0, 50); p.write("b", 50, 100) }},
 		{"a new member goes back further than it may", RuleBound, func(p *scenario) {
 			for i := range 100 {

@@ -112,7 +112,9 @@ func (l *Ledger) relation(log *eventLog, w *writer, first DeliveredRow, now time
 		l.sum.RepeatedWrites++
 		return repeated
 	case w.begun > 0 && w.begun >= w.assigned && w.changes < l.changes(first.Process) && first.Offset > w.hi-int64(2*l.cfg.MaxRows):
-		w.changes++ // a slow process may learn of the first of two changes when both are made
+		// A slow process may learn of the first of two changes when both are made. Those
+		// before it had no batch mapped again.
+		w.changes = max(w.changes+1, l.changes(first.Process)-1)
 		return remapped
 	}
 	// Without a cause, Close shows that the partition was not assigned so often:
