@@ -71,8 +71,9 @@ func TestVirtualCommitsRefused(t *testing.T) {
 					w.t.Errorf("it took %v until the events had flowed, want %v", took, kafka.FetchInterval)
 				}
 				took := w.until("all is committed", time.Minute, func() bool { return w.committedTo(0) == 25 && w.committedTo(1) == 25 })
-				if took > cmp.Or(c.in, threeTicks) {
-					w.t.Errorf("all was committed after %v, want it within %v", took, cmp.Or(c.in, threeTicks))
+				// Each of the four commits may wait behind a fetch to the same broker.
+				if most := cmp.Or(c.in, threeTicks) + 4*kafka.FetchInterval; took > most {
+					w.t.Errorf("all was committed after %v, want it within %v", took, most)
 				}
 				if h.Hits() != 3 {
 					w.t.Errorf("%d commits were refused, want 3", h.Hits())
