@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,7 +44,11 @@ func (e *exhibit) set(change func(s *ops.Status, i *ops.IntegrationStatus)) {
 func (e *exhibit) status() ops.Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return ops.NewStatus(e.process, e.of)
+	of := slices.Clone(e.of)
+	for n := range of {
+		of[n].Partitions = slices.Clone(of[n].Partitions) // set changes them while this is read
+	}
+	return ops.NewStatus(e.process, of)
 }
 
 func (e *exhibit) judged() ops.Status {

@@ -11,7 +11,7 @@ import (
 
 // One row that the table refuses among a hundred thousand it takes.
 func TestOneRefusedRowAmong100000(t *testing.T) {
-	const events, partitions, maxRows = 100_000, 2, 5000
+	const events, partitions, maxRows = 100_000, 2, 20_000
 	bad := eventID(1, 31_337)
 	eachHeavyStage(t, setting{partitions: partitions}, func(t *testing.T, s *stage) {
 		s.ws.fault(emulator.Fault{Endpoint: emulator.EndpointIngest, Effect: emulator.EffectRefuse, Rows: &emulator.RowMatch{MessageIDs: []string{bad}}})

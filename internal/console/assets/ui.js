@@ -334,7 +334,7 @@ export function Needs({ session, role, what }) {
 
 // useUnsaved asks before a page with unsaved text is left, and keeps it if the session ends.
 export function useUnsaved(unsaved) {
-  useEffect(() => {
+  useLayoutEffect(() => { // before it is painted: a link would be followed without asking
     if (!unsaved) return undefined;
     const warn = (e) => e.preventDefault();
     document.body.dataset.unsaved = "";
