@@ -301,6 +301,18 @@ type reading struct {
 	CA        string `json:"ca,omitempty"` // PEM; empty without TLS
 }
 
+// options are those that the consumers have in common with the bridge.
+func (r *reading) options() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.SeedBrokers(r.Brokers...),
+		kgo.ConsumerGroup(r.Group),
+		kgo.ConsumeTopics(r.Topic),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchMaxBytes(4 << 20),
+		kgo.FetchMaxPartitionBytes(256 << 10),
+	}
+}
+
 func readingFrom(settings []byte) (r reading, err error) {
 	if err := json.Unmarshal(settings, &r); err != nil {
 		return r, fmt.Errorf("reading the role's settings: %w", err)
@@ -322,18 +334,12 @@ func runPoll(ctx context.Context, settings []byte) error {
 	if err != nil {
 		return err
 	}
-	cl, err := kgo.NewClient(
-		kgo.SeedBrokers(r.Brokers...),
-		kgo.ConsumerGroup(r.Group),
-		kgo.ConsumeTopics(r.Topic),
-		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
-		kgo.FetchMaxBytes(4<<20),
-		kgo.FetchMaxPartitionBytes(256<<10),
+	cl, err := kgo.NewClient(append(r.options(),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(time.Second),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
-	)
+	)...)
 	if err != nil {
 		return fmt.Errorf("preparing the kafka consumer: %w", err)
 	}

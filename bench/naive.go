@@ -18,15 +18,9 @@ func runNaive(ctx context.Context, settings []byte) error {
 	if err != nil {
 		return err
 	}
-	cl, err := kgo.NewClient(
-		kgo.SeedBrokers(r.Brokers...),
-		kgo.ConsumerGroup(r.Group),
-		kgo.ConsumeTopics(r.Topic),
-		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
-		kgo.FetchMaxBytes(4<<20),
-		kgo.FetchMaxPartitionBytes(256<<10),
+	cl, err := kgo.NewClient(append(r.options(),
 		kgo.DisableAutoCommit(),
-	)
+	)...)
 	if err != nil {
 		return fmt.Errorf("preparing the kafka consumer: %w", err)
 	}
