@@ -1,5 +1,3 @@
-// Package charttest tests the Helm chart and the plain Kubernetes manifests. It is a
-// module of its own, so that Helm and the Kubernetes types stay out of the bridge's.
 package charttest_test
 
 import (
@@ -19,51 +17,13 @@ import (
 	networking "k8s.io/api/networking/v1"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/datafly/bridge/deploy/charttest"
 )
-
-// cases are values that people combine.
-var cases = map[string][]string{
-	"minimal":           {minimal},
-	"everything":        {minimal, everything},
-	"static membership": {minimal, everything, `{staticMembership: true, keda: {enabled: false}}`},
-	"no account":        {minimal, `{serviceAccount: {create: false}, podDisruptionBudget: {enabled: false}, goMemLimitPercent: 0}`},
-	"own account":       {minimal, `{serviceAccount: {create: false, name: mine}, image: {tag: v1.2.3}}`},
-	"oauthbearer":       {minimal, `{kafka: {existingSecret: kafka, tlsSecret: kafka-tls}, config: {kafka: {sasl: {mechanism: OAUTHBEARER, oauth: {token_url: "https://login.example.com/token", client_id: bridge}}}}}`},
-	"one way TLS":       {minimal, `{kafka: {tlsSecret: kafka-tls}}`},
-	"public CA":         {minimal, `{kafka: {tlsSecret: kafka-tls, tlsCA: false, tlsClient: true}}`},
-	"grpc":              {minimal, `{config: {zerobus: {transport: grpc, endpoint: "1.zerobus.us-west-2.cloud.databricks.com"}}}`},
-	"nobody watches":    {minimal, `{networkPolicy: {enabled: true, metricsFrom: []}}`},
-	"recreate":          {minimal, `{strategy: {type: Recreate, rollingUpdate: null}}`},
-	"only integrations": {onlyIntegrations},
-	"token exchange":    {minimal, `zerobus: {existingSecret: "", tokenExchange: {enabled: true, audience: databricks}}`},
-	"token of a user":   {minimal, `{config: {zerobus: {token_exchange: {policy: account}}}, zerobus: {tokenExchange: {enabled: true, audience: databricks}}, integrations: {orders: {zerobus: {table: a.b.c, client_secret_file: /etc/bridge/zerobus/orders}}}}`},
-	"own ConfigMap":     {minimal, `existingIntegrationsConfigMap: mine`},
-	"console":           {minimal, console},
-	"nothing installed": {console, `{config: {kafka: {brokers: [kafka-0:9092]}, admin: {jwt_audience: console}}, admin: {key: "", jwksKey: jwks.json}}`},
-	"long drain":        {minimal, `{config: {delivery: {drain: 50s}}, terminationGracePeriodSeconds: 55}`},
-}
-
-// console switches the install API on.
-const console = `admin: {enabled: true, existingSecret: console, storeKeysSecret: store}`
-
-// onlyIntegrations is a deployment without the integration default; one of them reads
-// the topics of the base.
-const onlyIntegrations = `
-config:
-  deployment: eu
-  kafka: {brokers: [kafka-0:9092, kafka-1:9092], topics: [delivery-int_xyz789]}
-zerobus: {existingSecret: zerobus}
-integrations:
-  orders:
-    kafka: {topics: [orders]}
-    zerobus: {workspace_url: "https://abc-12345.cloud.databricks.com", client_id: a, table: datafly.events.orders}
-  clicks:
-    zerobus: {workspace_url: "https://other-12345.cloud.databricks.com", client_id: b, table: datafly.events.clicks, client_secret_file: /etc/bridge/zerobus/clicks}
-`
 
 func TestChartLints(t *testing.T) {
 	docs := map[string]map[string]any{"as it is": {}}
-	for name, c := range cases {
+	for name, c := range charttest.Cases {
 		docs[name] = values(t, c...)
 	}
 	for name, vals := range docs {
@@ -76,7 +36,7 @@ func TestChartLints(t *testing.T) {
 }
 
 func TestChartRendersWhatKubernetesTakes(t *testing.T) {
-	for name, c := range cases {
+	for name, c := range charttest.Cases {
 		t.Run(name, func(t *testing.T) {
 			files := mustRender(t, values(t, c...))
 			m := parse(t, joined(files))

@@ -6,29 +6,23 @@ import (
 	"testing"
 
 	"helm.sh/helm/v4/pkg/strvals"
+
+	"github.com/datafly/bridge/deploy/charttest"
 )
 
-var (
-	fenced = regexp.MustCompile(`(?s)\n *` + "```yaml\n(.*?)```")
-	setFor = regexp.MustCompile("--set ('[^']*'|[^\\s`,]+)")
-)
+var setFor = regexp.MustCompile("--set ('[^']*'|[^\\s`,]+)")
 
 // The values that docs/deployment.md and docs/migration.md show are values of the chart.
 func TestDocumentedValues(t *testing.T) {
 	page := read(t, "docs/deployment.md")
-	blocks := fenced.FindAllStringSubmatch(page, -1)
-	for _, block := range fenced.FindAllStringSubmatch(read(t, "docs/migration.md"), -1) {
-		if strings.Contains(block[1], "existingSecret") { // the others are the bridge's own
-			blocks = append(blocks, block)
-		}
-	}
+	blocks := charttest.Documented(page, read(t, "docs/migration.md"))
 	if len(blocks) < 6 {
 		t.Fatalf("got %d blocks of values, want 6 or more", len(blocks))
 	}
 	for _, block := range blocks {
-		files, err := render(t, values(t, minimal, block[1]))
+		files, err := render(t, values(t, minimal, block))
 		if err != nil {
-			t.Errorf("%v\n%s", err, block[1])
+			t.Errorf("%v\n%s", err, block)
 			continue
 		}
 		m := parse(t, joined(files))

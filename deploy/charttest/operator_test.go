@@ -1,6 +1,7 @@
 package charttest_test
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -36,7 +37,7 @@ func TestReplicasMayBeSomebodyElses(t *testing.T) {
 }
 
 func TestNotesLeadToTheConsole(t *testing.T) {
-	const alone = `config: {kafka: {brokers: [kafka-0:9092]}}`
+	const alone = `{image: {tag: v1}, config: {kafka: {brokers: [kafka-0:9092]}}}`
 	for doc, contains := range map[string]string{
 		`{}`: "of its own: those that are installed.", `ingress: {enabled: true, hosts: [a.example.com]}`: "open https://a.example.com/",
 		`httpRoute: {enabled: true, parentRefs: [{name: public}], hostnames: [b.example.com]}`: "open https://b.example.com/",
@@ -60,6 +61,45 @@ func TestNumbersOfTheUserCanBeLeftOut(t *testing.T) {
 		t.Errorf("got %+v, want no numbers but the group asked for", s)
 	}
 	locked(t, "the deployment", got)
+}
+
+// A tag that is moved to another image is refused; a digest needs no tag.
+func TestMutableTags(t *testing.T) {
+	for _, tag := range []string{"latest", "main", "dev", ""} { // empty is the chart's appVersion, latest
+		_, err := render(t, values(t, minimal, `image: {tag: "`+tag+`"}`))
+		if err == nil {
+			t.Errorf("tag %q is accepted", tag)
+			continue
+		}
+		for _, want := range []string{"image.tag is", "v1.2.3", "image.digest", "image.allowMutableTag=true"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("tag %q: the error has no %q: %v", tag, want, err)
+			}
+		}
+	}
+	digest := "sha256:" + strings.Repeat("0", 64)
+	for doc, want := range map[string]string{
+		`image: {tag: "", digest: "` + digest + `"}`: "datafly/bridge@" + digest,
+		`image: {tag: main, allowMutableTag: true}`:  "datafly/bridge:main",
+		`image: {tag: 98a82c2}`:                      "datafly/bridge:98a82c2",
+		`image: {repository: localhost:5000/bridge}`: "localhost:5000/bridge:v1.2.3",
+	} {
+		if got := deployment(t, doc).Spec.Template.Spec.Containers[0].Image; got != want {
+			t.Errorf("%s: got %s, want %s", doc, got, want)
+		}
+	}
+}
+
+// Without a selector a constraint counts no pods, and the API server warns.
+func TestSpreadCountsTheMembers(t *testing.T) {
+	got := deployment(t, `topologySpreadConstraints: [{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: DoNotSchedule}, {maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {a: b}}}]`).Spec
+	constraints := got.Template.Spec.TopologySpreadConstraints
+	if c := constraints[0]; c.MaxSkew != 2 || c.TopologyKey != "rack" || !maps.Equal(c.LabelSelector.MatchLabels, got.Selector.MatchLabels) {
+		t.Errorf("got %+v, want the constraint with the selector of the members", c)
+	}
+	if c := constraints[1]; !maps.Equal(c.LabelSelector.MatchLabels, map[string]string{"a": "b"}) {
+		t.Errorf("got %+v, want the selector of the values", c)
+	}
 }
 
 // What people add comes with every pod: a certificate that the members need, the

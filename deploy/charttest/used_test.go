@@ -12,6 +12,7 @@ import (
 
 // changed are other values for those that cannot be any text or number.
 var changed = map[string]any{
+	"image.tag":                        "v9",
 	"image.digest":                     "sha256:" + strings.Repeat("f", 64),
 	"image.pullPolicy":                 "Always",
 	"imagePullSecrets":                 []any{map[string]any{"name": "another"}},
@@ -50,7 +51,7 @@ var changed = map[string]any{
 
 // refusals say that one value may not stand with another: it is used.
 var refusals = []string{"choose one of them", "replay.group: name a group", "name a Secret with a token", "raise the first", "keda.serverAddress: name", "at least twice the buffer",
-	"zerobus.tokenExchange.audience: name", "set admin.enabled", "admin.existingSecret: name"}
+	"zerobus.tokenExchange.audience: name", "set admin.enabled", "admin.existingSecret: name", "image.allowMutableTag"}
 
 // Every value of values.yaml is changed alone; a value whose change nothing
 // shows does nothing.
@@ -65,6 +66,7 @@ func TestEveryValueIsUsed(t *testing.T) {
 		"everything": values(t, minimal, everything),
 		"static":     values(t, minimal, everything, `{staticMembership: true, keda: {enabled: false}, fullnameOverride: "", image: {digest: ""}}`),
 		"minimal":    values(t, minimal),
+		"mutable":    values(t, minimal, `image: {tag: main, allowMutableTag: true}`),
 	}
 	before := map[string]string{}
 	for name, base := range bases {

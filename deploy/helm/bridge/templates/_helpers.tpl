@@ -18,6 +18,12 @@ app.kubernetes.io/name: {{ include "bridge.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* What selects the members, but neither the replay nor the test. */}}
+{{- define "bridge.members" -}}
+{{ include "bridge.selector" . }}
+app.kubernetes.io/component: member
+{{- end -}}
+
 {{- define "bridge.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "bridge.selector" . }}
@@ -48,7 +54,11 @@ annotations:
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- $tag := default .Chart.AppVersion .Values.image.tag -}}
+{{- if not (or .Values.image.allowMutableTag (regexMatch "[0-9]" $tag)) -}}
+{{- fail (printf "image.tag is %q, which is no version, so two pods could run different images: set image.tag to a version such as v1.2.3, set image.digest, or accept it with image.allowMutableTag=true" $tag) -}}
+{{- end -}}
+{{ .Values.image.repository }}:{{ $tag }}
 {{- end -}}
 {{- end -}}
 
@@ -184,6 +194,12 @@ client_secret_file: /etc/bridge/zerobus/{{ .Values.zerobus.key }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Where the members are placed by default. */}}
+{{- define "bridge.spread" -}}
+- {maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: ScheduleAnyway}
+- {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway}
 {{- end -}}
 
 {{/* The parts that the members, the replay and the test share. */}}
