@@ -71,6 +71,7 @@ var arrows = map[string][]string{
 	"internal/demo":                 {"zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/integrations/store", "internal/ops", "internal/pipeline", "internal/setting", "internal/terminal", "internal/traffic"},
 	"test":                          {"internal/memory"},
 	"test/connectproxy":             {},
+	"test/engine":                   {"internal/await"},
 	"test/oidc":                     {"internal/buildtest"},
 	"test/sdk":                      {"test/connectproxy", "zerobus", "zerobus/emulator"},
 	"test/storechaos":               {"internal/integrations/store", "internal/kafka", "internal/kafkatest"},
@@ -93,7 +94,7 @@ var boundaries = []boundary{
 	{"github.com/spf13/cobra", "the command line is read in one place", []string{"cmd/bridge"}},
 	{"github.com/prometheus", "metrics are kept in one place", []string{"internal/ops", "bench"}},
 	{"go.opentelemetry.io", "traces are made in one place", []string{"internal/tracing"}},
-	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await"}},
+	{"testing", "test helpers stay out of the program", []string{"internal/kafkatest", "internal/await", "test/engine"}},
 	{"net", "mapping does no I/O and starts nothing", []string{"consumer", "internal/kafka", "zerobus", "zerobus/emulator", "cmd/bridge", "internal/admin", "internal/console", "internal/config", "internal/databricks", "internal/demo", "internal/integrations/manage", "internal/oauthtoken", "internal/ops", "internal/ops/access", "internal/ops/group", "internal/setting", "internal/setup", "internal/webhook", "internal/kafkatest", "bench", "test/chaos", "test/connectproxy", "test/oidc", "test/sdk"}},
 }
 
