@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The bridge as one static binary, without a shell, run by nobody in particular.
 #
 #   docker build --build-arg VERSION=$(git describe --tags --always) -t bridge .

@@ -187,7 +187,16 @@ demo: ## See the bridge work, without Kafka or a workspace
 
 .PHONY: image
 image: ## Build the container image; needs Docker
-	docker build --build-arg VERSION=$(VERSION) -t bridge:$(VERSION) .
+	DOCKER_BUILDKIT=1 docker build --build-arg VERSION=$(VERSION) -t bridge:$(VERSION) .
+
+# Tests on an engine of their own: they run as root, on Linux, and are no part of make test.
+# In the folder of the package, go test passes the table of the checks on.
+ENGINE_TEST = @cd $(1) && go vet -tags engines . && go test -tags engines -count=1 -timeout 90m $(TESTARGS)
+
+.PHONY: image-test
+image-test: ## Build the image and run it as operators do, on a Docker engine of its own; needs root, installs Docker on Debian
+	@tools/engines.sh dockerd=docker.io docker=docker.io busybox=busybox-static
+	$(call ENGINE_TEST,test/image)
 
 .PHONY: release
 release: ## Build dist/: binaries, checksums, bills of materials, the chart; with VERSION=v1.2.3
