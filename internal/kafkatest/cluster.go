@@ -59,6 +59,8 @@ func Run(ctx context.Context, dir string, o Options) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context, rt runtime, o Options) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not started within %v", startTimeout))
+	defer cancel()
 	sec, err := NewSecurity(c.dir, o)
 	if err != nil {
 		return err

@@ -289,6 +289,10 @@ func properties(n *node, all []*node, o Options, sec Security) string {
 		"group.consumer.min.heartbeat.interval.ms": "50",
 		"group.consumer.heartbeat.interval.ms":     "500",
 
+		// On a busy machine the controllers may take minutes; by default a broker ends
+		// after one.
+		"initial.broker.registration.timeout.ms": strconv.FormatInt(startTimeout.Milliseconds(), 10),
+
 		// A killed broker is noticed in three seconds instead of nine.
 		"broker.session.timeout.ms":    "3000",
 		"broker.heartbeat.interval.ms": "500",

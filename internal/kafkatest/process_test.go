@@ -48,7 +48,7 @@ func helper(t *testing.T, part string, env ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestHelper$", "-test.v", "-test.count=1")
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestHelper$", "-test.v", "-test.count=1", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), helperEnv+"="+part, "KAFKATEST_COUNT_FILE=")
 	cmd.Env = append(cmd.Env, env...)
 	return cmd
