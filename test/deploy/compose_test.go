@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -21,6 +22,7 @@ import (
 	"github.com/datafly/bridge/internal/buildtest"
 	"github.com/datafly/bridge/internal/config"
 	"github.com/datafly/bridge/internal/kafkatest"
+	"github.com/datafly/bridge/internal/traffic"
 )
 
 const root = "../.."
@@ -174,6 +176,26 @@ func TestComposeConfiguresTheBridge(t *testing.T) {
 	drain := d.Base.Delivery.Drain
 	if grace := p.Services["bridge"].StopGracePeriod; grace == nil || time.Duration(*grace) <= drain {
 		t.Errorf("stop_grace_period is %v; docker would kill the bridge within delivery.drain, %v", grace, drain)
+	}
+}
+
+// A filter that no event of the producer passes would leave its table empty.
+func TestComposeFillsTheTableOfOrders(t *testing.T) {
+	var events bytes.Buffer
+	generator := traffic.New(traffic.Config{})
+	for range 1000 {
+		var event traffic.Event
+		generator.Next(&event)
+		events.Write(append(event.Value, '\n'))
+	}
+	cmd := exec.CommandContext(t.Context(), build(t), "map", "--blueprint", filepath.Join(root, "deploy/compose/blueprints/orders.yaml"))
+	cmd.Stdin = &events
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("bridge map: %v", err)
+	}
+	if !bytes.Contains(out, []byte(`"revenue":"`)) {
+		t.Errorf("got no row with a revenue from 1000 events of the producer:\n%.1000s", out)
 	}
 }
 
