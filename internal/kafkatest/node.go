@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -233,6 +234,19 @@ func reservePort() (port, error) {
 	}
 	return port{}, fmt.Errorf("reserving a loopback port between %d and %d: %w; free some of them",
 		firstPort, lastPort, last)
+}
+
+// FreeAddress returns a loopback address for a program that listens on it before the
+// test ends. Until then, no broker and no other caller gets it, in this process or
+// another.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	p, err := reservePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.release)
+	return p.addr()
 }
 
 // keepAnyDate makes brokers accept and keep records of any date, so that no test

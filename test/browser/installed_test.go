@@ -27,7 +27,7 @@ func newDeployment(t *testing.T, change ...func(*emulator.Config)) (*stage, *pag
 		t.Fatal(err)
 	}
 	broker := kafkatest.StartFake(t, kafkatest.Options{})
-	s := &stage{t: t, topic: "signal-events", address: freeAddress(t), log: &output{}, program: program}
+	s := &stage{t: t, topic: "signal-events", address: kafkatest.FreeAddress(t), log: &output{}, program: program}
 	broker.CreateTopic(t, s.topic, 3, nil)
 	var workspace emulator.Config
 	for _, f := range change {
@@ -48,7 +48,7 @@ func newDeployment(t *testing.T, change ...func(*emulator.Config)) (*stage, *pag
 		t.Fatal(err)
 	}
 	t.Cleanup(s.cl.Close)
-	dir, admin := t.TempDir(), freeAddress(t)
+	dir, admin := t.TempDir(), kafkatest.FreeAddress(t)
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
 	config := fmt.Sprintf(`deployment: prod-eu

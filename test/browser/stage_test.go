@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -70,7 +68,7 @@ func newStage(t *testing.T, latency emulator.Latency, sets ...string) (*stage, *
 		t.Fatal(err)
 	}
 	broker := kafkatest.StartFake(t, kafkatest.Options{})
-	s := &stage{t: t, topic: kafkatest.Name(t), address: freeAddress(t), log: &output{}}
+	s := &stage{t: t, topic: kafkatest.Name(t), address: kafkatest.FreeAddress(t), log: &output{}}
 	if os.Getenv("BRIDGE_SCREENSHOTS") != "" {
 		s.topic = "signal-events" // it is in the pictures
 	}
@@ -139,20 +137,6 @@ func (s *stage) start() {
 			s.t.Errorf("the bridge said:\n%s", text[max(len(text)-8000, 0):])
 		}
 	})
-}
-
-// freeAddress finds a loopback port below those the kernel hands out.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
-	}
-	t.Fatal("no free loopback port between 20000 and 29999")
-	return ""
 }
 
 // produce writes records, each to the partition it names.

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/datafly/bridge/internal/kafkatest"
 )
 
 // walk is somebody who follows the page, with a shell in front of them and others
@@ -62,7 +63,7 @@ func newWalk(t *testing.T) *walk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	emulator, ops, second := freeAddress(t), freeAddress(t), freeAddress(t)
+	emulator, ops, second := kafkatest.FreeAddress(t), kafkatest.FreeAddress(t), kafkatest.FreeAddress(t)
 	w := &walk{t: t, dir: t.TempDir(), terminals: map[string]*terminal{}}
 	w.env = []string{"BRIDGE_OPS_ADDRESS=" + ops, "GORACE=atexit_sleep_ms=0"}
 	for _, v := range os.Environ() {
@@ -93,16 +94,6 @@ func newWalk(t *testing.T) *walk {
 
 // own is a text of the page with the addresses of this walk.
 func (w *walk) own(text string) string { return w.addresses.Replace(text) }
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // take takes one step.
 func (w *walk) take(s step) {

@@ -158,7 +158,7 @@ func TestPermissionsByPrefix(t *testing.T) {
 			t.Errorf("redrive: got exit code %d and %s%s", code, p.stdout.String(), tail(p.stderr.String()))
 		}
 		succeeds("replay", "--config", limited, "--integration", "orders", "--to", "earliest", "--execute", "--reason", "test")
-		succeeds("run", "--config", limited, "--integration", "orders", "--group", "zerobus-bridge-again", "--from", "earliest", "--until", "now", "--ops-address", freeAddress(t))
+		succeeds("run", "--config", limited, "--integration", "orders", "--group", "zerobus-bridge-again", "--from", "earliest", "--until", "now", "--ops-address", kafkatest.FreeAddress(t))
 
 		// Without one of them: the first three are seen by check, which reads nothing.
 		for without := range 3 {

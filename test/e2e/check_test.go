@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"encoding/json"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -75,10 +75,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 			}
 			wants(t, got.Error, want...)
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:0") // a port nobody serves
-		must(t, err)
-		nobody := l.Addr().String()
-		must(t, l.Close())
+		nobody := kafkatest.FreeAddress(t)
 		fails("kafka", []string{"kafka.brokers", nobody}, "kafka.brokers="+nobody)
 		fails("topic", []string{"absent.topic", "does not exist", "kafka.topics"}, "kafka.topics=absent.topic")
 		fails("dead-letter topic", []string{"kafka-topics.sh", "--create", "rejects.create"}, "rejects.create=false")

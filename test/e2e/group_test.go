@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/internal/ops"
 )
 
@@ -38,7 +39,7 @@ func TestEachMemberAnswersForTheWholeGroup(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "token")
 		must(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
 		var members []*member
-		addresses := []string{freeAddress(t), freeAddress(t)}
+		addresses := []string{kafkatest.FreeAddress(t), kafkatest.FreeAddress(t)}
 		for _, address := range addresses {
 			// Long enough to see the killed member before its session ends, on a busy machine.
 			m := s.beginAt(address, "ops.token_file="+file, "ops.peers="+strings.Join(addresses, ","), "kafka.session_timeout=20s")

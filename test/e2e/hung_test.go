@@ -288,7 +288,7 @@ func (s *stage) unread(t testing.TB, sets ...string) (m *member, log *os.File) {
 	log, w, err := os.Pipe()
 	must(t, err)
 	t.Cleanup(func() { log.Close() })
-	address := freeAddress(t)
+	address := kafkatest.FreeAddress(t)
 	p := start(t, s.e, command{args: append(s.args("run", sets...), "--ops-address", address), stderrTo: w})
 	must(t, w.Close())
 	return &member{process: p, s: s, address: address}, log

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -97,8 +98,8 @@ func TestSetupWithWorkloadIdentity(t *testing.T) {
 	t.Parallel()
 	e := newEvidence(t)
 	jwt, policy := serviceAccount(t, e, "bridge", time.Now().Add(time.Hour))
-	token, address := file(t, "token", jwt+"\n"), freeAddress(t)
-	start(t, e, command{args: []string{"emulator", "--listen", address, "--zerobus-listen", freeAddress(t), "--no-ingest-api", "--federation", policy.String()}})
+	token, address := file(t, "token", jwt+"\n"), kafkatest.FreeAddress(t)
+	start(t, e, command{args: []string{"emulator", "--listen", address, "--zerobus-listen", kafkatest.FreeAddress(t), "--no-ingest-api", "--federation", policy.String()}})
 	eventually(t, patience, "the emulator", func() bool {
 		resp, err := browser.Get("http://" + address + "/healthz")
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -24,7 +25,7 @@ func TestColumnsThatDifferInCase(t *testing.T) {
 				t.Errorf("%s: got %+v, want columns alone to fail", name, step)
 			}
 		}
-		p, code := run(t, s.e, command{args: append(s.args("run"), "--ops-address", freeAddress(t))})
+		p, code := run(t, s.e, command{args: append(s.args("run"), "--ops-address", kafkatest.FreeAddress(t))})
 		if code != 1 {
 			t.Errorf("got exit code %d, want 1", code)
 		}

@@ -1,12 +1,12 @@
 package e2e_test
 
 import (
-	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -123,10 +123,7 @@ func TestNativeEndpointDownAtStart(t *testing.T) {
 	for _, transport := range []string{"grpc", "rest"} {
 		t.Run(transport, func(t *testing.T) {
 			eachStage(t, setting{}, func(t *testing.T, s *stage) {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				must(t, err)
-				down := l.Addr().String()
-				must(t, l.Close())
+				down := kafkatest.FreeAddress(t)
 				s.zerobus("transport: "+transport, "endpoint: http://"+down, `workspace_id: "`+emulator.DefaultWorkspaceID+`"`)
 				s.p.events(100)
 				got := s.check(t, 1, nil)["ingest"]

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -131,7 +132,7 @@ func TestDDLMakesTheTable(t *testing.T) {
 func TestEmulatorCommandServes(t *testing.T) {
 	t.Parallel()
 	e := newEvidence(t)
-	address := freeAddress(t)
+	address := kafkatest.FreeAddress(t)
 	secret := newSecret()
 	e.secret("the emulator's secret", secret)
 	p := start(t, e, command{args: []string{"emulator", "--listen", address, "--client-secret", secret, "--jsonl", filepath.Join(t.TempDir(), "rows.jsonl")}})
@@ -189,7 +190,7 @@ func fetch(t *testing.T, url, body, kind, authorization string) (int, string) {
 // is what zerobus.ca_file names.
 func TestEmulatorCommandServesABridgeOverTLS(t *testing.T) {
 	eachStage(t, setting{}, func(t *testing.T, s *stage) {
-		address, ca := freeAddress(t), filepath.Join(t.TempDir(), "ca.pem")
+		address, ca := kafkatest.FreeAddress(t), filepath.Join(t.TempDir(), "ca.pem")
 		p := start(t, s.e, command{args: []string{"emulator", "--listen", address, "--tls", "--ca-out", ca, "--client-id", clientID, "--client-secret", s.ws.secret}})
 		url := "https://" + address
 		eventually(t, patience, "the emulator", func() bool { return strings.Contains(p.stderr.String(), "ca_file: "+ca) })

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/test/connectproxy"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
@@ -44,7 +45,7 @@ func TestProxies(t *testing.T) {
 				t.Cleanup(proxy.Close)
 				s.zerobus("transport: auto", "ca_file: "+file(t, "ca.pem", string(bytes.Join(authorities, nil))))
 
-				address := freeAddress(t)
+				address := kafkatest.FreeAddress(t)
 				m := &member{s: s, address: address, process: start(t, s.e, command{args: append(s.args("run"), "--ops-address", address),
 					env: []string{"HTTPS_PROXY=" + proxy.URL, "https_proxy=", "NO_PROXY=", "no_proxy="}})}
 				m.ready()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -160,7 +161,7 @@ func (s *stage) addShadow() *emulator.Table {
 // bounded starts a run of the stamped events of some hours into the shadow table.
 func (s *stage) bounded(from, until int, sets ...string) *member {
 	s.t.Helper()
-	address := freeAddress(s.t)
+	address := kafkatest.FreeAddress(s.t)
 	args := append(s.args("run", append(sets, "zerobus.table=stream_shadow")...), "--ops-address", address,
 		"--group", s.group+"-shadow", "--from", hour(from), "--until", hour(until))
 	return &member{process: start(s.t, s.e, command{args: args, plain: s.plain}), s: s, address: address}

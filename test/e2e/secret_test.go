@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datafly/bridge/internal/kafkatest"
 	"github.com/datafly/bridge/zerobus/emulator"
 )
 
@@ -88,7 +89,7 @@ func TestTokenEndpointDown(t *testing.T) {
 // A secret given in the environment is nowhere to be seen either.
 func TestSecretsOfTheEnvironmentStayHidden(t *testing.T) {
 	eachStage(t, setting{}, func(t *testing.T, s *stage) {
-		address := freeAddress(t)
+		address := kafkatest.FreeAddress(t)
 		p := start(t, s.e, command{args: append(s.args("run", "log.level=debug", "ops.pprof=true", "zerobus.client_secret_file="), "--ops-address", address),
 			env: []string{"BRIDGE_ZEROBUS_CLIENT_SECRET=" + s.ws.secret}})
 		m := &member{process: p, s: s, address: address}

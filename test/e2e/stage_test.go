@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -135,7 +133,7 @@ type member struct {
 // begin starts `bridge run`; sets are key=value.
 func (s *stage) begin(sets ...string) *member {
 	s.t.Helper()
-	return s.beginAt(freeAddress(s.t), sets...)
+	return s.beginAt(kafkatest.FreeAddress(s.t), sets...)
 }
 
 // beginAt is begin with the address of the ops endpoints.
@@ -194,21 +192,6 @@ func (s *stage) beginReady(sets ...string) *member {
 	m := s.begin(sets...)
 	m.ready()
 	return m
-}
-
-// freeAddress finds a loopback port below those the kernel hands out, so that
-// it is still free when the child listens on it.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
-	}
-	t.Fatal("no free loopback port between 10000 and 19999")
-	return ""
 }
 
 var browser = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
