@@ -54,7 +54,8 @@ func newProducer(brokers string, o Options) (*producer, error) {
 		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
 		// A busy broker takes a while to know a topic that it has just created.
 		kgo.UnknownTopicRetries(-1),
-		kgo.RecordDeliveryTimeout(30*time.Second),
+		// Of records that may have been written, too; otherwise they wait for an answer.
+		kgo.RecordDeliveryTimeout(30*time.Second), kgo.AllowIdempotentProduceCancellation(),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the producer: %w; give --kafka as host:port", err)
