@@ -73,7 +73,7 @@ func (b *Budget) signalAll() {
 type groupBudget struct {
 	*Budget
 	own   atomic.Int64  // bytes that the group holds
-	slow  atomic.Int64  // of them, bytes of partitions that deliver slowly; recent
+	slow  atomic.Int64  // of them, bytes of partitions that deliver slowly
 	freed chan struct{} // holds one token when there may be room again
 }
 
@@ -163,13 +163,15 @@ func (g *groupBudget) prefetch() int64 {
 // wait returns when there is room, or with the context's error. Not polling is
 // the backpressure: the client stops fetching when its own small buffer is full,
 // and heartbeats and rebalances continue. It calls look before each pause: the
-// share may have changed, and which partitions are slow.
+// share may have changed, and a partition that was prompt may be slow by now.
 func (g *groupBudget) wait(ctx context.Context, look func()) error {
 	for g.room() <= 0 {
-		look()
+		if look(); g.room() > 0 {
+			break
+		}
 		select {
 		case <-g.freed:
-		case <-time.After(promptDelivery):
+		case <-time.After(promptDelivery / 2):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -85,6 +85,9 @@ func (g *Group) Fetched() int64 { return g.cl.BufferedFetchRecords() }
 // those that were not polled. Call it after something was.
 func (g *Group) Held() int64 { return g.budget.own.Load() + kafka.Unpolled(g.cl) }
 
+// HeldBySlow is how many of the bytes in the budget partitions hold that deliver slowly.
+func (g *Group) HeldBySlow() int64 { return g.budget.slow.Load() }
+
 // Group is the partition's, which never ran.
 func (l *Lab) Group() *Group { return l.g }
 

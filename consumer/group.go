@@ -242,7 +242,9 @@ func (g *Group) poll(ctx context.Context) error {
 		g.updateFetchSizes()
 		if now := time.Now(); now.Sub(looked) >= promptDelivery/2 {
 			looked = now
-			g.budget.slow.Store(g.heldBySlow(now))
+			for _, p := range g.partitions() {
+				p.noteSlow(now)
+			}
 		}
 	}
 	for {
@@ -355,14 +357,6 @@ func (g *Group) partitions() []*partition {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Collect(maps.Values(g.parts))
-}
-
-// heldBySlow returns the bytes that partitions hold which deliver slowly.
-func (g *Group) heldBySlow(now time.Time) (sum int64) {
-	for _, p := range g.partitions() {
-		sum += p.heldIfSlow(now)
-	}
-	return sum
 }
 
 func (g *Group) share() int64 {

@@ -48,7 +48,7 @@ type partition struct {
 	held         int64           // bytes of pending, in-flight included
 	events       int             // events of pending, in-flight included
 	lastDelivery time.Time       // when something was last delivered
-	slow         bool            // that took longer than promptDelivery
+	slow         bool            // that took longer than promptDelivery, or the next one has; see hold
 	paused       bool
 	leaving      bool // pauses no more; see leaveTopic
 	stopped      bool
@@ -144,11 +144,12 @@ func (p *partition) wait() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.g.budget.give(p.held)
+	p.hold(-p.held, false)
 	if p.paused {
 		p.paused = false
 		p.g.resume(p.topic, p.id)
 	}
-	p.pending, p.held, p.events = nil, 0, 0
+	p.pending, p.events = nil, 0
 	p.ledger.release()
 }
 
@@ -182,7 +183,7 @@ func (p *partition) push(recs []*kgo.Record, to kgo.EpochOffset, gap gaps, share
 	if len(recs) > 0 {
 		p.pending = append(p.pending, chunk{recs: recs, at: time.Now()})
 	}
-	p.held += size
+	p.hold(size, p.slow)
 	p.events += len(recs)
 	if !p.paused && !p.leaving && p.held > share && p.g.budget.tight() {
 		p.paused = true
@@ -219,9 +220,8 @@ func (p *partition) release(n int) {
 			p.pending = p.pending[1:]
 		}
 	}
-	p.held -= size
 	now := time.Now()
-	p.slow = now.Sub(since) > promptDelivery
+	p.hold(-size, now.Sub(since) > promptDelivery)
 	p.lastDelivery = now
 	if p.paused && p.held <= p.g.share()/2 {
 		p.paused = false
@@ -559,15 +559,27 @@ func (p *partition) stillSince() time.Time {
 	return since
 }
 
-// heldIfSlow returns the bytes that the partition holds if its last delivery took
-// longer than promptDelivery, or the next one has by now; else 0.
-func (p *partition) heldIfSlow(now time.Time) int64 {
+// hold changes how many bytes the partition holds, and whether it delivers slowly. One
+// that holds nothing does not: how prompt its next delivery is nobody knows. The caller
+// holds mu.
+func (p *partition) hold(change int64, slow bool) {
+	if p.slow {
+		p.g.budget.slow.Add(-p.held)
+	}
+	p.held += change
+	p.slow = slow && p.held > 0
+	if p.slow {
+		p.g.budget.slow.Add(p.held)
+	}
+}
+
+// noteSlow notes that the next delivery has taken longer than promptDelivery by now.
+func (p *partition) noteSlow(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.pending) == 0 || !p.slow && now.Sub(p.stillSince()) <= promptDelivery {
-		return 0
+	if !p.slow && len(p.pending) > 0 && now.Sub(p.stillSince()) > promptDelivery {
+		p.hold(0, true)
 	}
-	return p.held
 }
 
 // stuckReason returns what a partition that delivers nothing is waiting for.

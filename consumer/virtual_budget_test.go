@@ -87,3 +87,29 @@ func TestVirtualBlockedPartitionLeavesRoom(t *testing.T) {
 		w.resolved(time.Minute)
 	})
 }
+
+// A partition whose Writes begin to hang is slow after 40 ms. Until then its events may
+// keep those of others from being read, and no longer, however many it has.
+func TestVirtualSlowPartitionIsNoticedOnce(t *testing.T) {
+	virtually(t, worldSetup{partitions: 2, adjust: withHeavy}, func(w *world) {
+		m := w.join().joined(2)
+		m.act(func(ctx context.Context, m *vmember, rows []vrow, land func()) error {
+			if rows[0].text[0] == 'h' {
+				return hangs(ctx, m, rows, land)
+			}
+			return nil
+		})
+		const hang = 600 // more than twice what is held of prompt partitions
+		w.produce(0, heavy("h", hang)...)
+		began := time.Now()
+		w.produce(1, "e")
+		for w.pass(0); w.unsettled() > hang; w.pass(time.Millisecond) {
+			if time.Since(began) > 60*time.Millisecond {
+				t.Errorf("an event of the other partition waits for %v and %d bytes are held, want it delivered", time.Since(began), m.Status().BufferedBytes)
+				break
+			}
+		}
+		m.fixSink()
+		w.resolved(time.Minute)
+	})
+}

@@ -208,8 +208,8 @@ func (m *vmember) stop() time.Duration {
 		m.w.t.Errorf("%s: Run returned %v, want nil after its context ended", m.name, m.err)
 	}
 	s := m.Status()
-	if s.Running || len(s.Partitions) > 0 || s.BufferedBytes != 0 {
-		m.w.t.Errorf("%s: status after Run: got %+v, want nothing left", m.name, s)
+	if s.Running || len(s.Partitions) > 0 || s.BufferedBytes != 0 || m.HeldBySlow() != 0 {
+		m.w.t.Errorf("%s: status after Run: got %+v and %d bytes of slow partitions, want nothing left", m.name, s, m.HeldBySlow())
 	}
 	if s.Ledger.Unaccounted != 0 || s.Ledger.InFlight != 0 {
 		m.w.t.Errorf("%s: the ledger does not balance after Run: %+v", m.name, s.Ledger)
