@@ -88,7 +88,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "times each subject runs, in turns; rates: once unless given")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the topic")
 	f.StringVar(&codecs, "codec", "lz4", "compression of the topic: lz4, zstd, snappy, gzip or none; lz4,none for both in throughput")
-	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions, acks, bound, integrations: `workspace`, rest or grpc")
+	f.StringVar(&o.transport, "transport", zerobus.TransportWorkspace, "throughput, memory, partitions, acks, bound, crash, integrations: `workspace`, rest or grpc")
 	f.TextVar(&o.ack, "ack", emulator.Latency{P50: 150 * time.Millisecond, P95: 500 * time.Millisecond}, "transports, streams, bound: `time` until rows are acknowledged, such as 20ms or p50=150ms,p95=500ms")
 	f.BoolVar(&o.tls, "tls", false, "write rows over TLS")
 	f.BoolVar(&o.apache, "apache", false, "use Apache Kafka (needs Java and Maven) instead of the in-process broker of franz-go")
@@ -118,7 +118,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		return nil
 	})
 	f.StringVar(&rates, "rates", "1000,3000,10000", "rates: `numbers` of events per second")
-	f.StringVar(&acks, "acks", "1ms,30ms,150ms", "rates: `times` until rows are acknowledged")
+	f.StringVar(&acks, "acks", "1ms,30ms,150ms", "rates, crash: `times` until rows are acknowledged")
 	f.StringVar(&transports, "transports", "workspace,grpc", "rates: `names` of transports")
 	f.StringVar(&pages, "pages", "closed,open", "rates: whether somebody looks at the page of live events: closed, open or both; open at the first of --acks only")
 	f.StringVar(&output, "output", "text", "text or json")
@@ -234,6 +234,7 @@ Examples:
   go -C bench run . rates --rates 3000 --acks 1ms --against old/bridge --rounds 5
   go -C bench run . scale --groups classic,consumer
   go -C bench run . scale --apache --across 300
+  go -C bench run . crash --acks 150ms --transport grpc
   go -C bench run . integrations --duration 60s --transport grpc
   go -C bench run . memory --stall 60s --output json
 

@@ -82,6 +82,15 @@ func TestMeasurements(t *testing.T) {
 	if into("neighbours", &n); len(n.Alone) != 1 || n.Alone[0] <= 0 || len(n.Beside) != 1 || n.Beside[0] <= 0 {
 		t.Errorf("neighbours is not consistent: %+v", n)
 	}
+	var crashed crashResult
+	if into("crash", &crashed); len(crashed) != 4 { // two sizes at two times
+		t.Errorf("crash: got %d lines, want 4", len(crashed))
+	}
+	for _, c := range crashed {
+		if run := c.Runs[0]; run.PerSecond <= 0 || run.Duplicates < 0 || run.Uncommitted+run.InFlight != run.Duplicates {
+			t.Errorf("crash is not consistent: %+v", c)
+		}
+	}
 	var rates ratesResult
 	if into("rates", &rates); len(rates) != 12 { // two transports, open at the first of two times only, at two rates
 		t.Errorf("got %d lines of rates, want 12", len(rates))

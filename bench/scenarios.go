@@ -41,6 +41,7 @@ var scenarios = []struct {
 	{"acks", "one partition at four acknowledgement times: what topics are sized by", acks},
 	{"bound", "many busy partitions and slow acknowledgements: peak memory beside the bound to plan with", bounds},
 	{"scale", "eight members share a thousand partitions under a steady load and are replaced one by one; then one is killed", scale},
+	{"crash", "a full topic, kill -9 and another start, with Writes of 5,000 and of 20,000 rows: what is in the table twice", crash},
 	{"integrations", "1, 10 and 50 idle integrations in one process: memory, goroutines, connections, processor time; and the pause that adding one causes 20 others", integrations},
 	{"neighbours", "15 integrations deliver full topics, alone and beside four that cannot deliver: the time it takes", neighbours},
 	{"page", "the page of live events off, closed and open: processor time per row, and per second while nothing happens", pages},
