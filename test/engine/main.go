@@ -70,36 +70,47 @@ func (r *results) print(w io.Writer) {
 	_ = out.Flush() // nobody reads a table that cannot be printed
 }
 
-// Check runs a check and adds a row with its figure to the table. An error fails the
-// test, which continues with its other checks.
+// Check runs a check as a subtest and adds a row with its figure to the table. An error
+// fails the subtest, and the others continue.
 func Check(t *testing.T, name string, check func() (figure string, err error)) {
 	t.Helper()
-	figure, err := check()
-	if err != nil {
-		table.add(row{name, "FAILED", firstLine(err)})
-		t.Errorf("%s: %v", name, err)
-		return
-	}
-	table.add(row{name, "ok", figure})
+	t.Run(name, func(t *testing.T) {
+		figure, err := check()
+		if err != nil {
+			table.add(row{name, "FAILED", firstLine(err)})
+			t.Fatal(err)
+		}
+		table.add(row{name, "ok", figure})
+	})
 }
 
-// Break runs a check on a subject that was broken on purpose and adds a row to the
-// table. The check must fail with an error that contains want; otherwise it does not
-// find the fault, and the test fails.
+// Break runs a check, as a subtest, on a subject that was broken on purpose. The check
+// must fail with an error that contains want; otherwise it does not find the fault, and
+// the subtest fails.
 func Break(t *testing.T, name, want string, check func() (figure string, err error)) {
 	t.Helper()
-	_, err := check()
-	if err == nil {
-		err = errors.New("the check found no fault")
-	} else if strings.Contains(err.Error(), want) {
-		table.add(row{"break: " + name, "found", firstLine(err)})
-		return
-	}
-	table.add(row{"break: " + name, "FAILED", firstLine(err)})
-	t.Errorf("%s: want an error with %q, got: %v", name, want, err)
+	name = "break: " + name
+	t.Run(name, func(t *testing.T) {
+		_, err := check()
+		if err == nil {
+			err = errors.New("the check found no fault")
+		} else if strings.Contains(err.Error(), want) {
+			table.add(row{name, "found", lineWith(want, err)})
+			return
+		}
+		table.add(row{name, "FAILED", firstLine(err)})
+		t.Fatalf("want an error with %q, got: %v", want, err)
+	})
 }
 
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
+func firstLine(err error) string { return lineWith("", err) }
+
+// lineWith returns the first line of an error that contains text.
+func lineWith(text string, err error) string {
+	for line := range strings.Lines(err.Error()) {
+		if strings.Contains(line, text) {
+			return strings.TrimSpace(line)
+		}
+	}
+	return err.Error()
 }
