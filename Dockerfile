@@ -1,11 +1,11 @@
 # The bridge as one static binary, without a shell, run by nobody in particular.
 #
-#   docker build --build-arg VERSION=$(git describe --tags --always) -t bridge .
-#   docker build --build-arg GOPROXY=https://goproxy.example.com -t bridge .    where proxy.golang.org is out of reach
-#   docker run --rm bridge demo
-#   docker run --stop-timeout 30 -v ./config.yaml:/etc/bridge/config.yaml:ro -p 127.0.0.1:9400:9400 bridge
+#   make image VERSION=v1.2.3
+#   docker run --rm bridge:v1.2.3 demo
+#   docker run --stop-timeout 30 -v "$PWD/bridge:/etc/bridge:ro" -p 127.0.0.1:9400:9400 bridge:v1.2.3
 #
-# delivery.drain is 20 s, and docker stop kills after 10 by default.
+# The folder bridge contains config.yaml. delivery.drain is 20 s, and docker stop kills
+# after 10 by default.
 
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src

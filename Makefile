@@ -188,7 +188,8 @@ demo: ## See the bridge work, without Kafka or a workspace
 
 .PHONY: image
 image: ## Build the container image; needs Docker
-	DOCKER_BUILDKIT=1 docker build --build-arg VERSION=$(VERSION) -t bridge:$(VERSION) .
+	DOCKER_BUILDKIT=1 docker build --build-arg VERSION=$(VERSION) --build-arg GOPROXY \
+		--build-arg SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct || echo 0)} -t bridge:$(VERSION) .
 
 # Tests on an engine of their own: they run as root, on Linux, and are no part of make test.
 # In the folder of the package, go test passes the table of the checks on.

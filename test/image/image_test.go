@@ -48,7 +48,7 @@ var archive = os.Getenv("IMAGE_ARCHIVE")
 // build builds the image tag from the product's Dockerfile in folder.
 func build(ctx context.Context, folder, tag string, args ...string) error {
 	// The engine reaches the Go module proxy by the host's network alone.
-	return docker.Build(ctx, folder, tag, append([]string{"--network", "host", "--build-arg", "VERSION=" + version}, args...)...)
+	return docker.Build(ctx, folder, tag, append([]string{"--network", "host", "--build-arg", "VERSION=" + version, "--build-arg", "GOPROXY"}, args...)...)
 }
 
 // image returns the image under test, which is built once.

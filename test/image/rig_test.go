@@ -415,9 +415,12 @@ func (c *container) complete() (duplicates int, err error) {
 
 // committed reports whether the group has committed all that was produced.
 func (s *stage) committed() bool {
-	lags, err := s.adm.Lag(s.ctx, s.name)
-	group := lags[s.name]
-	return err == nil && group.Error() == nil && group.Lag.Total() == 0
+	offsets, err := s.adm.FetchOffsets(s.ctx, s.name)
+	sum := int64(0)
+	for _, o := range offsets[s.name] {
+		sum += o.At
+	}
+	return err == nil && offsets.Error() == nil && sum == s.produced.Load()
 }
 
 // stop stops the container as docker stop does and wants it to end in good order.
