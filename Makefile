@@ -200,6 +200,12 @@ image-test: ## Build the image and run it as operators do, on a Docker engine of
 	@tools/engines.sh dockerd=docker.io docker=docker.io busybox=busybox-static
 	$(call ENGINE_TEST,test/image)
 
+.PHONY: compose-test
+compose-test: ## Start docker-compose.yml and watch it work, on a Docker engine of its own; needs root, installs what it runs on Debian
+	@tools/engines.sh dockerd=docker.io docker=docker.io busybox=busybox-static java=openjdk-17-jre-headless mvn=maven curl=curl
+	@tools/compose.sh
+	$(call ENGINE_TEST,test/compose)
+
 .PHONY: release
 release: ## Build dist/: binaries, checksums, bills of materials, the chart; with VERSION=v1.2.3
 	@go -C deploy/release run . -root $(CURDIR) -out $(CURDIR)/dist -version '$(VERSION)'
