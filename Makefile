@@ -19,6 +19,8 @@ FUZZTIME ?= 10s
 DURATION ?= 2m
 # The seed of make chaos, which decides the faults; 0 picks one at random and prints it
 SEED ?= 0
+# The releases of Apache Kafka that make test-brokers runs on, as Maven Central names them
+BROKERS ?= 3.3.2,3.9.2,4.4.0
 # How many random schedules make virtual runs; an eighth of them with the race detector
 SCHEDULES ?= 400
 # Which Go benchmarks run, as in make microbench BENCH=Map
@@ -54,7 +56,7 @@ on_packages = $(if $(MAIN_PKGS),$(1) $(MAIN_PKGS) || status=$$?;) \
 .PHONY: help
 help: ## List the targets and their settings
 	@echo "Targets:"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Settings, as in make test PKGS=./consumer/... :"
 	@awk '/^# / { text = text " " substr($$0, 3); next } /^[A-Z]+ \?=/ { printf "  %-9s%s\n", $$1, text } { text = "" }' $(MAKEFILE_LIST)
 
@@ -86,6 +88,10 @@ test-bridge:
 
 test-outside:
 	@$(if $(TEST_PKGS),cd test && $(GOTEST) -timeout 45m $(TESTARGS) -p $(PARALLEL) $(TEST_LONGEST) $(TEST_PKGS))
+
+.PHONY: test-brokers
+test-brokers: ## Run the tests of delivery on each of BROKERS; up to half an hour, so no part of make test
+	go -C test run ./brokers -versions $(BROKERS)
 
 .PHONY: short
 short: ## Run the tests without the race detector and without Apache Kafka

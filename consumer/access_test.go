@@ -32,6 +32,7 @@ func eachGuarded(t *testing.T, protocol string, body func(t *testing.T, b kafkat
 		if !b.Apache() {
 			t.Skip("kfake asks for no ACL where a group does not exist")
 		}
+		kafkatest.NeedProtocol(t, b, protocol)
 		cfg := config(t, b, kafkatest.Topic(t, b, 2))
 		cfg.Protocol = protocol
 		cfg.Kafka.SASL.Username, cfg.Kafka.SASL.ReadPassword = user, password(pass)

@@ -327,6 +327,7 @@ func TestRetentionGap(t *testing.T) {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
 			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+				kafkatest.NeedProtocol(t, b, protocol)
 				topic := kafkatest.Topic(t, b, 1)
 				produce(t, b, topic, 1, texts("e", 50)...)
 				cfg, tab := config(t, b, topic), newTable(t)

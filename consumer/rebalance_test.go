@@ -24,7 +24,10 @@ func protocols(t *testing.T, body func(t *testing.T, b kafkatest.Broker, protoco
 	for _, protocol := range []string{"classic", "consumer"} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) { body(t, b, protocol) })
+			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+				kafkatest.NeedProtocol(t, b, protocol)
+				body(t, b, protocol)
+			})
 		})
 	}
 }

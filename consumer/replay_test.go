@@ -181,6 +181,7 @@ func TestReplayOfAnActiveGroupNamesItsMembers(t *testing.T) {
 	for _, protocol := range []string{"classic", "consumer"} {
 		t.Run(protocol, func(t *testing.T) {
 			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+				kafkatest.NeedProtocol(t, b, protocol)
 				topic := kafkatest.Topic(t, b, 4)
 				produce(t, b, topic, 4, texts("a", 40)...)
 				cfg := config(t, b, topic)

@@ -105,6 +105,7 @@ func TestBoundedRunDeliversItsWindowAndEnds(t *testing.T) {
 	for _, protocol := range []string{"classic", "consumer"} {
 		t.Run(protocol, func(t *testing.T) {
 			kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+				kafkatest.NeedProtocol(t, b, protocol)
 				topic := kafkatest.Topic(t, b, 4)
 				produceMinutes(t, b, topic, 0, 60)
 				produceMinutes(t, b, topic, 2, 20)

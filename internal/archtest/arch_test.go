@@ -70,6 +70,7 @@ var arrows = map[string][]string{
 	"internal/terminal":             {"internal/logwriter", "internal/plaintext"},
 	"internal/demo":                 {"zerobus", "zerobus/emulator", "internal/app", "internal/config", "internal/deadletter", "internal/integrations/store", "internal/ops", "internal/pipeline", "internal/setting", "internal/terminal", "internal/traffic"},
 	"test":                          {"internal/memory"},
+	"test/brokers":                  {"internal/buildtest"},
 	"test/connectproxy":             {},
 	"test/engine":                   {"internal/await"},
 	"test/oidc":                     {"internal/buildtest"},

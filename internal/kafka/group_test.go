@@ -82,6 +82,7 @@ func text(s kafka.GroupState) string {
 func TestGroupsOfBothProtocols(t *testing.T) {
 	t.Parallel()
 	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		kafkatest.NeedProtocol(t, b, "consumer")
 		topic, cl := kafkatest.Topic(t, b, 3), newClient(t, b)
 		writer, err := kafka.NewPartitionWriter(kafka.Connection{Brokers: b.Addrs()}, zap.NewNop())
 		if err != nil {

@@ -2,6 +2,7 @@ package kafkatest
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -30,6 +31,9 @@ type fake struct {
 // the SASL mechanism.
 func StartFake(t testing.TB, o Options) Broker {
 	t.Helper()
+	if os.Getenv("KAFKATEST_ONLY_APACHE") == "1" {
+		t.Skip("skipped on kfake: KAFKATEST_ONLY_APACHE=1")
+	}
 	if o.SASL == OAuthBearer {
 		t.Skip("kfake does not support SASL OAUTHBEARER")
 	}

@@ -23,6 +23,8 @@
 //     machine without Java or Maven.
 //   - KAFKATEST_CACHE is the folder of Kafka's jars, by default .cache/kafka in
 //     the module root.
+//   - KAFKATEST_VERSION is the release of Apache Kafka, by default [DefaultVersion].
+//   - KAFKATEST_ONLY_APACHE=1 skips the tests on kfake.
 //   - KAFKATEST_COUNT_FILE names a file to which every test on Apache Kafka
 //     appends one line: the version and the test's name.
 //
@@ -324,6 +326,9 @@ func obtain(t testing.TB, o Options, start func(context.Context, Options) (*Clus
 	t.Helper()
 	if testing.Short() {
 		t.Skip("skipped on Apache Kafka: -short")
+	}
+	if o.SASL == ScramSHA256 || o.SASL == ScramSHA512 {
+		need(t, "3.5", "SCRAM in KRaft mode (KIP-900)")
 	}
 	c, err := start(t.Context(), o)
 	if errors.Is(err, ErrUnavailable) && os.Getenv("REQUIRE_APACHE_KAFKA") != "1" {

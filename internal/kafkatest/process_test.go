@@ -30,6 +30,8 @@ func TestHelper(t *testing.T) {
 		t.Skip("runs only in the processes other tests start")
 	case "start":
 		kafkatest.Start(t, kafkatest.Options{})
+	case "scram":
+		kafkatest.Start(t, kafkatest.Options{SASL: kafkatest.ScramSHA256})
 	case "run":
 		_, err := kafkatest.Run(t.Context(), t.TempDir(), kafkatest.Options{})
 		fmt.Println("unavailable:", errors.Is(err, kafkatest.ErrUnavailable))
@@ -71,6 +73,19 @@ func TestMissingJavaSkipsUnlessRequired(t *testing.T) {
 	}
 	if !strings.Contains(string(out), "--- FAIL: TestHelper") {
 		t.Errorf("got no failure:\n%s", out)
+	}
+}
+
+// A release that lacks what a test needs skips it, and the reason names both.
+func TestWhatAReleaseLacksIsSkipped(t *testing.T) {
+	for release, want := range map[string]string{
+		"3.3.2": "--- SKIP: TestHelper", "3.10.0": "--- FAIL: TestHelper", "4.0": "--- FAIL: TestHelper", // for want of Java
+	} {
+		out, _ := helper(t, "scram", "PATH="+t.TempDir(), "JAVA_HOME=", "REQUIRE_APACHE_KAFKA=1", "KAFKATEST_VERSION="+release).CombinedOutput()
+		reason := "Apache Kafka " + release + " lacks SCRAM in KRaft mode (KIP-900), new in 3.5"
+		if text := string(out); !strings.Contains(text, want) || strings.Contains(text, reason) != strings.Contains(want, "SKIP") {
+			t.Errorf("%s: got no %q and its reason in\n%s", release, want, text)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package kafkatest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -18,12 +19,15 @@ import (
 	"github.com/datafly/bridge/internal/buildtest"
 )
 
+// DefaultVersion is the release of Apache Kafka that tests run on.
+const DefaultVersion = "4.3.1"
+
 // Version is the release of Apache Kafka, as Maven Central names it under
-// org.apache.kafka:kafka_2.13.
-const Version = "4.3.1"
+// org.apache.kafka:kafka_2.13: KAFKATEST_VERSION, or [DefaultVersion].
+var Version = cmp.Or(os.Getenv("KAFKATEST_VERSION"), DefaultVersion)
 
 // minJava is the oldest Java a broker of Kafka 4 runs on, see
-// https://kafka.apache.org/documentation/#java.
+// https://kafka.apache.org/documentation/#java. Kafka 3 runs on it, too.
 const minJava = 17
 
 // copyGoal copies what the pom depends on, pinned so that the same command runs
@@ -32,7 +36,7 @@ const copyGoal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-de
 
 // pom names the broker and the log backend that writes to standard error; Kafka
 // itself depends on the slf4j API alone.
-const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
+var pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>kafkatest</groupId>
   <artifactId>kafkatest</artifactId>

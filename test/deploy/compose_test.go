@@ -92,7 +92,7 @@ func TestComposeHasTheWholePath(t *testing.T) {
 func TestComposeRunsTheKafkaThatIsTested(t *testing.T) {
 	p := compose(t)
 	for _, name := range []string{"kafka", "topic"} {
-		if got, want := p.Services[name].Image, "apache/kafka:"+kafkatest.Version; got != want {
+		if got, want := p.Services[name].Image, "apache/kafka:"+kafkatest.DefaultVersion; got != want {
 			t.Errorf("image of service %s: got %s, want %s", name, got, want)
 		}
 	}

@@ -116,6 +116,7 @@ func TestPasswordOfTheBrokersStaysHidden(t *testing.T) {
 
 func TestKIP848(t *testing.T) {
 	eachStage(t, setting{partitions: 2}, func(t *testing.T, s *stage) {
+		kafkatest.NeedProtocol(t, s.broker, "consumer")
 		m := s.beginReady("kafka.protocol=consumer")
 		s.p.events(1000)
 		if duplicates := s.complete(m); duplicates != 0 {
