@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/datafly/bridge/consumer"
 	"github.com/datafly/bridge/internal/kafka"
@@ -275,6 +276,48 @@ func TestForeignAssignor(t *testing.T) {
 		})
 		other.Close()
 		eventually(t, "the event delivered once the other has left", func() bool { return tab.distinct() == 1 })
+		m.stop()
+	})
+}
+
+// On brokers before Kafka 4.0 a member whose protocol is consumer joins by classic, and
+// the check finds nothing wrong with that. Kafka 3.7 to 3.9 know the request and refuse
+// it, earlier releases do not know it.
+func TestProtocolConsumerOnOlderBrokers(t *testing.T) {
+	t.Parallel()
+	kafkatest.Each(t, kafkatest.Options{}, func(t *testing.T, b kafkatest.Broker) {
+		if fake := b.Fake(); fake != nil { // as Kafka 3.9
+			fake.Control(func(req kmsg.Request) (kmsg.Response, error, bool) {
+				fake.KeepControl()
+				switch resp := req.ResponseKind().(type) {
+				case *kmsg.ConsumerGroupHeartbeatResponse:
+					resp.ErrorCode = kerr.UnsupportedVersion.Code
+					return resp, nil, true
+				case *kmsg.ApiVersionsResponse:
+					kversion.Stable().EachMaxKeyVersion(func(key, version int16) {
+						if key == int16(kmsg.ConsumerGroupHeartbeat) {
+							version = 0
+						}
+						resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: key, MaxVersion: version})
+					})
+					return resp, nil, true
+				}
+				return nil, nil, false
+			})
+		}
+		topic := kafkatest.Topic(t, b, 2)
+		produce(t, b, topic, 2, "e1", "e2")
+		cfg, tab := config(t, b, topic), newTable(t)
+		cfg.Protocol = "consumer"
+		cluster, _, _ := newCluster(t, cfg)
+		if err := cluster.CanJoin(t.Context()); err != nil {
+			t.Errorf("got %v, want nil", err)
+		}
+		if !b.Apache() {
+			return // it does not know all the versions that it lists here
+		}
+		m := start(t, cfg, tab)
+		eventually(t, "both rows", func() bool { return tab.count() == 2 })
 		m.stop()
 	})
 }

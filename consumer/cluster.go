@@ -244,13 +244,13 @@ func (c *Cluster) unknownHeartbeat(ctx context.Context) (int16, error) {
 		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 		req.Group, req.MemberID, req.MemberEpoch = c.cfg.Group, member, 1
 		resp, err := req.RequestWith(ctx, c.Client)
-		if err == nil {
-			return resp.ErrorCode, nil
-		}
-		// franz-go 1.22 has no exported error for a request that the broker does not
-		// know. The client falls back to the classic protocol then.
-		if !strings.Contains(err.Error(), "broker is too old") {
+		// The client joins by classic where version 1 of the request is not known.
+		// franz-go 1.22 has no exported error for a request that no version is known of.
+		switch {
+		case err != nil && !strings.Contains(err.Error(), "broker is too old"):
 			return 0, err
+		case err == nil && (resp.Version > 0 || resp.ErrorCode != kerr.UnsupportedVersion.Code):
+			return resp.ErrorCode, nil
 		}
 	}
 	req := kmsg.NewPtrHeartbeatRequest()
