@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 	"go.uber.org/zap"
 
 	"github.com/datafly/bridge/internal/await"
@@ -176,6 +177,27 @@ func TestRestoredByAnother(t *testing.T) {
 		must(t, err)
 		f.await(t, "orders@2")
 	})
+}
+
+// Brokers without transactions, such as Apache Kafka 2.8 in KRaft mode, cannot hold a
+// store, and the remedy is not to look at the network.
+func TestBrokersWithoutTransactions(t *testing.T) {
+	t.Parallel()
+	b := kafkatest.StartFake(t, kafkatest.Options{})
+	b.Fake().ControlKey(int16(kmsg.ApiVersions), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		b.Fake().KeepControl()
+		resp := req.ResponseKind().(*kmsg.ApiVersionsResponse)
+		kversion.Stable().EachMaxKeyVersion(func(key, version int16) {
+			if key != int16(kmsg.InitProducerID) {
+				resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: key, MaxVersion: version})
+			}
+		})
+		return resp, nil, true
+	})
+	p := open(t, options(b, kafkatest.Name(t))).Verify(within(t))
+	if p == nil || p.Code != store.NoTransactions || !strings.Contains(p.Remedy, "support transactions") || strings.Contains(p.Remedy, "network") {
+		t.Errorf("got %+v, want the code no_transactions and brokers that support them as the remedy", p)
+	}
 }
 
 func TestWrongPolicy(t *testing.T) {

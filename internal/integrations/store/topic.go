@@ -229,6 +229,9 @@ func (s *Store) problemOf(err error, need kafka.Operation) *Problem {
 	case is(kerr.TransactionalIDAuthorizationFailed, kerr.UnsupportedVersion, kerr.InvalidTransactionTimeout, kerr.UnsupportedForMessageFormat, errNoProducerID) ||
 		need == kafka.Write && is(kerr.ClusterAuthorizationFailed):
 		p.Code = NoTransactions
+		if is(errNoProducerID) {
+			p.Remedy = "keep the store on brokers that support transactions, such as Apache Kafka 3.3 or later; see docs/compatibility.md"
+		}
 	case need == kafka.Create && is(kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.PolicyViolation, kerr.InvalidConfig, kerr.InvalidReplicationFactor):
 		p.Code = Missing
 	case need == kafka.Write && is(kerr.TopicAuthorizationFailed, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfterAppend, kerr.MessageTooLarge, kerr.RecordListTooLarge,
