@@ -34,10 +34,10 @@ LDFLAGS := -s -w -X main.release=$(VERSION)
 LINT := go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint
 
 # Tests and benchmarks have dependencies that are not the bridge's, so they are Go
-# modules: test, bench, and three below deploy. PKGS names packages of the bridge's
+# modules: test, bench, and four below deploy. PKGS names packages of the bridge's
 # module, of test and of bench, all from the root; ./... is everything.
 ALL := $(filter ./...,$(PKGS))
-MODULES := $(if $(ALL),deploy/charttest deploy/observetest deploy/release)
+MODULES := $(if $(ALL),deploy/charttest deploy/clustertest deploy/observetest deploy/release)
 MAIN_PKGS := $(filter-out ./test/% ./bench ./bench/%,$(PKGS))
 TEST_PKGS := $(if $(ALL),./...,$(patsubst ./test/%,./%,$(filter ./test/%,$(PKGS))))
 BENCH_PKGS := $(if $(ALL),./...,$(patsubst ./bench%,.%,$(filter ./bench ./bench/%,$(PKGS))))
@@ -173,6 +173,10 @@ oidc: ## Sign in to the console through oauth2-proxy and an identity provider fo
 .PHONY: api-clients
 api-clients: ## Run schemathesis and a generated client over the install API; installs both, so no part of make test
 	tools/api-clients.sh
+
+.PHONY: cluster-test
+cluster-test: ## Install the chart on a Kubernetes API server, which is built from its Go modules; no part of make test
+	@go -C deploy/clustertest run .
 
 .PHONY: sdk
 sdk: ## Have the official Python SDK and the bridge write to the emulator; installs the SDK, so no part of make test
