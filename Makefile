@@ -225,5 +225,5 @@ vuln: ## Look for known vulnerabilities, where https://vuln.go.dev can be reache
 	@tools/vuln.sh $(MAIN_PKGS)
 
 .PHONY: clean
-clean: ## Remove what the targets above left; the cache of Kafka's jars stays
+clean: ## Remove what the targets above left; the cache of Kafka's jars and of Kubernetes stays
 	rm -rf bin dist cover.out cover.html

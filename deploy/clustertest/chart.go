@@ -48,7 +48,7 @@ func valueSets(root string) (sets []valueSet, err error) {
 }
 
 // prepare creates what an installation finds: the custom resource definitions, a
-// namespace that enforces "restricted", the Secret, and the account that installs.
+// namespace that enforces "restricted", the Secret, and the service account that installs.
 func (c *cluster) prepare(ctx context.Context) (string, error) {
 	files, err := crds(ctx, c.root)
 	if err != nil {
@@ -66,7 +66,7 @@ func (c *cluster) prepare(ctx context.Context) (string, error) {
 		{"wait", "--for=condition=Established", "crd", "--all", "--timeout=5m"},
 		{"create", "namespace", namespace},
 		{"label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"},
-		{"create", "priorityclass", "high", "--value=1000"}, // charttest.Cases name it, and the account
+		{"create", "priorityclass", "high", "--value=1000"}, // charttest.Cases name both
 		{"create", "serviceaccount", "mine"},
 		{"create", "secret", "generic", "zerobus", "--from-file=" + c.file("client-secret")},
 		{"apply", "--server-side", "--validate=strict", "--filename=deploy/kubernetes/installer.yaml"},
@@ -86,7 +86,7 @@ func (c *cluster) prepare(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Events expire by themselves; endpoints are deprecated and follow their EndpointSlices.
+	// Events expire; endpoints are deprecated and follow their EndpointSlices.
 	c.kinds = slices.DeleteFunc(strings.Fields(kinds), func(kind string) bool {
 		return strings.HasPrefix(kind, "events") || kind == "endpoints"
 	})
@@ -152,7 +152,7 @@ func (c *cluster) left(ctx context.Context, may ...string) error {
 }
 
 // lifecycle installs the chart with a value set, upgrades it, rolls it back and removes
-// it, as the installer's account, and checks what the API server has after each step.
+// it, as the installer, and checks what the API server has after each step.
 func (c *cluster) lifecycle(ctx context.Context, chart string, set valueSet) (string, error) {
 	var values []string
 	for i, doc := range set.docs {
@@ -182,7 +182,7 @@ func (c *cluster) lifecycle(ctx context.Context, chart string, set valueSet) (st
 	if err != nil {
 		return "", err
 	}
-	if err := c.noDrift(ctx, "helm", manifest, installed); err != nil {
+	if err := c.reapply(ctx, "helm", manifest, installed); err != nil {
 		return "", err
 	}
 
@@ -198,7 +198,7 @@ func (c *cluster) lifecycle(ctx context.Context, chart string, set valueSet) (st
 	}
 
 	const next = "v9.9.9"
-	if _, err := helm(append([]string{"upgrade", release, chart, "--set=image.digest=,image.tag=" + next}, values...)...); err != nil {
+	if _, err := helm(append([]string{"upgrade", release, chart, "--wait", "--set=image.digest=,image.tag=" + next}, values...)...); err != nil {
 		return "", err
 	}
 	if err := c.runs(ctx, ":"+next); err != nil {
@@ -218,7 +218,7 @@ func (c *cluster) lifecycle(ctx context.Context, chart string, set valueSet) (st
 		return "", err
 	}
 
-	if _, err := helm("rollback", release); err != nil {
+	if _, err := helm("rollback", release, "--wait"); err != nil {
 		return "", err
 	}
 	if err := c.runs(ctx, imageOf(installed)); err != nil {
@@ -232,7 +232,7 @@ func (c *cluster) lifecycle(ctx context.Context, chart string, set valueSet) (st
 		return "", err
 	}
 
-	if _, err := helm("uninstall", release); err != nil {
+	if _, err := helm("uninstall", release, "--wait"); err != nil {
 		return "", err
 	}
 	pod := "pod/" + check[0].Metadata.Name // Helm leaves the pods of its tests
@@ -342,7 +342,7 @@ func (c *cluster) inspect(ctx context.Context, objects map[string]object) (membe
 				return 0, err
 			}
 			if len(selected) != members {
-				return 0, fmt.Errorf("Service %s selects %d pods, want the %d members", name, len(selected), members)
+				return 0, fmt.Errorf("service %s selects %d pods, want the %d members", name, len(selected), members)
 			}
 			err = c.until(ctx, "the addresses of Service "+name, func() error {
 				var slices struct {
@@ -415,9 +415,9 @@ func decode(text string) (map[string]object, error) {
 	return objects, nil
 }
 
-// noDrift applies a manifest again in a dry run, with strict validation of its fields,
+// reapply applies a manifest again in a dry run, with strict validation of its fields,
 // and compares what the API server would store with what it stores.
-func (c *cluster) noDrift(ctx context.Context, manager, manifest string, before map[string]object) error {
+func (c *cluster) reapply(ctx context.Context, manager, manifest string, before map[string]object) error {
 	out, err := c.command(ctx, installer, manifest, c.bin.kubectl, "apply", "--server-side", "--field-manager="+manager,
 		"--validate=strict", "--dry-run=server", "--filename=-", "--output=json")
 	if err != nil {

@@ -1,7 +1,7 @@
-// Command clustertest installs the Helm chart on a Kubernetes API server: every value
-// set is installed, upgraded, rolled back and uninstalled by Helm itself, in a namespace
-// that enforces the Pod Security Standard "restricted". Then it breaks copies of the
-// chart on purpose; a mistake that no check finds is a failure.
+// Command clustertest installs the Helm chart on a Kubernetes API server. Helm installs,
+// upgrades, rolls back and uninstalls every value set, in a namespace that enforces the
+// Pod Security Standard "restricted". Then it makes mistakes in copies of the chart; a
+// mistake that no check finds is a failure.
 //
 //	make cluster-test
 //
@@ -41,6 +41,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("clustertest", flag.ContinueOnError)
 	root := flags.String("root", "../..", "folder of the bridge's module")
 	only := flags.String("only", "", "run only the checks whose name contains this text")
+	hold := flags.Bool("hold", false, "instead of the checks, wait for Ctrl-C, to use helm and kubectl by hand")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -70,6 +71,11 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	if err := r.step("create the namespace, the installer's role and the CRDs", func() (string, error) { return c.prepare(ctx) }); err != nil {
 		return err
+	}
+	if *hold {
+		fmt.Fprintf(out, "export KUBECONFIG=%s PATH=%s:$PATH\n", c.file("admin"), filepath.Dir(bin.helm))
+		<-ctx.Done()
+		return nil
 	}
 	sets, err := valueSets(top)
 	if err != nil {

@@ -43,7 +43,7 @@ func (c *cluster) plainManifests(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := c.noDrift(ctx, manager, all, objects); err != nil {
+	if err := c.reapply(ctx, manager, all, objects); err != nil {
 		return "", err
 	}
 	if _, err := c.kubectl(ctx, installer, "delete", "--filename="+job); err != nil {
