@@ -62,9 +62,11 @@ func (c *cluster) start(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	c.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
-	}}
+	c.http = &http.Client{
+		Timeout:       time.Minute,
+		Transport:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	var ports [4]string
 	for i := range ports { // all open at once, so that no two are the same
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -262,7 +264,7 @@ func (c *cluster) api(ctx context.Context, method, path string, body, into any) 
 		return err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
