@@ -94,6 +94,8 @@ func TestImage(t *testing.T) {
 		{"shell in the image", "COPY busybox /bin/sh", "bin/sh", checkFiles},
 		{"user root", "USER 0:0", "0:0", checkUser},
 		{"no health check", "HEALTHCHECK NONE", "health check", checkConfig},
+		{"time of the licence", "COPY LICENSE /LICENSE", "LICENSE differs", func(ctx context.Context, broken string) (string, error) { return checkSame(ctx, img, broken) }},
+		{"another file", "COPY busybox /busybox", "busybox differs", func(ctx context.Context, broken string) (string, error) { return checkSame(ctx, img, broken) }},
 		{"no label", `LABEL org.opencontainers.image.licenses=""`, "licenses", checkConfig},
 		{"file of 40 MiB", "COPY large /large", "MiB", checkSize},
 		{"bridge that writes to its root", `COPY busybox /bin/sh
@@ -115,6 +117,13 @@ ENTRYPOINT ["/bin/sh", "-c", "echo 1 > /tmp/state && echo 1 > /etc/bridge/state 
 	}
 	engine.Check(t, "second build: the same files", func() (string, error) { return checkSecondBuild(ctx, t, img) })
 	engine.Check(t, "bill of materials of the release: the same binary", func() (string, error) { return checkBill(ctx, t, img) })
+	engine.Break(t, "another binary than the release's", "bill of materials names", func() (string, error) {
+		broken, err := derive(ctx, t, img, "COPY busybox /bridge")
+		if err != nil {
+			return "", err
+		}
+		return checkBill(ctx, t, broken)
+	})
 	engine.Break(t, "build without a version", "dev", func() (string, error) {
 		root, err := buildtest.Root()
 		if err != nil {
@@ -130,10 +139,13 @@ ENTRYPOINT ["/bin/sh", "-c", "echo 1 > /tmp/state && echo 1 > /etc/bridge/state 
 // derive builds an image from img with further lines.
 func derive(ctx context.Context, t *testing.T, img, lines string) (string, error) {
 	folder := t.TempDir()
-	if err := engine.CopyFile(filepath.Join(folder, "busybox"), "/bin/busybox"); err != nil {
+	root, err := buildtest.Root()
+	if err != nil {
 		return "", err
 	}
-	err := errors.Join(
+	err = errors.Join(
+		engine.CopyFile(filepath.Join(folder, "busybox"), "/bin/busybox"),
+		engine.CopyFile(filepath.Join(folder, "LICENSE"), filepath.Join(root, "LICENSE")),
 		os.WriteFile(filepath.Join(folder, "large"), make([]byte, sizeLimit), 0o644),
 		os.WriteFile(filepath.Join(folder, "Dockerfile"), []byte("FROM "+img+"\n"+lines+"\n"), 0o644))
 	if err != nil {
@@ -345,15 +357,20 @@ func checkSecondBuild(ctx context.Context, t *testing.T, img string) (string, er
 	if err := build(ctx, again, "again"); err != nil {
 		return "", err
 	}
+	return checkSame(ctx, img, "again")
+}
+
+// checkSame compares the files of two images.
+func checkSame(ctx context.Context, img, other string) (string, error) {
 	first, err := files(ctx, img)
 	if err != nil {
 		return "", err
 	}
-	second, err := files(ctx, "again")
+	second, err := files(ctx, other)
 	if err != nil {
 		return "", err
 	}
-	for name := range first {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(first)), slices.Collect(maps.Keys(second))) {
 		if first[name].identity != second[name].identity {
 			return "", fmt.Errorf("%s differs: first %s, then %s", name, first[name].identity, second[name].identity)
 		}
