@@ -251,6 +251,11 @@ func TestPolicyChanges(t *testing.T) {
 		f.await(t, "orders@1")
 		_, err := admin(t, b).AlterTopicConfigs(within(t), []kadm.AlterConfig{{Name: "cleanup.policy", Value: kadm.StringPtr("delete")}}, o.Topic)
 		must(t, err)
+		other := open(t, o)
+		await.That(t, "the broker describes the new policy", func() bool {
+			p := other.Verify(within(t))
+			return p != nil && p.Code == store.WrongPolicy
+		})
 		ahead.Add(int64(time.Minute + time.Second))
 		refused(t, s, store.WrongPolicy)
 		ahead.Add(int64(time.Hour))
