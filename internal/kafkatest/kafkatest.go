@@ -46,6 +46,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
@@ -189,7 +190,9 @@ func createTopic(t testing.TB, opts []kgo.Opt, topic string, partitions int32, c
 		values[k] = &v
 	}
 	const brokerDefault = -1 // replication factor
-	if _, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, brokerDefault, values, topic); err != nil {
+	// The client repeats a request whose answer it did not get, and then the topic exists.
+	_, err = kadm.NewClient(cl).CreateTopic(ctx, partitions, brokerDefault, values, topic)
+	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		t.Fatalf("creating topic %s: %v", topic, err)
 	}
 	for _, b := range cl.SeedBrokers() {
