@@ -85,6 +85,7 @@ func TestCompose(t *testing.T) {
 	check("the dashboard has data", holds(stack.shown, "each panel that is never empty"))
 
 	check("a revoked grant fires BridgeSinkBlocked", s.alert)
+	engine.Break(t, "a revoked grant", "sink_blocked", found("sink_blocked", s.flowing))
 	check("it resolves after the grant", s.resolve)
 	check("a restart continues at the commits", s.restart)
 	check("nothing is lost", s.complete) // before a restarted producer repeats message ids
