@@ -208,6 +208,7 @@ ENGINE_TEST = @cd $(1) && go vet -tags engines . && go test -tags engines -count
 .PHONY: image-test
 image-test: ## Build the image and run it as operators do, on a Docker engine of its own; needs root, installs Docker on Debian
 	@tools/engines.sh dockerd=docker.io docker=docker.io busybox=busybox-static
+	$(call ENGINE_TEST,test/engine)
 	$(call ENGINE_TEST,test/image)
 
 .PHONY: compose-test

@@ -7,7 +7,9 @@
 // The engine is never the user's. What it stores and its socket are in a temporary
 // folder, because tests make images under the names of others, such as golang:1.26.
 // The daemon has a PID and a mount namespace of its own. So when the
-// tests end in any way, the kernel ends the daemon, its containers and its mounts.
+// tests end in any way, the kernel ends the daemon, its containers and its mounts. In
+// there the configuration of Docker on this machine and the sockets of its containerd
+// are hidden. Bridges of networks outlive tests that are killed.
 //
 // There is no default bridge and there are no iptables rules. Containers use the host's
 // network or one that docker network create makes, and builds that download need
@@ -22,7 +24,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -39,9 +41,19 @@ const (
 	startLimit = time.Minute
 )
 
+// namespaces is what the daemon's shell does before it becomes the daemon. A daemon uses
+// the containerd of the machine if it finds its socket.
+const namespaces = `mount -t proc proc /proc
+for dir in /etc/docker /run/docker /run/containerd; do
+	mkdir -p "$dir"
+	mount -t tmpfs tmpfs "$dir"
+done
+exec "$@"`
+
 // Engine is a running Docker daemon.
 type Engine struct {
 	dir    string
+	lock   *os.File // of dir, until this process ends
 	docker string
 	daemon *exec.Cmd
 	ended  chan struct{} // closed when the daemon has ended
@@ -61,8 +73,11 @@ func Start(ctx context.Context) (*Engine, error) {
 		return nil, err
 	}
 	removeAbandoned()
-	e := &Engine{dir: folder(os.Getpid()), docker: docker, ended: make(chan struct{})}
-	if err := os.Mkdir(e.dir, 0o700); err != nil {
+	e := &Engine{docker: docker, ended: make(chan struct{})}
+	if e.dir, err = os.MkdirTemp("", folderPrefix); err != nil {
+		return nil, err
+	}
+	if e.lock, err = lock(e.dir); err != nil {
 		return nil, err
 	}
 	log, err := os.Create(e.file("log"))
@@ -70,10 +85,11 @@ func Start(ctx context.Context) (*Engine, error) {
 		return nil, err
 	}
 	defer log.Close()
-	// The shell gives the PID namespace its own /proc and becomes the daemon.
-	e.daemon = exec.Command("/bin/sh", "-c", `mount -t proc proc /proc && exec "$@"`, "sh", //nolint:noctx // Stop ends it
+	// systemd, if asked for control groups, would take PIDs of the namespace for the host's.
+	e.daemon = exec.Command("/bin/sh", "-ec", namespaces, "sh", //nolint:noctx // Stop ends it
 		dockerd, "--data-root", e.file("data"), "--exec-root", e.file("exec"), "--pidfile", e.file("pid"), "--host", e.Host(),
-		"--bridge", "none", "--iptables=false", "--ip6tables=false")
+		"--exec-opt", "native.cgroupdriver=cgroupfs", "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false")
+	e.daemon.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin") // su leaves them out
 	e.daemon.Stdout, e.daemon.Stderr = log, log
 	e.daemon.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWPID, Unshareflags: syscall.CLONE_NEWNS,
@@ -145,9 +161,12 @@ func (e *Engine) Command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // Environ returns the environment for other clients of the engine, such as docker
-// compose.
+// compose. It has none of the user's settings for them.
 func (e *Engine) Environ() []string {
-	return append(os.Environ(), "DOCKER_HOST="+e.Host(), "DOCKER_CONFIG="+e.file("config"), "DOCKER_BUILDKIT=1")
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "DOCKER_") || strings.HasPrefix(v, "COMPOSE_") || strings.HasPrefix(v, "BUILDX_")
+	})
+	return append(env, "DOCKER_HOST="+e.Host(), "DOCKER_CONFIG="+e.file("config"), "DOCKER_BUILDKIT=1")
 }
 
 // Docker runs a docker command and returns what it writes to its standard output,
@@ -185,22 +204,34 @@ func find(name, path string) (string, error) {
 	return path, nil
 }
 
-const folderPrefix = "bridge-engine-"
+const folderPrefix = "bridge-dockerd-"
 
-// folder returns the folder of the engine that the process pid started.
-func folder(pid int) string {
-	return filepath.Join(os.TempDir(), folderPrefix+strconv.Itoa(pid))
+// lock locks a folder until this process ends or the file is closed.
+func lock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", dir, err), f.Close())
+	}
+	return f, nil
 }
 
-// removeAbandoned removes the folders of engines whose process was killed. Their
+// removeAbandoned removes this user's folders of engines whose process was killed. Their
 // daemons ended with it.
 func removeAbandoned() {
 	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
 	for _, dir := range folders {
-		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), folderPrefix))
-		if err == nil && (pid == os.Getpid() || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)) {
+		held, err := lock(dir)
+		if err != nil {
+			continue // its tests run
+		}
+		var info syscall.Stat_t
+		if syscall.Fstat(int(held.Fd()), &info) == nil && int(info.Uid) == os.Getuid() {
 			_ = os.RemoveAll(dir) // it only takes space
 		}
+		held.Close()
 	}
 }
 
