@@ -20,13 +20,14 @@ import (
 // table of their checks. The engine is ended in each case, after Ctrl-C too. Main
 // returns the exit code for TestMain.
 func Main(m *testing.M, use func(*Engine)) int {
+	syscall.Umask(0o022) // containers read what tests write
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	e, err := Start(context.Background()) //nolint:forbidigo // TestMain has none
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-interrupted
 		fmt.Fprintln(os.Stderr, "interrupted; ending the Docker engine")
