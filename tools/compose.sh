@@ -42,13 +42,13 @@ if [ ! -d "$cache/kafka-$kafka" ]; then
 fi
 ln -sfn "kafka-$kafka" "$cache/kafka"
 
-# A root file system with Java, the libraries it is linked with, and BusyBox.
+# A root file system with Java, bash, the libraries they are linked with, and BusyBox.
 home=$(java -XshowSettings:properties -version 2>&1 | sed -n 's/^ *java.home = //p')
 root=$cache/java
 rm -rf "$root"
 mkdir -p "$root/opt/java/openjdk" "$root/bin" "$root/etc"
 tar -C "$home" --create --dereference --exclude=src.zip bin conf lib release | tar -C "$root/opt/java/openjdk" --extract
-cp "$(command -v busybox)" "$root/bin/busybox"
+cp "$(command -v busybox)" "$(command -v bash)" "$root/bin"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
-ldd "$home/bin/java" "$home/lib/server/libjvm.so" | awk '$3 ~ "^/" { print $3 } $1 ~ "^/.*ld-" { print $1 }' | sort -u | grep -v "^$home" |
+ldd "$home/bin/java" "$home/lib/server/libjvm.so" "$(command -v bash)" | awk '$3 ~ "^/" { print $3 } $1 ~ "^/.*ld-" { print $1 }' | sort -u | grep -v "^$home" |
 	xargs cp --dereference --parents --target-directory="$root"
