@@ -34,6 +34,10 @@ func Main(m *testing.M, use func(*Engine)) int {
 		_ = e.Stop()
 		os.Exit(130) //nolint:forbidigo // the tests cannot be ended in another way
 	}()
+	// The temporary folders of the tests go with the engine's: after Ctrl-C they remove none.
+	if err := os.Setenv("TMPDIR", e.dir); err != nil {
+		panic(err) // neither the name nor the value can be wrong
+	}
 	use(e)
 	code := m.Run()
 	signal.Stop(interrupted)
