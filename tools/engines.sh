@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# Provides the programs that a test on a real engine runs, from Debian's packages. It
-# installs what is missing where it can (root, apt-get), else it names what to install
-# and fails. Each argument is a program and its package.
+# Provides the programs that a test on a real engine runs, from Debian's packages. Such a
+# test needs root. Without apt-get, it names what to install and fails. Each argument is a
+# program and its package.
 #
 #   tools/engines.sh dockerd=docker.io busybox=busybox-static
 set -euo pipefail
 
+if [ "$(id -u)" -ne 0 ]; then
+	echo "a Docker engine of its own needs root; run the target as root" >&2
+	exit 1
+fi
 PATH=$PATH:/usr/sbin:/sbin
 for pair in "$@"; do
 	program=${pair%%=*} package=${pair#*=}
 	command -v "$program" >/dev/null && continue
-	if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+	if ! command -v apt-get >/dev/null; then
 		echo "$program is not installed; install Debian's package $package, or the like of your system" >&2
 		exit 1
 	fi
