@@ -7,7 +7,7 @@ SHELL := bash
 
 # Packages to test, vet and lint, as in make test PKGS=./consumer/... or PKGS=./test/e2e
 PKGS ?= ./...
-# Further arguments of go test, as in make test TESTARGS='-run TestRevoke -v'
+# Further arguments of go test, as in make test TESTARGS='-run TestRevoke -v'; of make cluster-test, as in TESTARGS='-only mistake'
 TESTARGS ?=
 # Test binaries of the module test at a time, beside one of the bridge's own; 2 suits 2 cores and 4 GB
 PARALLEL ?= 2
@@ -176,7 +176,7 @@ api-clients: ## Run schemathesis and a generated client over the install API; in
 
 .PHONY: cluster-test
 cluster-test: ## Install the chart on a Kubernetes API server, which is built from its Go modules; no part of make test
-	@go -C deploy/clustertest run .
+	@go -C deploy/clustertest run . $(TESTARGS)
 
 .PHONY: sdk
 sdk: ## Have the official Python SDK and the bridge write to the emulator; installs the SDK, so no part of make test

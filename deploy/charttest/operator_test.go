@@ -92,7 +92,7 @@ func TestMutableTags(t *testing.T) {
 
 // Without a selector a constraint counts no pods, and the API server warns.
 func TestSpreadCountsTheMembers(t *testing.T) {
-	got := deployment(t, `topologySpreadConstraints: [{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: DoNotSchedule}, {maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {a: b}}}]`).Spec
+	got := deployment(t, `topologySpreadConstraints: [{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: DoNotSchedule, labelSelector: null, matchLabelKeys: [pod-template-hash]}, {maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {a: b}}}]`).Spec
 	constraints := got.Template.Spec.TopologySpreadConstraints
 	if c := constraints[0]; c.MaxSkew != 2 || c.TopologyKey != "rack" || !maps.Equal(c.LabelSelector.MatchLabels, got.Selector.MatchLabels) {
 		t.Errorf("got %+v, want the constraint with the selector of the members", c)

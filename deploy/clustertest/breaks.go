@@ -36,7 +36,7 @@ var mistakes = []mistake{
 	{"the memory limit is below the request", "values.yaml", "memory: 512Mi", "memory: 300Mi", "", "must be less than or equal to memory limit of 300Mi"},
 	{"the memory limit is below what the buffer needs", "values.yaml", "memory: 512Mi", "memory: 200Mi", "resources: {requests: {memory: 100Mi}}", "must be at least twice the buffer"},
 	{"the chart computes a wrong GOMEMLIMIT", "templates/_helpers.tpl", "value: {{ include \"bridge.goMemLimit\" . }}MiB", "value: 100MiB", "", "GOMEMLIMIT is 100 MiB"},
-	{"a constraint has no selector", "templates/workload.yaml", `if not (hasKey $constraint "labelSelector")`, "if false", "", "prints a warning"},
+	{"a constraint has no selector", "templates/workload.yaml", `if kindIs "invalid" $constraint.labelSelector`, "if false", "", "prints a warning"},
 	{"the Service selects other pods", "templates/service.yaml", `{{- include "bridge.members" . | nindent 4 }}`, "app: other", "", "service bridge selects 0 pods"},
 	{"every rendering differs", "templates/workload.yaml", `{{ include "bridge.config" . | sha256sum }}`, `{{ randAlphaNum 8 | quote }}`, "", "an upgrade with the same values changes Deployment/bridge"},
 	{"a ConfigMap stays after the removal", "templates/configmap.yaml", "data:\n  config.yaml", "  annotations: {helm.sh/resource-policy: keep}\ndata:\n  config.yaml", "", "left in the namespace: configmap/bridge"},

@@ -81,6 +81,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	before := len(r.rows)
 	check := func(name string, do func() (string, error)) {
 		if ctx.Err() == nil && strings.Contains(name, *only) {
 			_ = r.step(name, do) // the table has it
@@ -105,6 +106,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
+	}
+	if len(r.rows) == before {
+		return fmt.Errorf("no check has %q in its name; the names are in the table of a run without -only", *only)
 	}
 	return r.table()
 }
