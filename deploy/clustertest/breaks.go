@@ -29,6 +29,7 @@ var mistakes = []mistake{
 	{"the readiness probe is missing", "templates/workload.yaml", "readinessProbe:\n            httpGet: {path: /readyz, port: ops}\n            {{- toYaml .Values.probes.readiness | nindent 12 }}", "", "", "no readiness probe"},
 	{"the role lacks disruption budgets", role, "[poddisruptionbudgets]", "[others]", "", "poddisruptionbudgets"},
 	{"the role lacks the release's Secrets", role, "[secrets]", "[others]", "", "secrets"},
+	{"the role may not update the release's Secrets", role, "[get, list, create, update, delete]", "[get, list, create, delete]", "", "cannot update resource"},
 	{"a field of the Deployment is misspelt", "templates/workload.yaml", "minReadySeconds:", "minReadySecond:", "", ".spec.minReadySecond: field not declared"},
 	{"a field of the ScaledObject is misspelt", "templates/scaledobject.yaml", "maxReplicaCount:", "maxReplicasCount:", charttest.Everything, ".spec.maxReplicasCount: field not declared"},
 	{"a field of the ServiceMonitor is misspelt", "templates/servicemonitor.yaml", "scrapeTimeout:", "scrapeTimeOut:", charttest.Everything, ".spec.endpoints[0].scrapeTimeOut: field not declared"},

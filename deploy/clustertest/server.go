@@ -277,8 +277,9 @@ func (c *cluster) api(ctx context.Context, method, path string, body, into any) 
 	return json.Unmarshal(answer, into)
 }
 
-// warning finds what the API server, Helm and kubectl warn of.
-var warning = regexp.MustCompile(`(?im)^.*(warn|deprecat).*$`)
+// warning finds what the API server, Helm and kubectl warn of. Helm logs some errors and
+// ends with exit code 0.
+var warning = regexp.MustCompile(`(?im)^.*(warn|deprecat|level=error).*$`)
 
 // command runs helm or kubectl as a user and returns what it printed. A warning is an error.
 func (c *cluster) command(ctx context.Context, user, stdin, name string, args ...string) (string, error) {
