@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/datafly/bridge/consumer"
+	"github.com/datafly/bridge/internal/await"
 )
 
 const topic = "datafly-events"
@@ -54,10 +55,12 @@ func (s stack) complete() (string, error) {
 	left := 0
 	ends.Each(func(o kadm.ListedOffset) { left += int(o.Offset) })
 	events, empty, dead := 0, 0, map[string]bool{}
+	ctx, cancel := context.WithTimeout(s.ctx, await.Patience)
+	defer cancel()
 	for left > 0 {
-		fetches := cl.PollFetches(s.ctx)
-		if err := errors.Join(fetches.Err0(), s.ctx.Err()); err != nil {
-			return "", err
+		fetches := cl.PollFetches(ctx)
+		if err := errors.Join(fetches.Err0(), ctx.Err()); err != nil {
+			return "", fmt.Errorf("reading the topics again, %d records left: %w", left, err)
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			left--

@@ -103,6 +103,7 @@ func (s stack) compose(args ...string) (string, error) {
 	cmd.Dir, cmd.Env = s.root, docker.Environ()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		return stdout.String(), fmt.Errorf("docker compose %s: %w\n%s%s", strings.Join(args, " "), err, &stdout, &stderr)
 	}
