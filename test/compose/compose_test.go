@@ -172,7 +172,7 @@ func (s stack) growing(tables ...string) error {
 func (s stack) readiness() string {
 	answer, err := s.get("9400", "/readyz")
 	if err != nil {
-		return "not: " + err.Error()
+		answer = "not: " + err.Error()
 	}
 	return strings.ReplaceAll(strings.TrimSpace(answer), "\n", "; ")
 }
