@@ -52,6 +52,7 @@ func (n *node) java(jvm []string, class string, args ...string) *exec.Cmd {
 	all := []string{
 		"-Xmx384m", "-Xms96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
 		"-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
+		"-Djava.io.tmpdir=" + n.dir, // libraries of codecs are unpacked there, and stay when a broker is killed
 		"-Dorg.slf4j.simpleLogger.showDateTime=true",
 		"-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 		"-Dorg.slf4j.simpleLogger.showThreadName=false",
