@@ -19,6 +19,8 @@ for pair in "$@"; do
 		exit 1
 	fi
 	echo "installing $package"
-	timeout 300 apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -y -qq --no-install-recommends "$package" >/dev/null
+	timeout 300 apt-get update -qq &&
+		DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -y -qq --no-install-recommends "$package" >/dev/null &&
+		command -v "$program" >/dev/null ||
+		{ echo "Debian's package $package could not be installed, or has no $program; install it and run the target again" >&2; exit 1; }
 done
